@@ -1,0 +1,53 @@
+# What it needs: make, Python 3.11 or 3.12 (PYTHON=... names another than python3) and a package index.
+PYTHON ?= python3
+BIN := .venv/bin
+PINNED = $(shell sed -n 's/^\($(1)==[^ ]*\).*/\1/p' locks/cpu.txt)
+COMPILE = $(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --custom-compile-command 'make lock'
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all check format lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+install: .venv/.stamp ## make .venv: real vLLM, Ray and verl on the CPU, and the developers' tools
+
+demo: install ## solve the demo problems with a small model served on this machine
+	@$(BIN)/tmas solve experiment=demo
+
+test: check ## check, then every test but the slow ones and those that need a GPU
+	@$(BIN)/pytest -m "not slow and not gpu"
+
+test-all: check ## check, then every test (those that need what is not here skip)
+	@$(BIN)/pytest
+
+check: install ## lint, formatting and types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/pyright
+
+format: install ## mend formatting and what the linter can mend
+	@$(BIN)/ruff check --fix-only
+	@$(BIN)/ruff format
+
+lock: $(BIN)/uv ## resolve locks/cpu.txt and locks/gpu.txt again (ARGS=--upgrade for newer versions)
+	$(COMPILE) --extra cpu --group dev --override locks/cpu-overrides.txt -o locks/cpu.txt $(ARGS)
+	$(COMPILE) --extra gpu -o locks/gpu.txt $(ARGS)
+
+clean: ## remove .venv and caches (not runs/)
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip takes torch first: it finds a CPU build where its own settings offer one, and PyPI's CUDA build, which serves as well, elsewhere.
+# The lock is complete, so uv resolves nothing.
+.venv/.stamp: pyproject.toml locks/cpu.txt packages/vllm-alias/pyproject.toml | $(BIN)/uv
+	$(BIN)/pip install -q --disable-pip-version-check $(call PINNED,torch)
+	$(BIN)/uv pip install -q --no-deps -r locks/cpu.txt
+	$(BIN)/uv pip install -q --no-deps -e . ./packages/vllm-alias
+	@touch $@
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
+		{ echo 'tmas needs Python 3.11 or 3.12: make PYTHON=python3.12 ...'; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check $(call PINNED,uv)

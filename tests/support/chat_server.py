@@ -1,0 +1,302 @@
+"""A scripted OpenAI-compatible server over real HTTP on loopback: exact replies, faults on demand, and no model."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
+
+from aiohttp import web
+
+Body = dict[str, Any]
+HANG = 3600.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong with one request, after so many chunks (None: before the headers).
+
+    ``status``: refuse with a status, headers and a body. ``reset``: reset the connection. ``hang``: send nothing more.
+    ``truncate``: end the stream early. ``malformed``: send half a chunk's JSON. ``empty``: send no choices and end.
+    ``error``: send an error event, with ``status`` as its code.
+    """
+
+    kind: Literal["status", "reset", "hang", "truncate", "malformed", "empty", "error"]
+    after: int | None = 0
+    status: int = 500
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: str = '{"error": {"message": "scripted"}}'
+
+
+@dataclass(frozen=True)
+class Script:
+    """One answer: a text per choice, how it is sent, and what goes wrong. Delays are in seconds.
+
+    ``raw``: these pieces of bytes are the body of the response, each a write of its own.
+    """
+
+    texts: tuple[str, ...] = ("",)
+    reasoning: str = ""
+    reasoning_field: str = "reasoning_content"
+    finish_reason: str | None = "stop"
+    cached_tokens: int | None = None
+    usage: Literal["last", "every", "none"] = "last"
+    stream: bool = True
+    comments: bool = False
+    first_delay: float = 0.0
+    chunk_delay: float = 0.0
+    words_per_chunk: int = 1
+    raw: tuple[bytes, ...] | None = None
+    fault: Fault | None = None
+
+
+ReplyFunction = Callable[[Body], str | list[str] | Script]
+
+
+def default_reply(body: Body) -> list[str]:
+    """A text per choice, a function of (messages, seed + choice) alone; an instance of the JSON schema if asked for."""
+    if schema := body.get("response_format", {}).get("json_schema", {}).get("schema"):
+        return [json.dumps(example(schema, schema))] * body.get("n", 1)
+    asked = json.dumps(body["messages"])
+    seeds = [body.get("seed", 0) + index for index in range(body.get("n", 1))]
+    return [f"scripted reply {hashlib.sha256(f'{seed} {asked}'.encode()).hexdigest()[:12]}" for seed in seeds]
+
+
+def example(schema: Body, root: Body) -> Any:
+    """A small instance of a JSON schema as pydantic writes them; ``root`` holds its ``$defs``."""
+    if "$ref" in schema:
+        return example(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
+    if "anyOf" in schema:
+        return example(schema["anyOf"][0], root)
+    if choices := schema.get("enum", [schema["const"]] if "const" in schema else None):
+        return choices[0]
+    if schema["type"] == "object":
+        return {name: example(part, root) for name, part in schema.get("properties", {}).items()}
+    if schema["type"] == "array":
+        return [example(schema["items"], root)] * schema.get("minItems", 1)
+    return {"string": "scripted", "integer": 1, "number": 1.0, "boolean": True, "null": None}[schema["type"]]
+
+
+@dataclass
+class Exchange:
+    """One request as it came, and what has become of it (``aborted``: the client left, or we cut it off)."""
+
+    body: Body
+    headers: Mapping[str, str]
+    state: Literal["open", "finished", "aborted"] = "open"
+
+
+class ScriptedServer:
+    """Answers ``/v1/chat/completions`` by ``reply``; an async context manager, or see :func:`run_in_thread`.
+
+    ``faults`` strike the first requests, one each (None: spare this one). ``refuses``: request fields that get a 400.
+    ``max_choices``: choices given where more are asked for. ``context_length``: told in the list of models, as vLLM does.
+    """
+
+    def __init__(
+        self,
+        reply: ReplyFunction = default_reply,
+        *,
+        faults: Iterable[Fault | None] = (),
+        refuses: Iterable[str] = (),
+        max_choices: int | None = None,
+        context_length: int | None = None,
+    ) -> None:
+        self.context_length = context_length
+        self.reply, self.refuses, self.max_choices = reply, frozenset(refuses), max_choices
+        self.exchanges: list[Exchange] = []
+        self.base_url = ""
+        self._faults = iter(faults)
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def requests(self) -> list[Body]:
+        """Every request's body, in order of arrival."""
+        return [exchange.body for exchange in self.exchanges]
+
+    @property
+    def finished(self) -> list[Body]:
+        return [exchange.body for exchange in self.exchanges if exchange.state == "finished"]
+
+    @property
+    def aborted(self) -> list[Body]:
+        return [exchange.body for exchange in self.exchanges if exchange.state == "aborted"]
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(client_max_size=2**30)
+        app.add_routes([web.post("/v1/chat/completions", self._answer), web.get("/v1/models", self._models)])
+        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, backlog=4096)
+        await site.start()
+        self.base_url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._runner
+        await self._runner.cleanup()
+
+    async def _models(self, _: web.Request) -> web.Response:
+        model = {"id": "scripted", "object": "model"}
+        if self.context_length:
+            model["max_model_len"] = self.context_length
+        return web.json_response({"object": "list", "data": [model]})
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        exchange = Exchange(await request.json(), dict(request.headers))
+        self.exchanges.append(exchange)
+        fault = next(self._faults, None)
+        try:
+            response = await self._respond(request, exchange.body, fault)
+            exchange.state = "finished"
+            return response
+        except (asyncio.CancelledError, ConnectionError):
+            exchange.state = "aborted"
+            raise
+
+    async def _respond(self, request: web.Request, body: Body, fault: Fault | None) -> web.StreamResponse:
+        refused = sorted(self.refuses & body.keys())
+        if refused:
+            return web.json_response({"error": {"message": f"{refused[0]} is not supported"}}, status=400)
+        script = self._script(body)
+        fault = fault or script.fault
+        if fault and fault.kind == "status":
+            return web.Response(status=fault.status, headers=fault.headers, text=fault.body)
+        if fault and fault.after is None:
+            await _strike(fault, request)
+        await asyncio.sleep(script.first_delay)
+        if not (script.stream and body.get("stream")):
+            return _plain(body, script)
+        return await _stream(request, body, script, fault)
+
+    def _script(self, body: Body) -> Script:
+        said = self.reply(body)
+        script = said if isinstance(said, Script) else Script((said,) if isinstance(said, str) else tuple(said))
+        texts = script.texts * body.get("n", 1) if len(script.texts) == 1 else script.texts
+        return replace(script, texts=texts[: min(body.get("n", 1), self.max_choices or len(texts))])
+
+
+@contextmanager
+def run_in_thread(server: ScriptedServer) -> Iterator[ScriptedServer]:
+    """Run ``server`` on a loop and thread of its own: for clients in other processes, or to time a client alone."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result()
+        try:
+            yield server
+        finally:
+            asyncio.run_coroutine_threadsafe(server.__aexit__(), loop).result()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+SPOILED = {
+    "truncate": b"",
+    "malformed": b'data: {"choices": [{"index": 0, "de\n\n',
+    "empty": b'data: {"choices": []}\n\ndata: [DONE]\n\n',
+}
+
+
+async def _stream(request: web.Request, body: Body, script: Script, fault: Fault | None) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    for count, data in enumerate(_events(body, script) if script.raw is None else script.raw):
+        if fault and count == fault.after:
+            await response.write(await _strike(fault, request))
+            break
+        await response.write(data)
+        await asyncio.sleep(script.chunk_delay)
+    await response.write_eof()
+    return response
+
+
+async def _strike(fault: Fault, request: web.Request) -> bytes:
+    """The last bytes of a spoiled stream; a connection that hangs or is reset never gets that far."""
+    if fault.kind == "error":
+        return _event({"error": {"message": "scripted error", "code": fault.status}})
+    if fault.kind in SPOILED:
+        return SPOILED[fault.kind]
+    if fault.kind == "reset":
+        assert request.transport
+        linger_not = struct.pack("ii", 1, 0)
+        request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_not)
+        request.transport.abort()
+    await asyncio.sleep(HANG)
+    raise AssertionError("nobody waits that long")
+
+
+def _event(data: Body) -> bytes:
+    return b"data: " + json.dumps(data, ensure_ascii=False).encode() + b"\n\n"
+
+
+def _events(body: Body, script: Script) -> Iterator[bytes]:
+    """The stream of one answer, its choices interleaved."""
+    wants_usage = script.usage != "none" and body.get("stream_options", {}).get("include_usage")
+    sent = 0
+    for index in range(len(script.texts)):
+        yield _event(_chunk(index, {"role": "assistant", "content": ""}))
+    for index, delta in _deltas(script):
+        sent += script.words_per_chunk
+        every = {"usage": _usage(body, script, sent)} if wants_usage and script.usage == "every" else {}
+        yield (b": ping\n\n" if script.comments else b"") + _event(_chunk(index, delta) | every)
+    for index in range(len(script.texts)):
+        yield _event(_chunk(index, {"content": None}, script.finish_reason))
+    if wants_usage:
+        yield _event({"choices": [], "usage": _usage(body, script)})
+    yield b"data: [DONE]\n\n"
+
+
+def _chunk(index: int, delta: Body, finish_reason: str | None = None) -> Body:
+    return {"choices": [{"index": index, "delta": delta, "finish_reason": finish_reason}]}
+
+
+def _deltas(script: Script) -> Iterator[tuple[int, Body]]:
+    parts = [
+        [{script.reasoning_field: piece} for piece in _pieces(script.reasoning, script.words_per_chunk)]
+        + [{"content": piece} for piece in _pieces(text, script.words_per_chunk)]
+        for text in script.texts
+    ]
+    for step in range(max(map(len, parts), default=0)):
+        yield from ((index, deltas[step]) for index, deltas in enumerate(parts) if step < len(deltas))
+
+
+def _pieces(text: str, words: int = 1) -> list[str]:
+    """``text`` cut after every so many words: joined again, it is ``text``."""
+    cut = re.findall(r"\S+\s*|\s+", text)
+    return ["".join(cut[start : start + words]) for start in range(0, len(cut), words)]
+
+
+def _usage(body: Body, script: Script, completion_words: int | None = None) -> Body:
+    """Counts in words. ``cached_tokens`` may be left out by a server, as here by default."""
+    prompt = sum(len(_pieces(message["content"])) for message in body["messages"])
+    completion = sum(len(_pieces(script.reasoning)) + len(_pieces(text)) for text in script.texts)
+    details = None if script.cached_tokens is None else {"cached_tokens": script.cached_tokens}
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion if completion_words is None else completion_words,
+        "prompt_tokens_details": details,
+    }
+
+
+def _plain(body: Body, script: Script) -> web.Response:
+    if script.raw is not None:
+        return web.Response(body=b"".join(script.raw), content_type="application/json")
+    reasoning = {script.reasoning_field: script.reasoning} if script.reasoning else {}
+    choices = [
+        {"index": index, "message": {"content": text} | reasoning, "finish_reason": script.finish_reason}
+        for index, text in enumerate(script.texts)
+    ]
+    usage = {} if script.usage == "none" else {"usage": _usage(body, script)}
+    return web.json_response({"choices": choices} | usage)

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tmas.answers import AnswerChecker, group_equivalent
+from tmas.boxed import extract_boxed
+from tmas.equivalence import Equivalence, Verdict
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+BOMB = "9^{9^{9^{9}}}"
+
+
+@pytest.fixture
+async def checker() -> AsyncIterator[AnswerChecker]:
+    async with AnswerChecker(timeout=2.0, workers=1) as started:
+        yield started
+
+
+def verdict(equivalence: str, reason: str | None = None) -> Verdict:
+    return Verdict(equivalence=Equivalence(equivalence), reason=reason)
+
+
+async def test_equal_strings_start_no_worker() -> None:
+    checker = AnswerChecker()
+    assert (await checker.compare(r"$\dfrac12$", r"\frac12")).equal
+    assert checker._pool is None
+
+
+@pytest.mark.parametrize("monster", [BOMB, "(10^{10^{10}})!", "(" * 3000 + "7" + ")" * 3000])
+async def test_a_monstrous_answer_times_out_and_the_next_comparison_is_fine(
+    checker: AnswerChecker, monster: str
+) -> None:
+    bombed, fine = await asyncio.gather(checker.compare("5", monster), checker.compare("1/2", "0.5"))
+    assert bombed == verdict("undecided", "timeout")
+    assert fine == verdict("equal")
+
+
+async def test_a_killed_worker_is_undecided_and_replaced(checker: AnswerChecker) -> None:
+    await checker.compare("1/2", "0.5")
+    comparison = asyncio.create_task(checker.compare("5", BOMB))
+    await asyncio.sleep(0.3)
+    kill_workers(checker)
+    assert await comparison == verdict("undecided", "worker died")
+    assert (await checker.compare("1/2", "0.5")).equal
+
+
+async def test_idle_workers_that_were_killed_are_replaced(checker: AnswerChecker) -> None:
+    await checker.compare("1/2", "0.5")
+    kill_workers(checker)
+    await eventually(lambda: checker._pool is not None and not checker._pool.active)
+    assert (await checker.compare("1/2", "0.5")).equal
+
+
+async def test_a_comparison_asked_for_while_an_idle_worker_is_killed_is_made(checker: AnswerChecker) -> None:
+    await checker.compare("1/2", "0.5")
+    kill_workers(checker)
+    assert await checker.compare("1/2", "0.5") == verdict("equal")
+
+
+def kill_workers(checker: AnswerChecker) -> None:
+    assert checker._pool is not None
+    for pid in tuple(checker._pool._pool_manager.worker_manager.workers):
+        os.kill(pid, signal.SIGKILL)
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    for _ in range(400):
+        if condition():
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail("it did not come about")
+
+
+async def test_a_cancelled_comparison_frees_its_worker() -> None:
+    slow = AnswerChecker(timeout=30.0, workers=1)
+    await slow.compare("1/2", "0.5")
+    comparison = asyncio.create_task(slow.compare("5", BOMB))
+    await asyncio.sleep(0.3)
+    comparison.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await comparison
+    assert (await asyncio.wait_for(slow.compare("1/2", "0.5"), 15)).equal
+    await slow.close()
+
+
+async def test_closing_ends_what_is_being_compared_and_a_later_comparison_starts_again() -> None:
+    checker = AnswerChecker(timeout=30.0, workers=1)
+    comparisons = [asyncio.create_task(checker.compare("5", BOMB)) for _ in range(3)]
+    await eventually(lambda: len(checker._pending) == 3)
+    await checker.close()
+    assert set(await asyncio.gather(*comparisons)) == {verdict("undecided", "the checker was closed")}
+    assert (await checker.compare("1/2", "0.5")).equal
+    await checker.close()
+
+
+def test_it_works_off_the_main_thread() -> None:
+    verdicts: list[Verdict] = []
+
+    async def compare() -> None:
+        async with AnswerChecker(timeout=20.0) as checker:
+            verdicts.append(await checker.compare("1/2", "0.5"))
+
+    thread = threading.Thread(target=lambda: asyncio.run(compare()))
+    thread.start()
+    thread.join()
+    assert verdicts == [verdict("equal")]
+
+
+class Counting(AnswerChecker):
+    """Equal where the strings are equal ignoring case; counts its comparisons."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    async def compare(self, gold: str, answer: str) -> Verdict:
+        self.count += 1
+        return verdict("equal" if gold.lower() == answer.lower() else "different")
+
+
+async def test_answers_are_grouped_in_order_of_first_sight() -> None:
+    async with AnswerChecker(timeout=20.0) as checker:
+        answers = ["1/2", "3", "0.5", r"\frac12", "3.0", "no solutions", "No solutions at all"]
+        assert await group_equivalent(answers, checker) == [0, 1, 0, 0, 1, 2, 3]
+
+
+async def test_grouping_compares_little() -> None:
+    checker = Counting()
+    assert await group_equivalent(["a", "b", "a", "$a$", "A", "b", "a"], checker) == [0, 1, 0, 0, 0, 1, 0]
+    assert checker.count == 2  # b with a; A with a
+
+
+@given(st.lists(st.sampled_from("aAbBcC")))
+def test_grouping_is_a_partition_numbered_by_first_sight(answers: list[str]) -> None:
+    classes = asyncio.run(group_equivalent(answers, Counting()))
+    assert list(dict.fromkeys(classes)) == list(range(len(set(classes))))
+    expected = [answer.lower() for answer in answers]
+    assert [a == b for a in classes for b in classes] == [a == b for a in expected for b in expected]
+
+
+def gold_answers(file: str) -> list[str]:
+    path = DATA / file
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8", newline="") as lines:
+            return [row["Short Answer"] for row in csv.DictReader(lines)]
+    if path.suffix == ".jsonl":
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line)["answer"].split("#### ")[-1] for line in lines]
+    return [row["answer"] for row in json.loads(path.read_text(encoding="utf-8"))]
+
+
+FILES = ["aime24/aime24.json", "math500/math500.json", "gsm8k/test.jsonl"]
+FILES += ["imo-answerbench/answerbench.csv", "imo-answerbench/answerbench_v2.csv"]
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the benchmarks are not beside the repository")
+
+
+@needs_data
+@pytest.mark.parametrize("file", FILES)
+async def test_every_gold_answer_is_extracted_and_equal_to_itself(file: str, checker: AnswerChecker) -> None:
+    golds = gold_answers(file)
+    replies = [f"Thus it is $\\boxed{{{gold}}}$, as was to be shown." for gold in golds]
+    found = [extract_boxed(reply) or "" for reply in replies]
+    verdicts = [await checker.compare(gold, answer) for gold, answer in zip(golds, found, strict=True)]
+    assert [gold for gold, seen in zip(golds, verdicts, strict=True) if not seen.equal] == []

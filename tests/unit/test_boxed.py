@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tmas.boxed import extract_boxed
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        (r"so \boxed{5}.", "5"),
+        (r"\boxed{1} and then \boxed{2}", "2"),
+        (r"\fbox{7}", "7"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{\{1,2\}}", r"\{1,2\}"),
+        (r"\boxed{\left\{ x : x > 0 \right.}", r"\left\{ x : x > 0 \right."),
+        (r"\boxed {8}", "8"),
+        (r"$\boxed 5$", "5"),
+        (r"\boxed -3.5.", "-3.5"),
+        (r"\(\boxed x\)", "x"),
+        (r"Put it in \boxed format", None),
+        (r"\boxed{4} is right; answer in \boxed{}", "4"),
+        (r"\boxed{3} but \boxed{12", "3"),
+        (r"\boxed{12 no, \boxed{13}", "13"),
+        (r"a stray { and \boxed{6}", "6"),
+        (r"a stray } and \boxed{6}", "6"),
+        (r"\boxed{\boxed{9}}", "9"),
+        (r"over-escaped \\boxed{9}", "9"),
+        (r"\begin{array}{c} 1 \\ \boxed{2} \end{array}", "2"),
+        ("\\boxed{1\n+ 2}", "1\n+ 2"),
+        ("nothing", None),
+        ("", None),
+    ],
+)
+def test_the_last_balanced_box_is_found(text: str, content: str | None) -> None:
+    assert extract_boxed(text) == content
+
+
+def balanced() -> st.SearchStrategy[str]:
+    leaf = st.text(alphabet="ab1+ ", min_size=1).filter(str.strip) | st.just(r"\{") | st.just(r"\\")
+    return st.recursive(leaf, lambda inner: st.lists(inner, min_size=1).map(lambda parts: "{" + "".join(parts) + "}"))
+
+
+@given(balanced(), st.text(alphabet="xyz{}$. "), st.text(alphabet="xyz. "))
+def test_a_balanced_box_is_found_whatever_goes_before(content: str, before: str, after: str) -> None:
+    assert extract_boxed(f"{before}\\boxed{{{content}}}{after}") == content.strip()
+
+
+@given(st.text(alphabet="\\{}boxed 1"))
+def test_extraction_never_fails(text: str) -> None:
+    found = extract_boxed(text)
+    assert found is None or found in text
+
+
+@pytest.mark.parametrize("piece", ["\\boxed{", "\\", "{", "\\boxed ", "\\boxed{1}", "\\boxed" + " " * 50])
+def test_extraction_is_linear_in_degenerate_text(piece: str) -> None:
+    started = time.perf_counter()
+    extract_boxed(piece * (300_000 // len(piece)))
+    assert time.perf_counter() - started < 3

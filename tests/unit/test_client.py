@@ -1,0 +1,587 @@
+import asyncio
+import logging
+import pickle
+import socket
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any, Literal
+
+import aiohttp
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from tests.support.chat_server import Body, Fault, Script, ScriptedServer, default_reply, run_in_thread
+from tmas.inference.client import OpenAIChat
+from tmas.inference.endpoint import EndpointDown, EndpointSettings, Trouble, parse_retry_after
+from tmas.inference.sse import EventLines
+from tmas.records import Failure, FailureReason, Message, Reply, Request, Sampling, Usage
+
+KEY = "sk-very-secret-0123456789"
+SCHEMA = {"type": "object", "properties": {"grade": {"enum": [0, 0.5, 1]}}, "required": ["grade"]}
+DONE = b"data: [DONE]\n\n"
+
+
+def settings(base_url: str, **changes: Any) -> EndpointSettings:
+    return EndpointSettings(base_url=base_url, **{"backoff_base": 0.01, "max_attempts": 3} | changes)
+
+
+def ask(text: str = "What is 2 + 2?", **changes: Any) -> Request:
+    return Request(
+        **{"model": "m", "messages": (Message(role="user", content=text),), "sampling": Sampling()} | changes
+    )
+
+
+async def complete(server: ScriptedServer, request: Request | None = None, **changes: Any) -> Reply | Failure:
+    async with OpenAIChat(settings(server.base_url, **changes)) as chat:
+        return await chat.complete(request or ask())
+
+
+def texts(reply: Reply | Failure) -> list[str]:
+    assert isinstance(reply, Reply), reply
+    return [completion.text for completion in reply.completions]
+
+
+async def until(condition: Any) -> None:
+    """Wait for what the server notices a moment later."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+# --- settings
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://h/v1", "h:8000/v1", "http:///v1", "http://h:8000", "http://h/v1?key=1", "http://h/v1/chat/completions"],
+)
+def test_odd_base_urls_are_refused(url: str):
+    with pytest.raises(ValidationError, match="base_url"):
+        EndpointSettings(base_url=url)
+
+
+def test_a_password_in_the_url_is_refused_and_not_repeated():
+    with pytest.raises(ValidationError, match="no user, password") as raised:
+        EndpointSettings(base_url=f"http://user:{KEY}@h/v1")
+    assert KEY not in str(raised.value)
+
+
+def test_a_key_in_place_of_its_variable_is_refused_and_not_repeated():
+    with pytest.raises(ValidationError, match="api_key_env") as raised:
+        EndpointSettings(base_url="http://h/v1", api_key_env=KEY)
+    assert KEY not in str(raised.value)
+
+
+def test_a_trailing_slash_makes_no_difference():
+    assert EndpointSettings(base_url="http://h/v1/") == EndpointSettings(base_url="http://h/v1")
+
+
+def test_a_missing_key_names_its_variable(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("MY_KEY", raising=False)
+    with pytest.raises(ValueError, match="MY_KEY"):
+        OpenAIChat(EndpointSettings(base_url="http://h/v1", api_key_env="MY_KEY"))
+
+
+def test_endpoint_down_survives_pickling():
+    copy = pickle.loads(pickle.dumps(EndpointDown("http://h/v1", "refused")))
+    assert str(copy) == "the endpoint http://h/v1 is down: refused"
+
+
+# --- what is sent, and what comes back
+
+
+async def test_the_request_on_the_wire():
+    sampling = Sampling(temperature=0.6, top_p=0.9, max_tokens=77, extra={"top_k": 20})
+    request = ask("Hi", sampling=sampling, n=2, seed=5, output_schema=SCHEMA)
+    async with ScriptedServer() as server:
+        assert len(texts(await complete(server, request))) == 2
+    assert server.requests == [
+        {
+            "model": "m",
+            "messages": [{"role": "user", "content": "Hi"}],
+            "temperature": 0.6,
+            "top_p": 0.9,
+            "max_tokens": 77,
+            "top_k": 20,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "n": 2,
+            "seed": 5,
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "reply", "schema": SCHEMA, "strict": True},
+            },
+        }
+    ]
+
+
+async def test_n_seed_and_schema_are_only_sent_when_asked_for():
+    async with ScriptedServer() as server:
+        await complete(server)
+    assert not server.requests[0].keys() & {"n", "seed", "response_format"}
+
+
+@pytest.mark.parametrize("field", ["model", "n", "seed", "stream"])
+async def test_extra_may_not_override(field: str):
+    async with ScriptedServer() as server:
+        with pytest.raises(ValueError, match=field):
+            await complete(server, ask(sampling=Sampling(extra={field: 1})))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_choices_reasoning_and_usage(stream: bool):
+    script = Script(("four it is", "five"), "two plus two", stream=stream, cached_tokens=3, comments=True)
+    async with ScriptedServer(lambda _: script) as server:
+        reply = await complete(server, ask("a b c d", n=2))
+    assert texts(reply) == ["four it is", "five"]
+    assert isinstance(reply, Reply)
+    assert [(part.reasoning, part.thinking) for part in reply.completions] == [("two plus two", "server")] * 2
+    expected = Usage(
+        calls=1, prompt_tokens=4, cached_prompt_tokens=3, completion_tokens=10, seconds=reply.usage.seconds
+    )
+    assert reply.usage == expected
+    assert reply.usage.seconds > 0
+    assert reply.notes == ()
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+async def test_both_names_of_the_reasoning_field(field: str):
+    async with ScriptedServer(lambda _: Script(("4",), "so 4", reasoning_field=field)) as server:
+        reply = await complete(server)
+    assert isinstance(reply, Reply)
+    assert reply.completions[0].reasoning == "so 4"
+
+
+async def test_thinking_in_tags_and_the_finish_reason():
+    script = Script(("<think>it is</think> 4", "<think>it is"), finish_reason="length")
+    async with ScriptedServer(lambda _: script) as server:
+        reply = await complete(server, ask(n=2))
+    assert texts(reply) == ["4", ""]
+    assert isinstance(reply, Reply)
+    assert {(part.thinking, part.finish_reason) for part in reply.completions} == {("tags", "length")}
+
+
+async def test_missing_usage_is_noted_and_nothing_is_invented():
+    async with ScriptedServer(lambda _: Script(("four",), usage="none")) as server:
+        reply = await complete(server)
+    assert isinstance(reply, Reply)
+    assert reply.notes == ("usage_missing",)
+    assert reply.usage == Usage(calls=1, seconds=reply.usage.seconds)
+
+
+async def test_bytes_may_be_cut_anywhere():
+    stream = (
+        ': hello\r\n\r\ndata: {"choices": [{"index": 0, "delta": {"content": "√2 ≠ "}}]}\r\n\r\n'
+        'event: message\r\ndata:{"choices": [{"index": 0, "delta": {"content": "3"}, "finish_reason": "stop"}]}\r\n\r\n'
+        "data: [DONE]\r\n\r\n"
+    ).encode()
+    raw = tuple(stream[start : start + 7] for start in range(0, len(stream), 7))
+    async with ScriptedServer(lambda _: Script(raw=raw, chunk_delay=0.001)) as server:
+        assert texts(await complete(server)) == ["√2 ≠ 3"]
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\r\n", codec="utf-8")), max_size=5), st.data())
+def test_any_cut_of_an_event_stream_gives_the_same_payloads(lines: list[str], data: st.DataObject):
+    payloads = [line.strip().encode() for line in lines]
+    stream = b"".join(b"data: " + payload + b"\r\n: ping\n\n" for payload in payloads)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    reader = EventLines()
+    pieces = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    assert [payload for piece in pieces for payload in reader.feed(piece)] + reader.close() == [
+        payload.strip() for payload in payloads
+    ]
+
+
+async def test_an_answer_is_whole_once_done_is_said_though_the_body_never_ends(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tmas.inference.client.LINGER", 0.05)
+    chunk = b'data: {"choices": [{"index": 0, "delta": {"content": "4"}}]}\n\n'
+    script = Script(raw=(chunk, DONE, b""), fault=Fault("hang", after=2))
+    async with ScriptedServer(lambda _: script) as server:
+        assert texts(await complete(server)) == ["4"]
+    assert len(server.requests) == 1
+
+
+async def test_progress_is_told_as_it_comes():
+    seen: list[int] = []
+    async with (
+        ScriptedServer(lambda _: Script(("b c", "d"), "a")) as server,
+        OpenAIChat(settings(server.base_url)) as chat,
+    ):
+        await chat.complete(ask(n=2), seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 5
+
+
+async def test_progress_adds_up_over_choices_asked_for_singly():
+    seen: list[int] = []
+    async with ScriptedServer(refuses=["n"]) as server, OpenAIChat(settings(server.base_url)) as chat:
+        reply = await chat.complete(ask(n=3), seen.append)
+    assert isinstance(reply, Reply)
+    assert seen[-1] == reply.usage.completion_tokens == 9
+
+
+async def test_progress_follows_the_servers_own_counts():
+    seen: list[int] = []
+    script = Script(("a b c d e f",), usage="every", words_per_chunk=3, chunk_delay=0.01)
+    async with ScriptedServer(lambda _: script) as server, OpenAIChat(settings(server.base_url)) as chat:
+        await chat.complete(ask(), seen.append)
+    assert {0, 3, 6} <= set(seen)
+
+
+async def test_cancelling_closes_the_connection():
+    script = Script(("word " * 1000,), chunk_delay=0.01)
+    streaming = asyncio.Event()
+    async with ScriptedServer(lambda _: script) as server, OpenAIChat(settings(server.base_url)) as chat:
+        task = asyncio.create_task(chat.complete(ask(), lambda tokens: streaming.set() if tokens else None))
+        await streaming.wait()
+        task.cancel()
+        await until(lambda: server.aborted)
+        assert task.cancelled()
+    assert server.finished == []
+
+
+async def test_a_borrowed_session_is_left_open():
+    async with ScriptedServer() as server, aiohttp.ClientSession() as session:
+        async with OpenAIChat(settings(server.base_url), session) as chat:
+            assert texts(await chat.complete(ask())) == default_reply(server.requests[0])
+        assert not session.closed
+
+
+async def test_the_scripted_server_fills_in_a_schema():
+    class Item(BaseModel):
+        kind: Literal["pitfall", "conclusion"]
+        note: str | None
+
+    class Items(BaseModel):
+        items: list[Item]
+        grade: float
+
+    async with ScriptedServer() as server:
+        reply = await complete(server, ask(output_schema=Items.model_json_schema()))
+    items = Items.model_validate_json(texts(reply)[0])
+    assert items.items == [Item(kind="pitfall", note="scripted")]
+
+
+# --- what a server will not take
+
+
+@pytest.mark.parametrize(
+    ("field", "note"),
+    [("response_format", "schema_refused"), ("seed", "seed_refused"), ("stream_options", "usage_missing")],
+)
+async def test_a_refused_field_is_left_out_from_then_on(field: str, note: str):
+    request = ask(seed=1, output_schema=SCHEMA)
+    async with ScriptedServer(refuses=[field]) as server, OpenAIChat(settings(server.base_url)) as chat:
+        replies = [await chat.complete(request) for _ in range(2)]
+    assert [reply.notes for reply in replies if isinstance(reply, Reply)] == [(note,)] * 2
+    assert [field in body for body in server.requests] == [True, False, False]
+
+
+async def test_refusals_add_up():
+    async with ScriptedServer(refuses=["n", "seed", "response_format", "stream_options"]) as server:
+        reply = await complete(server, ask(n=2, seed=1, output_schema=SCHEMA))
+    assert len(texts(reply)) == 2
+    assert isinstance(reply, Reply)
+    assert reply.notes == ("n_refused", "schema_refused", "seed_refused", "usage_missing")
+
+
+@pytest.mark.parametrize("how", [{"refuses": ["n"]}, {"max_choices": 1}])
+async def test_missing_choices_are_asked_for_singly(how: dict[str, Any]):
+    request = ask(n=4, seed=10)
+    async with ScriptedServer(**how) as server, OpenAIChat(settings(server.base_url)) as chat:
+        first, second = await chat.complete(request), await chat.complete(request)
+    assert texts(first) == texts(second)
+    assert texts(first) == default_reply({"messages": server.requests[0]["messages"], "n": 4, "seed": 10})
+    assert isinstance(first, Reply)
+    assert isinstance(second, Reply)
+    assert (first.notes, second.notes) == (("n_refused",), ("n_refused",))
+    assert (first.usage.calls, first.usage.completion_tokens) == (4, 12)
+    assert ["n" in body for body in server.requests].count(True) == 1
+
+
+async def test_the_first_choice_goes_ahead_of_the_others():
+    async with ScriptedServer(lambda _: Script(("4",), first_delay=0.02), refuses=["n"]) as server:
+        finished_at_arrival: list[int] = []
+        reply = server.reply
+        server.reply = lambda body: (finished_at_arrival.append(len(server.finished)), reply(body))[1]
+        await complete(server, ask(n=3))
+    refusal = 1
+    assert finished_at_arrival == [refusal, refusal + 1, refusal + 1]
+
+
+async def test_a_complaint_that_is_not_mended_is_not_remembered():
+    faults = [Fault("status", status=400, body="your seed is fine, your tone is not")] * 2
+    async with ScriptedServer(faults=faults) as server, OpenAIChat(settings(server.base_url)) as chat:
+        failure = await chat.complete(ask(seed=1))
+        reply = await chat.complete(ask(seed=1))
+    assert isinstance(failure, Failure)
+    assert "your tone" in failure.message
+    assert isinstance(reply, Reply)
+    assert ["seed" in body for body in server.requests] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        ('{"error": {"message": "Invalid n value (currently only n = 1 is supported)"}}', "n"),
+        ('{"detail": [{"loc": ["body", "n"], "msg": "less than or equal to 1"}]}', "n"),
+        ("Only one completion choice is allowed", "n"),
+        ("n must be 1 when using greedy sampling, got 4.", "n"),
+        ("response_format is unavailable now", "response_format"),
+        ("extra fields not permitted: 'seed'", "seed"),
+        (r'{"message": "bad\nthing, can\u0027t"}', None),
+        ("This model's maximum context length is 4096 tokens; seed, n, schema", None),
+    ],
+)
+def test_what_complaints_mean(message: str, field: str | None):
+    assert Trouble(message, 400).refused_field({"n", "seed", "response_format", "stream_options"}) == field
+
+
+# --- failures that pass
+
+PASSING = [
+    Fault("status", status=429, headers={"Retry-After": "0"}),
+    Fault("status", status=408),
+    Fault("status", status=503),
+    Fault("reset", after=None),
+    Fault("reset", after=0),
+    Fault("reset", after=2),
+    Fault("truncate", after=3),
+    Fault("malformed", after=2),
+    Fault("empty"),
+    Fault("error", after=2),
+    Fault("hang", after=None),
+    Fault("hang", after=2),
+]
+
+
+@pytest.mark.parametrize("fault", PASSING, ids=lambda fault: f"{fault.kind}-{fault.after}-{fault.status}")
+async def test_a_passing_fault_is_retried(fault: Fault):
+    async with ScriptedServer(lambda _: "four it is", faults=[fault, fault]) as server:
+        reply = await complete(server, first_token_timeout=0.2, idle_timeout=0.2)
+    assert texts(reply) == ["four it is"]
+    assert isinstance(reply, Reply)
+    assert (len(server.requests), reply.usage.calls) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"data: 5\n\n" + DONE,
+        b'data: {"choices": 1}\n\n' + DONE,
+        b'data: {"choices": [{"index": 0, "delta": {"content": ["a"]}}]}\n\n' + DONE,
+        b'data: {"choices": [{"index": [], "delta": {}}]}\n\n' + DONE,
+        b'data: {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "abort"}]}\n\n' + DONE,
+        b'data: {"choices": [{"index": 0, "delta": {}}], "usage": {"prompt_tokens": "x", "completion_tokens": 1}}\n\n'
+        + DONE,
+        b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": ["stop"]}]}\n\n' + DONE,
+        b'data: {"choices": [{"index": 0, "delta": {}}], "usage": {"completion_tokens": 1}}\n\n' + DONE,
+        b"data: \xff\xfe\n\n" + DONE,
+        b"<html>a proxy's page</html>",
+        b"",
+    ],
+)
+async def test_odd_bytes_are_retried_too(raw: bytes):
+    scripts = iter([Script(raw=(raw,)), Script(("4",))])
+    async with ScriptedServer(lambda _: next(scripts)) as server:
+        assert texts(await complete(server)) == ["4"]
+
+
+async def test_a_finished_stream_needs_no_done():
+    chunk = b'data: {"choices": [{"index": 0, "delta": {"content": "4"}, "finish_reason": "stop"}]}\n\n'
+    async with ScriptedServer(lambda _: Script(raw=(chunk,))) as server:
+        assert texts(await complete(server)) == ["4"]
+
+
+async def test_retry_after_is_honoured_up_to_its_limit():
+    fault = Fault("status", status=429, headers={"Retry-After": "1000"})
+    async with ScriptedServer(faults=[fault]) as server:
+        started = time.monotonic()
+        await complete(server, backoff_base=0, retry_after_max=0.3)
+        assert 0.3 <= time.monotonic() - started < 2
+    assert len(server.finished) == 2
+
+
+def test_retry_after_in_its_forms():
+    assert parse_retry_after("7") == 7
+    assert parse_retry_after("0.5") == 0.5
+    assert parse_retry_after("soon") == parse_retry_after("") == parse_retry_after("nan") == 0
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    assert 25 < parse_retry_after(date) <= 30
+
+
+async def test_back_off_doubles_up_to_its_maximum():
+    chat = OpenAIChat(EndpointSettings(base_url="http://h/v1", backoff_base=1, backoff_max=60))
+    for failed, full in [(1, 1), (2, 2), (4, 8), (7, 60), (50, 60)]:
+        assert full / 2 <= chat._pause(failed, 0) <= full
+
+
+# --- failures that stay
+
+
+@pytest.mark.parametrize("status", [400, 402, 413, 422])
+async def test_a_refused_request_is_a_failure_at_once(status: int):
+    body = "bad request: " + "x" * 1000
+    async with ScriptedServer(faults=[Fault("status", status=status, body=body)]) as server:
+        failure = await complete(server)
+    message = f"HTTP {status}: {body[:300]}"
+    assert failure == Failure(reason=FailureReason.ENDPOINT, message=message)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [301, 401, 403, 404])
+async def test_a_wrong_key_model_or_url_stops_everything(status: int):
+    fault = Fault("status", status=status, headers={"Location": "/v1/chat/completions"})
+    async with ScriptedServer(faults=[None, fault]) as server, OpenAIChat(settings(server.base_url)) as chat:
+        await chat.complete(ask())
+        with pytest.raises(EndpointDown, match=f"{server.base_url} is down: HTTP {status}"):
+            await chat.complete(ask())
+    assert len(server.requests) == 2
+
+
+async def test_an_error_in_the_stream_counts_by_its_code():
+    async with ScriptedServer(faults=[Fault("error", after=2, status=400)]) as server:
+        failure = await complete(server)
+    assert isinstance(failure, Failure)
+    assert "scripted error" in failure.message
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("status", status=400, body="This model's maximum context length is 4096 tokens."),
+        Fault("status", status=400, body='{"error": {"code": "context_length_exceeded"}}'),
+        Fault("status", status=400, body="The prompt is longer than the maximum model length of 10 (max_model_len)"),
+    ],
+)
+async def test_a_prompt_that_is_too_long(fault: Fault):
+    async with ScriptedServer(faults=[fault]) as server:
+        failure = await complete(server)
+    assert isinstance(failure, Failure)
+    assert failure.reason == FailureReason.CONTEXT
+
+
+@pytest.mark.parametrize("after", [None, 2])
+async def test_one_hanging_call_among_healthy_ones_ends_as_a_timeout(after: int | None):
+    def reply(body: Body) -> Script:
+        return Script(("4",), fault=Fault("hang", after=after) if "bad" in body["messages"][0]["content"] else None)
+
+    impatient = {"first_token_timeout": 0.1, "idle_timeout": 0.1}
+    async with ScriptedServer(reply) as server, OpenAIChat(settings(server.base_url, **impatient)) as chat:
+        failure, _ = await asyncio.gather(chat.complete(ask("bad")), chat.complete(ask("good")))
+        await until(lambda: len(server.aborted) == 3)
+    assert isinstance(failure, Failure)
+    assert failure.reason == FailureReason.TIMEOUT
+
+
+async def test_a_server_that_only_hangs_is_down():
+    async with ScriptedServer(faults=[Fault("hang", after=None)] * 3) as server:
+        with pytest.raises(EndpointDown, match="stopped making progress"):
+            await complete(server, first_token_timeout=0.1, idle_timeout=0.1)
+
+
+async def test_context_length_is_what_the_list_of_models_tells():
+    async with ScriptedServer(context_length=4096) as server, OpenAIChat(settings(server.base_url)) as chat:
+        assert await chat.context_length("scripted") == 4096
+        assert await chat.context_length("another") is None
+    async with ScriptedServer() as server, OpenAIChat(settings(server.base_url)) as chat:
+        assert await chat.context_length("scripted") is None
+    async with OpenAIChat(settings(server.base_url)) as chat:
+        with pytest.raises(EndpointDown):
+            await chat.context_length("scripted")
+
+
+async def test_slow_is_not_hanging():
+    script = Script(("one two three four five six",), chunk_delay=0.1, comments=True)
+    async with ScriptedServer(lambda _: script) as server:
+        assert texts(await complete(server, first_token_timeout=0.3, idle_timeout=0.3)) == [script.texts[0]]
+    assert len(server.requests) == 1
+
+
+def sick_of(word: str) -> Any:
+    """A reply function that fails whatever holds ``word``."""
+    return lambda body: (
+        Script(fault=Fault("status", status=500)) if word in body["messages"][0]["content"] else Script(("4",))
+    )
+
+
+async def test_one_sick_call_among_healthy_ones_is_its_own_failure():
+    async with ScriptedServer(sick_of("bad")) as server, OpenAIChat(settings(server.base_url)) as chat:
+        failure, reply = await asyncio.gather(chat.complete(ask("bad")), chat.complete(ask("good")))
+    assert texts(reply) == ["4"]
+    assert isinstance(failure, Failure)
+    assert failure.reason == FailureReason.ENDPOINT
+    assert failure.key is None
+
+
+async def test_without_any_success_since_it_began_the_endpoint_is_down():
+    async with ScriptedServer(sick_of("bad")) as server, OpenAIChat(settings(server.base_url)) as chat:
+        await chat.complete(ask("good"))
+        with pytest.raises(EndpointDown, match="HTTP 500"):
+            await chat.complete(ask("bad"))
+
+
+async def test_an_outage_among_single_choices_is_raised_plainly():
+    scripts = iter([Script(("4",))])
+    down = Script(fault=Fault("status", status=500))
+    async with ScriptedServer(lambda _: next(scripts, down), max_choices=1) as server:
+        with pytest.raises(EndpointDown):
+            await complete(server, ask(n=3))
+
+
+async def test_a_dead_port_is_given_up_in_bounded_time():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+        started = time.monotonic()
+        async with OpenAIChat(settings(url, max_attempts=4, backoff_base=0.05)) as chat:
+            with pytest.raises(EndpointDown, match=url):
+                await chat.complete(ask())
+    assert time.monotonic() - started < 2
+
+
+# --- secrets
+
+
+@pytest.mark.parametrize("status", [400, 401, 500])
+async def test_the_key_goes_to_the_server_and_nowhere_else(
+    status: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv("MY_KEY", KEY + "\n")
+    caplog.set_level(logging.DEBUG)
+    cut_by_the_limit = "x" * (300 - 10 - len(f"{KEY} is wrong")) + KEY
+    fault = Fault("status", status=status, body=f"{KEY} is wrong{cut_by_the_limit}")
+    async with ScriptedServer(faults=[fault] * 3) as server:
+        chat = OpenAIChat(settings(server.base_url, api_key_env="MY_KEY"))
+        async with chat:
+            try:
+                said = repr(await chat.complete(ask()))
+            except EndpointDown as down:
+                said = f"{down} {down!r} {down.__context__!r} {down.__cause__!r}"
+    assert server.exchanges[0].headers["Authorization"] == f"Bearer {KEY}"
+    assert "*** is wrong" in said
+    for place in (said, caplog.text, repr(chat), repr(chat.settings), str(vars(chat.settings))):
+        assert KEY[:5] not in place
+
+
+# --- load
+
+
+async def test_a_thousand_calls_at_once_are_cheap(capsys: pytest.CaptureFixture[str]):
+    def reply(body: Body) -> Script:
+        return Script(("a reply of some twenty words " * 3,), words_per_chunk=3, first_delay=0.5)
+
+    with run_in_thread(ScriptedServer(reply)) as server:
+        async with OpenAIChat(settings(server.base_url)) as chat:
+            started = time.thread_time()
+            replies = await asyncio.gather(*(chat.complete(ask(f"question {index}")) for index in range(1000)))
+            cpu_ms = time.thread_time() - started  # seconds for 1000 calls: milliseconds for one
+    with capsys.disabled():
+        print(f"\n1000 concurrent calls: {cpu_ms:.2f} ms of CPU each")
+    assert all(isinstance(reply, Reply) for reply in replies)
+    assert len(server.finished) == 1000
+    assert cpu_ms < 10

@@ -1,0 +1,54 @@
+"""TMAS: scaling test-time compute with a team of agents (arXiv 2605.10344).
+
+The Python API is in ``__all__``: :func:`solve`, :func:`solve_all`, their ``async`` forms, and the settings and records
+that they take and give. Names are imported when they are first used, so that a reward worker which needs
+``tmas.records`` does not load the rest.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tmas.api import asolve, asolve_all, solve, solve_all
+    from tmas.config import ModelSettings, ServingSettings
+    from tmas.inference.session import Limits
+    from tmas.methods.tmas import TMASSettings
+    from tmas.problems import load_problems
+    from tmas.records import Failure, Problem, Result, Sampling
+
+_HOMES = {
+    "Failure": "records",
+    "Limits": "inference.session",
+    "ModelSettings": "config",
+    "Problem": "records",
+    "Result": "records",
+    "Sampling": "records",
+    "ServingSettings": "config",
+    "TMASSettings": "methods.tmas",
+    "asolve": "api",
+    "asolve_all": "api",
+    "load_problems": "problems",
+    "solve": "api",
+    "solve_all": "api",
+}
+__all__ = [
+    "Failure",
+    "Limits",
+    "ModelSettings",
+    "Problem",
+    "Result",
+    "Sampling",
+    "ServingSettings",
+    "TMASSettings",
+    "asolve",
+    "asolve_all",
+    "load_problems",
+    "solve",
+    "solve_all",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

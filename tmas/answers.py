@@ -1,0 +1,129 @@
+"""Comparing answers, and grouping equal ones: :mod:`tmas.equivalence` in worker processes that can be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import resource
+import signal
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from typing import Self
+
+from pebble import ProcessExpired, ProcessPool
+
+from tmas.equivalence import EQUAL, Verdict, decide, normalise, undecided
+
+_MEMORY_BYTES = 4 * 2**30
+_REASONS: dict[type[BaseException], str] = {
+    TimeoutError: "timeout",
+    asyncio.CancelledError: "the checker was closed",
+    MemoryError: "out of memory",
+    ProcessExpired: "worker died",
+    BrokenProcessPool: "worker died",
+}
+
+
+def _prepare_worker() -> None:
+    """Limits memory, lets SIGTERM end even a stuck C call, and loads math-verify outside any comparison's time."""
+    logging.disable(logging.WARNING)  # math-verify warns of the time limits that are ours here
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    decide("1", "2")
+
+
+class AnswerChecker:
+    """Compares answers in up to ``workers`` processes, which start with the first comparison that needs one.
+
+    ``timeout`` is in seconds a comparison, waiting for a free worker not counted; a worker is replaced after
+    ``max_tasks`` comparisons. Works in any thread and event loop.
+    """
+
+    def __init__(self, timeout: float = 5.0, workers: int = 2, max_tasks: int = 1000) -> None:
+        self._timeout = timeout
+        self._workers = workers
+        self._max_tasks = max_tasks
+        self._pool: ProcessPool | None = None
+        self._pending: set[Future[Verdict]] = set()
+        self._lock = threading.Lock()
+
+    async def compare(self, gold: str, answer: str) -> Verdict:
+        """Whether ``answer`` is equivalent to ``gold``; the order matters (gold ``(0,1)`` takes ``x \\in (0,1)``).
+
+        Never raises for what the answers hold: a comparison that fails, hangs or kills its worker is undecided.
+        """
+        if (plain := normalise(gold)) and plain == normalise(answer):
+            return EQUAL
+        outcome = await self._outcome(gold, answer)
+        if isinstance(outcome, BrokenProcessPool):  # an idle worker was killed from outside before this one began
+            outcome = await self._outcome(gold, answer)
+        if isinstance(outcome, BaseException):
+            return undecided(_REASONS.get(type(outcome), f"{type(outcome).__name__} in the comparison"))
+        return outcome
+
+    async def close(self) -> None:
+        """Ends the workers; what is still being compared becomes undecided. A later comparison starts new ones."""
+        await asyncio.to_thread(self._stop)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _outcome(self, gold: str, answer: str) -> Verdict | BaseException:
+        future = await asyncio.to_thread(self._schedule, gold, answer)  # starting the pool takes a second
+        [outcome] = await asyncio.gather(asyncio.wrap_future(future), return_exceptions=True)
+        return outcome
+
+    def _schedule(self, gold: str, answer: str) -> Future[Verdict]:
+        with self._lock:
+            if self._pool is not None and not self._pool.active:  # an idle worker was killed from outside
+                self._stop_pool()
+            self._pool = self._pool or self._new_pool()
+            future = self._pool.schedule(decide, args=(gold, answer), timeout=self._timeout)
+        self._pending.add(future)
+        future.add_done_callback(self._pending.discard)
+        return future
+
+    def _new_pool(self) -> ProcessPool:
+        context = multiprocessing.get_context("forkserver")  # forks from a clean process that has all imported
+        context.set_forkserver_preload([__name__, "math_verify"])
+        return ProcessPool(self._workers, self._max_tasks, initializer=_prepare_worker, context=context)
+
+    def _stop(self) -> None:
+        for future in tuple(self._pending):
+            future.cancel()
+        with self._lock:
+            self._stop_pool()
+
+    def _stop_pool(self) -> None:
+        if self._pool is not None:
+            self._pool.stop()
+            self._pool.join()
+            self._pool = None
+
+
+async def group_equivalent(answers: Sequence[str], checker: AnswerChecker) -> list[int]:
+    """The class of each answer, numbered in order of first sight.
+
+    An answer joins the first class whose first member it is equivalent to; what is undecided stays apart.
+    """
+    first_members: list[str] = []
+    classes: dict[str, int] = {}
+    for answer in answers:
+        if (plain := normalise(answer)) not in classes:
+            classes[plain] = await _class_of(answer, first_members, checker)
+            if classes[plain] == len(first_members):
+                first_members.append(answer)
+    return [classes[normalise(answer)] for answer in answers]
+
+
+async def _class_of(answer: str, first_members: Sequence[str], checker: AnswerChecker) -> int:
+    for index, member in enumerate(first_members):
+        if (await checker.compare(member, answer)).equal:
+            return index
+    return len(first_members)

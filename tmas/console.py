@@ -1,0 +1,102 @@
+"""The result of a run as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tmas.records import Usage
+
+MAX_ANSWERS = 40
+"""Rows of the table of answers; the others are in predictions.jsonl."""
+
+
+def print_result(console: Console, path: Path, totals: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> None:
+    """Per-iteration table, selected answers, tokens by role, failures, and where the run lies."""
+    console.print(_iterations(totals))
+    console.print(_answers(lines))
+    if len(lines) > MAX_ANSWERS:
+        console.print(f"... and {len(lines) - MAX_ANSWERS} more in predictions.jsonl")
+    console.print(_usage(totals))
+    if totals["failures"]:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(totals["failures"].items()))
+        console.print(f"Failures: {reasons} (each one in failures.jsonl).")
+    console.print(f"Selected answers right: {_percent(totals['selected_accuracy'])} of {totals['problems']} problems.")
+    console.print(Text(f"Run directory: {path}"), soft_wrap=True)
+
+
+def _iterations(totals: Mapping[str, Any]) -> Table:
+    table = _table(
+        "By iteration",
+        "it", "problems", "candidates", "failed", "explore", "Pass@1", "selected", "mean grade", "E items", "G items",
+        "tokens in", "tokens out",
+    )  # fmt: skip
+    for row in totals["iterations"]:
+        usage = row["usage"]
+        table.add_row(
+            str(row["iteration"]),
+            str(row["problems"]),
+            str(row["candidates"]),
+            str(row["failed"]),
+            str(row["explore"]),
+            _percent(row["pass_at_1"]),
+            _percent(row["selected_accuracy"]),
+            _number(row["mean_grade"], ".2f"),
+            _number(row["experience_items"], ".1f"),
+            _number(row["guideline_items"], ".1f"),
+            f"{usage['prompt_tokens']:,}",
+            f"{usage['completion_tokens']:,}",
+        )
+    return table
+
+
+def _answers(lines: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table("Selected answers", "problem", "answer", "gold", "", "grade", "votes", "from", "stop")
+    for line in lines[:MAX_ANSWERS]:
+        chosen = line["selected"]
+        table.add_row(
+            _short(line["problem_id"]),
+            _short(line["answer"]),
+            _short(line["gold"]),
+            {"equal": "right", "different": "wrong", "undecided": "undecided", None: ""}[line["correct"]],
+            _number(chosen and chosen["mean_grade"], ".2f"),
+            str(chosen["votes"]) if chosen else "-",
+            f"it {chosen['iteration']}, candidate {chosen['candidate']}" if chosen else "-",
+            line["stop"],
+        )
+    return table
+
+
+def _usage(totals: Mapping[str, Any]) -> Table:
+    table = _table("Tokens by role", "role", "calls", "prompt", "of it cached", "completion", "seconds")
+    by_role = {role: Usage(**usage) for role, usage in totals["usage"].items()}
+    for role, usage in [*by_role.items(), ("all", sum(by_role.values(), Usage()))]:
+        counts = (usage.calls, usage.prompt_tokens, usage.cached_prompt_tokens, usage.completion_tokens)
+        table.add_row(role, *(f"{count:,}" for count in counts), f"{usage.seconds:,.0f}")
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("problem", "answer", "gold", "role", "from") else "right")
+    return table
+
+
+def _short(text: str | None, width: int = 32) -> Text:
+    """Model and user text as plain text, never as markup."""
+    line = "-" if text is None else " ".join(text.split())
+    return Text(line if len(line) <= width else line[: width - 1] + "…")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"

@@ -1,0 +1,53 @@
+"""What later prompts see of earlier work: the rollouts and the banks as text, and how each may be shortened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tmas.memory.experience import ExperienceBank
+from tmas.memory.guidelines import GuidelineBank
+from tmas.packing import Shorten, replace_by
+from tmas.prompts import render
+from tmas.records import Rollout, Solution
+
+
+class Attempts:
+    """The rollouts as pieces of a prompt: in full, shortened to their summary, or left out; worst graded first."""
+
+    def __init__(self, full: dict[str, str], brief: dict[str, str], worst_first: Sequence[str]) -> None:
+        self.full = full
+        self.shorten = [(name, replace_by(brief[name])) for name in worst_first]
+        self.drop = [(name, replace_by("")) for name in worst_first]
+
+    def texts(self, current: Mapping[str, str]) -> list[str]:
+        return [current[name] for name in self.full if current[name]]
+
+
+def attempts_of(rollouts: Sequence[Rollout]) -> Attempts:
+    """The rollouts that have a solution; the others have nothing to show."""
+    solved = {f"attempt {r.index}": r for r in rollouts if isinstance(r.solution, Solution)}
+    worst_first = sorted(solved, key=lambda name: (solved[name].mean_grade or 0.0, -solved[name].index))
+    full = {name: _attempt(r, with_solution=True) for name, r in solved.items()}
+    brief = {name: _attempt(r, with_solution=False) for name, r in solved.items()}
+    return Attempts(full, brief, worst_first)
+
+
+def _attempt(rollout: Rollout, with_solution: bool) -> str:
+    return render(
+        "attempt",
+        index=rollout.index,
+        answer=rollout.answer,
+        grade=None if rollout.mean_grade is None else f"{rollout.mean_grade:.2f}",
+        solution=rollout.solution.text if with_solution and isinstance(rollout.solution, Solution) else None,
+        summary=rollout.summary if isinstance(rollout.summary, str) else None,
+    )
+
+
+def all_items(bank: ExperienceBank | GuidelineBank | None) -> str:
+    """The whole bank as text; "" where there is none."""
+    return bank.render(lambda _: True).text if bank else ""
+
+
+def fewer_items(bank: ExperienceBank | GuidelineBank) -> Shorten:
+    """The packing step that leaves out the bank's least supported items."""
+    return lambda fits: bank.render(fits).text

@@ -1,0 +1,123 @@
+"""What a chat server is to its client: its address, our patience with it, and what its complaints mean."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Container
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+MISCONFIGURED = frozenset({301, 302, 303, 307, 308, 401, 403, 404, 405})
+"""A wrong key, model or URL: no call can succeed."""
+PASSING = frozenset({408, 409, 425, 429})
+"""Asking again may help, as it may for every 5xx."""
+CONTEXT = re.compile(r"context.?(length|window|size)|max(imum)?.model.len|(prompt|input) is too long", re.IGNORECASE)
+OPTIONAL = {
+    "response_format": (
+        re.compile(r"response_format|schema|structured.output|grammar", re.IGNORECASE),
+        "schema_refused",
+    ),
+    "n": (re.compile(r"(?<![\\\w])n(?!\w)|one completion|multiple (completions|choices)"), "n_refused"),
+    "seed": (re.compile(r"\bseed\b", re.IGNORECASE), "seed_refused"),
+    "stream_options": (re.compile(r"stream_options|include_usage"), None),
+}
+"""Fields that a server may refuse: how its complaint reads, and the note left when we ask without."""
+
+
+class EndpointDown(Exception):
+    """The endpoint as a whole is dead: the run has to stop, and can be resumed."""
+
+    def __init__(self, base_url: str, error: str) -> None:
+        super().__init__(base_url, error)
+        self.base_url, self.error = base_url, error
+
+    def __str__(self) -> str:
+        return f"the endpoint {self.base_url} is down: {self.error}"
+
+
+class EndpointSettings(BaseModel):
+    """Where a chat server is, and how patient to be with it. Times are in seconds.
+
+    There is no limit on a whole call: it lives as long as data comes (``idle_timeout`` between two pieces,
+    ``first_token_timeout`` before the first). ``api_key_env`` names the environment variable that holds the key.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    base_url: str
+    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    connect_timeout: float = Field(default=30.0, gt=0)
+    first_token_timeout: float = Field(default=3600.0, gt=0)
+    idle_timeout: float = Field(default=600.0, gt=0)
+    max_attempts: int = Field(default=8, ge=1)
+    backoff_base: float = Field(default=1.0, ge=0)
+    backoff_max: float = Field(default=60.0, ge=0)
+    retry_after_max: float = Field(default=600.0, ge=0)
+
+    @field_validator("base_url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        url = urlsplit(value)
+        path = url.path.rstrip("/")
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError("must be an http:// or https:// URL")
+        if "@" in url.netloc or url.query or url.fragment:
+            raise ValueError("must hold no user, password or query: name the key's variable in api_key_env")
+        if not path or path.endswith("/completions"):
+            raise ValueError("must end where /chat/completions is to be added, such as http://host:8000/v1")
+        return value.rstrip("/")
+
+    def read_key(self) -> str | None:
+        """The key itself; None where the endpoint needs none."""
+        if self.api_key_env is None:
+            return None
+        key = os.environ.get(self.api_key_env, "").strip()
+        if not key:
+            raise ValueError(f"the environment variable {self.api_key_env} (api_key_env) holds no key")
+        return key
+
+
+@dataclass(eq=False)
+class Trouble(Exception):
+    """Why one HTTP request gave no answer.
+
+    ``status`` is what the server said, None where the connection broke, stood still (``hung``) or carried no whole
+    answer. ``retry_after``: seconds for which the server asked to be left alone.
+    """
+
+    message: str
+    status: int | None = None
+    retry_after: float = 0.0
+    hung: bool = False
+
+    @property
+    def may_pass(self) -> bool:
+        return self.status is None or self.status in PASSING or self.status >= 500
+
+    @property
+    def is_context(self) -> bool:
+        """The prompt is too long for the model."""
+        return self.status in (400, 413, 422) and CONTEXT.search(self.message) is not None
+
+    def refused_field(self, sent: Container[str]) -> str | None:
+        """The optional field among those ``sent`` that the server complains about."""
+        if self.status not in (400, 422) or self.is_context:
+            return None
+        return next(
+            (name for name, (words, _) in OPTIONAL.items() if name in sent and words.search(self.message)), None
+        )
+
+
+def parse_retry_after(header: str) -> float:
+    """Seconds meant by a Retry-After header, which holds seconds or a date; 0 if it holds neither."""
+    if re.fullmatch(r"\d+(\.\d+)?", header):
+        return float(header)
+    try:
+        return (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
+    except (TypeError, ValueError):
+        return 0.0

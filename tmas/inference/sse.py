@@ -1,0 +1,148 @@
+"""Reads one chat completion from the bytes of a response: server-sent events, or one plain JSON body."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import orjson
+
+from tmas.inference.endpoint import Trouble
+from tmas.inference.thinking import split_thinking
+from tmas.records import Completion, Usage
+
+DONE = b"[DONE]"
+BROKEN_OFF = frozenset({"abort", "error"})
+"""Finish reasons by which vLLM says that it dropped a generation."""
+
+
+class Payloads(Protocol):
+    """Cuts the bytes of a body, as they come, into payloads for :meth:`Answer.add`."""
+
+    def feed(self, data: bytes) -> list[bytes]: ...
+
+    def close(self) -> list[bytes]: ...
+
+
+class EventLines:
+    """The ``data:`` lines of an event stream, one payload each, as every chat server writes them."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return [line[5:].strip() for line in lines if line.startswith(b"data:")]
+
+    def close(self) -> list[bytes]:
+        return self.feed(b"\n")
+
+
+class PlainBody:
+    """The whole body as one payload, with nothing to follow."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def feed(self, data: bytes) -> list[bytes]:
+        self._parts.append(data)
+        return []
+
+    def close(self) -> list[bytes]:
+        return [b"".join(self._parts), DONE]
+
+
+@dataclass(slots=True)
+class Choice:
+    """What has come of one of the ``n`` choices."""
+
+    content: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    finish_reason: str | None = None
+
+
+class Answer:
+    """A chat completion being put together from its payloads.
+
+    ``tokens`` counts the chunks that carried text, or is the server's own count where its chunks have one; ``done``:
+    the server said that nothing follows; ``notes``: what the request had to do without.
+    """
+
+    def __init__(self) -> None:
+        self.done = False
+        self.tokens = 0
+        self.notes: list[str] = []
+        self.completions: tuple[Completion, ...] = ()
+        self.usage = Usage()
+        self._counts: dict[str, Any] | None = None
+        self._choices: dict[int, Choice] = {}
+
+    def add(self, payload: bytes) -> None:
+        """Take in one payload; raises :class:`Trouble` where it is an error, or no chunk of a chat completion."""
+        if payload == DONE:
+            self.done = True
+            return
+        try:
+            self._add_chunk(orjson.loads(payload))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise Trouble(f"malformed chunk ({error!r}): {payload!r}") from None
+
+    def finish(self, seconds: float) -> None:
+        """Set ``completions`` and ``usage`` (``seconds`` is how long it took), or raise :class:`Trouble`."""
+        choices = [choice for _, choice in sorted(self._choices.items())]
+        reasons = [choice.finish_reason for choice in choices]
+        if not choices:
+            raise Trouble("the answer has no choices")
+        if not self.done and None in reasons:
+            raise Trouble(f"the stream ended early, after {self.tokens} chunks")
+        try:
+            if BROKEN_OFF.intersection(reasons):
+                raise Trouble(f"the server broke the generation off: finish reasons {reasons}")
+            self.completions = tuple(map(_completion, choices))
+            self.usage = Usage(calls=1, seconds=seconds, **(_counts(self._counts) if self._counts else {}))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise Trouble(f"malformed answer: {error!r}") from None
+        if not self._counts:
+            self.notes.append("usage_missing")
+
+    def _add_chunk(self, chunk: dict[str, Any]) -> None:
+        if error := chunk.get("error"):
+            raise _server_error(error)
+        for part in chunk.get("choices") or ():
+            self._add_choice(part)
+        if counts := chunk.get("usage"):
+            self._counts = counts
+            self.tokens = max(self.tokens, counts["completion_tokens"])
+
+    def _add_choice(self, part: dict[str, Any]) -> None:
+        index = int(part.get("index", 0))
+        choice = self._choices.get(index) or self._choices.setdefault(index, Choice())
+        delta = part.get("delta") or part.get("message") or {}
+        content, reasoning = delta.get("content"), delta.get("reasoning_content") or delta.get("reasoning")
+        if content:
+            choice.content.append(content)
+        if reasoning:
+            choice.reasoning.append(reasoning)
+        if content or reasoning:
+            self.tokens += 1
+        choice.finish_reason = part.get("finish_reason") or choice.finish_reason
+
+
+def _server_error(error: Any) -> Trouble:
+    code = error.get("code") if isinstance(error, dict) else None
+    is_status = isinstance(code, int) and 400 <= code < 600
+    return Trouble(f"error in the answer: {error}", status=code if is_status else None)
+
+
+def _completion(choice: Choice) -> Completion:
+    content, reasoning = "".join(choice.content), "".join(choice.reasoning)
+    return split_thinking(content, reasoning, choice.finish_reason or "unknown")
+
+
+def _counts(usage: dict[str, Any]) -> dict[str, int]:
+    details = usage.get("prompt_tokens_details") or {}
+    return {
+        "prompt_tokens": usage["prompt_tokens"],
+        "cached_prompt_tokens": details.get("cached_tokens") or 0,
+        "completion_tokens": usage["completion_tokens"],
+    }

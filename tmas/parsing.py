@@ -1,0 +1,176 @@
+"""Model text in, wire record out, or :class:`Unparsable`. What cannot be read is never replaced by a default."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import json_repair
+from pydantic import BaseModel, ValidationError
+
+from tmas.wire import VerificationOutput, grade_of
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Unparsable(ValueError):
+    """The reply does not hold what was asked for; the message says what is missing."""
+
+
+class Parsed(NamedTuple, Generic[M]):
+    """A wire record; whether its JSON had to be repaired; how many bad list entries were left out."""
+
+    record: M
+    repaired: bool
+    dropped: int
+
+
+class Verdict(NamedTuple):
+    """A verification as read: ``grade`` is 0.0, 0.5 or 1.0."""
+
+    critique: str
+    grade: float
+    repaired: bool = False
+
+
+def parse_json(text: str, model: type[M]) -> Parsed[M]:
+    """The last JSON object in ``text`` that is a ``model``, whatever is written around it.
+
+    List entries that are not valid are left out and counted, unless none is left. Where no object can be read as it
+    stands, json-repair is tried on the last one that was closed. Raises :class:`Unparsable`.
+    """
+    protected = protect_latex(text)
+    try:
+        found = _last_valid(protected, model)
+    except RecursionError:
+        raise Unparsable("JSON nested too deeply") from None
+    return found or _repaired(protected, model)
+
+
+def _last_valid(text: str, model: type[M]) -> Parsed[M] | None:
+    decoder = json.JSONDecoder(strict=False)
+    found, start = None, text.find("{")
+    while start >= 0:
+        end = start + 1
+        with suppress(ValueError):
+            value, after = decoder.raw_decode(text, start)
+            found, end = _validated(value, model, repaired=False), after
+        start = text.find("{", end)
+    return found
+
+
+def _repaired(text: str, model: type[M]) -> Parsed[M]:
+    opening = re.compile(rf"\{{\s*[\"']?(?:{'|'.join(model.model_fields)})[\"']?\s*:")
+    starts = [match.start() for match in opening.finditer(text)]
+    if not starts:
+        raise Unparsable(f"no JSON object with {' or '.join(model.model_fields)}")
+    try:
+        # Up to a closing brace only: a "0.5" that was cut short must not be read as "0".
+        value = json_repair.loads(text[starts[-1] : text.rfind("}") + 1], skip_json_loads=True)
+        return _validated(value, model, repaired=True)
+    except ValueError:
+        raise Unparsable(f"the JSON object is not a valid {model.__name__}") from None
+
+
+def _validated(value: Any, model: type[M], repaired: bool) -> Parsed[M]:
+    if not (isinstance(value, dict) and value.keys() & model.model_fields.keys()):
+        raise Unparsable(f"not an object of {model.__name__}'s shape")
+    try:
+        return Parsed(model.model_validate(value), repaired, 0)
+    except ValidationError as error:
+        bad = {problem["loc"][:2] for problem in error.errors() if len(problem["loc"]) > 1}
+    kept = {name: [entry for i, entry in enumerate(value[name]) if (name, i) not in bad] for name, _ in bad}
+    if not any((value | kept).get(name) for name in model.model_fields):
+        raise Unparsable("no list entry is valid")
+    return Parsed(model.model_validate(value | kept), repaired, len(bad))
+
+
+# The rest of LaTeX commands that begin like \n or \t. (Behind \b, \f and \r any letter means LaTeX.)
+_N_COMMANDS = (
+    "abla|eqq?|ot|otin|otag|onumber|olimits|ewline|orm|atural|leq|geq|subseteq|supseteq|cong|sim|vdash|[ew]arrow|"
+    "rightarrow|Rightarrow|leftarrow|Leftarrow"
+)
+_N_AMBIGUOUS = "e|u|i|eg|mid|exists|parallel"  # a new line may well begin with these
+_T_COMMANDS = (
+    "imes|heta|o|op|anh?|au|ag|frac|ilde|binom|herefore|hinspace|riangle(?:q|left|right|down|lefteq|righteq)?|"
+    "ext(?:bf|it|rm|tt|sf|sc|up|style|normal)?|woheadrightarrow"
+)
+
+
+def protect_latex(json_text: str) -> str:
+    r"""Doubles the backslashes in raw JSON text that are LaTeX and not escapes.
+
+    ``\frac`` decodes as a form feed and "rac", ``\alpha`` not at all. Doubled ones stay as they are. ``\ne``,
+    ``\nu`` and the like can also be a line break before a word: they are LaTeX unless the text doubles its
+    backslashes elsewhere, for then it knows how to write JSON.
+    """
+    doubled = re.search(r"\\\\[A-Za-z]", json_text)
+    pattern = _ESCAPES["certain" if doubled else "likely"]
+    return pattern.sub(lambda match: match[0] if match[1] else r"\\", json_text)
+
+
+def _escapes(n_commands: str) -> re.Pattern[str]:
+    """A backslash; with what follows it where the two are a JSON escape."""
+    return re.compile(
+        rf"""\\(
+            ["\\/] | u[0-9a-fA-F]{{4}} | [bfr](?![A-Za-z])
+            | n(?!(?:{n_commands})(?![A-Za-z])) | t(?!(?:{_T_COMMANDS})(?![A-Za-z]))
+        )?""",
+        re.VERBOSE,
+    )
+
+
+_ESCAPES = {"certain": _escapes(_N_COMMANDS), "likely": _escapes(f"{_N_COMMANDS}|{_N_AMBIGUOUS}")}
+
+_NUMBER = r"(?>[-+]?(?:\d+(?:\.\d+)?|\.\d+)\w*%?)"
+_NUMBERS = rf"(?>{_NUMBER}(?:[ \t(]*(?:/|(?:out\s)?of|or|to|[-–,|])[ \t]*{_NUMBER})*)"
+_BOX = r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
+_MARKS = r"*_\"'`$(\[<\\"
+_IS = rf"(?:[\s{_MARKS}]{{0,9}}(?:\bis\b|\bshould\ be\b|[:=]))"
+_STATED = re.compile(
+    rf"""
+    (?:(?:based\ on\ my\ evaluation,|the|my|final|overall)\s+){{0,5}} (?<![A-Za-z])(?:grade|score)\b
+    (?:[\s{_MARKS}]{{0,9}}\([^()\n]*\))?
+    (?:
+        {_IS}+ [\s{_MARKS}]* {_BOX}
+        | {_IS}+ [ \t{_MARKS}]* ({_NUMBERS})
+        | {_IS}* [\s{_MARKS}]* ({_NUMBERS}) (?=[{_MARKS}\])>.\ \t]*$)  # it ends its line: "1. First" is a list
+    )
+    | {_BOX}
+    """,
+    re.IGNORECASE | re.MULTILINE | re.VERBOSE,
+)
+
+
+def parse_verification(text: str) -> Verdict:
+    r"""A critique and its grade, from JSON or from free text.
+
+    In free text the last labelled grade counts (``Grade: 0.5``, ``**Score:** 1/2``, DeepSeekMath-V2's ``… score should
+    be: \boxed{0.5}``) and a box behind it must not contradict it; without a label, the box in the last line. Raises
+    :class:`Unparsable` for any grade but 0, 0.5 and 1, for two of them, for none, and for a grade without a critique.
+    """
+    if re.search(r"""["'](?:critique|grade)["']\s*:""", text):
+        record, repaired, _ = parse_json(text, VerificationOutput)
+        return Verdict(record.critique, float(record.grade), repaired)
+    stated = _deciding(text.rstrip(" \n\t\\])$*-`"))
+    if not stated:
+        raise Unparsable("no grade")
+    grades = {grade_of(next(value for value in match.groups() if value is not None)) for match in stated}
+    grade = grades.pop() if len(grades) == 1 else None
+    if grade is None:
+        raise Unparsable(f"not one grade of 0, 0.5 and 1: {stated[-1][0][-60:]!r}")
+    if not re.search(r"[^\W\d_]{2}", text[: stated[0].start()] + text[stated[-1].end() :]):
+        raise Unparsable("a grade without a critique")
+    return Verdict(text.strip(), float(grade))
+
+
+def _deciding(text: str) -> list[re.Match[str]]:
+    stated = list(_STATED.finditer(text))
+    labelled = [match for match in stated if match[4] is None]
+    if not labelled:
+        return [match for match in stated if match.start() > text.rfind("\n")]
+    last = labelled[-1].start()
+    line = text.rfind("\n", 0, last)
+    return [match for match in stated if match.start() >= last or (match in labelled and match.start() > line)]

@@ -1,0 +1,122 @@
+"""Reading problem files row by row: JSONL, JSON, CSV and parquet. A row that cannot be read says so in its place."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_BETWEEN_ITEMS = re.compile(r"[\s,]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row by column, or the defect that keeps it from being read. ``place``: the line it begins in, from 1."""
+
+    place: str
+    values: dict[str, Any]
+    defect: str | None = None
+
+
+def is_unicode(text: str) -> bool:
+    """Whether ``text`` can be written as UTF-8: bytes that were not UTF-8, and lone surrogates, cannot."""
+    return _SURROGATE.search(text) is None
+
+
+def _decode(data: bytes) -> str:
+    """UTF-8 with or without a byte order mark; a broken byte becomes a lone surrogate, to be reported with its row."""
+    return data.decode("utf-8-sig", errors="surrogateescape")
+
+
+def _jsonl(data: bytes) -> Iterator[Row]:
+    for number, line in enumerate(_decode(data).split("\n"), 1):
+        if line.strip():
+            yield _object(str(number), line)
+
+
+def _object(place: str, source: str) -> Row:
+    if not is_unicode(source):
+        return Row(place, {}, "not valid UTF-8")
+    try:
+        value = json.loads(source)
+    except (ValueError, RecursionError) as error:
+        return Row(place, {}, f"invalid JSON: {error}")
+    return Row(place, value) if isinstance(value, dict) else Row(place, {}, "not a JSON object")
+
+
+def _json(data: bytes) -> Iterator[Row]:
+    """The objects of a JSON list, each read on its own so that its line is known."""
+    text, decoder = _decode(data), json.JSONDecoder()
+    try:
+        if not isinstance(json.loads(text), list):
+            yield Row("1", {}, "not a list of objects")
+            return
+    except (ValueError, RecursionError) as error:
+        yield Row(str(getattr(error, "lineno", 1)), {}, f"invalid JSON: {error}")
+        return
+    end = text.index("[") + 1
+    line = 1 + text.count("\n", 0, end)
+    while text[start := _BETWEEN_ITEMS.match(text, end).end()] != "]":  # type: ignore[union-attr]
+        line += text.count("\n", end, start)
+        end = decoder.raw_decode(text, start)[1]
+        yield _object(str(line), text[start:end])
+        line += text.count("\n", start, end)
+
+
+def _csv(data: bytes) -> Iterator[Row]:
+    lines = list(io.StringIO(_decode(data), newline=""))
+    rows = csv.reader(lines, strict=True)
+    header: list[str] | None = None
+    while (start := rows.line_num) < len(lines):
+        try:
+            cells, error = next(rows, []), None
+        except csv.Error as broken:
+            cells, error = _leniently(lines[start : rows.line_num]), f"broken CSV: {broken}"
+        if header is None:
+            header = cells
+        elif cells or error:
+            yield _csv_row(str(start + 1), header, cells, error)
+
+
+def _leniently(lines: Sequence[str]) -> list[str]:
+    """The cells of a record that breaks the rules; none where they cannot be told."""
+    try:
+        return next(csv.reader(lines), [])
+    except csv.Error:
+        return []
+
+
+def _csv_row(place: str, header: Sequence[str], cells: Sequence[str], error: str | None) -> Row:
+    values = dict(zip(header, cells, strict=False))
+    if len(cells) == len(header) or not cells:
+        return Row(place, values, error)
+    field = repr(header[len(cells)]) if len(cells) < len(header) else "beyond the last"
+    shifted = f"{len(cells)} values for {len(header)} columns: a misplaced quote or comma may have shifted them"
+    return Row(place, values, f"field {field}: {shifted}")
+
+
+def _parquet(data: bytes) -> Iterator[Row]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        rows = parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        yield Row("row 1", {}, f"broken parquet: {error}")
+        return
+    for number, values in enumerate(rows, 1):
+        yield Row(f"row {number}", values)
+
+
+READERS: dict[str, Callable[[bytes], Iterator[Row]]] = {
+    ".jsonl": _jsonl,
+    ".json": _json,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}
+"""By suffix: the content of a file to its rows."""

@@ -1,0 +1,182 @@
+"""Problem files: JSONL, JSON, CSV and parquet, whatever their columns are called.
+
+A file is checked as a whole before anything is begun. Every defect is named by file, line and field, and all of them
+come in one error; or the bad rows are left out and reported.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from tmas.problem_files import READERS, Row, is_unicode
+from tmas.records import Problem
+
+_MESSAGES = 20
+
+
+class ProblemFields(BaseModel):
+    """Where a problem's parts are: names of columns (CSV, parquet) or keys (JSON).
+
+    ``problem_id``: null numbers the rows (``<file stem>-<row>``). ``answer``: null where there are none; without
+    ``answer_required`` single rows may lack it. ``answer_regex``: the answer is the first group of its last match in
+    that field (GSM8K: ``####\\s*(.+)``). ``metadata``: further columns to keep with the problem.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    problem_id: str | None = "problem_id"
+    question: str = "question"
+    answer: str | None = "answer"
+    answer_required: bool = False
+    answer_regex: str | None = None
+    metadata: tuple[str, ...] = ()
+
+    @field_validator("answer_regex")
+    @classmethod
+    def _has_a_group(cls, pattern: str | None) -> str | None:
+        try:
+            groups = re.compile(pattern or "()").groups
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        if groups == 0:
+            raise ValueError("needs a group around the answer")
+        return pattern
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The columns that the file must have."""
+        answer = self.answer if self.answer_required else None
+        return tuple(column for column in (self.problem_id, self.question, answer, *self.metadata) if column)
+
+
+class ProblemFileError(ValueError):
+    """What is wrong with a problem file; ``defects`` are all of them, the message lists the first ones."""
+
+    def __init__(self, defects: Sequence[str]) -> None:
+        self.defects = tuple(defects)
+        more = [f"and {len(defects) - _MESSAGES} more"] if len(defects) > _MESSAGES else []
+        super().__init__("\n".join([*defects[:_MESSAGES], *more]))
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedProblems:
+    """The problems in the order of the file, and a message for each defect of the rows that were left out."""
+
+    problems: tuple[Problem, ...]
+    skipped: tuple[str, ...] = ()
+
+
+class _Defect(ValueError):
+    """What is wrong with a row: one message an argument."""
+
+
+def load_problems(
+    path: Path | str, fields: ProblemFields | None = None, on_bad: Literal["refuse", "skip"] = "refuse"
+) -> LoadedProblems:
+    """All problems of a file; its suffix (.jsonl, .json, .csv, .parquet) tells the format, text is UTF-8.
+
+    Raises :class:`ProblemFileError` for a file that cannot be read, lacks a column, or holds no good row; and for any
+    bad row (a missing, empty or mistyped field, a repeated id), unless ``on_bad`` is ``skip``.
+    """
+    path, fields = Path(path), fields or ProblemFields()
+    rows = _read(path)
+    _check_columns(path, rows, fields)
+    problems: list[Problem] = []
+    places: dict[str, str] = {}
+    defects: list[str] = []
+    for number, row in enumerate(rows, 1):
+        try:
+            problem = _problem(row, fields, f"{path.stem}-{number}")
+            if first := places.get(problem.problem_id):
+                raise _Defect(
+                    f"field {fields.problem_id!r}: {problem.problem_id!r} is the id at {path.name}:{first} too"
+                )
+            places[problem.problem_id] = row.place
+            problems.append(problem)
+        except _Defect as defect:
+            defects += [f"{path}:{row.place}: {message}" for message in defect.args]
+    if defects and (on_bad == "refuse" or not problems):
+        raise ProblemFileError(defects)
+    return LoadedProblems(tuple(problems), tuple(defects))
+
+
+def _read(path: Path) -> list[Row]:
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ProblemFileError([f"{path}: its suffix is none of {', '.join(READERS)}"])
+    try:
+        rows = list(reader(path.read_bytes()))
+    except OSError as error:
+        raise ProblemFileError([f"{path}: {error.strerror}"]) from error
+    if not rows:
+        raise ProblemFileError([f"{path}: holds no problems"])
+    return rows
+
+
+def _check_columns(path: Path, rows: Sequence[Row], fields: ProblemFields) -> None:
+    columns = dict.fromkeys(column for row in rows for column in row.values)
+    missing = [column for column in fields.required if column not in columns]
+    if columns and missing:
+        there = ", ".join(map(repr, columns))
+        raise ProblemFileError(
+            [f"{path}:1: field {column!r}: no such column (there are {there})" for column in missing]
+        )
+
+
+def _problem(row: Row, fields: ProblemFields, generated_id: str) -> Problem:
+    """The problem of a row; raises a :class:`_Defect` with a message for every field that is wrong."""
+    if row.defect:
+        raise _Defect(row.defect)
+    wanted: list[tuple[str, str | None, Callable[[Any], Any]]] = [
+        ("problem_id", fields.problem_id, _text),
+        ("question", fields.question, lambda value: _string(value).strip()),
+        ("answer", fields.answer, lambda value: _answer(value, fields)),
+    ]
+    parts: dict[str, Any] = {"problem_id": generated_id}
+    defects: list[str] = []
+    for part, column, read in wanted:
+        try:
+            parts |= {part: read(row.values.get(column))} if column else {}
+        except _Defect as defect:
+            defects.append(f"field {column!r}: {defect}")
+    if defects:
+        raise _Defect(*defects)
+    return Problem(**parts, metadata={column: row.values.get(column) for column in fields.metadata})
+
+
+def _string(value: Any) -> str:
+    if value is None:
+        raise _Defect("missing")
+    if not isinstance(value, str):
+        raise _Defect(f"is {type(value).__name__}, not text")
+    if not value.strip():
+        raise _Defect("empty")
+    if not is_unicode(value):
+        raise _Defect("not valid UTF-8")
+    return value
+
+
+def _text(value: Any) -> str:
+    """As :func:`_string`, but a finite number is taken as its text."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if whole or (isinstance(value, float | Decimal) and math.isfinite(value)) else _string(value)
+
+
+def _answer(value: Any, fields: ProblemFields) -> str | None:
+    if value is None and not fields.answer_required:
+        return None
+    text = _text(value).strip()
+    if fields.answer_regex is None:
+        return text
+    matches = list(re.finditer(fields.answer_regex, text))
+    if not matches or not (matches[-1][1] or "").strip():
+        raise _Defect(f"nothing matches {fields.answer_regex!r}")
+    return matches[-1][1].strip()

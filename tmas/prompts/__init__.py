@@ -1,0 +1,42 @@
+"""Prompts are files: one ``.jinja`` per role beside this module, rendered with strict undefined variables.
+
+Training rows, distilled contexts and inference all come through :func:`render`, so that training matches use. Every
+prompt begins with what other calls share (the problem, then the attempts or the candidate), so that a server with
+prefix caching computes it once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib import resources
+
+from jinja2 import DictLoader, Environment, StrictUndefined
+
+
+@cache
+def _sources() -> dict[str, str]:
+    files = (f for f in resources.files(__name__).iterdir() if f.name.endswith(".jinja"))
+    return {f.name.removesuffix(".jinja"): f.read_text(encoding="utf-8") for f in files}
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=DictLoader(_sources()),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=False,
+        autoescape=False,
+    )
+
+
+def render(name: str, **values: object) -> str:
+    """Render the prompt file ``name``; a variable it uses and does not get is an error. Values are never templates."""
+    return _environment().get_template(name).render(**values).strip()
+
+
+def prompt_hashes() -> dict[str, str]:
+    """The first 16 hex digits of each prompt file's SHA-256: a run with other prompts is another run."""
+    return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in sorted(_sources().items())}

@@ -1,0 +1,141 @@
+"""What the agents are asked to write as JSON: wire records, and their schema for a server's structured output.
+
+Bounds on lists are in the schema alone: a longer list costs tokens but does no harm.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def _one_line(text: str) -> str:
+    """Bank items are shown one a line: no line break, control or format character may be in them."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _storable(text: str) -> str:
+    return text.strip().encode(errors="replace").decode()  # JSON can spell lone surrogates, UTF-8 cannot
+
+
+def grade_of(spelling: str) -> str | None:
+    """The grade that ``spelling`` means (``1/2``, ``**0.5**``, ``1.0``), None where it means none on the scale."""
+    plain = re.sub(r"[\s*$(]|out(?= of)", "", re.sub(r"\\[dt]?frac\s*(\{1\}\{2\}|12)", "1/2", spelling))
+    return _SPELLINGS.get(plain.replace("of", "/").removesuffix(".0").removesuffix("/1"))
+
+
+_SPELLINGS = {"0": "0", "0.0": "0", "0.5": "0.5", ".5": "0.5", "0.50": "0.5", "1/2": "0.5", "1": "1", "1.0": "1"}
+
+Text = Annotated[str, AfterValidator(_one_line), Field(max_length=1000)]
+Statement = Annotated[Text, Field(min_length=1)]
+Indices = Annotated[tuple[int, ...], Field(json_schema_extra={"maxItems": 64})]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class VerificationOutput(_Wire):
+    """A verification; the critique comes first, so that the grade follows from it."""
+
+    critique: Annotated[
+        str, AfterValidator(_storable), Field(min_length=1, json_schema_extra={"minLength": 1, "maxLength": 20_000})
+    ]
+    grade: Annotated[Literal["0", "0.5", "1"], BeforeValidator(lambda value: grade_of(str(value)) or value)]
+
+
+class _New(_Wire):
+    """An item to add. ``content`` are the fields that it shares with its bank record; ``rollouts`` count from 0."""
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return self.model_dump(exclude={"rollouts"})
+
+
+class NewExperience(_New):
+    kind: Literal["conclusion", "pitfall"]
+    statement: Statement
+    rollouts: Indices = ()
+
+
+class NewGuideline(_New):
+    name: Annotated[Statement, Field(max_length=120)]
+    description: Statement
+    rollouts: Indices = ()
+
+
+class _Update(_Wire):
+    """What becomes of an item in the bank; ``content`` are the fields that a correction replaces."""
+
+    id: Annotated[str, Field(max_length=16)]
+    action: Literal["confirm", "correct", "drop"]
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return self.model_dump(exclude={"id", "action"})
+
+    @model_validator(mode="after")
+    def _correction_has_text(self) -> Self:
+        if self.action == "correct" and not all(self.content.values()):
+            raise ValueError("a correction without its text")
+        return self
+
+
+class ExperienceUpdate(_Update):
+    statement: Text = ""
+
+
+class GuidelineUpdate(_Update):
+    description: Text = ""
+
+
+class ExperienceOutput(_Wire):
+    """The experience agent's reply; empty lists say that there is nothing new."""
+
+    new: Annotated[tuple[NewExperience, ...], Field(json_schema_extra={"maxItems": 32})] = ()
+    updates: Annotated[tuple[ExperienceUpdate, ...], Field(json_schema_extra={"maxItems": 64})] = ()
+
+
+class GuidelineOutput(_Wire):
+    """The guideline agent's reply; empty lists say that there is nothing new."""
+
+    new: Annotated[tuple[NewGuideline, ...], Field(json_schema_extra={"maxItems": 32})] = ()
+    updates: Annotated[tuple[GuidelineUpdate, ...], Field(json_schema_extra={"maxItems": 64})] = ()
+
+
+def output_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """``model`` as a JSON schema in the subset that xgrammar and OpenAI's strict mode share: no references, closed
+    objects, every field required."""
+    schema = model.model_json_schema()
+    return _strict(schema, schema.get("$defs", {}))
+
+
+def bank_schema(
+    model: type[ExperienceOutput | GuidelineOutput], rollouts: Sequence[int], item_ids: Sequence[str], max_new: int
+) -> dict[str, Any]:
+    """:func:`output_schema` bound to what there is: these rollouts, these items, at most so many new ones."""
+    schema = output_schema(model)
+    new, updates = schema["properties"]["new"], schema["properties"]["updates"]
+    new["maxItems"] = max_new
+    new["items"]["properties"]["rollouts"] |= {
+        "items": {"type": "integer", "enum": [*rollouts]},
+        "maxItems": len(rollouts),
+    }
+    updates["maxItems"] = len(item_ids)
+    if item_ids:
+        updates["items"]["properties"]["id"] = {"type": "string", "enum": [*item_ids]}
+    return schema
+
+
+def _strict(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    node = definitions[node["$ref"].rsplit("/", 1)[-1]] if "$ref" in node else node
+    kept = {key: node[key] for key in ("type", "enum", "minLength", "maxLength", "maxItems") if key in node}
+    if "items" in node:
+        kept["items"] = _strict(node["items"], definitions)
+    if "properties" in node:
+        kept["properties"] = {name: _strict(value, definitions) for name, value in node["properties"].items()}
+        kept |= {"required": list(node["properties"]), "additionalProperties": False}
+    return kept
