@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tmas.inference.endpoint import EndpointSettings
 from tmas.inference.session import Limits
@@ -28,9 +28,9 @@ class Settings(BaseModel):
 class SamplingOverride(Settings):
     """What a role samples differently; null inherits. ``extra`` is merged."""
 
-    temperature: float | None = None
-    top_p: float | None = None
-    max_tokens: int | None = None
+    temperature: float | None = Field(default=None, ge=0)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    max_tokens: int | None = Field(default=None, ge=1)
     extra: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -40,13 +40,13 @@ class RoleOverride(Settings):
     name: str | None = None
     base_url: str | None = None
     api_key_env: str | None = None
-    context_length: int | None = None
+    context_length: int | None = Field(default=None, ge=64)
     tokenizer: str | None = None
     sampling: SamplingOverride = SamplingOverride()
 
 
 class Patience(Settings):
-    """How patient to be with an endpoint; see :class:`~tmas.inference.client.EndpointSettings`. Seconds."""
+    """How patient to be with an endpoint; see :class:`~tmas.inference.endpoint.EndpointSettings`. Seconds."""
 
     connect_timeout: float = 30.0
     first_token_timeout: float = 3600.0
@@ -75,6 +75,13 @@ class ModelSettings(Settings):
     sampling: Sampling = Sampling()
     patience: Patience = Patience()
     roles: dict[str, RoleOverride] = Field(default_factory=dict)
+
+    @field_validator("roles")
+    @classmethod
+    def _are_known(cls, roles: dict[str, RoleOverride]) -> dict[str, RoleOverride]:
+        if unknown := sorted(roles.keys() - set(ROLES)):
+            raise ValueError(f"no such role: {', '.join(unknown)} (there are {', '.join(ROLES)})")
+        return roles
 
     def for_role(self, role: str) -> ModelSettings:
         """The settings with the role's own put over them. Another ``base_url`` does not inherit the key."""

@@ -89,8 +89,9 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _short(text: str | None, width: int = 32) -> Text:
-    """Model and user text as plain text, never as markup."""
+    """Model and user text as plain text, never as markup or as a terminal's control sequences."""
     line = "-" if text is None else " ".join(text.split())
+    line = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
     return Text(line if len(line) <= width else line[: width - 1] + "…")
 
 

@@ -96,7 +96,7 @@ async def _live(progress: Progress, console: Console) -> None:
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         while True:
             bar = ProgressBar(total=1.0, completed=progress.share, width=60)
-            live.update(Group(bar, Text(progress.line())))
+            live.update(Group(Text(progress.line()), bar))  # a bar ends no line: it comes last
             await asyncio.sleep(0.5)
 
 

@@ -36,7 +36,11 @@ class Selected(Record):
 
 def fingerprint(rounds: Sequence[Sequence[Rollout]]) -> str:
     """Hash of what a selection depends on: the same candidates and grades give the same one."""
-    facts = [(r.iteration, r.index, r.answer, r.mean_grade) for rollouts in rounds for r in rollouts]
+    facts = [
+        (r.iteration, r.index, isinstance(r.solution, Solution), r.answer, r.mean_grade)
+        for rollouts in rounds
+        for r in rollouts
+    ]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 

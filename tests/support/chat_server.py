@@ -98,7 +98,7 @@ class ScriptedServer:
     """Answers ``/v1/chat/completions`` by ``reply``; an async context manager, or see :func:`run_in_thread`.
 
     ``faults`` strike the first requests, one each (None: spare this one). ``refuses``: request fields that get a 400.
-    ``max_choices``: choices given where more are asked for. ``context_length``: told in the list of models, as vLLM does.
+    ``max_choices``: choices given where more are asked for. ``context_length``: told in the list of models.
     """
 
     def __init__(

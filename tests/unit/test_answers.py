@@ -1,23 +1,20 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import json
 import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.benchmarks import WITH_ANSWERS, gold_answers, needs_data
 from tmas.answers import AnswerChecker, group_equivalent
 from tmas.boxed import extract_boxed
 from tmas.equivalence import Equivalence, Verdict
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 BOMB = "9^{9^{9^{9}}}"
 
 
@@ -149,24 +146,8 @@ def test_grouping_is_a_partition_numbered_by_first_sight(answers: list[str]) -> 
     assert [a == b for a in classes for b in classes] == [a == b for a in expected for b in expected]
 
 
-def gold_answers(file: str) -> list[str]:
-    path = DATA / file
-    if path.suffix == ".csv":
-        with path.open(encoding="utf-8", newline="") as lines:
-            return [row["Short Answer"] for row in csv.DictReader(lines)]
-    if path.suffix == ".jsonl":
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line)["answer"].split("#### ")[-1] for line in lines]
-    return [row["answer"] for row in json.loads(path.read_text(encoding="utf-8"))]
-
-
-FILES = ["aime24/aime24.json", "math500/math500.json", "gsm8k/test.jsonl"]
-FILES += ["imo-answerbench/answerbench.csv", "imo-answerbench/answerbench_v2.csv"]
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the benchmarks are not beside the repository")
-
-
 @needs_data
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", WITH_ANSWERS)
 async def test_every_gold_answer_is_extracted_and_equal_to_itself(file: str, checker: AnswerChecker) -> None:
     golds = gold_answers(file)
     replies = [f"Thus it is $\\boxed{{{gold}}}$, as was to be shown." for gold in golds]

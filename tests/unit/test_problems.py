@@ -13,10 +13,10 @@ from pyarrow import parquet
 from pydantic import ValidationError
 
 import tmas.problems
+from tests.support.benchmarks import DATA, needs_data
 from tmas.answers import AnswerChecker
 from tmas.problems import ProblemFields, ProblemFileError, load_problems
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 SAMPLE = Path(tmas.problems.__file__).parent / "data" / "sample_problems.jsonl"
 GOOD: dict[str, object] = {"problem_id": "p", "question": "What is 1+1?", "answer": "2"}
 
@@ -258,30 +258,6 @@ def test_any_text_is_an_id_and_a_question(tmp_path_factory: pytest.TempPathFacto
 
 
 ANSWERBENCH = {"problem_id": "Problem ID", "question": "Problem", "answer": "Short Answer", "answer_required": True}
-GSM8K = {"problem_id": None, "answer_regex": r"####\s*(.+)$", "answer_required": True}
-TTRL = {"problem_id": "id", "question": "prompt", "answer_required": True}
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the benchmarks are not beside the repository")
-
-
-@needs_data
-@pytest.mark.parametrize(
-    ("file", "fields", "count", "first"),
-    [
-        ("gsm8k/test.jsonl", GSM8K, 1319, ("test-1", "18")),
-        ("gsm8k/train.jsonl", GSM8K, 7473, ("train-1", "72")),
-        ("aime24/aime24.json", TTRL, 30, ("0", "204")),
-        ("math500/math500.json", TTRL, 500, ("test/precalculus/807.json", r"\left( 3, \frac{\pi}{2} \right)")),
-        ("imo-answerbench/answerbench.csv", ANSWERBENCH, 400, ("imo-bench-algebra-001", "3")),
-        ("imo-answerbench/proofbench_v2.csv", {**ANSWERBENCH, "answer": None}, 60, ("PB-Basic-001", None)),
-        ("imo2025-proofs/IMO2025.json", {"problem_id": "problem_idx", "answer": None}, 6, ("IMO2025-1", None)),
-    ],
-)
-def test_every_benchmark_loads_as_it_is(
-    file: str, fields: dict[str, object], count: int, first: tuple[str, str | None]
-) -> None:
-    problems = load_problems(DATA / file, ProblemFields.model_validate(fields)).problems
-    assert len(problems) == count
-    assert (problems[0].problem_id, problems[0].answer) == first
 
 
 @needs_data

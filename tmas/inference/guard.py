@@ -25,7 +25,8 @@ def main() -> int:
 
 
 def _stop_at_end_of_input(command: subprocess.Popen[bytes]) -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1 << 16):  # not sys.stdin.read(): it holds a lock that the exit needs
+        pass
     _signal_group(command.pid, signal.SIGTERM)
     try:
         command.wait(GRACE)

@@ -11,6 +11,7 @@ import os
 import platform
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -48,15 +49,18 @@ class RunDirectory:
         self.path = path
         (path / "trace").mkdir(parents=True, exist_ok=True)
         self._lock = _locked(path / ".lock")
-        manifest = _manifest(identity, problems)
-        self.resumed = (path / "manifest.json").exists()
-        if self.resumed:
-            manifest = self._resumed_manifest(manifest, set(growing))
-        elif any((path / "trace").iterdir()):
-            raise RunRefused(f"{path} holds a trace but no manifest.json: it is not a run directory of this project")
-        _write(path / "manifest.json", orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
-        if config is not None:
-            _write(path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode())
+        with ExitStack() as unless_refused:
+            unless_refused.callback(self.close)
+            manifest = _manifest(identity, problems)
+            self.resumed = (path / "manifest.json").exists()
+            if self.resumed:
+                manifest = self._resumed_manifest(manifest, set(growing))
+            elif any((path / "trace").iterdir()):
+                raise RunRefused(f"{path} holds a trace but no manifest.json: it is no run directory of this project")
+            _write(path / "manifest.json", orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+            if config is not None:
+                _write(path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode())
+            unless_refused.pop_all()
 
     def _resumed_manifest(self, new: dict[str, Any], growing: set[str]) -> dict[str, Any]:
         old = orjson.loads((self.path / "manifest.json").read_bytes())

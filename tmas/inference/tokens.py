@@ -22,6 +22,8 @@ def token_counter(tokenizer: str) -> Count:
         return lambda text: math.ceil(len(text.encode()) / BYTES_PER_TOKEN)
     path = Path(tokenizer)
     file = path / "tokenizer.json" if path.is_dir() else path
+    if path.is_dir() and not file.exists():
+        raise ValueError(f"model.tokenizer: {path} holds no tokenizer.json; name another, or estimate")
     loaded = Tokenizer.from_file(str(file)) if file.exists() else Tokenizer.from_pretrained(tokenizer)
     return lambda text: len(loaded.encode(text, add_special_tokens=False).ids)
 

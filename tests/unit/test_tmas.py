@@ -1,0 +1,232 @@
+"""The method against a scripted team: which calls it makes, what each sees, and what waits for what."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from tests.support import team
+from tests.support.chat_server import Body, Script, ScriptedServer
+from tmas import Problem, Result, asolve
+from tmas.records import Failure, FailureReason
+
+PROBLEM = Problem(problem_id="p", question="What is 1 + 1?", answer="2")
+
+
+async def solve(server: ScriptedServer, problem: Problem = PROBLEM, **method: Any) -> Result:
+    return await asolve(problem, team.model(server.base_url), team.method(**method))
+
+
+def prompt(body: Body) -> str:
+    return body["messages"][0]["content"]
+
+
+async def test_the_calls_are_those_of_the_paper():
+    async with ScriptedServer(team.reply) as server:
+        result = await solve(server)
+    roles = Counter(team.role_of(body) for body in server.requests)
+    n, m, t = 3, 2, 3
+    assert roles == {"solution": n * t, "verification": n * t, "summary": n * t, "experience": t, "guideline": t}
+    assert {body.get("n", 1) for body in server.requests if team.role_of(body) == "verification"} == {m}
+    assert len(result.trajectory.iterations) == t
+    assert result.trajectory.stop == "max_iterations"
+    assert result.failures == ()
+
+
+async def test_exploit_sees_rollouts_and_experience_and_explore_only_guidelines():
+    async with ScriptedServer(team.reply) as server:
+        result = await solve(server, n_candidates=6)
+    modes = {(r.iteration, r.index): r.mode for i in result.trajectory.iterations for r in i.rollouts}
+    assert {mode for (t, _), mode in modes.items() if t == 0} == {"initial"}
+    assert {mode for (t, _), mode in modes.items() if t > 0} == {"exploit", "explore"}
+    second = result.trajectory.iterations[1]
+    prompts = Counter(prompt(b) for b in server.requests if team.role_of(b) == "solution")
+    exploit = [p for p in prompts if all(e.statement in p for e in result.trajectory.iterations[0].experiences)]
+    explore = [p for p in prompts if "Strategies already tried" in p]
+    for p in exploit:
+        assert "Earlier attempts" in p
+        assert "Strategies already tried" not in p
+    for p in explore:
+        assert "Earlier attempts" not in p
+        assert "Fact" not in p
+    drawn = Counter(r.mode for r in second.rollouts)
+    assert drawn["exploit"] in [prompts[p] for p in exploit]
+    assert drawn["explore"] in [prompts[p] for p in explore]
+
+
+async def test_the_gold_answer_is_in_no_prompt():
+    canary = "canary-7391"
+    async with ScriptedServer(team.reply) as server:
+        await solve(server, PROBLEM.model_copy(update={"answer": canary, "metadata": {"note": canary}}))
+    assert server.requests
+    assert not any(canary in prompt(body) for body in server.requests)
+
+
+async def test_modes_are_a_function_of_seed_problem_iteration_and_candidate():
+    async def modes(seed: int, problem: Problem = PROBLEM, n: int = 8) -> list[str]:
+        async with ScriptedServer(team.reply) as server:
+            method = team.method(n_candidates=n, max_iterations=2)
+            result = await asolve(problem, team.model(server.base_url), method, seed=seed)
+        return [r.mode for r in result.trajectory.iterations[1].rollouts]
+
+    first = await modes(0)
+    assert await modes(0) == first
+    assert (await modes(0, n=4)) == first[:4]
+    assert await modes(1) != first
+    assert await modes(0, PROBLEM.model_copy(update={"problem_id": "q"})) != first
+
+
+@pytest.mark.parametrize(("epsilon", "mode"), [(0.0, "exploit"), (1.0, "explore")])
+async def test_epsilon_at_its_ends(epsilon: float, mode: str):
+    async with ScriptedServer(team.reply) as server:
+        result = await solve(server, epsilon=epsilon)
+    assert {r.mode for i in result.trajectory.iterations[1:] for r in i.rollouts} == {mode}
+
+
+async def test_nothing_waits_for_a_slow_sibling():
+    """One solution takes long: the other candidates are verified and summarised meanwhile."""
+    slow = asyncio.Event()
+
+    def reply(body: Body) -> list[str] | Script:
+        if team.role_of(body) == "solution" and not slow.is_set():
+            slow.set()
+            return Script(tuple(team.reply(body)), first_delay=0.5)
+        return team.reply(body)
+
+    async with ScriptedServer(reply) as server:
+        await solve(server, max_iterations=1)
+    asked = [team.role_of(body) for body in server.requests]
+    last_verification = len(asked) - 1 - asked[::-1].index("verification")
+    assert asked[:last_verification].count("summary") == 2
+
+
+async def test_explorers_start_while_the_experience_agent_still_writes():
+    def reply(body: Body) -> list[str] | Script:
+        delay = 0.5 if team.role_of(body) == "experience" else 0.0
+        return Script(tuple(team.reply(body)), first_delay=delay)
+
+    async with ScriptedServer(reply) as server:
+        await solve(server, epsilon=1.0, max_iterations=2)
+    asked = [team.role_of(body) for body in server.requests]
+    assert [i for i, role in enumerate(asked) if role == "solution"][-1] < [
+        i for i, role in enumerate(asked) if role == "experience"
+    ][-1]
+
+
+async def test_the_two_memory_agents_run_side_by_side():
+    open_together: list[set[str]] = []
+
+    def reply(body: Body) -> Script:
+        open_together.append({team.role_of(e.body) for e in server.exchanges if e.state == "open"})
+        return Script(tuple(team.reply(body)), first_delay=0.05)
+
+    async with ScriptedServer(reply) as server:
+        await solve(server, max_iterations=1)
+    assert {"experience", "guideline"} in open_together
+
+
+async def test_a_failed_candidate_is_data_and_the_run_goes_on():
+    def reply(body: Body) -> list[str] | Script:
+        said = team.reply(body)
+        if team.role_of(body) == "solution" and team.number(body) % 2:
+            return Script(tuple(said), finish_reason="length")
+        return said
+
+    async with ScriptedServer(reply) as server:
+        result = await solve(server, n_candidates=8, max_iterations=2)
+    rollouts = [r for i in result.trajectory.iterations for r in i.rollouts]
+    failed = [r for r in rollouts if isinstance(r.solution, Failure)]
+    assert 0 < len(failed) < len(rollouts)
+    assert {r.solution.reason for r in failed} == {FailureReason.TRUNCATED}  # type: ignore[union-attr]
+    assert all(r.verifications == () and r.summary is None for r in failed)
+    assert result.answer is not None
+
+
+async def test_when_everything_fails_there_is_no_answer_but_a_result():
+    async with ScriptedServer(lambda body: Script(("",), finish_reason="length")) as server:
+        result = await solve(server)
+    assert result.answer is None
+    assert result.solution is None
+    assert len(result.trajectory.iterations) == 3
+    assert {f.reason for f in result.failures} >= {FailureReason.TRUNCATED}
+    assert {team.role_of(body) for body in server.requests} == {"solution"}
+
+
+async def test_a_memory_agent_that_fails_leaves_its_bank_as_it_was():
+    def reply(body: Body) -> list[str]:
+        broken = team.role_of(body) == "experience" and "Fact" in prompt(body)
+        return ["no JSON at all"] if broken else team.reply(body)
+
+    async with ScriptedServer(reply) as server:
+        result = await solve(server)
+    banks = [[e.statement for e in i.experiences] for i in result.trajectory.iterations]
+    assert banks[0]
+    assert banks[0] == banks[1] == banks[2]
+    assert [f.reason for i in result.trajectory.iterations[1:] for f in i.failures] == [FailureReason.UNPARSABLE] * 2
+
+
+async def test_unreadable_verifications_are_asked_for_again_and_only_those():
+    def reply(body: Body) -> list[str]:
+        said = team.reply(body)
+        return ["I cannot say.", *said[1:]] if team.role_of(body) == "verification" and len(said) == 4 else said
+
+    async with ScriptedServer(reply) as server:
+        result = await solve(server, n_candidates=1, n_verifications=4, max_iterations=1)
+    assert [b.get("n", 1) for b in server.requests if team.role_of(b) == "verification"] == [4, 1]
+    assert len(result.trajectory.iterations[0].rollouts[0].grades) == 4
+
+
+async def test_what_stays_unreadable_is_a_failure_after_the_bounded_retries():
+    def reply(body: Body) -> list[str]:
+        return ["I cannot say."] * body.get("n", 1) if team.role_of(body) == "verification" else team.reply(body)
+
+    async with ScriptedServer(reply) as server:
+        result = await solve(server, n_candidates=1, max_iterations=1, agents={"parse_attempts": 2})
+    rollout = result.trajectory.iterations[0].rollouts[0]
+    assert [v.reason for v in rollout.verifications if isinstance(v, Failure)] == [FailureReason.UNPARSABLE] * 2
+    assert rollout.mean_grade is None
+    assert sum(team.role_of(b) == "verification" for b in server.requests) == 2
+    assert isinstance(rollout.summary, Failure)
+
+
+async def test_unanimous_verification_stops_early():
+    def reply(body: Body) -> list[str]:
+        if team.role_of(body) == "verification":
+            return ["All steps hold.\nGrade: 1"] * body.get("n", 1)
+        return team.reply(body)
+
+    async with ScriptedServer(reply) as server:
+        result = await solve(server, early_stop="unanimous")
+        never = await solve(server, early_stop="none")
+    assert (result.trajectory.stop, len(result.trajectory.iterations)) == ("early_stop", 1)
+    assert (never.trajectory.stop, len(never.trajectory.iterations)) == ("max_iterations", 3)
+
+
+async def test_proofs_have_no_answer_but_are_selected():
+    async with ScriptedServer(team.reply) as server:
+        result = await solve(server, agents={"task": "proof"})
+    assert result.answer is None
+    assert result.solution is not None
+    assert not any("boxed{}" in prompt(b) for b in server.requests if team.role_of(b) == "solution")
+
+
+@pytest.mark.parametrize("style", ["tags", "server", "none"])
+async def test_thinking_never_travels_on(style: str):
+    secret = "a private thought"
+
+    def reply(body: Body) -> Script:
+        said = team.reply(body)
+        if style == "tags":
+            return Script(tuple(f"<think>{secret}</think>\n{text}" for text in said))
+        return Script(tuple(said), reasoning=secret if style == "server" else "")
+
+    async with ScriptedServer(reply) as server:
+        result = await solve(server)
+    assert result.failures == ()
+    assert not any(secret in prompt(body) for body in server.requests)
+    memory = [b for b in server.requests if team.role_of(b) in ("experience", "guideline")]
+    # A schema would keep a model that thinks between tags from thinking.
+    assert all(("response_format" in body) == (style != "tags") for body in memory)
