@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tmas.boxed import extract_boxed
+from tmas.boxed import extract_boxed, extract_stated
 from tmas.contexts import all_items, attempts_of, fewer_items
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
@@ -71,6 +71,9 @@ class AgentSettings(BaseModel):
 
     task: Literal["answer", "proof"] = Field(
         default="answer", description="answer: the final answer goes in \\boxed{}; proof: there is none"
+    )
+    answer_format: Literal["boxed", "stated"] = Field(
+        default="boxed", description="stated: without a box, the number in the last 'answer is 12' counts"
     )
     parse_attempts: int = Field(default=3, ge=1, description="calls made in all for a reply that can be read")
     structured_outputs: Literal["auto", "on", "off"] = Field(
@@ -134,7 +137,7 @@ class Agents:
                 index=index,
                 mode=mode,
                 text=completion.text,
-                answer=extract_boxed(completion.text) if self.settings.task == "answer" else None,
+                answer=self._answer(completion.text),
                 thinking=completion.thinking,
             )
 
@@ -233,6 +236,11 @@ class Agents:
             schema if self._takes_schema("tags" if any(s.thinking == "tags" for s in solutions) else "none") else None
         )
         return (await self._ask(key, packed, lambda c: parse_json(c.text, output), schema=schema))[0]
+
+    def _answer(self, text: str) -> str | None:
+        if self.settings.task == "proof":
+            return None
+        return extract_boxed(text) if self.settings.answer_format == "boxed" else extract_stated(text)
 
     def _takes_schema(self, thinking: str) -> bool:
         return {"on": True, "off": False, "auto": thinking != "tags"}[self.settings.structured_outputs]

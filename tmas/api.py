@@ -101,6 +101,7 @@ async def run(
     ) as directory:
         terms = settings.terms()
         pending, spent = keep_finished(directory, problems, terms, keep=not replay_finished)
+        activity.finished = len(problems) - len(pending)
         if pending:
             async with AnswerChecker() as checker, open_roles(settings, directory.path, activity) as roles:
                 budget = TokenBudget(settings.limits.tokens_per_run)

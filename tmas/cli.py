@@ -59,7 +59,6 @@ def solve_command(config: DictConfig) -> None:
 def _solve(config: DictConfig) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    plain.pop("experiment", None)
     settings = SolveSettings.model_validate(plain)
     console = Console()
     loaded = load_problems(_problem_file(settings.problems), settings.data, settings.on_bad_problem)

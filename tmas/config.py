@@ -144,7 +144,7 @@ class RunSettings(Settings):
         Where the model is served, how patiently, with which key and how concurrently is not part of it.
         """
         models = {role: self.model.for_role(role) for role in ROLES}
-        kept = {"name", "context_length", "tokenizer", "send_seed", "sampling"}
+        kept = {"name", "path", "context_length", "tokenizer", "send_seed", "sampling"}
         chosen = {"seed": self.seed, "method": self.method.model_dump(mode="json")}
         return flat({**chosen, "model": {role: m.model_dump(mode="json", include=kept) for role, m in models.items()}})
 

@@ -26,7 +26,7 @@ def print_result(console: Console, path: Path, totals: Mapping[str, Any], lines:
     if totals["failures"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(totals["failures"].items()))
         console.print(f"Failures: {reasons} (each one in failures.jsonl).")
-    console.print(f"Selected answers right: {_percent(totals['selected_accuracy'])} of {totals['problems']} problems.")
+    console.print(f"Selected answers right: {_percent(totals['selected_accuracy'])} of those that could be judged.")
     console.print(Text(f"Run directory: {path}"), soft_wrap=True)
 
 

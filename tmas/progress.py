@@ -26,13 +26,12 @@ class Progress:
 
     def __init__(self, activity: Activity, problems: int, iterations: int) -> None:
         self.activity, self.problems, self.iterations = activity, problems, iterations
-        self.done = 0
         self._started = time.monotonic()
         self._recent: deque[tuple[float, int]] = deque([(self._started, 0)])
         self._first_call: tuple[float, float] | None = None
 
     def finished(self, problem_id: str) -> None:
-        self.done += 1
+        self.activity.finished += 1
         self.activity.iterations.pop(problem_id, None)
 
     def line(self) -> str:
@@ -42,7 +41,7 @@ class Progress:
         active = sorted(Counter(self.activity.iterations.values()).items())
         where = ", ".join(f"{count} in it {t}" for t, count in active) or "none active"
         parts = [
-            f"{self.done}/{self.problems} problems ({where})",
+            f"{self.activity.finished}/{self.problems} problems ({where})",
             f"{self.activity.in_flight} calls in flight",
             f"{self.activity.calls} made",
             f"{self.activity.replayed} from the trace",
@@ -57,7 +56,7 @@ class Progress:
     @property
     def share(self) -> float:
         """How much of the work is done, by finished iterations."""
-        return (self.done * self.iterations + sum(self.activity.iterations.values())) / (
+        return (self.activity.finished * self.iterations + sum(self.activity.iterations.values())) / (
             self.problems * self.iterations
         )
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmas.boxed import extract_boxed
+from tmas.boxed import extract_boxed, extract_stated
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,18 @@ def test_extraction_is_linear_in_degenerate_text(piece: str) -> None:
     started = time.perf_counter()
     extract_boxed(piece * (300_000 // len(piece)))
     assert time.perf_counter() - started < 3
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("So the answer is 12.", "12"),
+        ("The answer is: -1,234", "-1,234"),
+        ("**Answer:** $7/2$", "7/2"),
+        ("The answer is 3. No, the final answer is 4", "4"),
+        (r"The answer is 3, so \boxed{5}", "5"),
+        ("It holds 12 eggs.", None),
+    ],
+)
+def test_a_stated_answer_counts_where_there_is_no_box(text: str, answer: str | None):
+    assert extract_stated(text) == answer

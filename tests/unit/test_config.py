@@ -143,7 +143,6 @@ def changed(name: str, value: Any) -> dict[str, Any]:
         ("base_url", "http://elsewhere/v1"),
         ("api_key_env", "OTHER"),
         ("patience", {"max_attempts": 1}),
-        ("path", "another/place"),
     ],
 )
 def test_where_and_how_patiently_a_model_is_reached_is_not_part_of_the_run(name: str, value: Any):
@@ -156,6 +155,7 @@ def test_where_and_how_patiently_a_model_is_reached_is_not_part_of_the_run(name:
         ("name", "n"),
         ("context_length", 4096),
         ("tokenizer", "estimate"),
+        ("path", "another/place"),
         ("send_seed", False),
         ("sampling", {"temperature": 0.1}),
         ("sampling", {"extra": {"top_k": 1}}),
@@ -181,8 +181,8 @@ def test_every_setting_of_the_method_is_part_of_the_run():
 
 def test_every_setting_was_sorted_into_one_kind_or_the_other():
     assert set(ModelSettings.model_fields) == {
-        *("base_url", "api_key_env", "patience", "path"),  # left out
-        *("name", "context_length", "tokenizer", "send_seed", "sampling", "roles"),
+        *("base_url", "api_key_env", "patience"),  # left out
+        *("name", "path", "context_length", "tokenizer", "send_seed", "sampling", "roles"),
     }
     assert set(RunSettings.model_fields) == {
         *("serving", "concurrency", "active_problems", "limits"),  # left out

@@ -128,6 +128,8 @@ class OpenAIChat:
             outcome = await self._attempt(body, partial(report, index))
             if isinstance(outcome, Answer):
                 return outcome
+            if not failed:
+                served_before = self._served
             failed += 1
             if failed == self.settings.max_attempts or not outcome.may_pass:
                 return self._give_up(outcome, served_before)
@@ -193,11 +195,12 @@ class OpenAIChat:
         return max(backoff * self._jitter.uniform(0.5, 1), min(retry_after, self.settings.retry_after_max))
 
     def _give_up(self, trouble: Trouble, served_before: int) -> Failure:
-        """This call's own failure; or :class:`EndpointDown` if nothing was served since it had ``served_before``."""
+        """This call's own failure; or :class:`EndpointDown` if nothing was served since it first failed."""
         message = self._clean(trouble)
         if trouble.is_context:
             return Failure(reason=FailureReason.CONTEXT, message=message)
-        if trouble.status in MISCONFIGURED or (trouble.may_pass and self._served == served_before):
+        never_served = self._served == 0  # what refuses the first call would refuse them all
+        if never_served or trouble.status in MISCONFIGURED or (trouble.may_pass and self._served == served_before):
             raise EndpointDown(self.settings.base_url, message)
         return Failure(reason=FailureReason.TIMEOUT if trouble.hung else FailureReason.ENDPOINT, message=message)
 

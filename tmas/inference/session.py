@@ -56,6 +56,7 @@ class Activity:
     """Live counters of a run, for the progress display. Tokens are completion tokens as they stream."""
 
     status: str = ""
+    finished: int = 0
     in_flight: int = 0
     calls: int = 0
     replayed: int = 0

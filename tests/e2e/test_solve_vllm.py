@@ -1,0 +1,90 @@
+"""`tmas solve` on real vLLM with a real small model: all five agents, both modes, killed and resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tmas.inference.run_directory import read_lines
+from tmas.inference.store import read_trace
+
+pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+TMAS = [sys.executable, "-c", "from tmas.cli import main; main()", "solve", "experiment=demo"]
+SMALL = [
+    *("max_problems=2", "method.n_candidates=3", "method.epsilon=0.5"),
+    *("model.sampling.max_tokens=128", "model.roles.experience.sampling.max_tokens=256"),
+]
+
+
+def calls(run: Path) -> Counter[tuple[str, ...]]:
+    """How often each call stands in the traces, by problem, iteration, role, index and attempt."""
+    entries = [e for file in (run / "trace").glob("*.jsonl") for e in read_trace(file) if e["type"] == "call"]
+    return Counter(tuple(map(str, e["key"].values())) for e in entries)
+
+
+def servers_of(run: Path) -> list[str]:
+    """Command lines of processes whose output goes to the run's vLLM log."""
+    log = str((run / "vllm.log").resolve())
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if os.readlink(process / "fd" / "1") == log:
+                found.append((process / "cmdline").read_text())
+        except OSError:
+            continue
+    return found
+
+
+def wait_until(condition, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.2)
+
+
+def test_all_agents_both_modes_kill_and_resume(tmp_path: Path):
+    subprocess.run([sys.executable, "-m", "tmas.localmodel"], check=True)
+    run = tmp_path / "run"
+    command = [*TMAS, *SMALL, f"output_dir={run}"]
+
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    wait_until(lambda: run.exists() and sum(calls(run).values()) >= 8, 600)
+    assert servers_of(run)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    wait_until(lambda: not servers_of(run), 60)  # a run that is killed leaves no server behind
+    before = calls(run)
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    after = calls(run)
+    assert before.keys() <= after.keys()
+    assert set(after.values()) == {1}  # no finished call was made again
+    assert servers_of(run) == []
+
+    lines = list(read_lines(run / "predictions.jsonl"))
+    assert [len(line["iterations"]) for line in lines] == [3, 3]
+    modes = {c["mode"] for line in lines for i in line["iterations"] for c in i["candidates"]}
+    assert modes == {"initial", "exploit", "explore"}
+    usage = orjson.loads((run / "metrics.json").read_bytes())["usage"]
+    assert usage.keys() == {"solution", "verification", "summary", "experience", "guideline"}
+    assert all(role["prompt_tokens"] > 0 and role["completion_tokens"] > 0 for role in usage.values())
+    assert any(line["iterations"][-1]["experience_bank"] for line in lines)
+    assert any(line["iterations"][-1]["guideline_bank"] for line in lines)
+
+    # Finished: the same command starts no server and gives the same result.
+    log = (run / "vllm.log").stat().st_size
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (run / "vllm.log").stat().st_size == log
+    assert list(read_lines(run / "predictions.jsonl")) == lines
+    assert "Tokens by role" in again.stdout
