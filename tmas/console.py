@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -33,8 +34,7 @@ def print_result(console: Console, path: Path, totals: Mapping[str, Any], lines:
 def _iterations(totals: Mapping[str, Any]) -> Table:
     table = _table(
         "By iteration",
-        "it", "problems", "candidates", "failed", "explore", "Pass@1", "selected", "mean grade", "E items", "G items",
-        "tokens in", "tokens out",
+        "it", "prob.", "cand.", "failed", "explore", "Pass@1", "select", "grade", "E", "G", "tok. in", "tok. out",
     )  # fmt: skip
     for row in totals["iterations"]:
         usage = row["usage"]
@@ -66,7 +66,7 @@ def _answers(lines: Sequence[Mapping[str, Any]]) -> Table:
             {"equal": "right", "different": "wrong", "undecided": "undecided", None: ""}[line["correct"]],
             _number(chosen and chosen["mean_grade"], ".2f"),
             str(chosen["votes"]) if chosen else "-",
-            f"it {chosen['iteration']}, candidate {chosen['candidate']}" if chosen else "-",
+            f"it {chosen['iteration']} cand. {chosen['candidate']}" if chosen else "-",
             line["stop"],
         )
     return table
@@ -82,7 +82,7 @@ def _usage(totals: Mapping[str, Any]) -> Table:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SQUARE, padding=0)
     for column in columns:
         table.add_column(column, justify="left" if column in ("problem", "answer", "gold", "role", "from") else "right")
     return table

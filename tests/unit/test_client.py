@@ -39,6 +39,13 @@ async def complete(server: ScriptedServer, request: Request | None = None, **cha
         return await chat.complete(request or ask())
 
 
+async def complete_second(server: ScriptedServer) -> Reply | Failure:
+    """The outcome of a call on a server that has served one before: it is known to work."""
+    async with OpenAIChat(settings(server.base_url)) as chat:
+        await chat.complete(ask())
+        return await chat.complete(ask())
+
+
 def texts(reply: Reply | Failure) -> list[str]:
     assert isinstance(reply, Reply), reply
     return [completion.text for completion in reply.completions]
@@ -313,14 +320,15 @@ async def test_the_first_choice_goes_ahead_of_the_others():
 
 
 async def test_a_complaint_that_is_not_mended_is_not_remembered():
-    faults = [Fault("status", status=400, body="your seed is fine, your tone is not")] * 2
+    faults = [None, *[Fault("status", status=400, body="your seed is fine, your tone is not")] * 2]
     async with ScriptedServer(faults=faults) as server, OpenAIChat(settings(server.base_url)) as chat:
+        await chat.complete(ask(seed=1))
         failure = await chat.complete(ask(seed=1))
         reply = await chat.complete(ask(seed=1))
     assert isinstance(failure, Failure)
     assert "your tone" in failure.message
     assert isinstance(reply, Reply)
-    assert ["seed" in body for body in server.requests] == [True, False, True]
+    assert ["seed" in body for body in server.requests] == [True, True, False, True]
 
 
 @pytest.mark.parametrize(
@@ -425,10 +433,17 @@ async def test_back_off_doubles_up_to_its_maximum():
 @pytest.mark.parametrize("status", [400, 402, 413, 422])
 async def test_a_refused_request_is_a_failure_at_once(status: int):
     body = "bad request: " + "x" * 1000
-    async with ScriptedServer(faults=[Fault("status", status=status, body=body)]) as server:
-        failure = await complete(server)
+    async with ScriptedServer(faults=[None, Fault("status", status=status, body=body)]) as server:
+        failure = await complete_second(server)
     message = f"HTTP {status}: {body[:300]}"
     assert failure == Failure(reason=FailureReason.ENDPOINT, message=message)
+    assert len(server.requests) == 2
+
+
+async def test_a_server_that_refuses_the_first_call_would_refuse_them_all():
+    async with ScriptedServer(faults=[Fault("status", status=400, body="no such temperature")]) as server:
+        with pytest.raises(EndpointDown, match="no such temperature"):
+            await complete(server)
     assert len(server.requests) == 1
 
 
@@ -443,11 +458,11 @@ async def test_a_wrong_key_model_or_url_stops_everything(status: int):
 
 
 async def test_an_error_in_the_stream_counts_by_its_code():
-    async with ScriptedServer(faults=[Fault("error", after=2, status=400)]) as server:
-        failure = await complete(server)
+    async with ScriptedServer(faults=[None, Fault("error", after=2, status=400)]) as server:
+        failure = await complete_second(server)
     assert isinstance(failure, Failure)
     assert "scripted error" in failure.message
-    assert len(server.requests) == 1
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize(
@@ -472,7 +487,10 @@ async def test_one_hanging_call_among_healthy_ones_ends_as_a_timeout(after: int 
 
     impatient = {"first_token_timeout": 0.1, "idle_timeout": 0.1}
     async with ScriptedServer(reply) as server, OpenAIChat(settings(server.base_url, **impatient)) as chat:
-        failure, _ = await asyncio.gather(chat.complete(ask("bad")), chat.complete(ask("good")))
+        sick = asyncio.create_task(chat.complete(ask("bad")))
+        while not sick.done():
+            await chat.complete(ask("good"))
+        failure = await sick
         await until(lambda: len(server.aborted) == 3)
     assert isinstance(failure, Failure)
     assert failure.reason == FailureReason.TIMEOUT
@@ -511,8 +529,10 @@ def sick_of(word: str) -> Any:
 
 async def test_one_sick_call_among_healthy_ones_is_its_own_failure():
     async with ScriptedServer(sick_of("bad")) as server, OpenAIChat(settings(server.base_url)) as chat:
-        failure, reply = await asyncio.gather(chat.complete(ask("bad")), chat.complete(ask("good")))
-    assert texts(reply) == ["4"]
+        sick = asyncio.create_task(chat.complete(ask("bad")))
+        while not sick.done():
+            assert texts(await chat.complete(ask("good"))) == ["4"]
+        failure = await sick
     assert isinstance(failure, Failure)
     assert failure.reason == FailureReason.ENDPOINT
     assert failure.key is None

@@ -68,7 +68,7 @@ def test_an_iteration_shows_every_figure():
 )
 def test_an_answer_shows_its_verdict_and_where_it_came_from(correct: str | None, shown: str):
     assert row(printed(line(correct=correct)), "p1") == [
-        *("p1", "42", "43", shown, "0.75", "6", "it 1, candidate 7", "early_stop")
+        *("p1", "42", "43", shown, "0.75", "6", "it 1 cand. 7", "early_stop")
     ]
 
 
@@ -85,7 +85,7 @@ def test_tokens_are_shown_by_role_and_in_all():
 def test_failures_the_rate_and_the_place_are_named():
     output = printed()
     assert "Failures: 2 context, 5 truncated" in output
-    assert "Selected answers right: 65.4 % of 101 problems" in output
+    assert "Selected answers right: 65.4 % of those that could be judged." in output
     assert "Run directory: runs/[red]first" in output
     assert "Failures" not in printed(failures={})
 
