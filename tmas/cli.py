@@ -86,9 +86,14 @@ def _solve(config: DictConfig) -> None:
         _fail(f"interrupted; the same command goes on in {settings.output_dir}", INTERRUPTED)
     except (EndpointDown, ServerFailed) as error:
         _fail(f"{error}\nWhat was done is kept: the same command goes on in {settings.output_dir}", STOPPED)
-    lines = list(read_lines(settings.output_dir / "predictions.jsonl"))
+    order = {problem.problem_id: place for place, problem in enumerate(problems)}
+    lines = [line for line in read_lines(settings.output_dir / "predictions.jsonl") if line["problem_id"] in order]
+    lines.sort(key=lambda line: order[line["problem_id"]])
     print_result(
-        console, settings.output_dir, metrics(lines, read_lines(settings.output_dir / "failures.jsonl")), lines
+        console,
+        settings.output_dir,
+        metrics(lines, (f for f in read_lines(settings.output_dir / "failures.jsonl") if f["problem_id"] in order)),
+        lines,
     )
 
 
