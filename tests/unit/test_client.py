@@ -496,6 +496,23 @@ async def test_one_hanging_call_among_healthy_ones_ends_as_a_timeout(after: int 
     assert failure.reason == FailureReason.TIMEOUT
 
 
+async def test_an_answer_that_streams_shows_that_the_server_lives():
+    def reply(body: Body) -> Script:
+        if "bad" in body["messages"][0]["content"]:
+            return Script(fault=Fault("status", status=500))
+        return Script(("word " * 40,), chunk_delay=0.05)
+
+    begun = asyncio.Event()
+    async with ScriptedServer(reply) as server, OpenAIChat(settings(server.base_url)) as chat:
+        long = asyncio.create_task(chat.complete(ask("good"), lambda _: begun.set()))
+        await begun.wait()
+        failure = await chat.complete(ask("bad"))
+        assert not long.done()
+        await long
+    assert isinstance(failure, Failure)
+    assert failure.reason == FailureReason.ENDPOINT
+
+
 async def test_a_server_that_only_hangs_is_down():
     async with ScriptedServer(faults=[Fault("hang", after=None)] * 3) as server:
         with pytest.raises(EndpointDown, match="stopped making progress"):

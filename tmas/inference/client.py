@@ -49,7 +49,8 @@ class OpenAIChat:
             self._headers["Authorization"] = f"Bearer {self._key}"
         self._session, self._owns_session = session, session is None
         self._refused: set[str] = set()
-        self._served = 0
+        self._streaming = 0  # answers that have begun and are not complete
+        self._last_served = 0.0  # when the latest request that was served had been sent
         self._jitter = random.Random()
 
     async def __aenter__(self) -> Self:
@@ -123,16 +124,16 @@ class OpenAIChat:
     async def _ask(self, request: Request, n: int, index: int, report: PartReport) -> Answer | Failure:
         """``n`` choices (from the choice ``index`` on) in one answer, asked for until it comes or patience ends."""
         body = _body(request, n, index)
-        served_before, failed = self._served, 0
+        first_failed, failed = 0.0, 0
         while True:
             outcome = await self._attempt(body, partial(report, index))
             if isinstance(outcome, Answer):
                 return outcome
             if not failed:
-                served_before = self._served
+                first_failed = time.monotonic()
             failed += 1
             if failed == self.settings.max_attempts or not outcome.may_pass:
-                return self._give_up(outcome, served_before)
+                return self._give_up(outcome, first_failed)
             log.info("attempt %d failed, asking again: %s", failed, self._clean(outcome))
             await asyncio.sleep(self._pause(failed, outcome.retry_after))
 
@@ -141,6 +142,7 @@ class OpenAIChat:
         dropped: set[str] = set()
         while True:
             refused = self._refused | dropped
+            started = time.monotonic()
             sent = {name: value for name, value in body.items() if name not in refused}
             try:
                 answer = await self._post(sent, report)
@@ -150,13 +152,14 @@ class OpenAIChat:
                     return trouble
                 dropped.add(field)
             else:
-                self._served += 1
+                self._last_served = max(self._last_served, started)
                 self._learn(dropped)
                 answer.notes += [note for name in body.keys() - sent.keys() if (note := OPTIONAL[name][1])]
                 return answer
 
     async def _post(self, body: dict[str, Any], report: Report) -> Answer:
         answer, started, loop = Answer(), time.monotonic(), asyncio.get_running_loop()
+        begun = 0
         try:
             async with asyncio.timeout(self.settings.first_token_timeout) as deadline, self._send(body) as response:
                 if response.status != 200:
@@ -164,11 +167,15 @@ class OpenAIChat:
                 payloads: Payloads = PlainBody() if response.content_type == "application/json" else EventLines()
                 async for data in response.content.iter_any():
                     _take(answer, payloads.feed(data), report)
+                    self._streaming += 1 - begun
+                    begun = 1
                     deadline.reschedule(loop.time() + (LINGER if answer.done else self.settings.idle_timeout))
                 _take(answer, payloads.close(), report)
         except (aiohttp.ClientError, TimeoutError) as error:
             if not answer.done:
                 raise _broken(error) from None
+        finally:
+            self._streaming -= begun
         answer.finish(time.monotonic() - started)
         return answer
 
@@ -194,13 +201,14 @@ class OpenAIChat:
         backoff = min(self.settings.backoff_max, self.settings.backoff_base * 2 ** (failed - 1))
         return max(backoff * self._jitter.uniform(0.5, 1), min(retry_after, self.settings.retry_after_max))
 
-    def _give_up(self, trouble: Trouble, served_before: int) -> Failure:
-        """This call's own failure; or :class:`EndpointDown` if nothing was served since it first failed."""
+    def _give_up(self, trouble: Trouble, first_failed: float) -> Failure:
+        """This call's own failure; or :class:`EndpointDown` if the server answers nobody else either."""
         message = self._clean(trouble)
         if trouble.is_context:
             return Failure(reason=FailureReason.CONTEXT, message=message)
-        never_served = self._served == 0  # what refuses the first call would refuse them all
-        if never_served or trouble.status in MISCONFIGURED or (trouble.may_pass and self._served == served_before):
+        never_served = not self._last_served  # what refuses the first call would refuse them all
+        silent = never_served or (trouble.may_pass and self._last_served < first_failed)
+        if trouble.status in MISCONFIGURED or (silent and not self._streaming):
             raise EndpointDown(self.settings.base_url, message)
         return Failure(reason=FailureReason.TIMEOUT if trouble.hung else FailureReason.ENDPOINT, message=message)
 
