@@ -71,7 +71,8 @@ def test_a_writer_in_another_process_is_named_and_gone_with_it(run: Path):
 
 def test_a_refused_run_holds_nothing(run: Path):
     refusal(run, seed=1)
-    begin(run).close()
+    with closing(begin(run)) as free:
+        assert free.resumed
 
 
 # --- the same run
