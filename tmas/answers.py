@@ -15,9 +15,11 @@ from typing import Self
 
 from pebble import ProcessExpired, ProcessPool
 
-from tmas.equivalence import EQUAL, Verdict, decide, normalise, undecided
+from tmas.equivalence import Verdict, at_sight, decide, normalise, undecided
 
 _MEMORY_BYTES = 4 * 2**30
+_POOL_CHECK = 1.0
+"""Seconds between two looks at the pool while a comparison waits."""
 _REASONS: dict[type[BaseException], str] = {
     TimeoutError: "timeout",
     asyncio.CancelledError: "the checker was closed",
@@ -55,11 +57,11 @@ class AnswerChecker:
 
         Never raises for what the answers hold: a comparison that fails, hangs or kills its worker is undecided.
         """
-        if (plain := normalise(gold)) and plain == normalise(answer):
-            return EQUAL
-        outcome = await self._outcome(gold, answer)
+        if seen := at_sight(gold, answer):
+            return seen
+        [outcome] = await asyncio.gather(self._decide(gold, answer), return_exceptions=True)
         if isinstance(outcome, BrokenProcessPool):  # an idle worker was killed from outside before this one began
-            outcome = await self._outcome(gold, answer)
+            [outcome] = await asyncio.gather(self._decide(gold, answer), return_exceptions=True)
         if isinstance(outcome, BaseException):
             return undecided(_REASONS.get(type(outcome), f"{type(outcome).__name__} in the comparison"))
         return outcome
@@ -74,20 +76,30 @@ class AnswerChecker:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _outcome(self, gold: str, answer: str) -> Verdict | BaseException:
-        future = await asyncio.to_thread(self._schedule, gold, answer)  # starting the pool takes a second
-        [outcome] = await asyncio.gather(asyncio.wrap_future(future), return_exceptions=True)
-        return outcome
+    async def _decide(self, gold: str, answer: str) -> Verdict:
+        pool, future = await asyncio.to_thread(self._schedule, gold, answer)  # starting the pool takes a second
+        verdict = asyncio.wrap_future(future)
+        try:
+            while not verdict.done():
+                await asyncio.wait([verdict], timeout=_POOL_CHECK)
+                if not (verdict.done() or pool.active):
+                    raise BrokenProcessPool  # it never answers what stood in its queue when it broke
+            return verdict.result()
+        finally:
+            verdict.cancel()
 
-    def _schedule(self, gold: str, answer: str) -> Future[Verdict]:
+    def _schedule(self, gold: str, answer: str) -> tuple[ProcessPool, Future[Verdict]]:
         with self._lock:
             if self._pool is not None and not self._pool.active:  # an idle worker was killed from outside
                 self._stop_pool()
-            self._pool = self._pool or self._new_pool()
-            future = self._pool.schedule(decide, args=(gold, answer), timeout=self._timeout)
-        self._pending.add(future)
+            pool = self._pool = self._pool or self._new_pool()
+            try:
+                future = pool.schedule(decide, args=(gold, answer), timeout=self._timeout)
+            except RuntimeError as error:  # it broke just now
+                raise BrokenProcessPool from error
+            self._pending.add(future)
         future.add_done_callback(self._pending.discard)
-        return future
+        return pool, future
 
     def _new_pool(self) -> ProcessPool:
         context = multiprocessing.get_context("forkserver")  # forks from a clean process that has all imported
@@ -95,9 +107,9 @@ class AnswerChecker:
         return ProcessPool(self._workers, self._max_tasks, initializer=_prepare_worker, context=context)
 
     def _stop(self) -> None:
-        for future in tuple(self._pending):
-            future.cancel()
         with self._lock:
+            for future in tuple(self._pending):
+                future.cancel()
             self._stop_pool()
 
     def _stop_pool(self) -> None:

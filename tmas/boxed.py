@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 _BRACES = re.compile(r"(?P<box>\\{1,3}(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
-_BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s+(?P<content>[-+]?\d[\d.,/]*|[A-Za-z](?=\s*(?:\$|\\[)\]])))")
-
-
+_BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s+(?P<content>[-+]?\d(?:[\d.,/]*[\d/])?|[A-Za-z](?=\s*(?:\$|\\[)\]])))")
+_NOT_BLANK = re.compile(r"\S")
 _STATED = re.compile(r"answer\s*(?:is|:|=)[\s:*$]*(-?\d[\d,]*(?:\.\d+)?(?:/\d+)?)", re.IGNORECASE)
 
 
@@ -19,13 +18,21 @@ def extract_stated(text: str) -> str | None:
 
 def extract_boxed(text: str) -> str | None:
     r"""The content of the last balanced, non-empty ``\boxed{...}``, ``\fbox{...}`` or ``\boxed 5``; None without."""
+    return next(reversed(all_boxed(text)), None)
+
+
+def all_boxed(text: str) -> list[str]:
+    """What stands in every such box, in the order in which they begin; of boxes in boxes, in the innermost."""
     opened: list[re.Match[str]] = []
-    found = [(match.start(), match["content"].rstrip(".,")) for match in _BARE_BOX.finditer(text)]
+    found = [(match.start(), match.start("content"), match.end()) for match in _BARE_BOX.finditer(text)]
     for token in _BRACES.finditer(text):
         if token[0].endswith("{") and (token["box"] or token[0] == "{"):
             opened.append(token)
         elif token[0] == "}" and opened:
             start = opened.pop()
-            if start["box"]:
-                found.append((start.start(), text[start.end() : token.start()].strip()))
-    return max(((start, content) for start, content in found if content), default=(0, None))[1]
+            if start["box"] and _NOT_BLANK.search(text, start.end(), token.start()):
+                found.append((start.start(), start.end(), token.start()))
+    found.sort()
+    next_starts = [start for start, _, _ in found[1:]] + [len(text)] * bool(found)
+    inner = ((begin, end) for (_, begin, end), start in zip(found, next_starts, strict=True) if end <= start)
+    return [text[begin:end].strip() for begin, end in inner]

@@ -1,18 +1,17 @@
-"""Whether two answers are equivalent, by math-verify (https://github.com/huggingface/Math-Verify).
+"""Whether two answers are equivalent: as text, by math-verify, or by words with equal mathematics between them.
 
-Some of its habits would call different answers equal and are kept from it here: it drops what resembles a unit (``2c``
-is 2), reads words as products of letters (``listen`` is ``silent``), and overlooks case, number bases and primes.
+Some habits of math-verify would call different answers equal and are kept from it: it drops what resembles a unit
+(``2c`` is 2), reads words as products of letters (``listen`` is ``silent``), and see :mod:`tmas.expressions`.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from enum import StrEnum
-from functools import cache
-from typing import Any
 
+from tmas.expressions import different_but_for, equal, equal_but_for, parse, without_commands
 from tmas.records import Record
+from tmas.typesetting import normalise
 
 
 class Equivalence(StrEnum):
@@ -33,6 +32,7 @@ class Verdict(Record):
 
 
 EQUAL = Verdict(equivalence=Equivalence.EQUAL)
+DIFFERENT = Verdict(equivalence=Equivalence.DIFFERENT)
 
 
 def undecided(reason: str) -> Verdict:
@@ -40,28 +40,20 @@ def undecided(reason: str) -> Verdict:
     return Verdict(equivalence=Equivalence.UNDECIDED, reason=reason)
 
 
-_REWRITES = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"\\?\$|~|(?<!\\)\\(?:[,;:!> ]|q?quad(?![A-Za-z]))", " "),
-        (r"\\(?:left|right)(?![A-Za-z.])", ""),
-        (r"\\[dt]frac(?![A-Za-z])", r"\\frac"),
-        (r"\\?%|(?<=[\d\s])percent\b", "%"),
-        (r"\\(?:text|textrm|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*)\}", r" \1 "),
-        (r"\s+(?![\w,.])|(?<![\w,.])\s+", ""),  # never between digits or letters: "1 2" is not "12"
-        (r"\s+", " "),
-        (r"\s*\.$", ""),
-    )
-]
+_WHOLE_NUMBER = re.compile(r"-?\d{1,1000}")
 
 
-def normalise(answer: str) -> str:
-    """``answer`` without typesetting that cannot change its meaning: dollars, spacing, fonts, a final full stop."""
-    for pattern, replacement in _REWRITES:
-        answer = pattern.sub(replacement, answer)
-    return answer.strip()
+def at_sight(gold: str, answer: str) -> Verdict | None:
+    """The verdict on equal texts, typesetting aside, and on two whole numbers; None where it takes :func:`decide`."""
+    gold, answer = normalise(gold), normalise(answer)
+    if gold and gold == answer:
+        return EQUAL
+    if _WHOLE_NUMBER.fullmatch(gold) and _WHOLE_NUMBER.fullmatch(answer):
+        return EQUAL if int(gold) == int(answer) else DIFFERENT
+    return None
 
 
+_SIDES = ("gold answer", "answer")
 _UNIT = re.compile(
     r"(?:\s*\\(?:text|textrm|mathrm|mbox)\s*\{(?P<text>[^{}]*)\}|\s(?P<word>[a-z]{4,}|[cmk]m|kg|ft|mph))"
     r"(?P<power>\^\{?\d\}?)?[\s.$]*$"
@@ -69,13 +61,20 @@ _UNIT = re.compile(
 _NOT_UNITS = re.compile(
     r"\b(?:hundred|thousand|million|billion|trillion|dozen|percent|times|factorial|mod|or|and|if|for)\b|\d", re.I
 )
-_COMMAND = re.compile(r"\\(?:(?:begin|end|operatorname)\s*\{[^{}]*\}|[A-Za-z]+)")
 _SHORT_WORDS = "all|any|are|but|for|has|if|is|mod|no|non|not|odd|of|the|to|yes|sin|cos|tan|log|exp|gcd|lcm|max|min"
 _WORDS = re.compile(rf"(?<![A-Za-z])(?:[A-Za-z]{{4,}}|(?i:{_SHORT_WORDS}))(?![A-Za-z])")
+_LETTERS = re.compile(r"\\[A-Za-z]+|(?<![\dA-Za-z])(?P<word>[A-Za-z]{2,})")
 
 
-def _letters(text: str) -> str:
-    return _COMMAND.sub(" ", text)
+def decide(gold: str, answer: str) -> Verdict:
+    """The verdict. It may take for ever, or all memory: :mod:`tmas.answers` runs it in a worker."""
+    values, units = zip(*map(_split_unit, (gold, answer)), strict=True)
+    if all(units) and units[0] != units[1]:
+        return undecided("the units differ")
+    for side, value in zip(_SIDES, values, strict=True):
+        if _WORDS.search(without_commands(value)):
+            return EQUAL if _same_words(*values) else undecided(f"the {side} holds words")
+    return _decide_mathematics(*values)
 
 
 def _split_unit(answer: str) -> tuple[str, str]:
@@ -85,61 +84,55 @@ def _split_unit(answer: str) -> tuple[str, str]:
         return normalise(answer), ""
     value = normalise(answer[: match.start()])
     unit = (match["text"] or match["word"] or "").strip()
-    numeric = any(map(str.isdigit, value)) and not re.search("[A-Za-z]", _letters(value))
-    if not numeric or _NOT_UNITS.search(unit):
+    a_list = re.search(r",(?!\d{3}(?!\d))", value)
+    numeric = any(map(str.isdigit, value)) and not re.search("[A-Za-z]", without_commands(value))
+    if a_list or not numeric or _NOT_UNITS.search(unit):
         return normalise(answer), ""
     return value, unit + (match["power"] or "")
 
 
-def _blind_spot(gold: str, answer: str) -> str | None:
-    """What tells the two apart unseen by math-verify: letters' case, number bases (``11_2``), primes (``a'``)."""
-    letters = set(_letters(gold + answer))
-    if any(letter.islower() and letter.upper() in letters for letter in letters):
-        return "upper and lower case"
-    marks = (("number bases", r"\d_\{?(\d+)"), ("primes", r"'|\\prime"))
-    return next((what for what, mark in marks if re.findall(mark, gold) != re.findall(mark, answer)), None)
-
-
-def decide(gold: str, answer: str) -> Verdict:
-    """math-verify's verdict. It may take for ever, or all memory: :mod:`tmas.answers` runs it in a worker."""
-    from math_verify import verify
-
-    values, units = zip(*map(_split_unit, (gold, answer)), strict=True)
-    if all(units) and units[0] != units[1]:
-        return undecided("the units differ")
-    parsed: list[list[Any]] = []
-    for side, value, other in zip(("gold answer", "answer"), values, reversed(values), strict=True):
-        if _WORDS.search(_letters(value)):
-            return undecided(f"the {side} holds words")
-        parsed.append([expression for reading in _readings(value, other) for expression in _parse(reading)])
-        if not parsed[-1]:
+def _decide_mathematics(gold: str, answer: str) -> Verdict:
+    """The verdict on two normalised answers without words."""
+    parsed = parse(gold, answer), parse(answer, gold)
+    for side, expressions in zip(_SIDES, parsed, strict=True):
+        if not expressions:
             return undecided(f"the {side} cannot be parsed")
-    if not verify(parsed[0], parsed[1], timeout_seconds=None, raise_on_error=True):
-        return Verdict(equivalence=Equivalence.DIFFERENT)
-    difference = _blind_spot(*values)
-    return undecided(f"equal but for {difference}") if difference else EQUAL
+    if equal(*parsed):
+        doubt = equal_but_for(gold, answer, parsed)
+        return undecided(f"equal but for {doubt}") if doubt else EQUAL
+    doubt = different_but_for(gold, answer, parsed)
+    return undecided(f"different, unless {doubt}") if doubt else DIFFERENT
 
 
-def _readings(value: str, other: str) -> list[str]:
-    """``10%`` may be given as 10 or as 0.1, unless the other side is a percentage too."""
-    if not value.endswith("%"):
-        return [value]
-    number = value.removesuffix("%")
-    return [number] if other.endswith("%") else [number, f"\\frac{{{number}}}{{100}}"]
+def _same_words(gold: str, answer: str) -> bool:
+    """Whether both say the same words, with equal mathematics between them: piece by piece, and in this order."""
+    (words, pieces), (other_words, other_pieces) = map(_words_and_pieces, (gold, answer))
+    return (
+        words == other_words
+        and len(pieces) == len(other_pieces)
+        and all(_same_piece(*both) for both in zip(pieces, other_pieces, strict=True))
+    )
 
 
-def _parse(value: str) -> list[Any]:
-    """The SymPy expression of the whole of ``value``, never of a part of it; empty where there is none."""
-    from math_verify import parse
-
-    # a timeout of 0 or None is no signal.alarm: it fails off the main thread
-    found = parse(f"\\boxed{{{value}}}", [_extraction()], extraction_mode="first_match", parsing_timeout=0)
-    return [expression for expression in found if not isinstance(expression, str)]
+def _same_piece(one: str, other: str) -> bool:
+    return one == other or bool(one and other and _decide_mathematics(one, other).equal)
 
 
-@cache
-def _extraction() -> Any:
-    from math_verify import LatexExtractionConfig
+def _words_and_pieces(value: str) -> tuple[list[str], list[str]]:
+    """The words (letters side by side that no digit goes before), and what stands between them and between commas."""
+    words = [match for match in _LETTERS.finditer(value) if match["word"]]
+    starts, ends = [0, *(word.end() for word in words)], [*(word.start() for word in words), len(value)]
+    between = [value[start:end] for start, end in zip(starts, ends, strict=True)]
+    return [word[0] for word in words], [piece for text in between for piece in _split_at_commas(text)]
 
-    default = LatexExtractionConfig().normalization_config
-    return LatexExtractionConfig(boxed_match_priority=0, normalization_config=replace(default, units=False))
+
+def _split_at_commas(text: str) -> list[str]:
+    """Split at the commas outside all brackets."""
+    pieces, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character in ",;" and depth == 0:
+            pieces.append("")
+        else:
+            pieces[-1] += character
+    return [piece.strip(" .:") for piece in pieces]

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pebble import ProcessPool
 
 from tests.support.benchmarks import WITH_ANSWERS, gold_answers, needs_data
 from tmas.answers import AnswerChecker, group_equivalent
@@ -65,10 +68,46 @@ async def test_a_comparison_asked_for_while_an_idle_worker_is_killed_is_made(che
     assert await checker.compare("1/2", "0.5") == verdict("equal")
 
 
-def kill_workers(checker: AnswerChecker) -> None:
+async def test_a_comparison_that_a_breaking_pool_loses_is_made_again(
+    checker: AnswerChecker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await checker.compare("1/2", "0.5")
     assert checker._pool is not None
-    for pid in tuple(checker._pool._pool_manager.worker_manager.workers):
-        os.kill(pid, signal.SIGKILL)
+    lost: Future[Verdict] = Future()  # as one that stands in the pool's queue when the pool breaks
+    monkeypatch.setattr(checker._pool, "schedule", lambda *_, **__: lost)
+    comparison = asyncio.create_task(checker.compare("1/2", "0.5"))
+    await eventually(lambda: lost in checker._pending)
+    kill_workers(checker)
+    assert await comparison == verdict("equal")
+    assert lost.cancelled()
+
+
+async def test_a_pool_that_breaks_again_leaves_the_comparison_undecided(
+    checker: AnswerChecker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("Unexpected error within the Pool")
+
+    monkeypatch.setattr(ProcessPool, "schedule", refuse)
+    assert await checker.compare("1/2", "0.5") == verdict("undecided", "worker died")
+
+
+async def test_every_comparison_ends_whenever_workers_are_killed(checker: AnswerChecker) -> None:
+    await checker.compare("1/2", "0.5")
+    comparisons = [asyncio.create_task(checker.compare("1/2", f"{i}.5")) for i in range(60)]
+    while not all(comparison.done() for comparison in comparisons):
+        kill_workers(checker)
+        await asyncio.sleep(0.3)
+    found = {comparison.result() for comparison in comparisons}
+    assert found <= {verdict("equal"), verdict("different"), verdict("undecided", "worker died")}
+    assert await checker.compare("1/2", "0.5") == verdict("equal")
+
+
+def kill_workers(checker: AnswerChecker) -> None:
+    pool = checker._pool  # None while it is being replaced
+    for pid in tuple(pool._pool_manager.worker_manager.workers) if pool else ():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 async def eventually(condition: Callable[[], bool]) -> None:

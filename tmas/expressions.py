@@ -1,0 +1,138 @@
+"""Two mathematical expressions, compared by math-verify (https://github.com/huggingface/Math-Verify).
+
+Where its verdict rests on what it overlooks (case, number bases, primes) or on what it cannot know (that letters stand
+for whole numbers), there is a doubt instead. It may take for ever, or all memory: see :mod:`tmas.answers`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+_COMMAND = re.compile(r"\\(?:(?:begin|end|operatorname)\s*\{[^{}]*\}|[A-Za-z]+)")
+_FREE_LETTERS = "abcjkmnpqrstuvwxyz"  # that mean nothing by themselves: neither e nor i, d or f
+_WHOLE = re.compile(r"\\lfloor|\\lceil|\\binom|!|\(-1\)\^|\\cos|\\sin|\\bmod")  # may agree at whole numbers alone
+_THOUSANDS = re.compile(r"((?:[A-Za-z](?:_\{\w+\})?=)?-?)(\d{1,3}(?:,\d{3})+)")
+_POINTS = 8
+_EXACT = 12  # decimals
+_RELATIVE = 2e-6
+Parsed = tuple[Sequence[Any], Sequence[Any]]
+"""The expressions of gold answer and answer."""
+
+
+def without_commands(text: str) -> str:
+    """``text`` with a space for each LaTeX command: its letters are letters of the mathematics."""
+    return _COMMAND.sub(" ", text)
+
+
+def parse(value: str, other: str) -> list[Any]:
+    """SymPy expressions of the whole of ``value``, never of a part of it; empty where there is none.
+
+    A percentage has two readings: ``10%`` is 10 or 0.1, unless the ``other`` side is a percentage too.
+    """
+    return [expression for reading in _readings(value, other) for expression in _parse(reading)]
+
+
+def equal(gold: Sequence[Any], answer: Sequence[Any], decimals: int = 6) -> bool:
+    """math-verify's verdict on two parsed sides; the order matters (gold ``(0,1)`` takes ``x \\in (0,1)``).
+
+    A decimal fraction is compared with what it stands beside to so many ``decimals``.
+    """
+    from math_verify import verify
+
+    return verify([*gold], [*answer], float_rounding=decimals, timeout_seconds=None, raise_on_error=True)
+
+
+def equal_but_for(gold: str, answer: str, parsed: Parsed) -> str | None:
+    """What may tell two sides apart that math-verify finds equal: None where nothing does."""
+    if re.search(r"\.\d", f"{gold}|{answer}") and not (equal(*parsed, _EXACT) or _are_close(*parsed)):
+        return "rounding"
+    marks = (("number bases", r"\d_\{?(\d+)"), ("primes", r"'|\\prime"))
+    unseen = [what for what, mark in marks if re.findall(mark, gold) != re.findall(mark, answer)]
+    if unseen:
+        return unseen[0]
+    return None if _equal_with_case(gold, answer) else "upper and lower case"
+
+
+def different_but_for(gold: str, answer: str, parsed: Parsed) -> str | None:
+    """What may make two sides equal that math-verify finds different: None where nothing does."""
+    if re.search(r"\d[ ,]\d{3}", f"{gold}|{answer}") and _grouped(gold) == _grouped(answer):
+        return "the digits are in groups of three"
+    if (r"^\circ" in gold) != (r"^\circ" in answer) and (r"\pi" in gold) != (r"\pi" in answer):
+        return "an angle is in degrees"
+    whole = _WHOLE.search(gold + answer) and _equal_at_whole_numbers(parsed[0][0], parsed[1][0])
+    return "the letters stand for whole numbers" if whole else None
+
+
+def _are_close(gold: Sequence[Any], answer: Sequence[Any]) -> bool:
+    """Whether two numbers agree to some six digits, wherever their point is."""
+    if not all(getattr(side[0], "is_number", False) for side in (gold, answer)):
+        return False
+    one, other = (complex(side[0].evalf()) for side in (gold, answer))
+    return abs(one - other) <= _RELATIVE * max(abs(one), abs(other))
+
+
+def _grouped(value: str) -> str:
+    return re.sub(r"(?<=\d)(?: |, ?)(?=\d{3}(?!\d))", "", value)
+
+
+def _equal_with_case(gold: str, answer: str) -> bool:
+    """Whether they are equal with each capital that also occurs as a small letter renamed: math-verify drops case."""
+    letters = set(without_commands(gold + answer))
+    capitals = sorted(letter for letter in letters if letter.isupper() and letter.lower() in letters)
+    free = [letter for letter in _FREE_LETTERS if not {letter, letter.upper()} & letters]
+    if not capitals:
+        return True
+    if len(capitals) > len(free) or {"E", "I"} & set(capitals):
+        return False
+    names = dict(zip(capitals, free, strict=False))
+    one, other = (re.sub(r"\\[A-Za-z]+|[A-Z]", lambda m: names.get(m[0], m[0]), value) for value in (gold, answer))
+    return equal(parse(one, other), parse(other, one))
+
+
+def _equal_at_whole_numbers(one: Any, other: Any) -> bool:
+    from sympy import Expr
+
+    if getattr(one, "lhs", None) == getattr(other, "lhs", None):
+        one, other = (getattr(side, "rhs", side) for side in (one, other))
+    if not (isinstance(one, Expr) and isinstance(other, Expr) and one.free_symbols | other.free_symbols):
+        return False
+    with suppress(TypeError, ValueError, ArithmeticError):
+        return all(_equal_at(one, other, point) for point in range(_POINTS))
+    return False
+
+
+def _equal_at(one: Any, other: Any, point: int) -> bool:
+    names = sorted({symbol.name for symbol in one.free_symbols | other.free_symbols})
+    values = {name: 2 + (3 * place + point * (place + 1)) % 11 for place, name in enumerate(names)}
+    left, right = (side.subs({s: values[s.name] for s in side.free_symbols}) for side in (one, other))
+    return bool(abs((left - right).evalf()) < 1e-9)
+
+
+def _readings(value: str, other: str) -> list[str]:
+    if thousands := _THOUSANDS.fullmatch(value):
+        return [thousands[1] + thousands[2].replace(",", "")]
+    if not value.endswith("%"):
+        return [value]
+    number = value.removesuffix("%")
+    return [number] if other.endswith("%") else [number, f"\\frac{{{number}}}{{100}}"]
+
+
+def _parse(value: str) -> list[Any]:
+    from math_verify import parse
+
+    # a timeout of 0 or None is no signal.alarm: it fails off the main thread
+    found = parse(f"\\boxed{{{value}}}", [_extraction()], extraction_mode="first_match", parsing_timeout=0)
+    return [expression for expression in found if not isinstance(expression, str)]
+
+
+@cache
+def _extraction() -> Any:
+    from math_verify import LatexExtractionConfig
+
+    default = LatexExtractionConfig().normalization_config
+    return LatexExtractionConfig(boxed_match_priority=0, normalization_config=replace(default, units=False))
