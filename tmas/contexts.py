@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from tmas.memory.experience import ExperienceBank
-from tmas.memory.guidelines import GuidelineBank
+from tmas.memory.bank import Items
 from tmas.packing import Shorten, replace_by
 from tmas.prompts import render
-from tmas.records import Rollout, Solution
+from tmas.records import Rollout, Solution, Verification
 
 
 class Attempts:
     """The rollouts as pieces of a prompt: in full, shortened to their summary, or left out; worst graded first."""
 
-    def __init__(self, full: dict[str, str], brief: dict[str, str], worst_first: Sequence[str]) -> None:
+    def __init__(self, full: dict[str, str], brief: Callable[[str], str], worst_first: Sequence[str]) -> None:
         self.full = full
-        self.shorten = [(name, replace_by(brief[name])) for name in worst_first]
+        self.shorten: list[tuple[str, Shorten]] = [(name, lambda _, name=name: brief(name)) for name in worst_first]
         self.drop = [(name, replace_by("")) for name in worst_first]
 
     def texts(self, current: Mapping[str, str]) -> list[str]:
@@ -28,8 +28,7 @@ def attempts_of(rollouts: Sequence[Rollout]) -> Attempts:
     solved = {f"attempt {r.index}": r for r in rollouts if isinstance(r.solution, Solution)}
     worst_first = sorted(solved, key=lambda name: (solved[name].mean_grade or 0.0, -solved[name].index))
     full = {name: _attempt(r, with_solution=True) for name, r in solved.items()}
-    brief = {name: _attempt(r, with_solution=False) for name, r in solved.items()}
-    return Attempts(full, brief, worst_first)
+    return Attempts(full, lambda name: _attempt(solved[name], with_solution=False), worst_first)
 
 
 def _attempt(rollout: Rollout, with_solution: bool) -> str:
@@ -43,11 +42,16 @@ def _attempt(rollout: Rollout, with_solution: bool) -> str:
     )
 
 
-def all_items(bank: ExperienceBank | GuidelineBank | None) -> str:
+def graded(verification: Verification) -> str:
+    """A critique with its grade, which a structured one does not name."""
+    return f"{verification.critique}\nGrade: {verification.grade:g}"
+
+
+def all_items(bank: Items[Any] | None) -> str:
     """The whole bank as text; "" where there is none."""
     return bank.render(lambda _: True).text if bank else ""
 
 
-def fewer_items(bank: ExperienceBank | GuidelineBank) -> Shorten:
+def fewer_items(bank: Items[Any]) -> Shorten:
     """The packing step that leaves out the bank's least supported items."""
     return lambda fits: bank.render(fits).text

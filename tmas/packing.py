@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from tmas.records import PackingNote, Record
+from tmas.records import Message, PackingNote, Record
 
+Render = Callable[[Mapping[str, str]], str]
 Fits = Callable[[str], bool]
 Shorten = Callable[[Fits], str]
 """Given a test for one piece, returns that piece's best shorter text (which may still not fit)."""
@@ -26,10 +27,21 @@ class Window(Protocol):
 
 
 class Prompt(Record):
-    """A prompt that fits, with the steps that made it fit."""
+    """A prompt that fits, with the steps that made it fit. ``system``: what the model is told before it."""
 
     text: str
+    system: str = ""
     notes: tuple[PackingNote, ...] = ()
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        system = (Message(role="system", content=self.system),) if self.system else ()
+        return (*system, Message(role="user", content=self.text))
+
+    @property
+    def content(self) -> str:
+        """All that the model reads, as one text: for counting tokens."""
+        return "\n\n".join(message.content for message in self.messages)
 
 
 class DoesNotFit(Exception):
@@ -37,30 +49,37 @@ class DoesNotFit(Exception):
 
 
 def pack(
-    render: Callable[[Mapping[str, str]], str],
+    render: Render,
     pieces: Mapping[str, str],
     steps: Iterable[tuple[str, Shorten]],
     window: Window,
+    system: Render | None = None,
 ) -> Prompt:
     """Render ``pieces`` into a prompt, applying ``steps`` in order until it fits.
 
-    ``steps`` are (piece name, how to shorten it). Raises :class:`DoesNotFit` when all are used up.
+    ``steps`` are (piece name, how to shorten it). ``system`` renders the system message, which has to fit too; where
+    it comes out empty there is none. Raises :class:`DoesNotFit` when all steps are used up.
     """
+
+    def rendered(texts: Mapping[str, str]) -> Prompt:
+        return Prompt(text=render(texts), system=system(texts) if system else "")
+
     current = dict(pieces)
     notes: list[PackingNote] = []
-    prompt = render(current)
+    prompt = rendered(current)
     remaining = iter(steps)
-    while not window.fits(prompt):
+    while not window.fits(prompt.content):
         name, shorten = next(remaining, (None, None))
         if name is None or shorten is None:
-            raise DoesNotFit(f"the prompt has {window.count(prompt)} tokens with everything left out that may be")
+            size = window.count(prompt.content)
+            raise DoesNotFit(f"the prompt has {size} tokens with everything left out that may be")
         before = current[name]
-        current[name] = shorten(lambda text, piece=name: window.fits(render({**current, piece: text})))
+        current[name] = shorten(lambda text, piece=name: window.fits(rendered({**current, piece: text}).content))
         notes.append(
             PackingNote(piece=name, tokens_before=window.count(before), tokens_after=window.count(current[name]))
         )
-        prompt = render(current)
-    return Prompt(text=prompt, notes=tuple(notes))
+        prompt = rendered(current)
+    return prompt.model_copy(update={"notes": tuple(notes)})
 
 
 def replace_by(text: str) -> Shorten:

@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tmas.answers import AnswerChecker, group_equivalent
+from tmas.calls import Session
 from tmas.records import Record, Rollout, Selection, Solution
 
 
@@ -42,6 +43,14 @@ def fingerprint(rounds: Sequence[Sequence[Rollout]]) -> str:
         for r in rollouts
     ]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+
+
+async def selected(
+    session: Session, rounds: Sequence[Sequence[Rollout]], settings: SelectionSettings, checker: AnswerChecker
+) -> Selection | None:
+    """:func:`select`, noted in the session: a comparison of answers may time out, and a replay has to repeat it."""
+    name = f"selection/{len(rounds) - 1}/{fingerprint(rounds)}"
+    return (await session.decide(name, lambda: select(rounds, settings, checker), Selected)).selection
 
 
 async def select(rounds: Sequence[Sequence[Rollout]], settings: SelectionSettings, checker: AnswerChecker) -> Selected:

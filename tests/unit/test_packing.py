@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tmas.packing import DoesNotFit, Fits, Shorten, cut_middle, pack, replace_by
+from tmas.packing import DoesNotFit, Fits, Prompt, Shorten, cut_middle, pack, replace_by
 
 NAMES = "abc"
 
@@ -85,6 +85,24 @@ def test_a_step_knows_what_the_steps_before_it_did():
     prompt = pack(render, {"a": "x" * 20, "b": "y" * 20}, [("a", replace_by("x")), ("b", watch)], Room(6))
     assert prompt.text == "Q\nx\nyy"
     assert asked == [True, False]
+
+
+def test_a_system_message_has_to_fit_too_and_is_shortened_with_the_rest():
+    def system(pieces: Mapping[str, str]) -> str:
+        return pieces["a"] and f"Know: {pieces['a']}"
+
+    def question(_: Mapping[str, str]) -> str:
+        return "Q"
+
+    def packed(limit: int) -> Prompt:
+        return pack(question, {"a": "x" * 20}, [("a", replace_by("x")), ("a", replace_by(""))], Room(limit), system)
+
+    whole = packed(len("Know: \n\nQ") + 20)
+    assert [(m.role, m.content) for m in whole.messages] == [("system", f"Know: {'x' * 20}"), ("user", "Q")]
+    assert whole.content == f"Know: {'x' * 20}\n\nQ"
+    assert packed(28).system == "Know: x"
+    assert [(m.role, m.content) for m in packed(9).messages] == [("user", "Q")]
+    assert [note.tokens_after for note in packed(9).notes] == [1, 0]
 
 
 # --- cut_middle

@@ -10,18 +10,15 @@ import pytest
 
 from tests.support import team
 from tests.support.chat_server import Body, Script, ScriptedServer
+from tests.support.team import prompt
 from tmas import Problem, Result, asolve
-from tmas.records import Failure, FailureReason
+from tmas.records import Failure, FailureReason, Verification
 
 PROBLEM = Problem(problem_id="p", question="What is 1 + 1?", answer="2")
 
 
 async def solve(server: ScriptedServer, problem: Problem = PROBLEM, **method: Any) -> Result:
     return await asolve(problem, team.model(server.base_url), team.method(**method))
-
-
-def prompt(body: Body) -> str:
-    return body["messages"][0]["content"]
 
 
 async def test_the_calls_are_those_of_the_paper():
@@ -57,6 +54,14 @@ async def test_exploit_sees_rollouts_and_experience_and_explore_only_guidelines(
     assert drawn["explore"] in [prompts[p] for p in explore]
 
 
+async def test_critiques_are_kept_no_longer_than_they_are_used():
+    async with ScriptedServer(team.reply) as server:
+        result = await solve(server)
+    checks = [v for i in result.trajectory.iterations for r in i.rollouts for v in r.verifications]
+    assert {v.critique for v in checks if isinstance(v, Verification)} == {None}
+    assert all("was checked" in prompt(body) for body in server.requests if team.role_of(body) == "summary")
+
+
 async def test_the_gold_answer_is_in_no_prompt():
     canary = "canary-7391"
     async with ScriptedServer(team.reply) as server:
@@ -84,6 +89,23 @@ async def test_epsilon_at_its_ends(epsilon: float, mode: str):
     async with ScriptedServer(team.reply) as server:
         result = await solve(server, epsilon=epsilon)
     assert {r.mode for i in result.trajectory.iterations[1:] for r in i.rollouts} == {mode}
+
+
+@pytest.mark.parametrize(
+    ("off", "role", "bank"),
+    [("use_experience", "experience", "experiences"), ("use_guidelines", "guideline", "guidelines")],
+)
+async def test_an_ablation_leaves_one_bank_empty_without_its_agent(off: str, role: str, bank: str):
+    async with ScriptedServer(team.reply) as server:
+        result = await solve(server, **{off: False})
+    roles = Counter(team.role_of(body) for body in server.requests)
+    n, t = 3, 3
+    calls = {"solution": n * t, "verification": n * t, "summary": n * t, "experience": t, "guideline": t}
+    assert roles == {name: count for name, count in calls.items() if name != role}
+    assert all(getattr(iteration, bank) == () for iteration in result.trajectory.iterations)
+    assert result.failures == ()
+    heading = {"experience": "Experience from earlier rounds", "guideline": "Strategies already tried"}[role]
+    assert not any(heading in prompt(body) for body in server.requests)
 
 
 async def test_nothing_waits_for_a_slow_sibling():
@@ -151,7 +173,8 @@ async def test_when_everything_fails_there_is_no_answer_but_a_result():
     assert result.answer is None
     assert result.solution is None
     assert len(result.trajectory.iterations) == 3
-    assert {f.reason for f in result.failures} >= {FailureReason.TRUNCATED}
+    assert {f.reason for f in result.failures} == {FailureReason.TRUNCATED}  # the memory agents' too: it is the cause
+    assert {f.key.role for f in result.failures if f.key} == {"solution", "experience", "guideline"}
     assert {team.role_of(body) for body in server.requests} == {"solution"}
 
 
@@ -190,6 +213,20 @@ async def test_what_stays_unreadable_is_a_failure_after_the_bounded_retries():
     assert rollout.mean_grade is None
     assert sum(team.role_of(b) == "verification" for b in server.requests) == 2
     assert isinstance(rollout.summary, Failure)
+    assert rollout.summary.reason == FailureReason.UNPARSABLE
+
+
+async def test_without_verifications_a_summary_fails_for_their_reason():
+    def reply(body: Body) -> Script:
+        cut_short = team.role_of(body) == "verification"
+        return Script(tuple(team.reply(body)), finish_reason="length" if cut_short else "stop")
+
+    async with ScriptedServer(reply) as server:
+        result = await solve(server, n_candidates=1, max_iterations=1)
+    rollout = result.trajectory.iterations[0].rollouts[0]
+    assert isinstance(rollout.summary, Failure)
+    assert rollout.summary.reason == FailureReason.TRUNCATED
+    assert rollout.summary.message == "no verification to summarise"
 
 
 async def test_unanimous_verification_stops_early():

@@ -40,19 +40,41 @@ class Rendered(Record):
     left_out: tuple[str, ...]
 
 
-class Bank(Record, Generic[ItemT, OutputT]):
-    """An immutable bank of one problem. ``items`` are in order of their ids, which are never given twice."""
-
-    prefix: ClassVar[str]
-    item_type: ClassVar[type[Any]]
+class Items(Record, Generic[ItemT]):
+    """Immutable items of one problem, and how prompts show them."""
 
     items: tuple[ItemT, ...] = ()
-    settings: BankSettings
     next_id: int = 1
 
     @abstractmethod
     def _layout(self, items: Sequence[ItemT]) -> str:
         """The text for prompts: one line an item, in order. Without items it is empty."""
+
+    def render(self, fits: Callable[[str], bool]) -> Rendered:
+        """As many items as ``fits`` allows, perhaps none: left out first are those of the least support, less the
+        iterations for which they were not seen.
+
+        ``fits`` is asked about a few texts, and about none that is empty. Lines keep their order whatever is left out.
+        """
+        weakest = [item.item_id for item in _weakest_first(self.items)]
+
+        def without(n: int) -> list[ItemT]:
+            return [item for item in self.items if item.item_id not in weakest[:n]]
+
+        n = bisect_left(range(len(weakest)), True, key=lambda n: fits(self._layout(without(n))))
+        shown = without(n)
+        return Rendered(
+            text=self._layout(shown), shown=tuple(item.item_id for item in shown), left_out=tuple(weakest[:n])
+        )
+
+
+class Bank(Items[ItemT], Generic[ItemT, OutputT]):
+    """A bank that an agent keeps. ``items`` are in order of their ids, which are never given twice."""
+
+    prefix: ClassVar[str]
+    item_type: ClassVar[type[Any]]
+
+    settings: BankSettings
 
     def _alike(self, a: ItemT, b: ItemT) -> bool:
         return near_duplicate(a.text, b.text, self.settings.similarity)
@@ -78,21 +100,10 @@ class Bank(Record, Generic[ItemT, OutputT]):
         evolved = self.model_copy(update={"items": tuple(draft.items.values()), "next_id": draft.next_id})
         return evolved, draft.change()
 
-    def render(self, fits: Callable[[str], bool]) -> Rendered:
-        """As many items as ``fits`` allows, the first to be evicted being the first left out; perhaps none.
 
-        ``fits`` is asked about a few texts, and about none that is empty. Lines keep their order whatever is left out.
-        """
-        weakest = [item.item_id for item in _weakest_first(self.items)]
-
-        def without(n: int) -> list[ItemT]:
-            return [item for item in self.items if item.item_id not in weakest[:n]]
-
-        n = bisect_left(range(len(weakest)), True, key=lambda n: fits(self._layout(without(n))))
-        shown = without(n)
-        return Rendered(
-            text=self._layout(shown), shown=tuple(item.item_id for item in shown), left_out=tuple(weakest[:n])
-        )
+def line(item: Experience | Guideline) -> str:
+    """An item as prompts show it."""
+    return f"- [{item.item_id}, support {item.support}] {item.text}"
 
 
 def _weakest_first(items: Iterable[ItemT]) -> list[ItemT]:

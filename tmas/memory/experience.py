@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tmas.memory.bank import Bank, BankSettings
+from tmas.memory.bank import Bank, BankSettings, line
 from tmas.records import Experience
 from tmas.wire import ExperienceOutput
 
@@ -25,9 +25,5 @@ class ExperienceBank(Bank[Experience, ExperienceOutput]):
             "pitfall": "Pitfalls to avoid:",
             "conclusion": "Findings to reuse, re-check before relying on them:",
         }
-        sections = {kind: [_line(item) for item in items if item.kind == kind] for kind in headings}
+        sections = {kind: [line(item) for item in items if item.kind == kind] for kind in headings}
         return "\n\n".join("\n".join([headings[kind], *lines]) for kind, lines in sections.items() if lines)
-
-
-def _line(item: Experience) -> str:
-    return f"- [{item.item_id}, support {item.support}] {item.text}"

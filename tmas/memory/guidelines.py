@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tmas.memory.bank import Bank, BankSettings
+from tmas.memory.bank import Bank, BankSettings, line
 from tmas.records import Guideline
 from tmas.wire import GuidelineOutput
 
@@ -18,4 +18,4 @@ class GuidelineBank(Bank[Guideline, GuidelineOutput]):
     settings: BankSettings = BankSettings(capacity=24)
 
     def _layout(self, items: Sequence[Guideline]) -> str:
-        return "\n".join(f"- [{item.item_id}, support {item.support}] {item.text}" for item in items)
+        return "\n".join(map(line, items))

@@ -70,14 +70,15 @@ def near_duplicate(a: str, b: str, threshold: float) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def _profile(text: str) -> _Profile:
-    found = _lex(text)
+    found = lex(text)
     padded = ("", *found, "")
     decisive: Counter[str | tuple[str, ...]] = Counter(t for t in found if t in _DECISIVE or t[0].isdigit())
     decisive.update(padded[i - 1 : i + 2] for i in range(1, len(padded) - 1) if padded[i] in _ORDERED)
     return _Profile(found, frozenset(t for t in found if t[0].isalpha() or t[0] == "\\"), decisive)
 
 
-def _lex(text: str) -> tuple[str, ...]:
+def lex(text: str) -> tuple[str, ...]:
+    """The tokens of ``text`` in their order; see :func:`tokens`."""
     plain = unicodedata.normalize("NFKC", text.replace("’", "'"))
     plain = re.sub(r"n't\b|(?<=\bcan)not\b", " not", plain, flags=re.IGNORECASE)
     found = (m[0] if m[0][0] == "\\" or len(m[0]) == 1 else m[0].lower() for m in _TOKEN.finditer(plain))

@@ -1,6 +1,46 @@
-"""The methods by name. A new one is a file here, its names in the two lines below, and a config in conf/method/."""
+"""The methods by name. A new one is a file here, its line below, and a config in conf/method/."""
 
-from tmas.methods.tmas import TMAS, TMASSettings
+from __future__ import annotations
 
-METHODS = {"tmas": TMAS}
-MethodSettings = TMASSettings
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from tmas.methods.base import Method, Settings
+from tmas.methods.best_of_n import BestOfN
+from tmas.methods.majority_vote import MajorityVote
+from tmas.methods.pacore import PaCoRe
+from tmas.methods.rse import RSE
+from tmas.methods.self_refine import SelfRefine
+from tmas.methods.tmas import TMAS
+from tmas.methods.verify_refine import VerifyRefine
+
+METHODS: dict[str, type[Method[Any]]] = {
+    "tmas": TMAS,
+    "majority_vote": MajorityVote,
+    "best_of_n": BestOfN,
+    "self_refine": SelfRefine,
+    "verify_refine": VerifyRefine,
+    "pacore": PaCoRe,
+    "rse": RSE,
+}
+
+
+def _of_its_method(settings: Any) -> Any:
+    """Plain settings as those of the method that they name."""
+    if not isinstance(settings, Mapping):
+        return settings
+    name = settings.get("name")
+    if name not in METHODS:
+        raise ValueError(f"no such method: {name!r} (there are {', '.join(METHODS)})")
+    return METHODS[name].settings_type.model_validate(settings)
+
+
+MethodSettings = Annotated[Settings, BeforeValidator(_of_its_method)]
+"""The settings of any method; plain ones are validated as those of the method in their ``name``."""
+
+
+def all_roles() -> tuple[str, ...]:
+    """Every role that some method calls."""
+    return tuple(dict.fromkeys(role for method in METHODS.values() for role in method.settings_type.roles))

@@ -15,33 +15,39 @@ calls; resuming it is running it again on the recorded ones.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from tmas.agents import Agents, AgentSettings, Evolved, Session
-from tmas.answers import AnswerChecker
+from tmas.agents import Agents, AgentSettings, Evolved
+from tmas.calls import Session
 from tmas.concurrency import all_of, settled
 from tmas.memory.bank import BankSettings
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
+from tmas.methods.base import Method, Round, Settings
 from tmas.packing import Prompt
-from tmas.records import Failure, Iteration, Mode, Problem, Rollout, StopReason, Trajectory
-from tmas.selection import Selected, SelectionSettings, fingerprint, select
+from tmas.records import Failure, Mode, Problem, Rollout, Trajectory
+from tmas.selection import SelectionSettings
 
 
-class TMASSettings(BaseModel):
-    """Defaults are the published ones; what the paper leaves open is decided in docs/decisions.md."""
+class TMASSettings(Settings, frozen=True):
+    """Defaults are the published ones; what the paper leaves open is decided in docs/decisions.md.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    The paper's ablations: ``use_experience`` or ``use_guidelines`` False leaves that bank empty, without its agent.
+    """
+
+    roles = ("solution", "verification", "summary", "experience", "guideline")
 
     name: Literal["tmas"] = "tmas"
     n_candidates: int = Field(default=8, ge=1, description="N")
     n_verifications: int = Field(default=8, ge=1, description="M")
     max_iterations: int = Field(default=20, ge=1, description="T: the total, also on resume")
     epsilon: float = Field(default=0.2, ge=0, le=1, description="probability that a candidate explores")
+    use_experience: bool = True
+    use_guidelines: bool = True
     early_stop: Literal["none", "unanimous"] = Field(
         default="none", description="unanimous: stop once all M verifications of a candidate grade it 1"
     )
@@ -51,39 +57,33 @@ class TMASSettings(BaseModel):
     selection: SelectionSettings = SelectionSettings()
 
 
-class TMAS:
-    """Solves one problem at a time; holds no state between problems."""
+class TMAS(Method[TMASSettings]):
+    """Exploits and explores with a team of five agents."""
 
-    def __init__(self, settings: TMASSettings, checker: AnswerChecker) -> None:
-        self.settings, self.checker = settings, checker
+    settings_type = TMASSettings
 
     async def solve(self, problem: Problem, session: Session) -> Trajectory:
-        """All iterations on ``problem``. Failures of single calls are part of the trajectory, never raised."""
         agents = Agents(problem, session, self.settings.agents)
         rounds: list[_Round] = []
-        stop: StopReason | None = None
         async with asyncio.TaskGroup() as background:
             previous = self._before_first()
-            while stop is None:
+            while not self.done(session, rounds, self._satisfied(previous)):
                 rollouts = await self._rollouts(agents, len(rounds), previous)
                 previous = self._remember(agents, len(rounds), rollouts, previous, background)
                 rounds.append(previous)
-                stop = self._stop(session, rounds)
-        rollouts = [r.rollouts for r in rounds]
-        iterations = [await self._record(session, rollouts[: t + 1], r) for t, r in enumerate(rounds)]
-        return Trajectory(iterations=tuple(iterations), stop=stop)
+        memory = [await r.memory() for r in rounds]
+        return await self.trajectory(session, [r.rollouts for r in rounds], self._satisfied(previous), memory)
 
-    async def _rollouts(self, agents: Agents, t: int, previous: _Round) -> tuple[Rollout, ...]:
-        return tuple(await all_of(self._rollout(agents, t, i, previous) for i in range(self.settings.n_candidates)))
+    async def _rollouts(self, agents: Agents, t: int, previous: _Round) -> Round:
+        rollouts = await all_of(self._rollout(agents, t, i, previous) for i in range(self.settings.n_candidates))
+        previous.prompts.clear()  # they are long, and nobody asks for them again
+        return tuple(rollouts)
 
     async def _rollout(self, agents: Agents, t: int, i: int, previous: _Round) -> Rollout:
         mode = self._mode(agents.session, t, i)
-        solution = await agents.solution(t, i, mode, await previous.prompt(agents, mode))
-        if isinstance(solution, Failure):
-            return Rollout(iteration=t, index=i, mode=mode, solution=solution)
-        verifications = await agents.verifications(solution, self.settings.n_verifications)
-        summary = await agents.summary(solution, verifications)
-        return Rollout(iteration=t, index=i, mode=mode, solution=solution, verifications=verifications, summary=summary)
+        rollout = await agents.solution(t, i, mode, await previous.prompt(agents, mode))
+        rollout = await agents.verification(rollout, self.settings.n_verifications)
+        return (await agents.summary(rollout)).folded()
 
     def _mode(self, session: Session, t: int, i: int) -> Mode:
         if t == 0:
@@ -91,43 +91,22 @@ class TMAS:
         return "explore" if session.draw(f"mode/{t}/{i}") < self.settings.epsilon else "exploit"
 
     def _remember(
-        self, agents: Agents, t: int, rollouts: tuple[Rollout, ...], previous: _Round, background: asyncio.TaskGroup
+        self, agents: Agents, t: int, rollouts: Round, previous: _Round, background: asyncio.TaskGroup
     ) -> _Round:
         """R_t, with E_t and G_t being written side by side."""
 
         async def experience() -> Evolved[ExperienceBank]:
-            return await agents.experience(t, rollouts, (await previous.experience).bank)
+            bank = (await previous.experience).bank
+            return await agents.experience(t, rollouts, bank) if self.settings.use_experience else Evolved(bank)
 
         async def guidelines() -> Evolved[GuidelineBank]:
-            return await agents.guideline(t, rollouts, (await previous.guidelines).bank)
+            bank = (await previous.guidelines).bank
+            return await agents.guideline(t, rollouts, bank) if self.settings.use_guidelines else Evolved(bank)
 
         return _Round(rollouts, background.create_task(experience()), background.create_task(guidelines()))
 
-    def _stop(self, session: Session, rounds: Sequence[_Round]) -> StopReason | None:
-        if session.stopped:
-            return "budget"
-        if self.settings.early_stop == "unanimous" and any(self._is_unanimous(r) for r in rounds[-1].rollouts):
-            return "early_stop"
-        return "max_iterations" if len(rounds) == self.settings.max_iterations else None
-
-    def _is_unanimous(self, rollout: Rollout) -> bool:
-        return rollout.grades == [1.0] * self.settings.n_verifications
-
-    async def _record(self, session: Session, history: Sequence[tuple[Rollout, ...]], last: _Round) -> Iteration:
-        experience, guidelines = await last.experience, await last.guidelines
-        t = len(history) - 1
-        name = f"selection/{t}/{fingerprint(history)}"
-        selected = await session.decide(name, lambda: select(history, self.settings.selection, self.checker), Selected)
-        return Iteration(
-            index=t,
-            rollouts=last.rollouts,
-            experiences=experience.bank.items,
-            guidelines=guidelines.bank.items,
-            experience_change=experience.change,
-            guideline_change=guidelines.change,
-            failures=tuple(f for f in (experience.failure, guidelines.failure) if f),
-            selected=selected.selection,
-        )
+    def _satisfied(self, last: _Round) -> bool:
+        return self.settings.early_stop == "unanimous" and any(rollout.passes for rollout in last.rollouts)
 
     def _before_first(self) -> _Round:
         return _Round(
@@ -141,7 +120,7 @@ class TMAS:
 class _Round:
     """What iteration t leaves to t + 1: its rollouts at once, each bank as soon as its agent is done."""
 
-    rollouts: tuple[Rollout, ...]
+    rollouts: Round
     experience: Awaitable[Evolved[ExperienceBank]]
     guidelines: Awaitable[Evolved[GuidelineBank]]
     prompts: dict[Mode, Prompt | Failure] = field(default_factory=dict)
@@ -156,3 +135,14 @@ class _Round:
         if mode not in self.prompts:
             self.prompts[mode] = agents.solution_prompt(**memory)
         return self.prompts[mode]
+
+    async def memory(self) -> dict[str, Any]:
+        """Both banks as fields of an :class:`~tmas.records.Iteration`."""
+        experience, guidelines = await self.experience, await self.guidelines
+        return {
+            "experiences": experience.bank.items,
+            "guidelines": guidelines.bank.items,
+            "experience_change": experience.change,
+            "guideline_change": guidelines.change,
+            "failures": tuple(f for f in (experience.failure, guidelines.failure) if f),
+        }

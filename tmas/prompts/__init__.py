@@ -38,5 +38,9 @@ def render(name: str, **values: object) -> str:
 
 
 def prompt_hashes() -> dict[str, str]:
-    """The first 16 hex digits of each prompt file's SHA-256: a run with other prompts is another run."""
-    return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in sorted(_sources().items())}
+    """The first 16 hex digits of each prompt file's SHA-256: a run with other prompts is another run.
+
+    Judges' prompts are left out: no run depends on them.
+    """
+    agents = {name: text for name, text in sorted(_sources().items()) if not name.startswith("judge_")}
+    return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in agents.items()}

@@ -1,0 +1,86 @@
+"""The bank of RSE: what was distilled from all rollouts so far, each statement once, in its newest and longest form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+
+from tmas.memory.bank import Items
+from tmas.memory.similarity import near_duplicate
+from tmas.records import BankChange, Experience
+from tmas.wire import DistillOutput
+
+KINDS = {"conclusion": "verified_propositions", "pitfall": "critical_pitfalls"}
+
+
+class RecycledBank(Items[Experience]):
+    """Propositions (``conclusion``) and pitfalls; without a limit, as published.
+
+    ``similarity``: the Jaccard similarity from which two statements may be one (:mod:`tmas.memory.similarity`).
+    """
+
+    similarity: float = 0.7
+
+    def evolve(self, distilled: Mapping[int, DistillOutput], iteration: int) -> tuple[RecycledBank, BankChange]:
+        """The bank after ``distilled`` (by rollout of ``iteration``), and what changed.
+
+        Greedily, the new before the old and of each the longest first: a statement that repeats one already kept goes
+        into that one, which takes over its rollouts and support.
+        """
+        new = [item for index, output in distilled.items() for item in _items(output, iteration, index)]
+        kept: list[Experience] = []
+        merged: set[int] = set()
+        for item in [*_longest_first(new), *_longest_first(self.items)]:
+            twin = next((place for place, head in enumerate(kept) if self._repeats(item, head)), None)
+            if twin is None:
+                kept.append(item)
+            else:
+                kept[twin] = _united(kept[twin], item)
+                merged.add(twin)
+        ids = count(self.next_id)
+        items = tuple(item if item.item_id else item.model_copy(update={"item_id": f"E{next(ids)}"}) for item in kept)
+        before, after = [item.item_id for item in self.items], [item.item_id for item in items]
+        change = BankChange(
+            added=tuple(item_id for item_id in after if item_id not in before),
+            merged=tuple(after[place] for place in sorted(merged)),
+            dropped=tuple(item_id for item_id in before if item_id not in after),
+        )
+        return self.model_copy(update={"items": items, "next_id": next(ids)}), change
+
+    def _repeats(self, item: Experience, head: Experience) -> bool:
+        if item.kind != head.kind:
+            return False
+        if item.statement in head.statement:
+            return True
+        both_old = item.item_id and head.item_id  # then they were compared before
+        return not both_old and near_duplicate(item.statement, head.statement, self.similarity)
+
+    def _layout(self, items: Sequence[Experience]) -> str:
+        headings = {"pitfall": "Critical pitfalls:", "conclusion": "Propositions:"}
+        sections = {kind: [f"- {item.statement}" for item in items if item.kind == kind] for kind in headings}
+        return "\n\n".join("\n".join([headings[kind], *lines]) for kind, lines in sections.items() if lines)
+
+
+def _items(output: DistillOutput, iteration: int, index: int) -> list[Experience]:
+    """The statements of one rollout; they get an id when they are kept."""
+    seen = {"item_id": "", "created": iteration, "last_seen": iteration, "rollouts": ((iteration, index),)}
+    return [
+        Experience.model_validate({"kind": kind, "statement": statement, **seen})
+        for kind, field in KINDS.items()
+        for statement in getattr(output, field)
+    ]
+
+
+def _longest_first(items: Sequence[Experience]) -> list[Experience]:
+    return sorted(items, key=lambda item: -len(item.statement))
+
+
+def _united(head: Experience, item: Experience) -> Experience:
+    return head.model_copy(
+        update={
+            "created": min(head.created, item.created),
+            "last_seen": max(head.last_seen, item.last_seen),
+            "support": head.support + item.support,
+            "rollouts": tuple(sorted({*head.rollouts, *item.rollouts})),
+        }
+    )

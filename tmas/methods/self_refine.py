@@ -1,0 +1,108 @@
+"""Self-Refine (arXiv 2303.17651), its mathematics task: a draft, then feedback on it and a rewrite, again and again.
+
+1. A draft from the bare problem.
+2. Feedback by the same model on its own draft and, from the same call, the rewritten solution: the next draft. Only
+   the draft goes on, not the feedback.
+3. It stops when the feedback finds nothing to correct ("it is correct"), or after ``max_iterations``.
+
+There is one trajectory in the original; here are N independent ones, so that Pass@1 by iteration is that of Table 1 of
+TMAS. A trajectory that has stopped stands in all later iterations, without calls; the problem ends when all have. The
+published temperature of the feedback, 0.7, is set by conf/method/self_refine.yaml.
+
+Different here, and why:
+
+- Solutions are text, where the original writes programs and shows examples of them; a rewrite follows a heading.
+- The draft is sampled like any candidate; the original's temperature of 0 would make N equal drafts.
+- "It is correct" stops a trajectory only where no rewrite follows: feedback also says it of single steps.
+- Feedback with neither of the two is a failure; the next iteration asks for feedback on the same draft again. The
+  original starts the problem anew. A trajectory whose draft failed drafts again.
+- The last drafts vote for the answer; the original's only one is it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from tmas.agents import Solver, SolverSettings
+from tmas.calls import Session
+from tmas.concurrency import all_of
+from tmas.methods.base import Method, Round, Settings
+from tmas.packing import cut_middle
+from tmas.parsing import Unparsable
+from tmas.records import Completion, Problem, Rollout, Solution, Trajectory
+from tmas.selection import SelectionSettings
+
+NOTHING_TO_CORRECT = "it is correct"
+_REWRITE = re.compile(r"^[#*\s]*rewritten solution\b[:*\s]*$", re.IGNORECASE | re.MULTILINE)
+
+
+class SelfRefineSettings(Settings, frozen=True):
+    """Defaults as in Table 1 of TMAS."""
+
+    roles = ("solution", "feedback")
+
+    name: Literal["self_refine"] = "self_refine"
+    n_candidates: int = Field(default=8, ge=1, description="N: independent trajectories")
+    max_iterations: int = Field(default=20, ge=1, description="drafts of a trajectory, the first included")
+    agents: SolverSettings = SolverSettings()
+    selection: SelectionSettings = SelectionSettings(rule="vote", scope="last")
+
+
+class SelfRefine(Method[SelfRefineSettings]):
+    """Refines N drafts side by side, each on its own."""
+
+    settings_type = SelfRefineSettings
+
+    async def solve(self, problem: Problem, session: Session) -> Trajectory:
+        refiner = Refiner(problem, session, self.settings.agents)
+        rounds: list[Round] = []
+        while not self.done(session, rounds, _all_stand(rounds)):
+            t, pasts = len(rounds), [[r[i] for r in rounds] for i in range(self.settings.n_candidates)]
+            rounds.append(tuple(await all_of(refiner.next(t, i, past) for i, past in enumerate(pasts))))
+        return await self.trajectory(session, rounds, _all_stand(rounds))
+
+
+class Refiner(Solver[SolverSettings]):
+    """Writes drafts, and rewrites them."""
+
+    async def next(self, t: int, i: int, past: Sequence[Rollout]) -> Rollout:
+        """What trajectory ``i`` has at iteration ``t``."""
+        drafts = [r.solution for r in past if isinstance(r.solution, Solution)]
+        if not drafts:
+            return await self.solution(t, i, "initial", self.bare_prompt())
+        if _stands(past[-1]):
+            return past[-1].model_copy(update={"iteration": t})
+        return await self.refined(t, i, drafts[-1])
+
+    async def refined(self, t: int, i: int, draft: Solution) -> Rollout:
+        """The draft rewritten, or the draft itself where the feedback finds nothing."""
+        prompt = self.pack(
+            "feedback",
+            lambda texts: self.render("feedback", **texts),
+            {"solution": draft.text},
+            [("solution", cut_middle(draft.text))],
+        )
+        [found] = await self.ask(self.key(t, "feedback", i), prompt, lambda c: self._rewrite(t, i, draft, c))
+        parents = ((draft.iteration, draft.index),)
+        return Rollout(iteration=t, index=i, mode="exploit", parents=parents, solution=found)
+
+    def _rewrite(self, t: int, i: int, draft: Solution, completion: Completion) -> Solution:
+        feedback, *rewrite = _REWRITE.split(completion.text, maxsplit=1)
+        if rewrite and rewrite[0].strip():
+            return self.candidate(t, i, "exploit", completion.model_copy(update={"text": rewrite[0].strip()}))
+        if NOTHING_TO_CORRECT in feedback.lower():
+            return draft
+        raise Unparsable(f"feedback with neither a rewritten solution nor {NOTHING_TO_CORRECT!r}")
+
+
+def _stands(rollout: Rollout) -> bool:
+    """Whether the trajectory has stopped: its draft is that of an earlier iteration."""
+    return isinstance(rollout.solution, Solution) and rollout.solution.iteration < rollout.iteration
+
+
+def _all_stand(rounds: Sequence[Round]) -> bool:
+    return bool(rounds) and all(_stands(rollout) for rollout in rounds[-1])
