@@ -10,23 +10,24 @@ print(result.answer, result.solution)
 from __future__ import annotations
 
 import asyncio
+import secrets
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
-from tmas.answers import AnswerChecker
-from tmas.concurrency import PriorityLimiter
 from tmas.config import ModelSettings, RunSettings
-from tmas.inference.budget import TokenBudget
-from tmas.inference.engine import open_roles
+from tmas.inference.cluster import ray_cluster
+from tmas.inference.engine import own_servers
 from tmas.inference.run_directory import RunDirectory
-from tmas.inference.runner import keep_finished, run_problems, write_metrics
-from tmas.inference.session import Activity, Run
-from tmas.methods import METHODS, MethodSettings
+from tmas.inference.runner import Solve, keep_finished, put_in_order, run_problems, write_metrics
+from tmas.inference.session import Activity
+from tmas.inference.worker import Worker
+from tmas.methods import MethodSettings
 from tmas.methods.tmas import TMASSettings
-from tmas.records import Problem, Result
+from tmas.records import Problem, Result, Usage
 
 
 def solve(problem: str | Problem, model: ModelSettings, method: MethodSettings | None = None, **options: Any) -> Result:
@@ -95,6 +96,9 @@ async def run(
     ``config``: written to ``config.yaml``. ``activity``: counters to watch. ``replay_finished``: hand finished problems
     to ``on_result`` too, from their traces.
     """
+    ids = Counter(problem.problem_id for problem in problems)
+    if repeated := [name for name, count in ids.items() if count > 1]:
+        raise ValueError(f"several problems have the same problem_id: {', '.join(repeated)}")
     activity = activity or Activity()
     with closing(
         RunDirectory(output_dir, settings.identity(), problems, growing=("method.max_iterations",), config=config)
@@ -103,12 +107,39 @@ async def run(
         pending, spent = keep_finished(directory, problems, terms, keep=not replay_finished)
         activity.finished = len(problems) - len(pending)
         if pending:
-            async with AnswerChecker() as checker, open_roles(settings, directory.path, activity) as roles:
-                budget = TokenBudget(settings.limits.tokens_per_run)
-                budget.spend(spent)
-                limiter = PriorityLimiter(settings.concurrency)
-                shared = Run(roles, limiter, settings.seed, settings.limits, budget, activity)
-                method = METHODS[settings.method.name](settings.method, checker)
-                active = settings.active_problems
-                await run_problems(pending, method, shared, directory, checker, terms, active, on_result)
+            await _solve_pending(pending, settings, directory, spent, activity, on_result)
+        put_in_order(directory, problems)
         write_metrics(directory)
+
+
+async def _solve_pending(
+    problems: Sequence[Problem],
+    settings: RunSettings,
+    directory: RunDirectory,
+    spent: Usage,
+    activity: Activity,
+    on_result: Callable[[Result], None],
+) -> None:
+    worker = Worker(settings, directory.path, secrets.token_urlsafe(32), activity)
+    async with worker, _solving(worker, spent) as solve:
+        await run_problems(
+            problems, solve, directory, worker.checker, settings.terms(), settings.active_problems, on_result
+        )
+
+
+@asynccontextmanager
+async def _solving(here: Worker, spent: Usage) -> AsyncIterator[Solve]:
+    """With the run's own servers, if it has any: by ``here``, or by workers on Ray."""
+    settings = here.settings
+    async with AsyncExitStack() as stack:
+        if settings.on_ray:
+            stack.enter_context(ray_cluster(settings.ray.address))
+        servers = own_servers(settings, here.key, here.directory, here.activity, here.tell)
+        await stack.enter_async_context(servers)
+        await here.ready(spent)
+        if not settings.on_ray:
+            yield here.solve
+            return
+        from tmas.inference.workers import workers
+
+        yield (await stack.enter_async_context(workers(here, spent))).solve

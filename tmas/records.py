@@ -39,6 +39,7 @@ class FailureReason(StrEnum):
     TIMEOUT = "timeout"  # the server stopped making progress
     CONTEXT = "context"  # the prompt cannot be made to fit the model's context
     BUDGET = "budget"  # the token budget was used up
+    WORKER = "worker"  # the processes that worked on the problem died, one after the other
     JUDGE = "judge"  # a judge gave no verdict
 
 
@@ -137,17 +138,8 @@ class PackingNote(Record):
 
 
 Mode = Literal["initial", "exploit", "explore"]
-
-
-class Solution(Record):
-    """A candidate: what the solution agent wrote after thinking, and the answer found in it (None: none was found)."""
-
-    iteration: int
-    index: int
-    mode: Mode
-    text: str
-    answer: str | None
-    thinking: Literal["server", "tags", "none"] = "none"
+"""What a candidate was written from. ``initial``: the problem alone; ``exploit``: earlier work, to be built on;
+``explore``: the strategies already tried, to be moved away from."""
 
 
 def _on_the_scale(grade: float) -> float:
@@ -160,20 +152,39 @@ Grade = Annotated[float, AfterValidator(_on_the_scale)]
 """DeepSeekMath-V2's scale. 1: complete; 0.5: minor errors or omissions; 0: fatal errors."""
 
 
-class Verification(Record):
-    """One independent check of a candidate, and its grade."""
+class Solution(Record):
+    """A candidate: what the solution agent wrote after thinking, and the answer found in it (None: none was found).
 
-    index: int
-    grade: Grade
-    critique: str
-
-
-class Rollout(Record):
-    """A candidate with its M verifications and the summary folded from them; any part may be a failure instead."""
+    ``own_grade``: the grade that it gave itself, where it was asked for one.
+    """
 
     iteration: int
     index: int
     mode: Mode
+    text: str
+    answer: str | None
+    own_grade: Grade | None = None
+    thinking: Literal["server", "tags", "none"] = "none"
+
+
+class Verification(Record):
+    """One independent check of a candidate, and its grade. ``critique`` None: let go, see :meth:`Rollout.folded`."""
+
+    index: int
+    grade: Grade
+    critique: str | None
+
+
+class Rollout(Record):
+    """A candidate with its M verifications and the summary folded from them; any part may be a failure instead.
+
+    ``parents``: the (iteration, candidate) pairs that it rewrites.
+    """
+
+    iteration: int
+    index: int
+    mode: Mode
+    parents: tuple[tuple[int, int], ...] = ()
     solution: Solution | Failure
     verifications: tuple[Verification | Failure, ...] = ()
     summary: str | Failure | None = None
@@ -188,8 +199,20 @@ class Rollout(Record):
         return sum(self.grades) / len(self.grades) if self.grades else None
 
     @property
+    def passes(self) -> bool:
+        """Whether every one of its verifications grades it 1; one that failed does not."""
+        return bool(self.grades) and self.grades == [1.0] * len(self.verifications)
+
+    @property
     def answer(self) -> str | None:
         return self.solution.answer if isinstance(self.solution, Solution) else None
+
+    def folded(self) -> Rollout:
+        """Without the critiques, which are most of a run and which the summary has folded; the trace keeps them."""
+        kept = (
+            v.model_copy(update={"critique": None}) if isinstance(v, Verification) else v for v in self.verifications
+        )
+        return self.model_copy(update={"verifications": tuple(kept)})
 
     @property
     def failures(self) -> list[Failure]:
@@ -277,7 +300,7 @@ class Iteration(Record):
         return [f for rollout in self.rollouts for f in rollout.failures] + list(self.failures)
 
 
-StopReason = Literal["max_iterations", "early_stop", "budget"]
+StopReason = Literal["max_iterations", "early_stop", "budget", "worker"]
 
 
 class Trajectory(Record):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -106,11 +107,23 @@ class GuidelineOutput(_Wire):
     updates: Annotated[tuple[GuidelineUpdate, ...], Field(json_schema_extra={"maxItems": 64})] = ()
 
 
+class DistillOutput(_Wire):
+    """What RSE distils from one rollout."""
+
+    verified_propositions: Annotated[tuple[Statement, ...], Field(json_schema_extra={"maxItems": 32})] = ()
+    critical_pitfalls: Annotated[tuple[Statement, ...], Field(json_schema_extra={"maxItems": 32})] = ()
+
+
 def output_schema(model: type[BaseModel]) -> dict[str, Any]:
     """``model`` as a JSON schema in the subset that xgrammar and OpenAI's strict mode share: no references, closed
     objects, every field required."""
-    schema = model.model_json_schema()
+    schema = _json_schema(model)
     return _strict(schema, schema.get("$defs", {}))
+
+
+@cache  # pydantic takes a tenth of what a whole run costs to make them anew for each call
+def _json_schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
 
 
 def bank_schema(

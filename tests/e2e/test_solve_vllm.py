@@ -1,4 +1,4 @@
-"""`tmas solve` on real vLLM with a real small model: all five agents, both modes, killed and resumed."""
+"""`tmas solve` on real vLLM with a real small model: all five agents, both modes, killed and resumed, then on Ray."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 import orjson
 import pytest
 
+from tests.support.waiting import wait_until
 from tmas.inference.run_directory import read_lines
 from tmas.inference.store import read_trace
 
@@ -33,23 +33,16 @@ def calls(run: Path) -> Counter[tuple[str, ...]]:
 
 
 def servers_of(run: Path) -> list[str]:
-    """Command lines of processes whose output goes to the run's vLLM log."""
-    log = str((run / "vllm.log").resolve())
+    """Command lines of processes whose output goes to one of the run's vLLM logs."""
+    logs = str((run / "vllm").resolve())
     found = []
     for process in Path("/proc").iterdir():
         try:
-            if os.readlink(process / "fd" / "1") == log:
+            if os.readlink(process / "fd" / "1").startswith(logs):
                 found.append((process / "cmdline").read_text())
         except OSError:
             continue
     return found
-
-
-def wait_until(condition, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.2)
 
 
 def test_all_agents_both_modes_kill_and_resume(tmp_path: Path):
@@ -65,8 +58,10 @@ def test_all_agents_both_modes_kill_and_resume(tmp_path: Path):
     wait_until(lambda: not servers_of(run), 60)  # a run that is killed leaves no server behind
     before = calls(run)
 
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    on_ray = [*command, "ray.workers=2"]  # who works, and where, makes no difference to a run
+    done = subprocess.run(on_ray, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert (run / "vllm-0.log").exists()
     after = calls(run)
     assert before.keys() <= after.keys()
     assert set(after.values()) == {1}  # no finished call was made again
@@ -83,8 +78,8 @@ def test_all_agents_both_modes_kill_and_resume(tmp_path: Path):
     assert any(line["iterations"][-1]["guideline_bank"] for line in lines)
 
     # Finished: the same command starts no server and gives the same result.
-    log = (run / "vllm.log").stat().st_size
-    again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert (run / "vllm.log").stat().st_size == log
+    logs = {log: log.stat().st_size for log in run.glob("vllm*.log")}
+    again = subprocess.run(on_ray, capture_output=True, text=True, check=True)
+    assert {log: log.stat().st_size for log in run.glob("vllm*.log")} == logs
     assert list(read_lines(run / "predictions.jsonl")) == lines
     assert "Tokens by role" in again.stdout

@@ -98,7 +98,8 @@ class ScriptedServer:
     """Answers ``/v1/chat/completions`` by ``reply``; an async context manager, or see :func:`run_in_thread`.
 
     ``faults`` strike the first requests, one each (None: spare this one). ``refuses``: request fields that get a 400.
-    ``max_choices``: choices given where more are asked for. ``context_length``: told in the list of models.
+    ``max_choices``: choices given where more are asked for. ``context_length``: told in the list of models. ``key``:
+    others get a 401. ``port``: 0 for any free one. ``on_end`` hears of each request that has ended.
     """
 
     def __init__(
@@ -109,8 +110,11 @@ class ScriptedServer:
         refuses: Iterable[str] = (),
         max_choices: int | None = None,
         context_length: int | None = None,
+        key: str | None = None,
+        port: int = 0,
+        on_end: Callable[[Exchange], None] = lambda _: None,
     ) -> None:
-        self.context_length = context_length
+        self.context_length, self.key, self.port, self.on_end = context_length, key, port, on_end
         self.reply, self.refuses, self.max_choices = reply, frozenset(refuses), max_choices
         self.exchanges: list[Exchange] = []
         self.base_url = ""
@@ -133,9 +137,10 @@ class ScriptedServer:
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=2**30)
         app.add_routes([web.post("/v1/chat/completions", self._answer), web.get("/v1/models", self._models)])
+        app.add_routes([web.get("/health", _well)])
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, backlog=4096)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, backlog=4096)
         await site.start()
         self.base_url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
         return self
@@ -152,6 +157,8 @@ class ScriptedServer:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         exchange = Exchange(await request.json(), dict(request.headers))
+        if self.key and exchange.headers.get("Authorization") != f"Bearer {self.key}":
+            return web.Response(status=401)
         self.exchanges.append(exchange)
         fault = next(self._faults, None)
         try:
@@ -161,6 +168,8 @@ class ScriptedServer:
         except (asyncio.CancelledError, ConnectionError):
             exchange.state = "aborted"
             raise
+        finally:
+            self.on_end(exchange)
 
     async def _respond(self, request: web.Request, body: Body, fault: Fault | None) -> web.StreamResponse:
         refused = sorted(self.refuses & body.keys())
@@ -182,6 +191,10 @@ class ScriptedServer:
         script = said if isinstance(said, Script) else Script((said,) if isinstance(said, str) else tuple(said))
         texts = script.texts * body.get("n", 1) if len(script.texts) == 1 else script.texts
         return replace(script, texts=texts[: min(body.get("n", 1), self.max_choices or len(texts))])
+
+
+async def _well(_: web.Request) -> web.Response:
+    return web.Response()
 
 
 @contextmanager

@@ -7,13 +7,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from tests.support.chat_server import Body
 from tmas.config import ModelSettings
+from tmas.inference.run_directory import read_lines
 from tmas.inference.store import read_trace
+from tmas.methods import MethodSettings
+from tmas.methods.base import Settings
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem
 
 MARKS = {
+    "Give feedback on it": "feedback",
+    "Distil the attempt": "distill",
     "You are a strict verifier": "verification",
     "Summarise for the next round": "summary",
     "Maintain the experience bank": "experience",
@@ -21,26 +28,42 @@ MARKS = {
 }
 
 
+def prompt(body: Body) -> str:
+    """The user's message."""
+    return body["messages"][-1]["content"]
+
+
 def role_of(body: Body) -> str:
     """The role that a request's prompt is for."""
-    prompt = body["messages"][0]["content"]
-    return next((role for mark, role in MARKS.items() if mark in prompt), "solution")
+    return next((role for mark, role in MARKS.items() if mark in prompt(body)), "solution")
 
 
 def number(body: Body, choice: int = 0) -> int:
     """Pseudo-random, from prompt and seed alone."""
-    text = f"{body['messages'][0]['content']}|{body.get('seed')}|{choice}"
+    contents = "".join(message["content"] for message in body["messages"])
+    text = f"{contents}|{body.get('seed')}|{choice}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
 
 
 def reply(body: Body) -> list[str]:
     """A well-formed reply for each choice asked for."""
-    return [REPLIES[role_of(body)](number(body, choice)) for choice in range(body.get("n", 1))]
+    kind = "self-graded" if "Self-evaluation" in prompt(body) else role_of(body)
+    return [REPLIES[kind](number(body, choice)) for choice in range(body.get("n", 1))]
 
 
 REPLIES: dict[str, Any] = {
     "solution": lambda n: f"I tried approach {n % 97}. The answer is \\boxed{{{n % 3}}}.",
+    "self-graded": lambda n: f"{REPLIES['solution'](n)}\n# Self-evaluation\n{REPLIES['verification'](n // 7)}",
     "verification": lambda n: f"Step {n % 89} was checked.\nThe final grade is: \\boxed{{{('0', '0.5', '1')[n % 3]}}}",
+    "feedback": lambda n: (
+        "Each step holds. It is correct." if n % 4 == 0 else f"Wrong.\n# Rewritten solution\n{REPLIES['solution'](n)}"
+    ),
+    "distill": lambda n: json.dumps(
+        {
+            "verified_propositions": [f"Proposition {n % 5} holds. (Source: algebra)"],
+            "critical_pitfalls": [f"Step {n % 7} -> Dead End -> Trigger: haste"],
+        }
+    ),
     "summary": lambda n: f"Summary {n}: one step holds.",
     "experience": lambda n: json.dumps(
         {"new": [{"kind": "conclusion", "statement": f"Fact {n} holds.", "rollouts": [0]}], "updates": []}
@@ -65,9 +88,24 @@ def model(base_url: str, **changes: Any) -> ModelSettings:
 
 def method(**changes: Any) -> TMASSettings:
     """TMAS at a size for tests: N = 3, M = 2, T = 3."""
-    return TMASSettings.model_validate(
-        {"n_candidates": 3, "n_verifications": 2, "max_iterations": 3, "epsilon": 0.4} | changes
-    )
+    return TMASSettings.model_validate(SMALL["tmas"] | changes)
+
+
+SMALL: dict[str, dict[str, Any]] = {
+    "tmas": {"n_candidates": 3, "n_verifications": 2, "max_iterations": 3, "epsilon": 0.4},
+    "majority_vote": {"n_candidates": 5},
+    "best_of_n": {"n_candidates": 4, "n_verifications": 2},
+    "self_refine": {"n_candidates": 3, "max_iterations": 4},
+    "verify_refine": {"n_candidates": 3, "n_verifications": 2, "n_best": 2, "max_iterations": 3},
+    "pacore": {"widths": [3], "max_iterations": 3},
+    "rse": {"n_candidates": 3, "max_iterations": 3},
+}
+"""Every method at a size for tests."""
+
+
+def small(name: str, **changes: Any) -> Settings:
+    """The settings of the method ``name`` at a size for tests."""
+    return TypeAdapter(MethodSettings).validate_python({"name": name} | SMALL[name] | changes)
 
 
 def problems(count: int) -> list[Problem]:
@@ -78,3 +116,12 @@ def recorded_calls(run_directory: Path) -> dict[str, dict[str, Any]]:
     """The calls in a run's traces, by problem, iteration, role, index and attempt."""
     entries = [e for file in (run_directory / "trace").iterdir() for e in read_trace(file) if e["type"] == "call"]
     return {"/".join(str(part) for part in entry["key"].values()): entry for entry in entries}
+
+
+def essence(directory: Path) -> list[dict[str, Any]]:
+    """Prediction lines without what the clock and the order of finishing put in."""
+    lines = sorted(read_lines(directory / "predictions.jsonl"), key=lambda line: line["problem_id"])
+    for line in lines:
+        for entry in line["usage"]:
+            entry["usage"].pop("seconds")
+    return lines

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.chat_server import Script, ScriptedServer
 from tmas.inference.budget import BudgetReached, TokenBudget
-from tmas.records import Usage
+from tmas.inference.client import OpenAIChat
+from tmas.inference.endpoint import EndpointSettings
+from tmas.records import Failure, Message, Reply, Request, Sampling, Usage
 
 Count = Callable[[int], None]
 
@@ -49,9 +53,16 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def is_refused(stream: Stream) -> bool:
-    with pytest.raises(BudgetReached):
+async def cost_when_refused(stream: Stream) -> tuple[int, int, int]:
+    """Calls, prompt tokens and completion tokens."""
+    with pytest.raises(BudgetReached) as reached:
         await stream.task
+    usage = reached.value.usage
+    return usage.calls, usage.prompt_tokens, usage.completion_tokens
+
+
+async def is_refused(stream: Stream) -> bool:
+    await cost_when_refused(stream)
     return True
 
 
@@ -123,11 +134,73 @@ async def test_nothing_is_called_once_the_budget_is_used_up():
     assert not stream.begun
 
 
+async def test_a_cancelled_call_tells_what_it_had_cost():
+    budget = TokenBudget(100)
+    first, second = Stream(budget, prompt_tokens=20), Stream(budget, prompt_tokens=20)
+    await first.streamed(30)
+    await second.streamed(33)
+    assert await cost_when_refused(first) == (1, 20, 30)
+    assert await cost_when_refused(second) == (1, 20, 33)
+    assert await cost_when_refused(Stream(budget, prompt_tokens=20)) == (0, 0, 0)
+
+
+async def test_a_prompt_that_is_never_sent_costs_nothing():
+    assert await cost_when_refused(Stream(TokenBudget(100), prompt_tokens=100)) == (0, 0, 0)
+
+
+async def test_a_call_that_ends_with_the_tokens_that_reach_the_limit_is_kept():
+    budget = TokenBudget(100)
+    other = Stream(budget)
+    await other.streamed(10)
+
+    async def last(count: Count) -> str:
+        count(90)
+        return "whole"
+
+    assert await budget.bounded(last, 0) == "whole"
+    assert budget.exhausted
+    assert await cost_when_refused(other) == (1, 0, 10)
+
+
+def chunk(content: str, finish_reason: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": {"content": content}, "finish_reason": finish_reason}
+    return b"data: " + orjson.dumps({"choices": [choice]}) + b"\n\n"
+
+
+USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 4}}\n\n'
+DONE = b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "kept"),
+    [
+        ((chunk("a"), chunk("b") + chunk("c") + chunk("d", "stop") + USAGE + DONE), True),
+        ((chunk("a"), chunk("b") + chunk("c") + chunk("d", "stop"), USAGE, DONE), True),
+        ((chunk("a"), chunk("b") + chunk("c"), chunk("d", "stop") + USAGE + DONE), False),
+    ],
+    ids=["with its end", "with its last token", "a chunk before its end"],
+)
+async def test_an_answer_that_is_complete_when_the_limit_is_reached_is_kept(pieces: tuple[bytes, ...], kept: bool):
+    request = Request(model="m", messages=(Message(role="user", content="?"),), sampling=Sampling())
+    server = ScriptedServer(lambda _: Script(raw=pieces, chunk_delay=0.02))
+    async with server, OpenAIChat(EndpointSettings(base_url=server.base_url)) as chat:
+
+        async def call(count: Count) -> Reply | Failure:
+            return await chat.complete(request, lambda progress: count(progress.tokens))
+
+        try:
+            outcome = await TokenBudget(3).bounded(call, 0)
+        except BudgetReached as reached:
+            outcome = reached
+    assert isinstance(outcome, Reply) == kept
+    assert outcome.usage.completion_tokens == (4 if kept else 3)  # type: ignore[union-attr]
+
+
 # --- ends
 
 
 async def test_closing_ends_calls_in_flight_and_refuses_new_ones():
-    budget = TokenBudget()
+    budget = TokenBudget(1000)
     stream = Stream(budget)
     await settle()
     budget.close()

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import logging
 import pickle
 import socket
@@ -15,13 +16,16 @@ from pydantic import BaseModel, ValidationError
 
 from tests.support.chat_server import Body, Fault, Script, ScriptedServer, default_reply, run_in_thread
 from tmas.inference.client import OpenAIChat
+from tmas.inference.connection import Progress
 from tmas.inference.endpoint import EndpointDown, EndpointSettings, Trouble, parse_retry_after
+from tmas.inference.garbage import rare_collections
 from tmas.inference.sse import EventLines
 from tmas.records import Failure, FailureReason, Message, Reply, Request, Sampling, Usage
 
 KEY = "sk-very-secret-0123456789"
 SCHEMA = {"type": "object", "properties": {"grade": {"enum": [0, 0.5, 1]}}, "required": ["grade"]}
 DONE = b"data: [DONE]\n\n"
+CALLS = 1000
 
 
 def settings(base_url: str, **changes: Any) -> EndpointSettings:
@@ -125,6 +129,14 @@ async def test_the_request_on_the_wire():
     ]
 
 
+async def test_the_token_limit_goes_into_the_field_that_the_server_takes():
+    async with ScriptedServer() as server:
+        await complete(server, ask(sampling=Sampling(max_tokens=77)), token_limit_field="max_completion_tokens")
+    [body] = server.requests
+    assert body["max_completion_tokens"] == 77
+    assert "max_tokens" not in body
+
+
 async def test_n_seed_and_schema_are_only_sent_when_asked_for():
     async with ScriptedServer() as server:
         await complete(server)
@@ -203,7 +215,7 @@ def test_any_cut_of_an_event_stream_gives_the_same_payloads(lines: list[str], da
 
 
 async def test_an_answer_is_whole_once_done_is_said_though_the_body_never_ends(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tmas.inference.client.LINGER", 0.05)
+    monkeypatch.setattr("tmas.inference.connection.LINGER", 0.05)
     chunk = b'data: {"choices": [{"index": 0, "delta": {"content": "4"}}]}\n\n'
     script = Script(raw=(chunk, DONE, b""), fault=Fault("hang", after=2))
     async with ScriptedServer(lambda _: script) as server:
@@ -212,37 +224,48 @@ async def test_an_answer_is_whole_once_done_is_said_though_the_body_never_ends(m
 
 
 async def test_progress_is_told_as_it_comes():
-    seen: list[int] = []
-    async with (
-        ScriptedServer(lambda _: Script(("b c", "d"), "a")) as server,
-        OpenAIChat(settings(server.base_url)) as chat,
-    ):
+    seen: list[Progress] = []
+    script = Script(("b c d e", "f"), "a", chunk_delay=0.005)
+    async with ScriptedServer(lambda _: script) as server, OpenAIChat(settings(server.base_url)) as chat:
         await chat.complete(ask(n=2), seen.append)
     assert seen == sorted(seen)
-    assert seen[-1] == 5
+    assert seen[-1] == Progress(tokens=7, ended=2)
+
+
+async def test_choices_end_one_by_one():
+    def piece(index: int, finish_reason: str | None) -> bytes:
+        choice = {"index": index, "delta": {"content": "a"}, "finish_reason": finish_reason}
+        return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
+    seen: list[Progress] = []
+    pieces = (piece(0, None), piece(1, None), piece(1, "stop"), piece(0, None), piece(0, "length") + DONE)
+    script = Script(raw=pieces, chunk_delay=0.02)
+    async with ScriptedServer(lambda _: script) as server, OpenAIChat(settings(server.base_url)) as chat:
+        await chat.complete(ask(n=2), seen.append)
+    assert seen == [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2)]
 
 
 async def test_progress_adds_up_over_choices_asked_for_singly():
-    seen: list[int] = []
+    seen: list[Progress] = []
     async with ScriptedServer(refuses=["n"]) as server, OpenAIChat(settings(server.base_url)) as chat:
         reply = await chat.complete(ask(n=3), seen.append)
     assert isinstance(reply, Reply)
-    assert seen[-1] == reply.usage.completion_tokens == 9
+    assert seen[-1] == (reply.usage.completion_tokens, 3) == (9, 3)
 
 
 async def test_progress_follows_the_servers_own_counts():
-    seen: list[int] = []
+    seen: list[Progress] = []
     script = Script(("a b c d e f",), usage="every", words_per_chunk=3, chunk_delay=0.01)
     async with ScriptedServer(lambda _: script) as server, OpenAIChat(settings(server.base_url)) as chat:
         await chat.complete(ask(), seen.append)
-    assert {0, 3, 6} <= set(seen)
+    assert {0, 3, 6} <= {progress.tokens for progress in seen}
 
 
 async def test_cancelling_closes_the_connection():
     script = Script(("word " * 1000,), chunk_delay=0.01)
     streaming = asyncio.Event()
     async with ScriptedServer(lambda _: script) as server, OpenAIChat(settings(server.base_url)) as chat:
-        task = asyncio.create_task(chat.complete(ask(), lambda tokens: streaming.set() if tokens else None))
+        task = asyncio.create_task(chat.complete(ask(), lambda progress: streaming.set() if progress.tokens else None))
         await streaming.wait()
         task.cancel()
         await until(lambda: server.aborted)
@@ -409,7 +432,7 @@ async def test_retry_after_is_honoured_up_to_its_limit():
     async with ScriptedServer(faults=[fault]) as server:
         started = time.monotonic()
         await complete(server, backoff_base=0, retry_after_max=0.3)
-        assert 0.3 <= time.monotonic() - started < 2
+        assert 0.3 <= time.monotonic() - started < 20
     assert len(server.finished) == 2
 
 
@@ -485,7 +508,7 @@ async def test_one_hanging_call_among_healthy_ones_ends_as_a_timeout(after: int 
     def reply(body: Body) -> Script:
         return Script(("4",), fault=Fault("hang", after=after) if "bad" in body["messages"][0]["content"] else None)
 
-    impatient = {"first_token_timeout": 0.1, "idle_timeout": 0.1}
+    impatient = {"first_token_timeout": 0.3, "idle_timeout": 0.3}
     async with ScriptedServer(reply) as server, OpenAIChat(settings(server.base_url, **impatient)) as chat:
         sick = asyncio.create_task(chat.complete(ask("bad")))
         while not sick.done():
@@ -578,7 +601,7 @@ async def test_a_dead_port_is_given_up_in_bounded_time():
         async with OpenAIChat(settings(url, max_attempts=4, backoff_base=0.05)) as chat:
             with pytest.raises(EndpointDown, match=url):
                 await chat.complete(ask())
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20
 
 
 # --- secrets
@@ -614,11 +637,12 @@ async def test_a_thousand_calls_at_once_are_cheap(capsys: pytest.CaptureFixture[
 
     with run_in_thread(ScriptedServer(reply)) as server:
         async with OpenAIChat(settings(server.base_url)) as chat:
-            started = time.thread_time()
-            replies = await asyncio.gather(*(chat.complete(ask(f"question {index}")) for index in range(1000)))
-            cpu_ms = time.thread_time() - started  # seconds for 1000 calls: milliseconds for one
+            with rare_collections():  # as in a run
+                started = time.thread_time()
+                replies = await asyncio.gather(*(chat.complete(ask(f"question {index}")) for index in range(CALLS)))
+                cpu_ms = 1000 * (time.thread_time() - started) / CALLS
     with capsys.disabled():
-        print(f"\n1000 concurrent calls: {cpu_ms:.2f} ms of CPU each")
+        print(f"\n{CALLS} concurrent calls: {cpu_ms:.2f} ms of CPU each")
     assert all(isinstance(reply, Reply) for reply in replies)
-    assert len(server.finished) == 1000
-    assert cpu_ms < 10
+    assert len(server.finished) == CALLS
+    assert cpu_ms < 4

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ PYTHON = [sys.executable, "-c"]
 REPORTING = "import os, sys, time; print(os.getpid(), flush=True); {then}"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + REPORTING.format(then="time.sleep(60)")
 PATIENT = REPORTING.format(then="time.sleep(60)")
+CHILD = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', {code!r}]).wait()"
 
 
 def guard(code: str, grace: float = 10.0) -> list[str]:
@@ -69,6 +71,14 @@ def alive(process: int) -> bool:
         return False
 
 
+def spare_of(one: Guarded) -> int:
+    """The child of the guard that is a fork of it, by its command line."""
+    children = Path(f"/proc/{one.guard.pid}/task/{one.guard.pid}/children").read_text().split()
+    command_line = Path(f"/proc/{one.guard.pid}/cmdline").read_bytes()
+    [spare] = [int(child) for child in children if Path(f"/proc/{child}/cmdline").read_bytes() == command_line]
+    return spare
+
+
 def gone(process: int, within: float = 5.0) -> bool:
     deadline = time.monotonic() + within
     while alive(process) and time.monotonic() < deadline:
@@ -105,10 +115,38 @@ def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(guarded: type[
 
 
 def test_what_the_command_started_ends_with_it(guarded: type[Guarded]):
-    stubborn_child = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {STUBBORN!r}]).wait()"
-    one = guarded(stubborn_child)  # the first line is printed by the grandchild
+    one = guarded(CHILD.format(code=STUBBORN))  # the first line is printed by the grandchild
     one.close_input()
     assert gone(one.command)
+
+
+@pytest.mark.parametrize(
+    ("code", "grace"),
+    [(PATIENT, 10.0), (STUBBORN, 0.5), (CHILD.format(code=STUBBORN), 0.5)],
+    ids=["patient", "ignores SIGTERM", "started by the command"],
+)
+def test_the_command_ends_when_the_guard_itself_is_killed(guarded: type[Guarded], code: str, grace: float):
+    one = guarded(code, grace)
+    spare = spare_of(one)
+    one.guard.kill()
+    assert gone(one.command)
+    assert gone(spare)
+
+
+def test_a_killed_spare_changes_nothing(guarded: type[Guarded]):
+    one = guarded(PATIENT)
+    os.kill(spare_of(one), signal.SIGKILL)
+    time.sleep(0.1)
+    assert alive(one.command)
+    one.close_input()
+    assert gone(one.command)
+
+
+def test_a_guard_that_ends_takes_its_spare_along(guarded: type[Guarded]):
+    one = guarded(PATIENT)
+    spare = spare_of(one)
+    one.close_input()
+    assert not alive(spare)
 
 
 def test_the_command_ends_when_the_run_is_killed():

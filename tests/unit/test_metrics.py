@@ -176,12 +176,51 @@ async def test_totals_are_over_problems():
     assert found["packed_prompts"] == 3
 
 
-async def test_an_iteration_counts_the_problems_that_reached_it():
-    long = result(iteration(rollout(0, 0, "8")), iteration(rollout(1, 0, "7"), rollout(1, 1, "7"), items=3))
-    short = result(iteration(rollout(0, 0, "7"), items=1), stop="early_stop")
+async def test_a_problem_that_stopped_keeps_its_last_iteration_in_rates_and_means():
+    long = result(
+        iteration(rollout(0, 0, "8", 0.0)),
+        iteration(rollout(1, 0, "8", 0.0), rollout(1, 1, "?", 0.5), items=3),
+        iteration(rollout(2, 0, "7", 1.0), items=4),
+    )
+    short = result(iteration(rollout(0, 0, "8", 0.0)), iteration(rollout(1, 0, "7", 1.0), items=1), stop="early_stop")
+    rows = (await totals(long, short))["iterations"]
+    assert [row["pass_at_1"] for row in rows] == [0.0, 1 / 2, 1.0]
+    assert [row["selected_accuracy"] for row in rows] == [0.0, 0.5, 1.0]
+    assert [row["undecided"] for row in rows] == [0, 1, 0]
+    assert [row["mean_grade"] for row in rows] == [0.0, 0.5, 1.0]
+    assert [row["experience_items"] for row in rows] == [0.0, 2.0, 2.5]
+
+
+async def test_a_problem_that_stopped_while_wrong_stays_wrong():
+    long = result(*(iteration(rollout(t, 0, "7")) for t in range(3)))
+    short = result(iteration(rollout(0, 0, "8")), stop="budget")
+    rows = (await totals(long, short))["iterations"]
+    assert [row["pass_at_1"] for row in rows] == [row["selected_accuracy"] for row in rows] == [0.5] * 3
+
+
+@pytest.mark.parametrize("reason", [FailureReason.BUDGET, FailureReason.ENDPOINT, FailureReason.WORKER])
+async def test_a_candidate_that_never_came_about_is_in_no_rate(reason: FailureReason):
+    never = Failure(reason=reason, message="")
+    long = result(*(iteration(rollout(t, 0, "8")) for t in range(4)))
+    cut = result(
+        iteration(rollout(0, 0, "8", 0.0), rollout(0, 1, "7", 1.0), selected=1),
+        iteration(rollout(1, 0, "7", 0.5), rollout(1, 1, never)),
+        iteration(rollout(2, 0, never), rollout(2, 1, never), selected=None),
+        stop="budget",
+    )
+    rows = (await totals(long, cut))["iterations"]
+    assert [row["pass_at_1"] for row in rows] == [1 / 3, 1 / 2, 1 / 2, 1 / 2]
+    assert [row["mean_grade"] for row in rows] == [0.5, 0.5, 0.5, 0.5]
+    assert [(row["candidates"], row["failed"]) for row in rows] == [(3, 0), (3, 1), (3, 2), (1, 0)]
+
+
+async def test_what_an_iteration_counts_is_of_the_problems_that_ran_it():
+    long = result(iteration(rollout(0, 0, "8")), iteration(rollout(1, 0, "7"), rollout(1, 1, FAILED)))
+    short = result(iteration(rollout(0, 0, "7"), rollout(0, 1, FAILED)), stop="early_stop")
     first, second = (await totals(long, short))["iterations"]
-    assert (first["problems"], first["pass_at_1"], first["experience_items"], first["explore"]) == (2, 0.5, 0.5, 0)
-    assert (second["problems"], second["pass_at_1"], second["experience_items"], second["explore"]) == (1, 1.0, 3.0, 1)
+    assert [first[name] for name in ("problems", "candidates", "failed", "explore")] == [2, 3, 1, 0]
+    assert [second[name] for name in ("problems", "candidates", "failed", "explore")] == [1, 2, 1, 1]
+    assert (first["usage"]["calls"], second["usage"]["calls"]) == (4, 2)
 
 
 async def test_usage_adds_up_by_iteration_and_by_role():

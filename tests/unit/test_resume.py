@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import team
 from tests.support.chat_server import Body, Fault, Script, ScriptedServer
+from tests.support.team import essence
 from tmas import Problem, Result, asolve_all
 from tmas.inference.endpoint import EndpointDown
 from tmas.inference.run_directory import RunRefused, read_lines
@@ -21,13 +22,9 @@ async def solve(server: ScriptedServer, directory: Path, problems: list[Problem]
     return await asolve_all(problems, team.model(server.base_url), method, output_dir=directory, **changes)
 
 
-def essence(directory: Path) -> list[dict[str, Any]]:
-    """Prediction lines without what the clock and the order of finishing put in."""
-    lines = sorted(read_lines(directory / "predictions.jsonl"), key=lambda line: line["problem_id"])
-    for line in lines:
-        for entry in line["usage"]:
-            entry["usage"].pop("seconds")
-    return lines
+def spent(line: dict[str, Any]) -> int:
+    """Tokens, prompt and completion, of one prediction."""
+    return sum(entry["usage"]["prompt_tokens"] + entry["usage"]["completion_tokens"] for entry in line["usage"])
 
 
 async def reference(tmp_path: Path) -> tuple[list[dict[str, Any]], int]:
@@ -75,6 +72,27 @@ async def test_more_iterations_and_more_problems_extend_a_run(tmp_path: Path):
     assert essence(tmp_path / "run") == whole
 
 
+async def test_lines_are_in_finishing_order_while_it_runs_and_in_input_order_at_the_end(tmp_path: Path):
+    def reply(body: Body) -> Script:
+        first = "What is 0" in body["messages"][0]["content"]
+        return Script(("cut",), finish_reason="length", first_delay=0.5 if first else 0.0)
+
+    def ids(name: str) -> list[str]:
+        return [line["problem_id"] for line in read_lines(tmp_path / name)]
+
+    async with ScriptedServer(reply) as server:
+        one = {"n_candidates": 1, "max_iterations": 1}
+        running = asyncio.create_task(solve(server, tmp_path, team.problems(3), method=one))
+        while len(ids("predictions.jsonl")) < 2:  # noqa: ASYNC110 - what is written is looked at, as a reader would
+            await asyncio.sleep(0.01)
+        assert sorted(ids("predictions.jsonl")) == ["p1", "p2"]
+        await running
+        assert ids("predictions.jsonl") == ["p0", "p1", "p2"]
+        assert list(dict.fromkeys(ids("failures.jsonl"))) == ["p0", "p1", "p2"]
+        await solve(server, tmp_path, team.problems(3)[::-1][:2], method=one)
+        assert ids("predictions.jsonl") == ["p2", "p1", "p0"]  # what was not asked for now comes last
+
+
 async def test_another_configuration_is_refused_by_name(tmp_path: Path):
     async with ScriptedServer(team.reply) as server:
         await solve(server, tmp_path, team.problems(1))
@@ -98,17 +116,25 @@ async def test_a_budget_is_hard_recorded_and_can_be_raised(tmp_path: Path):
         lines = essence(tmp_path / "run")
         assert [r.trajectory.stop for r in results] == ["budget", "budget"]
         assert all(line["answer"] is not None for line in lines)
+        begun = len(server.requests)
+        assert sum(entry["usage"]["calls"] for line in lines for entry in line["usage"]) == begun
         for line in lines:
-            spent = sum(e["usage"]["prompt_tokens"] + e["usage"]["completion_tokens"] for e in line["usage"])
-            assert spent <= limit
+            assert spent(line) < limit + 50  # a few calls at once, and a few words of each before they are ended
         again = await solve(server, tmp_path / "run", team.problems(2), limits={"tokens_per_problem": limit})
         assert [r.answer for r in again] == [r.answer for r in results]
+        assert essence(tmp_path / "run") == lines  # what the cancelled calls cost is replayed too
         recorded = len(team.recorded_calls(tmp_path / "run"))
         before = len(server.requests)
         await solve(server, tmp_path / "run", team.problems(2))
         assert len(server.requests) - before == calls - recorded
     finished = essence(tmp_path / "run")
-    assert [{**f, "terms": None} for f in finished] == [{**w, "terms": None} for w in whole]
+    cancelled = begun - recorded
+    assert cancelled > 0
+    assert [{**f, "terms": None, "usage": None} for f in finished] == [
+        {**w, "terms": None, "usage": None} for w in whole
+    ]
+    assert sum(e["usage"]["calls"] for line in finished for e in line["usage"]) == calls + cancelled
+    assert all(f > w for f, w in zip(map(spent, finished), map(spent, whole), strict=True))
 
 
 async def test_a_budget_of_the_run_stops_all_problems(tmp_path: Path):
@@ -130,3 +156,9 @@ async def test_every_failure_is_listed_with_its_call(tmp_path: Path):
     assert roles.count("verification") == 6  # N = 3, M = 2, each a failure of its own
     assert {line["reason"] for line in lines} == {"unparsable"}
     assert orjson.loads((tmp_path / "metrics.json").read_bytes())["failures"] == {"unparsable": len(lines)}
+
+
+async def test_problems_of_one_id_are_refused_before_anything_is_written(tmp_path: Path):
+    with pytest.raises(ValueError, match="several problems have the same problem_id: p0"):
+        await asolve_all([*team.problems(2), *team.problems(1)], team.model("http://h/v1"), output_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -17,6 +17,7 @@ import yaml
 
 from tmas.inference import run_directory
 from tmas.inference.run_directory import RunDirectory, RunRefused, read_lines
+from tmas.inference.store import Trace, trace_path
 from tmas.prompts import prompt_hashes
 from tmas.records import SCHEMA_VERSION, Problem
 
@@ -116,6 +117,11 @@ def test_a_changed_problem_is_refused_by_name(run: Path, changes: Mapping[str, A
     assert "p/2" not in message
 
 
+def test_a_prompt_file_that_came_with_a_new_method_refuses_no_run(run: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(run_directory, "prompt_hashes", lambda: {**prompt_hashes(), "new_method": "0"})
+    begin(run).close()
+
+
 def test_a_changed_prompt_file_is_refused_by_name(run: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(run_directory, "prompt_hashes", lambda: {**prompt_hashes(), "summary": "changed"})
     message = refusal(run)
@@ -128,11 +134,32 @@ def test_another_schema_version_is_refused(run: Path, monkeypatch: pytest.Monkey
     assert f"schema version {SCHEMA_VERSION}, not 999" in refusal(run)
 
 
-def test_a_trace_without_a_manifest_is_not_taken_for_a_run(tmp_path: Path):
-    (tmp_path / "trace").mkdir()
-    (tmp_path / "trace" / "something.jsonl").write_text("mine")
-    assert "no run directory of this project" in refusal(tmp_path)
-    assert not (tmp_path / "manifest.json").exists()
+@pytest.mark.parametrize("mine", ["notes.txt", "trace/something.jsonl", ".git/config"])
+def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path: Path, mine: str):
+    file = tmp_path / mine
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    before = set(tmp_path.rglob("*"))
+    message = refusal(tmp_path)
+    assert "is no run directory and not empty" in message
+    assert message.count(str(tmp_path)) == 2
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_run_is_begun_in_an_empty_folder_and_where_a_start_was_killed(tmp_path: Path):
+    begin(tmp_path).close()
+    (tmp_path / "manifest.json").rename(tmp_path / ".manifest.json.new")
+    with closing(begin(tmp_path)) as again:
+        assert not again.resumed
+
+
+@pytest.mark.parametrize("manifest", ['{"name": "an extension", "version": 3}', "[]", '{"schema_ver', ""])
+def test_a_manifest_of_something_else_is_refused_by_name(tmp_path: Path, manifest: str):
+    (tmp_path / "manifest.json").write_text(manifest)
+    message = refusal(tmp_path)
+    assert str(tmp_path / "manifest.json") in message
+    assert "not of this project" in message
+    assert (tmp_path / "manifest.json").read_text() == manifest
 
 
 # --- its files
@@ -141,9 +168,28 @@ def test_a_trace_without_a_manifest_is_not_taken_for_a_run(tmp_path: Path):
 def test_traces_lie_in_the_directory_whatever_the_problem_is_called(run: Path):
     with closing(begin(run)) as directory:
         for problem_id in ("p1", "../../p", "/etc/passwd"):
-            with closing(directory.trace(Problem(problem_id=problem_id, question="?"))) as trace:
+            with closing(Trace(trace_path(directory.path, problem_id))) as trace:
                 assert trace.path.resolve().parent == (run / "trace").resolve()
     assert len(list((run / "trace").iterdir())) == 3
+
+
+def test_every_file_is_on_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append(f"synced {os.fstat(file).st_size}"), fsync(file)))
+
+    def renamed(old: Path, new: Path) -> None:
+        done.append(f"{new.name} {old.stat().st_size}")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", renamed)
+    with closing(RunDirectory(tmp_path, SETTINGS, PROBLEMS, config={"a": 1})) as directory:
+        directory.write_metrics({"b": 2})
+        directory.replace("lines.jsonl", [{"c": 3}])
+    written = ("manifest.json", "config.yaml", "metrics.json", "lines.jsonl")
+    assert {file.name for file in tmp_path.iterdir()} == {".lock", "trace", *written}
+    sizes = {name: (tmp_path / name).stat().st_size for name in written}
+    assert done == [step for name in written for step in (f"synced {sizes[name]}", f"{name} {sizes[name]}")]
 
 
 def test_the_config_is_written_as_it_was_composed(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -12,13 +13,18 @@ T = TypeVar("T")
 
 
 class BudgetReached(Exception):
-    """No tokens are left; the call was not made, or was cancelled."""
+    """No tokens are left: the call was not made, or was cancelled after it had cost ``usage``."""
+
+    def __init__(self, usage: Usage | None = None) -> None:
+        super().__init__(usage)
+        self.usage = usage or Usage()
 
 
 class TokenBudget:
     """Prompt and completion tokens of a problem, within those of the run (``parent``). ``limit`` None: no limit.
 
-    Between two chunks of a stream the count is exact up to what the server sends in one chunk.
+    Between two chunks of a stream the count is exact up to what the server sends in one chunk. A call that such a
+    chunk finishes is kept, whatever limit it reaches.
     """
 
     def __init__(self, limit: int | None = None, parent: TokenBudget | None = None) -> None:
@@ -37,13 +43,13 @@ class TokenBudget:
         return self._closed or (self.parent is not None and self.parent.exhausted)
 
     def close(self) -> None:
-        """Use up what is left: calls in flight are cancelled, new ones refused."""
+        """Use up what is left of a limit: calls in flight are cancelled, new ones refused."""
         self._closed = True
-        for task in list(self._in_flight):
-            task.cancel()
+        for task in self._in_flight:
+            task.get_loop().call_soon(task.cancel)  # not at once: the call that is counting may be about to end
 
     def spend(self, usage: Usage) -> None:
-        """Count a finished call."""
+        """Count a call that has ended."""
         self.spent += usage.total_tokens
         if self.parent:
             self.parent.spend(usage)
@@ -52,17 +58,32 @@ class TokenBudget:
     async def bounded(self, call: Callable[[Callable[[int], None]], Coroutine[Any, Any, T]], prompt_tokens: int) -> T:
         """Run ``call(on_progress)`` within the budget; raises :class:`BudgetReached` if it had to be given up.
 
-        ``on_progress`` takes the completion tokens streamed so far.
+        ``on_progress`` takes the completion tokens streamed so far. What the call cost is the caller's to spend.
         """
+        if not self.is_limited:
+            return await call(lambda _: None)
         if self.exhausted:
             raise BudgetReached
-        task = asyncio.create_task(call(lambda streamed: self._count(task, prompt_tokens + streamed)))
+        started, streamed = time.monotonic(), 0
+
+        def count(tokens: int) -> None:
+            nonlocal streamed
+            streamed = tokens
+            self._count(task, prompt_tokens + tokens)
+
+        task = asyncio.create_task(call(count))
         self._count(task, prompt_tokens)
         try:
+            if self.exhausted:
+                task.cancel()  # before its first step: the prompt is never sent
+                raise BudgetReached
             return await task
         except asyncio.CancelledError:
             if self.exhausted and task.cancelled() and not asyncio.current_task().cancelling():  # type: ignore[union-attr]
-                raise BudgetReached from None
+                seconds = time.monotonic() - started
+                raise BudgetReached(
+                    Usage(calls=1, prompt_tokens=prompt_tokens, completion_tokens=streamed, seconds=seconds)
+                ) from None
             raise
         finally:
             self._forget(task)

@@ -8,6 +8,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -25,8 +26,12 @@ OPTIONAL = {
     "n": (re.compile(r"(?<![\\\w])n(?!\w)|one completion|multiple (completions|choices)"), "n_refused"),
     "seed": (re.compile(r"\bseed\b", re.IGNORECASE), "seed_refused"),
     "stream_options": (re.compile(r"stream_options|include_usage"), None),
+    "priority": (re.compile(r"priority", re.IGNORECASE), None),
 }
 """Fields that a server may refuse: how its complaint reads, and the note left when we ask without."""
+MESSAGE_LENGTH = len("HTTP 400: ") + 300
+
+TokenLimitField = Literal["max_tokens", "max_completion_tokens"]
 
 
 class EndpointDown(Exception):
@@ -40,17 +45,15 @@ class EndpointDown(Exception):
         return f"the endpoint {self.base_url} is down: {self.error}"
 
 
-class EndpointSettings(BaseModel):
-    """Where a chat server is, and how patient to be with it. Times are in seconds.
+class Patience(BaseModel):
+    """How patient to be with an endpoint. Times are in seconds.
 
     There is no limit on a whole call: it lives as long as data comes (``idle_timeout`` between two pieces,
-    ``first_token_timeout`` before the first). ``api_key_env`` names the environment variable that holds the key.
+    ``first_token_timeout`` before the first).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    base_url: str
-    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     connect_timeout: float = Field(default=30.0, gt=0)
     first_token_timeout: float = Field(default=3600.0, gt=0)
     idle_timeout: float = Field(default=600.0, gt=0)
@@ -59,18 +62,33 @@ class EndpointSettings(BaseModel):
     backoff_max: float = Field(default=60.0, ge=0)
     retry_after_max: float = Field(default=600.0, ge=0)
 
+
+class EndpointSettings(Patience):
+    """Where a chat server is, how to speak to it, and how patient to be with it.
+
+    ``base_url``: one, or those of several servers of the same model. ``api_key_env`` names the environment variable
+    that holds the key; ``token_limit_field`` the field that the server takes ``max_tokens`` in; ``send_priority``: send
+    vLLM's ``priority`` with each request.
+    """
+
+    base_url: str | tuple[str, ...]
+    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    token_limit_field: TokenLimitField = "max_tokens"
+    send_priority: bool = False
+
     @field_validator("base_url")
     @classmethod
-    def _check_url(cls, value: str) -> str:
-        url = urlsplit(value)
-        path = url.path.rstrip("/")
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise ValueError("must be an http:// or https:// URL")
-        if "@" in url.netloc or url.query or url.fragment:
-            raise ValueError("must hold no user, password or query: name the key's variable in api_key_env")
-        if not path or path.endswith("/completions"):
-            raise ValueError("must end where /chat/completions is to be added, such as http://host:8000/v1")
-        return value.rstrip("/")
+    def _check_urls(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if isinstance(value, str):
+            return _checked(value)
+        urls = tuple(map(_checked, value))
+        if len(set(urls)) < len(urls):
+            raise ValueError("must name each server once")
+        return urls
+
+    @property
+    def base_urls(self) -> tuple[str, ...]:
+        return (self.base_url,) if isinstance(self.base_url, str) else self.base_url
 
     def read_key(self) -> str | None:
         """The key itself; None where the endpoint needs none."""
@@ -82,18 +100,38 @@ class EndpointSettings(BaseModel):
         return key
 
 
+def _checked(base_url: str) -> str:
+    url = urlsplit(base_url)
+    path = url.path.rstrip("/")
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError("must be an http:// or https:// URL")
+    if "@" in url.netloc or url.query or url.fragment:
+        raise ValueError("must hold no user, password or query: name the key's variable in api_key_env")
+    if not path or path.endswith("/completions"):
+        raise ValueError("must end where /chat/completions is to be added, such as http://host:8000/v1")
+    return base_url.rstrip("/")
+
+
 @dataclass(eq=False)
 class Trouble(Exception):
     """Why one HTTP request gave no answer.
 
     ``status`` is what the server said, None where the connection broke, stood still (``hung``) or carried no whole
-    answer. ``retry_after``: seconds for which the server asked to be left alone.
+    answer. ``retry_after``: seconds for which the server asked to be left alone. Of a call that is given up:
+    ``base_url`` is the server's that failed last, ``since`` the monotonic time of its first failure.
     """
 
     message: str
     status: int | None = None
     retry_after: float = 0.0
     hung: bool = False
+    base_url: str = ""
+    since: float = 0.0
+
+    @property
+    def brief(self) -> str:
+        """The message, not too long."""
+        return self.message[:MESSAGE_LENGTH]
 
     @property
     def may_pass(self) -> bool:

@@ -1,49 +1,113 @@
-"""From settings to the models that the roles call: starts a server where asked to, asks servers what is not set."""
+"""From settings to the models that the roles call: a client for each endpoint, and servers of the run's own."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache
 from pathlib import Path
+from typing import Self
 
-from tmas.config import ROLES, ModelSettings, RunSettings
+from tmas.agents import ReplySettings
+from tmas.config import ModelSettings, RunSettings
 from tmas.inference.client import OpenAIChat
 from tmas.inference.session import Activity, RoleModel
 from tmas.inference.tokens import ContextWindow, token_counter
-from tmas.inference.vllm_server import vllm_server
+from tmas.inference.vllm_server import free_port, vllm_server
+
+Tell = Callable[[tuple[str, ...]], None]
+"""Hears the base URLs of the run's own servers that are ready."""
+
+
+class Clients:
+    """The clients of a method's roles; those with the same endpoint share one.
+
+    An async context manager. ``key``: of the run's own servers. Raises ``ValueError`` for what is wrong with a key, a
+    tokenizer or a context length.
+    """
+
+    def __init__(self, settings: RunSettings, key: str | None = None) -> None:
+        self._settings = settings
+        self._models = settings.role_models()
+        places = settings.concurrency
+        endpoints = dict.fromkeys(model.endpoint() for model in self._models.values())
+        self._own = [endpoint for endpoint in endpoints if not endpoint.base_urls]
+        self._chats = {e: OpenAIChat(e, places=places, key=key if e in self._own else None) for e in endpoints}
+        for model in self._models.values():
+            _window(model, model.context_length or sys.maxsize)  # a length that is not known yet may be long enough
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        for chat in self._chats.values():
+            await self._stack.enter_async_context(chat)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def tell(self, base_urls: tuple[str, ...]) -> None:
+        """These are the run's own servers from now on."""
+        for endpoint in self._own:
+            self._chats[endpoint].router.update(base_urls)
+
+    def resize(self, places: int) -> None:
+        """So many completions may be in flight from now on, at each endpoint's engines together."""
+        for chat in self._chats.values():
+            chat.router.places = places
+
+    async def roles(self) -> dict[str, RoleModel]:
+        """A model for each role; asks servers for the context lengths that are not set."""
+        return {role: await self._role_model(model) for role, model in self._models.items()}
+
+    async def _role_model(self, model: ModelSettings) -> RoleModel:
+        chat = self._chats[model.endpoint()]
+        length = model.context_length or await chat.context_length(model.name)
+        if length is None:
+            raise ValueError(f"model.context_length: the server does not tell it for {model.name}; set it, in tokens")
+        free_first = _is_free_first(self._settings, model)
+        return RoleModel(chat, model.name, model.sampling, _window(model, length), model.send_seed, free_first)
 
 
 @asynccontextmanager
-async def open_roles(settings: RunSettings, directory: Path, activity: Activity) -> AsyncIterator[dict[str, RoleModel]]:
-    """A model for each role; roles with the same endpoint share one client. With ``serving=vllm`` the server runs as
-    long as the block, and its log is ``vllm.log`` in ``directory``."""
-    model = settings.model
+async def own_servers(
+    settings: RunSettings, key: str, directory: Path, activity: Activity, tell: Tell
+) -> AsyncIterator[None]:
+    """What ``serving=vllm`` asks for, as long as the block runs; logs are in ``directory``, called ``vllm*.log``.
+
+    Each server takes calls from those who have ``key`` alone.
+    """
+    model, serving = settings.model, settings.serving
     async with AsyncExitStack() as stack:
-        if settings.serving.name == "vllm":
+        if serving.name == "vllm":
             activity.status = f"starting vLLM with {model.name}"
-            url = await stack.enter_async_context(vllm_server(model, settings.serving, directory / "vllm.log"))
-            model = model.model_copy(update={"base_url": url})
-        activity.status = ""
-        clients: dict[object, OpenAIChat] = {}
-        roles = {}
-        for role in ROLES:
-            own = model.for_role(role)
-            if own.endpoint() not in clients:
-                clients[own.endpoint()] = await stack.enter_async_context(OpenAIChat(own.endpoint()))
-            roles[role] = await _role_model(own, clients[own.endpoint()])
-        yield roles
+            if settings.serves_on_ray:
+                from tmas.inference.replicas import replicas
+
+                await stack.enter_async_context(replicas(model, serving, key, directory, tell))
+            else:
+                port = free_port(serving.host)
+                await stack.enter_async_context(vllm_server(model, serving, port, directory / "vllm.log", key))
+                tell((serving.base_url(port),))
+            activity.status = ""
+        yield
 
 
-async def _role_model(model: ModelSettings, chat: OpenAIChat) -> RoleModel:
-    length = model.context_length or await chat.context_length(model.name)
-    if length is None:
-        raise ValueError(f"model.context_length: the server does not tell it for {model.name}; set it, in tokens")
+def _is_free_first(settings: RunSettings, model: ModelSettings) -> bool:
+    """``structured_outputs=auto`` goes by how the candidates think, which tells nothing of another model than theirs.
+
+    Models are told apart by name alone: where they are served may change when the run is resumed.
+    """
+    agents = settings.method.agents
+    automatic = isinstance(agents, ReplySettings) and agents.structured_outputs == "auto"
+    return automatic and model.name != settings.model.for_role("solution").name
+
+
+def _window(model: ModelSettings, context_length: int) -> ContextWindow:
     tokenizer = model.tokenizer
     if tokenizer == "auto":
         tokenizer = model.path or "estimate"
-    window = ContextWindow(_counter(tokenizer), length, model.sampling.max_tokens)
-    return RoleModel(chat, model.name, model.sampling, window, model.send_seed)
+    return ContextWindow(_counter(tokenizer), context_length, model.sampling.max_tokens)
 
 
 _counter = cache(token_counter)

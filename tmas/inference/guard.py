@@ -2,6 +2,9 @@
 
 A server must not outlive the run that started it, even if the run is killed with SIGKILL. The run holds the other end
 of a pipe; when that closes, for whatever reason, the command's process group gets SIGTERM and, after a grace, SIGKILL.
+If the guard itself is killed, its spare, a fork that waits on a pipe of the guard's, does the same. A parent-death
+signal to the command would not do: vLLM's engine processes stay behind if its first process is killed, or is told to
+end while it starts.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 GRACE = 15.0
 """Seconds between SIGTERM and SIGKILL: vLLM may ignore SIGTERM while it starts."""
@@ -18,27 +22,43 @@ GRACE = 15.0
 
 def main() -> int:
     command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, process_group=0)
-    threading.Thread(target=_stop_at_end_of_input, args=(command,), daemon=True).start()
+    spare = _fork_spare(command.pid)
+    threading.Thread(target=_stop_at_end_of, args=(sys.stdin.fileno(), command.pid), daemon=True).start()
     code = command.wait()
     _signal_group(command.pid, signal.SIGKILL)
+    os.kill(spare, signal.SIGKILL)
+    os.waitpid(spare, 0)
     return code
 
 
-def _stop_at_end_of_input(command: subprocess.Popen[bytes]) -> None:
-    while os.read(sys.stdin.fileno(), 1 << 16):  # not sys.stdin.read(): it holds a lock that the exit needs
+def _fork_spare(group: int) -> int:
+    """The process id of a fork that stops ``group`` once this process is gone."""
+    watched, held = os.pipe()  # ``held`` stays open for as long as this process lives
+    if spare := os.fork():
+        os.close(watched)
+        return spare
+    os.close(held)
+    _stop_at_end_of(watched, group)
+    os._exit(0)
+
+
+def _stop_at_end_of(file: int, group: int) -> None:
+    while os.read(file, 1 << 16):  # not sys.stdin.read(): it holds a lock that the exit needs
         pass
-    _signal_group(command.pid, signal.SIGTERM)
-    try:
-        command.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        _signal_group(command.pid, signal.SIGKILL)
+    deadline = time.monotonic() + GRACE
+    _signal_group(group, signal.SIGTERM)
+    while _signal_group(group, 0) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    _signal_group(group, signal.SIGKILL)
 
 
-def _signal_group(group: int, number: int) -> None:
+def _signal_group(group: int, number: int) -> bool:
+    """Whether there was a process to signal."""
     try:
         os.killpg(group, number)
     except ProcessLookupError:
-        return
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -6,17 +6,19 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tmas.inference.results import Line, rounds, samples
 from tmas.records import Usage
-
-Line = dict[str, Any]
 
 
 def metrics(lines: Sequence[Line], failures: Iterable[Line] = ()) -> dict[str, Any]:
     """``lines`` of predictions.jsonl and of failures.jsonl to totals by iteration and by role.
 
     Rates are None where nothing can be said (no gold answers, no grades). ``pass_at_1`` is the mean correctness over
-    an iteration's candidates (the paper's), a candidate that failed or gave no answer counting as not correct and one
-    whose answer is undecided by rule left out and counted apart.
+    an iteration's candidates (the paper's), a candidate that failed or gave no answer counting as not correct. One
+    whose answer is undecided by rule is left out and counted apart; one that never came about (see
+    :data:`~tmas.inference.results.NOT_SAMPLED`) is left out. A problem that stopped keeps its last iteration in all
+    later ones, so that their rates and means are over the same problems and can be compared; what an iteration counts
+    (``problems``, ``candidates``, ``failed``, ``explore``, ``usage``) is of the problems that ran it.
     """
     depth = max((len(line["iterations"]) for line in lines), default=0)
     return {
@@ -25,7 +27,7 @@ def metrics(lines: Sequence[Line], failures: Iterable[Line] = ()) -> dict[str, A
         "answered": sum(line["answer"] is not None for line in lines),
         "selected_accuracy": _rate([line["correct"] for line in lines if _has_gold(line)]),
         "selected_undecided": sum(line["correct"] == "undecided" for line in lines),
-        "iterations": [_iteration(t, [line for line in lines if len(line["iterations"]) > t]) for t in range(depth)],
+        "iterations": [_iteration(t, lines) for t in range(depth)],
         "usage": {role: usage.model_dump() for role, usage in _usage_by_role(lines).items()},
         "failures": dict(Counter(line["reason"] for line in failures)),
         "packed_prompts": sum(line["packed_prompts"] for line in lines),
@@ -33,24 +35,25 @@ def metrics(lines: Sequence[Line], failures: Iterable[Line] = ()) -> dict[str, A
 
 
 def _iteration(t: int, lines: Sequence[Line]) -> dict[str, Any]:
-    rounds = [line["iterations"][t] for line in lines]
-    candidates = [candidate for r in rounds for candidate in r["candidates"]]
-    golden = [r for line, r in zip(lines, rounds, strict=True) if _has_gold(line)]
-    judged = [candidate["correct"] for r in golden for candidate in r["candidates"]]
-    grades = [c["mean_grade"] for c in candidates if c["mean_grade"] is not None]
+    ran = [line["iterations"][t] for line in lines if len(line["iterations"]) > t]
+    new = [candidate for r in ran for candidate in r["candidates"]]
+    last = [(line, r) for line in lines for r in line["iterations"][: t + 1][-1:]]
+    sampled = [(line, candidate) for line in lines for r in rounds(line)[: t + 1][-1:] for candidate in samples(r)]
+    judged = [candidate["correct"] for line, candidate in sampled if _has_gold(line)]
+    grades = [candidate["mean_grade"] for _, candidate in sampled if candidate["mean_grade"] is not None]
     usage = [Usage(**u["usage"]) for line in lines for u in line["usage"] if u["iteration"] == t]
     return {
         "iteration": t,
-        "problems": len(lines),
-        "candidates": len(candidates),
-        "failed": sum(c["failure"] is not None for c in candidates),
-        "explore": sum(c["mode"] == "explore" for c in candidates),
+        "problems": len(ran),
+        "candidates": len(new),
+        "failed": sum(c["failure"] is not None for c in new),
+        "explore": sum(c["mode"] == "explore" for c in new),
         "pass_at_1": _rate(judged),
         "undecided": judged.count("undecided"),
-        "selected_accuracy": _rate([r["selected_correct"] for r in golden]),
+        "selected_accuracy": _rate([r["selected_correct"] for line, r in last if _has_gold(line)]),
         "mean_grade": _mean(grades),
-        "experience_items": _mean([len(r["experience_bank"]) for r in rounds]),
-        "guideline_items": _mean([len(r["guideline_bank"]) for r in rounds]),
+        "experience_items": _mean([len(r["experience_bank"]) for _, r in last]),
+        "guideline_items": _mean([len(r["guideline_bank"]) for _, r in last]),
         "usage": sum(usage, Usage()).model_dump(),
     }
 

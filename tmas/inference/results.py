@@ -6,10 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tmas.answers import AnswerChecker
-from tmas.records import SCHEMA_VERSION, Failure, Iteration, Result, Rollout, Usage
+from tmas.records import SCHEMA_VERSION, Failure, FailureReason, Iteration, Result, Rollout, Solution, Usage
 
+Line = dict[str, Any]
 Verdicts = Mapping[str, str]
 """Answer -> equal | different | undecided, against the gold answer."""
+NOT_SAMPLED = frozenset({FailureReason.ENDPOINT, FailureReason.TIMEOUT, FailureReason.BUDGET, FailureReason.WORKER})
+"""A candidate that is missing for one of these says nothing about the model: it is counted, and in no rate."""
 
 
 async def verdicts(result: Result, checker: AnswerChecker) -> Verdicts:
@@ -21,12 +24,13 @@ async def verdicts(result: Result, checker: AnswerChecker) -> Verdicts:
     return {answer: (await checker.compare(gold, answer)).equivalence for answer in sorted(answers)}
 
 
-def prediction_line(result: Result, terms: dict[str, Any], correct: Verdicts) -> dict[str, Any]:
+def prediction_line(result: Result, terms: dict[str, Any], correct: Verdicts) -> Line:
     """One problem. ``terms``: the settings it was finished under, by which a resumed run sees whether it stands."""
     selected = result.trajectory.selected
     return {
         "v": SCHEMA_VERSION,
         "problem_id": result.problem.problem_id,
+        "question": result.problem.question,
         "gold": result.problem.answer,
         "method": result.method,
         "answer": result.answer,
@@ -42,7 +46,7 @@ def prediction_line(result: Result, terms: dict[str, Any], correct: Verdicts) ->
     }
 
 
-def _iteration(iteration: Iteration, correct: Verdicts) -> dict[str, Any]:
+def _iteration(iteration: Iteration, correct: Verdicts) -> Line:
     selected = iteration.selected
     return {
         "iteration": iteration.index,
@@ -56,14 +60,16 @@ def _iteration(iteration: Iteration, correct: Verdicts) -> dict[str, Any]:
     }
 
 
-def _candidate(rollout: Rollout, correct: Verdicts) -> dict[str, Any]:
+def _candidate(rollout: Rollout, correct: Verdicts) -> Line:
     return {
         "candidate": rollout.index,
         "mode": rollout.mode,
+        "parents": rollout.parents,
         "answer": rollout.answer,
         "correct": _verdict(rollout.answer, correct),
         "grades": rollout.grades,
         "mean_grade": rollout.mean_grade,
+        "own_grade": rollout.solution.own_grade if isinstance(rollout.solution, Solution) else None,
         "failure": rollout.solution.reason if isinstance(rollout.solution, Failure) else None,
     }
 
@@ -72,7 +78,7 @@ def _verdict(answer: str | None, correct: Verdicts) -> str | None:
     return None if answer is None else correct.get(answer)
 
 
-def failure_lines(result: Result) -> Iterator[dict[str, Any]]:
+def failure_lines(result: Result) -> Iterator[Line]:
     """Each failure of the problem, with the call it came from."""
     for failure in result.failures:
         yield {
@@ -83,6 +89,19 @@ def failure_lines(result: Result) -> Iterator[dict[str, Any]]:
         }
 
 
-def usage_of_line(line: dict[str, Any]) -> Usage:
+def usage_of_line(line: Line) -> Usage:
     """All that one prediction cost."""
     return sum((Usage(**entry["usage"]) for entry in line["usage"]), Usage())
+
+
+def samples(round_: Line) -> list[Line]:
+    """The candidates of an iteration that the model was asked for and answered, however badly."""
+    return [c for c in round_["candidates"] if c["failure"] not in NOT_SAMPLED]
+
+
+def rounds(line: Line) -> list[Line]:
+    """The iterations of a prediction, less those at the end of which no candidate could be asked for."""
+    found = line["iterations"]
+    while found and not samples(found[-1]):
+        found = found[:-1]
+    return found

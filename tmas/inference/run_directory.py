@@ -12,14 +12,15 @@ import platform
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import orjson
 import yaml
 
-from tmas.inference.store import Trace, digest, trace_name
+from tmas.inference.store import digest
 from tmas.prompts import prompt_hashes
 from tmas.records import SCHEMA_VERSION, Problem
 
@@ -29,13 +30,19 @@ PACKAGES = ("tmas", "math-verify", "tokenizers", "vllm", "ray", "torch", "transf
 class RunRefused(Exception):
     """This directory cannot take this run; the message says why and what to do."""
 
+    @classmethod
+    def because(cls, path: Path, differing: Iterable[str]) -> Self:
+        """Where a run lies in ``path`` that differs in these settings."""
+        told = f"{path} holds a run with other settings; use another output_dir, or set these back:"
+        return cls("\n  ".join([told, *differing]))
+
 
 class RunDirectory:
     """Opens ``path`` for one writer: creates it, or goes on with the run that lies in it.
 
     ``identity``: the settings that the outcome depends on, flat (dotted key -> value). ``growing``: those of them that
-    may be raised on resume (``method.max_iterations``). Raises :class:`RunRefused` where another run lies there, is
-    still writing there, or a setting differs.
+    may be raised on resume (``method.max_iterations``). Raises :class:`RunRefused` where another run or something else
+    lies there, a run is still writing there, or a setting differs.
     """
 
     def __init__(
@@ -47,62 +54,47 @@ class RunDirectory:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = path
+        _refuse_foreign(path)
         (path / "trace").mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(path / ".lock")
+        self._lock = locked(path / ".lock")
         with ExitStack() as unless_refused:
             unless_refused.callback(self.close)
             manifest = _manifest(identity, problems)
             self.resumed = (path / "manifest.json").exists()
             if self.resumed:
                 manifest = self._resumed_manifest(manifest, set(growing))
-            elif any((path / "trace").iterdir()):
-                raise RunRefused(f"{path} holds a trace but no manifest.json: it is no run directory of this project")
-            _write(path / "manifest.json", orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+            _write(path / "manifest.json", [orjson.dumps(manifest, option=orjson.OPT_INDENT_2)])
             if config is not None:
-                _write(path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode())
+                text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+                _write(path / "config.yaml", [text.encode()])
             unless_refused.pop_all()
 
     def _resumed_manifest(self, new: dict[str, Any], growing: set[str]) -> dict[str, Any]:
-        old = orjson.loads((self.path / "manifest.json").read_bytes())
+        old = _manifest_in(self.path)
         if old["schema_version"] != SCHEMA_VERSION:
             raise RunRefused(f"{self.path} was written in schema version {old['schema_version']}, not {SCHEMA_VERSION}")
         differing = [
             *_differences(old["settings"], new["settings"], growing),
-            *(f"prompt {line}" for line in _differences(old["prompts"], new["prompts"], set())),
+            *(f"prompt {line}" for line in _differences(*_in_both(old["prompts"], new["prompts"]), set())),
             *_changed_problems(old["problems"], new["problems"]),
         ]
         if differing:
-            raise RunRefused(
-                f"{self.path} holds a run with other settings; use another output_dir, or set these back:\n  "
-                + "\n  ".join(differing)
-            )
+            raise RunRefused.because(self.path, differing)
         return {**new, "problems": {**old["problems"], **new["problems"]}}
-
-    def trace(self, problem: Problem) -> Trace:
-        return Trace(self.trace_path(problem.problem_id))
-
-    def trace_path(self, problem_id: str) -> Path:
-        return self.path / "trace" / trace_name(problem_id)
 
     def lines(self, name: str) -> Iterator[dict[str, Any]]:
         return read_lines(self.path / name)
 
     def append(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
         with (self.path / name).open("ab") as file:
-            file.write(b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines))
+            file.write(b"".join(_jsonl(lines)))
 
     def replace(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """Rewrite a JSONL file in one step: a kill leaves either the old file or the new one."""
-        temporary = self.path / f".{name}.new"
-        with temporary.open("wb") as file:
-            for line in lines:
-                file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(self.path / name)
+        _write(self.path / name, _jsonl(lines))
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
-        _write(self.path / "metrics.json", orjson.dumps(metrics, option=orjson.OPT_INDENT_2))
+        _write(self.path / "metrics.json", [orjson.dumps(metrics, option=orjson.OPT_INDENT_2)])
 
     def close(self) -> None:
         os.close(self._lock)
@@ -113,6 +105,25 @@ def read_lines(file: Path) -> Iterator[dict[str, Any]]:
     if file.exists():
         with file.open("rb") as handle:
             yield from (orjson.loads(line) for line in handle if line.endswith(b"\n"))
+
+
+def _refuse_foreign(path: Path) -> None:
+    """A run is begun only in an empty folder, or in one that holds no more than what a killed start leaves."""
+    if (path / "manifest.json").exists():
+        return
+    for entry in path.rglob("*"):
+        if str(entry.relative_to(path)) not in (".lock", "trace", ".manifest.json.new"):
+            raise RunRefused(f"{path} is no run directory and not empty (it holds {entry}): use another output_dir")
+
+
+def _manifest_in(path: Path) -> dict[str, Any]:
+    try:
+        manifest = orjson.loads((path / "manifest.json").read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise RunRefused(f"{path / 'manifest.json'} is damaged, or not of this project ({error})") from None
+    if not isinstance(manifest, dict) or "schema_version" not in manifest:
+        raise RunRefused(f"{path / 'manifest.json'} is not of this project: use another output_dir")
+    return manifest
 
 
 def _manifest(identity: Mapping[str, Any], problems: Sequence[Problem]) -> dict[str, Any]:
@@ -126,6 +137,7 @@ def _manifest(identity: Mapping[str, Any], problems: Sequence[Problem]) -> dict[
     }
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -139,12 +151,19 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], growing: set[st
     return [f"{k}: {old.get(k)!r} in the run, {new.get(k)!r} now" for k in keys if k not in grown]
 
 
+def _in_both(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """A prompt file that came since then, or went, was not of a method that can go on."""
+    names = old.keys() & new.keys()
+    return {name: old[name] for name in names}, {name: new[name] for name in names}
+
+
 def _changed_problems(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     changed = [k for k in old.keys() & new.keys() if old[k] != new[k]]
     return [f"problem {k!r}: its question or answer changed" for k in sorted(changed)]
 
 
-def _locked(path: Path) -> int:
+def locked(path: Path) -> int:
+    """Lock the file for this process while the returned descriptor is open; :class:`RunRefused` if another has it."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -157,7 +176,15 @@ def _locked(path: Path) -> int:
     return file
 
 
-def _write(path: Path, content: bytes) -> None:
+def _jsonl(lines: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+    return (orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
+
+
+def _write(path: Path, parts: Iterable[bytes]) -> None:
+    """In one step and on disk: a kill, or a loss of power, leaves either the old file or the new one."""
     temporary = path.with_name(f".{path.name}.new")
-    temporary.write_bytes(content)
-    temporary.rename(path)
+    with temporary.open("wb") as file:
+        file.writelines(parts)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,32 +1,26 @@
-"""Runs a method over problems: all at once, each in its own session, every result on disk as soon as it is there."""
+"""Runs problems, all at once: every result on disk as soon as it is there."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
-from tmas.agents import Session
 from tmas.answers import AnswerChecker
+from tmas.concurrency import first_cause
 from tmas.inference.endpoint import EndpointDown
 from tmas.inference.metrics import metrics
 from tmas.inference.results import failure_lines, prediction_line, usage_of_line, verdicts
 from tmas.inference.run_directory import RunDirectory
-from tmas.inference.session import ProblemSession, Run
-from tmas.records import Problem, Result, Trajectory, Usage
+from tmas.records import Problem, Result, Usage
 
-
-class Method(Protocol):
-    """A deterministic function of (problem, seed) whose only effects are the session's calls."""
-
-    async def solve(self, problem: Problem, session: Session) -> Trajectory: ...
+Solve = Callable[[int, Problem], Awaitable[Result]]
+"""Solves a problem, given with its place in the input: :meth:`tmas.inference.worker.Solver.solve`, or Ray's workers."""
 
 
 async def run_problems(
     problems: Sequence[Problem],
-    method: Method,
-    run: Run,
+    solve: Solve,
     directory: RunDirectory,
     checker: AnswerChecker,
     terms: dict[str, Any],
@@ -40,9 +34,9 @@ async def run_problems(
     """
     gate = asyncio.Semaphore(active)
 
-    async def solve(order: int, problem: Problem) -> None:
+    async def run(order: int, problem: Problem) -> None:
         async with gate:
-            result = await _solve_one(problem, method, terms, run, directory, order)
+            result = await solve(order, problem)
             line = prediction_line(result, terms, await verdicts(result, checker))
             directory.append("failures.jsonl", failure_lines(result))
             directory.append("predictions.jsonl", [line])
@@ -51,25 +45,9 @@ async def run_problems(
     try:
         async with asyncio.TaskGroup() as group:
             for order, problem in enumerate(problems):
-                group.create_task(solve(order, problem))
+                group.create_task(run(order, problem))
     except BaseExceptionGroup as raised:
-        raise _first_cause(raised) from None
-
-
-async def _solve_one(
-    problem: Problem, method: Method, terms: dict[str, Any], run: Run, directory: RunDirectory, order: int
-) -> Result:
-    with closing(directory.trace(problem)) as trace:
-        session = ProblemSession(problem, trace, run, order)
-        trajectory = await method.solve(problem, session)
-    return Result(
-        problem=problem,
-        method=terms["method"]["name"],
-        trajectory=trajectory,
-        usage=session.usage,
-        failures=tuple(f for iteration in trajectory.iterations for f in iteration.all_failures),
-        packed_prompts=session.packed,
-    )
+        raise first_cause(raised, foremost=EndpointDown) from None
 
 
 def keep_finished(
@@ -91,6 +69,14 @@ def keep_finished(
     return [p for p in problems if p.problem_id not in kept], spent
 
 
+def put_in_order(directory: RunDirectory, problems: Sequence[Problem]) -> None:
+    """The prediction and failure lines, until now in the order of finishing, in that of ``problems``; others last."""
+    place = {problem.problem_id: place for place, problem in enumerate(problems)}
+    for name in ("predictions.jsonl", "failures.jsonl"):
+        lines = sorted(directory.lines(name), key=lambda line: place.get(line["problem_id"], len(place)))
+        directory.replace(name, lines)
+
+
 def write_metrics(directory: RunDirectory) -> None:
     """``metrics.json`` from the prediction and failure lines."""
     directory.write_metrics(metrics(list(directory.lines("predictions.jsonl")), directory.lines("failures.jsonl")))
@@ -99,17 +85,7 @@ def write_metrics(directory: RunDirectory) -> None:
 def _stands(line: dict[str, Any], terms: dict[str, Any]) -> bool:
     if line["stop"] == "early_stop":
         return True
+    if line["stop"] == "worker":
+        return False
     same_method = line["terms"]["method"] == terms["method"]
     return same_method and (line["stop"] != "budget" or line["terms"]["limits"] == terms["limits"])
-
-
-def _first_cause(raised: BaseExceptionGroup[BaseException]) -> BaseException:
-    """A dead endpoint before anything else, otherwise the first thing that went wrong."""
-    causes = list(_leaves(raised))
-    return next((c for c in causes if isinstance(c, EndpointDown)), causes[0])
-
-
-def _leaves(raised: BaseException) -> list[BaseException]:
-    if isinstance(raised, BaseExceptionGroup):
-        return [leaf for inner in raised.exceptions for leaf in _leaves(inner)]
-    return [raised]

@@ -6,20 +6,20 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tmas.concurrency import PriorityLimiter
 from tmas.inference.budget import BudgetReached, TokenBudget
-from tmas.inference.client import ChatModel
+from tmas.inference.client import ChatModel, Ticket
+from tmas.inference.connection import Progress
 from tmas.inference.store import Trace
 from tmas.packing import Prompt, Window
 from tmas.records import (
     CallKey,
     Failure,
     FailureReason,
-    Message,
     Problem,
     Reply,
     Request,
@@ -29,6 +29,11 @@ from tmas.records import (
 )
 
 Output = TypeVar("Output", bound=BaseModel)
+
+MOST_PROBLEMS = 10**9
+"""More than any run has: the priority of a call is its iteration, then its problem's place, in one number."""
+CANCELLED = "cancelled/"
+"""Decisions under this prefix and a call's key hold what the call had cost when a budget cancelled it."""
 
 
 class Limits(BaseModel):
@@ -42,13 +47,17 @@ class Limits(BaseModel):
 
 @dataclass(frozen=True)
 class RoleModel:
-    """What one role calls: a chat server, the model's name there, its sampling and its window."""
+    """What one role calls: a chat server, the model's name there, its sampling and its window.
+
+    ``free_first``: of each reply, the first call goes without its schema, which might keep the model from thinking.
+    """
 
     chat: ChatModel
     name: str
     sampling: Sampling
     window: Window
     send_seed: bool = True
+    free_first: bool = False
 
 
 @dataclass
@@ -78,15 +87,20 @@ class Run:
 
 
 class ProblemSession:
-    """Implements :class:`tmas.agents.Session` over a :class:`Trace`. ``order``: the problem's place in the input."""
+    """Implements :class:`tmas.calls.Session` over a :class:`Trace`. ``order``: the problem's place in the input.
 
-    def __init__(self, problem: Problem, trace: Trace, run: Run, order: int = 0) -> None:
-        self.problem, self.trace, self.run, self.order = problem, trace, run, order
-        self.stopped = False
+    ``lost``: why the problem is given up; what the trace does not answer is then a ``worker`` failure.
+    """
+
+    def __init__(self, problem: Problem, trace: Trace, run: Run, order: int = 0, lost: str | None = None) -> None:
+        self.problem, self.trace, self.run, self.order, self._lost = problem, trace, run, order, lost
+        self.stopped: Literal["budget", "worker"] | None = None
         self.packed = 0
         self._usage: dict[tuple[str, int], Usage] = {}
         self._budget = TokenBudget(run.limits.tokens_per_problem, parent=run.budget)
         self._refusing = _still_stands(trace.decision("budget"), run.limits)
+        for entry in trace.decisions(CANCELLED):
+            self._spend(UsageEntry(**entry))
 
     @property
     def usage(self) -> tuple[UsageEntry, ...]:
@@ -94,7 +108,7 @@ class ProblemSession:
         return tuple(UsageEntry(role=role, iteration=t, usage=usage) for (role, t), usage in entries)
 
     def draw(self, name: str) -> float:
-        return self._hash(name) / 2**56
+        return keyed_hash(self.run.seed, self.problem.problem_id, name) / 2**56
 
     def window(self, role: str) -> Window:
         return self.run.roles[role].window
@@ -114,46 +128,51 @@ class ProblemSession:
         role = self.run.roles[key.role]
         request = Request(
             model=role.name,
-            messages=(Message(role="user", content=prompt.text),),
+            messages=prompt.messages,
             sampling=role.sampling,
             n=n,
-            seed=self._hash(str(key)) % 2**31 if role.send_seed else None,
-            output_schema=output_schema,
+            seed=keyed_hash(self.run.seed, self.problem.problem_id, str(key)) % 2**31 if role.send_seed else None,
+            output_schema=None if role.free_first and key.attempt == 0 else output_schema,
         )
         outcome = self.trace.find(key, request)
         if outcome is not None:
             self.run.activity.replayed += 1
-        else:
-            try:
-                outcome = await self._call(key, request, prompt)
-            except BudgetReached:
-                return self._refused(key)
-        self._account(key, outcome, prompt)
-        return outcome
+            self._account(key, outcome, prompt)
+            return outcome
+        if self._lost:
+            self.stopped = "worker"
+            return Failure(reason=FailureReason.WORKER, message=self._lost, key=key)
+        try:
+            return await self._call(key, request, prompt)
+        except BudgetReached as reached:
+            return self._refused(key, reached.usage)
 
     async def _call(self, key: CallKey, request: Request, prompt: Prompt) -> Reply | Failure:
         role, activity = self.run.roles[key.role], self.run.activity
-        async with self.run.limiter.slot((key.iteration, self.order)):
+        ticket = Ticket(self.problem.problem_id, key.iteration * MOST_PROBLEMS + self.order)
+        async with self.run.limiter.places((ticket.priority,), request.n) as places:
             if self._refusing:
                 raise BudgetReached
             started, streamed = time.time(), 0
 
-            def on_progress(tokens: int, count: Callable[[int], None]) -> None:
+            def on_progress(progress: Progress, count: Callable[[int], None]) -> None:
                 nonlocal streamed
-                activity.tokens += tokens - streamed
-                streamed = tokens
-                count(tokens)
+                activity.tokens += progress.tokens - streamed
+                streamed = progress.tokens
+                places.keep(request.n - progress.ended)
+                count(progress.tokens)
 
             activity.in_flight += 1
             try:
                 outcome = await self._budget.bounded(
-                    lambda count: role.chat.complete(request, lambda tokens: on_progress(tokens, count)),
-                    role.window.count(prompt.text) if self._budget.is_limited else 0,
+                    lambda count: role.chat.complete(request, lambda progress: on_progress(progress, count), ticket),
+                    role.window.count(prompt.content) if self._budget.is_limited else 0,
                 )
             finally:
                 activity.in_flight -= 1
         if isinstance(outcome, Failure):
             outcome = outcome.model_copy(update={"key": key})
+        self._account(key, outcome, prompt)
         await self.trace.add(key, request, outcome, prompt.notes, started)
         activity.calls += 1
         return outcome
@@ -165,20 +184,35 @@ class ProblemSession:
         if isinstance(outcome, Failure):
             activity.failed += 1
             return
-        cell = (key.role, key.iteration)
-        self._usage[cell] = self._usage.get(cell, Usage()) + outcome.usage
-        self._budget.spend(outcome.usage)
+        self._spend(UsageEntry(role=key.role, iteration=key.iteration, usage=outcome.usage))
 
-    def _refused(self, key: CallKey) -> Failure:
+    def _spend(self, entry: UsageEntry) -> None:
+        cell = (entry.role, entry.iteration)
+        self._usage[cell] = self._usage.get(cell, Usage()) + entry.usage
+        self._budget.spend(entry.usage)
+
+    def _refused(self, key: CallKey, cost: Usage) -> Failure:
+        if cost.calls:
+            self._note_cancelled(key, cost)
         if not self._refusing:
             self._refusing = True
             self.trace.decide("budget", self.run.limits.model_dump())
-        self.stopped = True
+        self.stopped = "budget"
         return Failure(reason=FailureReason.BUDGET, message="the token budget is used up", key=key)
 
-    def _hash(self, name: str) -> int:
-        text = f"{self.run.seed}\0{self.problem.problem_id}\0{name}"
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+    def _note_cancelled(self, key: CallKey, cost: Usage) -> None:
+        """Count what a cancelled call cost, now and in every replay, beside what it cost when cancelled before."""
+        name = f"{CANCELLED}{key}"
+        noted = self.trace.decision(name)
+        before = UsageEntry(**noted).usage if noted else Usage()
+        entry = UsageEntry(role=key.role, iteration=key.iteration, usage=cost)
+        self._spend(entry)
+        self.trace.decide(name, entry.model_copy(update={"usage": before + cost}).model_dump())
+
+
+def keyed_hash(seed: int, problem_id: str, name: str) -> int:
+    """A number below 2**56 that is a function of its arguments alone: what draws and request seeds are made of."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{problem_id}\0{name}".encode()).digest()[:7])
 
 
 def _still_stands(noted: dict[str, Any] | None, limits: Limits) -> bool:

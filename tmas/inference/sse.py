@@ -17,7 +17,7 @@ BROKEN_OFF = frozenset({"abort", "error"})
 
 
 class Payloads(Protocol):
-    """Cuts the bytes of a body, as they come, into payloads for :meth:`Answer.add`."""
+    """Cuts the bytes of a body, as they come, into payloads for :meth:`Answer.add_all`."""
 
     def feed(self, data: bytes) -> list[bytes]: ...
 
@@ -77,15 +77,24 @@ class Answer:
         self._counts: dict[str, Any] | None = None
         self._choices: dict[int, Choice] = {}
 
-    def add(self, payload: bytes) -> None:
-        """Take in one payload; raises :class:`Trouble` where it is an error, or no chunk of a chat completion."""
-        if payload == DONE:
-            self.done = True
-            return
+    def add_all(self, payloads: list[bytes]) -> None:
+        """Take in payloads; raises :class:`Trouble` where one is an error, or no chunk of a chat completion."""
+        for payload in payloads:
+            if payload == DONE:
+                self.done = True
+            else:
+                self._add(payload)
+
+    def _add(self, payload: bytes) -> None:
         try:
             self._add_chunk(orjson.loads(payload))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Trouble(f"malformed chunk ({error!r}): {payload!r}") from None
+
+    @property
+    def ended(self) -> int:
+        """How many choices are there to the last token."""
+        return sum(self.done or choice.finish_reason is not None for choice in self._choices.values())
 
     def finish(self, seconds: float) -> None:
         """Set ``completions`` and ``usage`` (``seconds`` is how long it took), or raise :class:`Trouble`."""

@@ -10,10 +10,13 @@ packing notes, and ``reply`` or ``failure``), ``decision`` (name, value).
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +40,16 @@ def trace_name(problem_id: str) -> str:
     return f"{readable}-{hashlib.sha256(problem_id.encode()).hexdigest()[:12]}.jsonl"
 
 
+def trace_path(directory: Path, problem_id: str) -> Path:
+    """The trace of a problem in a run directory."""
+    return directory / "trace" / trace_name(problem_id)
+
+
 class Trace:
-    """Opened for one problem by one writer. A torn last line, left by a kill, is cut off; other damage is an error."""
+    """Opened for one problem by one writer. A torn last line, left by a kill, is cut off; other damage is an error.
+
+    Raises ``BlockingIOError`` while another process has it open.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -48,8 +59,18 @@ class Trace:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._end = 0
-        for number, line in enumerate(self._complete_lines(), start=1):
-            self._index(self._parse(line, number), len(line))
+        with ExitStack() as unless_damaged:
+            unless_damaged.callback(self.close)
+            self._lock()
+            for number, line in enumerate(self._complete_lines(), start=1):
+                self._read(line, number)
+            unless_damaged.pop_all()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(errno.EWOULDBLOCK, "another process still writes", str(self.path)) from None
 
     def _complete_lines(self) -> Iterator[bytes]:
         with open(self._file, "rb", closefd=False) as file:
@@ -59,14 +80,16 @@ class Trace:
                     return
                 yield line
 
-    def _parse(self, line: bytes, number: int) -> dict[str, Any]:
+    def _read(self, line: bytes, number: int) -> None:
         try:
             entry = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
+            version = entry["v"]
+            if version == SCHEMA_VERSION:
+                self._index(entry, len(line))
+        except (KeyError, TypeError, ValueError) as error:
             raise TraceError(f"{self.path}:{number}: damaged line ({error}); move the file away to redo it") from error
-        if entry.get("v") != SCHEMA_VERSION:
-            raise TraceError(f"{self.path}:{number}: schema version {entry.get('v')}, this code reads {SCHEMA_VERSION}")
-        return entry
+        if version != SCHEMA_VERSION:
+            raise TraceError(f"{self.path}:{number}: schema version {version}, this code reads {SCHEMA_VERSION}")
 
     def _index(self, entry: dict[str, Any], length: int) -> None:
         if entry["type"] == "call":
@@ -101,16 +124,17 @@ class Trace:
         started: float = 0.0,
     ) -> None:
         """Record a finished call; returns once it is on disk. ``started``: Unix time in seconds."""
-        messages = [m.model_dump() for m in request.messages]
+        asked = request.model_dump()
+        whole, messages = digest(asked), asked.pop("messages")
         prompt = digest(messages)
         if prompt not in self._prompts:
             self._append({"type": "prompt", "digest": prompt, "messages": messages})
         entry: dict[str, Any] = {
             "type": "call",
             "key": key.model_dump(),
-            "digest": digest(request.model_dump()),
+            "digest": whole,
             "prompt": prompt,
-            "request": request.model_dump(exclude={"messages"}),
+            "request": asked,
             "started": started,
         }
         if packing:
@@ -123,16 +147,23 @@ class Trace:
         """The value noted under ``name``, None if there is none."""
         return self._decisions.get(name)
 
+    def decisions(self, prefix: str) -> list[Any]:
+        """The values noted under the names that begin with ``prefix``."""
+        return [value for name, value in self._decisions.items() if name.startswith(prefix)]
+
     def decide(self, name: str, value: Any) -> None:
         """Note a decision that a replay must repeat; a later one under the same name stands instead."""
         self._append({"type": "decision", "name": name, "value": value})
 
     def _append(self, entry: dict[str, Any]) -> None:
         line = orjson.dumps({"v": SCHEMA_VERSION, **entry}, option=orjson.OPT_APPEND_NEWLINE)
-        written = os.write(self._file, line)
-        if written < len(line):
-            os.ftruncate(self._file, self._end)
-            raise TraceError(f"{self.path}: only {written} of {len(line)} bytes could be written")
+        try:
+            written = os.write(self._file, line)
+            if written < len(line):
+                os.ftruncate(self._file, self._end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
         self._index(entry, len(line))
 
     def close(self) -> None:

@@ -17,14 +17,20 @@ Count = Callable[[str], int]
 
 
 def token_counter(tokenizer: str) -> Count:
-    """Counts tokens with a model folder's or file's tokenizer, one from the hub, or by bytes (``estimate``)."""
+    """Counts tokens with a model folder's or file's tokenizer, one from the hub, or by bytes (``estimate``).
+
+    Raises ``ValueError`` where there is none.
+    """
     if tokenizer == "estimate":
         return lambda text: math.ceil(len(text.encode()) / BYTES_PER_TOKEN)
     path = Path(tokenizer)
     file = path / "tokenizer.json" if path.is_dir() else path
     if path.is_dir() and not file.exists():
         raise ValueError(f"model.tokenizer: {path} holds no tokenizer.json; name another, or estimate")
-    loaded = Tokenizer.from_file(str(file)) if file.exists() else Tokenizer.from_pretrained(tokenizer)
+    try:
+        loaded = Tokenizer.from_file(str(file)) if file.exists() else Tokenizer.from_pretrained(tokenizer)
+    except Exception as error:  # the library raises no narrower one
+        raise ValueError(f"model.tokenizer: {tokenizer} cannot be loaded ({error})") from None
     return lambda text: len(loaded.encode(text, add_special_tokens=False).ids)
 
 

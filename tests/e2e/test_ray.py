@@ -1,0 +1,240 @@
+"""Real Ray with several nodes on one machine: what may die during a run, and what must hold afterwards.
+
+The engines are the scripted team in vLLM's place (tests/support/vllm_stand_in), with logs of their own: so replies are
+known, time passes quickly, and what was asked can be counted. Real vLLM on Ray: test_replicas_vllm.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import team
+from tests.support.chat_server import ScriptedServer
+from tests.support.ray_nodes import Nodes, ray_nodes
+from tests.support.team import essence
+from tests.support.waiting import wait_until
+from tmas import asolve_all
+from tmas.inference.cluster import LOOPBACK
+from tmas.inference.run_directory import read_lines
+
+pytest.importorskip("ray", reason="needs the cpu or gpu extra")
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+ROOT = Path(__file__).parents[2]
+STAND_IN = ROOT / "tests/support/vllm_stand_in"
+PROBLEMS = 6
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    with ray_nodes(3) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What an uninterrupted run in one process comes to."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+
+    async def solve() -> None:
+        async with ScriptedServer(team.reply) as server:
+            model = team.model(server.base_url)
+            await asolve_all(team.problems(PROBLEMS), model, team.method(), output_dir=run)
+
+    asyncio.run(solve())
+    return essence(run)
+
+
+@dataclass
+class Launch:
+    """A `tmas solve` on the cluster. ``engines``: what the stand-ins are told; ``more``: further settings."""
+
+    folder: Path
+    nodes: Nodes
+    engines: dict[str, Any] = field(default_factory=dict)
+    more: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.run, self.logs = self.folder / "run", self.folder / "logs"
+        self.logs.mkdir(exist_ok=True)
+        problems = [p.model_dump(exclude_none=True) for p in team.problems(PROBLEMS)]
+        (self.folder / "problems.jsonl").write_text("".join(f"{json.dumps(p)}\n" for p in problems))
+
+    def start(self) -> subprocess.Popen[str]:
+        told = json.dumps({"log": str(self.logs), **self.engines})
+        settings = [
+            *(f"problems={self.folder}/problems.jsonl", f"output_dir={self.run}", "serving=vllm"),
+            *(f"model.path={ROOT}", "model.name=scripted", "model.context_length=100000", "model.tokenizer=estimate"),
+            *("model.sampling.max_tokens=1000", "model.patience.backoff_base=0.01", "model.patience.idle_timeout=3"),
+            *(f"method.{name}={value}" for name, value in team.SMALL["tmas"].items()),
+            *(f"ray.address={self.nodes.address}", "serving.replicas=2"),
+            f"++serving.env.PYTHONPATH='{STAND_IN}:{ROOT}'",
+            f"++serving.env.STAND_IN='{told}'",
+        ]
+        return subprocess.Popen(
+            [sys.executable, "-m", "tmas.cli", "solve", *settings, *self.more],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **LOOPBACK},  # Ray takes 127.0.0.1 for another address without it
+            text=True,
+        )
+
+    def finish(self, driver: subprocess.Popen[str] | None = None, code: int = 0) -> str:
+        """What it printed."""
+        driver = driver or self.start()
+        printed, _ = driver.communicate(timeout=180)
+        assert driver.returncode == code, printed
+        return printed
+
+    def recorded(self) -> Counter[int]:
+        """How often each call stands in the traces, by the seed of its request: no two calls of a run share one."""
+        return Counter(entry["request"]["seed"] for entry in team.recorded_calls(self.run).values())
+
+    def asked(self, state: str = "begun") -> Counter[int]:
+        """How often each call came to an engine, or ended there in ``state``, as the engines' own logs have it."""
+        lines = [json.loads(line) for file in self.logs.glob("*.jsonl") for line in file.read_text().splitlines()]
+        return Counter(line["seed"] for line in lines if line["state"] == state)
+
+    def until_recorded(self, calls: int) -> None:
+        wait_until(lambda: self.run.joinpath("trace").is_dir() and self.recorded().total() >= calls, 120)
+
+
+@pytest.fixture
+def launch(tmp_path: Path, nodes: Nodes) -> Launch:
+    return Launch(tmp_path, nodes, {"seconds": 0.4})
+
+
+def kill(pids: list[int]) -> None:
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def holds(launch: Launch, whole: list[dict[str, Any]], before: Counter[int]) -> None:
+    """Every problem has the outcome of an uninterrupted run; no call is lost, none that was recorded made again."""
+    assert essence(launch.run) == whole
+    recorded, asked = launch.recorded(), launch.asked()
+    assert set(recorded.values()) == {1}
+    assert recorded.keys() == asked.keys() >= launch.asked("finished").keys()
+    assert {asked[call] for call in before} <= {1}
+
+
+def test_two_workers_two_engines_nothing_dies(launch: Launch, whole: list[dict[str, Any]]):
+    printed = launch.finish()
+    holds(launch, whole, launch.recorded())
+    assert launch.asked() == launch.asked("finished")
+    assert len(list(launch.logs.glob("*.jsonl"))) == 2
+    assert f"{sum(launch.recorded().values())}" in printed  # the table of tokens by role counts all calls
+
+
+def test_a_worker_is_killed(launch: Launch, whole: list[dict[str, Any]]):
+    driver = launch.start()
+    launch.until_recorded(40)
+    kill(launch.nodes.processes("ray::RayWorker")[:1])
+    before = launch.recorded()
+    launch.finish(driver)
+    holds(launch, whole, before)
+    assert launch.asked("aborted")  # what it had under way was asked for again, by another
+
+
+def test_an_engine_is_killed_in_the_middle_of_its_answers(launch: Launch, whole: list[dict[str, Any]]):
+    driver = launch.start()
+    launch.until_recorded(40)
+    kill(launch.nodes.processes("vllm.entrypoints.cli.main serve")[:1])
+    before = launch.recorded()
+    launch.finish(driver)
+    holds(launch, whole, before)
+    assert len(list(launch.logs.glob("*.jsonl"))) == 3  # it was started again
+
+
+def test_a_node_is_removed(launch: Launch, whole: list[dict[str, Any]]):
+    driver = launch.start()
+    launch.until_recorded(40)
+    launch.nodes.kill(2)
+    before = launch.recorded()
+    launch.finish(driver)
+    launch.nodes.add()
+    holds(launch, whole, before)
+
+
+def test_the_driver_is_killed_and_started_again(launch: Launch, whole: list[dict[str, Any]]):
+    driver = launch.start()
+    launch.until_recorded(40)
+    driver.kill()
+    driver.wait()
+    wait_until(lambda: not launch.nodes.processes("ray::RayWorker"), 60)  # nothing of a dead run works on
+    wait_until(lambda: not launch.nodes.processes("vllm.entrypoints.cli.main serve"), 60)
+    before = launch.recorded()
+    launch.finish()
+    holds(launch, whole, before)
+
+
+@pytest.mark.slow
+def test_an_engine_ten_times_slower_than_the_other(launch: Launch, whole: list[dict[str, Any]]):
+    launch.engines["slow"] = 10
+    launch.finish()
+    holds(launch, whole, launch.recorded())
+
+
+def test_a_fifth_of_the_answers_comes_to_grief(launch: Launch, whole: list[dict[str, Any]]):
+    launch.engines = {"seconds": 0.05, "faulty": 0.2}
+    launch.finish()
+    assert essence(launch.run) == whole
+    assert set(launch.recorded().values()) == {1}
+    assert launch.asked().total() > launch.recorded().total()
+
+
+@pytest.mark.slow
+def test_the_disk_is_full_for_a_while(launch: Launch, whole: list[dict[str, Any]]):
+    launch.run.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", launch.run], check=False)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        printed = launch.finish(code=3)
+        assert "No space left on device" in printed
+        assert str(launch.run) in printed
+        before = launch.recorded()
+        subprocess.run(["mount", "-o", "remount,size=100m", launch.run], check=True)
+        launch.finish()
+        holds(launch, whole, before)
+    finally:
+        subprocess.run(["umount", "-l", launch.run], check=True)
+
+
+@pytest.mark.slow
+def test_two_drivers_on_one_directory(launch: Launch, whole: list[dict[str, Any]]):
+    driver = launch.start()
+    launch.until_recorded(1)
+    printed = launch.finish(code=2)
+    assert "in use by another run" in printed
+    launch.finish(driver)
+    holds(launch, whole, launch.recorded())
+
+
+@pytest.mark.slow
+def test_a_problem_over_which_workers_die_is_listed_and_tried_again(launch: Launch, whole: list[dict[str, Any]]):
+    launch.engines["seconds"] = 1000  # so that no call ends
+    driver, drafts = launch.start(), PROBLEMS * team.SMALL["tmas"]["n_candidates"]
+    for asked in (drafts, 2 * drafts, 3 * drafts):
+        wait_until(lambda: launch.asked().total() >= asked, 120)  # noqa: B023 - called before it changes
+        kill(launch.nodes.processes("ray::RayWorker"))
+    launch.finish(driver)
+    lines = list(read_lines(launch.run / "predictions.jsonl"))
+    assert {line["stop"] for line in lines} == {"worker"}
+    assert {line["reason"] for line in read_lines(launch.run / "failures.jsonl")} == {"worker"}
+    launch.engines["seconds"] = 0.05
+    launch.finish()
+    assert essence(launch.run) == whole

@@ -1,0 +1,196 @@
+"""inference/client.py on several servers of one model: routing, failures that another server makes good, priorities."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from tests.support.chat_server import Fault, Script, ScriptedServer
+from tmas.inference import client
+from tmas.inference.client import OpenAIChat, Ticket
+from tmas.inference.endpoint import EndpointDown, EndpointSettings
+from tmas.records import Failure, FailureReason, Message, Reply, Request, Sampling
+
+DOWN = Fault("reset", after=None)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "ENGINE_PAUSE", 0.05)
+
+
+def chat_of(*servers: ScriptedServer, places: int = 10**6, **changes: Any) -> OpenAIChat:
+    patience = {"backoff_base": 0.01, "max_attempts": 3}
+    return OpenAIChat(
+        EndpointSettings(base_url=tuple(s.base_url for s in servers), **patience | changes), places=places
+    )
+
+
+def ask(seed: int, n: int = 1) -> Request:
+    return Request(model="m", messages=(Message(role="user", content="2 + 2?"),), sampling=Sampling(), n=n, seed=seed)
+
+
+async def started(stack: AsyncExitStack, count: int, **given: Any) -> list[ScriptedServer]:
+    return [await stack.enter_async_context(ScriptedServer(**given)) for _ in range(count)]
+
+
+def seeds(servers: list[ScriptedServer], what: str = "finished") -> list[int]:
+    return sorted(body["seed"] for server in servers for body in getattr(server, what))
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_calls_of_one_problem_go_to_one_server():
+    async with AsyncExitStack() as stack:
+        servers = await started(stack, 3)
+        async with chat_of(*servers) as chat:
+            for seed in range(30):
+                await chat.complete(ask(seed), ticket=Ticket(f"p{seed % 10}"))
+        at = [{body["seed"] % 10 for body in server.requests} for server in servers]
+        assert sum(map(len, at)) == 10  # no problem is at two servers
+        assert len(set().union(*at)) == 10
+
+
+async def test_a_server_gets_no_more_than_its_share():
+    most: Counter[int] = Counter()
+    async with AsyncExitStack() as stack:
+        servers = await started(stack, 2, reply=lambda _: Script(("a",), first_delay=0.05))
+        async with chat_of(*servers, places=8) as chat:
+            calls = [asyncio.create_task(chat.complete(ask(seed), ticket=Ticket("p"))) for seed in range(8)]
+            while not all(call.done() for call in calls):
+                for i, server in enumerate(servers):
+                    most[i] = max(most[i], sum(e.state == "open" for e in server.exchanges))
+                await asyncio.sleep(0.005)
+    assert most == {0: 4, 1: 4}
+
+
+async def test_a_server_that_dies_loses_no_call_and_none_is_answered_twice():
+    slow = Script(("word " * 20,), chunk_delay=0.01)
+    async with AsyncExitStack() as stack:
+        servers = await started(stack, 2, reply=lambda _: slow)
+        mortal = ScriptedServer(lambda _: slow)
+        await mortal.__aenter__()
+        async with chat_of(*servers, mortal, backoff_base=30) as chat:  # any pause would be too long for this test
+            calls = [asyncio.create_task(chat.complete(ask(seed), ticket=Ticket(f"p{seed}"))) for seed in range(60)]
+            await until(lambda: len(mortal.requests) >= 10)
+            await mortal.__aexit__()
+            replies = await asyncio.gather(*calls)
+            assert all(isinstance(reply, Reply) for reply in replies)
+            assert seeds(servers) == list(range(60))
+            before = len(mortal.requests)
+            await asyncio.gather(*(chat.complete(ask(seed), ticket=Ticket(f"p{seed}")) for seed in range(60)))
+            assert len(mortal.requests) == before  # nothing is tried there while it is gone
+
+
+async def test_a_server_that_comes_back_gets_its_problems_again():
+    async with AsyncExitStack() as stack:
+        [other] = await started(stack, 1)
+        ailing = await stack.enter_async_context(ScriptedServer(faults=[DOWN]))
+        async with chat_of(other, ailing) as chat:
+            for seed in range(20):
+                await chat.complete(ask(seed), ticket=Ticket(f"p{seed}"))
+                await asyncio.sleep(0.02)
+    assert len(ailing.finished) > 5
+    assert seeds([other, ailing]) == list(range(20))
+
+
+async def test_an_answer_that_breaks_off_is_asked_for_elsewhere_at_once():
+    asked: list[Any] = []
+
+    def reply(body: dict[str, Any]) -> Script:
+        asked.append(body)
+        return Script(("a b c",), fault=Fault("truncate", after=1) if len(asked) == 1 else None)
+
+    async with AsyncExitStack() as stack:
+        servers = await started(stack, 2, reply=reply)
+        async with chat_of(*servers, backoff_base=30) as chat:
+            answer = await chat.complete(ask(7, n=2), ticket=Ticket("p"))
+    assert isinstance(answer, Reply)
+    assert [len(server.requests) for server in servers] == [1, 1]
+
+
+async def test_only_when_all_have_failed_there_is_a_pause():
+    async with AsyncExitStack() as stack:
+        servers = await started(stack, 2, faults=[Fault("status", status=503)])
+        begun = time.monotonic()
+        async with chat_of(*servers, backoff_base=0.4) as chat:
+            reply = await chat.complete(ask(1))
+    assert isinstance(reply, Reply)
+    assert time.monotonic() - begun > 0.2
+    assert sum(len(server.requests) for server in servers) == 3
+
+
+async def test_a_server_that_asks_to_be_left_alone_is():
+    async with AsyncExitStack() as stack:
+        [other] = await started(stack, 1)
+        full = Fault("status", status=429, headers={"Retry-After": "60"})
+        busy = await stack.enter_async_context(ScriptedServer(faults=[full]))
+        async with chat_of(other, busy) as chat:
+            for seed in range(20):
+                await chat.complete(ask(seed), ticket=Ticket(f"p{seed}"))
+    assert len(busy.requests) == 1
+    assert seeds([other]) == list(range(20))
+
+
+async def test_it_is_down_when_all_servers_are():
+    async with AsyncExitStack() as stack:
+        servers = await started(stack, 3, faults=[DOWN] * 99)
+        async with chat_of(*servers) as chat:
+            with pytest.raises(EndpointDown):
+                await chat.complete(ask(1))
+    assert [len(server.requests) for server in servers] == [3, 3, 3]  # max_attempts on each
+
+
+async def test_a_call_that_no_server_can_answer_is_its_own_failure():
+    def reply(body: dict[str, Any]) -> Script:
+        return Script(("a",), fault=Fault("status") if body["seed"] == 13 else None)
+
+    async with AsyncExitStack() as stack:
+        servers = await started(stack, 2, reply=reply)
+        async with chat_of(*servers) as chat:
+            begun = asyncio.Event()
+
+            async def others() -> None:
+                for seed in range(100, 200):
+                    await chat.complete(ask(seed), ticket=Ticket(f"p{seed}"))
+                    begun.set()
+
+            task = asyncio.create_task(others())
+            await begun.wait()
+            failure = await chat.complete(ask(13))
+            task.cancel()
+    assert isinstance(failure, Failure)
+    assert failure.reason is FailureReason.ENDPOINT
+
+
+async def test_the_context_length_is_told_by_whichever_server_is_there():
+    async with AsyncExitStack() as stack:
+        servers = await started(stack, 2, context_length=4096)
+        gone = ScriptedServer()
+        async with gone:
+            pass
+        async with chat_of(gone, *servers) as chat:
+            assert await chat.context_length("scripted") == 4096
+
+
+@pytest.mark.parametrize("sent", [True, False])
+async def test_priorities_are_sent_where_the_server_takes_them(sent: bool):
+    async with ScriptedServer() as server, chat_of(server, send_priority=sent) as chat:
+        await chat.complete(ask(1), ticket=Ticket("p", 77))
+    assert server.requests[0].get("priority") == (77 if sent else None)
+
+
+async def test_a_server_without_priorities_is_asked_without():
+    async with ScriptedServer(refuses=["priority"]) as server, chat_of(server, send_priority=True) as chat:
+        replies = [await chat.complete(ask(seed), ticket=Ticket("p", 77)) for seed in range(2)]
+    assert all(isinstance(reply, Reply) and not reply.notes for reply in replies)
+    assert ["priority" in body for body in server.requests] == [True, False, False]

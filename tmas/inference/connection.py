@@ -1,0 +1,145 @@
+"""HTTP to the engines of an endpoint: one shared session, one key, one streamed answer at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple
+
+import aiohttp
+import orjson
+
+from tmas.inference.endpoint import EndpointSettings, Trouble, parse_retry_after
+from tmas.inference.sse import Answer, EventLines, Payloads, PlainBody
+
+LINGER = 1.0
+"""Seconds given to a finished answer's connection to end its body, so that it can be used again."""
+SLACK = 0.01
+"""The share of ``idle_timeout`` by which it may be late, for it is not moved with each of thousands of pieces."""
+LIST_TIMEOUT, PROBE_TIMEOUT = 300.0, 10.0
+"""Seconds in which a server has to tell its models: when asked for them, and to count as well."""
+
+
+class Progress(NamedTuple):
+    """How far the completions of a request have come: tokens streamed, and how many of them have ended."""
+
+    tokens: int
+    ended: int
+
+
+Report = Callable[[Progress], None]
+
+
+class Connection:
+    """``streaming``: answers that have begun and are not complete, on all engines together."""
+
+    def __init__(
+        self, settings: EndpointSettings, session: aiohttp.ClientSession | None = None, key: str | None = None
+    ) -> None:
+        self.settings = settings
+        self.streaming = 0
+        named = settings.read_key()
+        self._key = key or named
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if self._key:
+            self._headers["Authorization"] = f"Bearer {self._key}"
+        self._session, self._owns_session = session, session is None
+
+    async def close(self) -> None:
+        if self._session and self._owns_session:
+            await self._session.close()
+
+    async def post(self, base_url: str, body: dict[str, Any], report: Report) -> Answer:
+        """The whole answer to ``body``; raises :class:`Trouble` where there is none."""
+        answer, started, loop = Answer(), time.monotonic(), asyncio.get_running_loop()
+        begun, moved = 0, -math.inf
+        try:
+            async with (
+                asyncio.timeout(self.settings.first_token_timeout) as deadline,
+                self._send(base_url, body) as response,
+            ):
+                if response.status != 200:
+                    raise _http_trouble(response, await response.read())
+                payloads: Payloads = PlainBody() if response.content_type == "application/json" else EventLines()
+                async for data in response.content.iter_any():
+                    answer.add_all(payloads.feed(data))
+                    self.streaming += 1 - begun
+                    begun = 1
+                    if answer.done:
+                        deadline.reschedule(loop.time() + LINGER)
+                    elif loop.time() - moved > SLACK * self.settings.idle_timeout:
+                        moved = loop.time()
+                        deadline.reschedule(moved + (1 + SLACK) * self.settings.idle_timeout)
+                    if not answer.done and answer.ended < body.get("n", 1):
+                        report(Progress(answer.tokens, answer.ended))
+                answer.add_all(payloads.close())
+        except Trouble as trouble:
+            raise self._hidden(trouble) from None
+        except (aiohttp.ClientError, TimeoutError) as error:
+            if not answer.done:
+                raise _broken(error) from None
+        finally:
+            self.streaming -= begun
+        answer.finish(time.monotonic() - started)
+        report(Progress(answer.tokens, answer.ended))  # nothing is awaited from here: a budget cannot take it away
+        return answer
+
+    async def models(self, base_url: str, timeout: float = LIST_TIMEOUT) -> list[dict[str, Any]]:
+        """The engine's list of its models; raises :class:`Trouble` where it does not tell it, in time (seconds)."""
+        within = aiohttp.ClientTimeout(total=timeout)
+        try:
+            async with self._open().get(f"{base_url}/models", headers=self._headers, timeout=within) as response:
+                if response.status != 200:
+                    raise _http_trouble(response, await response.read())
+                return (await response.json()).get("data", [])
+        except Trouble as trouble:
+            raise self._hidden(trouble) from None
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _broken(error) from None
+
+    async def is_well(self, base_url: str) -> bool:
+        """Whether the engine answers at all."""
+        try:
+            await self.models(base_url, PROBE_TIMEOUT)
+        except Trouble as trouble:
+            return trouble.status is not None and trouble.status < 500
+        return True
+
+    def _hidden(self, trouble: Trouble) -> Trouble:
+        """``trouble`` without the key, should the server have echoed it."""
+        if self._key:
+            trouble.message = trouble.message.replace(self._key, "***")
+        return trouble
+
+    def _send(self, base_url: str, body: dict[str, Any]) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._open().post(
+            f"{base_url}/chat/completions",
+            data=orjson.dumps(body),
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.settings.connect_timeout),
+            allow_redirects=False,
+        )
+
+    def _open(self) -> aiohttp.ClientSession:
+        self._session = self._session or _new_session()
+        return self._session
+
+
+def _new_session() -> aiohttp.ClientSession:
+    # vLLM closes idle connections after 5 s: be quicker, or a request may be sent into a closing one.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4.0)
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+
+def _broken(error: Exception) -> Trouble:
+    if isinstance(error, aiohttp.ClientError):
+        return Trouble(f"{type(error).__name__}: {error}")
+    return Trouble("the server stopped making progress", hung=True)
+
+
+def _http_trouble(response: aiohttp.ClientResponse, body: bytes) -> Trouble:
+    message = f"HTTP {response.status}: {body.decode(errors='replace')}"
+    return Trouble(message, response.status, parse_retry_after(response.headers.get("Retry-After", "")))

@@ -1,0 +1,49 @@
+"""A :class:`~tmas.records.Request` as the JSON of a chat completion, and the answers to it as one reply."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tmas.inference.endpoint import OPTIONAL
+from tmas.inference.sse import Answer
+from tmas.records import Failure, Reply, Request, Usage
+
+
+def chat_body(
+    request: Request, n: int, index: int, token_limit_field: str, priority: int | None = None
+) -> dict[str, Any]:
+    """The JSON to post; a choice asked for singly gets the seed that vLLM gives to it among ``n``: seed + index."""
+    sampling = request.sampling
+    body: dict[str, Any] = {
+        "model": request.model,
+        "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        token_limit_field: sampling.max_tokens,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if clash := sampling.extra.keys() & (body.keys() | OPTIONAL.keys()):
+        raise ValueError(f"sampling.extra may not set {sorted(clash)}")
+    if n > 1:
+        body["n"] = n
+    if request.seed is not None:
+        body["seed"] = request.seed + index
+    if priority is not None:
+        body["priority"] = priority
+    if request.output_schema is not None:
+        schema = {"name": "reply", "schema": request.output_schema, "strict": True}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return body | sampling.extra
+
+
+def joined(answers: list[Answer | Failure], n: int) -> Reply | Failure:
+    """All answers as one, or the first failure among them."""
+    completions, usage, notes = [], Usage(), set()
+    for answer in answers:
+        if isinstance(answer, Failure):
+            return answer
+        completions += answer.completions
+        usage += answer.usage
+        notes.update(answer.notes)
+    return Reply(completions=tuple(completions[:n]), usage=usage, notes=tuple(sorted(notes)))

@@ -1,0 +1,134 @@
+"""A run directory read again: its finished problems, and their trajectories from the traces alone.
+
+No model and no tokenizer is needed, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, KeysView
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import BaseModel, TypeAdapter
+
+from tmas.answers import AnswerChecker
+from tmas.inference.session import keyed_hash
+from tmas.inference.store import TraceError, digest, read_trace, trace_path
+from tmas.methods import METHODS, MethodSettings
+from tmas.packing import Prompt, Window
+from tmas.records import SCHEMA_VERSION, CallKey, Failure, FailureReason, Problem, Reply, Trajectory
+
+Output = TypeVar("Output", bound=BaseModel)
+
+
+class RecordedRun:
+    """The run directory ``path``. ``problem_ids`` are those of its finished problems, in the order of finishing.
+
+    Raises ``ValueError`` where ``path`` is no run directory of this schema version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not (path / "manifest.json").is_file():
+            raise ValueError(f"{path}: holds no manifest.json, so it is no run directory")
+        self._manifest = orjson.loads((path / "manifest.json").read_bytes())
+        if self._manifest["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"{path}: has schema version {self._manifest['schema_version']}, not {SCHEMA_VERSION}")
+        self._offsets = dict(_lines(path / "predictions.jsonl"))
+
+    @property
+    def problem_ids(self) -> KeysView[str]:
+        return self._offsets.keys()
+
+    def prediction(self, problem_id: str) -> dict[str, Any]:
+        """The line of a finished problem."""
+        with (self.path / "predictions.jsonl").open("rb") as file:
+            file.seek(self._offsets[problem_id])
+            return orjson.loads(file.readline())
+
+    def trace(self, problem_id: str) -> Path:
+        """The file of a problem's trace; raises :class:`TraceError` where it is missing."""
+        path = trace_path(self.path, problem_id)
+        if not path.is_file():
+            raise TraceError(f"{path}: the trace of problem {problem_id!r} is missing")
+        return path
+
+    def trajectory(self, problem: Problem) -> Trajectory:
+        """What the method made of ``problem``; ``ValueError`` where another question or answer was run under its id.
+
+        For callers without an event loop.
+        """
+        if self._manifest["problems"][problem.problem_id] != digest([problem.question, problem.answer]):
+            raise ValueError(f"{self.path}: problem {problem.problem_id!r} was run with another question or answer")
+        prediction = self.prediction(problem.problem_id)
+        terms = prediction["terms"]["method"] | {"max_iterations": len(prediction["iterations"])}
+        settings = TypeAdapter(MethodSettings).validate_python(terms)
+        session = Replay(problem.problem_id, self.trace(problem.problem_id), self._manifest["settings"]["seed"])
+        return asyncio.run(METHODS[settings.name](settings, AnswerChecker()).solve(problem, session))
+
+
+class Replay:
+    """Implements :class:`tmas.agents.Session` over a recorded trace.
+
+    Calls are looked up by key alone, so that prompts may stay unpacked. One that is not there was not made: it did not
+    fit the context, or the budget was used up.
+    """
+
+    stopped = None  # how many iterations there are is known
+
+    def __init__(self, problem_id: str, trace: Path, seed: int) -> None:
+        self._problem_id, self._seed = problem_id, seed
+        self._calls: dict[str, Reply | Failure] = {}
+        self._decisions: dict[str, Any] = {}
+        for entry in read_trace(trace):
+            if entry["type"] == "decision":
+                self._decisions[entry["name"]] = entry["value"]
+            elif entry["type"] == "call":
+                self._calls[str(CallKey(**entry["key"]))] = _outcome(entry)
+
+    def draw(self, name: str) -> float:
+        return keyed_hash(self._seed, self._problem_id, name) / 2**56
+
+    def window(self, role: str) -> Window:
+        return _Endless()
+
+    async def decide(self, name: str, compute: Callable[[], Awaitable[Output]], output: type[Output]) -> Output:
+        noted = self._decisions.get(name)
+        return await compute() if noted is None else output.model_validate(noted)
+
+    async def ask(
+        self, key: CallKey, prompt: Prompt, n: int = 1, output_schema: dict[str, Any] | None = None
+    ) -> Reply | Failure:
+        reason = FailureReason.BUDGET if "budget" in self._decisions else FailureReason.CONTEXT
+        return self._calls.get(str(key)) or Failure(reason=reason, message="this call was not made", key=key)
+
+
+class _Endless:
+    def fits(self, prompt: str) -> bool:
+        return True
+
+    def count(self, text: str) -> int:
+        return 0
+
+
+def _outcome(entry: dict[str, Any]) -> Reply | Failure:
+    """What the call gave, less the reasoning: no later prompt sees that, and it is most of a trace."""
+    if "failure" in entry:
+        return Failure(**entry["failure"])
+    kept = [completion | {"reasoning": None} for completion in entry["reply"]["completions"]]
+    return Reply(**(entry["reply"] | {"completions": kept}))
+
+
+def _lines(file: Path) -> list[tuple[str, int]]:
+    """Problem and offset of each whole line; none where there is no file yet."""
+    found: list[tuple[str, int]] = []
+    if file.exists():
+        with file.open("rb") as lines:
+            offset = 0
+            for line in lines:
+                if line.endswith(b"\n"):
+                    found.append((orjson.loads(line)["problem_id"], offset))
+                offset += len(line)
+    return found

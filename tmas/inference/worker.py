@@ -1,0 +1,107 @@
+"""What solves problems, each in a session of its own: in the run's process, or in each of Ray's workers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from tmas.answers import AnswerChecker
+from tmas.concurrency import PriorityLimiter
+from tmas.config import RunSettings
+from tmas.inference.budget import TokenBudget
+from tmas.inference.engine import Clients
+from tmas.inference.garbage import rare_collections
+from tmas.inference.session import Activity, ProblemSession, Run
+from tmas.inference.store import Trace, trace_path
+from tmas.methods import METHODS
+from tmas.methods.base import Method
+from tmas.records import Problem, Result, Usage
+
+LOCK_TIMEOUT = 120.0
+"""Seconds in which a process that was given up must let go of a problem's trace."""
+
+
+@dataclass(frozen=True)
+class Solver:
+    """Runs ``method`` on problems whose traces are in ``directory``, a run directory."""
+
+    method: Method[Any]
+    run: Run
+    directory: Path
+
+    async def solve(self, order: int, problem: Problem, lost: str | None = None) -> Result:
+        """``order``: the place in the input. ``lost``: why the problem is given up, with no further call made."""
+        with closing(await _opened(trace_path(self.directory, problem.problem_id))) as trace:
+            session = ProblemSession(problem, trace, self.run, order, lost)
+            trajectory = await self.method.solve(problem, session)
+        return Result(
+            problem=problem,
+            method=self.method.settings.name,
+            trajectory=trajectory,
+            usage=session.usage,
+            failures=tuple(f for iteration in trajectory.iterations for f in iteration.all_failures),
+            packed_prompts=session.packed,
+        )
+
+
+async def _opened(path: Path) -> Trace:
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        try:
+            return Trace(path)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(1.0)
+
+
+class Worker:
+    """All that one process needs to solve the problems of a run; ``activity`` counts what it does.
+
+    An async context manager, which solves once it is :meth:`ready`. ``key``: of the run's own servers. Raises
+    ``ValueError`` for what is wrong with a key, a tokenizer or a context length.
+    """
+
+    def __init__(self, settings: RunSettings, directory: Path, key: str, activity: Activity) -> None:
+        self.settings, self.directory, self.key, self.activity = settings, directory, key, activity
+        self.base_urls: tuple[str, ...] = ()
+        self.limiter = PriorityLimiter(settings.concurrency)
+        self.checker = AnswerChecker()
+        self._clients = Clients(settings, key)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self._stack.enter_async_context(self._clients)
+        await self._stack.enter_async_context(self.checker)
+        self._stack.enter_context(rare_collections())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def tell(self, base_urls: tuple[str, ...]) -> None:
+        """These are the run's own servers from now on."""
+        self.base_urls = base_urls
+        self._clients.tell(base_urls)
+
+    def resize(self, places: int) -> None:
+        """So many completions may be in flight from now on."""
+        self.limiter.resize(places)
+        self._clients.resize(places)
+
+    async def ready(self, spent: Usage) -> None:
+        """Ask the servers what they must tell; ``spent``: tokens of the run so far, for its budget."""
+        settings, budget = self.settings, TokenBudget(self.settings.limits.tokens_per_run)
+        budget.spend(spent)
+        roles = await self._clients.roles()
+        run = Run(roles, self.limiter, settings.seed, settings.limits, budget, self.activity)
+        method = METHODS[settings.method.name](settings.method, self.checker)
+        self._solver = Solver(method, run, self.directory)
+
+    async def solve(self, order: int, problem: Problem, lost: str | None = None) -> Result:
+        """See :meth:`Solver.solve`."""
+        return await self._solver.solve(order, problem, lost)

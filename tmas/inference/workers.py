@@ -1,0 +1,257 @@
+"""The workers of a run on its Ray cluster: actors that solve its problems, which Ray starts again when they die.
+
+The run's process holds the queue. A problem goes to the worker with the fewest; one that a dead worker leaves goes to
+another, which answers from the problem's trace all that was finished. So ``directory`` must be on storage that all
+nodes share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from tmas.concurrency import first_cause, shares
+from tmas.config import RunSettings
+from tmas.inference.cluster import ClusterFailed
+from tmas.inference.session import Activity
+from tmas.inference.store import digest, trace_path
+from tmas.inference.worker import Worker
+from tmas.prompts import prompt_hashes
+from tmas.records import Problem, Result, Usage
+
+BEAT = 1.0
+"""Seconds between two beats of a worker: what it hears of its servers and places, and tells of its work."""
+HUNG = 60.0
+"""Seconds without an answer to a beat after which a worker is killed."""
+GATHERING = 60.0
+"""Seconds in which all workers should have come up: the first problems are shared among those that have."""
+NONE_LEFT = 600.0
+"""Seconds without any worker after which the run stops."""
+DEATHS = 3
+"""Workers that die in a row over a problem, no call of it finished in between, before it is given up."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker is told with each beat. ``spent``: tokens of the run so far, for a worker that begins."""
+
+    places: int
+    base_urls: tuple[str, ...]
+    spent: Usage
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker tells. ``life``: one of a process; completions: ``in_use`` are in flight, ``wanted`` could be."""
+
+    life: str = ""
+    in_use: int = 0
+    wanted: int = 0
+    activity: Activity = field(default_factory=Activity)
+
+
+class RayWorker:
+    """A :class:`~tmas.inference.worker.Worker` in a process of its own, that Ray may begin anew on any node.
+
+    ``environment``: the variables that hold the keys of endpoints. ``prompts``: the digest of those that the run has.
+    """
+
+    def __init__(
+        self, settings: RunSettings, directory: Path, key: str, environment: dict[str, str], prompts: str
+    ) -> None:
+        os.environ.update(environment)
+        self._given, self._prompts, self._life = (settings, directory, key), prompts, secrets.token_hex(4)
+        self._activity = Activity()
+        self._began: asyncio.Task[Worker] | None = None
+
+    async def beat(self, order: Order) -> Report:
+        self._began = self._began or asyncio.create_task(self._begin(order))
+        if not self._began.done():
+            return Report(self._life)
+        worker = self._began.result()
+        worker.resize(order.places)
+        if order.base_urls != worker.base_urls:
+            worker.tell(order.base_urls)
+        return Report(self._life, worker.limiter.in_use, worker.limiter.wanted, self._activity)
+
+    async def hear(self) -> None:
+        """Nothing: whether it is heard is all that is asked."""
+
+    async def solve(self, order: int, problem: Problem) -> Result:
+        assert self._began, "a worker is given problems when it has answered a beat"
+        worker = await asyncio.shield(self._began)
+        try:
+            return await worker.solve(order, problem)
+        finally:
+            self._activity.iterations.pop(problem.problem_id, None)
+
+    async def _begin(self, order: Order) -> Worker:
+        settings, directory, key = self._given
+        node = ray.util.get_node_ip_address()
+        if not (directory / "manifest.json").exists():
+            raise ValueError(f"output_dir: there is no {directory} on the Ray node {node}: all nodes must share it")
+        if digest(prompt_hashes()) != self._prompts:
+            raise ValueError(f"the Ray node {node} has another version of tmas, with other prompts, than this one")
+        worker = await Worker(settings, directory, key, self._activity).__aenter__()
+        worker.resize(order.places)
+        worker.tell(order.base_urls)
+        await worker.ready(order.spent)
+        return worker
+
+
+@dataclass(eq=False)
+class _Member:
+    """One worker as the run sees it. ``open``: problems that it has."""
+
+    actor: Any
+    open: int = 0
+    is_well: bool = False
+    report: Report = Report()
+
+    async def hears(self) -> bool:
+        """Whether it lives at this moment: what a beat has not told yet is no death over a problem."""
+        try:
+            await self.actor.hear.remote()
+        except RayActorError:
+            self.is_well = False
+        return self.is_well
+
+    async def solve(self, order: int, problem: Problem) -> Result:
+        self.open += 1
+        try:
+            return await self.actor.solve.remote(order, problem)
+        except RayTaskError as error:
+            raise error.cause from None
+        except RayActorError:
+            self.is_well = False
+            raise
+        finally:
+            self.open -= 1
+
+
+class Workers:
+    """The workers, and who of them solves what; ``spent``: tokens of the run so far."""
+
+    def __init__(self, here: Worker, spent: Usage) -> None:
+        self._here, self._spent = here, spent
+        self._members = [_Member(actor) for actor in _actors(here)]
+        self._lives: dict[str, Activity] = {}
+        self._last_well = time.monotonic()
+
+    async def solve(self, order: int, problem: Problem) -> Result:
+        """As :meth:`Solver.solve <tmas.inference.worker.Solver.solve>`, by workers until one of them has the result."""
+        deaths, size = 0, -1
+        while deaths < DEATHS:
+            member = await self._least_busy()
+            if not await member.hears():
+                continue
+            try:
+                result = await member.solve(order, problem)
+            except RayActorError:
+                now = _size(trace_path(self._here.directory, problem.problem_id))
+                deaths, size = 1 if now > size else deaths + 1, now
+            else:
+                self._spent = sum((entry.usage for entry in result.usage), self._spent)
+                return result
+        return await self._here.solve(order, problem, lost=f"{DEATHS} workers died, one after the other")
+
+    async def gathered(self) -> None:
+        """Waits for all workers, for a while."""
+        deadline = time.monotonic() + GATHERING
+        while time.monotonic() < deadline and not all(member.is_well for member in self._members):  # noqa: ASYNC110
+            await asyncio.sleep(BEAT / 10)
+
+    async def keep(self, member: _Member) -> None:
+        """Beat for ever; raises what a worker raised, and :class:`ClusterFailed` for one that cannot be started."""
+        while True:
+            try:
+                report = await asyncio.wait_for(member.actor.beat.remote(self._order(member)), HUNG)
+            except TimeoutError:
+                member.is_well = False
+                ray.kill(member.actor, no_restart=False)
+            except RayTaskError as error:
+                raise error.cause from None
+            except ActorDiedError as error:
+                raise ClusterFailed(f"a worker cannot be started: {error}") from None
+            except RayActorError:
+                member.is_well = False
+            else:
+                member.is_well, member.report = True, report
+                self._lives[report.life] = report.activity
+                self._last_well = time.monotonic()
+            self._show()
+            await asyncio.sleep(BEAT)
+
+    async def _least_busy(self) -> _Member:
+        while not (well := [member for member in self._members if member.is_well]):
+            if time.monotonic() - self._last_well > NONE_LEFT:
+                raise ClusterFailed(f"no worker has answered for {NONE_LEFT:.0f} s")
+            await asyncio.sleep(BEAT)
+        return min(well, key=lambda member: member.open)
+
+    def _order(self, member: _Member) -> Order:
+        places = shares([(m.report.in_use, m.report.wanted) for m in self._members], self._here.settings.concurrency)
+        return Order(places[self._members.index(member)], self._here.base_urls, self._spent)
+
+    def _show(self) -> None:
+        """Put together what all workers do, and what those that died had done."""
+        shown = self._here.activity
+        for name in ("calls", "replayed", "failed", "tokens"):
+            setattr(shown, name, sum(getattr(activity, name) for activity in self._lives.values()))
+        live = [member.report.activity for member in self._members if member.is_well]
+        shown.in_flight = sum(activity.in_flight for activity in live)
+        shown.iterations = {problem: t for activity in live for problem, t in activity.iterations.items()}
+
+
+@asynccontextmanager
+async def workers(here: Worker, spent: Usage) -> AsyncIterator[Workers]:
+    """``ray.workers`` of them while the block runs, or one on each node. ``here``: the worker of this process, which
+    has what they need.
+
+    Raises :class:`ClusterFailed` where the cluster has none to offer.
+    """
+    fleet = Workers(here, spent)
+    try:
+        async with asyncio.TaskGroup() as group:
+            keepers = [group.create_task(fleet.keep(member)) for member in fleet._members]
+            await fleet.gathered()
+            yield fleet
+            for keeper in keepers:
+                keeper.cancel()
+    except BaseExceptionGroup as raised:
+        raise first_cause(raised) from None
+    finally:
+        for member in fleet._members:
+            ray.kill(member.actor)
+
+
+def _actors(here: Worker) -> list[Any]:
+    settings = here.settings
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    names = {model.api_key_env for model in settings.role_models().values() if model.api_key_env}
+    environment = {name: os.environ[name] for name in names}
+    actor: Any = ray.remote(RayWorker)
+    given = (settings, here.directory.resolve(), here.key, environment, digest(prompt_hashes()))
+
+    def begun(node: str) -> Any:
+        place = NodeAffinitySchedulingStrategy(node, soft=True)
+        most = settings.active_problems + 8  # problems at once, and beats beside them
+        options = {"num_cpus": 0, "max_restarts": -1, "max_concurrency": most, "scheduling_strategy": place}
+        return actor.options(**options).remote(*given)
+
+    return [begun(nodes[i % len(nodes)]) for i in range(settings.ray.workers or len(nodes))]
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
