@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from tmas.hub import HubError, HubSource, fetch
 from tmas.problem_files import READERS, Row, is_unicode
 from tmas.records import Problem
 
@@ -27,7 +28,8 @@ class ProblemFields(BaseModel):
 
     ``problem_id``: null numbers the rows (``<file stem>-<row>``). ``answer``: null where there are none; without
     ``answer_required`` single rows may lack it. ``answer_regex``: the answer is the first group of its last match in
-    that field (GSM8K: ``####\\s*(.+)``). ``metadata``: further columns to keep with the problem.
+    that field (GSM8K: ``####\\s*(.+)``). ``metadata``: further columns to keep with the problem. ``hub``: where the
+    same columns are on the Hugging Face hub.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +40,7 @@ class ProblemFields(BaseModel):
     answer_required: bool = False
     answer_regex: str | None = None
     metadata: tuple[str, ...] = ()
+    hub: HubSource | None = None
 
     @field_validator("answer_regex")
     @classmethod
@@ -55,6 +58,13 @@ class ProblemFields(BaseModel):
         """The columns that the file must have."""
         answer = self.answer if self.answer_required else None
         return tuple(column for column in (self.problem_id, self.question, answer, *self.metadata) if column)
+
+    def fetch(self) -> Path:
+        """The file that ``hub`` stands for, downloaded where it is not there yet."""
+        if self.hub is None:
+            raise HubError("problems=hub: the preset given as data=NAME names no data set on the hub; give a file")
+        answer = () if self.answer is None else (self.answer,)
+        return fetch(self.hub, tuple(dict.fromkeys((*self.required, *answer))), self.problem_id)
 
 
 class ProblemFileError(ValueError):
@@ -83,10 +93,13 @@ def load_problems(
 ) -> LoadedProblems:
     """All problems of a file; its suffix (.jsonl, .json, .csv, .parquet) tells the format, text is UTF-8.
 
-    Raises :class:`ProblemFileError` for a file that cannot be read, lacks a column, or holds no good row; and for any
+    The path ``hub`` stands for what ``fields.hub`` names. Raises :class:`~tmas.hub.HubError` where that cannot be had,
+    and :class:`ProblemFileError` for a file that cannot be read, lacks a column, or holds no good row; and for any
     bad row (a missing, empty or mistyped field, a repeated id), unless ``on_bad`` is ``skip``.
     """
     path, fields = Path(path), fields or ProblemFields()
+    if path == Path("hub"):
+        path = fields.fetch()
     rows = _read(path)
     _check_columns(path, rows, fields)
     problems: list[Problem] = []

@@ -1,0 +1,169 @@
+"""Every baseline on real vLLM with a real small model, from its own config; one server for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from tmas.api import run
+from tmas.concurrency import all_of
+from tmas.config import SolveSettings
+from tmas.inference.session import Activity
+from tmas.inference.store import read_trace
+from tmas.inference.vllm_server import free_port, vllm_server
+from tmas.records import Problem, Result, Rollout, Solution
+
+pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+CONF = str(Path(__file__).parents[2] / "conf")
+PROBLEM = Problem(problem_id="sum", question="What is 7 plus 5? Answer in one short sentence.", answer="12")
+SMALL = {
+    "majority_vote": ["method.n_candidates=4"],
+    "best_of_n": ["method.n_candidates=4", "method.n_verifications=2", "method.agents.structured_verification=true"],
+    "self_refine": ["method.n_candidates=2", "method.max_iterations=3"],
+    "verify_refine": [
+        *("method.n_candidates=4", "method.n_verifications=2", "method.n_best=2", "method.max_iterations=2"),
+        "method.agents.structured_verification=true",
+    ],
+    "pacore": ["method.widths=[3,2,1]", "method.max_iterations=3"],
+    "rse": ["method.n_candidates=2", "method.max_iterations=2", "model.roles.distill.sampling.max_tokens=128"],
+}
+
+
+def composed(*overrides: str) -> SolveSettings:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        config = compose("solve", overrides=["problems=sample", "output_dir=unused", *overrides])
+    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return SolveSettings.model_validate(plain)
+
+
+@dataclass
+class Run:
+    """A method on the problem, and what its trace holds: how often each call was made, by iteration, role and index."""
+
+    result: Result
+    calls: Counter[tuple[int, str, int]]
+    systems: list[str]
+
+    @property
+    def rounds(self) -> list[tuple[Rollout, ...]]:
+        return [iteration.rollouts for iteration in self.result.trajectory.iterations]
+
+    @property
+    def rollouts(self) -> list[Rollout]:
+        return [rollout for rollouts in self.rounds for rollout in rollouts]
+
+    @property
+    def solved(self) -> set[tuple[int, int]]:
+        """The candidates that were not cut short, by iteration and index."""
+        return {(r.iteration, r.index) for r in self.rollouts if isinstance(r.solution, Solution)}
+
+    def called(self, role: str) -> set[tuple[int, int]]:
+        return {(t, i) for t, who, i in self.calls if who == role}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """All methods side by side on the server of `make demo`, each by its own config; then all again, without it."""
+    subprocess.run([sys.executable, "-m", "tmas.localmodel"], check=True)
+    folder = tmp_path_factory.mktemp("methods")
+    made = asyncio.run(served(folder))
+    again = asyncio.run(solved("http://127.0.0.1:9/v1", folder))
+    assert again == {name: (result, 0) for name, (result, _) in made.items()}
+    return {name: recorded(result, folder / name) for name, (result, _) in made.items()}
+
+
+async def served(folder: Path) -> dict[str, tuple[Result, int]]:
+    demo = composed("experiment=demo")
+    port = free_port(demo.serving.host)
+    async with vllm_server(demo.model, demo.serving, port, folder / "vllm.log"):
+        return await solved(demo.serving.base_url(port), folder)
+
+
+async def solved(base_url: str, folder: Path) -> dict[str, tuple[Result, int]]:
+    """The result of each method, and how many calls it made."""
+    return dict(zip(SMALL, await all_of(solve(name, base_url, folder / name) for name in SMALL), strict=True))
+
+
+async def solve(name: str, base_url: str, directory: Path) -> tuple[Result, int]:
+    settings = composed(
+        *("model=smollm2", f"model.base_url={base_url}", "model.sampling.max_tokens=96"),
+        *(f"method={name}", "method.agents.answer_format=stated", *SMALL[name]),
+    )
+    results: list[Result] = []
+    activity = Activity()
+    await run([PROBLEM], settings, directory, activity=activity, on_result=results.append, replay_finished=True)
+    [result] = results
+    return result, activity.calls
+
+
+def recorded(result: Result, directory: Path) -> Run:
+    [trace] = (directory / "trace").iterdir()
+    entries = [entry for entry in read_trace(trace) if entry["type"] == "call"]
+    keys = [entry["key"] for entry in entries]
+    calls = Counter((key["iteration"], key["role"], key["index"]) for key in keys)
+    systems = [m["content"] for entry in entries for m in entry["messages"] if m["role"] == "system"]
+    return Run(result, calls, systems)
+
+
+def test_majority_vote(runs: dict[str, Run]):
+    done = runs["majority_vote"]
+    assert done.calls == {(0, "solution", k): 1 for k in range(4)}
+    assert done.solved
+    assert done.result.trajectory.stop == "max_iterations"
+
+
+def test_best_of_n(runs: dict[str, Run]):
+    done = runs["best_of_n"]
+    assert done.called("solution") == {(0, i) for i in range(4)}
+    assert done.called("verification") == done.solved != set()
+
+
+def test_self_refine(runs: dict[str, Run]):
+    done = runs["self_refine"]
+    assert done.called("solution") >= {(0, 0), (0, 1)}
+    refined = [r for before, now in pairwise(done.rounds) for r in now if r.parents and not stands(before[r.index])]
+    assert done.called("feedback") == {(r.iteration, r.index) for r in refined} != set()
+
+
+def stands(rollout: Rollout) -> bool:
+    return isinstance(rollout.solution, Solution) and rollout.solution.iteration < rollout.iteration
+
+
+def test_verify_refine(runs: dict[str, Run]):
+    done = runs["verify_refine"]
+    assert done.called("verification") == done.solved != set()
+    graded = {(r.iteration, r.index) for r in done.rounds[0] if r.grades}
+    assert graded
+    if done.result.trajectory.stop != "early_stop":
+        assert {parent for r in done.rounds[1] for parent in r.parents} <= graded
+        assert all(len(r.parents) == 1 and r.mode == "exploit" for r in done.rounds[1])
+
+
+def test_pacore(runs: dict[str, Run]):
+    done = runs["pacore"]
+    assert done.calls == {(t, "solution", i): 1 for t, width in enumerate((3, 2, 1)) for i in range(width)}
+    assert [len(rollouts) for rollouts in done.rounds] == [3, 2, 1]
+    assert {r.mode for r in done.rounds[1]} == {"exploit"}
+
+
+def test_rse(runs: dict[str, Run]):
+    done = runs["rse"]
+    assert done.called("solution") == {(t, i) for t in range(2) for i in range(2)}
+    assert done.called("distill") == {(t, i) for t, i in done.solved if t == 0} != set()
+    bank = done.result.trajectory.iterations[0].experiences
+    assert bank
+    assert {r.mode for r in done.rounds[1]} == {"exploit"}
+    assert len(done.systems) == 2
+    assert all(item.statement in system for item in bank for system in done.systems)

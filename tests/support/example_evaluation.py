@@ -1,0 +1,55 @@
+"""The run of :mod:`tests.support.example_run`, evaluated with a scripted judge: the examples of docs/evaluation.md.
+
+``python -m tests.support.example_evaluation docs/evaluation.md`` makes them anew and puts them into the page.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.support.chat_server import Body, ScriptedServer, run_in_thread
+from tests.support.example_run import BLOCK, _pretty, _short, make
+from tmas.inference.run_directory import read_lines
+
+
+def reply(body: Body) -> list[str]:
+    said = {"reasoning": "Both are the same whole number.", "verdict": "equivalent"}
+    return [json.dumps(said)] * body.get("n", 1)
+
+
+def evaluated(folder: Path) -> Path:
+    """The run directory, evaluated. Its answers are written otherwise, so that there is something to judge."""
+    run = make(folder)
+    file = run / "predictions.jsonl"
+    file.write_text(file.read_text().replace('"answer":"5050"', '"answer":"5050.0"'))
+    with run_in_thread(ScriptedServer(reply)) as server:
+        given = ("judge=endpoint", "judge.name=scripted", f"judge.base_url={server.base_url}")
+        command = [Path(sys.executable).with_name("tmas"), "evaluate", f"runs=[{run}]", *given]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return run
+
+
+def examples(run: Path) -> dict[str, Any]:
+    """A short example of everything that the page shows, by the name that it has there."""
+    whole = {
+        "evaluation.json": json.loads((run / "evaluation.json").read_text()),
+        "judgements.jsonl": next(read_lines(run / "judgements.jsonl")),
+    }
+    return {name: _short(value) for name, value in whole.items()}
+
+
+def main() -> None:
+    page = Path(sys.argv[1])
+    with tempfile.TemporaryDirectory() as folder:
+        made = examples(evaluated(Path(folder)))
+    text = BLOCK.sub(lambda match: match["head"] + _pretty(made[match["name"]]), page.read_text(encoding="utf-8"))
+    page.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

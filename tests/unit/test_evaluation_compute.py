@@ -1,0 +1,127 @@
+"""evaluation/compute.py and compare.py: equal compute and pooled seeds, by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tmas.evaluation.compare import comparison, group_runs
+from tmas.evaluation.compute import Measure, accuracy_after, accuracy_at, difference_at, tokens_after
+from tmas.evaluation.estimators import BootstrapSettings
+
+FEW = BootstrapSettings(resamples=100)
+Steps = list[tuple[int, int, float | None]]
+
+
+def evaluation(problems: dict[str, Steps], seed: int = 0, group: str = "g", method: str = "tmas") -> dict[str, Any]:
+    """Each step: prompt tokens, completion tokens (both cumulative), the selected answer's correctness."""
+    return {
+        "run": {"group": group, "method": method, "seed": seed},
+        "settings": {"judge": None},
+        "iterations": [{}] * max(len(steps) for steps in problems.values()),
+        "by_problem": [
+            {
+                "problem_id": name,
+                "iterations": [
+                    {
+                        "prompt_tokens": prompt,
+                        "completion_tokens": completion,
+                        "scores": {"rule": dict.fromkeys(("selected", "pass_at_1", "vote", "best_of"), value)},
+                    }
+                    for prompt, completion, value in steps
+                ],
+            }
+            for name, steps in problems.items()
+        ],
+    }
+
+
+ONE = evaluation({"p": [(10, 10, 0.0), (20, 20, 1.0)], "q": [(5, 5, 1.0)], "r": [(30, 30, None)]})
+
+
+@pytest.mark.parametrize(
+    ("tokens", "value"),
+    [
+        (9, None),  # nobody has a whole iteration: nothing can be said
+        (10, 1 / 3),  # q
+        (20, 1 / 3),  # p's first iteration is wrong
+        (40, 2 / 3),  # p's second is right, q keeps its only one
+        (60, 1.0),  # r is undecided now, and left out
+        (10**9, 1.0),
+    ],
+)
+def test_accuracy_at_equal_tokens(tokens: int, value: float | None):
+    assert accuracy_at([ONE], tokens, settings=FEW)["value"] == pytest.approx(value)
+
+
+@pytest.mark.parametrize(("tokens", "value"), [(99, None), (100, 1.0)])
+def test_a_run_under_a_hard_limit_is_within_it_whatever_its_last_chunks_took(tokens: int, value: float | None):
+    limited = evaluation({"p": [(53, 50, 1.0)]})
+    limited["by_problem"][0]["limit"] = 100
+    assert accuracy_at([limited], tokens, settings=FEW)["value"] == value
+
+
+def test_completion_tokens_can_be_counted_alone():
+    assert accuracy_at([ONE], 20, Measure(tokens="completion"), FEW)["value"] == pytest.approx(2 / 3)
+
+
+def test_a_problem_that_stopped_keeps_its_last_iteration():
+    assert accuracy_after([ONE], 0, settings=FEW)["value"] == 0.5
+    assert accuracy_after([ONE], 7, settings=FEW)["value"] == 1.0
+    assert tokens_after([ONE], 7) == pytest.approx((40 + 10 + 60) / 3)
+
+
+def test_seeds_are_pooled_by_problem():
+    other = evaluation({"p": [(10, 10, 1.0)], "q": [(5, 5, None)], "s": [(1, 1, 0.0)]}, seed=1)
+    found = accuracy_after([ONE, other], 0, settings=FEW)
+    assert found["value"] == pytest.approx((0.5 + 1.0 + 0.0) / 3)  # p, q from one seed alone, s; r is undecided
+    assert (found["problems"], found["left_out"]) == (3, 1)
+
+
+def test_differences_are_paired_by_problem():
+    other = evaluation({"q": [(5, 5, 0.0)], "p": [(10, 10, 1.0)], "s": [(1, 1, 1.0)]})
+    found = difference_at([ONE], [other], 40, settings=FEW)
+    assert (found["value"], found["problems"]) == (0.5, 2)  # p: 1 - 1, q: 1 - 0
+    assert difference_at([ONE], [ONE], 40, settings=FEW) | {"low": 0, "high": 0, "value": 0} == difference_at(
+        [ONE], [ONE], 40, settings=FEW
+    )
+
+
+def test_runs_that_differ_by_their_seed_are_one_group():
+    runs = [Path(name) for name in ("a", "b", "c", "d")]
+    evaluations = [
+        ONE,
+        evaluation({"p": [(1, 1, 1.0)]}, group="h", method="vote"),
+        evaluation({"p": [(1, 1, 1.0)]}, seed=1),
+        evaluation({"p": [(1, 1, 1.0)]}, group="i"),
+    ]
+    groups = group_runs(runs, evaluations)
+    assert [(group.label, group.seeds) for group in groups] == [("tmas (a)", [0, 1]), ("vote", [0]), ("tmas (d)", [0])]
+
+
+def test_a_comparison_is_over_the_common_problems():
+    wide = evaluation({"p": [(10, 10, 1.0)], "t": [(900, 900, 1.0)]}, group="h", method="vote")
+    found = comparison(group_runs([Path("a"), Path("b")], [ONE, wide]), [], FEW)
+    assert found is not None
+    assert found["problems"] == 1
+    assert found["budgets"] == [5, 10, 15, 20]
+    first, second = found["groups"]
+    assert [estimate["value"] for estimate in first["accuracy"]["selected"]] == [None, None, None, 0.0]
+    assert [estimate["value"] for estimate in second["accuracy"]["selected"]] == [None, None, None, 1.0]
+    assert second["difference"]["selected"][-1]["value"] == 1.0
+
+
+def test_the_last_budget_covers_all_problems_of_the_cheapest():
+    cheap = evaluation({"p": [(10, 10, 1.0)], "q": [(30, 30, 1.0)]}, group="h", method="vote")
+    dear = evaluation({"p": [(900, 900, 1.0)], "q": [(900, 900, 1.0)]})
+    found = comparison(group_runs([Path("a"), Path("b")], [cheap, dear]), [], FEW)
+    assert found is not None
+    assert found["budgets"] == [15, 30, 45, 60]
+    assert [group["accuracy"]["selected"][-1]["value"] for group in found["groups"]] == [1.0, None]
+
+
+def test_runs_without_a_common_problem_are_not_compared():
+    other = evaluation({"x": [(1, 1, 1.0)]}, group="h")
+    assert comparison(group_runs([Path("a"), Path("b")], [ONE, other]), [], FEW) is None

@@ -1,0 +1,188 @@
+"""evaluation/evaluate.py: run directories in, evaluation.json out; by rule, by a scripted judge, and at the shell."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from pydantic import ValidationError
+
+from tests.support.chat_server import Body, ScriptedServer, run_in_thread
+from tests.support.runs import Line, candidate, iteration, prediction, write_run
+from tmas.evaluation.estimators import BootstrapSettings
+from tmas.evaluation.evaluate import EvaluateSettings, evaluate
+from tmas.evaluation.runs import read_run
+
+
+def lines() -> list[Line]:
+    """p: right after its second iteration; q: stops after one, undecided by rule; r: no gold answer."""
+    first = iteration([candidate("6", [1.0]), candidate("1/2", [0.0])], "6")
+    second = iteration([candidate("0.5", [1.0], "explore"), candidate("1/2", [1.0])], "0.5")
+    only = iteration([candidate("all odd n", [0.5]), candidate("7", [0.5])], "all odd n")
+    return [
+        prediction("p", "1/2", [first, second], [(100, 20), (200, 30)]),
+        prediction("q", "odd n", [only], [(50, 10)]),
+        prediction("r", None, [only], [(50, 10)]),
+    ]
+
+
+def settings(*runs: Path, **changes: Any) -> EvaluateSettings:
+    bootstrap = BootstrapSettings(resamples=200)
+    return EvaluateSettings.model_validate({"runs": runs, "workers": 1, "bootstrap": bootstrap, **changes})
+
+
+def judge(server: ScriptedServer, **changes: Any) -> dict[str, Any]:
+    base = {"name": "judge", "base_url": server.base_url, "passes": 4, "timeout": 5.0}
+    return base | {"patience": {"max_attempts": 1}} | changes
+
+
+def lenient(body: Body) -> list[str]:
+    """Finds only "all odd n" equivalent, and only in three passes of four."""
+    odd = "\nall odd n\n" in body["messages"][0]["content"]
+    said = ["equivalent" if odd and choice else "different" for choice in range(body.get("n", 1))]
+    return [json.dumps({"reasoning": "", "verdict": verdict}) for verdict in said]
+
+
+def values(evaluation: dict[str, Any], t: int, scoring: str = "rule") -> dict[str, float | None]:
+    return {name: found["value"] for name, found in evaluation["iterations"][t]["scores"][scoring].items()}
+
+
+async def test_by_rule(tmp_path: Path):
+    run = write_run(tmp_path / "run", lines(), unfinished=["s"], seed=7)
+    [found] = await evaluate(settings(run))
+    assert orjson.loads((run / "evaluation.json").read_bytes()) == found
+    assert found["run"] | {"method": "tmas", "seed": 7, "models": {"solution": "small"}} == found["run"]
+    assert found["problems"] == {
+        "finished": 3,
+        "unfinished": 1,
+        "without_gold": 1,
+        "stops": {"max_iterations": 3},
+    }
+    assert found["verdicts"]["judge"] is found["agreement"] is None
+    # q is undecided by rule: of its two candidates one, "7", is undecided against words too
+    assert found["verdicts"]["rule"] | {"equal": 2, "different": 1, "undecided": 2} == found["verdicts"]["rule"]
+    assert values(found, 0) == {"pass_at_1": 0.5, "pass_at_2": 1.0, "selected": 0.0, "vote": 0.5, "best_of": 0.0}
+    assert values(found, 1) == dict.fromkeys(("pass_at_1", "pass_at_2", "selected", "vote", "best_of"), 1.0)
+    selected = found["iterations"][1]["scores"]["rule"]["selected"]
+    assert (selected["problems"], selected["left_out"]) == (1, 1)
+    assert [i["undecided"] for i in found["iterations"]] == [{"rule": 2}, {"rule": 0}]
+    assert found["iterations"][1]["modes"]["rule"]["explore"] == {"candidates": 1, "accuracy": 1.0}
+    assert [i["running"] for i in found["iterations"]] == [3, 1]
+    assert [p["problem_id"] for p in found["by_problem"]] == ["p", "q"]
+    assert [(s["prompt_tokens"], s["completion_tokens"]) for s in found["by_problem"][0]["iterations"]] == [
+        (100, 20),
+        (300, 50),
+    ]
+
+
+async def test_by_judge(tmp_path: Path):
+    run = write_run(tmp_path / "run", lines())
+    async with ScriptedServer(lenient) as server:
+        [found] = await evaluate(settings(run, judge=judge(server)))
+        again = await evaluate(settings(run, judge=judge(server)))
+    assert [found] == again
+    assert len(server.requests) == 4  # 6 and 0.5 beside 1/2, two answers beside "odd n"; 1/2 is the gold answer itself
+    assert found["verdicts"]["judge"] == {"equivalent": 3, "different": 13, "failed": {}, "not_asked": 1}
+    assert values(found, 1, "judge")["pass_at_1"] == pytest.approx((0.5 + 3 / 8) / 2)  # 1/2 alone; q: 3/4 of one of two
+    assert values(found, 1, "judge")["selected"] == pytest.approx((0 + 3 / 4) / 2)
+    both = found["agreement"]["rule_and_judge"]
+    assert both["table"]["equal"] == {"equivalent": 0, "different": 1, "split": 0, "failed": 0}
+    assert both["disagreements"] == [{"gold": "1/2", "answer": "0.5", "rule": "equal", "judge": 0.0}]
+    assert found["settings"]["judge"] | {"name": "judge", "passes": 4, "scope": "all"} == found["settings"]["judge"]
+
+
+async def test_the_judge_can_be_left_to_what_the_rule_cannot_decide(tmp_path: Path):
+    run = write_run(tmp_path / "run", lines())
+    async with ScriptedServer(lenient) as server:
+        [found] = await evaluate(settings(run, judge=judge(server), judge_scope="undecided"))
+    assert len(server.requests) == 2
+    assert values(found, 1, "judge")["pass_at_1"] == pytest.approx((1 + 3 / 8) / 2)
+    assert found["verdicts"]["judge"]["not_asked"] == 3
+
+
+async def test_a_judge_that_is_down_leaves_undecided_answers_and_no_wrong_ones(tmp_path: Path):
+    run = write_run(tmp_path / "run", lines())
+    async with ScriptedServer() as server:
+        pass
+    [found] = await evaluate(settings(run, judge=judge(server)))
+    assert found["verdicts"]["judge"]["failed"] == {"endpoint": 16}
+    assert values(found, 0, "judge")["pass_at_1"] == 1.0  # 1/2 is the gold answer as it stands; nothing else is known
+    assert found["iterations"][0]["undecided"]["judge"] == 3
+
+
+async def test_seeds_share_a_group_and_other_settings_do_not(tmp_path: Path):
+    runs = [
+        write_run(tmp_path / "a", lines(), seed=0),
+        write_run(tmp_path / "b", lines(), seed=1),
+        write_run(tmp_path / "c", lines(), seed=1, method__epsilon=0.5),
+        write_run(tmp_path / "d", lines()[:2], seed=1),
+    ]
+    groups = [found["run"]["group"] for found in await evaluate(settings(*runs))]
+    assert groups[0] == groups[1]
+    assert len(set(groups)) == 3
+
+
+async def test_a_run_without_gold_answers_still_has_its_facts(tmp_path: Path):
+    run = write_run(tmp_path / "run", lines()[2:])
+    [found] = await evaluate(settings(run))
+    assert found["by_problem"] == []
+    assert found["iterations"][0]["scores"] == {}
+    assert found["iterations"][0]["cumulative"]["prompt_tokens"] == 50
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"no run directory: it holds no manifest\.json"):
+        read_run(tmp_path)
+    with pytest.raises(ValueError, match="no finished problem"):
+        read_run(write_run(tmp_path / "empty", []))
+    other = write_run(tmp_path / "other", lines())
+    manifest = orjson.loads((other / "manifest.json").read_bytes())
+    (other / "manifest.json").write_bytes(orjson.dumps(manifest | {"schema_version": 99}))
+    with pytest.raises(ValueError, match="schema version 99"):
+        read_run(other)
+
+
+def test_a_run_is_given_once(tmp_path: Path):
+    with pytest.raises(ValidationError, match="given twice"):
+        settings(tmp_path / "a", tmp_path / "b" / ".." / "a")
+
+
+# --- at the shell
+
+
+def tmas(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from tmas.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={"COLUMNS": "160"})
+
+
+def test_the_command_prints_tables_and_compares(tmp_path: Path):
+    one = write_run(tmp_path / "one", lines())
+    two = write_run(tmp_path / "two", lines()[:1], method__name="majority_vote")
+    with run_in_thread(ScriptedServer(lenient)) as server:
+        given = ("judge=endpoint", "judge.name=judge", f"judge.base_url={server.base_url}")
+        done = tmas("evaluate", f"runs=[{one},{two}]", *given, f"output={tmp_path / 'compared.json'}")
+    assert done.returncode == 0, done.stderr
+    for title in ("tmas on problems: 3 problems", "Accuracy by iteration (judge", "Tokens by role", "at equal compute"):
+        assert title in done.stdout
+    compared = orjson.loads((tmp_path / "compared.json").read_bytes())
+    assert [group["label"] for group in compared["groups"]] == ["tmas", "majority_vote"]
+    assert compared["problems"] == 1
+
+
+def test_the_command_tells_what_is_missing_and_ends_with_3(tmp_path: Path):
+    run = write_run(tmp_path / "run", lines())
+    with run_in_thread(ScriptedServer(lambda body: "no verdict")) as server:
+        done = tmas("evaluate", f"runs=[{run}]", "judge=endpoint", "judge.name=j", f"judge.base_url={server.base_url}")
+    assert done.returncode == 3
+    assert "16 verdicts of the judge failed" in done.stderr
+
+
+def test_the_command_refuses_what_is_no_run(tmp_path: Path):
+    done = tmas("evaluate", f"runs=[{tmp_path}]")
+    assert done.returncode == 2
+    assert "is no run directory" in done.stderr

@@ -1,0 +1,134 @@
+"""evaluation/scores.py, facts.py, verifier.py: exact figures of small problems."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.runs import Line, candidate, iteration, prediction
+from tmas.evaluation.correctness import Scoring
+from tmas.evaluation.facts import iteration_facts
+from tmas.evaluation.scores import by_mode, problem_scores, undecided
+from tmas.evaluation.verifier import calibration
+
+RULE: Scoring = [{("5", "5"): True, ("5", "5.0"): True, ("5", "6"): False, ("5", "7"): False, ("5", "n"): None}]
+CLASSES = {"5": 0, "5.0": 0, "6": 1, "7": 2, "n": 3}
+
+
+def scores(*candidates: Line, selected: str | None = "5", scoring: Scoring = RULE, widths: Any = (2,)) -> Any:
+    line = prediction("p", "5", [iteration(candidates, selected)])
+    [found] = problem_scores(line, scoring, CLASSES, widths)
+    return found
+
+
+def test_the_metrics_of_an_iteration():
+    found = scores(
+        candidate("5", [1, 1]), candidate("5.0", [0.5]), candidate("6", [1, 0.5]), candidate(None), selected="6"
+    )
+    assert found == {
+        "pass_at_1": 0.5,
+        "pass_at_2": pytest.approx(5 / 6),
+        "selected": 0.0,
+        "vote": 1.0,  # 5 and 5.0 are one class
+        "best_of": 1.0,  # the mean grade 1
+    }
+
+
+def test_a_candidate_that_was_cut_short_is_not_correct_and_one_without_answer_neither():
+    found = scores(candidate("5"), candidate(None, failure="truncated"), candidate(None))
+    assert found["pass_at_1"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("reason", ["endpoint", "timeout", "budget"])
+def test_what_the_model_was_never_asked_for_is_in_no_rate(reason: str):
+    found = scores(candidate("5"), candidate("6"), candidate(None, failure=reason))
+    assert found["pass_at_1"] == 0.5
+    assert scores(candidate("5"), candidate(None, failure=reason))["pass_at_2"] is None  # one sample is no pair
+
+
+def test_undecided_answers_are_left_out_and_never_wrong():
+    found = scores(candidate("5", [0.5]), candidate("n", [1.0]), candidate("n"), selected="n")
+    assert found["pass_at_1"] == 1.0
+    assert found["pass_at_2"] is None
+    assert found["selected"] is None
+    assert found["vote"] is None
+    assert found["best_of"] is None
+
+
+def test_ties_are_the_mean_over_those_that_tie():
+    found = scores(candidate("5", [1.0]), candidate("6", [1.0]), candidate("7", [0.0]))
+    assert found["vote"] == pytest.approx(1 / 3)
+    assert found["best_of"] == 0.5
+
+
+def test_no_answers_no_grades_no_selection():
+    found = scores(candidate(None), candidate(None), selected=None)
+    assert (found["vote"], found["best_of"], found["selected"]) == (0.0, None, 0.0)
+
+
+def test_a_judge_s_metrics_are_the_mean_over_its_passes():
+    yes, no, nothing = ({("5", "5"): True, ("5", "6"): verdict} for verdict in (True, False, None))
+    found = scores(candidate("5"), candidate("6"), selected="6", scoring=[yes, no, no, nothing])
+    assert found["pass_at_1"] == pytest.approx((1 + 0.5 + 0.5 + 1) / 4)
+    assert found["selected"] == pytest.approx(1 / 3)  # of the three that gave a verdict
+    assert found["pass_at_2"] == pytest.approx((1 + 1 + 1) / 3)
+
+
+def test_iterations_that_a_budget_left_empty_do_not_count():
+    spent = candidate(None, failure="budget")
+    some = prediction("p", "5", [iteration([candidate("5")], "5"), iteration([spent, spent], "5")])
+    assert len(problem_scores(some, RULE, CLASSES, [2])) == 1
+    nothing = problem_scores(prediction("p", "5", [iteration([spent])]), RULE, CLASSES, [2])
+    assert nothing == [dict.fromkeys(["pass_at_1", "pass_at_2", "selected", "vote", "best_of"], 0.0)]
+
+
+@pytest.mark.parametrize("reason", ["endpoint", "timeout"])
+def test_a_problem_that_no_server_answered_is_left_out_and_not_wrong(reason: str):
+    unserved = iteration([candidate(None, failure=reason), candidate(None, failure="budget")])
+    nothing = dict.fromkeys(["pass_at_1", "pass_at_2", "selected", "vote", "best_of"])
+    assert problem_scores(prediction("p", "5", [unserved]), RULE, CLASSES, [2]) == [nothing]
+    later = prediction("p", "5", [unserved, iteration([candidate("5", [1]), candidate("5")], "5")])
+    assert [found["selected"] for found in problem_scores(later, RULE, CLASSES, [2])] == [None, 1.0]
+
+
+def test_modes_and_undecided_candidates():
+    lines = [
+        prediction("p", "5", [iteration([candidate("5", mode="explore"), candidate("6", mode="exploit")])]),
+        prediction("q", "5", [iteration([candidate("6", mode="explore"), candidate("n", mode="exploit")])]),
+    ]
+    assert by_mode(lines, RULE, 0) == {
+        "explore": {"candidates": 2, "accuracy": 0.5},
+        "exploit": {"candidates": 2, "accuracy": 0.0},
+    }
+    assert undecided(lines, RULE, 0) == 1
+    assert undecided(lines, RULE, 1) == 0
+
+
+def test_what_an_iteration_held_and_cost():
+    first = iteration([candidate("5", [1, 0], "explore"), candidate(None)], banks=(["E1", "E2"], ["G1"]), added=["E1"])
+    second = iteration([candidate(None, failure="truncated")], banks=(["E2", "E3", "E4"], ["G1"]))
+    lines = [prediction("p", "5", [first, second], [(10, 20), (30, 40)]), prediction("q", "5", [first], [(2, 4)])]
+    zero, one = (iteration_facts(lines, t) for t in (0, 1))
+    assert (zero["running"], one["running"]) == (2, 1)
+    assert (zero["candidates"], zero["no_answer"], one["failed"]) == (4, 2, {"truncated": 1})
+    assert (zero["mean_grade"], zero["explore_share"], one["mean_grade"]) == (0.5, 0.5, None)
+    assert zero["banks"]["experience"] | {"size": 2, "turnover": 1, "added": 1} == zero["banks"]["experience"]
+    assert one["banks"]["experience"]["turnover"] == pytest.approx(3 / 4)  # E1 gone, E3 and E4 new, of four
+    assert one["banks"]["guideline"] == {"size": 1, "turnover": 0} | dict.fromkeys(
+        ["added", "merged", "confirmed", "corrected", "dropped", "evicted"]
+    )  # no reply of the guideline agent could be read
+    assert one["cumulative"] == {"prompt_tokens": 21, "cached_prompt_tokens": 0, "completion_tokens": 32}
+    assert one["usage"]["solution"]["completion_tokens"] == 20
+
+
+def test_calibration_is_of_what_was_graded_and_decided():
+    first = iteration([candidate("5", [1, 1]), candidate("6", [0, 0.5]), candidate("n", [1]), candidate("7")])
+    found = calibration([prediction("p", "5", [first])], RULE)
+    assert (found["pairs"], found["auroc"], found["accuracy"]) == (2, 1.0, 0.5)
+    assert found["brier"] == pytest.approx(0.25**2 / 2)
+    assert found["grades"] == {
+        "0": {"count": 1, "accuracy": 0.0},
+        "0.5": {"count": 1, "accuracy": 0.0},
+        "1": {"count": 2, "accuracy": 1.0},
+    }

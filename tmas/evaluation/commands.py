@@ -1,0 +1,98 @@
+"""What ``tmas evaluate``, ``tmas subset`` and ``tmas gold-check`` do with their settings and a console."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from tmas.answers import AnswerChecker
+from tmas.evaluation.compare import Group, comparison, group_runs
+from tmas.evaluation.compute import Evaluation
+from tmas.evaluation.evaluate import EvaluateSettings, evaluate, write_json
+from tmas.evaluation.gold_check import GoldCheckSettings, gold_check, is_passed
+from tmas.evaluation.scoring import Report
+from tmas.evaluation.subset import SubsetSettings, select, solved_counts, write_subset
+from tmas.evaluation.tables import print_comparison, print_evaluation, print_gold_check
+from tmas.exits import NOT_PASSED, STOPPED, fail
+from tmas.problems import LoadedProblems, load_problems
+
+
+def evaluate_command(config: dict[str, Any], console: Console) -> None:
+    """``tmas evaluate``."""
+    settings = EvaluateSettings.model_validate(config)
+    with _progress(console) as report:
+        evaluations = asyncio.run(evaluate(settings, report))
+    groups = group_runs(settings.runs, evaluations)
+    for group in groups:
+        print_evaluation(console, group, settings.bootstrap)
+    if len(groups) > 1:
+        _compare(groups, settings, console)
+    _say_what_is_missing(evaluations)
+
+
+def _compare(groups: Sequence[Group], settings: EvaluateSettings, console: Console) -> None:
+    found = comparison(groups, settings.budgets, settings.bootstrap)
+    if found is None:
+        console.print("The runs have no problem in common: they are not compared.")
+        return
+    print_comparison(console, found)
+    if settings.output:
+        write_json(settings.output, found)
+
+
+def subset_command(config: dict[str, Any], console: Console) -> None:
+    """``tmas subset``."""
+    settings = SubsetSettings.model_validate(config)
+    problems = _problems(settings, console).problems
+
+    async def counted() -> Any:
+        async with AnswerChecker(settings.timeout, settings.workers) as checker:
+            with _progress(console) as report:
+                return await solved_counts(problems, settings, checker, report)
+
+    subset = select(asyncio.run(counted()), settings)
+    write_subset(settings.output, subset, settings)
+    console.print(f"{len(subset)} of {len(problems)} problems were solved at most {settings.max_solved} times in "
+                  f"{settings.samples}: {settings.output}", markup=False, soft_wrap=True)  # fmt: skip
+
+
+def gold_check_command(config: dict[str, Any], console: Console) -> None:
+    """``tmas gold-check``."""
+    settings = GoldCheckSettings.model_validate(config)
+    problems = _problems(settings, console).problems
+
+    async def checked() -> dict[str, Any]:
+        async with AnswerChecker(settings.timeout, settings.workers) as checker:
+            return await gold_check(problems, checker)
+
+    found = asyncio.run(checked())
+    print_gold_check(console, found)
+    if settings.output:
+        write_json(settings.output, found)
+    if not is_passed(found):
+        fail("a gold answer does not come out right", NOT_PASSED)
+
+
+def _problems(settings: SubsetSettings | GoldCheckSettings, console: Console) -> LoadedProblems:
+    loaded = load_problems(settings.problems, settings.data, settings.on_bad_problem)
+    for message in loaded.skipped:
+        console.print(f"skipped {message}", markup=False)
+    return loaded
+
+
+def _say_what_is_missing(evaluations: Sequence[Evaluation]) -> None:
+    failed = sum(sum((e["verdicts"]["judge"] or {"failed": {}})["failed"].values()) for e in evaluations)
+    if failed:
+        fail(f"{failed} verdicts of the judge failed; the same command asks for them again", STOPPED)
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Report]:
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("")
+        yield lambda doing, done, of: progress.update(task, description=doing, completed=done, total=of)

@@ -1,0 +1,120 @@
+"""The statistics of evaluation: pass@k, bootstrap intervals over problems, calibration of a grade. Pure functions.
+
+Shapes: P problems, R resamples, C columns (one a quantity).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import comb
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+Floats = npt.NDArray[np.float64]
+Estimate = dict[str, Any]
+"""``value``, ``low``, ``high``, ``problems``, ``left_out``; see docs/evaluation.md."""
+
+
+class BootstrapSettings(BaseModel):
+    """Percentile intervals over problems: how many resamples, at what confidence, from which seed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    resamples: int = Field(default=2000, ge=100)
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    seed: int = 0
+
+
+def pass_at_k(correct: int, samples: int, k: int) -> float | None:
+    """Probability that k of the ``samples``, drawn without replacement, hold a correct one; None for fewer than k.
+
+    The unbiased estimator of Chen et al., Evaluating Large Language Models Trained on Code (arXiv 2107.03374).
+    """
+    return None if samples < k else 1 - comb(samples - correct, k) / comb(samples, k)
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Over those that are not None; None where there are none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def estimates(rows: Sequence[Sequence[float | None]], settings: BootstrapSettings) -> list[Estimate]:
+    """An estimate for each column of ``rows``, all from the same resamples of problems.
+
+    There is a row for each problem, one at least; None is what cannot be said.
+    """
+    values_PC = np.array(rows, dtype=np.float64)  # None becomes nan
+    known_PC = ~np.isnan(values_PC)
+    sizes_C = known_PC.sum(axis=0)
+    low_C, high_C = _interval(values_PC, known_PC, settings)
+    return [
+        {
+            "value": float(values_PC[known_PC[:, c], c].mean()) if size else None,
+            "low": float(low_C[c]) if size else None,
+            "high": float(high_C[c]) if size else None,
+            "problems": int(size),
+            "left_out": int(len(rows) - size),
+        }
+        for c, size in enumerate(sizes_C)
+    ]
+
+
+def estimate(values: Sequence[float | None], settings: BootstrapSettings) -> Estimate:
+    """The estimate of one quantity, a value a problem; nothing but nulls where there is no problem."""
+    if not values:
+        return {"value": None, "low": None, "high": None, "problems": 0, "left_out": 0}
+    return estimates([[value] for value in values], settings)[0]
+
+
+def _interval(values_PC: Floats, known_PC: npt.NDArray[np.bool_], settings: BootstrapSettings) -> tuple[Floats, Floats]:
+    resamples, problems = settings.resamples, len(values_PC)
+    drawn_RP = np.random.default_rng(settings.seed).integers(problems, size=(resamples, problems))
+    cells_RP = drawn_RP + problems * np.arange(resamples)[:, None]
+    times_RP = np.bincount(cells_RP.ravel(), minlength=resamples * problems).reshape(resamples, problems).astype(float)
+    sums_RC = times_RP @ np.where(known_PC, values_PC, 0.0)
+    sizes_RC = times_RP @ known_PC
+    means_RC = np.divide(sums_RC, sizes_RC, out=np.full_like(sums_RC, np.nan), where=sizes_RC > 0)
+    means_RC[:, ~known_PC.any(axis=0)] = 0.0  # nothing to say: not used, and no warning of empty columns
+    tail = (1 - settings.confidence) / 2
+    low_C, high_C = np.nanquantile(means_RC, [tail, 1 - tail], axis=0)
+    return low_C, high_C
+
+
+def auroc(grades: Sequence[float], correct: Sequence[bool]) -> float | None:
+    """Probability that a correct one is graded above an incorrect one, ties counting half; None without both kinds."""
+    right = np.array([g for g, c in zip(grades, correct, strict=True) if c])
+    wrong = np.sort([g for g, c in zip(grades, correct, strict=True) if not c])
+    if not len(right) or not len(wrong):
+        return None
+    below = np.searchsorted(wrong, right, side="left") + np.searchsorted(wrong, right, side="right")
+    return float(below.sum() / 2 / (len(right) * len(wrong)))
+
+
+def brier(grades: Sequence[float], correct: Sequence[bool]) -> float | None:
+    """Mean squared distance of the grade from what came out."""
+    return mean([(g - c) ** 2 for g, c in zip(grades, correct, strict=True)])
+
+
+def reliability(grades: Sequence[float], correct: Sequence[bool], bins: int = 10) -> list[dict[str, Any]]:
+    """Equal bins of [0, 1], the last one closed: how many grades fall in each, their mean, and the share correct."""
+    index = [min(int(g * bins), bins - 1) for g in grades]
+    return [
+        {
+            "low": b / bins,
+            "high": (b + 1) / bins,
+            "count": index.count(b),
+            "mean_grade": mean([g for g, i in zip(grades, index, strict=True) if i == b]),
+            "accuracy": mean([float(c) for c, i in zip(correct, index, strict=True) if i == b]),
+        }
+        for b in range(bins)
+    ]
+
+
+def expected_calibration_error(bins: Sequence[dict[str, Any]]) -> float | None:
+    """Mean distance between grade and accuracy over the bins of :func:`reliability`, weighted by count."""
+    total = sum(b["count"] for b in bins)
+    return sum(b["count"] * abs(b["mean_grade"] - b["accuracy"]) for b in bins if b["count"]) / total if total else None

@@ -1,0 +1,102 @@
+"""``tmas evaluate``: run directories in, ``evaluation.json`` and ``judgements.jsonl`` in each of them out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tmas.answers import AnswerChecker
+from tmas.concurrency import all_of
+from tmas.evaluation.correctness import (
+    agreement_between_passes,
+    agreement_of_rule_and_judge,
+    answer_classes,
+    counts,
+    judge_counts,
+)
+from tmas.evaluation.estimators import BootstrapSettings
+from tmas.evaluation.runs import RunData, read_run
+from tmas.evaluation.scores import Classes
+from tmas.evaluation.scoring import Report, ScoringSettings, Verdicts, find_verdicts
+from tmas.evaluation.summary import summary
+from tmas.records import SCHEMA_VERSION
+
+
+class EvaluateSettings(ScoringSettings):
+    """Everything ``tmas evaluate`` takes; see conf/evaluate.yaml.
+
+    ``budgets``: tokens a problem at which several runs are compared; ``output``: the file for that comparison.
+    """
+
+    bootstrap: BootstrapSettings = BootstrapSettings()
+    budgets: tuple[int, ...] = ()
+    output: Path | None = None
+
+
+async def evaluate(settings: EvaluateSettings, report: Report = lambda *_: None) -> list[dict[str, Any]]:
+    """Evaluates every run, writes its ``evaluation.json``, and returns what it wrote, in the order of the runs."""
+    runs = [read_run(path) for path in settings.runs]
+    async with AnswerChecker(settings.timeout, settings.workers) as checker:
+        verdicts = await find_verdicts(runs, settings, checker, report)
+        classes = [await _classes(run, verdicts, checker) for run in runs]
+    evaluations = [_evaluation(run, verdicts.of(run), c, settings) for run, c in zip(runs, classes, strict=True)]
+    for run, evaluation in zip(runs, evaluations, strict=True):
+        write_json(run.path / "evaluation.json", evaluation)
+    return evaluations
+
+
+async def _classes(run: RunData, verdicts: Verdicts, checker: AnswerChecker) -> dict[str, Classes]:
+    golden = [line for line in run.lines if line["gold"] is not None]
+    found = await all_of(answer_classes(line, verdicts.rule, checker) for line in golden)
+    return {line["problem_id"]: classes for line, classes in zip(golden, found, strict=True)}
+
+
+def _evaluation(
+    run: RunData, verdicts: Verdicts, classes: Mapping[str, Classes], settings: EvaluateSettings
+) -> dict[str, Any]:
+    judged = verdicts.judged
+    return {
+        "v": SCHEMA_VERSION,
+        "run": {
+            "method": run.method,
+            "benchmark": run.benchmark,
+            "seed": run.seed,
+            "group": run.group,
+            "models": run.models,
+        },
+        "settings": {"judge": _judge_settings(settings), "bootstrap": settings.bootstrap.model_dump()},
+        "verdicts": {
+            "rule": counts(verdicts.rule),
+            "judge": None if judged is None else judge_counts(judged, len(verdicts.rule) - len(judged)),
+        },
+        "agreement": None
+        if judged is None
+        else {
+            "passes": agreement_between_passes(judged),
+            "rule_and_judge": agreement_of_rule_and_judge(judged, verdicts.rule),
+        },
+        **summary(run, verdicts.scorings, classes, settings.bootstrap),
+    }
+
+
+def _judge_settings(settings: ScoringSettings) -> dict[str, Any] | None:
+    if settings.judge is None:
+        return None
+    judge = settings.judge
+    return {
+        "name": judge.name,
+        "identity": judge.identity,
+        "sampling": judge.sampling.model_dump(),
+        "passes": judge.passes,
+        "scope": settings.judge_scope,
+    }
+
+
+def write_json(file: Path, value: Any) -> None:
+    """In one step: a kill leaves either the old file or the new one."""
+    temporary = file.with_name(f".{file.name}.new")
+    temporary.write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+    temporary.rename(file)

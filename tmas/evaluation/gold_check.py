@@ -1,0 +1,109 @@
+"""``tmas gold-check``: do a benchmark's own answers come out right when a model gives them?
+
+Each gold answer is put into a box at the end of a reply, as it stands and as other writers would set it, extracted and
+compared: it must be equal. Another problem's answer must come out different (unless two problems have the same answer,
+written differently): where that is undecided, a rule cannot tell a wrong answer, and the benchmark needs a judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tmas.answers import AnswerChecker
+from tmas.boxed import extract_boxed
+from tmas.concurrency import all_of
+from tmas.equivalence import Equivalence, Verdict, normalise, undecided
+from tmas.evaluation.rewrites import rewrites
+from tmas.problems import ProblemFields
+from tmas.records import Problem
+
+AS_WRITTEN = "as written"
+OTHER = "another problem's answer"
+
+
+class GoldCheckSettings(BaseModel):
+    """Everything ``tmas gold-check`` takes; see conf/gold-check.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    problems: Path
+    data: ProblemFields = ProblemFields()
+    on_bad_problem: Literal["refuse", "skip"] = "refuse"
+    timeout: float = Field(default=5.0, gt=0)
+    workers: int = Field(default=2, ge=1)
+    output: Path | None = None
+
+
+class Check(NamedTuple):
+    """One answer to compare with a gold answer."""
+
+    name: str
+    problem_id: str
+    gold: str
+    answer: str
+
+    def is_right(self, verdict: Verdict) -> bool:
+        wanted = Equivalence.DIFFERENT if self.name == OTHER else Equivalence.EQUAL
+        return verdict.equivalence is wanted
+
+
+def checks(problems: Sequence[Problem]) -> list[Check]:
+    """All that is checked of ``problems`` with an answer."""
+    golden = [(problem.problem_id, problem.answer) for problem in problems if problem.answer is not None]
+    others = _others([gold for _, gold in golden])
+    return [
+        Check(name, problem_id, gold, answer)
+        for (problem_id, gold), other in zip(golden, others, strict=True)
+        for name, answer in {AS_WRITTEN: gold, **rewrites(gold), **({OTHER: other} if other else {})}.items()
+    ]
+
+
+def _others(golds: Sequence[str]) -> Iterator[str | None]:
+    """For each answer the next one that reads otherwise."""
+    for place, gold in enumerate(golds):
+        following = [*golds[place + 1 :], *golds[:place]]
+        yield next((other for other in following if normalise(other) != normalise(gold)), None)
+
+
+async def gold_check(problems: Sequence[Problem], checker: AnswerChecker) -> dict[str, Any]:
+    """Counts by check, and every comparison that did not come out as it must."""
+    found = checks(problems)
+    verdicts = await all_of(_verdict(check, checker) for check in found)
+    outcomes = list(zip(found, verdicts, strict=True))
+    return {
+        "problems": len(problems),
+        "with_answer": sum(problem.answer is not None for problem in problems),
+        "checks": {name: _counts([v for c, v in outcomes if c.name == name]) for name in _names(found)},
+        "failures": [
+            {**check._asdict(), "verdict": verdict.equivalence.value, "reason": verdict.reason}
+            for check, verdict in outcomes
+            if not check.is_right(verdict)
+        ],
+    }
+
+
+def is_passed(found: Mapping[str, Any]) -> bool:
+    """Whether every answer comes out equal as it is written."""
+    counts = found["checks"].get(AS_WRITTEN, _counts([]))
+    return counts["equal"] == counts["answers"]
+
+
+async def _verdict(check: Check, checker: AnswerChecker) -> Verdict:
+    reply = f"It follows that the answer is\n\\[\n\\boxed{{{check.answer}}}\n\\]\nThis completes the solution."
+    extracted = extract_boxed(reply)
+    return undecided("nothing was extracted") if extracted is None else await checker.compare(check.gold, extracted)
+
+
+def _names(found: Sequence[Check]) -> list[str]:
+    """The checks by how many answers they apply to; the two that apply to all first."""
+    names = [check.name for check in found]
+    return sorted(set(names), key=lambda name: (name != AS_WRITTEN, name != OTHER, -names.count(name), name))
+
+
+def _counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    kinds = [verdict.equivalence for verdict in verdicts]
+    return {"answers": len(kinds), **{kind.value: kinds.count(kind) for kind in Equivalence}}

@@ -1,0 +1,134 @@
+"""Equivalence of final answers by an LLM judge: several passes, each on disk before it is used.
+
+``judgements.jsonl`` in a run directory is append-only. A verdict in it is never asked for again; a failed one is, by
+the next evaluation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from tmas.concurrency import all_of
+from tmas.evaluation.runs import Pair
+from tmas.judges import EquivalenceVerdict, Judge, equivalence_prompt
+from tmas.records import SCHEMA_VERSION, Failure, FailureReason
+
+MAX_ANSWER = 4000
+"""Characters; what is longer is no final answer, and is not sent."""
+
+Outcome = bool | Failure
+"""One pass: whether the judge found the two equivalent, or why there is no verdict."""
+Line = dict[str, Any]
+
+
+class Key(NamedTuple):
+    """Names a verdict for ever. ``judge``: its identity; ``prompt``: hash of the prompt as it was sent."""
+
+    gold: str
+    answer: str
+    judge: str
+    prompt: str
+    number: int
+
+
+class Judgements:
+    """The judgements of one run directory. A torn last line, left by a kill, is cut off; other damage is an error."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._lines: dict[Key, Line] = {}
+        for number, line in enumerate(_complete_lines(file), start=1):
+            try:
+                self._take(orjson.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{file}:{number}: damaged line ({error}); move the file away to judge anew") from None
+
+    def get(self, key: Key) -> Line | None:
+        """The line of the verdict; None where there is none yet."""
+        return self._lines.get(key)
+
+    def add(self, lines: Iterable[Line]) -> None:
+        written = list(lines)
+        with self.file.open("ab", buffering=0) as file:
+            file.write(b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in written))
+        for line in written:
+            self._take(line)
+
+    def _take(self, line: Line) -> None:
+        if line["v"] != SCHEMA_VERSION:
+            raise ValueError(f"schema version {line['v']}, not {SCHEMA_VERSION}")
+        if line["verdict"] is not None:
+            self._lines[Key(line["gold"], line["answer"], line["judge"], line["prompt"], line["pass"])] = line
+
+
+def _complete_lines(file: Path) -> list[bytes]:
+    content = file.read_bytes() if file.exists() else b""
+    end = content.rfind(b"\n") + 1
+    if end < len(content):
+        with file.open("r+b") as handle:
+            handle.truncate(end)
+    return content[:end].splitlines()
+
+
+async def judge_pairs(
+    wanted: Collection[Pair],
+    runs: Collection[tuple[Judgements, Collection[Pair]]],
+    judge: Judge,
+    on_judged: Callable[[], None],
+) -> dict[Pair, list[Outcome]]:
+    """The judge's passes on each of ``wanted``, from the files of ``runs`` or else asked for now.
+
+    Each run has its file and the pairs that occur in it: its file gets every verdict on these, whoever asked for it.
+    """
+
+    async def outcomes(pair: Pair) -> tuple[Pair, list[Outcome]]:
+        lines = await _lines(pair, [file for file, _ in runs], judge)
+        for file in (file for file, pairs in runs if pair in pairs):
+            file.add(line for key, line in lines.items() if file.get(key) is None)
+        on_judged()
+        return pair, [_outcome(line) for line in lines.values()]
+
+    return dict(await all_of(outcomes(pair) for pair in wanted))
+
+
+async def _lines(pair: Pair, files: Collection[Judgements], judge: Judge) -> dict[Key, Line]:
+    gold, answer = pair
+    prompt = equivalence_prompt(gold, answer)
+    digest = hashlib.sha256(prompt.encode(errors="replace")).hexdigest()[:16]
+    keys = [Key(gold, answer, judge.settings.identity, digest, number) for number in range(judge.settings.passes)]
+    known = {key: line for key in keys for file in files if (line := file.get(key))}
+    missing = [key for key in keys if key not in known]
+    verdicts = await _ask(judge, answer, prompt, len(missing)) if missing else []
+    asked = {key: _line(key, judge.settings.name, verdict) for key, verdict in zip(missing, verdicts, strict=True)}
+    return {key: known.get(key) or asked[key] for key in keys}
+
+
+async def _ask(judge: Judge, answer: str, prompt: str, passes: int) -> list[EquivalenceVerdict | Failure]:
+    if len(answer) > MAX_ANSWER:
+        return [Failure(reason=FailureReason.JUDGE, message=f"no final answer: {len(answer)} characters")] * passes
+    return await judge.ask(prompt, EquivalenceVerdict, passes)
+
+
+def _line(key: Key, model: str, verdict: EquivalenceVerdict | Failure) -> Line:
+    failed = isinstance(verdict, Failure)
+    return {
+        "v": SCHEMA_VERSION,
+        "gold": key.gold,
+        "answer": key.answer,
+        "judge": key.judge,
+        "model": model,
+        "prompt": key.prompt,
+        "pass": key.number,
+        "verdict": None if failed else verdict.verdict,
+        "reasoning": None if failed else verdict.reasoning,
+        "failure": verdict.model_dump(mode="json", exclude={"key"}) if failed else None,
+    }
+
+
+def _outcome(line: Line) -> Outcome:
+    return line["verdict"] == "equivalent" if line["verdict"] else Failure(**line["failure"])

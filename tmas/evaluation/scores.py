@@ -1,0 +1,90 @@
+"""A problem's metrics by iteration, under one scoring. A metric is None where nothing about it could be decided."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from tmas.evaluation.correctness import Correct, Scoring
+from tmas.evaluation.estimators import mean, pass_at_k
+from tmas.evaluation.runs import Line, rounds, samples
+from tmas.records import FailureReason
+
+Scores = dict[str, float | None]
+Classes = Mapping[str, int]
+
+
+def metric_names(widths: Sequence[int]) -> list[str]:
+    """The metrics of docs/evaluation.md; ``widths``: the k of pass@k beyond 1."""
+    return ["pass_at_1", *(f"pass_at_{k}" for k in widths), "selected", "vote", "best_of"]
+
+
+def problem_scores(line: Line, scoring: Scoring, classes: Classes, widths: Sequence[int]) -> list[Scores]:
+    """The metrics for each iteration of a problem with a gold answer; at least one.
+
+    A problem whose budget left no candidate at all has failed in everything; of one that no server answered nothing
+    can be said.
+    """
+    found = rounds(line)
+    if not found:
+        reasons = {c["failure"] for r in line["iterations"] for c in r["candidates"]}
+        value = 0.0 if reasons <= {FailureReason.BUDGET} else None
+        return [dict.fromkeys(metric_names(widths), value)]
+    by_pass = [[_scores(line["gold"], r, correct, classes, widths) for r in found] for correct in scoring]
+    return [{name: mean([one[t][name] for one in by_pass]) for name in metric_names(widths)} for t in range(len(found))]
+
+
+def judged(gold: str, candidates: Sequence[Line], correct: Correct) -> list[bool | None]:
+    """Whether each is correct. No answer is not correct; what could not be decided is None."""
+    return [False if c["answer"] is None else correct[gold, c["answer"]] for c in candidates]
+
+
+def _scores(gold: str, round_: Line, correct: Correct, classes: Classes, widths: Sequence[int]) -> Scores:
+    candidates, selected = samples(round_), round_["selected"]
+    verdicts = judged(gold, candidates, correct)
+    decided = [verdict for verdict in verdicts if verdict is not None]
+    return {
+        **{f"pass_at_{k}": pass_at_k(sum(decided), len(decided), k) for k in (1, *widths)},
+        "selected": mean(judged(gold, [selected], correct)) if selected else 0.0 if candidates else None,
+        "vote": _vote(candidates, verdicts, classes) if candidates else None,
+        "best_of": _best_of(candidates, verdicts),
+    }
+
+
+def _vote(candidates: Sequence[Line], verdicts: Sequence[bool | None], classes: Classes) -> float | None:
+    """Share of correct answers in the largest class; of classes that tie, the mean."""
+    votes = [(classes[c["answer"]], v) for c, v in zip(candidates, verdicts, strict=True) if c["answer"] is not None]
+    sizes = Counter(class_ for class_, _ in votes)
+    largest = [class_ for class_, size in sizes.items() if size == max(sizes.values())]
+    return mean([mean([v for c, v in votes if c == class_]) for class_ in largest]) if votes else 0.0
+
+
+def _best_of(candidates: Sequence[Line], verdicts: Sequence[bool | None]) -> float | None:
+    """Share of correct ones among those of the best mean grade; None where nothing was graded."""
+    graded = [(c["mean_grade"], v) for c, v in zip(candidates, verdicts, strict=True) if c["mean_grade"] is not None]
+    best = max((grade for grade, _ in graded), default=None)
+    return mean([v for grade, v in graded if grade == best])
+
+
+def undecided(lines: Sequence[Line], scoring: Scoring, t: int) -> float:
+    """Candidates of iteration t of whom nothing could be decided; the mean over a judge's passes."""
+    counts = [sum(verdict is None for _, verdict in _verdicts(lines, correct, t)) for correct in scoring]
+    return sum(counts) / len(counts)
+
+
+def by_mode(lines: Sequence[Line], scoring: Scoring, t: int) -> dict[str, dict[str, float | None]]:
+    """Candidates of iteration t by the mode they drew, and the share of correct ones among those decided."""
+    found = [pair for correct in scoring for pair in _verdicts(lines, correct, t)]
+    modes = sorted({candidate["mode"] for candidate, _ in found})
+    return {
+        mode: {
+            "candidates": sum(c["mode"] == mode for c, _ in found) / len(scoring),
+            "accuracy": mean([verdict for c, verdict in found if c["mode"] == mode]),
+        }
+        for mode in modes
+    }
+
+
+def _verdicts(lines: Sequence[Line], correct: Correct, t: int) -> list[tuple[Line, bool | None]]:
+    found = [(line["gold"], samples(line["iterations"][t])) for line in lines if len(line["iterations"]) > t]
+    return [pair for gold, c in found for pair in zip(c, judged(gold, c, correct), strict=True)]

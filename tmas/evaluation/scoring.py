@@ -1,0 +1,89 @@
+"""Finding every answer of some runs correct or not: what ``tmas evaluate`` and ``tmas subset`` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from tmas.answers import AnswerChecker
+from tmas.equivalence import Equivalence, Verdict
+from tmas.evaluation.correctness import Scoring, by_judge, by_rule, is_identical, rule_verdicts
+from tmas.evaluation.judgements import Judgements, Outcome, judge_pairs
+from tmas.evaluation.runs import Pair, RunData
+from tmas.judges import Judge, JudgeSettings
+
+Report = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and how much there is."""
+
+
+class ScoringSettings(BaseModel):
+    """How answers are found correct.
+
+    ``judge``: None for the rule alone. ``judge_scope``: every answer that is not the gold answer as it stands, or only
+    those that the rule leaves undecided. ``timeout``: seconds a comparison by rule, made in ``workers`` processes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    runs: tuple[Path, ...] = Field(min_length=1)
+    judge: JudgeSettings | None = None
+    judge_scope: Literal["all", "undecided"] = "all"
+    timeout: float = Field(default=5.0, gt=0)
+    workers: int = Field(default=2, ge=1)
+
+    @field_validator("runs")
+    @classmethod
+    def _are_different(cls, runs: tuple[Path, ...]) -> tuple[Path, ...]:
+        if len({run.resolve() for run in runs}) < len(runs):
+            raise ValueError("a run directory is given twice")
+        return runs
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What is known of every answer of some runs. ``judged`` is None where no judge was asked."""
+
+    rule: Mapping[Pair, Verdict]
+    judged: Mapping[Pair, Sequence[Outcome]] | None
+
+    def of(self, run: RunData) -> Verdicts:
+        """Those of one run's answers."""
+        judged = None if self.judged is None else {p: o for p, o in self.judged.items() if p in run.pairs}
+        return Verdicts({pair: self.rule[pair] for pair in run.pairs}, judged)
+
+    @property
+    def scorings(self) -> dict[str, Scoring]:
+        judge = {} if self.judged is None else {"judge": by_judge(self.judged, self.rule)}
+        return {"rule": by_rule(self.rule), **judge}
+
+
+async def find_verdicts(
+    runs: Sequence[RunData], settings: ScoringSettings, checker: AnswerChecker, report: Report = lambda *_: None
+) -> Verdicts:
+    """Rule and, if there is one, judge on every answer of ``runs``. What a judge has said is not asked again."""
+    pairs = frozenset(pair for run in runs for pair in run.pairs)
+    report("comparing answers", 0, len(pairs))
+    rule = await rule_verdicts(pairs, checker)
+    if settings.judge is None:
+        return Verdicts(rule, None)
+    wanted = {pair for pair in pairs if _is_judged(pair, rule[pair], settings)}
+    files = [(Judgements(run.path / "judgements.jsonl"), run.pairs) for run in runs]
+    done = 0
+
+    def on_judged() -> None:
+        nonlocal done
+        done += 1
+        report("judging answers", done, len(wanted))
+
+    async with Judge(settings.judge) as judge:
+        judged = await judge_pairs(sorted(wanted), files, judge, on_judged)
+    return Verdicts(rule, judged)
+
+
+def _is_judged(pair: Pair, verdict: Verdict, settings: ScoringSettings) -> bool:
+    decided = verdict.equivalence is not Equivalence.UNDECIDED
+    return not is_identical(pair) and not (settings.judge_scope == "undecided" and decided)

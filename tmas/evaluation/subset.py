@@ -1,0 +1,129 @@
+"""``tmas subset``: the problems that a model seldom solves.
+
+The paper's IMO-AnswerBench-50 are the problems of IMO-AnswerBench that Qwen3-4B-Thinking-2507 solved fewer than 2 times
+in 8 runs. Here a run is one candidate of a first iteration: eight of one run, or one of each of eight runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import orjson
+from pydantic import Field
+
+from tmas.answers import AnswerChecker
+from tmas.evaluation.correctness import Scoring
+from tmas.evaluation.estimators import mean
+from tmas.evaluation.runs import Line, RunData, read_run, samples
+from tmas.evaluation.scores import judged
+from tmas.evaluation.scoring import Report, ScoringSettings, find_verdicts
+from tmas.inference.store import digest
+from tmas.problems import ProblemFields
+from tmas.records import Problem
+
+
+class SubsetSettings(ScoringSettings):
+    """Everything ``tmas subset`` takes; see conf/subset.yaml.
+
+    ``problems``: the file that the runs were made on. ``samples``: candidates of each problem, over all runs.
+    ``max_solved``: a problem with at most so many correct ones is in the subset. ``on_undecided``: what becomes of a
+    problem that may be in it or not, since some answers are undecided.
+    """
+
+    problems: Path
+    data: ProblemFields = ProblemFields()
+    on_bad_problem: Literal["refuse", "skip"] = "refuse"
+    samples: int = Field(default=8, ge=1)
+    max_solved: int = Field(default=1, ge=0)
+    on_undecided: Literal["refuse", "include", "exclude"] = "refuse"
+    output: Path
+
+
+@dataclass(frozen=True)
+class Solved:
+    """How often a problem was solved at least, and at most: the undecided answers are between."""
+
+    problem: Problem
+    least: int
+    most: int
+
+
+async def solved_counts(
+    problems: Sequence[Problem], settings: SubsetSettings, checker: AnswerChecker, report: Report = lambda *_: None
+) -> list[Solved]:
+    """How often each problem was solved in first iterations, by the judge where there is one, otherwise by rule.
+
+    Raises ``ValueError`` where the runs are of several models, of other problems, or of too few or too many samples.
+    """
+    runs = [_first_iteration(read_run(path)) for path in settings.runs]
+    _check(runs, problems, settings.samples)
+    verdicts = await find_verdicts(runs, settings, checker, report)
+    scoring = list(verdicts.scorings.values())[-1]
+    return [_solved(problem, _candidates(runs, problem), scoring) for problem in problems]
+
+
+def select(counts: Sequence[Solved], settings: SubsetSettings) -> list[Solved]:
+    """The subset; raises ``ValueError`` for undecided problems unless the settings say what becomes of them."""
+    open_ = [s for s in counts if s.least <= settings.max_solved < s.most]
+    if open_ and settings.on_undecided == "refuse":
+        names = ", ".join(s.problem.problem_id for s in open_[:10])
+        raise ValueError(
+            f"{len(open_)} problems have undecided answers and may be in the subset or not ({names}"
+            f"{', ...' if len(open_) > 10 else ''}): give a judge, or on_undecided=include or exclude"
+        )
+    limit = (lambda s: s.least) if settings.on_undecided == "include" else (lambda s: s.most)
+    return [s for s in counts if limit(s) <= settings.max_solved]
+
+
+def write_subset(file: Path, subset: Sequence[Solved], settings: SubsetSettings) -> None:
+    """A problem file (data=imo_answerbench_50), each line with how often its problem was solved."""
+    rows = [
+        {
+            "problem_id": s.problem.problem_id,
+            "question": s.problem.question,
+            "answer": s.problem.answer,
+            "solved": s.least,
+            "undecided": s.most - s.least,
+            "samples": settings.samples,
+        }
+        for s in subset
+    ]
+    file.write_bytes(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
+
+
+def _first_iteration(run: RunData) -> RunData:
+    return replace(run, lines=tuple({**line, "iterations": line["iterations"][:1]} for line in run.lines))
+
+
+def _check(runs: Sequence[RunData], problems: Sequence[Problem], wanted: int) -> None:
+    if len(models := {run.models["solution"] for run in runs}) > 1:
+        raise ValueError(f"the runs are of several models: {', '.join(sorted(models))}")
+    for problem in problems:
+        if problem.answer is None:
+            raise ValueError(f"problem {problem.problem_id!r} has no gold answer")
+        known = digest([problem.question, problem.answer])
+        for run in runs:
+            if run.manifest["problems"].get(problem.problem_id, known) != known:
+                raise ValueError(f"problem {problem.problem_id!r} had another question or answer in {run.path}")
+        if (found := len(_candidates(runs, problem))) != wanted:
+            raise ValueError(f"problem {problem.problem_id!r} has {found} samples in the runs, not {wanted}")
+
+
+def _candidates(runs: Sequence[RunData], problem: Problem) -> list[Line]:
+    lines = [line for run in runs for line in run.lines if line["problem_id"] == problem.problem_id]
+    return [candidate for line in lines for round_ in line["iterations"] for candidate in samples(round_)]
+
+
+def _solved(problem: Problem, candidates: Sequence[Line], scoring: Scoring) -> Solved:
+    """A candidate is correct where more than half of the passes say so; as many for as against is undecided."""
+    assert problem.answer is not None
+    by_pass = [judged(problem.answer, candidates, correct) for correct in scoring]
+    shares = [mean([one[i] for one in by_pass]) for i in range(len(candidates))]
+    return Solved(
+        problem,
+        least=sum(share is not None and share > 0.5 for share in shares),
+        most=sum(share is None or share >= 0.5 for share in shares),
+    )

@@ -1,0 +1,93 @@
+"""One run summed up: most of ``evaluation.json``. What each field means is in docs/evaluation.md."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tmas.evaluation.correctness import Scoring
+from tmas.evaluation.estimators import BootstrapSettings, estimates
+from tmas.evaluation.facts import iteration_facts, tokens_until, usage_by_role
+from tmas.evaluation.runs import Line, RunData, rounds
+from tmas.evaluation.scores import Classes, Scores, by_mode, metric_names, problem_scores, undecided
+from tmas.evaluation.verifier import calibration
+
+ByScoring = dict[str, list[Scores]]
+"""A problem's metrics by iteration, for each scoring."""
+
+
+def summary(
+    run: RunData, scorings: Mapping[str, Scoring], classes: Mapping[str, Classes], settings: BootstrapSettings
+) -> dict[str, Any]:
+    """``classes``: of each problem with a gold answer, see :func:`~tmas.evaluation.correctness.answer_classes`."""
+    golden = [line for line in run.lines if line["gold"] is not None]
+    widths = _widths(run.lines)
+    scores = [
+        {name: problem_scores(line, s, classes[line["problem_id"]], widths) for name, s in scorings.items()}
+        for line in golden
+    ]
+    depth = max(len(line["iterations"]) for line in run.lines)
+    estimated = _estimates(scores, list(scorings), metric_names(widths), depth, settings)
+    return {
+        "problems": {
+            "finished": len(run.lines),
+            "unfinished": len(run.manifest["problems"]) - len(run.lines),
+            "without_gold": len(run.lines) - len(golden),
+            "stops": dict(Counter(line["stop"] for line in run.lines)),
+        },
+        "iterations": [
+            {
+                **iteration_facts(run.lines, t),
+                "scores": estimated[t],
+                "undecided": {name: undecided(golden, scoring, t) for name, scoring in scorings.items()},
+                "modes": {name: by_mode(golden, scoring, t) for name, scoring in scorings.items()},
+            }
+            for t in range(depth)
+        ],
+        "calibration": {name: calibration(golden, scoring) for name, scoring in scorings.items()},
+        "roles": usage_by_role(entry for line in run.lines for entry in line["usage"]),
+        "by_problem": [_problem(line, by_scoring) for line, by_scoring in zip(golden, scores, strict=True)],
+    }
+
+
+def _widths(lines: Sequence[Line]) -> list[int]:
+    """2, 4, 8, ... up to the candidates of an iteration, and their number itself."""
+    most = max((len(r["candidates"]) for line in lines for r in line["iterations"]), default=1)
+    return sorted({k for k in (*(2**i for i in range(1, 20)), most) if 1 < k <= most})
+
+
+def _estimates(
+    problems: Sequence[ByScoring],
+    scorings: Sequence[str],
+    metrics: Sequence[str],
+    depth: int,
+    settings: BootstrapSettings,
+) -> list[dict[str, Any]]:
+    """By iteration and scoring; a problem that ended earlier carries its last iteration forward."""
+    if not problems:
+        return [{}] * depth
+    columns = [(t, scoring, metric) for t in range(depth) for scoring in scorings for metric in metrics]
+    rows = [[p[scoring][min(t, len(p[scoring]) - 1)][metric] for t, scoring, metric in columns] for p in problems]
+    found: list[dict[str, Any]] = [{scoring: {} for scoring in scorings} for _ in range(depth)]
+    for (t, scoring, metric), estimate in zip(columns, estimates(rows, settings), strict=True):
+        found[t][scoring][metric] = estimate
+    return found
+
+
+def _problem(line: Line, scores: ByScoring) -> dict[str, Any]:
+    steps = max(len(rounds(line)), 1)
+    return {
+        "problem_id": line["problem_id"],
+        "stop": line["stop"],
+        "limit": line["terms"]["limits"]["tokens_per_problem"],
+        "iterations": [
+            {**_spent(line, t), "scores": {name: by_iteration[t] for name, by_iteration in scores.items()}}
+            for t in range(steps)
+        ],
+    }
+
+
+def _spent(line: Line, t: int) -> dict[str, int]:
+    usage = tokens_until(line, t)
+    return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}

@@ -1,0 +1,105 @@
+"""Benchmarks from the Hugging Face hub: ``problems=hub`` takes the rows that the preset ``data=NAME`` names.
+
+They are written once, as JSONL, to ``$XDG_CACHE_HOME/tmas/benchmarks``, and read from there like any problem file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class HubSource(BaseModel):
+    """Rows of a data set: ``path``, ``name`` (its configuration), ``split`` and ``revision`` as ``load_dataset`` takes
+    them.
+
+    ``columns``: what a column is called there, where it is called otherwise than in the local file. ``where``: only
+    rows with these values (``""``: empty). ``sample``: of these the so many whose ids have the smallest SHA-256, so
+    that the choice is fixed and owes nothing to the order of the rows.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    name: str | None = None
+    split: str
+    revision: str | None = None
+    columns: dict[str, str] = Field(default_factory=dict)
+    where: dict[str, str] = Field(default_factory=dict)
+    sample: int | None = Field(default=None, ge=1)
+
+
+class HubError(ValueError):
+    """The data set cannot be had; the message says why and what to do."""
+
+
+def fetch(source: HubSource, columns: Sequence[str], id_column: str | None) -> Path:
+    """A JSONL file of the rows with ``columns`` (by their local names), downloaded where it is not there yet.
+
+    Raises :class:`HubError` without access, without a network, and where rows or columns are not as they should be.
+    """
+    wanted = hashlib.sha256(f"{source.model_dump_json()} {columns}".encode()).hexdigest()[:12]
+    target = _cache() / f"{source.path.strip('/').replace('/', '--')}-{wanted}.jsonl"
+    if not target.exists():
+        rows = _sampled(source, _rows(source, columns), id_column)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_suffix(".new")
+        temporary.write_bytes(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
+        temporary.rename(target)
+    return target
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tmas" / "benchmarks"
+
+
+def _rows(source: HubSource, columns: Sequence[str]) -> list[dict[str, Any]]:
+    data = _load(source)
+    remote = {column: source.columns.get(column, column) for column in columns}
+    needed = [*dict.fromkeys([*remote.values(), *source.where])]
+    if missing := [column for column in needed if column not in data.column_names]:
+        raise HubError(f"{source.path} has no column {missing[0]!r} (there are {', '.join(data.column_names)})")
+    selected: Iterable[dict[str, Any]] = data.select_columns(needed)  # images are never decoded
+    return [
+        {column: row[there] for column, there in remote.items()}
+        for row in selected
+        if all((row[column] or "") == value for column, value in source.where.items())
+    ]
+
+
+def _load(source: HubSource) -> Any:
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise HubError("problems=hub needs the package datasets: pip install datasets") from None
+    try:
+        return load_dataset(source.path, source.name, split=source.split, revision=source.revision)
+    except (OSError, ValueError) as error:  # the hub's own errors are all one of these
+        raise HubError(f"{source.path} cannot be loaded from the hub: {error}{_advice(source, error)}") from error
+
+
+def _advice(source: HubSource, error: Exception) -> str:
+    if "gated" not in str(error).lower():
+        return ""
+    return (
+        f"\nIts authors want to be asked: accept the terms on the page of {source.path}, then `hf auth login`, or set "
+        "HF_TOKEN to a token that may read it. A file that you have can be given instead: problems=FILE"
+    )
+
+
+def _sampled(source: HubSource, rows: list[dict[str, Any]], id_column: str | None) -> list[dict[str, Any]]:
+    if source.sample is None:
+        return rows
+    if id_column is None:
+        raise HubError(f"{source.path}: a sample needs problem_id: it is chosen by the ids")
+    if len(rows) < source.sample:
+        raise HubError(f"{source.path} has {len(rows)} rows with {source.where}, fewer than {source.sample}")
+    hashes = [hashlib.sha256(str(row[id_column]).encode()).hexdigest() for row in rows]
+    last = sorted(hashes)[source.sample - 1]
+    return [row for row, digest in zip(rows, hashes, strict=True) if digest <= last]

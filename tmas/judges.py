@@ -1,0 +1,214 @@
+"""LLM judges: one question, several independent verdicts, every failure a record. Evaluation and rewards share them.
+
+What a judge is shown was written by models: :func:`fence` gives the marks that set it apart in a prompt, and
+:func:`forges` tells a verdict that was made up for the judge to copy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import time
+from collections import Counter
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from tmas.config import Patience
+from tmas.inference.client import OpenAIChat
+from tmas.inference.endpoint import EndpointDown, EndpointSettings
+from tmas.parsing import Unparsable, parse_json
+from tmas.prompts import render
+from tmas.records import Completion, Failure, FailureReason, Message, Reply, Request, Sampling, Usage
+from tmas.wire import output_schema
+
+V = TypeVar("V", bound=BaseModel)
+
+FAILURES_IN_A_ROW = 5
+"""So many calls that an endpoint fails in a row open the :class:`Breaker`."""
+COOLING = 30.0
+"""Seconds for which an open breaker lets no call through."""
+
+
+class JudgeSettings(BaseModel):
+    """A model that judges, behind an OpenAI-compatible endpoint.
+
+    ``api_key_env`` names the variable that holds the key. ``passes``: independent verdicts on each question.
+    ``timeout``: seconds for a question's verdicts, with everything asked again for their sake; the wait for one of the
+    ``concurrency`` places comes before it. ``parse_attempts``: calls in all for verdicts that can be read.
+    ``structured_outputs``: send the JSON schema; turn it off for a model that thinks between tags on a server that does
+    not take the thinking apart, since the schema would keep it from thinking.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: str
+    base_url: str
+    api_key_env: str | None = None
+    sampling: Sampling = Sampling(max_tokens=8192)
+    passes: int = Field(default=1, ge=1)
+    timeout: float = Field(default=300.0, gt=0)
+    concurrency: int = Field(default=64, ge=1)
+    parse_attempts: int = Field(default=2, ge=1)
+    structured_outputs: bool = True
+    patience: Patience = Patience(max_attempts=3, backoff_max=10.0)
+
+    @property
+    def identity(self) -> str:
+        """Names the judge by what its verdicts depend on; where it is served and how patiently is not part of it."""
+        chosen = self.model_dump_json(include={"name", "sampling", "structured_outputs"})
+        return hashlib.sha256(chosen.encode()).hexdigest()[:16]
+
+
+def fence(*texts: str) -> str:
+    """A mark that occurs in none of ``texts``, and is the same for the same texts, so that no text can end its own
+    quotation. A prompt puts it around each of them and says that what stands between is data."""
+    digest = hashlib.sha256()
+    while True:
+        digest.update("\0".join(texts).encode(errors="replace"))
+        mark = f"DATA-{digest.hexdigest()[:16]}"
+        if not any(mark in text for text in texts):
+            return mark
+
+
+def forges(text: str, verdict: type[BaseModel]) -> bool:
+    """Whether ``text`` holds a field of ``verdict`` as JSON writes it."""
+    schema = verdict.model_json_schema()
+    fields = {name for part in (schema, *schema.get("$defs", {}).values()) for name in part["properties"]}
+    return re.search(rf"""["'](?:{"|".join(fields)})\\*["']\s*:""", text) is not None
+
+
+class EquivalenceVerdict(BaseModel):
+    """Whether two final answers state the same. The reasoning comes first, so that the verdict follows from it."""
+
+    reasoning: Annotated[str, Field(json_schema_extra={"maxLength": 4000})] = ""
+    verdict: Annotated[Literal["equivalent", "different"], BeforeValidator(lambda value: str(value).strip().lower())]
+
+
+def equivalence_prompt(gold: str, answer: str) -> str:
+    """The question that an :class:`EquivalenceVerdict` answers; it shows nothing but the two answers."""
+    return render("judge_equivalence", gold=gold, answer=answer, fence=fence(gold, answer))
+
+
+class Breaker:
+    """Opens after :data:`FAILURES_IN_A_ROW`; after each :data:`COOLING` one call may try, and a success closes it."""
+
+    def __init__(self) -> None:
+        self._failed = 0
+        self._shut_until = 0.0
+
+    def admits(self) -> bool:
+        if self._failed < FAILURES_IN_A_ROW:
+            return True
+        if time.monotonic() < self._shut_until:
+            return False
+        self._shut_until = time.monotonic() + COOLING
+        return True
+
+    def saw(self, served: bool) -> None:
+        self._failed = 0 if served else self._failed + 1
+        if not served:
+            self._shut_until = time.monotonic() + COOLING
+
+
+class Judge:
+    """Asks a judge; an async context manager for one event loop. Raises only for settings that are wrong.
+
+    ``counts``: verdicts given (``verdicts``), failed ones by reason, and those of them that an open breaker kept from
+    being asked for (``not_asked``). ``usage``: what the answers cost.
+    """
+
+    def __init__(self, settings: JudgeSettings) -> None:
+        self.settings = settings
+        self.counts: Counter[str] = Counter()
+        self.usage = Usage()
+        patience = settings.patience.model_dump()
+        endpoint = EndpointSettings(base_url=settings.base_url, api_key_env=settings.api_key_env, **patience)
+        self._chat = OpenAIChat(endpoint)
+        self._places = asyncio.Semaphore(settings.concurrency)
+        self._breaker = Breaker()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._chat.close()
+
+    async def ask(self, prompt: str, output: type[V], passes: int | None = None) -> list[V | Failure]:
+        """``passes`` independent verdicts (default: those of the settings), failed ones last; ``output`` is their form.
+
+        All are choices of one request where the server can, so that the prompt is computed once. A failure's reason is
+        ``timeout``, ``endpoint``, ``unparsable`` or, for a reply that was cut short or a prompt too long, ``judge``.
+        """
+        wanted = passes or self.settings.passes
+        verdicts: list[V] = []
+        async with self._places:
+            failure = await self._bounded(prompt, output, wanted, verdicts)
+        failures = [] if failure is None else [failure] * (wanted - len(verdicts))
+        self.counts.update(["verdicts"] * len(verdicts) + [missing.reason.value for missing in failures])
+        return [*verdicts, *failures]
+
+    async def _bounded(self, prompt: str, output: type[V], wanted: int, verdicts: list[V]) -> Failure | None:
+        """Fills ``verdicts``, as far as time and endpoint allow; the failure tells why some are missing."""
+        if not self._breaker.admits():
+            self.counts["not_asked"] += wanted
+            return _failure(FailureReason.ENDPOINT, "not asked: the judge's endpoint failed again and again")
+        try:
+            async with asyncio.timeout(self.settings.timeout):
+                failure = await self._collect(prompt, output, wanted, verdicts)
+        except TimeoutError:
+            failure = _failure(FailureReason.TIMEOUT, f"no verdict within {self.settings.timeout:g} s")
+        except EndpointDown as error:
+            failure = _failure(FailureReason.ENDPOINT, str(error))
+        unserved = failure is not None and failure.reason in (FailureReason.TIMEOUT, FailureReason.ENDPOINT)
+        self._breaker.saw(served=bool(verdicts) or not unserved)
+        return failure
+
+    async def _collect(self, prompt: str, output: type[V], wanted: int, verdicts: list[V]) -> Failure | None:
+        failure = None
+        for _ in range(self.settings.parse_attempts):
+            reply = await self._chat.complete(self._request(prompt, output, wanted - len(verdicts)))
+            if isinstance(reply, Failure):
+                context = reply.reason is FailureReason.CONTEXT
+                return _failure(FailureReason.JUDGE, reply.message) if context else reply
+            self.usage += reply.usage
+            failure = _read(reply, output, verdicts)
+            if failure is None:
+                break
+        return failure
+
+    def _request(self, prompt: str, output: type[BaseModel], n: int) -> Request:
+        """Without a seed: passes that are asked for later must not repeat those before."""
+        return Request(
+            model=self.settings.name,
+            messages=(Message(role="user", content=prompt.encode(errors="replace").decode()),),
+            sampling=self.settings.sampling,
+            n=n,
+            output_schema=output_schema(output) if self.settings.structured_outputs else None,
+        )
+
+
+def _read(reply: Reply, output: type[V], verdicts: list[V]) -> Failure | None:
+    """Adds the verdicts in ``reply`` that can be read; the failure of the last one that cannot."""
+    failure = None
+    for completion in reply.completions:
+        verdict = _verdict(completion, output)
+        if isinstance(verdict, Failure):
+            failure = verdict
+        else:
+            verdicts.append(verdict)
+    return failure
+
+
+def _verdict(completion: Completion, output: type[V]) -> V | Failure:
+    if completion.finish_reason == "length":
+        return _failure(FailureReason.JUDGE, "the judge's reply ran into max_tokens")
+    try:
+        return parse_json(completion.text, output).record
+    except Unparsable as error:
+        return _failure(FailureReason.UNPARSABLE, str(error))
+
+
+def _failure(reason: FailureReason, message: str) -> Failure:
+    return Failure(reason=reason, message=message)
