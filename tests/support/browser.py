@@ -1,0 +1,59 @@
+"""Headless Chromium on a page from disk, watched: no script error, no dialog, no request may come of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def chromium() -> str | None:
+    """The Chromium of this machine (``CHROMIUM`` names another); None where there is none."""
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+class Watched:
+    """A browser with one window. ``troubles``: what should not have happened."""
+
+    def __init__(self, browser: Any, **options: Any) -> None:
+        self.page = browser.new_context(**options).new_page()
+        self.troubles: list[str] = []
+        self.page.on("pageerror", lambda error: self.troubles.append(f"error: {error}"))
+        self.page.on("console", lambda message: self.troubles.append(f"console: {message.text}"))
+        self.page.on("dialog", self._on_dialog)
+        self.page.on("request", self._on_request)
+        self.page.on("popup", lambda _: self.troubles.append("popup"))
+
+    def open(self, file: Path, address: str = "") -> Any:
+        """The window on ``file``, at ``#address``."""
+        self.page.goto(f"{file.absolute().as_uri()}#{address}", wait_until="commit")
+        self.page.wait_for_selector("main > *")
+        return self.page
+
+    def go(self, address: str) -> Any:
+        self.page.evaluate("address => { location.hash = address }", address)
+        return self.page
+
+    def _on_dialog(self, dialog: Any) -> None:
+        self.troubles.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def _on_request(self, request: Any) -> None:
+        if not request.url.startswith(("file:", "data:", "blob:")):
+            self.troubles.append(f"request: {request.url}")
+
+
+@contextmanager
+def browser(executable: str) -> Iterator[Any]:
+    """A headless Chromium; what it opens are our own pages, so its sandbox, which root cannot have, is off."""
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield launched
+        launched.close()

@@ -1,0 +1,91 @@
+"""Run directories written by hand: what evaluation reads, with figures that can be checked on paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tmas.inference.store import digest
+from tmas.records import SCHEMA_VERSION, Problem, Usage
+
+Line = dict[str, Any]
+
+
+def candidate(
+    answer: str | None, grades: Sequence[float] = (), mode: str = "initial", failure: str | None = None
+) -> Line:
+    return {
+        "mode": mode,
+        "answer": answer,
+        "grades": [*grades],
+        "mean_grade": sum(grades) / len(grades) if grades else None,
+        "failure": failure,
+    }
+
+
+def iteration(
+    candidates: Sequence[Line], selected: str | None = None, banks: Sequence[Sequence[str]] = ((), ()), **change: Any
+) -> Line:
+    """``selected``: the answer given if the run ended here (None: there is none). ``banks``: item ids of E and G."""
+    empty = {"added": [], "merged": [], "confirmed": [], "corrected": [], "dropped": [], "evicted": []}
+    return {
+        "candidates": [*candidates],
+        "experience_bank": [{"item_id": name} for name in banks[0]],
+        "experience_change": empty | change,
+        "guideline_bank": [{"item_id": name} for name in banks[1]],
+        "guideline_change": None,
+        "selected": None if selected is None else {"answer": selected},
+    }
+
+
+def prediction(
+    problem_id: str, gold: str | None, iterations: Sequence[Line], tokens: Sequence[tuple[int, int]] = ()
+) -> Line:
+    """``tokens``: prompt and completion tokens of each iteration, half of them the solution agent's."""
+    usage = [
+        {
+            "role": role,
+            "iteration": t,
+            "usage": Usage(calls=1, prompt_tokens=prompt // 2, completion_tokens=completion // 2).model_dump(),
+        }
+        for t, (prompt, completion) in enumerate(tokens)
+        for role in ("solution", "verification")
+    ]
+    return {
+        "v": SCHEMA_VERSION,
+        "problem_id": problem_id,
+        "gold": gold,
+        "stop": "max_iterations",
+        "iterations": [{"iteration": t, **i} for t, i in enumerate(iterations)],
+        "usage": usage,
+        "terms": {"limits": {"tokens_per_problem": None}},
+    }
+
+
+def write_run(path: Path, lines: Sequence[Line], unfinished: Sequence[str] = (), **settings: Any) -> Path:
+    """``settings``: what the manifest has under these names, ``__`` for a dot (``method__name="rse"``)."""
+    path.mkdir(parents=True)
+    chosen = {"seed": 0, "method.name": "tmas", "model.solution.name": "small"}
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "settings": chosen | {name.replace("__", "."): value for name, value in settings.items()},
+        "prompts": {},
+        "problems": {
+            **{line["problem_id"]: digest([question(line["problem_id"]), line["gold"]]) for line in lines},
+            **dict.fromkeys(unfinished, "unknown"),
+        },
+    }
+    (path / "manifest.json").write_bytes(orjson.dumps(manifest))
+    (path / "predictions.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    return path
+
+
+def question(problem_id: str) -> str:
+    return f"What is {problem_id}?"
+
+
+def problem(problem_id: str, gold: str) -> Problem:
+    return Problem(problem_id=problem_id, question=question(problem_id), answer=gold)

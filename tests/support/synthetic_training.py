@@ -1,0 +1,120 @@
+"""Training runs without a trainer: lines as verl's file logger writes them, rewards by the real ``reward_metrics``.
+
+``python -m tests.support.synthetic_training FOLDER --steps 1000`` makes a run in FOLDER.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+from tmas.training.reward_metrics import reward_metrics
+
+SOURCES = ["normal"] * 8 + ["experience"] * 6 + ["guideline"] * 2
+VALIDATED = 10
+"""Steps from one validation to the next."""
+
+
+def make(run: Path, starts: Sequence[range], hybrid: bool = True, seed: int = 0) -> Path:
+    """``starts``: the steps of each. As in ``tmas train``, the policy that a start begins from is validated first."""
+    for number, steps in enumerate(starts, start=1):
+        draw = random.Random(f"{seed} {number}")
+        lines = [(steps[0] - 1, _validation(draw, steps[0] - 1, hybrid))]
+        lines += [(step, _step(draw, step, hybrid)) for step in steps]
+        config = {"env": {"SECRET": "key"}, "reward": "hybrid" if hybrid else "vanilla", "data": {"seed": seed}}
+        write(run, number, lines, config)
+    return run
+
+
+def write(
+    run: Path, number: int, lines: Iterable[tuple[int, Mapping[str, Any]]], config: Mapping[str, Any] | None = None
+) -> Path:
+    """The start of that number; returns its ``metrics.jsonl``."""
+    file = run / "starts" / f"{number:04d}" / "metrics.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"".join(orjson.dumps({"step": step, "data": data}) + b"\n" for step, data in lines))
+    if config is not None:
+        file.with_name("config.yaml").write_text(yaml.safe_dump(dict(config)))
+    return file
+
+
+def _step(draw: random.Random, step: int, hybrid: bool) -> dict[str, float | None]:
+    gen, update = draw.uniform(3, 4) + 14 * (step == 1), draw.uniform(1, 2)
+    return {
+        "timing_s/gen": gen,
+        "timing_s/update_actor": update,
+        "timing_s/step": gen + update + 0.5,
+        "actor/grad_norm": draw.uniform(0.1, 0.5),
+        "actor/entropy": 0.6 - 0.2 * _skill(step) + draw.uniform(-0.05, 0.05),
+        **reward_metrics("reward", _rewards(draw, step, hybrid, 128)),
+        "reward/all/imputed": 0.0,
+        "training/global_step": step,
+        **(_validation(draw, step, hybrid) | {"timing_s/testing": 21.0} if step % VALIDATED == 0 else {}),
+    }
+
+
+def _validation(draw: random.Random, step: int, hybrid: bool) -> dict[str, float | None]:
+    found = reward_metrics("val-reward", _rewards(draw, step, hybrid, 128))
+    accuracy = found["val-reward/all/acc"]
+    own = {"mean@4": accuracy, "best@4/mean": min(1.0, accuracy + 0.2), "best@4/std": 0.1, "maj@4/mean": accuracy}
+    return {**{f"val-core/math/acc/{name}": value for name, value in own.items()}, **found}
+
+
+def _skill(step: int) -> float:
+    """From a quarter up, ever more slowly."""
+    return 0.25 + 0.6 * step / (step + 20)
+
+
+def _rewards(draw: random.Random, step: int, hybrid: bool, samples: int) -> list[dict[str, Any]]:
+    return [_reward(draw, draw.choice(SOURCES), _skill(step), hybrid) for _ in range(samples)]
+
+
+def _reward(draw: random.Random, source: str, skill: float, hybrid: bool) -> dict[str, Any]:
+    right, cut = float(draw.random() < skill), draw.random() > 0.7 + 0.3 * skill
+    outcome = "truncated" if cut else "answered" if draw.random() < 0.9 else "no_answer"
+    bonus = {name: hybrid and source == name_of for name, name_of in BONUSES.items()}
+    masked = draw.random() < 0.03
+    return {
+        "source": source,
+        "score": right + 0.3 * skill * any(bonus.values()),
+        "acc": right,
+        "truncated": float(cut),
+        "response_tokens": draw.randrange(8, 48),
+        "outcome": outcome,
+        **_component("correctness", right, "scored"),
+        **{
+            key: value
+            for name, counts in bonus.items()
+            for key, value in _component(
+                name, skill, ("masked" if masked else "scored") if counts else "absent"
+            ).items()
+        },
+    }
+
+
+BONUSES = {"experience": "experience", "novelty": "guideline"}
+"""Component: the source in which it is scored."""
+
+
+def _component(name: str, value: float, state: str) -> dict[str, Any]:
+    return {name: value, f"{name}_state": state, f"{name}_why": "judge: timeout" if state == "masked" else ""}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--vanilla", action="store_true", help="correctness alone")
+    given = parser.parse_args()
+    make(given.folder, [range(1, given.steps + 1)], hybrid=not given.vanilla, seed=given.seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""What the report was made from: the runs, the settings in which they differ, and what the file does not hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import orjson
+
+from tmas.report.items import Cell, Choice, Item, Note, Option, Section, Table
+from tmas.report.problems import Room
+from tmas.report.runs import Run, Runs
+from tmas.report.training_runs import TrainingRun
+
+LEFT_OUT = (
+    "{left_out:,} characters of prompts, replies and reasoning are not in this file. Each problem says what it takes "
+    "to have all of its own; max_mb=... leaves more room for all of them."
+)
+ALL_THERE = "Every prompt, reply and reasoning of the problems that can be opened is in this file."
+_OF_A_ROLE = re.compile(r"model\.\w+\.(.+)")
+
+
+def about(runs: Runs, trainings: Sequence[TrainingRun], room: Room) -> Section:
+    """The last tab. ``room``: after all problems were put in."""
+    items = [*(_of_runs(runs.runs, room) if runs.runs else []), *(_of_trainings(trainings) if trainings else [])]
+    return Section("about", "About", items, f"Made by tmas report {metadata.version('tmas')}.")
+
+
+def _of_runs(runs: Sequence[Run], room: Room) -> list[Item]:
+    manifests = [orjson.loads((run.path / "manifest.json").read_bytes()) for run in runs]
+    settings = [{**m["settings"], **{f"version of {k}": v for k, v in m["packages"].items()}} for m in manifests]
+    texts = LEFT_OUT.format(left_out=room.left_out) if room.left_out else ALL_THERE
+    return [_runs(runs), Note(texts), _settings("Settings", [run.name for run in runs], settings)]
+
+
+def _of_trainings(runs: Sequence[TrainingRun]) -> list[Item]:
+    table = Table(
+        title="Training runs",
+        columns=["Run", "Directory", "Starts", "of them from step", "Steps", "config.yaml"],
+        rows=[_training(run) for run in runs],
+        text_columns=2,
+        note="A start goes on from a checkpoint; steps that were done again are shown as they were done last.",
+    )
+    known = [(run.name, run.settings) for run in runs if run.settings is not None]
+    return [table, *([_settings("Settings of training", *zip(*known, strict=True))] if known else [])]
+
+
+def _training(run: TrainingRun) -> list[str | Cell]:
+    began = ", ".join(map(str, run.began))
+    there = "missing" if run.settings is None else "read"
+    return [run.name, str(run.path), str(len(run.began)), began, f"{len(run.trained):,}", there]
+
+
+def _runs(runs: Sequence[Run]) -> Table:
+    return Table(
+        title="Runs",
+        columns=["Run", "Directory", "Method", "Benchmark", "Model", "Seed", "Problems", "Not finished", "Ended"],
+        rows=[_run(run) for run in runs],
+        text_columns=5,
+    )
+
+
+def _run(run: Run) -> list[str | Cell]:
+    about, problems = run.evaluation["run"], run.evaluation["problems"]
+    return [
+        run.name,
+        str(run.path),
+        about["method"],
+        about["benchmark"] or "–",
+        ", ".join(dict.fromkeys(about["models"].values())),
+        str(about["seed"]),
+        f"{problems['finished']:,}",
+        f"{problems['unfinished']:,}",
+        ", ".join(f"{count} {stop.replace('_', ' ')}" for stop, count in problems["stops"].items()),
+    ]
+
+
+def _settings(label: str, names: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> Item:
+    """``settings``: those of each run, flat."""
+    keys = list(dict.fromkeys(key for one in settings for key in one))
+    own = {key for one in settings for key in one if not _is_repeated(key, one)}
+    differing = [key for key in keys if key in own and len({str(one.get(key, "–")) for one in settings}) > 1]
+
+    def table(title: str, shown: Sequence[str]) -> Table:
+        rows = [[key, *(str(one.get(key, "–")) for one in settings)] for key in shown]
+        return Table(title, ["Setting", *names], rows, text_columns=1 + len(names))
+
+    options = [Option("Differing", table("Settings in which the runs differ", differing))] if differing else []
+    return Choice(label, [*options, Option("All", table("All settings", keys))])
+
+
+def _is_repeated(key: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a role's model has this setting as the solver's has it: with the roles that only some methods call, there
+    are dozens."""
+    of_role = _OF_A_ROLE.fullmatch(key)
+    if of_role is None or key.startswith("model.solution."):
+        return False
+    return settings.get(f"model.solution.{of_role[1]}") == settings[key]

@@ -1,0 +1,83 @@
+// Elements. Whatever comes from data goes in as a text node or as the value of an attribute, never as markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** An element. Attributes that are null or false are left out; `onclick` and the like take functions. */
+function h(tag, attributes, ...children) {
+  return filled(document.createElement(tag), attributes, children);
+}
+
+/** The same for SVG. */
+function s(tag, attributes, ...children) {
+  return filled(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function filled(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (typeof value === "function") node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false));
+  return node;
+}
+
+/** A row of buttons of which one is chosen; `choose(index)` is called for each choice, the first one included. */
+function segmented(label, names, choose, first = 0) {
+  const buttons = names.map((name, index) => h("button", { type: "button", onclick: () => pick(index) }, name));
+  function pick(index) {
+    buttons.forEach((button, i) => button.setAttribute("aria-pressed", i === index));
+    choose(index);
+  }
+  pick(first);
+  return h("div", { class: "segmented", role: "group", "aria-label": label }, buttons);
+}
+
+function chip(text, kind, title) {
+  return h("span", { class: `chip ${kind || ""}`, title }, text);
+}
+
+const VERDICTS = {
+  equal: { text: "right", mark: "✓", kind: "right" },
+  different: { text: "wrong", mark: "✗", kind: "wrong" },
+  undecided: { text: "undecided", mark: "?", kind: "undecided" },
+};
+const NO_VERDICT = { text: "not judged", mark: "·", kind: "none" };
+
+function verdict(correct) {
+  return VERDICTS[correct] || NO_VERDICT;
+}
+
+function verdictChip(correct) {
+  return chip(`${verdict(correct).mark} ${verdict(correct).text}`, verdict(correct).kind);
+}
+
+function capital(word) {
+  return word[0].toUpperCase() + word.slice(1);
+}
+
+// Numbers as people read them.
+
+function number(value, digits = 2) {
+  return value === null || value === undefined ? "–" : value.toFixed(digits);
+}
+
+function count(value) {
+  return value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en-US");
+}
+
+function percent(value, digits = 1) {
+  return value === null || value === undefined ? "–" : `${(100 * value).toFixed(digits)} %`;
+}
+
+/** 12,345 as 12.3k. */
+function short(value) {
+  for (const [size, letter] of [
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ]) {
+    if (Math.abs(value) >= size) return `${Number((value / size).toPrecision(3))}${letter}`;
+  }
+  return String(Number(value.toPrecision(3)));
+}

@@ -1,0 +1,33 @@
+// Tabs and addresses: #SECTION, #problems, #problems/RUN/NUMBER/ITERATION/PANEL.
+
+const main = document.querySelector("main");
+
+function sectionView(section) {
+  return [
+    section.intro && h("p", { class: "intro" }, section.intro),
+    ...section.items.map((item) => h("section", { class: "card" }, itemView(item))),
+  ];
+}
+
+async function show() {
+  const [tab, run, number, iteration, panel] = location.hash.slice(1).split("/");
+  const section = DATA.sections.find(({ id }) => id === tab) || DATA.sections[0];
+  document.querySelectorAll("nav.tabs a").forEach((link) => {
+    if (link.hash === `#${section.id}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  });
+  const problem = DATA.runs[run]?.problems[number];
+  if (section.id !== "problems") main.replaceChildren(h("div", null, sectionView(section)));
+  else if (problem?.block) await showProblem(main, run, number, iteration, panel);
+  else main.replaceChildren(problemList());
+}
+
+function theme() {
+  const dark = getComputedStyle(document.documentElement).getPropertyValue("color-scheme").trim() === "dark";
+  document.documentElement.dataset.theme = dark ? "light" : "dark";
+}
+
+document.querySelector("nav.tabs").append(...DATA.sections.map(({ id, title }) => h("a", { href: `#${id}` }, title)));
+document.querySelector("button.theme").addEventListener("click", theme);
+addEventListener("hashchange", show);
+show();

@@ -1,0 +1,95 @@
+// Model text: mathematics through KaTeX, and the little Markdown that models write. Every piece becomes a text node or
+// an element made here; a formula that KaTeX refuses is shown as it was written.
+
+const LONG_TEXT = 60000; // characters, from which on a text is shown as its source first
+const MAX_FORMULAS = 1500; // a text
+const KATEX = { output: "html", trust: false, strict: "ignore", throwOnError: true, maxSize: 20, maxExpand: 200 };
+
+const ENVIRONMENTS =
+  "equation|align|aligned|gather|gathered|multline|cases|array|[pbvBV]?matrix|split|alignat|eqnarray";
+const GROUP = String.raw`\{(?:[^{}]|\{(?:[^{}]|\{[^{}]{0,300}\}){0,300}\}){0,300}\}`;
+// The lengths are bounded: what is opened and never closed must not make the page scan to the end again and again.
+const PIECES = new RegExp(
+  [
+    String.raw`(?<fence>^\x60{3}[^\n]{0,80}\n[\s\S]{0,9000}?\n\x60{3}[ \t]*$)`,
+    String.raw`\$\$(?<dollars>[\s\S]{1,4000}?)\$\$`,
+    String.raw`\\\[(?<brackets>[\s\S]{1,4000}?)\\\]`,
+    String.raw`(?<environment>\\begin\{(?<name>(?:${ENVIRONMENTS})\*?)\}[\s\S]{1,4000}?\\end\{\k<name>\})`,
+    String.raw`\\\((?<parens>[\s\S]{1,1500}?)\\\)`,
+    String.raw`(?<![\\$\w])\$(?<dollar>[^\s$](?:[^$\n]{0,600}?[^\s$\\])?)\$(?![\d$])`,
+    String.raw`(?<boxed>\\boxed\s?${GROUP})`,
+    String.raw`\x60(?<code>[^\x60\n]{1,300})\x60`,
+    String.raw`\*\*(?<bold>[^*\n]{1,300})\*\*`,
+    String.raw`^(?<hashes>#{1,6})[ \t]+(?<heading>[^\n]{1,300})$`,
+    String.raw`(?<rule>^[ \t]*(?:-{3,}|\*{3,})[ \t]*$)`,
+  ].join("|"),
+  "gm",
+);
+
+const BLOCKS = ["fence", "dollars", "brackets", "environment", "heading", "rule"];
+
+/** `text` as nodes. */
+function prose(text, budget = { formulas: MAX_FORMULAS }) {
+  const nodes = [];
+  let end = 0;
+  let block = false; // whether the piece before is one that stands on lines of its own
+  for (const match of text.matchAll(PIECES)) {
+    const isBlock = BLOCKS.some((name) => match.groups[name] !== undefined);
+    nodes.push(between(text.slice(end, match.index), block, isBlock), piece(match[0], match.groups, budget));
+    end = match.index + match[0].length;
+    block = isBlock;
+  }
+  nodes.push(between(text.slice(end), block, false));
+  return nodes;
+}
+
+/** Text between two pieces; a block brings its own space, so the line breaks next to it go. */
+function between(text, afterBlock, beforeBlock) {
+  const cut = afterBlock ? text.replace(/^[ \t]*\n{1,2}/, "") : text;
+  return beforeBlock ? cut.replace(/\n{1,2}[ \t]*$/, "") : cut;
+}
+
+function piece(source, found, budget) {
+  const display = found.dollars ?? found.brackets ?? found.environment;
+  if (display !== undefined) return formula(display, source, true, budget);
+  const inline = found.parens ?? found.dollar ?? found.boxed;
+  if (inline !== undefined) return formula(inline, source, false, budget);
+  if (found.fence !== undefined) return h("pre", { class: "fence" }, source.replace(/^[^\n]*\n|\n[^\n]*$/g, ""));
+  if (found.code !== undefined) return h("code", null, found.code);
+  if (found.bold !== undefined) return h("strong", null, prose(found.bold, budget));
+  if (found.heading !== undefined) return h("span", { class: "heading" }, prose(found.heading, budget));
+  return h("hr");
+}
+
+function formula(tex, source, displayMode, budget) {
+  if (budget.formulas-- <= 0) return h("code", { class: "tex" }, source);
+  const node = h("span", { class: displayMode ? "formula display" : "formula", role: "math", "aria-label": tex });
+  try {
+    katex.render(tex, node, { ...KATEX, displayMode });
+    return node;
+  } catch {
+    // Models write what is no LaTeX, too; whatever KaTeX makes of it, the reader sees the source.
+    return h("code", { class: "tex", title: "not shown as a formula" }, source);
+  }
+}
+
+/** A text with a choice of how it is shown; `note` stands beside the choice. */
+function textView(text, note) {
+  const body = h("div", { class: "text" });
+  const show = [
+    () => body.replaceChildren(h("div", { class: "prose" }, prose(text))),
+    () => body.replaceChildren(h("pre", { class: "source" }, text)),
+  ];
+  const choice = segmented(
+    "How the text is shown",
+    ["Rendered", "Source"],
+    (i) => show[i](),
+    +(text.length > LONG_TEXT),
+  );
+  return h(
+    "div",
+    { class: "textview" },
+    h("div", { class: "texthead" }, choice, h("span", { class: "muted" }, note)),
+    body,
+  );
+}

@@ -1,0 +1,94 @@
+"""What the memory does: sizes and turnover of the banks, and candidates by mode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tmas.report.items import Choice, Lines, Option, Point, Row, Section, Series, Table
+from tmas.report.runs import Run, Runs
+
+Counted = tuple[float, float | None]
+"""Candidates of an iteration, and the share of them that is right; None where nothing could be decided."""
+BANKS = {"experience": "Experience bank", "guideline": "Guideline bank"}
+FIELDS = {
+    "size": "items",
+    "turnover": "share of items that changed",
+    **{name: f"items {name}" for name in ("added", "merged", "confirmed", "corrected", "dropped", "evicted")},
+}
+
+
+def memory(runs: Runs) -> Section | None:
+    """None where no run keeps a bank or explores."""
+    banks = {bank: kept for bank in BANKS if (kept := [run for run in runs.runs if _keeps(run, bank)])}
+    modes = [
+        run
+        for run in runs.runs
+        if any(len(i["modes"].get(runs.scoring, {})) > 0 for i in run.evaluation["iterations"][1:])
+    ]
+    if not banks and not modes:
+        return None
+    charts = Choice(
+        "Shown",
+        [
+            Option(name, Row([_chart(kept, bank, field) for bank, kept in banks.items()]))
+            for field, name in FIELDS.items()
+        ],
+    )
+    return Section(
+        "memory",
+        "Memory and modes",
+        [*([charts] if banks else []), *([_modes(modes, runs.scoring)] if modes else [])],
+        "Means over problems. A candidate explores when it is asked for a strategy that is not in the guideline bank.",
+    )
+
+
+def _keeps(run: Run, bank: str) -> bool:
+    return any(_field(run, t, bank, "size") for t in range(_depth(run)))
+
+
+def _chart(runs: Sequence[Run], bank: str, field: str) -> Lines:
+    return Lines(
+        title=f"{BANKS[bank]}: {FIELDS[field]}",
+        x_label="iteration",
+        y_label=FIELDS[field],
+        series=[Series(run.name, run.color, _points(run, bank, field)) for run in runs],
+        percent=field == "turnover",
+    )
+
+
+def _points(run: Run, bank: str, field: str) -> list[Point]:
+    values = [_field(run, t, bank, field) for t in range(_depth(run))]
+    return [Point(t, value) for t, value in enumerate(values) if value is not None]
+
+
+def _depth(run: Run) -> int:
+    return len(run.evaluation["iterations"])
+
+
+def _field(run: Run, t: int, bank: str, field: str) -> float | None:
+    return run.evaluation["iterations"][t]["banks"][bank].get(field)
+
+
+def _modes(runs: Sequence[Run], scoring: str) -> Table:
+    """Candidates of each mode over all iterations, and the share that is right of those that could be judged."""
+    return Table(
+        title="Candidates by mode",
+        columns=["Run", "Mode", "Candidates", "Share right"],
+        rows=[[run.name, mode, f"{sum(count for count, _ in found):,.0f}", _right(found)]
+              for run in runs for mode, found in _by_mode(run, scoring).items()],
+        text_columns=2,
+    )  # fmt: skip
+
+
+def _by_mode(run: Run, scoring: str) -> dict[str, list[Counted]]:
+    found: dict[str, list[Counted]] = {}
+    for iteration in run.evaluation["iterations"]:
+        for mode, counts in iteration["modes"].get(scoring, {}).items():
+            found.setdefault(mode, []).append((counts["candidates"], counts["accuracy"]))
+    return found
+
+
+def _right(found: Sequence[Counted]) -> str:
+    known = [(count, accuracy) for count, accuracy in found if accuracy is not None]
+    total = sum(count for count, _ in known)
+    return f"{sum(count * accuracy for count, accuracy in known) / total:.1%}" if total else "–"

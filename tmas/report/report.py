@@ -1,0 +1,137 @@
+"""``tmas report``: run directories in, one HTML file out, and figures for papers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from rich.console import Console
+from rich.text import Text
+
+from tmas.report.about import about
+from tmas.report.costs import costs
+from tmas.report.figures import draw_all
+from tmas.report.items import Section
+from tmas.report.memory import memory
+from tmas.report.page import write_page
+from tmas.report.problems import Browser, Room
+from tmas.report.results import results
+from tmas.report.runs import Runs, read_runs
+from tmas.report.training import training
+from tmas.report.training_runs import TrainingRun, read_training
+from tmas.report.verifier import verifier
+
+MEGABYTE = 10**6
+NAMED = 3
+"""Methods that the page's title names."""
+
+
+class ReportSettings(BaseModel):
+    """Everything ``tmas report`` takes; see conf/report.yaml.
+
+    ``output``: the page; None: ``report.html`` in the run directory, or in this folder for several runs. ``problems``:
+    ids of those that can be opened; None: all. ``max_mb``: room for prompts, replies and reasoning, in megabytes of the
+    page; everything else is always there. ``smooth``: steps that the line of a training curve is the mean of; 1: none.
+    ``figures``: a folder for the charts as PNG and SVG; None: none are drawn.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+    runs: tuple[Path, ...] = ()
+    training: tuple[Path, ...] = ()
+    output: Path | None = None
+    problems: tuple[str, ...] | None = None
+    max_mb: float = Field(default=100.0, ge=0)
+    smooth: int = Field(default=5, ge=1)
+    figures: Path | None = None
+
+    @field_validator("runs", "training")
+    @classmethod
+    def _are_different(cls, runs: tuple[Path, ...]) -> tuple[Path, ...]:
+        if len({run.resolve() for run in runs}) < len(runs):
+            raise ValueError("a run directory is given twice")
+        return runs
+
+    @field_validator("smooth")
+    @classmethod
+    def _has_a_middle(cls, steps: int) -> int:
+        if steps % 2 == 0:
+            raise ValueError("has to be odd: as many steps before as after")
+        return steps
+
+    @model_validator(mode="after")
+    def _have_something_to_show(self) -> Self:
+        if not self.runs and not self.training:
+            raise ValueError("give runs=[DIR,...], training=[DIR,...], or both")
+        return self
+
+    @property
+    def page(self) -> Path:
+        directories = (*self.runs, *self.training)
+        return self.output or (directories[0] if len(directories) == 1 else Path()) / "report.html"
+
+
+def print_report(config: dict[str, Any], console: Console) -> None:
+    """What ``tmas report`` does with its settings and a console."""
+    page = make_report(ReportSettings.model_validate(config), lambda text: console.print(Text(text)))
+    console.print(Text(f"{page} ({page.stat().st_size / MEGABYTE:.1f} MB)"), soft_wrap=True)
+
+
+def make_report(settings: ReportSettings, say: Callable[[str], None] = lambda _: None) -> Path:
+    """Writes the page and, where asked for, the figures; returns the page. ``say`` is told what takes time.
+
+    Raises ``ValueError`` where a directory is no run, has gone on since it was evaluated, or lacks a problem, and where
+    a line of a training run cannot be read.
+    """
+    runs = read_runs(settings.runs, say)
+    trainings = read_training(settings.training, first_color=len(runs.groups))
+    sections = _sections(runs, trainings, settings.smooth)
+    browsers = [Browser(run, number, runs.scoring, settings.problems) for number, run in enumerate(runs.runs)]
+    room = Room(round(settings.max_mb * MEGABYTE), _count(runs, settings.problems))
+    settings.page.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile("w+", encoding="ascii", dir=settings.page.parent) as blocks:
+        for browser in browsers:
+            for block_id, lines in browser.blocks(room):
+                _write_block(blocks, block_id, lines)
+        blocks.seek(0)
+        problems = [Section("problems", "Problems")] if browsers else []
+        data = _data([*sections, *problems, about(runs, trainings, room)], browsers)
+        write_page(
+            settings.page, title([*(g.label for g in runs.groups), *(run.name for run in trainings)]), data, blocks
+        )
+    if settings.figures:
+        draw_all(sections, settings.figures)
+    return settings.page
+
+
+def title(names: Sequence[str]) -> str:
+    """Of the page; it names the first of the methods and training runs."""
+    shown, more = names[:NAMED], len(names) - NAMED
+    return f"TMAS report: {', '.join(shown)}{f' and {more} more' if more > 0 else ''}"
+
+
+def _sections(runs: Runs, trainings: Sequence[TrainingRun], smooth: int) -> list[Section]:
+    of_runs = [results(runs), costs(runs.runs), verifier(runs), memory(runs)] if runs.runs else []
+    return [section for section in (*of_runs, training(trainings, smooth)) if section]
+
+
+def _write_block(blocks: IO[str], block_id: str, lines: Sequence[str]) -> None:
+    blocks.write(f'<script type="text/plain" id="{block_id}">\n')
+    blocks.writelines(f"{line}\n" for line in lines)
+    blocks.write("</script>\n")
+
+
+def _data(sections: Sequence[Section], browsers: Sequence[Browser]) -> dict[str, Any]:
+    entries = [{"name": b.run.name, "path": str(b.run.path), "problems": b.entries} for b in browsers]
+    return {"sections": sections, "runs": entries}
+
+
+def _count(runs: Runs, wanted: Sequence[str] | None) -> int:
+    """Problems that can be opened, over all runs."""
+    present = [line["problem_id"] for run in runs.runs for line in run.predictions()]
+    if missing := set(wanted or ()) - set(present):
+        raise ValueError(f"no run holds the problem {', '.join(sorted(missing))}")
+    return sum(wanted is None or problem in wanted for problem in present)

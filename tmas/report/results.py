@@ -1,0 +1,59 @@
+"""Who scales better: accuracy by iteration and by tokens, Table 1, and methods at equal compute."""
+
+from __future__ import annotations
+
+from tmas.evaluation.compare import Group
+from tmas.report.items import Choice, Lines, Note, Option, Point, Row, Section, Series, Stack, Tile, Tiles
+from tmas.report.runs import Runs
+from tmas.report.scores import Scores
+from tmas.report.tables import equal_compute, short, table_1
+
+SCORINGS = {"rule": "by rule (math-verify)", "judge": "an LLM judge, its passes averaged"}
+INTRO = (
+    "Intervals: {confidence:.0%}, bootstrap over problems, {resamples} resamples. Correctness: {scoring}. "
+    "A problem that ended early carries its last iteration forward."
+)
+
+
+def results(runs: Runs) -> Section:
+    """The first tab; without gold answers it says so."""
+    scores = Scores(runs)
+    if not scores.groups:
+        return Section("results", "Results", [Note("No problem has a gold answer, so no accuracy can be given.")])
+    intro = INTRO.format(**runs.bootstrap.model_dump(), scoring=SCORINGS[runs.scoring])
+    measures = Choice("Measure", [Option(name, _by(scores, metric)) for metric, name in scores.metrics.items()])
+    return Section("results", "Results", [_tiles(scores), measures], intro)
+
+
+def _tiles(scores: Scores) -> Tiles:
+    return Tiles([_tile(scores, group) for group in scores.groups])
+
+
+def _tile(scores: Scores, group: Group) -> Tile:
+    end = scores.accuracy(group, "selected", group.depth - 1)
+    note = f"selected answers right; problems: {end['problems']}, tokens each: {short(group.tokens)}"
+    return Tile(group.label, "–" if end["value"] is None else f"{100 * end['value']:.1f} %", note)
+
+
+def _by(scores: Scores, metric: str) -> Stack:
+    charts = Row([_chart(scores, metric, by_tokens) for by_tokens in (False, True)])
+    return Stack([charts, table_1(scores, metric), equal_compute(scores, metric)])
+
+
+def _chart(scores: Scores, metric: str, by_tokens: bool) -> Lines:
+    name = scores.metrics[metric]
+    return Lines(
+        title=f"{name} by {'tokens' if by_tokens else 'iteration'}",
+        x_label="tokens a problem, prompt and completion (log)" if by_tokens else "iteration",
+        y_label=name,
+        series=[_curve(scores, group, metric, by_tokens) for group in scores.groups],
+        percent=True,
+        log_x=by_tokens,
+    )
+
+
+def _curve(scores: Scores, group: Group, metric: str, by_tokens: bool) -> Series:
+    xs = scores.tokens[group.label] if by_tokens else range(group.depth)
+    found = [(x, scores.accuracy(group, metric, t)) for t, x in enumerate(xs)]
+    points = [Point(x, e["value"], e["low"], e["high"]) for x, e in found if e["value"] is not None]
+    return Series(group.label, scores.colors[group.label], points)

@@ -1,0 +1,41 @@
+"""What the groups of a report reached and what it cost them: the numbers behind its first tab."""
+
+from __future__ import annotations
+
+from tmas.evaluation.compare import Group
+from tmas.evaluation.compute import Measure, accuracy_after, accuracy_at, difference_at, tokens_after
+from tmas.evaluation.estimators import Estimate
+from tmas.report.runs import Runs
+
+METRICS = {"pass_at_1": "Pass@1", "selected": "Selected answer", "vote": "Majority vote", "best_of": "Best by grade"}
+
+
+class Scores:
+    """Of the groups that have gold answers. ``metrics``: those that all of them have, and what they are called."""
+
+    def __init__(self, runs: Runs) -> None:
+        self.groups = [group for group in runs.groups if group.evaluations[0]["by_problem"]]
+        self.colors = {group.label: color for color, group in enumerate(runs.groups)}
+        self.scoring, self.bootstrap = runs.scoring, runs.bootstrap
+        self.metrics = METRICS | self._widest()
+        self.tokens = {g.label: [tokens_after(g.evaluations, t) for t in range(g.depth)] for g in self.groups}
+
+    def accuracy(self, group: Group, metric: str, t: int) -> Estimate:
+        """After iteration ``t``, seeds pooled."""
+        return accuracy_after(group.evaluations, t, Measure(metric, self.scoring), self.bootstrap)
+
+    def accuracy_at(self, group: Group, metric: str, tokens: int) -> Estimate:
+        """As if every problem had been given ``tokens``."""
+        return accuracy_at(group.evaluations, tokens, Measure(metric, self.scoring), self.bootstrap)
+
+    def difference_at(self, group: Group, other: Group, metric: str, tokens: int) -> Estimate:
+        """Of ``group`` less ``other``, paired by problem."""
+        measure = Measure(metric, self.scoring)
+        return difference_at(group.evaluations, other.evaluations, tokens, measure, self.bootstrap)
+
+    def _widest(self) -> dict[str, str]:
+        """Pass@k for the largest k that every group has candidates for."""
+        found = [set(group.evaluations[0]["iterations"][0]["scores"][self.scoring]) for group in self.groups]
+        common = set.intersection(*found) - METRICS.keys() if found else set()
+        width = max((int(name.removeprefix("pass_at_")) for name in common), default=None)
+        return {f"pass_at_{width}": f"Pass@{width}"} if width else {}

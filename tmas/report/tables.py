@@ -1,0 +1,110 @@
+"""The paper's Table 1, and methods at equal compute."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from tmas.evaluation.compare import Group
+from tmas.evaluation.estimators import Estimate
+from tmas.report.items import Cell, Span, Table
+from tmas.report.scores import Scores
+
+TABLE_1 = (1, 3, 9, 11, 17, 19)
+"""The iterations of the paper's Table 1, counted from 0."""
+BUDGETS = 6
+"""Columns of the table at equal compute."""
+
+
+def table_1(scores: Scores, metric: str) -> Table:
+    """Rows by model and method, columns by benchmark and iteration, as in the paper; first and last beside them."""
+    columns = [(b, t) for b in _distinct(scores.groups, _benchmark) for t in _iterations(scores.groups, b)]
+    rows: list[Sequence[str | Cell]] = []
+    for model in _distinct(scores.groups, _model):
+        own = [group for group in scores.groups if _model(group) == model]
+        filled = [cells([_at(scores, group, metric, b, t) for group in own]) for b, t in columns]
+        rows += [[model], *zip([group.label for group in own], *filled, strict=True)]
+    benchmarks = [benchmark for benchmark, _ in columns]
+    return Table(
+        title=f"Table 1: {scores.metrics[metric]} (%) by iteration",
+        columns=["Method", *(f"It {t}" for _, t in columns)],
+        rows=rows,
+        groups=[Span("", 1), *(Span(b, benchmarks.count(b)) for b in dict.fromkeys(benchmarks))],
+        note="Iterations are counted from 0, as in the paper. A method with fewer of them has no entry.",
+    )
+
+
+def _iterations(groups: Sequence[Group], benchmark: str) -> list[int]:
+    last = max(group.depth for group in groups if _benchmark(group) == benchmark) - 1
+    return list(range(last + 1)) if last < len(TABLE_1) else sorted({0, *(t for t in TABLE_1 if t <= last), last})
+
+
+def _at(scores: Scores, group: Group, metric: str, benchmark: str, t: int) -> Estimate | None:
+    return scores.accuracy(group, metric, t) if _benchmark(group) == benchmark and t < group.depth else None
+
+
+def _benchmark(group: Group) -> str:
+    return group.evaluations[0]["run"]["benchmark"] or "problems"
+
+
+def _model(group: Group) -> str:
+    return ", ".join(dict.fromkeys(group.evaluations[0]["run"]["models"].values()))
+
+
+def _distinct(groups: Sequence[Group], name: Callable[[Group], str]) -> list[str]:
+    return list(dict.fromkeys(map(name, groups)))
+
+
+def equal_compute(scores: Scores, metric: str) -> Table:
+    """From what the first iteration of the cheapest method costs to all that any problem took."""
+    budgets = _budgets(min(own[0] for own in scores.tokens.values()), max(group.most for group in scores.groups))
+    first, *others = scores.groups
+    columns = {
+        f"{short(b)} tokens": cells([scores.accuracy_at(group, metric, b) for group in scores.groups]) for b in budgets
+    }
+    if others:
+        shared = [(group, min(first.most, group.most)) for group in others]
+        differences = [cell(scores.difference_at(group, first, metric, tokens)) for group, tokens in shared]
+        columns[f"minus {first.label}"] = ["", *differences]
+    return Table(
+        title=f"{scores.metrics[metric]} (%) at equal compute",
+        columns=["Method", *columns],
+        rows=[*zip([group.label for group in scores.groups], *columns.values(), strict=True)],
+        note="Tokens a problem. Each problem counts with its last whole iteration within the budget; one that has none "
+        "counts as 0, and a method without any has no entry. Differences are at the most that a problem of the cheaper "
+        "of the two took, paired by problem: an interval without 0 is more than chance.",
+    )
+
+
+def _budgets(low: float, high: float) -> list[int]:
+    """Round numbers of tokens, about evenly spaced by ratio, from ``low`` up to ``high``."""
+    ratio = (high / max(low, 1)) ** (1 / (BUDGETS - 1))
+    return sorted({_rounded_up(low * ratio**i) for i in range(BUDGETS)})
+
+
+def _rounded_up(value: float) -> int:
+    unit = 10 ** max(0, math.floor(math.log10(max(value, 1))) - 1)
+    return math.ceil(value / unit) * unit
+
+
+def cells(column: Sequence[Estimate | None]) -> list[str | Cell]:
+    """A column of a table, its best value marked where there is another to beat."""
+    values = [estimate["value"] for estimate in column if estimate and estimate["value"] is not None]
+    best = max(values) if len(values) > 1 else None
+    return [cell(estimate, best) for estimate in column]
+
+
+def cell(estimate: Estimate | None, best: float | None = None) -> str | Cell:
+    """In percent, with the interval; empty where there is nothing to say."""
+    if estimate is None or estimate["value"] is None:
+        return ""
+    value, low, high = (100 * estimate[name] for name in ("value", "low", "high"))
+    return Cell(f"{value:.2f}", f"{low:.1f} to {high:.1f}", strong=estimate["value"] == best)
+
+
+def short(value: float) -> str:
+    """12,345 as 12.3k."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"

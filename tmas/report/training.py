@@ -1,0 +1,130 @@
+"""How training went: what verl and the reward logged, by step, the runs over one another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import filter as matching
+from statistics import fmean
+
+from tmas.report.items import Choice, Lines, Option, Point, Row, Section, Series, Stack
+from tmas.report.training_runs import TrainingRun
+from tmas.report.training_tables import masked, no_numbers, parts, seconds_by_part, summary
+
+SOURCES = ("all", "normal", "experience", "guideline")
+REWARD = ("score", "acc", "correctness", "experience", "novelty")
+REPLIES = ("truncated", "response_tokens", "outcome/*")
+MASKED = ("*_masked", "imputed", "samples")
+"""Names of :func:`tmas.training.reward_metrics.reward_metrics` under each source; ``*`` is any."""
+LABELS = {"acc": "accuracy", "experience": "experience utilisation"}
+SHARES = ("acc", "correctness", "truncated", "outcome/*")
+OPTIMISATION = {
+    "actor/grad_norm": "gradient norm",
+    "actor/entropy": "entropy",
+    "rollout_corr/kl": "KL of rollout and trained policy",
+    "critic/grad_norm": "gradient norm of the critic",
+    "critic/vf_loss": "loss of the critic",
+}
+ACCURACY = re.compile(r"val-core/(?P<data>.+)/acc/(?P<measure>[^/]+)(/mean)?")
+INTRO = (
+    "By step. Rewards are means over the samples of a step, a component's over those in which it was scored. A run "
+    "without a curve in a chart did not log that value."
+)
+
+
+def training(runs: Sequence[TrainingRun], smooth: int) -> Section | None:
+    """None without runs. ``smooth``: steps that a line is the mean of, where single steps are noisy."""
+    if not runs:
+        return None
+    smoothed, plain = Charts(runs, smooth), Charts(runs, 1)
+    items = [
+        summary(runs),
+        *no_numbers(runs),
+        *smoothed.by_source("Reward in training", "Training", "reward", REWARD),
+        *smoothed.by_source("Replies in training", "Training", "reward", REPLIES),
+        *plain.accuracies("Validation, by data source"),
+        *plain.by_source("Validation, by kind of row", "Validation", "val-reward", (*REWARD, *REPLIES)),
+        *masked(runs),
+        *plain.by_source("Masked in training", "Training", "reward", MASKED),
+        *smoothed.optimisation(),
+        *plain.seconds(),
+    ]
+    return Section("training", "Training", items, INTRO)
+
+
+@dataclass(frozen=True)
+class Charts:
+    """Charts of ``runs``. Of what none of them logged there is none."""
+
+    runs: Sequence[TrainingRun]
+    smooth: int
+
+    def of(
+        self, name: str, title: str, label: str, percent: bool = False, zero_beside: str | None = None
+    ) -> Iterator[Lines]:
+        """A curve of each run, those without it included: every chart has the same legend."""
+        x_label = f"step (dots: single steps, line: mean of up to {self.smooth})" if self.smooth > 1 else "step"
+        series = [Series(r.name, r.color, self._points(r.values(name, zero_beside))) for r in self.runs]
+        if any(one.points for one in series):
+            yield Lines(title, x_label, label, series, percent)
+
+    def _points(self, values: Mapping[int, float]) -> list[Point]:
+        """In six digits, which is more than a chart can show."""
+        if self.smooth == 1:
+            return [Point(step, _rounded(value)) for step, value in values.items()]
+        reach = self.smooth // 2
+        near = {step: [values[s] for s in range(step - reach, step + reach + 1) if s in values] for step in values}
+        return [Point(step, _rounded(y), trend=_rounded(fmean(near[step]))) for step, y in values.items()]
+
+    def by_source(self, label: str, phase: str, prefix: str, patterns: Sequence[str]) -> Iterator[Choice]:
+        """A choice of sources, each with what matches ``patterns`` under ``prefix/SOURCE/``."""
+        options = [
+            Option(f"{source} rows", Row(charts))
+            for source in SOURCES
+            if (charts := list(self._of_source(phase, prefix, source, patterns)))
+        ]
+        if options:
+            yield Choice(label, options)
+
+    def _of_source(self, phase: str, prefix: str, source: str, patterns: Sequence[str]) -> Iterator[Lines]:
+        under = f"{prefix}/{source}/"
+        logged = sorted(name.removeprefix(under) for name in self._names() if name.startswith(under))
+        for name in (name for pattern in patterns for name in matching(logged, pattern)):
+            label = LABELS.get(name) or name.replace("/", ": ").replace("_", " ")
+            percent = any(matching([name], pattern) for pattern in SHARES)
+            zero_beside = f"{under}samples" if name.startswith("outcome/") else None
+            yield from self.of(under + name, f"{phase} {label}, {source} rows", label, percent, zero_beside)
+
+    def accuracies(self, label: str) -> Iterator[Choice]:
+        """A choice of data sources, each with verl's accuracies over the N samples of a problem."""
+        found: dict[str, list[Lines]] = {}
+        for name in self._names():
+            if match := ACCURACY.fullmatch(name):
+                data, measure = match["data"], f"accuracy, {match['measure']}"
+                found.setdefault(data, []).extend(self.of(name, f"Validation {measure} on {data}", measure, True))
+        if found:
+            yield Choice(label, [Option(data, Row(charts)) for data, charts in found.items()])
+
+    def optimisation(self) -> Iterator[Row]:
+        charts = [c for name, label in OPTIMISATION.items() for c in self.of(name, f"Training {label}", label)]
+        if charts:
+            yield Row(charts)
+
+    def seconds(self) -> Iterator[Stack]:
+        """Of a whole step and of its parts."""
+        whole = [*self.of("timing_s/step", "Seconds a step", "seconds"), *seconds_by_part(self.runs)]
+        options = [
+            Option(part, chart)
+            for part in parts(self.runs)
+            for chart in self.of(f"timing_s/{part}", f"Seconds a step: {part}", "seconds")
+        ]
+        if whole:
+            yield Stack([Row(whole), *([Choice("Part", options)] if options else [])])
+
+    def _names(self) -> list[str]:
+        return list(dict.fromkeys(name for run in self.runs for name in run.names))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")

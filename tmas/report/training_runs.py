@@ -1,0 +1,140 @@
+"""The training runs that a report shows: what ``tmas train`` left under ``starts/``, the starts of a run joined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tmas.config import flat
+
+NOT_THERE = (
+    "{path}: no line in {path}/starts/*/metrics.jsonl, so there are no curves. Either this is no output_dir of tmas "
+    "train, or its first step has not ended, or trainer.logger of the run lacks file"
+)
+
+
+class Logged(BaseModel):
+    """A line of ``metrics.jsonl``, as verl's file logger writes it; a value that is no number (NaN) comes as null."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    step: int
+    data: dict[str, float | None]
+
+
+Steps = Mapping[int, Mapping[str, float | None]]
+"""By step, in order: each value logged, by verl's name for it."""
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """``color``: its number in every chart. ``began``: the first step that each start logged."""
+
+    path: Path
+    name: str
+    color: int
+    began: Sequence[int]
+    steps: Steps
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of all values, in the order in which they were first logged."""
+        return list(dict.fromkeys(name for data in self.steps.values() for name in data))
+
+    def values(self, name: str, zero_beside: str | None = None) -> dict[int, float]:
+        """By step, where it is a number. ``zero_beside``: a value beside which it is 0 where it was not logged, as is
+        the share of an outcome that no sample had."""
+        found = ((step, data.get(name, 0.0 if zero_beside in data else None)) for step, data in self.steps.items())
+        return {step: value for step, value in found if value is not None and isfinite(value)}
+
+    @property
+    def no_numbers(self) -> dict[str, list[int]]:
+        """By name, the steps at which a value was logged that is none: NaN or infinite."""
+        found: dict[str, list[int]] = {}
+        for step, data in self.steps.items():
+            for name, value in data.items():
+                if value is None or not isfinite(value):
+                    found.setdefault(name, []).append(step)
+        return found
+
+    @property
+    def trained(self) -> list[int]:
+        """The steps, without those of which there is only a validation."""
+        return [step for step, data in self.steps.items() if not _only_validates(data)]
+
+    @cached_property
+    def settings(self) -> dict[str, Any] | None:
+        """As the last start composed them, flat; None where its ``config.yaml`` was not brought along. Environment
+        variables may hold keys: they stay out of a file that is passed on."""
+        file = max(self.path.glob("starts/*/metrics.jsonl")).with_name("config.yaml")
+        if not file.exists():
+            return None
+        try:
+            settings = flat(yaml.safe_load(file.read_bytes()))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{file}: {error}") from None
+        return {key: value for key, value in settings.items() if not (key.startswith("env.") or ".env_vars." in key)}
+
+
+def read_training(paths: Sequence[Path], first_color: int = 0) -> list[TrainingRun]:
+    """Raises ``ValueError`` where a directory holds no curves, or a line (named by file and number) cannot be read."""
+    return [
+        TrainingRun(path, name, first_color + i, *_read(path))
+        for i, (path, name) in enumerate(zip(paths, _names(paths), strict=True))
+    ]
+
+
+def _read(path: Path) -> tuple[list[int], Steps]:
+    files = sorted(path.glob("starts/*/metrics.jsonl"))
+    starts = [lines for lines in (list(_lines(file)) for file in files) if lines]
+    if not starts:
+        raise ValueError(NOT_THERE.format(path=path))
+    return [lines[0].step for lines in starts], joined(starts)
+
+
+def joined(starts: Sequence[Sequence[Logged]]) -> Steps:
+    """One curve of all starts, none of them empty.
+
+    A start goes on from a checkpoint. What earlier ones did after it was done again, and is forgotten; a validation
+    before its first step is of the checkpoint, and stands beside what the checkpoint's own step had logged.
+    """
+    steps: dict[int, dict[str, float | None]] = {}
+    for lines in starts:
+        checkpoint = lines[0].step if _only_validates(lines[0].data) else lines[0].step - 1
+        steps = {step: data for step, data in steps.items() if step <= checkpoint}
+        for line in lines:
+            steps[line.step] = {**steps.get(line.step, {}), **line.data}
+    return dict(sorted(steps.items()))
+
+
+def _only_validates(data: Mapping[str, float | None]) -> bool:
+    """As the line does that a start writes before its first step, about the policy that it goes on with."""
+    return all(name.startswith("val-") for name in data)
+
+
+def _lines(file: Path) -> Iterator[Logged]:
+    """The complete lines: one that a kill has torn, or that is being written, has no end."""
+    with file.open("rb") as handle:
+        for number, line in enumerate(handle, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield Logged.model_validate_json(line)
+            except ValidationError as error:
+                first = error.errors()[0]
+                place = ".".join(str(part) for part in first["loc"]) or "line"
+                raise ValueError(f"{file}:{number}: {place}: {first['msg']}") from None
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The last parts of each path, as many as tell all of them apart."""
+    parts = [path.resolve().parts for path in paths]
+    depth = next(n for n in range(1, 1 + max(map(len, parts), default=1)) if len({p[-n:] for p in parts}) == len(parts))
+    return ["/".join(own[-depth:]) for own in parts]
