@@ -1,0 +1,60 @@
+"""Component rewards as curves by source."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tmas.training.reward_metrics import reward_metrics
+
+
+def reward(source: str, score: float, **parts: Any) -> dict[str, Any]:
+    components = dict.fromkeys(("correctness", "experience", "novelty"), 0.0)
+    states = {f"{name}_state": "absent" for name in components}
+    whys = {f"{name}_why": "" for name in components}
+    given = {"correctness_state": "scored", "acc": score, "truncated": 0.0, "response_tokens": 10.0}
+    return {**components, **states, **whys, **given, "source": source, "score": score, "outcome": "answered", **parts}
+
+
+def test_means_are_by_source_and_over_all() -> None:
+    found = reward_metrics("reward", [reward("normal", 1.0), reward("normal", 0.0), reward("guideline", 1.0)])
+    assert found["reward/normal/score"] == 0.5
+    assert found["reward/guideline/score"] == 1.0
+    assert found["reward/all/score"] == pytest.approx(2 / 3)
+    assert (found["reward/all/samples"], found["reward/normal/samples"]) == (3, 2)
+
+
+def test_a_masked_component_is_counted_by_reason_and_left_out_of_its_mean() -> None:
+    found = reward_metrics(
+        "reward",
+        [
+            reward("experience", 1.3, experience=1.0, experience_state="scored"),
+            reward("experience", 1.0, experience_state="masked", experience_why="timeout"),
+            reward("experience", 1.0, experience_state="masked", experience_why="endpoint"),
+        ],
+    )
+    assert found["reward/experience/experience"] == 1.0
+    assert found["reward/experience/experience_masked"] == 2
+    assert found["reward/experience/experience_masked/timeout"] == 1
+    assert found["reward/experience/experience_masked/endpoint"] == 1
+
+
+def test_what_nothing_was_scored_in_has_no_value_rather_than_zero() -> None:
+    all_masked = [reward("guideline", 0.0, novelty_state="masked", novelty_why="judge")]
+    found = reward_metrics("reward", all_masked)
+    assert "reward/guideline/novelty" not in found
+    assert found["reward/guideline/novelty_masked"] == 1
+    assert not any("experience" in key for key in found)
+
+
+def test_outcomes_are_shares() -> None:
+    found = reward_metrics(
+        "val-reward", [reward("normal", 0.0, outcome="truncated", truncated=1.0), reward("normal", 1.0)]
+    )
+    assert found["val-reward/normal/outcome/truncated"] == 0.5
+    assert found["val-reward/normal/truncated"] == 0.5
+
+
+def test_no_samples_give_no_metrics() -> None:
+    assert reward_metrics("reward", []) == {}

@@ -1,0 +1,140 @@
+"""rewards/correctness.py: what counts as an answer, and what each verdict on it is worth."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tmas.answers import AnswerChecker
+from tmas.equivalence import EQUAL, Equivalence, Verdict, decide, undecided
+from tmas.rewards.correctness import PLAIN_NUMBER, Checked, Correctness, check_by_rule, correctness
+from tmas.rewards.settings import AnswerSettings
+
+SETTINGS = AnswerSettings()
+
+
+async def equals(gold: str, answer: str) -> Checked:
+    return Checked(gold == answer.strip(" $"))
+
+
+async def nobody(gold: str, answer: str) -> Checked:
+    return Checked(None, "timeout")
+
+
+async def refuse(gold: str, answer: str) -> Checked:
+    raise AssertionError("there is nothing to compare")
+
+
+def boxes(*answers: str) -> str:
+    return "Then " + " or ".join(f"$\\boxed{{{answer}}}$" for answer in answers) + "."
+
+
+async def found(text: str, **changes: object) -> Correctness:
+    return await correctness(text, "58", equals, SETTINGS.model_copy(update=changes))
+
+
+def wrong(outcome: str, answer: str = "") -> Correctness:
+    return Correctness.model_validate({"state": "scored", "outcome": outcome, "answer": answer})
+
+
+RIGHT = Correctness(state="scored", value=1.0, outcome="answered", answer="58")
+
+
+@pytest.mark.parametrize("text", [boxes("58"), boxes("58", "58"), boxes("58", r"\text{58}", "$58$", "58.")])
+async def test_a_right_box_and_its_repetitions_are_right(text: str):
+    assert await found(text) == RIGHT
+
+
+@pytest.mark.parametrize("text", [boxes("58", "59"), boxes("59", "58"), boxes("1", "58", "58")])
+async def test_a_hedge_is_wrong_wherever_the_right_box_stands(text: str):
+    outcome = await found(text)
+    assert (outcome.state, outcome.value, outcome.outcome) == ("scored", 0.0, "ambiguous")
+
+
+async def test_two_wrong_boxes_are_a_wrong_answer():
+    assert await found(boxes("1", "2")) == wrong("answered", "2")
+
+
+async def test_a_box_for_every_number_is_ambiguous_and_not_even_compared():
+    text = boxes(*map(str, range(100)))
+    assert await correctness(text, "58", refuse, SETTINGS) == wrong("ambiguous", "99")
+
+
+@pytest.mark.parametrize("text", ["", "   ", "It is 58.", r"\boxed{}", r"\boxed{$$}", r"\boxed{58"])
+async def test_without_a_box_there_is_no_answer(text: str):
+    assert await correctness(text, "58", refuse, SETTINGS) == wrong("no_answer")
+
+
+async def test_a_box_without_end_is_no_answer_that_anyone_is_asked_about():
+    assert await correctness(boxes("5" * 100_000), "58", refuse, SETTINGS) == wrong("unverifiable", "5" * 1000)
+
+
+async def test_a_stated_number_counts_where_the_settings_say_so():
+    assert await found("The answer is 58.") == wrong("no_answer")
+    assert await found("The answer is 58.", format="stated") == RIGHT
+
+
+async def test_what_nobody_could_decide_is_masked_with_the_reason():
+    outcome = await correctness(boxes("59"), "58", nobody, SETTINGS)
+    assert outcome == Correctness(state="masked", why="timeout", outcome="answered", answer="59")
+
+
+@given(st.lists(st.sampled_from(["58", "59", " 58 ", "$58$", "60"]), max_size=6))
+def test_only_boxes_that_are_all_right_are_right(answers: list[str]):
+    outcome = asyncio.run(found(boxes(*answers)))
+    assert (outcome.value == 1.0) == (bool(answers) and {answer.strip(" $") for answer in answers} == {"58"})
+
+
+class Scripted(AnswerChecker):
+    """Gives the verdicts that it was made with, by answer and in order; any other answer is different."""
+
+    def __init__(self, **verdicts: list[Verdict]) -> None:
+        super().__init__()
+        self._verdicts = {answer: iter(given) for answer, given in verdicts.items()}
+
+    async def compare(self, gold: str, answer: str) -> Verdict:
+        answer = "plain" if answer == PLAIN_NUMBER else answer
+        different = Verdict(equivalence=Equivalence.DIFFERENT)
+        return next(self._verdicts[answer]) if answer in self._verdicts else different
+
+
+async def test_an_answer_that_only_it_makes_undecidable_is_wrong():
+    checker = Scripted(words=[undecided("the answer holds words")] * 2)
+    assert await check_by_rule(checker, "58", "words") == Checked(False, verifiable=False)
+
+
+async def test_a_checker_that_cannot_decide_about_anything_masks():
+    checker = Scripted(x=[undecided("timeout")], plain=[undecided("timeout")])
+    assert await check_by_rule(checker, "58", "x") == Checked(None, "timeout")
+    checker = Scripted(x=[undecided("the gold answer holds words")], plain=[undecided("the gold answer holds words")])
+    assert await check_by_rule(checker, "no solution", "x") == Checked(None, "undecided")
+
+
+async def test_a_worker_that_died_once_costs_no_right_answer():
+    checker = Scripted(x=[undecided("worker died"), EQUAL])
+    assert await check_by_rule(checker, "58", "x") == Checked(True)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"), [("n(N+1)", "N(n+1)"), (r"\cos(\pi n)", "(-1)^n")], ids=["equal but for", "different, unless"]
+)
+async def test_a_doubt_about_answers_that_can_be_read_is_masked(gold: str, answer: str):
+    doubt = decide(gold, answer)
+    assert doubt.equivalence is Equivalence.UNDECIDED
+    assert await check_by_rule(Scripted(x=[doubt]), gold, "x") == Checked(None, "undecided")
+    late = Scripted(x=[undecided("worker died"), doubt])
+    assert await check_by_rule(late, gold, "x") == Checked(None, "undecided")
+
+
+async def test_words_are_wrong_by_math_verify_and_other_forms_of_the_answer_right():
+    async with AnswerChecker(workers=1) as checker:
+
+        async def by_rule(gold: str, answer: str) -> Checked:
+            return await check_by_rule(checker, gold, answer)
+
+        texts = [boxes(r"\text{fifty-eight}"), boxes("57+1"), boxes("57")]
+        outcomes = [await correctness(text, "58", by_rule, SETTINGS) for text in texts]
+    assert [(one.value, one.outcome) for one in outcomes] == [(0, "unverifiable"), (1, "answered"), (0, "answered")]

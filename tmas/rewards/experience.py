@@ -1,0 +1,88 @@
+"""How well a solution used the experience it was given: judged item by item (``judge``), or by what the memory was
+worth to the outcome (``delta``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tmas.contexts import all_items
+from tmas.judges import fence
+from tmas.memory.experience import ExperienceBank
+from tmas.memory.similarity import near_duplicate
+from tmas.prompts import render
+from tmas.records import Experience
+from tmas.rewards.component import Component, masked, scored
+from tmas.rewards.evidence import Evidence
+from tmas.rewards.settings import ExperienceSettings
+
+Quote = Annotated[str, Field(max_length=1000)]
+_READS = ConfigDict(frozen=True, extra="ignore")
+
+
+class ItemUse(BaseModel):
+    """What became of one item: ``applied`` if a step that the answer rests on comes about by it, as ``quote`` shows."""
+
+    model_config = _READS
+
+    id: Annotated[str, Field(max_length=16)]
+    use: Literal["none", "cited", "applied"]
+    correct: bool
+    quote: Quote
+
+
+class Repetition(BaseModel):
+    """A pitfall of the bank that the solution ran into, as ``quote`` shows."""
+
+    model_config = _READS
+
+    id: Annotated[str, Field(max_length=16)]
+    quote: Quote
+
+
+class ExperienceVerdict(BaseModel):
+    """What the judge is asked for."""
+
+    model_config = _READS
+
+    items: Annotated[tuple[ItemUse, ...], Field(json_schema_extra={"maxItems": 64})]
+    repeated: Annotated[tuple[Repetition, ...], Field(json_schema_extra={"maxItems": 64})] = ()
+
+
+def prompt(question: str, solution: str, items: Sequence[Experience]) -> str:
+    """What the judge is shown; nothing about the gold answer, nor whether the solution is right."""
+    bank = all_items(ExperienceBank(items=tuple(items)))
+    marks = {"mark": fence(question, bank), "solution_mark": fence(question, bank, solution)}
+    return render("judge_experience", question=question, bank=bank, solution=solution, **marks)
+
+
+def score(
+    verdict: ExperienceVerdict, evidence: Evidence, items: Sequence[Experience], settings: ExperienceSettings
+) -> Component:
+    """The share of ``enough`` items (of all, if there are fewer) that the solution shows to have applied.
+
+    A pitfall that was run into leaves nothing. An item counts if it was applied correctly and the quote is own work
+    that repeats no item. A verdict without an item of the bank, or whose quotes are made up, is no verdict.
+    """
+    texts = {item.item_id: item.text for item in items}
+    pitfalls = {item.item_id for item in items if item.kind == "pitfall"}
+    uses = {use.id: use for use in verdict.items if use.id in texts}
+    repeated = [evidence.found(repetition.quote) for repetition in verdict.repeated if repetition.id in pitfalls]
+    applied = [use.quote for use in uses.values() if use.use == "applied" and use.correct]
+    if not uses or (repeated and not any(repeated)) or (applied and not any(map(evidence.found, applied))):
+        return masked("judge")
+    if repeated:
+        return scored(0.0, "pitfall")
+    copies = {q for q in applied for text in texts.values() if near_duplicate(q, text, settings.similarity)}
+    shown = evidence.own_work(quote for quote in applied if quote not in copies)
+    value = min(1.0, shown / min(settings.enough, len(texts)))
+    return scored(value, "" if value else "not_shown" if applied else "not_applied")
+
+
+def delta(correct: bool, baseline: float | None) -> Component:
+    """What the memory added to the outcome: 1 - the pass rate without memory if ``correct``, else nothing."""
+    if baseline is None:
+        return masked("baseline")
+    return scored(max(0.0, correct - baseline))

@@ -1,0 +1,102 @@
+"""The hybrid reward: correctness and, by the row's source, one bonus. Formulas and reasons: docs/rewards.md."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from statistics import fmean
+from typing import Any, Literal
+
+from tmas.records import Record
+from tmas.rewards.component import Component, absent
+from tmas.rewards.correctness import Correctness
+
+Source = Literal["normal", "experience", "guideline"]
+BONUS: Mapping[str, str] = {"experience": "experience", "guideline": "novelty"}
+"""The component that a source is rewarded for beside correctness."""
+
+
+class Parts(Record):
+    """What one response's reward is made of. ``weight``: w of its source; ``wrong_share``: of its bonus that a wrong
+    answer keeps."""
+
+    source: Source
+    correctness: Correctness
+    bonus: Component
+    weight: float
+    wrong_share: float
+
+    @property
+    def bonus_weight(self) -> float:
+        """What a bonus of 1 adds to this response's score."""
+        if self.correctness.state != "scored" or self.bonus.state == "absent":
+            return 0.0
+        return self.weight * (1.0 if self.correctness.value == 1 else self.wrong_share)
+
+    @property
+    def score(self) -> float:
+        """R = c + w b (b's wrong_share where c = 0), without what is masked: that is for :func:`impute`."""
+        return self.correctness.value + self.bonus_weight * self.bonus.value
+
+    def report(self) -> dict[str, str | float]:
+        """The reward and all that it is made of, flat: the same keys and types for every response."""
+        components = {"correctness": self.correctness, "experience": absent(), "novelty": absent()}
+        if self.source in BONUS:
+            components[BONUS[self.source]] = self.bonus
+        named = {
+            f"{name}{suffix}": value
+            for name, part in components.items()
+            for suffix, value in (("", part.value), ("_state", part.state), ("_why", part.why))
+        }
+        return {
+            "score": self.score,
+            "acc": self.correctness.value,
+            "pred": self.correctness.answer,
+            "outcome": self.correctness.outcome,
+            "source": self.source,
+            "bonus": self.bonus.value,
+            "bonus_state": self.bonus.state,
+            "bonus_weight": self.bonus_weight,
+            **named,
+        }
+
+
+def impute(samples: Sequence[Mapping[str, Any]], groups: Sequence[Hashable]) -> list[float]:
+    """The samples' scores with what was masked filled in, so that it moves no sample against its siblings.
+
+    ``samples`` are reports (:meth:`Parts.report`), ``groups`` names the group of each: its prompt. A masked bonus
+    becomes the mean bonus of the siblings that are as right as it; a masked correctness makes the whole score the mean
+    of the siblings' scores. Where no sibling was scored, the batch's samples of the same source stand in; without
+    these, 0.
+    """
+    sources = [sample["source"] for sample in samples]
+    rights = [(sample["correctness_state"], sample["correctness"]) for sample in samples]
+    bonuses = _filled(
+        [sample["bonus"] if sample["bonus_state"] == "scored" else None for sample in samples],
+        [*zip(groups, rights, strict=True)],
+        [*zip(sources, rights, strict=True)],
+    )
+    scores = [
+        None if sample["correctness_state"] == "masked" else sample["correctness"] + sample["bonus_weight"] * bonus
+        for sample, bonus in zip(samples, bonuses, strict=True)
+    ]
+    return _filled(scores, groups, sources)
+
+
+def _filled(values: Sequence[float | None], *levels: Sequence[Hashable]) -> list[float]:
+    """``values`` with each None replaced by the mean of the known ones that share its key, in the first level where
+    there are any, or else by 0."""
+    means = [_means(values, keys) for keys in levels]
+    fillers = (
+        next((known[key] for known, key in zip(means, keys, strict=True) if key in known), 0.0)
+        for keys in zip(*levels, strict=True)
+    )
+    return [filler if value is None else value for value, filler in zip(values, fillers, strict=True)]
+
+
+def _means(values: Sequence[float | None], keys: Sequence[Hashable]) -> dict[Hashable, float]:
+    known: defaultdict[Hashable, list[float]] = defaultdict(list)
+    for value, key in zip(values, keys, strict=True):
+        if value is not None:
+            known[key].append(value)
+    return {key: fmean(members) for key, members in known.items()}

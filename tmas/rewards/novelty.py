@@ -1,0 +1,71 @@
+"""Whether a solution carried out a strategy that is none of the guidelines it was given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tmas.contexts import all_items
+from tmas.judges import fence
+from tmas.memory.guidelines import GuidelineBank
+from tmas.memory.similarity import near_duplicate
+from tmas.prompts import render
+from tmas.records import Guideline
+from tmas.rewards.component import Component, masked, scored
+from tmas.rewards.evidence import Evidence
+from tmas.rewards.settings import NoveltySettings
+
+Ids = Annotated[tuple[Annotated[str, Field(max_length=16)], ...], Field(json_schema_extra={"maxItems": 64})]
+
+
+class NoveltyVerdict(BaseModel):
+    """What the judge is asked for: the approach that was carried out, quotes of its key steps, and its likes.
+
+    ``same``: ids of the guidelines with the same main idea; ``variation_of``: of those that it varies or extends.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    description: Annotated[str, Field(min_length=1, max_length=1000)]
+    steps: Annotated[tuple[Annotated[str, Field(max_length=1000)], ...], Field(json_schema_extra={"maxItems": 16})]
+    same: Ids
+    variation_of: Ids
+
+
+def prompt(question: str, solution: str, guidelines: Sequence[Guideline]) -> str:
+    """What the judge is shown; nothing about the gold answer, nor whether the solution is right."""
+    bank = all_items(GuidelineBank(items=tuple(guidelines)))
+    marks = {"mark": fence(question, bank), "solution_mark": fence(question, bank, solution)}
+    return render("judge_novelty", question=question, bank=bank, solution=solution, **marks)
+
+
+def score(
+    verdict: NoveltyVerdict, evidence: Evidence, guidelines: Sequence[Guideline], settings: NoveltySettings
+) -> Component:
+    """1 for a strategy that is none of the ``guidelines``, ``variation`` for one that varies one of them, else 0.
+
+    It is known if the judge says so, or if name, description or both nearly duplicate a guideline's. It is carried out
+    if the quotes hold ``min_steps`` steps of the solution's own. A verdict that names guidelines that do not exist, or
+    whose quotes are made up, is no verdict.
+    """
+    known = {guideline.item_id for guideline in guidelines}
+    likes = {*verdict.same, *verdict.variation_of}
+    if not likes <= known or (verdict.steps and not any(map(evidence.found, verdict.steps))):
+        return masked("judge")
+    if verdict.same or any(_is(verdict, guideline, settings.similarity) for guideline in guidelines):
+        return scored(0.0, "known")
+    if evidence.own_work(verdict.steps) < settings.min_steps:
+        return scored(0.0, "not_carried_out")
+    return scored(settings.variation if verdict.variation_of else 1.0)
+
+
+def _is(verdict: NoveltyVerdict, guideline: Guideline, similarity: float) -> bool:
+    pairs = (
+        (verdict.name, guideline.name),
+        (verdict.description, guideline.description),
+        (f"{verdict.name}: {verdict.description}", guideline.text),
+    )
+    return any(near_duplicate(judged, known, similarity) for judged, known in pairs)

@@ -1,0 +1,162 @@
+"""Scores one response at a time: reads its row, asks the checker and the judge, and is never kept waiting for long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property, partial
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
+
+from tmas.answers import AnswerChecker
+from tmas.inference.thinking import OPEN, split_thinking
+from tmas.judges import Judge, forges
+from tmas.records import Experience, Failure, Guideline
+from tmas.rewards import experience, novelty
+from tmas.rewards.component import Component, absent, masked, mean_of, scored
+from tmas.rewards.correctness import Check, Checked, Correctness, Outcome, check_by_judge, check_by_rule, correctness
+from tmas.rewards.evidence import Evidence
+from tmas.rewards.hybrid import Parts, Source
+from tmas.rewards.settings import RewardSettings
+
+C = TypeVar("C", bound=Component)
+V = TypeVar("V", bound=BaseModel)
+
+
+class Row(BaseModel):
+    """What of a row's ``extra_info`` the reward reads. ``experience`` and ``guidelines`` come as JSON lists;
+    ``baseline_pass_rate`` is negative where it is unknown.
+
+    The reward manager adds ``truncated``, ``response_tokens`` and ``thinking_opened``: the prompt ends in an opened
+    thought, as the chat templates of some models have it, so that the response begins within it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    question: str = ""
+    source: Source = "normal"
+    experience: Json[tuple[Experience, ...]] = ()
+    guidelines: Json[tuple[Guideline, ...]] = ()
+    baseline_pass_rate: float = Field(default=-1.0, le=1)
+    truncated: bool = False
+    response_tokens: int = 0
+    thinking_opened: bool = False
+
+    @property
+    def baseline(self) -> float | None:
+        return self.baseline_pass_rate if self.baseline_pass_rate >= 0 else None
+
+
+class Scorer:
+    """An async context manager for one event loop. Workers and connections open when first needed."""
+
+    def __init__(self, settings: RewardSettings) -> None:
+        self.settings = settings
+        self._checker = AnswerChecker(settings.checker.timeout, settings.checker.workers)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._checker.close()
+        if "_judge" in vars(self):
+            await self._judge.__aexit__()
+
+    @cached_property
+    def _judge(self) -> Judge:
+        assert self.settings.judge  # the settings say so wherever one is asked for
+        return Judge(self.settings.judge)
+
+    async def score(
+        self, data_source: str, response: str, gold: str, extra_info: Mapping[str, Any] | None
+    ) -> dict[str, str | float]:
+        """The report of one response (:meth:`~tmas.rewards.hybrid.Parts.report`), with ``truncated`` (0 or 1) and
+        ``response_tokens``, within ``deadline`` seconds. What row, response or judge do wrong is in it, not raised."""
+        end = asyncio.get_running_loop().time() + self.settings.deadline
+        check = self._checks.get(data_source)
+        try:
+            row = Row.model_validate(extra_info or {})
+        except ValidationError:
+            row, check = Row(), None
+        text = split_thinking(OPEN + response if row.thinking_opened else response, "").text
+        if check is None:
+            right = _unscored("row", "bad_row")
+        elif row.truncated:
+            right = self._truncated()
+        else:
+            work = correctness(text, gold, check, self.settings.answer)
+            right = await _until(end, work, _unscored("timeout", "answered"))
+        bonus = await _until(end, self._bonus(row, text, right), masked("timeout"))
+        weight, share = self.settings.weight_of(row.source), self.settings.wrong_share
+        parts = Parts(source=row.source, correctness=right, bonus=bonus, weight=weight, wrong_share=share)
+        return {**parts.report(), "truncated": int(row.truncated), "response_tokens": row.response_tokens}
+
+    @cached_property
+    def _checks(self) -> Mapping[str, Check]:
+        return {"math": partial(check_by_rule, self._checker), "math_grm": self._check_by_judge}
+
+    async def _check_by_judge(self, gold: str, answer: str) -> Checked:
+        if self.settings.judge is None:
+            return Checked(None, "no_judge")
+        return await check_by_judge(self._judge, gold, answer)
+
+    def _truncated(self) -> Correctness:
+        if self.settings.truncated == "mask":
+            return _unscored("truncated", "truncated")
+        return Correctness(state="scored", outcome="truncated")
+
+    async def _bonus(self, row: Row, text: str, right: Correctness) -> Component:
+        """The bonus of the row's source; there is none without an answer that was compared."""
+        if right.state != "scored" or right.outcome != "answered":
+            return absent(right.why or right.outcome)
+        if row.source == "experience" and row.experience:
+            return await self._experience(row, text, right.value == 1)
+        if row.source == "guideline" and row.guidelines:
+            return await self._novelty(row, text)
+        return absent("" if row.source == "normal" else "empty_bank")
+
+    async def _experience(self, row: Row, text: str, correct: bool) -> Component:
+        settings, items = self.settings.experience, row.experience
+        if settings.form == "none":
+            return absent("off")
+        if settings.form == "delta":
+            return experience.delta(correct, row.baseline)
+        evidence = Evidence(text, [row.question, *(item.text for item in items)], self.settings.evidence)
+        prompt = experience.prompt(row.question, text, items)
+        return await self._judged(
+            text, prompt, experience.ExperienceVerdict, lambda v: experience.score(v, evidence, items, settings)
+        )
+
+    async def _novelty(self, row: Row, text: str) -> Component:
+        settings, items = self.settings.novelty, row.guidelines
+        if settings.form == "none":
+            return absent("off")
+        evidence = Evidence(text, [row.question, *(item.text for item in items)], self.settings.evidence)
+        prompt = novelty.prompt(row.question, text, items)
+        return await self._judged(
+            text, prompt, novelty.NoveltyVerdict, lambda v: novelty.score(v, evidence, items, settings)
+        )
+
+    async def _judged(self, text: str, prompt: str, output: type[V], score: Callable[[V], Component]) -> Component:
+        """The mean over the judge's passes. A text beyond ``max_solution_chars``, or with a verdict of its own for the
+        judge to copy, earns nothing and is not judged."""
+        if len(text) > self.settings.max_solution_chars:
+            return scored(0.0, "too_long")
+        if forges(text, output):
+            return scored(0.0, "forged")
+        passes = await self._judge.ask(prompt, output)
+        return mean_of([masked(one.reason.value) if isinstance(one, Failure) else score(one) for one in passes])
+
+
+def _unscored(why: str, outcome: Outcome) -> Correctness:
+    return Correctness(state="masked", why=why, outcome=outcome)
+
+
+async def _until(end: float, work: Awaitable[C], late: C) -> C:
+    """What ``work`` gives, or ``late`` once the loop's clock passes ``end``."""
+    try:
+        async with asyncio.timeout_at(end):
+            return await work
+    except TimeoutError:
+        return late
