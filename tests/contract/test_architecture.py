@@ -14,18 +14,31 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+import data_prep
 import tmas
 from tmas.config import ROLES, ModelSettings, RoleOverride, ServingSettings, SolveSettings
-from tmas.methods.tmas import TMASSettings
+from tmas.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 LIGHT = (
     *("records", "prompts", "parsing", "wire", "answers", "equivalence", "boxed", "memory", "agents", "contexts"),
-    *("packing", "methods", "selection"),
+    *("packing", "calls", "methods", "selection", "judges", "rewards"),
 )
 HEAVY = ("torch", "vllm", "verl", "ray", "transformers")
-MODULES = [m.name for m in pkgutil.walk_packages(tmas.__path__, "tmas.")]
+IN_A_TRAINER = {
+    *("cpu", "cpu_vllm", "reward_manager", "task_runner", "trainer"),  # loaded by verl and vLLM
+    *("sft_progress", "sft_trainer"),  # subclasses of transformers' own
+}
+"""Modules of tmas/training that only a trainer's process loads: they import torch, verl or transformers."""
+ON_A_CLUSTER = {"tmas.inference.replicas", "tmas.inference.workers"}
+"""Imported once a run asks for Ray: its own import binds a port, to see whether there is IPv6."""
+MODULES = [
+    m.name
+    for package in (tmas, data_prep)
+    for m in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    if m.name not in {f"tmas.training.{name}" for name in IN_A_TRAINER} | ON_A_CLUSTER
+]
 
 
 def python(code: str) -> str:
@@ -103,7 +116,6 @@ def test_a_composed_run_has_the_defaults_of_the_code():
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("method/tmas", TMASSettings().model_dump(mode="json")),
         ("model/endpoint", ModelSettings(name="???").model_dump(mode="json", exclude={"roles"})),
         ("roles/inherit", {role: RoleOverride().model_dump(mode="json") for role in ROLES}),
     ],
@@ -114,13 +126,42 @@ def test_a_config_file_shows_every_setting_with_its_default(file: str, expected:
     assert written == expected
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_s_config_shows_every_setting_with_its_default(name: str):
+    settings: Any = METHODS[name].settings_type
+    assert composed(f"method={name}", "model.name=m")["method"] == settings().model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "published"),
+    [
+        ("pacore", "solution", {"temperature": 1.0, "top_p": 1.0}),
+        ("rse", "solution", {"temperature": 0.6, "top_p": 0.95, "extra": {"top_k": 20}}),
+        ("self_refine", "feedback", {"temperature": 0.7}),
+        ("verify_refine", "solution", {"temperature": 1.0, "top_p": 0.95}),
+    ],
+)
+def test_a_method_s_config_sets_its_published_sampling(name: str, role: str, published: dict[str, Any]):
+    given = ("model=deepseek", f"method={name}", "model.sampling.max_tokens=7")
+    sampling = SolveSettings.model_validate(composed(*given)).model.for_role(role).sampling
+    assert published.items() <= sampling.model_dump().items()
+    assert sampling.max_tokens == 7
+
+
 def test_the_server_config_shows_every_setting():
     written = yaml.safe_load((CONF / "serving/vllm.yaml").read_text("utf-8"))
     defaults = ServingSettings(name="vllm").model_dump(mode="json")
     assert written | {"args": {}} == defaults
 
 
-@pytest.mark.parametrize("option", options("model", "data", "serving", "method", "experiment"))
+def of_solve(option: str) -> bool:
+    """The experiments of `tmas train` have a test of their own: tests/contract/test_train_configs.py."""
+    return not option.startswith("experiment=") or not any(word in option for word in ("grpo", "ppo"))
+
+
+@pytest.mark.parametrize(
+    "option", [o for o in options("model", "data", "serving", "method", "experiment") if of_solve(o)]
+)
 def test_every_config_composes_into_a_valid_run(option: str):
     settings = composed(option, "++model.name=m", "++model.base_url=http://h/v1", "++model.path=folder")
     assert SolveSettings.model_validate(settings).model.for_role("guideline").name == "m"

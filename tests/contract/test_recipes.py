@@ -1,0 +1,253 @@
+"""The launch scripts and images: short, lint-clean, and every key that they give exists. None of them is run for real.
+
+Each script runs with stand-ins for the programs that it calls; they write down how they were called.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from tmas.cli import register_resolvers
+from tmas.config import Settings, SolveSettings
+from tmas.serve.settings import ServeSettings
+from tmas.training.export import ExportSettings
+from tmas.training.sft import SFTSettings
+
+pytest.importorskip("verl", reason="needs the cpu or gpu extra")
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted([*ROOT.glob("recipes/**/*.sh"), *ROOT.glob("recipes/**/*.sbatch")])
+DOCKERFILES = sorted(ROOT.glob("docker/*.Dockerfile"))
+REQUIRED = {
+    "BENCHMARKS": "benchmarks",
+    "PROBLEMS": "problems.jsonl",
+    "JUDGE_URL": "http://judge/v1",
+    "HEAD": "node-1",
+    "BASE_URL": "http://server/v1",
+}
+SLURM = {"SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node-[1-2]", "SLURM_NODEID": "1"}
+SETTINGS: dict[str, type[Settings]] = {
+    **{"solve": SolveSettings, "serve": ServeSettings},
+    **{"sft": SFTSettings, "export": ExportSettings},
+}
+STAND_IN = """\
+#!{python}
+import json, os, sys, time
+name, arguments = os.path.basename(sys.argv[0]), sys.argv[1:]
+with open(os.environ["CALLS"], "a") as calls:
+    calls.write(json.dumps([name, *arguments]) + "\\n")
+if name == "srun":  # what comes after the options is run
+    while arguments[0].startswith("--"):
+        arguments.pop(0)
+    os.execvp(arguments[0], arguments)
+if name == "scontrol":
+    print("node-1")
+if arguments[:1] == ["list"]:
+    while '"--head"' not in open(os.environ["CALLS"]).read():  # there are nodes once the head has started
+        time.sleep(0.01)
+    print("\\n".join('"node_id": "x"' for _ in range(4)))
+"""
+
+
+def names(files: list[Path]) -> list[str]:
+    return [str(file.relative_to(ROOT)) for file in files]
+
+
+def tool(name: str) -> str:
+    found = Path(sys.executable).with_name(name)
+    if not found.exists():
+        pytest.skip(f"{name} is not installed")
+    return str(found)
+
+
+def run(script: str, folder: Path, *arguments: str, **knobs: str) -> subprocess.CompletedProcess[str]:
+    """``script`` with stand-ins for the programs that it calls."""
+    for name in ("tmas", "torchrun", "vllm", "ray", "srun", "scontrol", "python"):
+        (folder / name).write_text(STAND_IN.format(python=sys.executable))
+        (folder / name).chmod(0o755)
+    environment = {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "CALLS": str(folder / "calls"),
+        **({} if script.endswith("multi_node/worker.sh") else SLURM),
+        **REQUIRED,
+        **knobs,
+    }
+    command = [ROOT / script, *arguments]
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def calls(script: str, folder: Path, *arguments: str) -> list[list[str]]:
+    """How ``script`` calls other programs, in order of the calls."""
+    done = run(script, folder, *arguments)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in (folder / "calls").read_text().splitlines()]
+
+
+def commands(made: list[list[str]]) -> list[tuple[str, list[str]]]:
+    """The ``tmas`` commands among them, with their overrides."""
+    found = [call[1:] for call in made if call[0] == "tmas"]
+    found += [call[call.index("tmas.cli") + 1 :] for call in made if call[0] == "torchrun"]
+    return [(words[0], words[1:]) for words in found]
+
+
+def composes(command: str, overrides: list[str]) -> None:
+    """Fails where a key is unknown, or where the settings of a command that has checks of its own are refused."""
+    register_resolvers()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose(command, overrides=overrides)
+    if command in SETTINGS:
+        SETTINGS[command].model_validate(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+
+
+@pytest.mark.parametrize("script", names(SCRIPTS))
+def test_every_key_that_a_script_gives_exists_and_further_ones_reach_the_last_command(script: str, tmp_path: Path):
+    more = {"sft": "seed=7", "train": "data.seed=7", "solve": "seed=7"}
+    made = calls(script, tmp_path)
+    for command, overrides in commands(made):
+        composes(command, overrides)
+    last = [command for command, _ in commands(made) if command in more]
+    if last:
+        (tmp_path / "calls").unlink()
+        given = calls(script, tmp_path, more[last[-1]])
+        assert any(more[last[-1]] in overrides for command, overrides in commands(given) if command == last[-1])
+
+
+def test_a_slurm_job_is_a_ray_cluster_with_the_training_on_its_first_node(tmp_path: Path):
+    made = calls("recipes/slurm/train.sbatch", tmp_path)
+    starts = [call for call in made if call[:2] == ["ray", "start"]]
+    assert [call for call in starts if "--head" in call]
+    [training] = [overrides for command, overrides in commands(made) if command == "train"]
+    assert {"trainer.nnodes=2", "trainer.n_gpus_per_node=8"} <= set(training)
+
+
+def test_a_slurm_job_solves_with_vllm_on_all_its_gpus(tmp_path: Path):
+    made = calls("recipes/slurm/solve.sbatch", tmp_path)
+    assert [call for call in made if call[:2] == ["ray", "start"] and "--head" in call]
+    [solving] = [overrides for command, overrides in commands(made) if command == "solve"]
+    assert {"serving.replicas=16", "serving.tensor_parallel_size=1", "ray.address=auto"} <= set(solving)
+
+
+def test_a_cluster_whose_head_ends_is_not_waited_for(tmp_path: Path):
+    done = run("recipes/solve_ray/head.sh", tmp_path, NODES="9")
+    assert done.returncode != 0
+    assert "tmas" not in (tmp_path / "calls").read_text()
+
+
+def test_one_node_solves_with_vllm_on_all_its_gpus(tmp_path: Path):
+    [(_, overrides), _] = commands(calls("recipes/solve_ray/run.sh", tmp_path))
+    assert "serving.replicas=8" in overrides
+    assert not any(override.startswith("ray.address") for override in overrides)
+
+
+def test_the_sweep_gives_every_method_the_same_budget_compares_them_at_it_and_reports_them(tmp_path: Path):
+    *solving, (_, evaluation), (last, report) = commands(calls("recipes/sweep/run.sh", tmp_path))
+    assert [next(o for o in overrides if o.startswith("method=")) for _, overrides in solving] == [
+        f"method={name}"
+        for name in ("majority_vote", "best_of_n", "self_refine", "verify_refine", "pacore", "rse", "tmas")
+    ]
+    assert all("limits.tokens_per_problem=20000000" in overrides for _, overrides in solving)
+    assert evaluation[1] == "budgets=[5000000,10000000,20000000]"
+    assert (last, evaluation[0]) == ("report", report[0])
+    assert evaluation[0].count("runs/sweep/") == len(solving)
+
+
+def test_nodes_of_a_slurm_job_know_their_rank_in_the_cold_start(tmp_path: Path):
+    [torchrun] = [call for call in calls("recipes/slurm/sft.sbatch", tmp_path) if call[0] == "torchrun"]
+    assert {"--nnodes=2", "--node_rank=1", "--master_addr=node-1"} <= set(torchrun)
+
+
+@pytest.mark.parametrize("script", names(SCRIPTS))
+def test_a_script_is_short_executable_and_clean(script: str):
+    path = ROOT / script
+    lines = path.read_text("utf-8").splitlines()
+    assert len(lines) < 30
+    assert lines[0] == "#!/usr/bin/env bash"
+    assert "set -euo pipefail" in lines
+    assert '"$@"' in path.read_text("utf-8")
+    assert path.stat().st_mode & stat.S_IXUSR
+    subprocess.run(["bash", "-n", path], check=True)
+
+
+def test_shellcheck_finds_nothing():
+    subprocess.run([tool("shellcheck"), *SCRIPTS], check=True)
+
+
+@pytest.mark.parametrize("dockerfile", names(DOCKERFILES))
+def test_hadolint_finds_nothing(dockerfile: str):
+    subprocess.run([tool("hadolint"), ROOT / dockerfile], check=True)
+
+
+def test_the_compose_file_names_what_there_is():
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", (ROOT / "docker" / "compose.yaml").read_text("utf-8"))
+    services = yaml.safe_load(text)["services"]
+    assert services.keys() == {"serve", "tmas", "solve", "train"}
+    for service in services.values():
+        assert (ROOT / service["build"]["dockerfile"]).is_file()
+    for name in ("tmas", "solve"):
+        _, command, *overrides = services[name]["entrypoint"]
+        composes(command, [*overrides, *services[name]["command"]])
+
+
+def test_the_kuberay_job_runs_a_command_that_composes_on_a_cluster_that_has_what_it_asks_for():
+    """The fields are those of KubeRay's v1 API, where pods are what Kubernetes takes."""
+    job = manifest("kuberay/solve.yaml")
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    known = {"entrypoint", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "rayClusterSpec"}
+    assert job["spec"].keys() == known
+    cluster, [program, command, *overrides] = job["spec"]["rayClusterSpec"], job["spec"]["entrypoint"].split()
+    assert cluster.keys() == {"rayVersion", "authOptions", "headGroupSpec", "workerGroupSpecs"}
+    assert f"ray=={cluster['rayVersion']} " in (ROOT / "locks" / "gpu.txt").read_text("utf-8")
+    assert (program, command) == ("tmas", "solve")
+    composes(command, overrides)
+    [workers] = cluster["workerGroupSpecs"]
+    assert workers["replicas"] == workers["minReplicas"] == workers["maxReplicas"]
+    gpus = workers["replicas"] * int(pod(workers)["containers"][0]["resources"]["limits"]["nvidia.com/gpu"])
+    assert {f"serving.replicas={gpus}", "serving.tensor_parallel_size=1", "ray.address=auto"} <= set(overrides)
+
+
+def test_the_pods_of_the_kuberay_job_share_storage_and_hold_no_secret_of_their_own():
+    cluster, claim = manifest("kuberay/solve.yaml")["spec"]["rayClusterSpec"], manifest("kuberay/storage.yaml")
+    assert claim["kind"] == "PersistentVolumeClaim"
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+        [container], [volume] = pod(group)["containers"], pod(group)["volumes"]
+        assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+        assert container["volumeMounts"] == [{"name": volume["name"], "mountPath": "/shared"}]
+        environment = {variable["name"]: variable for variable in container["env"]}
+        assert environment["HF_HOME"]["value"].startswith("/shared/")
+        assert environment["HF_TOKEN"]["valueFrom"]["secretKeyRef"].keys() == {"name", "key", "optional"}
+
+
+def manifest(name: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "recipes" / name).read_text("utf-8"))
+
+
+def pod(group: dict[str, Any]) -> dict[str, Any]:
+    return group["template"]["spec"]
+
+
+def test_the_images_have_the_versions_of_the_locks():
+    gpu, cpu = ((ROOT / "locks" / name).read_text("utf-8") for name in ("gpu.txt", "cpu.txt"))
+    [uv] = re.findall(r"^uv==(\S+)", cpu, re.MULTILINE)
+    for dockerfile in DOCKERFILES:
+        assert f"ARG UV_VERSION={uv}\n" in dockerfile.read_text("utf-8")
+        assert "locks/gpu.txt" in dockerfile.read_text("utf-8")
+    named = re.findall(
+        r"(torch|vLLM|verl|DeepSpeed|flash-attn) (\d[\d.]+\d)[,)]", (ROOT / "docker" / "README.md").read_text()
+    )
+    assert len(named) == 5
+    for package, version in named:
+        assert re.search(rf"^{package.lower()}=={re.escape(version)} ", gpu, re.MULTILINE)

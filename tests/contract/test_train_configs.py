@@ -1,0 +1,238 @@
+"""Every training experiment composes, and verl's own config objects and checks accept it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("verl")
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from recipes.cpu.prepare import prepare
+from tmas.cli import register_resolvers
+from tmas.training.plan import PlanError, make_plan
+
+CONF = Path(__file__).parents[2] / "conf"
+JUDGE = "reward.custom_reward_function.reward_kwargs.settings.judge"
+EXPERIMENTS = ["hybrid_grpo", "vanilla_grpo", "hybrid_ppo", "hybrid_grpo_30b", "hybrid_grpo_cpu"]
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny policy and 256 rows."""
+    folder = tmp_path_factory.mktemp("task")
+    prepare(folder, n_train=256, n_val=8, n_sft=1)
+    return folder
+
+
+@pytest.fixture
+def composed(task: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., DictConfig]:
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    register_resolvers()
+
+    def composed(experiment: str, *overrides: str) -> DictConfig:
+        given = [
+            f"experiment={experiment}",
+            "output_dir=out",
+            f"data.train_files={task}/train.parquet",
+            f"data.val_files={task}/val.parquet",
+            f"actor_rollout_ref.model.path={task}/policy",
+            *overrides,
+        ]
+        if experiment in ("hybrid_grpo", "hybrid_ppo", "hybrid_grpo_30b"):
+            given = [f"{JUDGE}.name=judge", f"{JUDGE}.base_url=http://127.0.0.1:1/v1", *given]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("train", overrides=given, return_hydra_config=True)
+        OmegaConf.set_struct(config, False)
+        config.trainer.experiment_name = "test"  # Hydra's run-time value is not there outside of a run
+        del config["hydra"]
+        OmegaConf.resolve(config)
+        return config
+
+    return composed
+
+
+SHORT = ("data.max_prompt_length=512", "data.max_response_length=64")  # the tiny policy's context is 2,048 tokens
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_experiment_composes_and_verl_accepts_it(experiment: str, composed: Callable[..., DictConfig]) -> None:
+    plan = dict(make_plan(composed(experiment, *SHORT)).entries)
+    assert plan["policy"].endswith("/policy")
+    assert "data-parallel ranks" in plan["training"]
+
+
+def test_experiments_are_what_they_are_called(composed: Callable[..., DictConfig]) -> None:
+    hybrid, vanilla, ppo = (composed(name, *SHORT) for name in ("hybrid_grpo", "vanilla_grpo", "hybrid_ppo"))
+    assert (hybrid.algorithm.adv_estimator, ppo.algorithm.adv_estimator) == ("grpo", "gae")
+    forms = [c.reward.custom_reward_function.reward_kwargs.settings.novelty.form for c in (hybrid, vanilla, ppo)]
+    assert forms == ["judge", "none", "judge"]
+
+
+@pytest.mark.parametrize("experiment", ["vanilla_grpo", "hybrid_grpo_cpu"])
+@pytest.mark.parametrize(("reward", "forms"), [("vanilla", ("none", "none")), ("delta", ("delta", "none"))])
+def test_no_experiment_changes_the_reward_that_is_chosen(
+    experiment: str, reward: str, forms: tuple[str, str], composed: Callable[..., DictConfig]
+) -> None:
+    settings = composed(experiment, f"reward={reward}").reward.custom_reward_function.reward_kwargs.settings
+    assert (settings.experience.form, settings.novelty.form) == forms
+
+
+def test_vanilla_differs_from_hybrid_in_the_reward_alone(composed: Callable[..., DictConfig]) -> None:
+    hybrid, vanilla = (OmegaConf.to_container(composed(name, *SHORT)) for name in ("hybrid_grpo", "vanilla_grpo"))
+    assert isinstance(hybrid, dict)
+    assert isinstance(vanilla, dict)
+    assert {key for key in hybrid if hybrid[key] != vanilla[key]} == {"reward"}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "named", "joined"),
+    [
+        ("hybrid_grpo_cpu", None, None),
+        ("hybrid_grpo_cpu", "198.51.100.2:2", None),
+        ("hybrid_grpo", None, None),
+        ("hybrid_grpo", "198.51.100.2:2", "198.51.100.2:2"),
+        ("hybrid_grpo_30b", None, "198.51.100.1:1"),
+        ("hybrid_grpo_30b", "198.51.100.2:2", "198.51.100.2:2"),
+    ],
+)
+def test_a_run_joins_a_ray_cluster_only_where_it_is_meant_to(
+    experiment: str,
+    named: str | None,
+    joined: str | None,
+    composed: Callable[..., DictConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A ``ray start`` that was killed leaves its address on the machine; None is a cluster of the run's own."""
+    from ray._private import services
+
+    monkeypatch.setattr(services, "find_gcs_addresses", set)  # of what else runs here now
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("198.51.100.1:1")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if named:
+        monkeypatch.setenv("RAY_ADDRESS", named)
+    address = composed(experiment, *SHORT).ray_kwargs.ray_init.get("address")
+    assert services.canonicalize_bootstrap_address(address) == joined
+
+
+def test_no_group_of_ours_shadows_a_file_of_verls_config() -> None:
+    import importlib.util
+
+    spec = importlib.util.find_spec("verl")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    verls = Path(spec.submodule_search_locations[0], "trainer", "config")
+    ours = {file.relative_to(CONF) for file in CONF.rglob("*.yaml")}
+    assert not ours & {file.relative_to(verls) for file in verls.rglob("*.yaml")}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["data.train_batch_size=24"], "not divisible by actor_rollout_ref.actor.ppo_mini_batch_size"),
+        (["data.max_prompt_length=2048"], "more than the policy's context of 2,048"),
+        (["data.max_prompt_length=64"], "more than data.max_prompt_length 64"),
+        (["actor_rollout_ref.rollout.n=1"], "GRPO compares"),
+        (["data.train_batch_size=512"], "there are only 256 rows"),
+        (["actor_rollout_ref.rollout.tensor_model_parallel_size=3"], "does not divide the 1 devices"),
+        (["trainer.v1.trainer_mode=separate_async"], "trainer_mode must be sync"),
+        (["data.train_files=missing.parquet"], "missing.parquet"),
+        (["actor_rollout_ref.model.path=nowhere/at-all"], "actor_rollout_ref.model.path nowhere/at-all"),
+        ([f"{JUDGE}={{name: j, base_url: u, timeout: 1000}}"], "deadline must be longer"),
+        (["+env.HF_TOKEN=x"], "env.HF_TOKEN: settings are written down"),
+        (["+ray_kwargs.ray_init.runtime_env.env_vars.WANDB_API_KEY=x"], "WANDB_API_KEY"),
+        (["reward=reward"], "choose reward=hybrid, delta or vanilla"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_the_key(
+    overrides: list[str], reason: str, composed: Callable[..., DictConfig]
+) -> None:
+    with pytest.raises(PlanError, match=reason.replace("[", r"\[")):
+        make_plan(composed("hybrid_grpo_cpu", *overrides))
+
+
+def test_a_judge_that_verl_hosts_is_in_the_plan_and_needs_devices_of_its_own(
+    composed: Callable[..., DictConfig],
+) -> None:
+    hosted = [
+        f"reward.reward_model.{given}" for given in ("enable=true", "model_path=m", "nnodes=1", "n_gpus_per_node=2")
+    ]
+    given = [*SHORT, *hosted, f"{JUDGE}.base_url=null"]
+    plan = make_plan(composed("hybrid_grpo", *given, "reward.reward_model.enable_resource_pool=true"))
+    assert ("judge", "m on 1 x 2 further devices") in plan.entries
+    with pytest.raises(PlanError, match="enable_resource_pool must be true"):
+        make_plan(composed("hybrid_grpo", *given))
+
+
+def test_everything_wrong_is_told_at_once(composed: Callable[..., DictConfig]) -> None:
+    with pytest.raises(PlanError) as refused:
+        make_plan(composed("hybrid_grpo_cpu", "actor_rollout_ref.rollout.n=1", "data.max_prompt_length=64"))
+    assert "GRPO compares" in str(refused.value)
+    assert "more than data.max_prompt_length 64" in str(refused.value)
+
+
+def test_the_columns_of_a_row_file_are_checked(composed: Callable[..., DictConfig], tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"prompt": ["x"]}), tmp_path / "rows.parquet")
+    with pytest.raises(PlanError, match=r"rows\.parquet.*data_source"):
+        make_plan(composed("hybrid_grpo_cpu", f"data.train_files={tmp_path}/rows.parquet"))
+
+
+def test_rows_that_need_a_judge_are_refused_without_one(
+    composed: Callable[..., DictConfig], task: Path, tmp_path: Path
+) -> None:
+    from tmas.training.rows import RewardModel, read_rows, write_rows
+
+    first, *others = read_rows(task / "train.parquet")
+    judged = first.model_copy(
+        update={"data_source": "math_grm", "reward_model": RewardModel(style="model", ground_truth="2")}
+    )
+    write_rows(tmp_path / "rows.parquet", [judged, *others])
+    files = f"data.train_files={tmp_path}/rows.parquet"
+    with pytest.raises(PlanError, match=r"rows\.parquet: 1 rows of data_source math_grm"):
+        make_plan(composed("hybrid_grpo_cpu", "reward=vanilla", files))
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (["experiment=hybrid_grpo"], f"{JUDGE}.name"),
+        (["experiment=vanilla_grpo"], "data.train_files, data.val_files"),
+        (["experiment=hybrid_grpo_cpu", "data.train_files=t", "data.val_files=v"], "actor_rollout_ref.model.path"),
+    ],
+)
+def test_what_is_not_set_is_told_before_anything_is_loaded(tmp_path: Path, given: list[str], missing: str) -> None:
+    command = [sys.executable, "-m", "tmas.cli", "train", "dry_run=true", f"output_dir={tmp_path}", *given]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CONF.parent)
+    assert (done.returncode, done.stderr) == (2, f"tmas: not set: {missing}\n")
+
+
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(task: Path, tmp_path: Path) -> None:
+    given = [f"data.train_files={task}/train.parquet", f"data.val_files={task}/val.parquet", "dry_run=true"]
+    given += [f"actor_rollout_ref.model.path={task}/policy", f"output_dir={tmp_path / 'run'}"]
+    command = [sys.executable, "-m", "tmas.cli", "train", "experiment=hybrid_grpo_cpu", *given]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CONF.parent)
+    assert done.returncode == 0, done.stderr
+    assert "grpo, hybrid_grpo_cpu" in done.stdout
+    assert "validate_config" not in done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_environment_of_a_cpu_run_is_in_its_config(composed: Callable[..., DictConfig]) -> None:
+    assert composed("hybrid_grpo_cpu").env.VERL_PLATFORM == "cpu"
+    assert "VERL_PLATFORM" not in composed("hybrid_grpo", *SHORT).env
+    assert "VERL_PLATFORM" in os.environ  # by the fixture alone

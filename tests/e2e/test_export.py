@@ -1,0 +1,77 @@
+"""`tmas export` on a checkpoint that verl itself wrote, from two FSDP ranks on the CPU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import tiny_sums
+
+pytest.importorskip("verl", reason="needs the cpu or gpu extra")
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``policy/``, and ``checkpoints/`` as a training run leaves them."""
+    folder = tmp_path_factory.mktemp("run")
+    tiny_sums.write(folder, tiny_sums.problems(4))
+    actor = folder / "checkpoints" / "global_step_4" / "actor"
+    ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    subprocess.run(
+        [*ranks, "-m", "tests.support.fsdp_checkpoint", str(folder / "policy"), str(actor)], check=True, cwd=ROOT
+    )
+    (folder / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("4")
+    return folder
+
+
+def export(run: Path, output: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tmas.cli", "export", f"checkpoint={run}", f"output_dir={output}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def loaded(folder: Path) -> dict[str, Any]:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+def test_the_merged_policy_is_the_trained_one_with_its_template_and_generation_config(run: Path, tmp_path: Path):
+    output = tmp_path / "models" / "trained"
+    done = export(run, output)
+    assert done.returncode == 0, done.stderr
+    assert "parameters, loads" in done.stdout
+
+    before, after = loaded(run / "policy"), loaded(output)
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not before[name].equal(after[name])}
+    assert changed == {"model.norm.weight"}  # as tests/support/fsdp_checkpoint.py trained it
+    assert (before["model.norm.weight"] * 2).equal(after["model.norm.weight"])
+    for kept in ("chat_template.jinja", "generation_config.json"):
+        assert (output / kept).read_text() == (run / "policy" / kept).read_text()
+
+
+@pytest.mark.parametrize("damage", ["torn", "a weight less"])
+def test_a_damaged_shard_is_one_message_and_leaves_no_folder(run: Path, tmp_path: Path, damage: str):
+    import torch
+
+    shard = run / "checkpoints" / "global_step_4" / "actor" / "model_world_size_2_rank_1.pt"
+    whole = shard.read_bytes()
+    if damage == "torn":
+        shard.write_bytes(whole[:-1000])
+    else:
+        weights = torch.load(shard, weights_only=False)
+        del weights["model.norm.weight"]
+        torch.save(weights, shard)
+    done = export(run, tmp_path / "damaged")
+    shard.write_bytes(whole)
+    assert done.returncode == 2
+    assert "cannot be merged, a shard may be damaged" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

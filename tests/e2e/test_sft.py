@@ -1,0 +1,134 @@
+"""`tmas sft` with DeepSpeed ZeRO on the CPU: sharded, killed and resumed, and its result solving problems on vLLM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import tiny_sums
+from tmas.inference.run_directory import read_lines
+
+pytest.importorskip("deepspeed", reason="needs the cpu or gpu extra")
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+ALONE = [sys.executable, "-m", "tmas.cli"]
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "tmas.cli"]
+SMALL = [
+    *("device=cpu", "max_length=512", "gradient_checkpointing=false", "batch_size=8", "micro_batch_size=2"),
+    *("learning_rate=3e-3", "schedule=linear", "warmup=0.1"),
+]
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sums")
+    tiny_sums.write(folder, tiny_sums.problems(16))
+    return folder
+
+
+def sft(launcher: list[str], task: Path, output: Path, *settings: str) -> list[str]:
+    files = [f"model.path={task / 'policy'}", f"train_files={task / 'traces.jsonl'}", f"output_dir={output}"]
+    return [*launcher, "sft", *files, *SMALL, *settings]
+
+
+def carried_out(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def curve(output: Path) -> list[dict[str, Any]]:
+    """The metrics less what a clock says."""
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in read_lines(output / "metrics.jsonl")]
+
+
+def kill(output: Path) -> int:
+    """Kill every process whose command line names ``output``, as a machine that goes down would; how many they were."""
+    killed = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(output) in (process / "cmdline").read_text() and int(process.name) != os.getpid():
+                os.kill(int(process.name), signal.SIGKILL)
+                killed += 1
+        except OSError:
+            continue
+    return killed
+
+
+def test_two_processes_killed_and_resumed_end_as_if_nothing_had_happened(task: Path, tmp_path: Path):
+    settings = ("max_steps=30", "save_steps=4", "zero_stage=2")
+    carried_out(sft(TWO, task, tmp_path / "whole", *settings))
+
+    broken = tmp_path / "broken"
+    running = subprocess.Popen(sft(TWO, task, broken, *settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while len(curve(broken)) < 10:
+        assert running.poll() is None, "it ended before it could be killed"
+        time.sleep(0.02)
+    assert kill(broken) >= 3
+    running.wait()
+    assert not (broken / "final").exists()
+    assert "going on from" in carried_out(sft(TWO, task, broken, *settings))
+
+    assert curve(broken) == curve(tmp_path / "whole")
+    assert [line["step"] for line in curve(broken)] == list(range(1, 31))
+    weights = [(folder / "final" / "model.safetensors").read_bytes() for folder in (broken, tmp_path / "whole")]
+    assert weights[0] == weights[1]
+    assert "going on" not in carried_out(sft(TWO, task, broken, *settings))  # finished: nothing is done again
+
+
+@pytest.mark.slow
+def test_every_zero_stage_trains_alike_and_leaves_the_same_kind_of_folder(task: Path, tmp_path: Path):
+    losses: dict[int, list[float]] = {}
+    for stage in (0, 1, 2, 3):
+        output = tmp_path / str(stage)
+        carried_out(sft(TWO, task, output, "max_steps=6", "learning_rate=1e-3", f"zero_stage={stage}"))
+        losses[stage] = [line["loss"] for line in curve(output)]
+        policy = {file.name: file.stat().st_size for file in (task / "policy").iterdir()}
+        final = {file.name: file.stat().st_size for file in (output / "final").iterdir()}
+        assert final.keys() == policy.keys()
+        assert final["model.safetensors"] == policy["model.safetensors"]
+        for kept in ("chat_template.jinja", "generation_config.json"):
+            assert (output / "final" / kept).read_text() == (task / "policy" / kept).read_text()
+    assert losses[2] == pytest.approx(losses[1], rel=0.01)
+    assert losses[2] == pytest.approx(losses[3], rel=0.01)
+    assert losses[2] == pytest.approx(losses[0], rel=0.03)  # stage 0 adds gradients up in bf16
+    assert losses[2][-1] < losses[2][0] - 1
+
+
+def test_a_chat_that_is_too_long_is_refused_or_left_out_with_its_reason(task: Path, tmp_path: Path):
+    traces = tmp_path / "traces.jsonl"
+    longest = (task / "traces.jsonl").read_text().replace("I add", "I add " * 300, 1)
+    traces.write_text(longest)
+    command = sft(ALONE, task, tmp_path / "run", f"train_files={traces}", "max_steps=1", "max_length=300")
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert f"{traces}: line 1: too_long" in refused.stderr
+    assert not (tmp_path / "run").exists()
+
+    assert "15 rows" in carried_out([*command, "on_bad_row=skip"])
+    [left_out] = read_lines(tmp_path / "run" / "left_out.jsonl")
+    assert (left_out["place"], left_out["reason"]) == ("line 1", "too_long")
+
+
+@pytest.mark.slow
+def test_what_was_imitated_is_answered_rightly_by_tmas_solve_on_vllm(task: Path, tmp_path: Path):
+    pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
+    carried_out(sft(ALONE, task, tmp_path / "sft", "max_steps=240", f"val_files={task / 'traces.jsonl'}"))
+    assert curve(tmp_path / "sft")[-1]["eval_loss"] < 0.05
+    solve = [
+        *(*ALONE, "solve", "method=majority_vote", "method.n_candidates=1", f"problems={task / 'problems.jsonl'}"),
+        *(f"output_dir={tmp_path / 'solved'}", "serving=vllm", f"model.path={tmp_path / 'sft' / 'final'}"),
+        *("model.name=policy", "model.context_length=2048", "model.sampling.max_tokens=64"),
+        *("model.sampling.temperature=0", "+serving.args.enforce-eager=true"),
+        '+serving.env={VLLM_CPU_KVCACHE_SPACE: "1", VLLM_CPU_NUM_OF_RESERVED_CPU: "0", HF_HUB_OFFLINE: "1"}',
+    ]
+    carried_out(solve)
+    verdicts = [line["correct"] for line in read_lines(tmp_path / "solved" / "predictions.jsonl")]
+    assert verdicts == ["equal"] * 16

@@ -1,0 +1,206 @@
+"""`tmas train` on the CPU: real Ray, verl, FSDP, vLLM rollouts and weight sync, the real reward; export; solving.
+
+The judge of novelty is scripted, and down in part of a test: what it says is not what these tests are about.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from tests.support.chat_server import Fault, Script, ScriptedServer, run_in_thread
+from tmas.inference.run_directory import read_lines
+from tmas.training.rows import Row, read_rows, write_rows
+
+pytest.importorskip("verl", reason="needs the cpu or gpu extra")
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+
+SETTINGS = "reward.custom_reward_function.reward_kwargs.settings"
+BOMB = "9^{9^{9^{9}}}"
+KNOWN = {
+    "name": "Counting on",
+    "description": "Count up one by one.",
+    "steps": [],
+    "same": ["g1"],
+    "variation_of": [],
+}
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The task of recipes/cpu, smaller, and a policy that has learned to box an answer (``sft/final``)."""
+    from recipes.cpu.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("task")
+    prepare(folder, n_train=64, n_val=8, n_sft=1024)
+    tmas(
+        *("sft", f"model.path={folder}/policy", f"train_files={folder}/sft.parquet", f"output_dir={folder}/sft"),
+        *("device=cpu", "max_length=512", "gradient_checkpointing=false", "batch_size=32", "micro_batch_size=32"),
+        *("learning_rate=2e-3", "max_steps=150"),
+    )
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a ``ray start`` that was killed leaves on a machine; Ray's sockets need a short path."""
+    with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        current = Path(folder, "ray", "ray_current_cluster")
+        current.parent.mkdir()
+        current.write_text("127.0.0.1:1")
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        yield
+
+
+@pytest.fixture
+def judge() -> Iterator[ScriptedServer]:
+    with run_in_thread(ScriptedServer(lambda _: Script(texts=(json.dumps(KNOWN),)))) as server:
+        yield server
+
+
+def tmas(*arguments: str) -> str:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tmas.cli", *arguments], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def train(task: Path, output: Path, judge: ScriptedServer, *settings: str) -> list[str]:
+    return [
+        *("train", "experiment=hybrid_grpo_cpu", f"output_dir={output}", f"data.train_files={task}/train.parquet"),
+        *(f"data.val_files={task}/val.parquet", f"actor_rollout_ref.model.path={task}/sft/final"),
+        *(f"{SETTINGS}.novelty.form=judge", "trainer.test_freq=-1", "trainer.val_before_train=false"),
+        f"{SETTINGS}.judge={{name: judge, base_url: '{judge.base_url}', timeout: 5, patience: {{max_attempts: 1}}}}",
+        *settings,
+    ]
+
+
+def steps(output: Path, start: int) -> dict[int, dict[str, Any]]:
+    lines = read_lines(output / "starts" / f"{start:04d}" / "metrics.jsonl")
+    return {line["step"]: line["data"] for line in lines}
+
+
+def test_hybrid_grpo_trains_exports_and_solves(task: Path, tmp_path: Path, judge: ScriptedServer):
+    output = tmp_path / "run"
+    tmas(*train(task, output, judge, "trainer.total_training_steps=2", "trainer.save_freq=2"))
+    curves = steps(output, 1)
+    assert sorted(curves) == [1, 2]
+    first = curves[1]
+    assert first["reward/all/samples"] == 32 * 8
+    assert 0 < first["reward/all/acc"] < 1
+    assert first["reward/all/outcome/answered"] > 0.5
+    assert first["actor/grad_norm"] > 0
+    assert first["reward/experience/experience_masked"] == 0  # delta: the pass rate without memory is in the rows
+    assert first["reward/experience/score"] >= first["reward/experience/acc"]
+    guided = [data for data in curves.values() if "reward/guideline/novelty" in data]
+    assert guided
+    assert {data["reward/guideline/novelty"] for data in guided} == {0.0}  # the judge calls all of it known
+    assert judge.requests
+    assert "timing_s/update_weights" in curves[2]
+
+    tmas("export", f"checkpoint={output}", f"output_dir={tmp_path / 'policy'}")
+    tmas(
+        *("solve", f"problems={task}/problems.jsonl", f"output_dir={tmp_path / 'solved'}", "method=majority_vote"),
+        *("method.n_candidates=4", "serving=vllm", "model.name=policy", f"model.path={tmp_path / 'policy'}"),
+        *("model.context_length=2048", "model.sampling.max_tokens=48", "+serving.args.enforce-eager=true"),
+        '+serving.env={VLLM_CPU_KVCACHE_SPACE: "1", VLLM_CPU_NUM_OF_RESERVED_CPU: "0", HF_HUB_OFFLINE: "1"}',
+    )
+    predictions = list(read_lines(tmp_path / "solved" / "predictions.jsonl"))
+    assert len(predictions) == 8
+    assert sum(line["answer"] is not None for line in predictions) >= 6
+
+
+@pytest.mark.slow
+def test_ppo_trains_its_critic_too(task: Path, tmp_path: Path, judge: ScriptedServer):
+    output = tmp_path / "run"
+    settings = ("algorithm.adv_estimator=gae", "trainer.total_training_steps=2", "trainer.save_freq=2")
+    tmas(*train(task, output, judge, *settings))
+    curves = steps(output, 1)
+    assert sorted(curves) == [1, 2]
+    assert curves[1]["critic/grad_norm"] > 0
+    assert curves[1]["actor/grad_norm"] > 0
+    assert (output / "checkpoints" / "global_step_2" / "critic").is_dir()
+
+
+@pytest.mark.slow
+def test_a_dead_judge_is_masked_and_a_killed_trainer_goes_on(task: Path, tmp_path: Path):
+    output = tmp_path / "run"
+    down = ScriptedServer(lambda _: Script(fault=Fault("status", after=None, status=500)))
+    with run_in_thread(down) as judge:
+        command = train(task, output, judge, "trainer.total_training_steps=4", "trainer.save_freq=2")
+        running = subprocess.Popen(
+            [sys.executable, "-m", "tmas.cli", *command],
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        saved = output / "checkpoints" / "latest_checkpointed_iteration.txt"
+        while not saved.exists():
+            assert running.poll() is None, "it ended before it could be killed"
+            time.sleep(0.2)
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        before = steps(output, 1)
+        tmas(*command, "trainer.test_freq=4")
+    assert 4 in steps(output, 2)
+    assert "val-core/math/acc/mean@4" in steps(output, 2)[4]
+    assert "val-reward/all/correctness" in steps(output, 2)[4]
+    assert 1 not in steps(output, 2)
+    curves = {**before, **steps(output, 2)}
+    assert sum(data.get("reward/guideline/novelty_masked", 0) for data in curves.values()) > 0
+    assert not any("reward/guideline/novelty" in data for data in curves.values())
+    assert all(data["reward/all/acc"] > 0 for data in curves.values())
+
+
+@pytest.mark.slow
+def test_a_judge_that_turns_slow_lies_and_breaks_and_bombs_among_the_answers(task: Path, tmp_path: Path):
+    rows = [with_bomb(row) if place % 8 == 0 else row for place, row in enumerate(read_rows(task / "train.parquet"))]
+    write_rows(tmp_path / "train.parquet", rows)
+    asked = itertools.count()
+    replies = {
+        "fine": Script(texts=(json.dumps(KNOWN),)),
+        "down": Script(fault=Fault("status", after=None, status=500)),
+        "slow": Script(first_delay=60),
+        "lying": Script(texts=(json.dumps({**KNOWN, "same": ["g99"]}),)),
+        "babbling": Script(texts=("Very good!",)),
+    }
+    with run_in_thread(ScriptedServer(lambda _: list(replies.values())[next(asked) % len(replies)])) as judge:
+        tmas(
+            *train(task, tmp_path / "run", judge, "trainer.total_training_steps=2", "trainer.save_freq=-1"),
+            *(f"data.train_files={tmp_path}/train.parquet", "trainer.logger=[console,file,tensorboard,wandb]"),
+            *(f"{SETTINGS}.judge.timeout=3", f"{SETTINGS}.checker.timeout=0.5", "+env.WANDB_MODE=offline"),
+        )
+    curves = steps(tmp_path / "run", 1)
+    assert sorted(curves) == [1, 2]
+    total = Counter[str]()
+    for data in curves.values():
+        total.update(data)
+    reasons = {name.rpartition("/")[2] for name in total if "novelty_masked/" in name}
+    assert {"endpoint", "timeout", "judge", "unparsable"} <= reasons
+    assert total["reward/guideline/novelty_masked"] < total["reward/guideline/samples"]
+    assert total["reward/all/correctness_masked"] > 0
+    assert total["reward/all/imputed"] > 0
+    assert all(0 < data["reward/all/acc"] < 1 and data["actor/grad_norm"] > 0 for data in curves.values())
+    start = tmp_path / "run" / "starts" / "0001"
+    assert list(start.rglob("events.out.tfevents.*"))
+    assert list(start.rglob("offline-run-*/*.wandb"))
+
+
+def with_bomb(row: Row) -> Row:
+    """A gold answer that no computer evaluates."""
+    return row.model_copy(update={"reward_model": row.reward_model.model_copy(update={"ground_truth": BOMB})})

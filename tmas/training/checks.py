@@ -1,0 +1,141 @@
+"""What keeps a training run from working: its numbers, its reward, its lengths, and what verl itself would refuse."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import ValidationError
+
+from tmas.config import secrets_in
+from tmas.rewards.settings import reward_settings
+from tmas.training.inputs import Policy, RowFile
+
+_SETTINGS = "reward.custom_reward_function.reward_kwargs.settings"
+
+
+def devices(config: DictConfig) -> int:
+    """Of the trainer, over all nodes."""
+    return config.trainer.nnodes * config.trainer.n_gpus_per_node
+
+
+def data_parallel(config: DictConfig) -> int:
+    """Ranks that hold different rows; those of one sequence-parallel group hold the same."""
+    return devices(config) // config.actor_rollout_ref.actor.ulysses_sequence_parallel_size
+
+
+def reasons(
+    config: DictConfig, policy: Policy | None, train: Sequence[RowFile], validation: Sequence[RowFile]
+) -> Iterator[str]:
+    """Why the run cannot work, each with the key to change."""
+    yield from _secrets(config)
+    yield from _wrong_shapes(config)
+    yield from _wrong_reward(config)
+    if policy:  # verl's config objects load the model's own
+        yield from _wrong_by_verl(config)
+    yield from _wrong_lengths(config, policy, [*train, *validation])
+    yield from _unjudged(config, [*train, *validation])
+    yield from _too_few(config, train)
+
+
+def _secrets(config: DictConfig) -> Iterator[str]:
+    """The configuration is written down, printed by verl and sent to its loggers."""
+    for place in ("env", "ray_kwargs.ray_init.runtime_env.env_vars"):
+        for name in secrets_in(OmegaConf.select(config, place) or ()):
+            yield f"{place}.{name}: settings are written down; set it where `tmas train` or `ray start` is called"
+
+
+def _wrong_shapes(config: DictConfig) -> Iterator[str]:
+    """Numbers that do not divide, and what verl would notice only when the devices are taken."""
+    gpus, actor, rollout = devices(config), config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    parallel = rollout.tensor_model_parallel_size
+    if gpus % parallel:
+        yield f"actor_rollout_ref.rollout.tensor_model_parallel_size {parallel} does not divide the {gpus} devices"
+    if gpus % actor.ulysses_sequence_parallel_size:
+        size = actor.ulysses_sequence_parallel_size
+        yield f"actor_rollout_ref.actor.ulysses_sequence_parallel_size {size} does not divide the {gpus} devices"
+    else:
+        for key in ("data.train_batch_size", "actor_rollout_ref.actor.ppo_mini_batch_size"):
+            prompts, ranks = OmegaConf.select(config, key), data_parallel(config)
+            if prompts * rollout.n % ranks:
+                yield f"{key} {prompts} x rollout.n {rollout.n} is not divisible by the {ranks} data-parallel ranks"
+    batch, mini_batch = config.data.train_batch_size, actor.ppo_mini_batch_size
+    if batch % mini_batch:
+        key = "actor_rollout_ref.actor.ppo_mini_batch_size"
+        yield f"data.train_batch_size {batch} is not divisible by {key} {mini_batch}"
+    if config.algorithm.adv_estimator == "grpo" and rollout.n < 2:
+        yield "actor_rollout_ref.rollout.n must be at least 2: GRPO compares a prompt's samples with each other"
+    if config.trainer.v1.trainer_mode != "sync":
+        yield "trainer.v1.trainer_mode must be sync: the reward components are logged and filled in there"
+    model = config.reward.reward_model
+    if model.enable and not model.enable_resource_pool:
+        yield "reward.reward_model.enable_resource_pool must be true: colocated, verl 0.9.1 loses the rows' data_source"
+
+
+def _wrong_reward(config: DictConfig) -> Iterator[str]:
+    """The reward's own settings; ``conf/reward/`` holds them."""
+    function = config.reward.custom_reward_function
+    settings = OmegaConf.select(config, _SETTINGS)
+    if function.path != "pkg://tmas.rewards.verl_entry" or settings is None:
+        yield "reward: choose reward=hybrid, delta or vanilla; verl's default reward knows no _source"
+        return
+    hosted = "127.0.0.1:1" if config.reward.reward_model.enable else None
+    try:
+        reward_settings(OmegaConf.to_container(settings), hosted)  # type: ignore[arg-type]
+    except ValidationError as error:
+        for found in error.errors():
+            place = ".".join([_SETTINGS, *map(str, found["loc"])])
+            yield f"{place}: {found['msg']}"
+
+
+def _wrong_lengths(config: DictConfig, policy: Policy | None, files: Sequence[RowFile]) -> Iterator[str]:
+    longest = config.data.max_prompt_length + config.data.max_response_length
+    actor = config.actor_rollout_ref.actor
+    if policy and longest > policy.context_length:
+        yield (
+            f"data.max_prompt_length + data.max_response_length is {longest:,} tokens, more than the policy's context "
+            f"of {policy.context_length:,}"
+        )
+    if config.actor_rollout_ref.rollout.max_model_len < longest:
+        yield f"actor_rollout_ref.rollout.max_model_len must be at least {longest:,}"
+    held = actor.ppo_max_token_len_per_gpu * actor.ulysses_sequence_parallel_size
+    if actor.use_dynamic_bsz and held < longest:
+        yield (
+            f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu: {held:,} tokens over the sequence-parallel devices, "
+            f"but a sequence has up to {longest:,}"
+        )
+    for file in files:
+        if file.longest_prompt > config.data.max_prompt_length:
+            yield (
+                f"{file.path}: a prompt has {file.longest_prompt:,} tokens, more than data.max_prompt_length "
+                f"{config.data.max_prompt_length:,}"
+            )
+
+
+def _unjudged(config: DictConfig, files: Sequence[RowFile]) -> Iterator[str]:
+    if OmegaConf.select(config, f"{_SETTINGS}.judge"):
+        return
+    for file in files:
+        if file.judged:
+            yield f"{file.path}: {file.judged:,} rows of data_source math_grm, but there is no settings.judge for them"
+
+
+def _too_few(config: DictConfig, train: Sequence[RowFile]) -> Iterator[str]:
+    batch, rows = config.data.train_batch_size, sum(file.rows for file in train)
+    if 0 < rows < batch:
+        yield f"data.train_batch_size {batch}: there are only {rows} rows to train on"
+
+
+def _wrong_by_verl(config: DictConfig) -> Iterator[str]:
+    """verl's own check of the configuration, which builds its config objects. What it prints is not for here: that all
+    is well, before our own reasons; the trainer has it print again."""
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    try:
+        with redirect_stdout(io.StringIO()):
+            validate_config(config, need_reference_policy(config), need_critic(config))
+    except (AssertionError, ValueError, TypeError, NotImplementedError) as error:
+        yield f"verl: {error}"

@@ -1,0 +1,32 @@
+"""What ``tmas sft``, ``tmas train`` and ``tmas export`` do with their settings and a console."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from tmas.exits import STOPPED, fail
+from tmas.training.export import ExportSettings, export
+from tmas.training.sft import SFTSettings, sft
+from tmas.training.sft_run import TrainingFailed
+from tmas.training.train import train
+
+
+def sft_command(config: dict[str, Any], console: Console) -> None:
+    """``tmas sft``; one process of several under ``torchrun -m tmas.cli sft``."""
+    try:
+        sft(SFTSettings.model_validate(config), console)
+    except TrainingFailed as error:
+        fail(str(error), STOPPED)
+
+
+def train_command(config: dict[str, Any], console: Console) -> None:
+    """``tmas train``."""
+    train(OmegaConf.create(config), console)
+
+
+def export_command(config: dict[str, Any], console: Console) -> None:
+    """``tmas export``."""
+    export(ExportSettings.model_validate(config), console)

@@ -1,0 +1,45 @@
+"""What a run of ``tmas sft`` shows and keeps as it goes, called back by transformers' Trainer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch.distributed
+from rich.console import Console
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from tmas.training.sft_run import SFTRun, TrainingFailed
+
+
+class Progress(TrainerCallback):
+    """Keeps metrics.jsonl and the console, and tells complete checkpoints from torn ones."""
+
+    def __init__(self, run: SFTRun, console: Console) -> None:
+        self._run = run
+        self._console = console
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self._run.cut_metrics(state.global_step)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        logs: dict[str, Any] = kwargs["logs"]
+        losses = {key: logs[key] for key in ("loss", "eval_loss") if key in logs}
+        if not all(math.isfinite(loss) for loss in losses.values()):
+            raise TrainingFailed(f"step {state.global_step}: {losses}: a lower learning_rate may help")
+        if losses and state.is_world_process_zero:  # without a loss it is the summary at the end
+            others = {key: logs[key] for key in ("grad_norm", "learning_rate") if key in logs}
+            place = {"step": state.global_step, "epoch": state.epoch, "tokens": state.num_input_tokens_seen}
+            self._show(self._run.log({**place, **losses, **others}), state.max_steps)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        torch.distributed.barrier()
+        if state.is_world_process_zero:
+            self._run.mark_complete(state.global_step)
+
+    def _show(self, line: Mapping[str, Any], steps: int) -> None:
+        shown = [f"{key} {line[key]:.4g}" for key in ("loss", "eval_loss", "grad_norm", "learning_rate") if key in line]
+        text = ["step", f"{line['step']}/{steps}", *shown, f"{line['tokens']:,} tokens", f"{line['seconds']:.1f} s"]
+        self._console.print(*text, markup=False)

@@ -1,0 +1,188 @@
+"""Chats to imitate, as token sequences: read, checked, rendered by the policy's own chat template, never cut."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+from jinja2 import TemplateError
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from tmas.problem_files import READERS, Row
+from tmas.records import Message
+
+IGNORED = -100
+"""The label of a token that is not learned; torch's cross entropy leaves it out."""
+_SHOWN = 20
+_MESSAGES = TypeAdapter(list[Message])
+
+
+class SFTFileError(ValueError):
+    """What is wrong with the files; the message has a line for each of the first defects."""
+
+    def __init__(self, left_out: Sequence[LeftOut]) -> None:
+        lines = [str(row) for row in left_out[:_SHOWN]]
+        more = [f"and {len(left_out) - _SHOWN:,} more"] if len(left_out) > _SHOWN else []
+        super().__init__("\n".join([*lines, *more, "on_bad_row=skip trains without them"]))
+
+
+class _Defect(Exception):
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Example:
+    """A chat as tokens, both int32 and of one length; ``labels`` are the tokens, or :data:`IGNORED`."""
+
+    input_ids: NDArray[numpy.int32]
+    labels: NDArray[numpy.int32]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that is not trained on. ``reason``: ``unreadable``, ``malformed``, ``control_token``, ``template`` or
+    ``too_long``."""
+
+    file: Path
+    place: str
+    reason: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.place}: {self.reason}: {self.message}"
+
+
+@dataclass(frozen=True)
+class SFTData:
+    """What is trained on, what is validated on, and the rows of either that are not."""
+
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    left_out: Sequence[LeftOut]
+
+    def __str__(self) -> str:
+        tokens = sum(len(example.labels) for example in self.train)
+        learned = sum(int((example.labels != IGNORED).sum()) for example in self.train)
+        reasons = [f"{count:,} {reason}" for reason, count in Counter(row.reason for row in self.left_out).items()]
+        return (
+            f"{len(self.train):,} rows ({tokens:,} tokens, {learned:,} of them learned), {len(self.validation):,} to "
+            f"validate on; left out: {', '.join(reasons) or 'none'}"
+        )
+
+
+class ChatEncoder:
+    """Turns chats into examples with a tokenizer of transformers; ``end_tokens`` are those that end a generation."""
+
+    def __init__(self, tokenizer: Any, end_tokens: frozenset[int], max_length: int) -> None:
+        self.tokenizer = tokenizer
+        self._end_tokens = end_tokens
+        self._max_length = max_length
+        self._control_tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+
+    @classmethod
+    def load(cls, path: str, max_length: int) -> ChatEncoder:
+        """Of the policy at ``path``; raises ``ValueError`` where there is none, or none that fits."""
+        from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+        try:
+            tokenizer, config = AutoTokenizer.from_pretrained(path), AutoConfig.from_pretrained(path)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"model.path {path}: {str(error).splitlines()[0]}") from error
+        try:
+            ends = GenerationConfig.from_pretrained(path).eos_token_id
+        except OSError:  # not every model has one; then its config tells
+            ends = GenerationConfig.from_model_config(config).eos_token_id
+        if not tokenizer.chat_template:
+            raise ValueError(f"model.path {path}: its tokenizer has no chat template, so no chat can be rendered")
+        if max_length > (context := config.get_text_config().max_position_embeddings):
+            raise ValueError(f"max_length {max_length:,} is more than the policy's context of {context:,} tokens")
+        return cls(tokenizer, frozenset([ends] if isinstance(ends, int) else ends or ()), max_length)
+
+    def example(self, messages: Sequence[Message]) -> Example:
+        """The chat with the assistant's turns as labels, each of them with the token that ends it.
+
+        Each piece is tokenized alone, as it is when the model generates: a prompt first, then what follows it.
+        """
+        self._check(messages)
+        tokens: list[int] = []
+        labels: list[int] = []
+        for text, learned in self._pieces(messages):
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            tokens += ids
+            labels += ids if learned else [IGNORED] * len(ids)
+        if tokens[-1] not in self._end_tokens:
+            raise ValueError(
+                f"model.path: the chat template ends a turn with {self.tokenizer.decode(tokens[-1:])!r}, which does "
+                "not end a generation (eos_token_id of generation_config.json): the policy would never learn to stop"
+            )
+        if len(tokens) > self._max_length:
+            raise _Defect("too_long", f"{len(tokens):,} tokens, more than max_length {self._max_length:,}")
+        return Example(numpy.array(tokens, numpy.int32), numpy.array(labels, numpy.int32))
+
+    def _check(self, messages: Sequence[Message]) -> None:
+        if not messages or messages[-1].role != "assistant":
+            raise _Defect("malformed", "field messages: the last one must be the assistant's")
+        for number, message in enumerate(messages):
+            if not message.content.strip():
+                raise _Defect("malformed", f"field messages.{number}.content: is empty")
+            if found := [token for token in self._control_tokens if token in message.content]:
+                raise _Defect("control_token", f"field messages.{number}.content: holds {found[0]}")
+
+    def _pieces(self, messages: Sequence[Message]) -> Iterator[tuple[str, bool]]:
+        """The rendered chat piece by piece, and whether the assistant wrote the piece."""
+        before = ""
+        for number, message in enumerate(messages):
+            if message.role == "assistant":
+                asked = self._render(messages[:number], add_generation_prompt=True)
+                answered = self._render(messages[: number + 1]).rstrip()  # what follows the end token is not generated
+                if not (asked.startswith(before) and answered.startswith(asked)):
+                    raise _Defect("template", f"message {number}: the template renders what came before it differently")
+                yield asked[len(before) :], False
+                yield answered[len(asked) :], True
+                before = answered
+
+    def _render(self, messages: Sequence[Message], **options: Any) -> str:
+        chat = [message.model_dump() for message in messages]
+        try:
+            return self.tokenizer.apply_chat_template(chat, tokenize=False, **options)
+        except TemplateError as error:  # templates refuse chats of a shape that their model does not know
+            raise _Defect("template", str(error)) from None
+
+
+def load(train_files: Sequence[Path], val_files: Sequence[Path], encoder: ChatEncoder) -> SFTData:
+    """The examples of all files in order, and the rows that give none."""
+    left_out: list[LeftOut] = []
+    train, validation = ([*_examples(files, encoder, left_out)] for files in (train_files, val_files))
+    return SFTData(train, validation, left_out)
+
+
+def _examples(files: Sequence[Path], encoder: ChatEncoder, left_out: list[LeftOut]) -> Iterator[Example]:
+    for file in files:
+        if file.suffix not in READERS:
+            raise ValueError(f"{file}: not one of {', '.join(READERS)}")
+        for row in READERS[file.suffix](file.read_bytes()):
+            try:
+                yield encoder.example(_messages(row))
+            except _Defect as defect:
+                place = row.place if row.place.startswith("row") else f"line {row.place}"
+                left_out.append(LeftOut(file, place, defect.reason, str(defect)))
+
+
+def _messages(row: Row) -> list[Message]:
+    if row.defect:
+        raise _Defect("unreadable", row.defect)
+    if "messages" not in row.values:
+        raise _Defect("malformed", "field messages: is missing")
+    try:
+        return _MESSAGES.validate_python(row.values["messages"])
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in ("messages", *first["loc"]))
+        raise _Defect("malformed", f"field {where}: {first['msg']}") from None

@@ -1,0 +1,106 @@
+"""The output directory of ``tmas sft``: whether a run may go on in it, and what it leaves there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tmas.config import flat
+from tmas.inference.run_directory import RunRefused, locked, read_lines
+from tmas.training.sft_rows import LeftOut
+
+
+class TrainingFailed(Exception):
+    """The loss is no number any more; the last checkpoint is from before that."""
+
+
+class SFTRun:
+    """One run in ``path``. ``identity`` is what its outcome depends on; ``files`` count by their content.
+
+    Raises :class:`~tmas.inference.run_directory.RunRefused` where a run with another identity lies. Reading is for
+    every process, writing (:meth:`begin`, :meth:`log`, ...) for the first one alone.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any], files: Iterable[Path]) -> None:
+        self.path = path
+        self.final = path / "final"
+        self.checkpoints = path / "checkpoints"
+        self._metrics = path / "metrics.jsonl"
+        self._manifest = path / "manifest.json"
+        self._identity = {**flat(identity), "train_files": [_digest(file) for file in files]}
+        self._logged = time.monotonic()
+        self._lock: int | None = None
+        if self._manifest.exists():
+            self._refuse_another_run()
+
+    def _refuse_another_run(self) -> None:
+        old, new = orjson.loads(self._manifest.read_bytes()), self._identity
+        if differing := sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key)):
+            lines = [f"{key}: {old.get(key)!r} in the run, {new.get(key)!r} now" for key in differing]
+            raise RunRefused.because(self.path, lines)
+
+    def begin(self, left_out: Iterable[LeftOut]) -> None:
+        """Take the directory for this process, and write what is known before the first update."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        foreign = {entry.name for entry in self.path.iterdir()} - {".lock", ".manifest.json.new"}
+        if foreign and not self._manifest.exists():
+            raise RunRefused(f"{self.path} is not empty and holds no run: use another output_dir")
+        self._lock = locked(self.path / ".lock")
+        _write(self._manifest, orjson.dumps(self._identity, option=orjson.OPT_INDENT_2))
+        rows = ({"file": str(r.file), "place": r.place, "reason": r.reason, "message": r.message} for r in left_out)
+        _write(self.path / "left_out.jsonl", _jsonl(rows))
+
+    def close(self) -> None:
+        """Leave the directory to others."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint that was written to its end; one that a kill has torn is passed over."""
+        complete = [marker.parent for marker in self.checkpoints.glob("checkpoint-*/complete")]
+        return max(complete, key=_step, default=None)
+
+    def mark_complete(self, step: int) -> None:
+        """Once every process has written its part of the checkpoint of ``step``."""
+        (self.checkpoints / f"checkpoint-{step}" / "complete").touch()
+
+    def cut_metrics(self, step: int) -> None:
+        """Forget what was logged after ``step``: it is about to be done again."""
+        self._logged = time.monotonic()
+        _write(self._metrics, _jsonl(line for line in read_lines(self._metrics) if line["step"] <= step))
+
+    def log(self, line: Mapping[str, Any]) -> dict[str, Any]:
+        """Append to metrics.jsonl, with the seconds since the line before; returns the line as written."""
+        now = time.monotonic()
+        whole = {**line, "seconds": round(now - self._logged, 3)}
+        self._logged = now
+        with self._metrics.open("ab") as file:
+            file.write(_jsonl([whole]))
+        return whole
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:20]
+
+
+def _jsonl(lines: Iterable[Mapping[str, Any]]) -> bytes:
+    return b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """In one step: a kill leaves either the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

@@ -1,0 +1,90 @@
+"""``tmas train``: from the composed configuration to a run of verl's trainer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from tmas.inference.run_directory import RunRefused, locked
+from tmas.training.plan import make_plan
+
+_REWARD = "reward.custom_reward_function.reward_kwargs.settings"
+_SAME = (
+    *("actor_rollout_ref.model.path", "algorithm.adv_estimator", "data.train_files"),
+    *(f"{_REWARD}.{part}" for part in ("wrong_share", "truncated", "answer", "evidence", "experience", "novelty")),
+)
+"""What a run that goes on from a checkpoint must share with the start before it."""
+
+
+def train(config: DictConfig, console: Console) -> None:
+    """Checks ``config``, which is resolved, prints the plan and, unless ``dry_run``, trains until
+    ``trainer.total_training_steps``.
+
+    Raises :class:`~tmas.training.plan.PlanError`, before any device is taken, for what cannot work, and
+    :class:`~tmas.inference.run_directory.RunRefused` where another process trains in ``output_dir``, or where the
+    checkpoint to go on from is of another policy, reward or objective.
+    """
+    environment = set_environment(config)
+    plan = make_plan(config)
+    plan.show(console)
+    if config.dry_run:
+        return
+    output_dir = Path(config.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    lock = locked(output_dir / ".lock")
+    try:
+        _refuse_another_run(config, output_dir)
+        start = _new_start(output_dir)
+        OmegaConf.save(config, start / "config.yaml")
+        places = {"TENSORBOARD_DIR": str(start / "tensorboard"), "WANDB_DIR": str(start)}
+        environment = {name: os.environ.get(name, place) for name, place in places.items()} | environment
+        _run(config, environment | {"VERL_FILE_LOGGER_PATH": str(start / "metrics.jsonl")})
+    finally:
+        os.close(lock)
+
+
+def set_environment(config: DictConfig) -> dict[str, str]:
+    """Puts ``config.env`` into this process's environment, where what is set already wins, before verl is imported."""
+    for name, value in config.env.items():
+        os.environ.setdefault(str(name), str(value))
+    return {str(name): os.environ[str(name)] for name in config.env}
+
+
+def _run(config: DictConfig, environment: dict[str, str]) -> None:
+    from verl.trainer.main_ppo import run_ppo
+
+    from tmas.training.task_runner import TaskRunner
+
+    verl_config = config.copy()
+    os.environ.update(environment)
+    for own in ("env", "dry_run", "output_dir"):
+        del verl_config[own]
+    runtime_env = verl_config.ray_kwargs.ray_init.runtime_env
+    runtime_env.env_vars = {**(runtime_env.get("env_vars") or {}), **environment}
+    try:
+        run_ppo(verl_config, task_runner_class=TaskRunner)
+    except (ValueError, OSError) as error:  # nothing that was given is wrong any more: it keeps its traceback
+        raise RuntimeError("the training failed") from error
+
+
+def _refuse_another_run(config: DictConfig, output_dir: Path) -> None:
+    starts = sorted(output_dir.glob("starts/*/config.yaml"))
+    if not starts or not Path(config.trainer.default_local_dir, "latest_checkpointed_iteration.txt").exists():
+        return
+    old = OmegaConf.load(starts[-1])
+    values = [(key, OmegaConf.select(old, key), OmegaConf.select(config, key)) for key in _SAME]
+    if differing := [f"{key}: {was} in the run, {now} now" for key, was, now in values if was != now]:
+        raise RunRefused.because(output_dir, differing)
+
+
+def _new_start(output_dir: Path) -> Path:
+    """``output_dir/starts/0001``, ``0002``, ...: each start keeps its own config and curves; checkpoints are shared."""
+    starts = output_dir / "starts"
+    starts.mkdir(parents=True, exist_ok=True)
+    last = max((int(start.name) for start in starts.iterdir() if start.name.isdecimal()), default=0)
+    start = (starts / f"{last + 1:04d}").absolute()
+    start.mkdir()
+    return start

@@ -1,0 +1,70 @@
+"""verl's synchronous V1 trainer, and the two things that the hybrid reward needs of it: what a judge did not score is
+filled in from the sample's group before advantages are computed, and every component is logged by ``_source``."""
+
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportCallIssue=false
+# verl and what it rests on are typed loosely.
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import transfer_queue as tq
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+
+from tmas.rewards.hybrid import impute
+from tmas.training.reward_metrics import reward_metrics
+
+VERLS_OWN = ("reward", "score", "acc", "pred")
+"""What verl's validation makes mean@N, best@N and maj@N of; it would do so with every component."""
+Reward = dict[str, Any]
+"""What :func:`tmas.rewards.verl_entry.compute_score` returned for one sample."""
+
+
+class TMASTrainer(PPOTrainerSync):
+    """Everything else is verl's."""
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        self._fill_in_masked(batch, metrics)
+        return super()._compute_advantage(batch, metrics)
+
+    def _fill_in_masked(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> None:
+        """Logs the components; writes the scores that :func:`~tmas.rewards.hybrid.impute` changes."""
+        data = tq.kv_batch_get(
+            keys=batch.keys, partition_id=batch.partition_id, select_fields=["uid", "extra_fields", "rm_scores"]
+        )
+        rewards: list[Reward] = [fields["reward_extra_info"] for fields in data["extra_fields"]]
+        real = [not tag.get("is_padding", False) for tag in batch.tags]
+        metrics.update(reward_metrics("reward", [r for r, is_real in zip(rewards, real, strict=True) if is_real]))
+        uids = enumerate(zip(data["uid"], real, strict=True))
+        scores = impute(rewards, [str(uid) if is_real else f"padding {i}" for i, (uid, is_real) in uids])
+        changed = [score != reward["score"] for score, reward in zip(scores, rewards, strict=True)]
+        metrics["reward/all/imputed"] = float(sum(c and r for c, r in zip(changed, real, strict=True)))
+        if any(changed):
+            rows = [_at_the_end(row, score) for row, score in zip(data["rm_scores"].unbind(), scores, strict=True)]
+            nested = torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+            fields = TensorDict({"rm_scores": nested}, batch_size=len(batch))
+            tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+
+    def _val_metrics_update(
+        self,
+        data_sources: Sequence[str],
+        sample_uids: Sequence[str],
+        reward_extra_infos_dict: dict[str, list[Any]],
+        sample_turns: Sequence[int],
+        expected_acc_counts: dict[tuple[str, str], int] | None = None,
+    ) -> dict[str, float]:
+        own = {name: values for name, values in reward_extra_infos_dict.items() if name in VERLS_OWN}
+        metrics = super()._val_metrics_update(data_sources, sample_uids, own, sample_turns, expected_acc_counts)
+        names = list(reward_extra_infos_dict)
+        rewards = [dict(zip(names, row, strict=True)) for row in zip(*reward_extra_infos_dict.values(), strict=True)]
+        return {**metrics, **reward_metrics("val-reward", rewards)}
+
+
+def _at_the_end(row: torch.Tensor, score: float) -> torch.Tensor:
+    """Token-level scores of the shape of ``row``, ``[response_length]``: ``score`` at the last token, 0 before."""
+    scores = torch.zeros_like(row)
+    scores[-1] = score
+    return scores
