@@ -1,0 +1,154 @@
+"""``tmas build``: the RL rows and the cold-start set, split by problem, with a card and a page to judge them by.
+
+Everything is a function of the inputs and ``seed``: the same command writes the same rows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from pydantic import Field, NonNegativeInt
+
+from data_prep.describe import describe, reports_of
+from data_prep.difficulty import Say
+from data_prep.pages import write_card, write_page
+from data_prep.pool import read_problems, write_report
+from data_prep.sft import SFTSettings, chats, write_chats
+from tmas.config import Settings
+from tmas.inference.replay import RecordedRun
+from tmas.inference.session import keyed_hash
+from tmas.inference.tokens import ContextWindow, token_counter
+from tmas.records import Failure
+from tmas.training.contexts import TrainingProblem, normal_row, rows_from_run
+from tmas.training.rows import Row, Source, Split, validate_rows, write_rows
+
+SPLITS: tuple[Split, ...] = ("train", "validation")
+
+
+class Wanted(Settings):
+    """Rows of each source in the training file: the published numbers."""
+
+    normal: NonNegativeInt = 2200
+    experience: NonNegativeInt = 1600
+    guideline: NonNegativeInt = 600
+
+    def by_source(self) -> dict[Source, int]:
+        return {"normal": self.normal, "experience": self.experience, "guideline": self.guideline}
+
+
+class BuildSettings(Settings):
+    """Everything ``tmas build`` takes; see conf/build.yaml.
+
+    ``run``: the teacher's run directory. ``tokenizer``: the policy's, a folder, a hub name or ``estimate``.
+    ``max_prompt_tokens``: of a prompt with its chat template (verl's ``data.max_prompt_length``). ``per_problem``:
+    rows with memory that one problem gives at most; of ``normal`` ones it gives one. ``iterations``: those whose
+    prompts make rows; null: all. ``validation_share``: of the problems, and of ``rows`` in the validation file.
+    ``earlier``: the directories of the steps before, whose reports and removed rows are shown.
+    """
+
+    problems: Path
+    run: Path
+    output_dir: Path
+    tokenizer: str
+    max_prompt_tokens: int = Field(ge=128)
+    rows: Wanted = Wanted()
+    per_problem: int = Field(default=3, ge=1)
+    iterations: tuple[int, ...] | None = None
+    validation_share: float = Field(default=0.05, ge=0, lt=1)
+    seed: int = 0
+    sft: SFTSettings = SFTSettings()
+    earlier: tuple[Path, ...] = ()
+
+
+def build(settings: BuildSettings, say: Say) -> None:
+    """Writes the files into ``output_dir``: rows, chats, ``report.json``, the card ``README.md`` and ``look.html``."""
+    builder, earlier = _Builder(settings), reports_of(settings.earlier)
+    problems = [builder.in_its_split(problem) for problem in read_problems(settings.problems)]
+    made: dict[str, dict[str, int]] = {}
+    for split in SPLITS:
+        chosen = [problem for problem in problems if problem.split == split]
+        made[f"{split}.parquet"] = builder.write_rows(chosen, split)
+        made[f"sft_{split}.parquet"] = builder.write_chats(chosen, split)
+    for name, counts in made.items():
+        say(f"{name}: " + (", ".join(f"{n:,} {what}" for what, n in sorted(counts.items())) or "nothing to write"))
+    report = describe(settings, problems, made, builder.skipped, builder.count) | {"earlier": earlier}
+    write_report(settings.output_dir / "report.json", report)
+    write_card(settings.output_dir / "README.md", report)
+    write_page(settings.output_dir / "look.html", settings.output_dir, settings.earlier, report)
+
+
+class _Builder:
+    """Makes the files of one split after the other; ``skipped`` counts what could not go in, by reason."""
+
+    def __init__(self, settings: BuildSettings) -> None:
+        self.settings = settings
+        self.count = token_counter(settings.tokenizer)
+        self.window = ContextWindow(self.count, settings.max_prompt_tokens, 0)
+        self.skipped: Counter[str] = Counter()
+
+    def in_its_split(self, problem: TrainingProblem) -> TrainingProblem:
+        """The seed and the problem's id alone decide."""
+        drawn = self._key(problem, "split") / 2**56 < self.settings.validation_share
+        return problem.model_copy(update={"split": "validation" if drawn else "train"})
+
+    def write_rows(self, problems: Sequence[TrainingProblem], split: Split) -> dict[str, int]:
+        wanted = self._wanted(split)
+        rows = [*self._memory_rows(problems, wanted)]
+        rows += islice(self._normal_rows(problems, {row.extra_info.problem_id for row in rows}), wanted["normal"])
+        rows.sort(key=lambda row: keyed_hash(self.settings.seed, row.extra_info.problem_id, _name(row)))
+        path = self.settings.output_dir / f"{split}.parquet"
+        if rows:
+            write_rows(path, rows)
+            validate_rows(path)
+        else:
+            path.unlink(missing_ok=True)
+        return dict(Counter(row.source for row in rows))
+
+    def write_chats(self, problems: Sequence[TrainingProblem], split: Split) -> dict[str, int]:
+        recorded = RecordedRun(self.settings.run)
+        finished = [problem for problem in problems if problem.problem_id in recorded.problem_ids]
+        counts: Counter[str] = Counter()
+        path = self.settings.output_dir / f"sft_{split}.parquet"
+        found = chats(recorded, finished, self.settings.sft, self.count, self.settings.seed, counts)
+        if not write_chats(path, found):
+            path.unlink()
+        self.skipped["chat: too long"] += counts.pop("too long", 0)
+        return dict(counts)
+
+    def _wanted(self, split: Split) -> dict[Source, int]:
+        share = 1.0 if split == "train" else self.settings.validation_share
+        return {source: round(count * share) for source, count in self.settings.rows.by_source().items()}
+
+    def _memory_rows(self, problems: Sequence[TrainingProblem], wanted: Mapping[Source, int]) -> Iterator[Row]:
+        yield from rows_from_run(
+            self.settings.run,
+            problems,
+            self.window,
+            per_problem=self.settings.per_problem,
+            wanted={source: count for source, count in wanted.items() if source != "normal"},
+            iterations=self.settings.iterations,
+            seed=self.settings.seed,
+            on_skip=self._skip,
+        )
+
+    def _normal_rows(self, problems: Sequence[TrainingProblem], used: Container[str]) -> Iterator[Row]:
+        """Of problems in drawn order, those without another row first."""
+        for problem in sorted(problems, key=lambda p: (p.problem_id in used, self._key(p, "normal"))):
+            row = normal_row(problem, self.window)
+            if isinstance(row, Row):
+                yield row
+            else:
+                self._skip(row)
+
+    def _skip(self, failure: Failure) -> None:
+        self.skipped[f"row: {failure.reason}"] += 1
+
+    def _key(self, problem: TrainingProblem, name: str) -> int:
+        return keyed_hash(self.settings.seed, problem.problem_id, name)
+
+
+def _name(row: Row) -> str:
+    return f"place of {row.source} {row.extra_info.iteration}"

@@ -1,0 +1,116 @@
+"""``tmas collect``: the problems of all sources in one schema, then cleaned (:mod:`data_prep.clean`).
+
+A source is read once: rows stream through, exact copies are dropped, what is wrong with a row is written down. Its
+problems, its skipped rows and its report stay in ``sources/``, and a second run takes them from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from data_prep.clean import CleanSettings, clean
+from data_prep.decontaminate import Benchmark, Benchmarks
+from data_prep.pool import json_line, read_problems, sha256, whole_file, write_report
+from data_prep.source_files import read_source
+from data_prep.sources import Defect, Source, answers_of, question_of
+from tmas.config import Settings
+from tmas.inference.run_directory import read_lines
+from tmas.inference.store import digest
+from tmas.problems import ProblemFileError
+from tmas.training.contexts import TrainingProblem
+
+Say = Callable[[str], None]
+
+
+class CollectSettings(Settings):
+    """Everything ``tmas collect`` takes; see conf/collect.yaml. Earlier sources win over later ones."""
+
+    output_dir: Path
+    source: dict[str, Source]
+    benchmarks: dict[str, Benchmark]
+    clean: CleanSettings = CleanSettings()
+
+
+def collect(settings: CollectSettings, say: Say) -> None:
+    """All sources into ``output_dir``: ``problems.jsonl``, ``removed.jsonl`` and ``report.json``."""
+    benchmarks = Benchmarks(settings.benchmarks, settings.clean.decontamination)
+    for defect in benchmarks.skipped:
+        say(f"not decontaminated against: {defect}")
+    folder = settings.output_dir / "sources"
+    reports = {name: gather(name, source, folder, say) for name, source in settings.source.items()}
+    pool = (problem for name in reports for problem in read_problems(folder / f"{name}.jsonl"))
+    cleaned = asyncio.run(clean(pool, benchmarks, settings.clean, settings.output_dir))
+    write_report(settings.output_dir / "report.json", {"sources": reports, **cleaned})
+    say(f"{cleaned['kept']:,} problems kept, {sum(cleaned['removed'].values()):,} removed: {cleaned['removed']}")
+
+
+def gather(name: str, source: Source, folder: Path, say: Say) -> dict[str, Any]:
+    """One source into ``folder``; returns its report. Done before with the same settings and files: nothing is read."""
+    settings = source.model_dump(mode="json")
+    hashes = {str(path): _sha256(path) for path in source.files}
+    report_file = folder / f"{name}.json"
+    if report_file.exists():
+        report = orjson.loads(report_file.read_bytes())
+        if (report["settings"], report["sha256"]) == (settings, hashes):
+            say(f"{name}: {report['kept']:,} problems, from an earlier run")
+            return report
+        report_file.unlink()
+    counts: Counter[str] = Counter()
+    skipped_file = folder / f"{name}.skipped.jsonl"
+    with whole_file(folder / f"{name}.jsonl") as problems, whole_file(skipped_file) as skipped:
+        for item in _problems(name, source, counts):
+            (problems if isinstance(item, TrainingProblem) else skipped).write(json_line(item))
+    if not counts["kept"]:
+        first = (f"{line['place']}: {line['defect']}" for line in islice(read_lines(skipped_file), 3))
+        raise ProblemFileError([f"source {name}: none of {counts['rows']:,} rows is a problem:", *first])
+    found = {key: counts[key] for key in ("rows", "kept", "copies", "skipped")}
+    report = {"settings": settings, "sha256": hashes, **found}
+    write_report(report_file, report)
+    say(f"{name}: " + ", ".join(f"{count:,} {key}" for key, count in found.items()))
+    return report
+
+
+def _problems(name: str, source: Source, counts: Counter[str]) -> Iterator[TrainingProblem | dict[str, str]]:
+    """The problems of a source, and what is wrong with the other rows; exact copies are only counted."""
+    seen: set[int] = set()
+    for row in read_source(source):
+        counts["rows"] += 1
+        try:
+            question, answers = question_of(row, source), answers_of(row, source)
+        except Defect as defect:
+            counts["skipped"] += 1
+            yield {"place": row.place, "defect": str(defect)}
+            continue
+        key = _short_hash(f"{question}\0{answers}")
+        if key in seen:
+            counts["copies"] += 1
+            continue
+        seen.add(key)
+        counts["kept"] += 1
+        yield TrainingProblem(
+            problem_id=f"{name}-{digest(question)[:12]}",
+            question=question,
+            answer=answers[0],
+            metadata={"accepted": answers} if len(answers) > 1 else {},
+            origin=source.origin,
+            licence=source.licence,
+        )
+
+
+def _short_hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise ProblemFileError([f"{path}: {error.strerror}"]) from error

@@ -1,0 +1,48 @@
+"""What ``tmas collect``, ``filter``, ``distill`` and ``build`` do with their settings and a console."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+
+from data_prep.build import BuildSettings, build
+from data_prep.collect import CollectSettings, collect
+from data_prep.difficulty import FilterSettings, filter_by_difficulty
+from data_prep.distill import DistillSettings, distill
+from tmas.cli import run_shown
+
+_PLACES = ("workspace", "benchmarks_dir")
+"""Keys of the configs that only other keys use."""
+
+
+def collect_command(config: dict[str, Any], console: Console) -> None:
+    """``tmas collect``: no model is called."""
+    collect(CollectSettings.model_validate(_own(config)), _say(console))
+
+
+def filter_command(config: dict[str, Any], console: Console) -> None:
+    """``tmas filter``."""
+    run = partial(run_shown, config=config, console=console)
+    filter_by_difficulty(FilterSettings.model_validate(_own(config)), run, _say(console))
+
+
+def distill_command(config: dict[str, Any], console: Console) -> None:
+    """``tmas distill``."""
+    run = partial(run_shown, config=config, console=console)
+    distill(DistillSettings.model_validate(_own(config)), run, _say(console))
+
+
+def build_command(config: dict[str, Any], console: Console) -> None:
+    """``tmas build``: no model is called."""
+    build(BuildSettings.model_validate(_own(config)), _say(console))
+
+
+def _own(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in _PLACES}
+
+
+def _say(console: Console) -> Callable[[str], None]:
+    return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,100 @@
+"""What distilling will take: from the problems already finished in the directory, otherwise from expected lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from pydantic import Field
+
+from tmas.config import Settings
+from tmas.inference.tokens import Count
+from tmas.methods.tmas import TMASSettings
+from tmas.records import Problem, Record, Usage
+
+INSTRUCTIONS = 200
+"""Tokens of a prompt besides what the estimate counts on its own."""
+
+
+class Length(Settings):
+    """Tokens of a reply, thinking included; and of its ``text`` after the thinking, where later prompts see that."""
+
+    reply: int = Field(ge=0)
+    text: int = Field(default=0, ge=0)
+
+
+class Expected(Settings):
+    """How much the teacher is expected to write in each role; ``bank``: tokens of a filled memory bank in a prompt."""
+
+    solution: Length = Length(reply=12_000, text=1_000)
+    verification: Length = Length(reply=6_000, text=600)
+    summary: Length = Length(reply=2_000, text=350)
+    experience: Length = Length(reply=4_000)
+    guideline: Length = Length(reply=3_000)
+    bank: int = Field(default=1_500, ge=0)
+
+
+class Price(Settings):
+    """Money per million tokens, in whatever currency; null: not shown."""
+
+    prompt: float | None = Field(default=None, ge=0)
+    completion: float | None = Field(default=None, ge=0)
+
+
+class Estimate(Record):
+    """What ``problems`` problems will take. ``measured``: from finished ones, not from expected lengths."""
+
+    problems: int
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    measured: bool
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    def money(self, price: Price) -> float | None:
+        if price.prompt is None or price.completion is None:
+            return None
+        return (self.prompt_tokens * price.prompt + self.completion_tokens * price.completion) / 1e6
+
+
+def measured_estimate(remaining: int, finished: Sequence[Usage]) -> Estimate:
+    """``remaining`` problems at the mean cost of the ``finished`` ones, of which there is at least one."""
+    spent, each = sum(finished, Usage()), remaining / len(finished)
+    return Estimate(
+        problems=remaining,
+        calls=round(spent.calls * each),
+        prompt_tokens=round(spent.prompt_tokens * each),
+        completion_tokens=round(spent.completion_tokens * each),
+        measured=True,
+    )
+
+
+def expected_estimate(problems: Sequence[Problem], method: TMASSettings, expected: Expected, count: Count) -> Estimate:
+    """All calls of the method on ``problems``, each reply and prompt as long as expected."""
+    question = round(fmean(count(problem.question) for problem in problems)) + INSTRUCTIONS if problems else 0
+    prompts, replies = _tokens_of_one(question, method, expected)
+    return Estimate(
+        problems=len(problems),
+        calls=len(problems) * method.max_iterations * (3 * method.n_candidates + 2),
+        prompt_tokens=len(problems) * prompts,
+        completion_tokens=len(problems) * replies,
+        measured=False,
+    )
+
+
+def _tokens_of_one(question: int, method: TMASSettings, expected: Expected) -> tuple[int, int]:
+    """Prompt and completion tokens of one problem; a prompt is counted for each of the M verifications."""
+    n, m, t = method.n_candidates, method.n_verifications, method.max_iterations
+    solution, summary = question + expected.solution.text, expected.summary
+    attempts = n * (expected.solution.text + summary.text)
+    prompts = (
+        n * (t * question + (t - 1) * (expected.bank + (1 - method.epsilon) * attempts))
+        + t * n * m * solution
+        + t * n * (solution + m * expected.verification.text)
+        + t * 2 * (question + attempts + expected.bank)
+    )
+    replies = n * (expected.solution.reply + m * expected.verification.reply + summary.reply)
+    return round(prompts), t * (replies + expected.experience.reply + expected.guideline.reply)

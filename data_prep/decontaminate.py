@@ -1,0 +1,116 @@
+"""Whether a problem stands in a benchmark: by the benchmark's n-grams that it repeats, or by MinHash as a whole."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from data_prep.near import NearIndex, grams
+from tmas.config import Settings
+from tmas.memory.similarity import jaccard
+from tmas.problems import ProblemFields, load_problems
+from tmas.records import Record
+
+
+class Benchmark(Settings):
+    """The files of one benchmark, and their columns (a preset of conf/data). Without files it is not checked."""
+
+    files: tuple[Path, ...] = ()
+    fields: ProblemFields = ProblemFields()
+
+
+class DecontaminationSettings(Settings):
+    """``ngram``: tokens in a run. ``ngram_share``: of a benchmark problem's runs, from which it counts as repeated.
+
+    A share, not a single run: phrases such as "where m and n are relatively prime positive integers" stand in many
+    problems. ``similarity``: Jaccard over runs of ``shingle`` tokens, from which two problems are one.
+    """
+
+    ngram: int = Field(default=8, ge=1)
+    ngram_share: float = Field(default=0.5, gt=0, le=1)
+    shingle: int = Field(default=3, ge=1)
+    similarity: float = Field(default=0.6, gt=0, le=1)
+
+
+class Match(Record):
+    """What a problem was found to repeat, and how much of it."""
+
+    found_in: str
+    problem_id: str
+    question: str
+    answer: str | None
+    by: Literal["ngrams", "minhash", "text"]
+    similarity: float
+
+
+class _Known(NamedTuple):
+    benchmark: str
+    problem_id: str
+    question: str
+    answer: str | None
+    ngrams: int
+    shingles: frozenset[str]
+
+
+class Benchmarks:
+    """The problems of all benchmarks, to be looked up by similar text. ``skipped``: rows that cannot be read.
+
+    Raises :class:`~tmas.problems.ProblemFileError` for a file that cannot be read or holds no problem.
+    """
+
+    def __init__(self, benchmarks: Mapping[str, Benchmark], settings: DecontaminationSettings) -> None:
+        self.settings = settings
+        self.sizes: dict[str, int] = {}
+        self.skipped: list[str] = []
+        self._known: list[_Known] = []
+        self._ngrams: defaultdict[str, list[int]] = defaultdict(list)
+        self._index = NearIndex(settings.similarity)
+        for name, benchmark in benchmarks.items():
+            before = len(self._known)
+            for file in benchmark.files:
+                loaded = load_problems(file, benchmark.fields, on_bad="skip")
+                self.skipped += loaded.skipped
+                for problem in loaded.problems:
+                    self._add(name, problem.problem_id, problem.question, problem.answer)
+            self.sizes[name] = len(self._known) - before
+
+    def _add(self, benchmark: str, problem_id: str, question: str, answer: str | None) -> None:
+        number = len(self._known)
+        ngrams, shingles = grams(question, self.settings.ngram), grams(question, self.settings.shingle)
+        self._known.append(_Known(benchmark, problem_id, question, answer, len(ngrams), shingles))
+        for ngram in ngrams:
+            self._ngrams[ngram].append(number)
+        self._index.add(number, shingles)
+
+    def match(self, question: str) -> Match | None:
+        """The benchmark problem that ``question`` repeats most, None where it repeats none."""
+        return max([*self._by_ngrams(question), *self._by_minhash(question)], key=lambda m: m.similarity, default=None)
+
+    def _by_ngrams(self, question: str) -> Iterable[Match]:
+        shared = Counter(n for ngram in grams(question, self.settings.ngram) for n in self._ngrams.get(ngram, ()))
+        for number, count in shared.items():
+            share = count / self._known[number].ngrams
+            if share >= self.settings.ngram_share:
+                yield self._found(number, "ngrams", share)
+
+    def _by_minhash(self, question: str) -> Iterable[Match]:
+        shingles = grams(question, self.settings.shingle)
+        for number in self._index.candidates(shingles):
+            similarity = jaccard(shingles, self._known[number].shingles)
+            if similarity >= self.settings.similarity:
+                yield self._found(number, "minhash", similarity)
+
+    def _found(self, number: int, by: Literal["ngrams", "minhash"], similarity: float) -> Match:
+        known = self._known[number]
+        return Match(
+            found_in=known.benchmark,
+            problem_id=known.problem_id,
+            question=known.question,
+            answer=known.answer,
+            by=by,
+            similarity=round(similarity, 3),
+        )

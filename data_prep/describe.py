@@ -1,0 +1,122 @@
+"""What ``tmas build`` made, in figures: counts, tokens, difficulty, sources, hashes. The card and the page show it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from pyarrow import parquet
+
+from data_prep.pool import sha256
+from tmas.inference.replay import RecordedRun
+from tmas.inference.tokens import Count
+from tmas.training.contexts import TrainingProblem
+from tmas.training.rows import UNKNOWN_PASS_RATE, read_rows
+
+if TYPE_CHECKING:
+    from data_prep.build import BuildSettings
+
+_BINS = 12
+
+
+def describe(
+    settings: BuildSettings,
+    problems: Sequence[TrainingProblem],
+    made: Mapping[str, Mapping[str, int]],
+    skipped: Mapping[str, int],
+    count: Count,
+) -> dict[str, Any]:
+    """The content of ``report.json``, less the reports of the earlier steps."""
+    paths = [settings.output_dir / name for name in made]
+    tokens = {path.name: _tokens(path, count) for path in paths if path.exists()}
+    return {
+        "settings": settings.model_dump(mode="json"),
+        "problems": dict(Counter(problem.split for problem in problems)),
+        "made": made,
+        "skipped": {reason: n for reason, n in skipped.items() if n},
+        "tokens": {name: {group: summary(sizes) for group, sizes in groups.items()} for name, groups in tokens.items()},
+        "token_histogram": _token_histogram(tokens),
+        "pass_rates": dict(sorted(Counter(_rate(problem) for problem in problems).items())),
+        "origins": _origins(problems),
+        "files": {path.name: _file(path) for path in paths if path.exists()},
+        "teacher": _teacher(settings.run),
+        "inputs": {str(path): sha256(path) for path in (settings.problems, settings.run / "manifest.json")},
+    }
+
+
+def reports_of(steps: Iterable[Path]) -> dict[str, Any]:
+    """The reports of earlier steps, by their directories."""
+    return {str(step): orjson.loads((step / "report.json").read_bytes()) for step in steps}
+
+
+def _teacher(run: Path) -> dict[str, Any]:
+    """Whose runs contexts and chats come from, and how large these were."""
+    settings = orjson.loads((run / "manifest.json").read_bytes())["settings"]
+    sizes = ("n_candidates", "n_verifications", "max_iterations", "epsilon")
+    return {
+        "models": sorted({value for key, value in settings.items() if re.fullmatch(r"model\.[^.]+\.name", key)}),
+        "problems": len(RecordedRun(run).problem_ids),
+        "seed": settings["seed"],
+        **{name: settings[f"method.{name}"] for name in sizes},
+    }
+
+
+def summary(sizes: Sequence[int]) -> dict[str, float]:
+    """Count, minimum, median, 95th percentile, maximum and sum."""
+    ordered = sorted(sizes)
+    return {
+        "count": len(ordered),
+        "min": ordered[0],
+        "median": median(ordered),
+        "p95": ordered[min(len(ordered) - 1, round(0.95 * len(ordered)))],
+        "max": ordered[-1],
+        "sum": sum(ordered),
+    }
+
+
+def _tokens(path: Path, count: Count) -> dict[str, list[int]]:
+    """Tokens by source of the rows' prompts, or by role of the chats."""
+    sizes: defaultdict[str, list[int]] = defaultdict(list)
+    if path.name.startswith("sft_"):
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(256, columns=["role", "messages"]):
+                for chat in batch.to_pylist():
+                    sizes[chat["role"]].append(sum(count(message["content"]) for message in chat["messages"]))
+    else:
+        for row in read_rows(path):
+            sizes[row.source].append(sum(count(message.content) for message in row.prompt))
+    return dict(sorted(sizes.items()))
+
+
+def _token_histogram(tokens: Mapping[str, Mapping[str, Sequence[int]]]) -> dict[str, Any]:
+    """Rows of the RL files by source, in bins of equal width: ``upper`` edges in tokens, and counts."""
+    rows: defaultdict[str, list[int]] = defaultdict(list)
+    for name, groups in tokens.items():
+        for group, sizes in groups.items() if not name.startswith("sft_") else ():
+            rows[group] += sizes
+    top = max((size for sizes in rows.values() for size in sizes), default=0)
+    width = max(1, -(-top // _BINS))
+    counts = {group: Counter(min(_BINS - 1, size // width) for size in sizes) for group, sizes in rows.items()}
+    return {
+        "upper": [width * (i + 1) for i in range(_BINS)],
+        "counts": {group: [found[i] for i in range(_BINS)] for group, found in sorted(counts.items())},
+    }
+
+
+def _rate(problem: TrainingProblem) -> str:
+    rate = problem.baseline_pass_rate
+    return "unknown" if rate == UNKNOWN_PASS_RATE else f"{rate:.3f}"
+
+
+def _origins(problems: Iterable[TrainingProblem]) -> list[dict[str, Any]]:
+    counts = Counter((problem.origin, problem.licence) for problem in problems)
+    return [{"origin": o, "licence": licence, "problems": n} for (o, licence), n in sorted(counts.items())]
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return {"rows": parquet.read_metadata(path).num_rows, "bytes": path.stat().st_size, "sha256": sha256(path)}

@@ -1,0 +1,93 @@
+"""``tmas distill``: the teacher runs the project's own TMAS inference; its run directory is what contexts come from.
+
+Neutral distillation: agents never see the gold answer, which is only compared with theirs afterwards.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from data_prep.cost import Estimate, Expected, Price, expected_estimate, measured_estimate
+from data_prep.difficulty import Runner, Say, drawn
+from data_prep.pool import read_problems
+from tmas.config import RunSettings
+from tmas.inference.replay import RecordedRun
+from tmas.inference.results import usage_of_line
+from tmas.inference.tokens import token_counter
+from tmas.methods.tmas import TMASSettings
+from tmas.records import Problem, Usage
+
+
+class DistillSettings(RunSettings):
+    """Everything ``tmas distill`` takes; see conf/distill.yaml. ``output_dir`` is the run directory.
+
+    ``limits.tokens_per_run`` is the hard budget. ``dry_run``: only say what it would take.
+    """
+
+    problems: Path
+    output_dir: Path
+    max_problems: int | None = Field(default=None, ge=1)
+    expected: Expected = Expected()
+    price: Price = Price()
+    dry_run: bool = False
+
+    @model_validator(mode="after")
+    def _runs_the_team(self) -> Self:
+        if not isinstance(self.method, TMASSettings):
+            raise ValueError(f"method: contexts come from tmas, not from {self.method.name}")
+        return self
+
+
+def distill(settings: DistillSettings, run: Runner, say: Say) -> None:
+    """Say what it will take, then run the teacher into ``output_dir``; the same call goes on."""
+    problems = drawn(read_problems(settings.problems), settings.max_problems, settings.seed)
+    estimated = estimate(problems, settings)
+    for line in described(estimated, settings):
+        say(line)
+    if not settings.dry_run:
+        run(problems, settings, settings.output_dir)
+        say(outcome(problems, RecordedRun(settings.output_dir)))
+
+
+def outcome(problems: Sequence[Problem], recorded: RecordedRun) -> str:
+    """How the problems ended, what they took, and what failed on the way, for a person."""
+    lines = [recorded.prediction(problem.problem_id) for problem in problems]
+    used = sum(map(usage_of_line, lines), Usage())
+    stops = ", ".join(f"{count:,} {stop}" for stop, count in sorted(Counter(line["stop"] for line in lines).items()))
+    return f"{len(lines):,} problems distilled ({stops}): {used.calls:,} calls, {used.total_tokens:,} tokens"
+
+
+def estimate(problems: Sequence[Problem], settings: DistillSettings) -> Estimate:
+    """Of the problems that are not finished in ``output_dir``."""
+    finished: list[Usage] = []
+    if (settings.output_dir / "manifest.json").exists():
+        recorded = RecordedRun(settings.output_dir)
+        names = [p.problem_id for p in problems if p.problem_id in recorded.problem_ids]
+        finished = [usage_of_line(recorded.prediction(name)) for name in names]
+    if finished:
+        return measured_estimate(len(problems) - len(finished), finished)
+    assert isinstance(settings.method, TMASSettings)
+    tokenizer = settings.model.tokenizer if settings.model.tokenizer != "auto" else "estimate"
+    return expected_estimate(problems, settings.method, settings.expected, token_counter(tokenizer))
+
+
+def described(estimate: Estimate, settings: DistillSettings) -> list[str]:
+    """The estimate and the budget, for a person."""
+    money = estimate.money(settings.price)
+    lines = [
+        f"{estimate.problems:,} problems to distil, about {estimate.calls:,} calls: "
+        f"{estimate.prompt_tokens:,} tokens in prompts, {estimate.completion_tokens:,} in replies",
+        "measured on the problems already finished" if estimate.measured else "estimated from the expected lengths",
+    ]
+    if money is not None:
+        lines.append(f"at the given prices: {money:,.2f}")
+    budget = settings.limits.tokens_per_run
+    lines.append(f"hard budget: {'none' if budget is None else f'{budget:,} tokens'}")
+    if budget is not None and estimate.tokens > budget:
+        lines.append("the budget is below the estimate: problems will end early, and go on when it is raised")
+    return lines

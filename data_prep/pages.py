@@ -1,0 +1,129 @@
+"""The data set's card (``README.md``) and the page to look at it (``look.html``), from templates beside this file.
+
+Text from models and data sets is escaped in both: in the page by the template engine, in the card by :func:`_cell`.
+The page is one file without scripts and loads nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pyarrow import parquet
+
+from data_prep.pool import whole_file
+from tmas.inference.run_directory import read_lines
+from tmas.training.rows import Row, read_rows
+
+SAMPLES = 4
+"""Rows of each source, and removed problems of each reason, that the page shows in full."""
+
+
+def write_card(path: Path, report: Mapping[str, Any]) -> None:
+    """A Hugging Face data set card with counts, tokens, sources and hashes."""
+    environment = _environment(autoescape=False)
+    environment.filters["cell"] = _cell
+    _write(path, environment.get_template("card.md.jinja").render(report=report))
+
+
+def write_page(path: Path, folder: Path, earlier: Sequence[Path], report: Mapping[str, Any]) -> None:
+    """Samples by source, length and difficulty plots, and what the earlier steps removed."""
+    template = _environment(autoescape=True).get_template("look.html.jinja")
+    _write(
+        path,
+        template.render(
+            report=report,
+            samples=_samples(folder / "train.parquet"),
+            removed={step.name: _removed(step / "removed.jsonl") for step in earlier},
+            sources=_sources(report["earlier"]),
+            length_bars=_stacked(report["token_histogram"]),
+            rate_bars=_rate_bars(report),
+            chats=_chats(folder / "sft_train.parquet"),
+        ),
+    )
+
+
+def bars(counts: Mapping[str, int]) -> list[dict[str, Any]]:
+    """``counts`` with each one's share of the largest, in percent."""
+    top = max(counts.values(), default=1)
+    return [{"label": label, "count": n, "percent": round(100 * n / top, 1)} for label, n in counts.items()]
+
+
+def _stacked(histogram: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    labels = [f"up to {upper:,}" for upper in histogram["upper"]]
+    return {group: bars(dict(zip(labels, found, strict=True))) for group, found in histogram["counts"].items()}
+
+
+def _rate_bars(report: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The rates of the problems that are left, and of all that a filter step sampled."""
+    sampled = {f"sampled in {Path(p).name}": s["histogram"] for p, s in report["earlier"].items() if "histogram" in s}
+    return {title: bars(counts) for title, counts in {**sampled, "in this set": report["pass_rates"]}.items()}
+
+
+def _chats(path: Path) -> dict[str, list[dict[str, str]]]:
+    """The first chat of each role."""
+    found: dict[str, list[dict[str, str]]] = {}
+    if path.exists():
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(64, columns=["role", "messages"]):
+                for chat in batch.to_pylist():
+                    found.setdefault(chat["role"], chat["messages"])
+    return dict(sorted(found.items()))
+
+
+def _samples(path: Path) -> dict[str, list[Row]]:
+    """The first rows of each source."""
+    found: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in read_rows(path) if path.exists() else ():
+        if len(found[row.source]) < SAMPLES:
+            found[row.source].append(row)
+    return dict(sorted(found.items()))
+
+
+def _removed(path: Path) -> dict[str, dict[str, Any]]:
+    """Count and first cases by reason."""
+    found: defaultdict[str, dict[str, Any]] = defaultdict(lambda: {"count": 0, "cases": []})
+    for line in read_lines(path):
+        entry = found[line["reason"]]
+        entry["count"] += 1
+        if len(entry["cases"]) < SAMPLES:
+            entry["cases"].append(line)
+    return dict(sorted(found.items()))
+
+
+def _sources(earlier: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What each source gave, with the first of its rows that could not be read."""
+    return {
+        name: {**counts, "cases": list(islice(read_lines(Path(step, "sources", f"{name}.skipped.jsonl")), SAMPLES))}
+        for step, report in earlier.items()
+        for name, counts in report.get("sources", {}).items()
+    }
+
+
+def _cell(value: object) -> str:
+    """Plain text for a cell of a Markdown table."""
+    text = " ".join(str(value).split())
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>|#$" else c for c in text)
+
+
+def _environment(autoescape: bool) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        autoescape=autoescape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["name"] = lambda path: Path(path).name
+    environment.filters["shown"] = lambda tokenizer: Path(tokenizer).name if Path(tokenizer).exists() else tokenizer
+    return environment
+
+
+def _write(path: Path, text: str) -> None:
+    with whole_file(path) as file:
+        file.write(text.encode())

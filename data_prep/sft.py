@@ -1,0 +1,166 @@
+"""The cold-start set: the teacher's own successful replies in every role, as chats.
+
+What counts as a success, judged with the gold answer after the fact: a solution with the right answer; a verification
+that grades a right candidate 1 or a wrong one 0; a summary of a rollout whose mean grade is on the right side; a bank
+update that reads as it stands and changes something, on a problem that was solved.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+from pyarrow import parquet
+from pydantic import Field
+
+from tmas.config import Settings
+from tmas.inference.replay import RecordedRun
+from tmas.inference.session import keyed_hash
+from tmas.inference.store import read_trace
+from tmas.inference.tokens import CHAT_TEMPLATE_TOKENS, Count
+from tmas.parsing import Unparsable, parse_json, parse_verification
+from tmas.records import Message, Record
+from tmas.training.contexts import TrainingProblem
+from tmas.wire import ExperienceOutput, GuidelineOutput
+
+_MESSAGE = pyarrow.struct({"role": pyarrow.string(), "content": pyarrow.string()})
+SCHEMA = pyarrow.schema(
+    {
+        "messages": pyarrow.list_(_MESSAGE),
+        "role": pyarrow.string(),
+        "problem_id": pyarrow.string(),
+        "iteration": pyarrow.int64(),
+        "origin": pyarrow.string(),
+        "licence": pyarrow.string(),
+    }
+)
+_OUTPUTS = {"experience": ExperienceOutput, "guideline": GuidelineOutput}
+_BATCH = 256
+
+
+class SFTSettings(Settings):
+    """``per_role``: chats of one role that one problem gives at most. ``max_tokens``: of a chat; longer ones are left
+    out. ``reasoning``: the teacher's thinking goes before its reply, between <think> tags."""
+
+    per_role: int = Field(default=2, ge=0)
+    max_tokens: int = Field(default=32_768, ge=1)
+    reasoning: bool = True
+
+
+class Chat(Record):
+    """One example: the prompt as it was sent, and the teacher's reply. ``role`` is the agent's."""
+
+    messages: tuple[Message, ...]
+    role: str
+    problem_id: str
+    iteration: int
+    origin: str
+    licence: str
+
+
+def chats(
+    run: RecordedRun,
+    problems: Iterable[TrainingProblem],
+    settings: SFTSettings,
+    count: Count,
+    seed: int,
+    counts: Counter[str],
+) -> Iterator[Chat]:
+    """The chats of all finished ``problems``, in order; ``counts`` takes how many there are by role, and the longer."""
+    for problem in problems:
+        found = _drawn(_successes(run, problem, settings), settings, count, seed, counts) if settings.per_role else {}
+        for role in sorted(found):
+            counts[role] += len(found[role])
+            yield from (chat for _, chat in found[role])
+
+
+def write_chats(path: Path, chats: Iterable[Chat]) -> int:
+    """Write the parquet file as a whole; returns how many chats."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, total, remaining = path.with_name(f".{path.name}.new"), 0, iter(chats)
+    with parquet.ParquetWriter(temporary, SCHEMA) as writer:
+        while values := [chat.model_dump() for chat in islice(remaining, _BATCH)]:
+            writer.write_table(pyarrow.Table.from_pylist(values, SCHEMA))
+            total += len(values)
+    temporary.rename(path)
+    return total
+
+
+def _drawn(
+    found: Iterable[tuple[str, Chat]], settings: SFTSettings, count: Count, seed: int, counts: Counter[str]
+) -> dict[str, list[tuple[int, Chat]]]:
+    """At most ``per_role`` of each role, drawn by ``seed`` and the call's name; a long trace stays on disk."""
+    kept: defaultdict[str, list[tuple[int, Chat]]] = defaultdict(list)
+    for name, chat in found:
+        if sum(count(m.content) for m in chat.messages) + CHAT_TEMPLATE_TOKENS > settings.max_tokens:
+            counts["too long"] += 1
+            continue
+        drawn = [*kept[chat.role], (keyed_hash(seed, chat.problem_id, name), chat)]
+        kept[chat.role] = sorted(drawn, key=lambda pair: pair[0])[: settings.per_role]
+    return kept
+
+
+def _successes(run: RecordedRun, problem: TrainingProblem, settings: SFTSettings) -> Iterator[tuple[str, Chat]]:
+    prediction = run.prediction(problem.problem_id)
+    for entry in read_trace(run.trace(problem.problem_id)):
+        if entry["type"] != "call" or "reply" not in entry:
+            continue
+        key = entry["key"]
+        for choice, completion in enumerate(entry["reply"]["completions"]):
+            if completion["finish_reason"] != "length" and _is_success(key, completion["text"], prediction):
+                yield (
+                    f"{key['role']}/{key['iteration']}/{key['index']}/{key['attempt']}/{choice}",
+                    Chat(
+                        messages=(
+                            *entry["messages"],
+                            Message(role="assistant", content=_content(completion, settings)),
+                        ),
+                        role=key["role"],
+                        problem_id=problem.problem_id,
+                        iteration=key["iteration"],
+                        origin=problem.origin,
+                        licence=problem.licence,
+                    ),
+                )
+
+
+def _is_success(key: Mapping[str, Any], text: str, prediction: Mapping[str, Any]) -> bool:
+    if not text.strip():
+        return False
+    if key["role"] in _OUTPUTS:
+        return prediction["correct"] == "equal" and _changes_the_bank(text, key["role"])
+    candidate = prediction["iterations"][key["iteration"]]["candidates"][key["index"]]
+    right = {"equal": True, "undecided": None}.get(candidate["correct"], False)  # without an answer: not right
+    match key["role"]:
+        case "solution":
+            return right is True
+        case "verification":
+            return right is not None and _grade(text) == float(right)
+        case _:
+            grade = candidate["mean_grade"]
+            return right is not None and grade is not None and grade != 0.5 and (grade > 0.5) == right
+
+
+def _grade(text: str) -> float | None:
+    try:
+        return parse_verification(text).grade
+    except Unparsable:
+        return None
+
+
+def _changes_the_bank(text: str, role: str) -> bool:
+    try:
+        parsed = parse_json(text, _OUTPUTS[role])
+    except Unparsable:
+        return False
+    return not parsed.repaired and not parsed.dropped and bool(parsed.record.new or parsed.record.updates)
+
+
+def _content(completion: Mapping[str, Any], settings: SFTSettings) -> str:
+    if not settings.reasoning or not completion["reasoning"]:
+        return completion["text"]
+    return f"<think>\n{completion['reasoning'].strip()}\n</think>\n\n{completion['text']}"

@@ -1,0 +1,81 @@
+"""The files of a source, read row by row.
+
+Parquet and JSON lines are streamed, however long the file is; JSON and CSV are read as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow
+from pyarrow import parquet
+
+from data_prep.sources import Source
+from tmas.problem_files import READERS, Row
+from tmas.problems import ProblemFileError
+
+_BATCH = 1000
+_BUFFER = 1 << 20
+
+
+def read_source(source: Source) -> Iterator[Row]:
+    """All rows of a source, placed by file and line; a row that cannot be read says so.
+
+    Raises :class:`ProblemFileError` for a broken file.
+    """
+    columns = {dotted.split(".")[0] for dotted in (source.question, source.answer)}
+    for name, path in _files(source):
+        for row in _rows(Path(name).suffix.lower(), path, columns):
+            yield Row(f"{name}:{row.place}", row.values, row.defect)
+
+
+def _files(source: Source) -> list[tuple[str, Path]]:
+    """Name and place of each file; those of the hub are downloaded into the cache of ``datasets``."""
+    if source.files:
+        return [(str(path), path) for path in source.files]
+    import datasets
+
+    found: list[tuple[str, Path]] = []
+    for subset in source.subsets or (None,):
+        builder = datasets.load_dataset_builder(str(source.dataset), subset, revision=source.revision)
+        splits = builder.config.data_files or {}
+        if source.split not in splits:
+            raise ProblemFileError([f"{source.dataset}: has no split {source.split!r}"])
+        names = [str(name) for name in splits[source.split]]
+        places = datasets.DownloadManager(dataset_name=builder.dataset_name).download(names)
+        found += [(name, Path(place)) for name, place in zip(names, places, strict=True)]
+    return found
+
+
+def _rows(suffix: str, path: Path, columns: set[str]) -> Iterator[Row]:
+    if suffix not in READERS:
+        raise ProblemFileError([f"{path}: its suffix is none of {', '.join(READERS)}"])
+    yield from _parquet(path, columns) if suffix == ".parquet" else _text_file(path, suffix)
+
+
+def _parquet(path: Path, columns: set[str]) -> Iterator[Row]:
+    number = 0
+    try:
+        with parquet.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
+            if missing := columns - set(file.schema_arrow.names):
+                there = ", ".join(map(repr, file.schema_arrow.names))
+                raise ProblemFileError([f"{path}: no column {name!r} (there are {there})" for name in sorted(missing)])
+            for batch in file.iter_batches(_BATCH, columns=sorted(columns)):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Row(f"row {number}", values)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ProblemFileError([f"{path}: cannot be read after row {number}: {error}"]) from error
+
+
+def _text_file(path: Path, suffix: str) -> Iterator[Row]:
+    try:
+        with path.open("rb") as file:
+            if suffix != ".jsonl":
+                yield from READERS[suffix](file.read())
+                return
+            for number, line in enumerate(file, 1):
+                yield from (Row(str(number), row.values, row.defect) for row in READERS[suffix](line))
+    except OSError as error:
+        raise ProblemFileError([f"{path}: {error.strerror}"]) from error

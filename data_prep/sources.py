@@ -1,0 +1,128 @@
+"""Where problems come from: data sets of the hub at a pinned revision, or local files; and what their rows say."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import orjson
+from pydantic import Field, field_validator, model_validator
+
+from tmas.boxed import extract_boxed
+from tmas.config import Settings
+from tmas.problem_files import Row, is_unicode
+
+
+class Source(Settings):
+    """One data set and where in its rows a problem's parts are.
+
+    ``dataset``, ``subsets``, ``split``, ``revision``: on the hub; or ``files``, local ones (.jsonl, .json, .csv,
+    .parquet). ``question``, ``answer``: dotted paths (``prompt.0.content``). ``strip``: regular expressions that are
+    taken out of the question. ``answer_form``: ``text``; ``list``, several accepted ones as a JSON list; ``boxed``, in
+    the last box of a solution; with ``answer_regex`` the first group of its last match.
+    """
+
+    dataset: str | None = None
+    subsets: tuple[str, ...] = ()
+    split: str = "train"
+    revision: str | None = None
+    files: tuple[Path, ...] = ()
+    question: str = "question"
+    answer: str = "answer"
+    answer_form: Literal["text", "list", "boxed"] = "text"
+    answer_regex: str | None = None
+    strip: tuple[str, ...] = ()
+    origin: str = Field(min_length=1)
+    licence: str = Field(min_length=1)
+
+    @field_validator("strip")
+    @classmethod
+    def _are_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            _groups(pattern)
+        return patterns
+
+    @field_validator("answer_regex")
+    @classmethod
+    def _has_a_group(cls, pattern: str | None) -> str | None:
+        if pattern is not None and _groups(pattern) == 0:
+            raise ValueError("needs a group around the answer")
+        return pattern
+
+    @model_validator(mode="after")
+    def _has_rows(self) -> Self:
+        if not self.files and not self.dataset:
+            raise ValueError("needs files, or a dataset of the hub")
+        if not self.files and not self.revision:
+            raise ValueError("revision: name the commit of the data set, so that it is the same each time")
+        return self
+
+
+class Defect(ValueError):
+    """What is wrong with a row."""
+
+
+def question_of(row: Row, source: Source) -> str:
+    """The question without what ``strip`` takes out; raises :class:`Defect`."""
+    text = _text(_value(row, source.question), source.question)
+    for pattern in source.strip:
+        text = re.sub(pattern, "", text)
+    if not text.strip():
+        raise Defect(f"field {source.question!r}: empty without what is stripped")
+    return text.strip()
+
+
+def answers_of(row: Row, source: Source) -> tuple[str, ...]:
+    """The accepted answers, at least one; a finite number is taken as its text. Raises :class:`Defect`."""
+    value = _value(row, source.answer)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    text = _text(str(value) if is_number else value, source.answer)
+    if source.answer_form == "list":
+        return _listed(text, source.answer)
+    found = extract_boxed(text) if source.answer_form == "boxed" else text
+    if source.answer_regex is not None:
+        matches = list(re.finditer(source.answer_regex, text))
+        found = matches[-1][1] if matches else None
+    if not found or not found.strip():
+        raise Defect(f"field {source.answer!r}: holds no answer")
+    return (found.strip(),)
+
+
+def _listed(text: str, field: str) -> tuple[str, ...]:
+    try:
+        values = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        values = None
+    if not isinstance(values, list) or not values or not all(isinstance(v, str) and v.strip() for v in values):
+        raise Defect(f"field {field!r}: not a JSON list of answers")
+    return tuple(dict.fromkeys(value.strip() for value in values))
+
+
+def _value(row: Row, dotted: str) -> Any:
+    if row.defect:
+        raise Defect(row.defect)
+    value: Any = row.values
+    for part in dotted.split("."):
+        if isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _text(value: Any, field: str) -> str:
+    if not isinstance(value, str):
+        raise Defect(f"field {field!r}: {'missing' if value is None else f'is {type(value).__name__}, not text'}")
+    if not value.strip() or not is_unicode(value):
+        raise Defect(f"field {field!r}: {'not valid UTF-8' if value.strip() else 'empty'}")
+    return value
+
+
+def _groups(pattern: str) -> int:
+    """How many groups a regular expression has."""
+    try:
+        return re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error

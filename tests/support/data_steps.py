@@ -1,0 +1,54 @@
+"""The steps of the data pipeline that call models, against a scripted team."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data_prep.difficulty import FilterSettings
+from data_prep.distill import DistillSettings
+from data_prep.pool import write_lines
+from tests.support import team
+from tests.support.chat_server import ScriptedServer
+from tmas.api import run
+from tmas.config import RunSettings
+from tmas.methods.majority_vote import MajorityVoteSettings
+from tmas.records import Problem
+from tmas.training.contexts import TrainingProblem
+
+
+def runner(problems: Sequence[Problem], settings: RunSettings, directory: Path) -> None:
+    """As the command line runs problems, less the display."""
+    asyncio.run(run(problems, settings, directory))
+
+
+def silent(_: str) -> None:
+    """Says nothing."""
+
+
+def problem_file(folder: Path, count: int, **changes: Any) -> Path:
+    """``count`` problems whose scripted solutions are right about once in three times."""
+    problems = [
+        TrainingProblem(
+            problem_id=f"p{i}", question=f"What is {i} mod 3?", answer=str(i % 3), origin="made up", licence="CC0"
+        )
+        for i in range(count)
+    ]
+    path = folder / "asked.jsonl"
+    write_lines(path, [problem.model_copy(update=changes) for problem in problems])
+    return path
+
+
+def filter_settings(server: ScriptedServer, folder: Path, problems: Path, **changes: Any) -> FilterSettings:
+    """K = 4."""
+    method = MajorityVoteSettings(n_candidates=4)
+    given = {"model": team.model(server.base_url), "method": method, "problems": problems, "output_dir": folder}
+    return FilterSettings.model_validate(given | changes)
+
+
+def distill_settings(server: ScriptedServer, folder: Path, problems: Path, **changes: Any) -> DistillSettings:
+    """N = 3, M = 2, T = 3."""
+    given = {"model": team.model(server.base_url), "method": team.method(), "problems": problems, "output_dir": folder}
+    return DistillSettings.model_validate(given | changes)

@@ -1,0 +1,273 @@
+"""`tmas build`: rows and chats from a filtered pool and a teacher's run, with the card and the page."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from pyarrow import parquet
+
+from data_prep.build import BuildSettings, build
+from data_prep.difficulty import filter_by_difficulty
+from data_prep.distill import distill
+from data_prep.pages import _cell
+from data_prep.pool import read_problems
+from data_prep.sft import SFTSettings, chats
+from tests.support import team
+from tests.support.chat_server import Body, Script, ScriptedServer, run_in_thread
+from tests.support.data_steps import distill_settings, filter_settings, problem_file, runner, silent
+from tmas.inference.replay import RecordedRun
+from tmas.inference.tokens import token_counter
+from tmas.parsing import parse_verification
+from tmas.training.rows import Row, RowFileError, read_rows, validate_rows
+
+ROWS = {"normal": 8, "experience": 8, "guideline": 3}
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A filtered pool of some twenty problems, and the teacher's run on them; the teacher thinks in tags."""
+    folder = tmp_path_factory.mktemp("build")
+
+    def thinks(body: Body) -> Script:
+        return Script(tuple(f"<think>Let me see {i}.</think>{text}" for i, text in enumerate(team.reply(body))))
+
+    with run_in_thread(ScriptedServer(thinks)) as server:
+        pool = problem_file(folder, 24)
+        filter_by_difficulty(filter_settings(server, folder / "filtered", pool), runner, silent)
+        distill(distill_settings(server, folder / "teacher", folder / "filtered" / "problems.jsonl"), runner, silent)
+    return folder
+
+
+def settings(steps: Path, output: Path, **changes: Any) -> BuildSettings:
+    given = {
+        "problems": steps / "filtered" / "problems.jsonl",
+        "run": steps / "teacher",
+        "output_dir": output,
+        "tokenizer": "estimate",
+        "max_prompt_tokens": 4000,
+        "rows": ROWS,
+        "validation_share": 0.3,
+        "earlier": [steps / "filtered"],
+    }
+    return BuildSettings.model_validate(given | changes)
+
+
+def made(steps: Path, output: Path, **changes: Any) -> dict[str, list[Row]]:
+    build(settings(steps, output, **changes), silent)
+    return {path.stem: list(read_rows(path)) for path in output.glob("[tv]*.parquet")}
+
+
+def report(output: Path) -> dict[str, Any]:
+    return orjson.loads((output / "report.json").read_bytes())
+
+
+def test_rows_are_as_many_as_wanted_and_splits_share_no_problem(steps: Path, tmp_path: Path):
+    rows = made(steps, tmp_path)
+    assert Counter(row.source for row in rows["train"]) == ROWS
+    assert Counter(row.source for row in rows["validation"]) == {"normal": 2, "experience": 2, "guideline": 1}
+    problems = {split: {row.extra_info.problem_id for row in found} for split, found in rows.items()}
+    assert problems["train"].isdisjoint(problems["validation"])
+    assert {row.extra_info.split for row in rows["validation"]} == {"validation"}
+    for split, found in rows.items():
+        assert validate_rows(tmp_path / f"{split}.parquet") == len(found)
+        assert all(0 < row.extra_info.baseline_pass_rate < 1 for row in found)
+    assert [row.source for row in rows["train"]] != sorted(row.source for row in rows["train"])  # shuffled
+
+
+def test_normal_rows_go_to_problems_without_another_row_first_and_once_each(steps: Path, tmp_path: Path):
+    rows = made(steps, tmp_path, validation_share=0)["train"]
+    normal = [row.extra_info.problem_id for row in rows if row.source == "normal"]
+    assert len(set(normal)) == len(normal)
+    assert set(normal).isdisjoint(row.extra_info.problem_id for row in rows if row.source != "normal")
+    assert not (tmp_path / "validation.parquet").exists()
+
+
+@pytest.mark.parametrize(("limit", "most"), [(1, 1), (2, 2)])
+def test_a_problem_gives_at_most_so_many_rows_with_memory(steps: Path, tmp_path: Path, limit: int, most: int):
+    rows = made(steps, tmp_path, per_problem=limit, rows={"normal": 0, "experience": 99, "guideline": 99})["train"]
+    assert max(Counter(row.extra_info.problem_id for row in rows).values()) == most
+    assert len(rows) == report(tmp_path)["problems"]["train"] * most
+
+
+def test_only_the_chosen_iterations_make_rows(steps: Path, tmp_path: Path):
+    rows = made(steps, tmp_path, iterations=[3])["train"]
+    assert {row.extra_info.iteration for row in rows} == {-1, 3}
+
+
+def test_the_seed_decides_everything(steps: Path, tmp_path: Path):
+    def files(folder: Path, seed: int) -> list[bytes]:
+        made(steps, folder, seed=seed)
+        return [path.read_bytes() for path in sorted(folder.glob("*.parquet"))]
+
+    first = files(tmp_path / "a", 0)
+    assert len(first) == 4
+    assert files(tmp_path / "b", 0) == first
+    assert files(tmp_path / "b", 1) != first
+
+
+def sizes(rows: Iterable[Row]) -> list[int]:
+    return [token_counter("estimate")(row.prompt[0].content) for row in rows]
+
+
+def test_prompts_stay_within_the_limit_and_what_does_not_fit_is_counted(steps: Path, tmp_path: Path):
+    whole = made(steps, tmp_path)["train"]
+    limit = min(sizes(row for row in whole if row.source != "normal")) - 60
+    rows = made(steps, tmp_path, max_prompt_tokens=limit + 64)["train"]
+    assert {row.source for row in rows} == {"normal"}
+    assert max(sizes(rows)) <= limit
+    assert report(tmp_path)["skipped"] == {"row: context": 15 * 3 * 2}  # every context of every problem was tried
+
+
+def test_a_pool_that_is_too_small_gives_what_it_has(steps: Path, tmp_path: Path):
+    rows = made(steps, tmp_path, rows={"normal": 900, "experience": 900, "guideline": 900}, per_problem=99)["train"]
+    problems = report(tmp_path)["problems"]["train"]
+    assert Counter(row.source for row in rows) == {
+        "normal": problems,
+        "experience": 3 * problems,
+        "guideline": 3 * problems,
+    }
+
+
+# --- the cold start
+
+
+def sft(path: Path) -> list[dict[str, Any]]:
+    return parquet.read_table(path / "sft_train.parquet").to_pylist()
+
+
+def test_chats_are_successes_of_every_role_as_they_were_sent(steps: Path, tmp_path: Path):
+    made(steps, tmp_path)
+    found = sft(tmp_path)
+    assert {chat["role"] for chat in found} == {"solution", "verification", "summary", "experience", "guideline"}
+    calls = team.recorded_calls(steps / "teacher")
+    gold = {f"p{i}": str(i % 3) for i in range(24)}
+    for chat in found:
+        *prompt, answer = chat["messages"]
+        assert answer["role"] == "assistant"
+        assert answer["content"].startswith("<think>\nLet me see ")
+        assert any(call["messages"] == prompt and call["key"]["role"] == chat["role"] for call in calls.values())
+        text = answer["content"].split("</think>\n\n")[1]
+        if chat["role"] == "solution":
+            assert text.endswith(f"\\boxed{{{gold[chat['problem_id']]}}}.")
+        if chat["role"] == "verification":
+            right = f"\\boxed{{{gold[chat['problem_id']]}}}" in prompt[-1]["content"].split("# Candidate solution")[1]
+            assert parse_verification(text).grade == float(right)
+        if chat["role"] in ("experience", "guideline"):
+            assert json.loads(text)["new"]
+    most = Counter((chat["problem_id"], chat["role"]) for chat in found)
+    assert max(most.values()) == 2
+
+
+def test_chats_come_from_training_problems_and_fit(steps: Path, tmp_path: Path):
+    rows = made(steps, tmp_path, sft={"max_tokens": 700, "reasoning": False, "per_role": 1})
+    found = sft(tmp_path)
+    held_out = {row.extra_info.problem_id for row in rows["validation"]}
+    assert held_out.isdisjoint(chat["problem_id"] for chat in found)
+    assert all("<think>" not in chat["messages"][-1]["content"] for chat in found)
+    assert report(tmp_path)["skipped"]["chat: too long"] > 0
+    assert max(s["max"] for s in report(tmp_path)["tokens"]["sft_train.parquet"].values()) <= 700
+
+
+def test_a_bank_update_that_had_to_be_repaired_or_led_nowhere_is_no_success(tmp_path: Path):
+    def reply(body: Body) -> list[str]:
+        role = team.role_of(body)
+        if role == "experience":
+            return [team.reply(body)[0].replace("}]", "},]")]  # needs json-repair
+        if role == "solution" and "What is 1 mod" in body["messages"][0]["content"]:
+            return ["It is \\boxed{7}."] * body.get("n", 1)  # never right
+        return team.reply(body)
+
+    with run_in_thread(ScriptedServer(reply)) as server:
+        pool = problem_file(tmp_path, 4)
+        distill(distill_settings(server, tmp_path / "teacher", pool), runner, silent)
+    run, counts = RecordedRun(tmp_path / "teacher"), Counter[str]()
+    found = list(chats(run, read_problems(pool), SFTSettings(per_role=99), len, 0, counts))
+    assert "experience" not in {chat.role for chat in found}
+    assert {"guideline", "solution"}.isdisjoint(chat.role for chat in found if chat.problem_id == "p1")
+    assert {"guideline", "solution"} <= {chat.role for chat in found}
+
+
+# --- card and page
+
+
+def test_the_card_says_what_is_in_the_files(steps: Path, tmp_path: Path):
+    made(steps, tmp_path)
+    found, card = report(tmp_path), (tmp_path / "README.md").read_text()
+    for name, file in found["files"].items():
+        assert f"| {name} | {file['rows']} |" in card
+        assert file["sha256"] in card
+    assert "train.parquet: 8 experience, 3 guideline, 8 normal" in card
+    assert "| made up | CC0 |" in card
+    assert all(hash_ in card for hash_ in found["inputs"].values())
+    assert "4 samples a problem of `scripted`" in card
+    distilled = len(RecordedRun(steps / "teacher").problem_ids)
+    assert f"The teacher, scripted, ran TMAS on {distilled} problems: 3 candidates, 2 verifications" in card
+    bins = found["token_histogram"]["counts"]
+    assert {source: sum(counts) for source, counts in bins.items()} == {"normal": 10, "experience": 10, "guideline": 4}
+    header, *_ = [line for line in card.splitlines() if line.startswith("| tokens |")]
+    assert header == "| tokens | experience | guideline | normal |"
+
+
+def test_the_page_shows_samples_and_what_was_removed(steps: Path, tmp_path: Path):
+    rows = made(steps, tmp_path)["train"]
+    page = (tmp_path / "look.html").read_text()
+    assert all(f"<h3>{source}</h3>" in page for source in ROWS)
+    assert rows[0].prompt[0].content.splitlines()[2] in page
+    assert "too hard" in page
+    assert "<script" not in page
+    assert 'http-equiv="Content-Security-Policy" content="default-src \'none\'' in page
+
+
+def test_text_of_problems_and_models_is_never_markup(steps: Path, tmp_path: Path):
+    evil = "<script>alert(1)</script>| **bold** [x](y)"
+    pool = tmp_path / "evil.jsonl"
+    kept = [json.loads(line) for line in (steps / "filtered" / "problems.jsonl").read_text().splitlines()]
+    pool.write_text("".join(json.dumps(problem | {"origin": evil, "licence": evil}) + "\n" for problem in kept))
+    made(steps, tmp_path / "out", problems=pool)
+    assert "<script" not in (tmp_path / "out" / "look.html").read_text()
+    assert "alert(1)" in (tmp_path / "out" / "look.html").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert _cell(evil) in card
+    assert card.count("<script") == card.count("\\<script")
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda steps: {"run": steps}, ValueError, "holds no manifest.json"),
+        (lambda steps: {"problems": steps / "nowhere.jsonl"}, ValueError, "run the step that makes it"),
+        (lambda steps: {"tokenizer": str(steps)}, ValueError, "holds no tokenizer.json"),
+        (lambda steps: {"earlier": [steps / "teacher"]}, FileNotFoundError, "report.json"),
+    ],
+)
+def test_bad_input_is_a_clear_error(
+    steps: Path, tmp_path: Path, change: Callable[[Path], dict[str, Any]], error: type[Exception], message: str
+):
+    with pytest.raises(error, match=message):
+        build(settings(steps, tmp_path, **change(steps)), silent)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_on_other_questions_is_refused(steps: Path, tmp_path: Path):
+    pool = tmp_path / "changed.jsonl"
+    lines = (steps / "filtered" / "problems.jsonl").read_text().replace("What is", "Compute")
+    pool.write_text(lines)
+    with pytest.raises(ValueError, match="was run with another question or answer"):
+        build(settings(steps, tmp_path, problems=pool), silent)
+
+
+def test_rows_that_were_damaged_later_do_not_pass(steps: Path, tmp_path: Path):
+    made(steps, tmp_path)
+    path = tmp_path / "train.parquet"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(RowFileError):
+        validate_rows(path)

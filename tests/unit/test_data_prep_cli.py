@@ -1,0 +1,118 @@
+"""The four commands as a user gives them, in one workspace, against a scripted policy and teacher."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support import team
+from tests.support.chat_server import Body, Script, ScriptedServer, run_in_thread
+from tests.support.data_steps import problem_file
+from tmas.training.rows import validate_rows
+
+pytest.importorskip("datasketch", reason="needs the data extra")
+pytestmark = pytest.mark.timeout(180)
+
+
+def command(name: str, workspace: Path, *overrides: str) -> list[str]:
+    tool = [sys.executable, "-c", "from tmas.cli import main; main()", name]
+    return [*tool, f"workspace={workspace}", *overrides]
+
+
+def tmas(name: str, workspace: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(name, workspace, *overrides), capture_output=True, text=True, check=False)
+
+
+def model(server: ScriptedServer) -> list[str]:
+    given = {"name": "scripted", "base_url": server.base_url, "context_length": 100000, "sampling.max_tokens": 1000}
+    return ["model=endpoint", *(f"model.{key}={value}" for key, value in given.items())]
+
+
+def benchmarks(folder: Path) -> list[str]:
+    """One small file stands for every benchmark."""
+    exam = folder / "exam.jsonl"
+    exam.write_text(json.dumps({"problem_id": "b", "question": "What is the first prime after 200?"}) + "\n")
+    names = ("aime24", "gsm8k", "hle_math_100", "imo2025", "imo_answerbench", "imo_proofbench", "math500")
+    fields = (
+        "fields={problem_id: problem_id, question: question, answer: null, answer_required: false, answer_regex: null}"
+    )
+    used = [f"benchmarks.{name}.files=[]" for name in names[1:]]
+    return [f"benchmarks.aime24.files=[{exam}]", f"benchmarks.aime24.{fields}", "benchmarks_dir=unused", *used]
+
+
+SMALL = ["method.n_candidates=3", "method.n_verifications=2", "method.max_iterations=2", "method.epsilon=0.4"]
+
+
+def test_from_files_to_rows_with_a_kill_on_the_way(tmp_path: Path):
+    workspace, pool = tmp_path / "w", problem_file(tmp_path, 12)
+    with pool.open("a") as file:
+        file.write('{"question": "What is 99 mod 3?"}\n')
+    source = [f"source.local.files=[{pool}]", "source.local.origin=made up", "source.local.licence=CC0"]
+    collected = tmas("collect", workspace, "source=local", *source, *benchmarks(tmp_path))
+    assert collected.returncode == 0, collected.stderr
+    assert "local: 13 rows, 12 kept, 0 copies, 1 skipped" in collected.stdout
+
+    def slow(body: Body) -> Script:
+        return Script(tuple(team.reply(body)), first_delay=0.02)
+
+    with run_in_thread(ScriptedServer(slow)) as server:
+        filtered = tmas("filter", workspace, *model(server), "method.n_candidates=4")
+        assert filtered.returncode == 0, filtered.stderr
+        assert "of 12 problems kept" in filtered.stdout
+
+        distil = ["limits.tokens_per_run=1000000", *SMALL]
+        killed = command("distill", workspace, *distil, *model(server))
+        running = subprocess.Popen(killed, stdout=subprocess.DEVNULL)
+        while not (workspace / "teacher" / "trace").exists() or len(team.recorded_calls(workspace / "teacher")) < 8:
+            time.sleep(0.01)
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    recorded = len(team.recorded_calls(workspace / "teacher"))
+    with run_in_thread(ScriptedServer(slow)) as server:
+        done = tmas("distill", workspace, *distil, *model(server))
+        assert done.returncode == 0, done.stderr
+        assert "problems to distil, about" in done.stdout
+        assert "max_iterations): " in done.stdout
+        assert len(server.requests) == len(team.recorded_calls(workspace / "teacher")) - recorded
+
+    rows = ["rows.normal=4", "rows.experience=4", "rows.guideline=2", "validation_share=0.2"]
+    built = tmas("build", workspace, "tokenizer=estimate", *rows)
+    assert built.returncode == 0, built.stderr
+    assert "train.parquet: 4 experience, 2 guideline, 4 normal" in built.stdout
+    assert validate_rows(workspace / "rows" / "train.parquet") == 10
+    names = {path.name for path in (workspace / "rows").iterdir()}
+    assert names >= {"sft_train.parquet", "README.md", "look.html", "report.json"}
+    assert f"{pool}:13: field &#39;answer&#39;: missing" in (workspace / "rows" / "look.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("collect", ["source=local", "source.local.files=[nowhere.jsonl]", "benchmarks_dir=b", "source.local.origin=o",
+                     "source.local.licence=l"], "aime24.json: No such file"),
+        ("filter", ["model.name=m", "model.base_url=http://127.0.0.1:9/v1"], "run the step that makes it"),
+        ("distill", ["model=endpoint", "model.name=m", "model.base_url=http://h/v1"], "not set: limits.tokens_per_run"),
+        ("build", ["tokenizer=estimate", "max_prompt_tokens=3"], "max_prompt_tokens"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_one_clear_message(tmp_path: Path, name: str, overrides: list[str], message: str):
+    done = tmas(name, tmp_path / "w", *overrides)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["collect", "filter", "distill", "build"])
+def test_help_teaches_the_next_step(name: str):
+    done = subprocess.run(
+        [sys.executable, "-c", "from tmas.cli import main; main()", name, "--help"], capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert f"tmas {name}" in done.stdout
+    assert "All settings, as composed" in done.stdout
