@@ -1,0 +1,99 @@
+"""`tmas serve` on real vLLM with a real small model, asked by the official client and by curl, and stopped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.support import team
+
+pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
+openai = pytest.importorskip("openai")
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+KEY = "sk-of-this-test"
+SETTINGS = [
+    *("serve.port=0", "serve.api_key_env=SERVE_KEY", "model=smollm2", "model.sampling.max_tokens=192"),
+    *("method.n_candidates=3", "method.n_verifications=2", "method.max_iterations=2", "method.epsilon=0.5"),
+    *("method.agents.answer_format=stated", "method.agents.summary_words=60", "method.agents.max_new_items=2"),
+    "method.agents.structured_verification=true",
+    *("serving=vllm", "serving.args.max-num-seqs=32", "serving.args.enforce-eager=true", "serving.args.dtype=bfloat16"),
+    *("+serving.env.VLLM_CPU_KVCACHE_SPACE='2'", "+serving.env.VLLM_CPU_NUM_OF_RESERVED_CPU='0'"),
+]
+QUESTION = [{"role": "user", "content": "What is 7 plus 5?"}]
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Processes, by id, whose output goes to a file in ``folder``."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if Path(os.readlink(process / "fd" / "1")).is_relative_to(folder):
+                found.append(process.name)
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    subprocess.run([sys.executable, "-m", "tmas.localmodel"], check=True)
+    command = [sys.executable, "-m", "tmas.cli", "serve", f"serve.output_dir={tmp_path}", *SETTINGS]
+    environment = {**os.environ, "SERVE_KEY": KEY, "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stdout
+        starting, ready = process.stdout.readline(), process.stdout.readline()
+        assert starting.startswith("starting vLLM with smollm2-135m-instruct")
+        yield process, ready.partition(" ")[0]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def curl(base_url: str, **fields: Any) -> dict[str, Any]:
+    program = shutil.which("curl") or pytest.skip("curl is not installed")
+    headers = ["-H", "Content-Type: application/json", "-H", f"Authorization: Bearer {KEY}"]
+    body = orjson.dumps({"model": "tmas", "messages": QUESTION} | fields)
+    words = [program, "-sS", f"{base_url}/chat/completions", *headers, "-d", "@-"]
+    return orjson.loads(subprocess.run(words, input=body, capture_output=True, check=True).stdout)
+
+
+def test_the_method_is_a_model_that_the_official_client_and_curl_can_ask(
+    server: tuple[subprocess.Popen[str], str], tmp_path: Path
+):
+    process, base_url = server
+    assert processes_of(tmp_path)
+    with pytest.raises(openai.AuthenticationError):
+        openai.OpenAI(base_url=base_url, api_key="wrong").chat.completions.create(model="tmas", messages=QUESTION)
+
+    client = openai.OpenAI(base_url=base_url, api_key=KEY)
+    with_usage: Any = {"stream": True, "stream_options": {"include_usage": True}}
+    chunks = list(client.chat.completions.create(model="tmas", messages=QUESTION, seed=1, **with_usage))
+    *told, last, cost = chunks
+    progress = [getattr(chunk.choices[0].delta, "reasoning_content", "") for chunk in told]
+    assert [line.partition(":")[0] for line in progress if line] == ["iteration 1/2", "iteration 2/2"]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in told)
+    assert last.choices[0].finish_reason == "stop"
+    assert cost.usage.completion_tokens > 0
+    calls = team.recorded_calls(tmp_path / chunks[0].id)
+    # no summary where the small model's verifications cannot be read
+    assert {key.split("/")[2] for key in calls} >= {"solution", "verification", "experience", "guideline"}
+
+    short = curl(base_url, seed=1, tmas={"n_candidates": 2, "max_iterations": 1})
+    assert short["choices"][0]["message"]["content"]
+    assert short["tmas"]["iterations"] == 1
+    assert 0 < short["usage"]["total_tokens"] < cost.usage.total_tokens
+
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert processes_of(tmp_path) == []

@@ -1,0 +1,103 @@
+"""``tmas serve`` inside a test's own loop, and requests to it over real HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+
+from tests.support import team
+from tmas.methods.base import Settings as MethodSettings
+from tmas.serve.commands import bound, listening
+from tmas.serve.service import Service, opened
+from tmas.serve.settings import ServeSettings
+
+QUESTION = "What is 1 + 1?"
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return orjson.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        return self.json["error"]
+
+    @property
+    def text(self) -> str:
+        return self.json["choices"][0]["message"]["content"]
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """Of a stream that ended as it should."""
+        *data, end = [line for line in self.body.decode().split("\n\n") if line.startswith("data: ")]
+        assert end == "data: [DONE]"
+        return [orjson.loads(line.removeprefix("data: ")) for line in data]
+
+    @property
+    def progress(self) -> list[str]:
+        """The lines of a stream that say how it goes on."""
+        deltas = [choice["delta"] for event in self.events for choice in event.get("choices", ())]
+        return [delta["reasoning_content"] for delta in deltas if "reasoning_content" in delta]
+
+
+@dataclass
+class Served:
+    """A server that runs: where, and what is behind it."""
+
+    base_url: str
+    service: Service
+    http: aiohttp.ClientSession
+
+    async def ask(self, question: Any = QUESTION, *, headers: Mapping[str, str] | None = None, **fields: Any) -> Reply:
+        body = {"model": "tmas", "messages": [{"role": "user", "content": question}]} | fields
+        return await self.send("POST", "/chat/completions", headers=headers, json=body)
+
+    async def send(self, verb: str, path: str, **given: Any) -> Reply:
+        async with self.http.request(verb, self.base_url + path, **given) as response:
+            return Reply(response.status, dict(response.headers), await response.read())
+
+
+@asynccontextmanager
+async def served(
+    folder: Path,
+    engine: str,
+    *,
+    method: MethodSettings | None = None,
+    model: Mapping[str, Any] | None = None,
+    concurrency: int = 800,
+    **serve: Any,
+) -> AsyncIterator[Served]:
+    """``engine``: the base URL of the model behind it. ``serve``: settings of the server itself."""
+    settings = ServeSettings.model_validate(
+        {
+            "model": team.model(engine, **(model or {})),
+            "method": method or team.method(),
+            "concurrency": concurrency,
+            "serve": {"output_dir": folder, "port": 0, **serve},
+        }
+    )
+    with closing(bound(settings.serve)) as port:
+        key = settings.serve.read_key()
+        async with (
+            opened(settings) as service,
+            listening(port, service, settings.run(), key) as base_url,
+            aiohttp.ClientSession() as http,
+        ):
+            yield Served(base_url, service, http)
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The run directories that the server left there."""
+    return sorted(folder.iterdir())

@@ -1,0 +1,84 @@
+"""What a client gets: a chat completion, or its chunks, with what the run tells beyond them under ``tmas``."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tmas.records import Failure, Result, Usage
+from tmas.serve.errors import ApiError
+from tmas.serve.requests import MODEL
+from tmas.serve.service import Job
+
+Json = dict[str, Any]
+
+
+class Responses:
+    """To one request. Those that take a result raise :class:`ApiError` where no answer came out."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._created = job, int(time.time())
+
+    def completion(self, result: Result) -> Json:
+        message = {"role": "assistant", "content": self._content(result), "refusal": None}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish_reason(result)}
+        members = {"choices": [choice], "usage": usage(result), "tmas": self._facts(result)}
+        return self._envelope("chat.completion") | members
+
+    def chunk(self, delta: Json, finish_reason: str | None = None) -> Json:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return self._envelope("chat.completion.chunk") | {"choices": [choice]}
+
+    def chunks(self, result: Result, include_usage: bool) -> Iterator[Json]:
+        """The answer line by line, the end, and the usage if it is asked for."""
+        for line in self._content(result).splitlines(keepends=True):
+            yield self.chunk({"content": line})
+        yield self.chunk({}, _finish_reason(result)) | {"tmas": self._facts(result)}
+        if include_usage:
+            yield self._envelope("chat.completion.chunk") | {"choices": [], "usage": usage(result)}
+
+    def _content(self, result: Result) -> str:
+        if result.solution is None:
+            rollouts = [rollout for iteration in result.trajectory.iterations for rollout in iteration.rollouts]
+            failed = [rollout.solution for rollout in rollouts if isinstance(rollout.solution, Failure)]
+            reasons = ", ".join(f"{count} {reason}" for reason, count in _by_reason(failed).items())
+            message = f"no answer came out: of {len(rollouts)} candidates {reasons} (the last: {failed[-1].message})"
+            facts = {"usage": usage(result), "tmas": self._facts(result)}
+            raise ApiError(422, "no_answer", message, facts=facts)
+        return result.solution
+
+    def _envelope(self, kind: str) -> Json:
+        return {"id": self._job.request_id, "object": kind, "created": self._created, "model": MODEL}
+
+    def _facts(self, result: Result) -> Json:
+        chosen = result.trajectory.selected
+        return {
+            "request_id": self._job.request_id,
+            "answer": result.answer,
+            "mean_grade": chosen.mean_grade if chosen else None,
+            "iterations": len(result.trajectory.iterations),
+            "stop": result.trajectory.stop,
+            "failures": _by_reason(result.failures),
+            "seed": self._job.settings.seed,
+        }
+
+
+def usage(result: Result) -> Json:
+    """All tokens of all calls, as the engines counted them."""
+    total = sum((entry.usage for entry in result.usage), Usage())
+    return {
+        "prompt_tokens": total.prompt_tokens,
+        "completion_tokens": total.completion_tokens,
+        "total_tokens": total.total_tokens,
+        "prompt_tokens_details": {"cached_tokens": total.cached_prompt_tokens},
+    }
+
+
+def _finish_reason(result: Result) -> str:
+    return "length" if result.trajectory.stop == "budget" else "stop"
+
+
+def _by_reason(failures: Iterable[Failure]) -> dict[str, int]:
+    return dict(Counter(failure.reason.value for failure in failures))

@@ -1,0 +1,161 @@
+"""Solves requests: one set of engines and clients for all of them, a run directory for each."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tmas.answers import AnswerChecker
+from tmas.concurrency import PriorityLimiter, first_cause
+from tmas.config import RunSettings
+from tmas.inference.cluster import ray_cluster
+from tmas.inference.endpoint import EndpointDown
+from tmas.inference.engine import Clients, own_servers
+from tmas.inference.garbage import rare_collections
+from tmas.inference.run_directory import RunDirectory
+from tmas.inference.runner import run_problems, write_metrics
+from tmas.inference.session import Activity, RoleModel, Run
+from tmas.inference.worker import Solver
+from tmas.methods import METHODS
+from tmas.records import Problem, Result
+from tmas.serve.errors import ApiError
+from tmas.serve.progress import Progress, Tell
+from tmas.serve.settings import ServerSettings, ServeSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request to be solved: its id, which names its run directory, its question, and the settings of its run."""
+
+    request_id: str
+    question: str
+    settings: RunSettings
+
+    @property
+    def problem(self) -> Problem:
+        """Named by its question, so that draws and request seeds are functions of question and seed alone."""
+        return Problem(problem_id=hashlib.sha256(self.question.encode()).hexdigest()[:20], question=self.question)
+
+
+@dataclass
+class Service:
+    """``roles``, ``limiter`` and ``checker`` are shared by all jobs. See :func:`opened`."""
+
+    settings: ServerSettings
+    roles: Mapping[str, RoleModel]
+    limiter: PriorityLimiter
+    checker: AnswerChecker
+    is_closing: bool = False
+    _jobs: set[asyncio.Task[Result]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._places = asyncio.Semaphore(self.settings.max_running)
+
+    @property
+    def running(self) -> int:
+        return min(len(self._jobs), self.settings.max_running)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._jobs) - self.running
+
+    @asynccontextmanager
+    async def solving(self, job: Job, tell: Tell) -> AsyncIterator[asyncio.Task[Result]]:
+        """A task that solves ``job``, and ends with the block; raises :class:`ApiError` where there is no room.
+
+        ``tell`` hears how it goes on. The task too raises :class:`ApiError`, for whatever went wrong.
+        """
+        if self.is_closing:
+            raise _closing()
+        if len(self._jobs) >= self.settings.max_running + self.settings.max_waiting:
+            raise ApiError(429, "server_busy", "as many requests as this server takes are running and waiting")
+        if len(self._jobs) >= self.settings.max_running:
+            tell(f"waiting for {self.running} running requests and {self.waiting} before this one")
+        task = asyncio.create_task(self._solved(job, tell))
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def drain(self) -> None:
+        """Take no more jobs; those that are there have ``drain_seconds`` to end, then they are cancelled."""
+        self.is_closing = True
+        if self._jobs:
+            await asyncio.wait(self._jobs, timeout=self.settings.drain_seconds)
+        for task in self._jobs:
+            task.cancel()
+
+    async def _solved(self, job: Job, tell: Tell) -> Result:
+        try:
+            async with self._places:
+                return await self._solve(job, tell)
+        except asyncio.CancelledError:
+            if self.is_closing:
+                raise _closing() from None
+            raise
+        except EndpointDown as error:
+            log.warning("%s: %s", job.request_id, error)
+            raise ApiError(503, "engine_down", "the model behind this server does not answer") from None
+        except Exception:  # whatever happens to one request must not end the others
+            log.exception("%s failed", job.request_id)
+            raise ApiError(500, "internal_error", f"the server failed; its log tells of {job.request_id}") from None
+
+    async def _solve(self, job: Job, tell: Tell) -> Result:
+        results: list[Result] = []
+        path, settings, problem = self.settings.output_dir / job.request_id, job.settings, job.problem
+        run = Run(self.roles, self.limiter, settings.seed, settings.limits)
+        with ExitStack() as stack:
+            if not self.settings.keep_runs:
+                stack.callback(shutil.rmtree, path, ignore_errors=True)
+            config = settings.model_dump(mode="json")
+            directory = RunDirectory(path, settings.identity(), [problem], config=config)
+            stack.enter_context(closing(directory))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    progress = Progress(settings.method.max_iterations, tell, group)
+                    method = METHODS[settings.method.name](settings.method, self.checker, progress.hear)
+                    solve = Solver(method, run, directory.path).solve
+                    await run_problems([problem], solve, directory, self.checker, settings.terms(), 1, results.append)
+            except BaseExceptionGroup as raised:
+                raise first_cause(raised, foremost=EndpointDown) from None
+            progress.rest(results[0].trajectory)
+            write_metrics(directory)
+        return results[0]
+
+
+@asynccontextmanager
+async def opened(settings: ServeSettings) -> AsyncIterator[Service]:
+    """The service, with its engines and clients, for as long as the block runs.
+
+    Raises :class:`~tmas.inference.endpoint.EndpointDown` and :class:`~tmas.inference.vllm_server.ServerFailed`.
+    """
+    run, key = settings.run(), secrets.token_urlsafe(32)
+    async with AsyncExitStack() as stack:
+        clients = await stack.enter_async_context(Clients(run, key))
+        if run.serves_on_ray:
+            stack.enter_context(ray_cluster(run.ray.address))
+        await stack.enter_async_context(own_servers(run, key, _made(settings.serve), Activity(), clients.tell))
+        checker = await stack.enter_async_context(AnswerChecker())
+        stack.enter_context(rare_collections())
+        yield Service(settings.serve, await clients.roles(), PriorityLimiter(run.concurrency), checker)
+
+
+def _made(serve: ServerSettings) -> Path:
+    serve.output_dir.mkdir(parents=True, exist_ok=True)
+    return serve.output_dir
+
+
+def _closing() -> ApiError:
+    return ApiError(503, "shutting_down", "the server is shutting down")
