@@ -1,0 +1,83 @@
+"""A real vLLM for benchmarks: a model of random weights that generates as many tokens as asked, and scripted words.
+
+What a run costs the engine depends on the lengths of prompts and replies alone; so the words may be scripted, which
+gives the method something to work with, whatever the model's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+
+from recipes.cpu.tiny_policy import build
+from tmas import prompts
+from tmas.config import ModelSettings, ServingSettings
+from tmas.inference.client import NO_TICKET, ChatModel, OpenAIChat, Ticket
+from tmas.inference.connection import Report
+from tmas.inference.vllm_server import free_port, vllm_server
+from tmas.records import Completion, Failure, Reply, Request, Sampling
+
+NAME, CONTEXT = "random", 16_384
+ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "HF_HUB_OFFLINE": "1"}
+Words = Callable[[dict[str, Any]], list[str]]
+
+
+class Dubbed:
+    """Generates on a real engine, for each request as many tokens as ``length`` says, and replies with other words.
+
+    ``salt``: no cached prefix is shared with requests of another. ``asked``: what the engine was asked, in order.
+    """
+
+    def __init__(self, chat: ChatModel, words: Words, length: Callable[[Request], int], salt: str) -> None:
+        self._chat, self._words, self._length = chat, words, length
+        self._extra = {"ignore_eos": True, "cache_salt": salt}
+        self.asked: list[Request] = []
+
+    async def complete(
+        self, request: Request, on_progress: Report | None = None, ticket: Ticket = NO_TICKET
+    ) -> Reply | Failure:
+        sampling = Sampling(max_tokens=self._length(request), extra=self._extra)
+        asked = request.model_copy(update={"model": NAME, "sampling": sampling, "output_schema": None})
+        self.asked.append(asked)
+        reply = await self._chat.complete(asked, on_progress, ticket)
+        if isinstance(reply, Failure):
+            return reply
+        texts = self._words(
+            {"messages": [m.model_dump() for m in request.messages], "n": request.n, "seed": request.seed}
+        )
+        return reply.model_copy(update={"completions": tuple(Completion(text=text) for text in texts)})
+
+
+class RealEngine:
+    """vLLM, asked by the project's own client."""
+
+    def __init__(self, base_url: str, chat: OpenAIChat) -> None:
+        self.base_url, self.chat = base_url, chat
+
+    async def counters(self) -> dict[str, float]:
+        """vLLM's own counters, by name and labels as its ``/metrics`` has them."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self.base_url[:-3]}/metrics") as response:
+            lines = (await response.text()).splitlines()
+        return {name: float(value) for name, _, value in (li.rpartition(" ") for li in lines if li[:1] != "#")}
+
+
+@asynccontextmanager
+async def real_engine(folder: Path, max_num_seqs: int, **sizes: int) -> AsyncIterator[RealEngine]:
+    """Its model and log are in ``folder``. ``sizes``: of the model, as its ``config.json`` calls them."""
+    path = folder / "model"
+    build(path, [file.read_text("utf-8") for file in Path(prompts.__file__).parent.glob("*.jinja")])
+    config = orjson.loads((path / "config.json").read_bytes())
+    del config["layer_types"]  # one for each layer; without it they are as here, all alike
+    (path / "config.json").write_bytes(orjson.dumps(config | {"max_position_embeddings": CONTEXT} | sizes))
+    model = ModelSettings(name=NAME, path=str(path), context_length=CONTEXT)
+    args = {"max-num-seqs": max_num_seqs, "enforce-eager": True, "dtype": "bfloat16", "load-format": "dummy"}
+    serving = ServingSettings(name="vllm", args=args, env=ENVIRONMENT)
+    port = free_port(serving.host)
+    endpoint = model.model_copy(update={"base_url": serving.base_url(port)}).endpoint()
+    async with vllm_server(model, serving, port, folder / "vllm.log"), OpenAIChat(endpoint) as chat:
+        yield RealEngine(serving.base_url(port), chat)

@@ -1,0 +1,87 @@
+"""How much of an engine TMAS uses: tokens a second in a run over those of the same engine when it is saturated.
+
+``python -m benchmarks.engine_use`` starts a real vLLM with a small model of random weights, runs TMAS on it by the
+project's own method, session, trace and client, with scripted words and heavy-tailed lengths (see
+``benchmarks.engine``), and then asks for the same prompts and lengths again, all at once and with nothing around them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import support
+from benchmarks.engine import Dubbed, RealEngine, real_engine
+from benchmarks.scheduling import length
+from benchmarks.support import run_into
+from tests.support import team
+from tmas.concurrency import PriorityLimiter, all_of
+from tmas.methods.tmas import TMASSettings
+from tmas.records import Request, Sampling
+
+GOAL = 0.95
+SEQUENCES = 32
+"""What vLLM decodes at once."""
+SIZES = {
+    "hidden_size": 512,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "head_dim": 64,
+}
+"""Of a model large enough that the engine is the bottleneck, and not what streams its tokens."""
+GENERATED = "vllm:generation_tokens_total"
+
+
+async def tokens_per_second(engine: RealEngine, work: asyncio.Future[object] | asyncio.Task[object]) -> float:
+    before, started = await engine.counters(), time.monotonic()
+    await work
+    seconds, after = time.monotonic() - started, await engine.counters()
+    tokens = sum(after[name] - before[name] for name in after if name.startswith(GENERATED))
+    print(f"{tokens:,.0f} tokens in {seconds:.0f} s: {tokens / seconds:.0f} a second", flush=True)
+    return tokens / seconds
+
+
+async def measure(problems: int, shorter: float, settings: TMASSettings) -> float:
+    """Tokens a second in a run of TMAS over those when saturated."""
+
+    def tokens(request: Request) -> int:
+        body = {"messages": [m.model_dump() for m in request.messages]}
+        return max(4, int(length(team.role_of(body), str(request.seed), team.prompt(body)) / shorter))
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        async with real_engine(folder, SEQUENCES, **SIZES) as engine:
+            dubbed = Dubbed(engine.chat, team.reply, tokens, salt="run")
+            asked, limiter = support.problems(problems), PriorityLimiter(2 * SEQUENCES)
+            run = asyncio.ensure_future(run_into(folder / "run", asked, settings, dubbed, limiter))
+            ours = await tokens_per_second(engine, run)
+            again = [salted(request, "again") for request in dubbed.asked]
+            saturated = asyncio.ensure_future(all_of(engine.chat.complete(request) for request in again))
+            return ours / await tokens_per_second(engine, saturated)
+
+
+def salted(request: Request, salt: str) -> Request:
+    extra = {**request.sampling.extra, "cache_salt": salt}
+    sampling = Sampling(max_tokens=request.sampling.max_tokens, extra=extra)
+    return request.model_copy(update={"sampling": sampling})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", type=int, default=24)
+    parser.add_argument("--iterations", type=int, default=2)
+    parser.add_argument("--shorter", type=float, default=400.0, help="how much shorter completions are than published")
+    given = parser.parse_args()
+    settings = TMASSettings(n_candidates=4, n_verifications=4, max_iterations=given.iterations)
+    ratio = asyncio.run(measure(given.problems, given.shorter, settings))
+    print(f"tokens a second, run over saturated: {ratio:.3f}; goal {GOAL}: {'met' if ratio >= GOAL else 'missed'}")
+    sys.exit(ratio < GOAL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""How near the scheduler comes to the best makespan possible, beside two other orders of the same calls.
+
+``python -m benchmarks.scheduling`` runs TMAS at its published shape (100 problems, 20 iterations, N = M = 8) with the
+project's own method, session, trace and limiter on a scripted engine, at several concurrencies. The clock is virtual:
+only the lengths of completions take time. They are heavy-tailed (log-normal, cut at 130,000 tokens) and depend on the
+role, the problem and the call alone, so that every run of a table has the same ones.
+
+Printed is the makespan over its lower bound: the longest problem's critical path, or all the work over all the places,
+whichever is more. Beside "furthest behind first", which is what ``tmas solve`` does, stand "first come first served"
+and "stage by stage", where no problem goes on before all have ended the stage, as in other public pipelines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import math
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from statistics import NormalDist
+
+from benchmarks import support
+from benchmarks.support import UNBOUNDED, run_into
+from tests.support import team
+from tests.support.virtual_time import run_virtually
+from tmas.concurrency import Places, PriorityLimiter
+from tmas.inference.client import NO_TICKET, Ticket
+from tmas.inference.connection import Progress, Report
+from tmas.methods.tmas import TMASSettings
+from tmas.records import Completion, Reply, Request, Usage
+
+GOAL = 1.03
+LONGEST = 130_000
+MEDIAN = {"solution": 16_000, "verification": 8_000, "summary": 1_500, "experience": 4_000, "guideline": 3_000}
+"""Tokens of a completion of each role."""
+SPREAD, PROBLEM_SPREAD = 0.8, 0.4
+"""Standard deviations of the logarithm of a length: within a problem, and of the problems among each other."""
+
+
+class ScriptedEngine:
+    """Decodes up to ``places`` completions at once, each at ``speed`` tokens a second; others wait in order of arrival.
+
+    ``piece``: tokens of a completion after which it tells how far it has come.
+    """
+
+    def __init__(self, places: int, speed: float = 1.0, piece: float = math.inf) -> None:
+        self._places, self._speed, self._piece = PriorityLimiter(places), speed, piece
+        self.work = 0.0
+
+    async def complete(self, request: Request, on_progress: Report | None = None, ticket: Ticket = NO_TICKET) -> Reply:
+        body = {"messages": [m.model_dump() for m in request.messages], "n": request.n, "seed": request.seed}
+        role, tokens, ended = team.role_of(body), 0.0, 0
+
+        async def decode(choice: int) -> None:
+            nonlocal tokens, ended
+            left = length(role, f"{request.seed}/{choice}", team.prompt(body))
+            self.work += left
+            async with self._places.places(()):
+                while left > 0:
+                    piece = min(left, self._piece)
+                    await asyncio.sleep(piece / self._speed)
+                    left, tokens = left - piece, tokens + piece
+                    ended += left == 0
+                    if on_progress:
+                        on_progress(Progress(int(tokens), ended))
+
+        async with asyncio.TaskGroup() as group:
+            for choice in range(request.n):
+                group.create_task(decode(choice))
+        texts = [r"The answer is \boxed{7}."] * request.n if role == "solution" else team.reply(body)
+        return Reply(completions=tuple(Completion(text=text) for text in texts), usage=Usage(calls=1))
+
+
+def length(role: str, call: str, prompt: str) -> float:
+    problem = prompt.partition("?")[0]
+    normal = SPREAD * _normal(call) + PROBLEM_SPREAD * _normal(problem)
+    return min(LONGEST, MEDIAN[role] * math.exp(normal))
+
+
+def _normal(name: str) -> float:
+    """A standard normal number that is a function of ``name``."""
+    uniform = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7]) / 2**56
+    return NormalDist().inv_cdf(max(uniform, 1e-12))
+
+
+class FirstCome(PriorityLimiter):
+    """Without priorities."""
+
+    @asynccontextmanager
+    async def places(self, priority: tuple[int, ...], count: int = 1) -> AsyncIterator[Places]:
+        async with super().places((), count) as places:
+            yield places
+
+
+class StageByStage(PriorityLimiter):
+    """Lets a call begin only when nothing is in flight, with all those that wait by then, in order."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self._holding = 0
+        self._stage = asyncio.Event()
+
+    @asynccontextmanager
+    async def places(self, priority: tuple[int, ...], count: int = 1) -> AsyncIterator[Places]:
+        stage = self._stage
+        if not self._holding:
+            asyncio.get_running_loop().call_later(1e-6, self._begin)
+        await stage.wait()
+        self._holding += 1
+        try:
+            async with super().places(priority, count) as places:
+                yield places
+        finally:
+            self._holding -= 1
+            if not self._holding:
+                asyncio.get_running_loop().call_later(1e-6, self._begin)
+
+    def _begin(self) -> None:
+        """All that wait now are one stage: what each problem does next, once the stage before is over."""
+        if not self._holding:
+            self._stage.set()
+            self._stage = asyncio.Event()
+
+
+def measure(
+    order: type[PriorityLimiter], concurrency: int, problems: int, settings: TMASSettings
+) -> tuple[float, float]:
+    """Makespan and work, in virtual seconds."""
+
+    async def run() -> tuple[float, float]:
+        engine = ScriptedEngine(concurrency)
+        with tempfile.TemporaryDirectory() as folder:
+            await run_into(Path(folder), support.problems(problems), settings, engine, order(concurrency))
+        return asyncio.get_running_loop().time(), engine.work
+
+    return run_virtually(run())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", type=int, default=100)
+    parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[400, 800, 1600])
+    given = parser.parse_args()
+    settings = TMASSettings(max_iterations=given.iterations)
+    started = time.monotonic()
+    critical, work = measure(PriorityLimiter, UNBOUNDED, given.problems, settings)
+    print(
+        f"{given.problems} problems, {given.iterations} iterations: {work:,.0f} tokens, critical path {critical:,.0f}"
+    )
+    orders = {"furthest behind first": PriorityLimiter, "first come": FirstCome, "stage by stage": StageByStage}
+    print(f"{'concurrency':>11}  {'bound':>11}  " + "  ".join(f"{name:>21}" for name in orders))
+    met = True
+    for concurrency in given.concurrency:
+        bound = max(critical, work / concurrency)
+        ratios = [measure(order, concurrency, given.problems, settings)[0] / bound for order in orders.values()]
+        met &= ratios[0] <= GOAL
+        print(f"{concurrency:>11,}  {bound:>11,.0f}  " + "  ".join(f"{ratio:>21.3f}" for ratio in ratios), flush=True)
+    print(f"goal {GOAL}: {'met' if met else 'missed'} ({time.monotonic() - started:.0f} s of real time)")
+    sys.exit(not met)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""What several benchmarks need: a run by the project's own runner on a model of the benchmark's, and memory used."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from tmas.answers import AnswerChecker
+from tmas.concurrency import PriorityLimiter
+from tmas.inference.client import ChatModel
+from tmas.inference.garbage import rare_collections
+from tmas.inference.run_directory import RunDirectory
+from tmas.inference.runner import run_problems
+from tmas.inference.session import Activity, RoleModel, Run
+from tmas.inference.tokens import ContextWindow
+from tmas.inference.worker import Solver
+from tmas.methods.tmas import TMAS, TMASSettings
+from tmas.records import Problem, Sampling
+
+UNBOUNDED = 10**9
+
+
+def problems(count: int) -> list[Problem]:
+    return [Problem(problem_id=f"p{i}", question=f"Number {i} of {count}?") for i in range(count)]
+
+
+async def run_into(
+    folder: Path,
+    asked: Sequence[Problem],
+    settings: TMASSettings,
+    chat: ChatModel,
+    limiter: PriorityLimiter,
+    activity: Activity | None = None,
+    active: int = UNBOUNDED,
+) -> None:
+    """Solve ``asked`` by ``chat`` into the run directory ``folder``, or replay what is there, as ``tmas solve``."""
+    window = ContextWindow(len, UNBOUNDED, 1)
+    roles = {role: RoleModel(chat, "scripted", Sampling(), window) for role in settings.roles}
+    run = Run(roles, limiter, activity=activity or Activity())
+    with rare_collections(), closing(RunDirectory(folder, {}, asked)) as directory:
+        async with AnswerChecker() as checker:
+            solve = Solver(TMAS(settings, checker), run, directory.path).solve
+            terms = {"method": settings.model_dump()}
+            await run_problems(asked, solve, directory, checker, terms, active, lambda _: None)
+
+
+def memory() -> float:
+    """MiB that this process has now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def most_memory() -> float:
+    """MiB that this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,72 @@
+"""The benchmarks at a size for tests: that they measure what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks import client, engine, prefixes, scaling, store
+from tests.support import team
+from tmas.inference.client import NO_TICKET, Ticket
+from tmas.inference.connection import Report
+from tmas.methods.tmas import TMASSettings
+from tmas.records import Completion, Message, Reply, Request, Sampling, Usage
+
+SMALL = TMASSettings(max_iterations=2, n_candidates=3, n_verifications=2)
+
+
+def request(text: str, n: int = 1) -> Request:
+    return Request(model="m", messages=(Message(role="user", content=text),), sampling=Sampling(), n=n, seed=1)
+
+
+class Recorder:
+    """Replies at once, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Request] = []
+
+    async def complete(self, request: Request, on_progress: Report | None = None, ticket: Ticket = NO_TICKET) -> Reply:
+        self.asked.append(request)
+        return Reply(completions=(Completion(text="gibberish"),) * request.n, usage=Usage(calls=1, completion_tokens=5))
+
+
+def test_the_client_benchmark_counts_every_request_of_the_run_and_keeps_as_many_in_flight_as_may_be():
+    cost = client.measure("tmas, all in", concurrency=8, problems=4, rate=8)
+    assert cost.calls == 4 * 2 * (8 + 8 + 8 + 2)
+    assert (cost.failed, cost.most) == (0, 8)
+    assert cost.cpu_ms > 0
+
+
+def test_engines_of_one_place_scale_by_their_number_when_there_is_enough_to_do():
+    one, _ = scaling.makespan(1, 4, 6, SMALL)
+    two, work = scaling.makespan(2, 4, 6, SMALL)
+    assert 1.3 < one / two <= 2.001
+    assert max(work) < 0.75 * sum(work)
+
+
+async def test_a_run_that_is_replayed_makes_no_call(tmp_path: Path):
+    run, calls = tmp_path / "run", 2 * 2 * (3 + 3 + 3 + 2)
+    assert (await store.solve(run, 2, SMALL, active=2))[-1][0] == calls
+    assert store.reopen(run, 2, SMALL, active=2) == 0
+    traces = {file: file.read_bytes() for file in (run / "trace").iterdir()}
+    assert sum(trace.count(b'"type":"call"') for trace in traces.values()) == calls
+    assert (await store.solve(run, 2, SMALL, active=2))[-1][0] == calls
+    assert {file: file.read_bytes() for file in traces} == traces
+
+
+async def test_dubbed_replies_say_the_words_and_cost_what_the_engine_counted():
+    engine_ = Recorder()
+    dubbed = engine.Dubbed(engine_, team.reply, lambda _: 7, salt="a")
+    reply = await dubbed.complete(request("What is it?", n=2))
+    assert isinstance(reply, Reply)
+    assert [c.text for c in reply.completions] != ["gibberish"] * 2
+    assert reply.usage.completion_tokens == 5
+    [asked] = engine_.asked
+    assert (asked.n, asked.sampling.max_tokens) == (2, 7)
+    assert asked.sampling.extra == {"ignore_eos": True, "cache_salt": "a"}
+
+
+async def test_the_usual_way_asks_singly_with_the_instructions_first():
+    engine_ = Recorder()
+    await prefixes.Usual(engine_).complete(request("The problem.\n\n# Your task\n\nSolve it.", n=3))
+    assert [r.n for r in engine_.asked] == [1, 1, 1]
+    assert {r.messages[0].content for r in engine_.asked} == {"# Your task\n\nSolve it.\n\nThe problem.\n\n"}
