@@ -1,0 +1,30 @@
+# syntax=docker/dockerfile:1
+# Serving a policy or the whole method, and `tmas solve`: vLLM and Ray as pinned in locks/gpu.txt, without verl and flash-attn.
+# From the top of the checkout: docker build -f docker/serve.Dockerfile -t tmas-serve .
+FROM nvidia/cuda:13.0.1-runtime-ubuntu24.04
+
+ARG UV_VERSION=0.13.9
+
+ENV DEBIAN_FRONTEND=noninteractive \
+    PATH=/venv/bin:$PATH \
+    VIRTUAL_ENV=/venv \
+    UV_LINK_MODE=copy \
+    UV_NO_CACHE=1
+
+# A C compiler and Python's headers: triton compiles its launchers at the first request. KubeRay's probes call wget.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends gcc libc6-dev python3-dev python3-venv wget \
+    && rm -rf /var/lib/apt/lists/* \
+    && python3 -m venv /venv \
+    && pip install --no-cache-dir "uv==${UV_VERSION}"
+
+WORKDIR /workspace/tmas
+COPY locks/gpu.txt locks/gpu.txt
+RUN uv pip install --constraint locks/gpu.txt vllm "ray[default]"
+
+COPY . .
+RUN uv pip install --constraint locks/gpu.txt --editable .
+
+EXPOSE 8000
+ENTRYPOINT ["vllm", "serve"]

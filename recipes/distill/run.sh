@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Training data: problems, those of the right difficulty, a teacher's runs on them, RL rows and cold-start chats.
+# Each step goes on where it stopped. docs/data.md
+set -euo pipefail
+BENCHMARKS=${BENCHMARKS:?the folder of the benchmark files that training must not contain: conf/collect.yaml}
+WORKSPACE=${WORKSPACE:-data/tmas}
+POLICY=${POLICY:-qwen3_4b_thinking}    # a file of conf/model; measures the difficulty
+TEACHER=${TEACHER:-deepseek}           # a file of conf/model; its key is in the variable that api_key_env names
+BUDGET=${BUDGET:-2000000000}           # tokens that the teacher may take, prompts and completions
+PROBLEMS=${PROBLEMS:-2000}             # that the teacher works on
+
+tmas collect workspace="$WORKSPACE" benchmarks_dir="$BENCHMARKS"
+tmas filter workspace="$WORKSPACE" serving=vllm model="$POLICY"
+tmas distill workspace="$WORKSPACE" model="$TEACHER" limits.tokens_per_run="$BUDGET" max_problems="$PROBLEMS"
+tmas build workspace="$WORKSPACE" tokenizer="${TOKENIZER:-Qwen/Qwen3-4B-Thinking-2507}" "$@"

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# A policy on a benchmark: TMAS and a majority vote over the same problems, judged, compared and reported.
+set -euo pipefail
+MODEL=${MODEL:-models/hybrid_grpo}     # a folder or hub name; vLLM is started for the runs
+PROBLEMS=${PROBLEMS:?a file of problems}
+DATA=${DATA:-default}                  # how it names its columns: a file of conf/data
+OUT=${OUT:-runs/evaluate}
+CONTEXT=${CONTEXT:-262144}
+ITERATIONS=${ITERATIONS:-20}
+
+for METHOD in tmas majority_vote; do
+    EXTRA=(); [ "$METHOD" != tmas ] || EXTRA=(method.max_iterations="$ITERATIONS")
+    tmas solve method="$METHOD" "${EXTRA[@]}" serving=vllm serving.tensor_parallel_size="${GPUS:-1}" data="$DATA" \
+        model.path="$MODEL" model.name=policy model.context_length="$CONTEXT" \
+        problems="$PROBLEMS" output_dir="$OUT/$METHOD" "$@"
+done
+RUNS="runs=[$OUT/tmas,$OUT/majority_vote]"
+tmas evaluate "$RUNS" ${JUDGE:+"judge=$JUDGE"}  # a file of conf/judge; none: by rule alone
+tmas report "$RUNS" output="$OUT/report.html"

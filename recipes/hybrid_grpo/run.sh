@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# The paper's training: GRPO on the hybrid reward, on one node.
+# The same command goes on from the last checkpoint; dry_run=true checks everything and takes no GPU. docs/training.md
+set -euo pipefail
+MODEL=${MODEL:-runs/sft/final}         # the policy to start from: of recipes/sft, or a hub name
+DATA=${DATA:-data/tmas/rows}
+OUT=${OUT:-runs/hybrid_grpo}
+STEPS=${STEPS:-200}
+GPUS=${GPUS:-8}
+JUDGE_URL=${JUDGE_URL:?an OpenAI-compatible server of the judge, http://HOST:8000/v1}
+JUDGE=${JUDGE:-deepseek-chat}           # the judge, as its server knows it; its key: JUDGE_KEY_ENV names the variable
+LOGGER=${LOGGER:-[console,file,wandb]} # WANDB_MODE=offline keeps the curves on this machine
+
+tmas train experiment=hybrid_grpo output_dir="$OUT" \
+    data.train_files="$DATA/train.parquet" data.val_files="$DATA/validation.parquet" \
+    actor_rollout_ref.model.path="$MODEL" trainer.n_gpus_per_node="$GPUS" \
+    trainer.total_epochs=100 trainer.total_training_steps="$STEPS" trainer.logger="$LOGGER" \
+    reward.custom_reward_function.reward_kwargs.settings.judge.base_url="$JUDGE_URL" \
+    reward.custom_reward_function.reward_kwargs.settings.judge.name="$JUDGE" \
+    reward.custom_reward_function.reward_kwargs.settings.judge.api_key_env="${JUDGE_KEY_ENV:-null}" \
+    "$@"

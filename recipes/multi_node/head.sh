@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# On the first node: starts the Ray cluster that the others join (worker.sh), waits for them, and trains on it.
+set -euo pipefail
+export NODES=${NODES:-4}
+export GPUS=${GPUS:-8}                 # of each node
+EXPERIMENT=${EXPERIMENT:-hybrid_grpo_30b}
+DATA=${DATA:-data/tmas/rows}           # this, MODEL and OUT on a file system that all nodes see
+OUT=${OUT:-runs/$EXPERIMENT}
+
+recipes/multi_node/cluster.sh tmas train experiment="$EXPERIMENT" output_dir="$OUT" \
+    data.train_files="$DATA/train.parquet" data.val_files="$DATA/validation.parquet" \
+    actor_rollout_ref.model.path="${MODEL:-Qwen/Qwen3-30B-A3B-Thinking-2507}" \
+    trainer.nnodes="$NODES" trainer.n_gpus_per_node="$GPUS" ray_kwargs.ray_init.address=auto "$@"

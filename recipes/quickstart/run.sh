@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Solve problems by TMAS, on an endpoint that runs already or on a vLLM started for the run, and look at the result.
+set -euo pipefail
+MODEL=${MODEL:-qwen3_4b_thinking}      # a file of conf/model
+BASE_URL=${BASE_URL:-}                 # of an OpenAI-compatible server; empty: vLLM is started on this machine
+PROBLEMS=${PROBLEMS:-sample}           # JSONL, JSON, CSV or parquet; sample: a few that come with the package
+OUT=${OUT:-runs/quickstart}
+ITERATIONS=${ITERATIONS:-4}
+
+if [ -n "$BASE_URL" ]; then SERVED=(model.base_url="$BASE_URL"); else SERVED=(serving=vllm); fi
+tmas solve model="$MODEL" "${SERVED[@]}" problems="$PROBLEMS" output_dir="$OUT" method.max_iterations="$ITERATIONS" "$@"
+tmas report runs=["$OUT"]

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Problems solved on all GPUs of a node: vLLM replicas placed by Ray, and a report. Given again, it makes no finished call twice.
+set -euo pipefail
+MODEL=${MODEL:-qwen3_30b_a3b_thinking} # a file of conf/model
+PROBLEMS=${PROBLEMS:?a file of problems}
+DATA=${DATA:-default}                  # how it names its columns: a file of conf/data
+OUT=${OUT:-runs/solve_ray}
+NODES=${NODES:-1}
+GPUS=${GPUS:-8}                        # of each node
+TENSOR_PARALLEL=${TENSOR_PARALLEL:-1}  # GPUs of a replica
+REPLICAS=${REPLICAS:-$((NODES * (GPUS / TENSOR_PARALLEL)))}
+
+tmas solve model="$MODEL" serving=vllm serving.replicas="$REPLICAS" serving.tensor_parallel_size="$TENSOR_PARALLEL" \
+    problems="$PROBLEMS" data="$DATA" output_dir="$OUT" concurrency="${CONCURRENCY:-800}" "$@"
+tmas report runs=["$OUT"]

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# The control: GRPO on correctness alone, everything else as in recipes/hybrid_grpo.
+# The same command goes on from the last checkpoint; dry_run=true checks everything and takes no GPU. docs/training.md
+set -euo pipefail
+MODEL=${MODEL:-runs/sft/final}         # the policy to start from: of recipes/sft, or a hub name
+DATA=${DATA:-data/tmas/rows}
+OUT=${OUT:-runs/vanilla_grpo}
+STEPS=${STEPS:-200}
+GPUS=${GPUS:-8}
+LOGGER=${LOGGER:-[console,file,wandb]} # WANDB_MODE=offline keeps the curves on this machine
+
+tmas train experiment=vanilla_grpo output_dir="$OUT" \
+    data.train_files="$DATA/train.parquet" data.val_files="$DATA/validation.parquet" \
+    actor_rollout_ref.model.path="$MODEL" trainer.n_gpus_per_node="$GPUS" \
+    trainer.total_epochs=100 trainer.total_training_steps="$STEPS" trainer.logger="$LOGGER" \
+    "$@"
