@@ -1,12 +1,14 @@
-"""The command line: ``tmas COMMAND key=value ...``. Each command is a Hydra config in conf/ and a function below."""
+"""The command line: ``tmas COMMAND key=value ...``. Each command is a Hydra config in conf/ and a line below."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
+import pkgutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,103 +18,136 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from tmas.api import run
-from tmas.config import SolveSettings
+from tmas.config import RunSettings, SolveSettings
 from tmas.console import print_result
+from tmas.exits import INTERRUPTED, STOPPED, WRONG_INPUT, fail
+from tmas.inference.cluster import ClusterFailed
 from tmas.inference.endpoint import EndpointDown
 from tmas.inference.metrics import metrics
 from tmas.inference.run_directory import RunRefused, read_lines
 from tmas.inference.session import Activity
 from tmas.inference.store import TraceError
 from tmas.inference.vllm_server import ServerFailed
-from tmas.problems import ProblemFileError, load_problems
+from tmas.problems import load_problems
 from tmas.progress import Progress, shown
+from tmas.records import Problem
 
-USAGE = """\
-tmas: scaling test-time compute with a team of agents
-
-  tmas solve problems=FILE output_dir=DIR [key=value ...]   solve problems; the same command again resumes
-
-tmas COMMAND --help explains a command's settings; tmas COMMAND ... --cfg job prints what was composed, without running.
-"""
-WRONG_INPUT, STOPPED, INTERRUPTED = 2, 3, 130
-"""Exit codes: nothing was begun · stopped on an endpoint or a server, resumable · Ctrl-C, resumable."""
+COMMANDS = {
+    "solve": ("tmas.cli:solve_command", "solve problems; the same command again resumes"),
+    "serve": ("tmas.serve.commands:serve_command", "an OpenAI-compatible server that runs the method for each request"),
+    "evaluate": ("tmas.evaluation.commands:evaluate_command", "accuracy by iteration and at equal compute, tokens"),
+    "report": ("tmas.report.report:print_report", "one HTML file: figures, tables, every call; training curves"),
+    "subset": ("tmas.evaluation.commands:subset_command", "the problems that a model seldom solves"),
+    "gold-check": ("tmas.evaluation.commands:gold_check_command", "whether a benchmark's own answers come out right"),
+    "collect": ("data_prep.commands:collect_command", "public problem sets as one cleaned pool"),
+    "filter": ("data_prep.commands:filter_command", "the problems that a policy solves sometimes"),
+    "distill": ("data_prep.commands:distill_command", "a teacher's runs on them"),
+    "build": ("data_prep.commands:build_command", "training rows and cold-start chats from these runs"),
+    "sft": ("tmas.training.commands:sft_command", "the cold start: fine-tune a policy on teacher traces"),
+    "train": ("tmas.training.commands:train_command", "train a policy by reinforcement learning on verl"),
+    "export": ("tmas.training.commands:export_command", "a trained policy as a Hugging Face folder"),
+}
+"""``module:function`` of (settings as plain values, console), imported when the command is given; and what it does."""
 
 
 def main() -> None:
     """Entry point of ``tmas``; ends the process with the command's exit code."""
     command = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if command in ("-h", "--help", "help"):
-        print(USAGE, end="")
+        print(usage())
         return
     if command not in COMMANDS:
-        print(f"tmas: unknown command {command!r}\n\n{USAGE}", end="", file=sys.stderr)
-        sys.exit(WRONG_INPUT)
+        fail(f"unknown command {command!r}\n\n{usage()}", WRONG_INPUT)
     sys.argv = [f"tmas {command}", *sys.argv[2:]]
-    hydra.main(config_path=str(_config_directory()), config_name=command, version_base="1.3")(COMMANDS[command])()
+    register_resolvers()
+
+    @hydra.main(config_path=str(_config_directory()), config_name=command, version_base="1.3")
+    def carry_out(config: DictConfig) -> None:
+        _carry_out(COMMANDS[command][0], config)
+
+    carry_out()
 
 
-def solve_command(config: DictConfig) -> None:
-    """``tmas solve``: read the problems, run, print the result."""
-    _exit_with(lambda: _solve(config))
+def usage() -> str:
+    """What there is to give."""
+    lines = "\n".join(f"  tmas {name:<12}{what}" for name, (_, what) in COMMANDS.items())
+    return f"""\
+tmas COMMAND key=value ...: scaling test-time compute with a team of agents
+
+{lines}
+
+tmas COMMAND --help explains a command and its settings; --cfg job prints what was composed, without running."""
 
 
-def _solve(config: DictConfig) -> None:
+def _carry_out(home: str, config: DictConfig) -> None:
+    """What the user can mend becomes one clear message, anything else keeps its traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    settings = SolveSettings.model_validate(plain)
-    console = Console()
+    try:
+        pkgutil.resolve_name(home)(_plain(config), Console())
+    except ValidationError as error:
+        fail("\n  ".join(["wrong settings:", *_defects(error)]), WRONG_INPUT)
+    except (RunRefused, TraceError, ValueError) as error:
+        fail(str(error), WRONG_INPUT)
+    except KeyboardInterrupt:
+        fail("interrupted; the same command goes on", INTERRUPTED)
+    except OSError as error:
+        fail(f"{error.strerror}: {error.filename}" if error.filename else str(error), STOPPED)
+
+
+def _defects(error: ValidationError) -> list[str]:
+    """Each with the setting that it is about, where it is about one alone."""
+    found = ((".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors())
+    return [f"{where}: {what}" if where else what for where, what in found]
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    """The composed settings as plain values; ``ValueError`` names what is not set."""
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise ValueError(f"not set: {', '.join(missing)}")
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+
+
+def solve_command(config: dict[str, Any], console: Console) -> None:
+    """``tmas solve``: read the problems, run, print the result."""
+    settings = SolveSettings.model_validate(config)
     loaded = load_problems(_problem_file(settings.problems), settings.data, settings.on_bad_problem)
     for message in loaded.skipped:
-        console.print(f"skipped {message}", markup=False)
+        console.print(f"skipped {message}", markup=False, highlight=False, soft_wrap=True)
     problems = loaded.problems[: settings.max_problems]
+    run_shown(problems, settings, settings.output_dir, config=config, console=console)
+    asked = {problem.problem_id for problem in problems}
+    lines, failures = (
+        [line for line in read_lines(settings.output_dir / name) if line["problem_id"] in asked]
+        for name in ("predictions.jsonl", "failures.jsonl")
+    )
+    print_result(console, settings.output_dir, metrics(lines, failures), lines)
+
+
+def run_shown(
+    problems: Sequence[Problem], settings: RunSettings, directory: Path, *, config: dict[str, Any], console: Console
+) -> None:
+    """Run ``problems`` into ``directory`` with a progress display; ends the process where the run was stopped."""
     activity = Activity()
     progress = Progress(activity, len(problems), settings.method.max_iterations)
 
-    async def solve_all() -> None:
+    async def run_all() -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)  # type: ignore[union-attr]
         async with shown(progress, console):
             await run(
                 problems,
                 settings,
-                settings.output_dir,
-                config=plain,
+                directory,
+                config=config,
                 activity=activity,
                 on_result=lambda result: progress.finished(result.problem.problem_id),
             )
 
     try:
-        asyncio.run(solve_all())
+        asyncio.run(run_all())
     except (KeyboardInterrupt, asyncio.CancelledError):
-        _fail(f"interrupted; the same command goes on in {settings.output_dir}", INTERRUPTED)
-    except (EndpointDown, ServerFailed) as error:
-        _fail(f"{error}\nWhat was done is kept: the same command goes on in {settings.output_dir}", STOPPED)
-    order = {problem.problem_id: place for place, problem in enumerate(problems)}
-    lines = [line for line in read_lines(settings.output_dir / "predictions.jsonl") if line["problem_id"] in order]
-    lines.sort(key=lambda line: order[line["problem_id"]])
-    print_result(
-        console,
-        settings.output_dir,
-        metrics(lines, (f for f in read_lines(settings.output_dir / "failures.jsonl") if f["problem_id"] in order)),
-        lines,
-    )
-
-
-def _exit_with(command: Callable[[], None]) -> None:
-    """Run ``command``; what the user can mend becomes one clear message, anything else keeps its traceback."""
-    try:
-        command()
-    except ValidationError as error:
-        lines = [f"  {'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
-        _fail("wrong settings:\n" + "\n".join(lines), WRONG_INPUT)
-    except (ProblemFileError, RunRefused, TraceError, ValueError) as error:
-        _fail(str(error), WRONG_INPUT)
-    except OSError as error:
-        _fail(f"{error.strerror}: {error.filename}", STOPPED)
-
-
-def _fail(message: str, code: int) -> None:
-    print(f"tmas: {message}", file=sys.stderr)
-    sys.exit(code)
+        fail(f"interrupted; the same command goes on in {directory}", INTERRUPTED)
+    except (EndpointDown, ServerFailed, ClusterFailed) as error:
+        fail(f"{error}\nWhat was done is kept: the same command goes on in {directory}", STOPPED)
 
 
 def _problem_file(path: Path) -> Path:
@@ -125,4 +160,18 @@ def _config_directory() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parent.parent / "conf"
 
 
-COMMANDS = {"solve": solve_command}
+def register_resolvers() -> None:
+    """What conf/train.yaml computes: where verl's own config lies (found without importing verl), and a sum."""
+    OmegaConf.register_new_resolver("verl_config_directory", _verl_config_directory, replace=True)
+    OmegaConf.register_new_resolver("add", lambda *terms: sum(terms), replace=True)
+
+
+def _verl_config_directory() -> str:
+    found = importlib.util.find_spec("verl")
+    if found is None or not found.submodule_search_locations:
+        fail("training needs verl: `make install`, or see README for GPUs", WRONG_INPUT)
+    return str(Path(found.submodule_search_locations[0], "trainer", "config"))
+
+
+if __name__ == "__main__":
+    main()

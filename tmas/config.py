@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from tmas.inference.endpoint import EndpointSettings
+from tmas.inference.endpoint import EndpointSettings, Patience, TokenLimitField
 from tmas.inference.session import Limits
-from tmas.methods import MethodSettings
+from tmas.methods import MethodSettings, all_roles
 from tmas.methods.tmas import TMASSettings
 from tmas.problems import ProblemFields
 from tmas.records import Sampling
 
-ROLES = ("solution", "verification", "summary", "experience", "guideline")
-"""The five roles of the paper; each can have its own endpoint, model and sampling."""
+ROLES = all_roles()
+"""The roles of all methods, the five of the paper first; each can have its own endpoint, model and sampling."""
 
 
 class Settings(BaseModel):
     """Base: immutable, unknown keys refused; a wrong value is not repeated in the error (it could be a secret)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+BaseUrl = str | Annotated[tuple[str, ...], Field(min_length=1)]
+"""Of one server, or of several that serve the same model."""
 
 
 class SamplingOverride(Settings):
@@ -38,37 +43,32 @@ class RoleOverride(Settings):
     """What a role's model has of its own; null inherits from the model."""
 
     name: str | None = None
-    base_url: str | None = None
+    base_url: BaseUrl | None = None
     api_key_env: str | None = None
+    token_limit_field: TokenLimitField | None = None
+    send_priority: bool | None = None
     context_length: int | None = Field(default=None, ge=64)
     tokenizer: str | None = None
     sampling: SamplingOverride = SamplingOverride()
 
 
-class Patience(Settings):
-    """How patient to be with an endpoint; see :class:`~tmas.inference.endpoint.EndpointSettings`. Seconds."""
-
-    connect_timeout: float = 30.0
-    first_token_timeout: float = 3600.0
-    idle_timeout: float = 600.0
-    max_attempts: int = 8
-    backoff_base: float = 1.0
-    backoff_max: float = 60.0
-    retry_after_max: float = 600.0
-
-
 class ModelSettings(Settings):
     """A model behind an OpenAI-compatible endpoint.
 
-    ``name``: as the server knows it. ``path``: folder or hub name that ``serving=vllm`` loads. ``context_length`` in
-    tokens; null asks the server (vLLM tells). ``tokenizer``: ``auto`` takes ``path`` where there is one; a folder, a
-    ``tokenizer.json`` or a hub name; ``estimate`` counts bytes. ``api_key_env``: the variable that holds the key.
+    ``name``: as the server knows it. ``base_url``: one, or those of several servers that share the calls. ``path``:
+    folder or hub name that ``serving=vllm`` loads. ``context_length`` in tokens; null asks the server (vLLM tells).
+    ``tokenizer``: ``auto`` takes ``path`` where there is one; a folder, a ``tokenizer.json`` or a hub name;
+    ``estimate`` counts bytes. ``api_key_env``: the variable that holds the key. ``token_limit_field``: the field that
+    the server takes ``max_tokens`` in; OpenAI's reasoning models take ``max_completion_tokens`` alone.
+    ``send_priority``: with each request, for vLLM with ``--scheduling-policy priority``, as ``serving=vllm`` starts it.
     """
 
     name: str
-    base_url: str | None = None
+    base_url: BaseUrl | None = None
     path: str | None = None
     api_key_env: str | None = None
+    token_limit_field: TokenLimitField = "max_tokens"
+    send_priority: bool = False
     context_length: int | None = Field(default=None, ge=64)
     tokenizer: str = "auto"
     send_seed: bool = True
@@ -84,69 +84,163 @@ class ModelSettings(Settings):
         return roles
 
     def for_role(self, role: str) -> ModelSettings:
-        """The settings with the role's own put over them. Another ``base_url`` does not inherit the key."""
+        """The settings with the role's own put over them. Another ``base_url`` inherits no key and no priority."""
         own = self.roles.get(role, RoleOverride())
         changed = {k: v for k, v in own.model_dump(exclude={"sampling"}).items() if v is not None}
         if own.base_url and own.base_url != self.base_url:
-            changed.setdefault("api_key_env", own.api_key_env)
+            changed.setdefault("api_key_env", None)
+            changed.setdefault("send_priority", False)
         sampling = {k: v for k, v in own.sampling.model_dump(exclude={"extra"}).items() if v is not None}
         sampling["extra"] = {**self.sampling.extra, **own.sampling.extra}
         return self.model_copy(update={**changed, "sampling": self.sampling.model_copy(update=sampling), "roles": {}})
 
     def endpoint(self) -> EndpointSettings:
         """The connection part; raises ``ValueError`` where no ``base_url`` is set."""
-        if not self.base_url:
+        if self.base_url in (None, ""):
             raise ValueError("model.base_url is not set: give an OpenAI-compatible endpoint, or serving=vllm")
-        return EndpointSettings(base_url=self.base_url, api_key_env=self.api_key_env, **self.patience.model_dump())
+        return EndpointSettings(
+            base_url=self.base_url,
+            api_key_env=self.api_key_env,
+            token_limit_field=self.token_limit_field,
+            send_priority=self.send_priority,
+            **self.patience.model_dump(),
+        )
+
+
+SET_ELSEWHERE = {
+    "host": "serving.host",
+    "port": "the run itself",
+    "served-model-name": "model.name",
+    "tensor-parallel-size": "serving.tensor_parallel_size",
+    "max-model-len": "model.context_length",
+    "scheduling-policy": "the run itself",
+}
+"""Flags of ``vllm serve`` that have a setting of their own."""
+SAME_RESULTS = {
+    "max-num-seqs", "max-num-batched-tokens", "gpu-memory-utilization", "cpu-offload-gb", "block-size",
+    "enforce-eager", "compilation-config", "enable-prefix-caching", "async-scheduling",
+    "pipeline-parallel-size", "data-parallel-size", "api-server-count",
+    "stream-interval", "enable-prompt-tokens-details", "structured-outputs-config",
+    "enable-log-requests", "disable-log-stats", "uvicorn-log-level", "download-dir",
+}  # fmt: skip
+"""Flags of ``vllm serve`` that set speed, memory, logs and the layout of JSON, not what the model computes."""
 
 
 class ServingSettings(Settings):
-    """Where the model is served. ``endpoint``: by a server that runs already. ``vllm``: by one of the run's own.
+    """Where the model is served. ``endpoint``: by servers that run already. ``vllm``: by some of the run's own.
 
-    ``args`` are further ``vllm serve`` flags (``max-num-seqs: 64``; true: bare flag; false or null: left out);
-    ``env`` its environment; it binds ``host`` (loopback) on a free port. ``startup_timeout`` in seconds.
+    ``replicas`` servers, each on ``tensor_parallel_size`` GPUs of one node. One alone binds ``host`` (loopback) on this
+    machine; several, or ``ray.address``, are placed by Ray and bind their nodes' addresses in the cluster. ``args`` are
+    further ``vllm serve`` flags (``max-num-seqs: 64``; true: bare flag; false or null: left out); ``env`` its
+    environment. ``startup_timeout`` in seconds.
     """
 
     name: Literal["endpoint", "vllm"] = "endpoint"
     host: str = "127.0.0.1"
+    replicas: int = Field(default=1, ge=1)
     tensor_parallel_size: int = Field(default=1, ge=1)
     startup_timeout: float = Field(default=1800.0, gt=0)
     args: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     env: dict[str, str] = Field(default_factory=dict)
 
+    @field_validator("args")
+    @classmethod
+    def _are_free(cls, args: dict[str, Any]) -> dict[str, Any]:
+        args = {name.replace("_", "-"): value for name, value in args.items()}  # vLLM takes both
+        if taken := sorted(args.keys() & SET_ELSEWHERE.keys()):
+            raise ValueError("; ".join(f"{name} is set by {SET_ELSEWHERE[name]}" for name in taken))
+        return args
+
+    @field_validator("env")
+    @classmethod
+    def _holds_no_secret(cls, env: dict[str, str]) -> dict[str, str]:
+        if found := secrets_in(env):
+            raise ValueError(f"settings are written down: set {', '.join(found)} in the environment of the command")
+        return env
+
+    def base_url(self, port: int) -> str:
+        """Of a server of the run's own on ``port``."""
+        return f"http://{self.host}:{port}/v1"
+
+    def identity(self) -> dict[str, Any]:
+        """The flags in ``args`` that change what the model computes: all but those known not to."""
+        given = {name: value for name, value in self.args.items() if value is not None and value is not False}
+        return {f"serving.args.{name}": value for name, value in given.items() if name not in SAME_RESULTS}
+
+
+class RaySettings(Settings):
+    """``address``: the Ray cluster to join (``auto``: this machine's); null: where one is needed it is started here.
+
+    ``workers``: processes that work on the problems; null: one on each node. Where nothing asks for Ray (an address,
+    workers, or several replicas) there is none, and the run's own process works on them.
+    """
+
+    address: str | None = None
+    workers: int | None = Field(default=None, ge=1)
+
 
 class RunSettings(Settings):
     """A run, whatever the problems are and wherever it is written.
 
-    ``concurrency``: calls in flight; ``active_problems``: problems open at once; ``seed``: of all draws and requests.
+    ``concurrency``: completions in flight; ``active_problems``: problems open at once; ``seed``: of all draws and
+    requests.
     """
 
     model: ModelSettings
-    method: MethodSettings = Field(default_factory=TMASSettings, discriminator="name")
+    method: MethodSettings = Field(default_factory=TMASSettings)
     serving: ServingSettings = ServingSettings()
     seed: int = 0
     concurrency: int = Field(default=800, ge=1)
     active_problems: int = Field(default=512, ge=1)
     limits: Limits = Limits()
+    ray: RaySettings = RaySettings()
 
     @model_validator(mode="after")
     def _is_served(self) -> Self:
-        if self.serving.name == "endpoint":
-            for role in ROLES:
-                self.model.for_role(role).endpoint()
-        elif not self.model.path:
+        if self.serving.name == "vllm" and not self.model.path:
             raise ValueError("serving=vllm needs model.path: a folder or hub name to load")
+        for model in self.role_models().values():
+            model.endpoint()
         return self
+
+    @model_validator(mode="after")
+    def _counts_tokens_in_one_place(self) -> Self:
+        if self.limits.tokens_per_run and self.on_ray and self.ray.workers != 1:
+            raise ValueError(
+                "limits.tokens_per_run is counted in one process: on Ray it needs ray.workers=1 "
+                "(limits.tokens_per_problem does not)"
+            )
+        return self
+
+    @property
+    def on_ray(self) -> bool:
+        """Whether workers on a Ray cluster do the work, and Ray places the run's own servers."""
+        several = self.serving.name == "vllm" and self.serving.replicas > 1
+        return several or self.ray.address is not None or self.ray.workers is not None
+
+    @property
+    def serves_on_ray(self) -> bool:
+        """Whether Ray places the run's own servers."""
+        return self.serving.name == "vllm" and self.on_ray
+
+    def role_models(self) -> dict[str, ModelSettings]:
+        """The model of each role. One on the run's own servers has no ``base_url`` yet: ``()``."""
+        model = self.model
+        if self.serving.name == "vllm":
+            model = model.model_copy(update={"base_url": (), "send_priority": True})
+        return {role: model.for_role(role) for role in self.method.roles}
 
     def identity(self) -> dict[str, Any]:
         """What the outcome depends on, flat: a run that differs in any of it is another run.
 
-        Where the model is served, how patiently, with which key and how concurrently is not part of it.
+        Where the model is served, how patiently, with which key and how concurrently is not part of it; the flags of
+        a server of the run's own are, where they may change replies.
         """
-        models = {role: self.model.for_role(role) for role in ROLES}
+        models = {role: self.model.for_role(role) for role in self.method.roles}
         kept = {"name", "path", "context_length", "tokenizer", "send_seed", "sampling"}
         chosen = {"seed": self.seed, "method": self.method.model_dump(mode="json")}
-        return flat({**chosen, "model": {role: m.model_dump(mode="json", include=kept) for role, m in models.items()}})
+        plain = {role: m.model_dump(mode="json", include=kept) for role, m in models.items()}
+        return {**flat({**chosen, "model": plain}), **self.serving.identity()}
 
     def terms(self) -> dict[str, Any]:
         """What a finished problem was finished under: the method's settings and the limits."""
@@ -161,6 +255,11 @@ class SolveSettings(RunSettings):
     data: ProblemFields = ProblemFields()
     on_bad_problem: Literal["refuse", "skip"] = "refuse"
     max_problems: int | None = Field(default=None, ge=1)
+
+
+def secrets_in(names: Iterable[str]) -> list[str]:
+    """The names of environment variables that by their name hold a secret, which no setting may: it is written down."""
+    return [name for name in names if re.search(r"(KEY|TOKEN|SECRET|PASSWORD)$", name, re.IGNORECASE)]
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -15,6 +15,8 @@ from tmas.records import Usage
 
 MAX_ANSWERS = 40
 """Rows of the table of answers; the others are in predictions.jsonl."""
+ANSWER_WIDTH, ID_WIDTH = 32, 16
+"""Characters that are shown at most; of an answer the beginning, of an id the end."""
 
 
 def print_result(console: Console, path: Path, totals: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> None:
@@ -27,7 +29,8 @@ def print_result(console: Console, path: Path, totals: Mapping[str, Any], lines:
     if totals["failures"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(totals["failures"].items()))
         console.print(f"Failures: {reasons} (each one in failures.jsonl).")
-    console.print(f"Selected answers right: {_percent(totals['selected_accuracy'])} of those that could be judged.")
+    if totals["selected_accuracy"] is not None:
+        console.print(f"Selected answers right: {_percent(totals['selected_accuracy'])} of those that could be judged.")
     console.print(Text(f"Run directory: {path}"), soft_wrap=True)
 
 
@@ -56,18 +59,19 @@ def _iterations(totals: Mapping[str, Any]) -> Table:
 
 
 def _answers(lines: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("Selected answers", "problem", "answer", "gold", "", "grade", "votes", "from", "stop")
+    table = _table("Selected answers", "problem", "answer", "gold", "", "grade", "votes", "it", "cand.", "stop")
     for line in lines[:MAX_ANSWERS]:
         chosen = line["selected"]
         table.add_row(
-            _short(line["problem_id"]),
+            _end(line["problem_id"]),
             _short(line["answer"]),
             _short(line["gold"]),
             {"equal": "right", "different": "wrong", "undecided": "undecided", None: ""}[line["correct"]],
             _number(chosen and chosen["mean_grade"], ".2f"),
             str(chosen["votes"]) if chosen else "-",
-            f"it {chosen['iteration']} cand. {chosen['candidate']}" if chosen else "-",
-            line["stop"],
+            str(chosen["iteration"]) if chosen else "-",
+            str(chosen["candidate"]) if chosen else "-",
+            "-" if line["stop"] == "max_iterations" else line["stop"],
         )
     return table
 
@@ -84,15 +88,27 @@ def _usage(totals: Mapping[str, Any]) -> Table:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SQUARE, padding=0)
     for column in columns:
-        table.add_column(column, justify="left" if column in ("problem", "answer", "gold", "role", "from") else "right")
+        left = column in ("problem", "answer", "gold", "role")
+        table.add_column(column, justify="left" if left else "right", no_wrap=column not in ("answer", "gold"))
     return table
 
 
-def _short(text: str | None, width: int = 32) -> Text:
-    """Model and user text as plain text, never as markup or as a terminal's control sequences."""
-    line = "-" if text is None else " ".join(text.split())
-    line = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
-    return Text(line if len(line) <= width else line[: width - 1] + "…")
+def _short(text: str | None) -> Text:
+    line = "-" if text is None else _plain(text)
+    shown = line if len(line) <= ANSWER_WIDTH else line[: ANSWER_WIDTH - 1] + "…"
+    return Text(shown, no_wrap=True, overflow="ellipsis")  # in a column that may be narrower still
+
+
+def _end(problem_id: str) -> Text:
+    """What tells ids apart is mostly at their end."""
+    line = _plain(problem_id)
+    return Text(line if len(line) <= ID_WIDTH else "…" + line[1 - ID_WIDTH :])
+
+
+def _plain(text: str) -> str:
+    """Model and user text in one line that holds no control sequences; shown as Text, so never as markup."""
+    line = " ".join(text.split())
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
+from omegaconf import OmegaConf
+from rich.console import Console
 
 from tests.support import team
 from tests.support.chat_server import Body, Script, ScriptedServer, run_in_thread
+from tmas import cli
+from tmas.cli import COMMANDS, usage
 from tmas.inference.run_directory import read_lines
 
 pytestmark = pytest.mark.timeout(120)
@@ -95,10 +101,10 @@ def test_two_runs_cannot_use_one_directory(tmp_path: Path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["method.epsilon=7"], "method.tmas.epsilon"),
+        (["method.epsilon=7"], "wrong settings:\n  method.epsilon: Input should be less than or equal to 1\n"),
         (["method.n_candidats=7"], "n_candidats"),
         (["model.api_key_env=NOT_THERE"], "NOT_THERE"),
-        (["model.base_url=null"], "model.base_url is not set"),
+        (["model.base_url=null"], "wrong settings:\n  model.base_url is not set: give an OpenAI-compatible endpoint"),
         (["model.sampling.max_tokens=200000"], "leaves no room for a prompt"),
         (["problems=nowhere.jsonl"], "nowhere.jsonl"),
     ],
@@ -112,6 +118,27 @@ def test_wrong_input_is_one_clear_message_before_any_call(tmp_path: Path, overri
     assert server.requests == []
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.patience.max_attempts=0"], "model.patience.max_attempts"),
+        (["model.roles.summary.base_url=nonsense"], "must be an http:// or https:// URL"),
+        (["model.roles.summary.api_key_env=NOT_THERE"], "NOT_THERE"),
+        (["model.tokenizer=/no/such/place"], "model.tokenizer: /no/such/place cannot be loaded"),
+        (["model.sampling.max_tokens=200000", "model.tokenizer=estimate"], "leaves no room for a prompt"),
+        (["+serving.args.max-model-len=5"], "max-model-len is set by model.context_length"),
+        ([f"+serving.env.HF_TOKEN={SECRET}"], "settings are written down: set HF_TOKEN in the environment"),
+    ],
+)
+def test_what_is_wrong_is_said_before_a_server_is_started(tmp_path: Path, overrides: list[str], message: str):
+    done = tmas(tmp_path, "http://unused/v1", "serving=vllm", "model.path=/no/such/place", *overrides)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert SECRET not in done.stderr
+    assert not (tmp_path / "run" / "vllm.log").exists()
+
+
 def test_a_dead_endpoint_ends_in_bounded_time_with_its_own_exit_code(tmp_path: Path):
     started = time.monotonic()
     done = tmas(tmp_path, "http://127.0.0.1:9/v1")
@@ -119,6 +146,49 @@ def test_a_dead_endpoint_ends_in_bounded_time_with_its_own_exit_code(tmp_path: P
     assert done.returncode == 3
     assert "is down" in done.stderr
     assert "the same command goes on" in done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_where_the_table_says_and_has_its_settings(name: str):
+    home, explained = COMMANDS[name]
+    assert pkgutil.resolve_name(home).__doc__
+    assert f"  tmas {name}" in usage()
+    assert explained in usage()
+    assert (Path(__file__).parents[2] / "conf" / f"{name}.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evaluate"], "tmas: not set: runs\n"),
+        (["solve"], "tmas: not set: model.name, output_dir, problems\n"),
+        (["slove"], "tmas: unknown command 'slove'\n"),
+    ],
+)
+def test_what_is_missing_or_unknown_is_one_message(words: list[str], message: str):
+    command = [sys.executable, "-m", "tmas.cli", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError("the folder is no model"), "tmas: the folder is no model\n"),
+        (PermissionError(13, "Permission denied", "runs/x"), "tmas: Permission denied: runs/x\n"),
+    ],
+)
+def test_an_error_of_the_system_says_what_it_is(
+    error: OSError, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def failing(config: dict[str, Any], console: Console) -> None:
+        raise error
+
+    monkeypatch.setattr("tmas.report.report.print_report", failing)
+    with pytest.raises(SystemExit) as ended:
+        cli._carry_out("tmas.report.report:print_report", OmegaConf.create({}))
+    assert (ended.value.code, capsys.readouterr().err) == (3, message)
 
 
 def test_help_teaches_and_cfg_prints_the_composed_settings(tmp_path: Path):

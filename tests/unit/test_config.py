@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
-from tmas.config import ROLES, ModelSettings, RunSettings, flat
+from tmas.config import ROLES, ModelSettings, RunSettings, ServingSettings, flat
 from tmas.methods.tmas import TMASSettings
 
 SECRET = "sk-very-secret-0123456789"
 URL = "http://h:8000/v1"
+CONF = Path(__file__).parents[2] / "conf"
 
 
 def model(**changes: Any) -> dict[str, Any]:
@@ -27,6 +30,11 @@ def role(role: str = "summary", /, **own: Any) -> ModelSettings:
 
 def run(**changes: Any) -> RunSettings:
     return RunSettings.model_validate({"model": model()} | changes)
+
+
+def served(on: dict[str, Any] | None = None, **serving: Any) -> RunSettings:
+    """A run with a server of its own."""
+    return run(model=on or model(path="folder"), serving={"name": "vllm"} | serving)
 
 
 # --- roles
@@ -62,6 +70,12 @@ def test_extra_sampling_is_merged_key_by_key():
 )
 def test_the_key_goes_to_its_own_url_alone(own: dict[str, Any], key: str | None):
     assert role(**own).endpoint().api_key_env == key
+
+
+def test_a_role_s_endpoint_may_take_its_token_limit_in_another_field():
+    assert role().endpoint().token_limit_field == "max_tokens"
+    assert role(token_limit_field="max_completion_tokens").endpoint().token_limit_field == "max_completion_tokens"
+    assert role("verification", token_limit_field="max_completion_tokens").endpoint().token_limit_field == "max_tokens"
 
 
 def test_patience_reaches_the_endpoint():
@@ -127,7 +141,49 @@ def test_a_missing_endpoint_is_refused_before_anything_is_begun():
 def test_a_server_of_our_own_needs_something_to_load():
     with pytest.raises(ValidationError, match=r"serving=vllm needs model\.path"):
         run(model=model(base_url=None), serving={"name": "vllm"})
-    run(model=model(base_url=None, path="folder"), serving={"name": "vllm"})
+    served(model(base_url=None, path="folder"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"patience": {"idle_timeout": 0}}, "patience.idle_timeout"),
+        ({"patience": {"max_attempts": 0}}, "patience.max_attempts"),
+        ({"roles": {"summary": {"base_url": "h:8000"}}}, "must be an http:// or https:// URL"),
+        ({"roles": {"summary": {"api_key_env": "not a name"}}}, "api_key_env"),
+        ({"api_key_env": "not a name"}, "api_key_env"),
+    ],
+)
+def test_how_to_reach_a_role_is_checked_before_a_server_is_started(changes: dict[str, Any], message: str):
+    with pytest.raises(ValidationError, match=message):
+        served(model(base_url=None, path="folder", **changes))
+
+
+@pytest.mark.parametrize(
+    ("arg", "setting"),
+    [("max-model-len", "model.context_length"), ("port", "the run itself"), ("tensor_parallel_size", "serving.tensor")],
+)
+def test_a_flag_that_has_a_setting_of_its_own_is_refused(arg: str, setting: str):
+    with pytest.raises(ValidationError, match=f"is set by {setting}"):
+        served(args={arg: 1})
+
+
+def test_roles_without_a_url_of_their_own_go_to_the_server_of_our_own():
+    models = served(model(roles={"summary": {"base_url": "http://other/v1"}}, path="p")).role_models()
+    assert models["solution"].base_url == ()  # not started yet
+    assert models["summary"].base_url == "http://other/v1"
+    assert models["solution"].endpoint().send_priority  # it is started with vLLM's priority scheduling
+    assert not models["summary"].endpoint().send_priority
+
+
+def test_a_model_may_be_behind_several_servers():
+    one = run(model=model(base_url=["http://a/v1/", "http://b/v1"])).model.endpoint()
+    assert one.base_urls == ("http://a/v1", "http://b/v1")
+    assert run(model=model(base_url="http://a/v1")).model.endpoint().base_urls == ("http://a/v1",)
+    with pytest.raises(ValidationError, match="each server once"):
+        run(model=model(base_url=["http://a/v1", "http://a/v1/"]))
+    with pytest.raises(ValidationError, match=r"model\.base_url"):
+        run(model=model(base_url=[]))
 
 
 # --- identity
@@ -141,7 +197,10 @@ def changed(name: str, value: Any) -> dict[str, Any]:
     ("name", "value"),
     [
         ("base_url", "http://elsewhere/v1"),
+        ("base_url", ["http://elsewhere/v1", "http://there/v1"]),
+        ("send_priority", True),
         ("api_key_env", "OTHER"),
+        ("token_limit_field", "max_completion_tokens"),
         ("patience", {"max_attempts": 1}),
     ],
 )
@@ -172,6 +231,27 @@ def test_how_a_run_is_scheduled_and_limited_is_not_part_of_it():
     assert run(seed=1).identity() != run().identity()
 
 
+@pytest.mark.parametrize(
+    "args", [{"dtype": "float16"}, {"quantization": "fp8"}, {"kv_cache_dtype": "fp8"}, {"a-flag-of-tomorrow": True}]
+)
+def test_flags_of_a_server_of_our_own_that_may_change_replies_are_part_of_the_run(args: dict[str, Any]):
+    [(key, value)] = args.items()
+    assert served(args=args).identity() == served().identity() | {f"serving.args.{key.replace('_', '-')}": value}
+
+
+def test_flags_that_set_speed_alone_or_nothing_are_not_part_of_the_run():
+    free = {"max-num-seqs": 4, "gpu_memory_utilization": 0.5, "enforce-eager": True, "dtype": None, "trust": False}
+    assert served(args=free).identity() == served().identity()
+    assert served(env={"A": "1"}).identity() == served().identity()
+    assert served(tensor_parallel_size=2, replicas=3).identity() == served().identity()
+
+
+def test_a_run_may_move_from_a_server_of_our_own_to_another():
+    plain = yaml.safe_load((CONF / "serving" / "vllm.yaml").read_text())
+    at_home = run(model=model(path="folder"), serving=plain)
+    assert at_home.identity() == run(model=model(path="folder")).identity()
+
+
 def test_every_setting_of_the_method_is_part_of_the_run():
     identity = run().identity()
     settings = flat(TMASSettings().model_dump(mode="json"), "method.")
@@ -181,12 +261,16 @@ def test_every_setting_of_the_method_is_part_of_the_run():
 
 def test_every_setting_was_sorted_into_one_kind_or_the_other():
     assert set(ModelSettings.model_fields) == {
-        *("base_url", "api_key_env", "patience"),  # left out
+        *("base_url", "api_key_env", "token_limit_field", "send_priority", "patience"),  # left out
         *("name", "path", "context_length", "tokenizer", "send_seed", "sampling", "roles"),
     }
     assert set(RunSettings.model_fields) == {
-        *("serving", "concurrency", "active_problems", "limits"),  # left out
-        *("model", "method", "seed"),
+        *("concurrency", "active_problems", "limits", "ray"),  # left out
+        *("model", "method", "seed", "serving"),
+    }
+    assert set(ServingSettings.model_fields) == {
+        *("name", "host", "replicas", "tensor_parallel_size", "startup_timeout", "env"),  # left out
+        "args",
     }
 
 

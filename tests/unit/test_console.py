@@ -44,8 +44,8 @@ def totals(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def printed(*lines: dict[str, Any], terminal: bool = False, **changes: Any) -> str:
-    console = Console(file=io.StringIO(), width=200, force_terminal=terminal, color_system=None)
+def printed(*lines: dict[str, Any], terminal: bool = False, width: int = 200, **changes: Any) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=None)
     print_result(console, Path("runs/[red]first"), totals(**changes), lines)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -68,13 +68,17 @@ def test_an_iteration_shows_every_figure():
 )
 def test_an_answer_shows_its_verdict_and_where_it_came_from(correct: str | None, shown: str):
     assert row(printed(line(correct=correct)), "p1") == [
-        *("p1", "42", "43", shown, "0.75", "6", "it 1 cand. 7", "early_stop")
+        *("p1", "42", "43", shown, "0.75", "6", "1", "7", "early_stop")
     ]
 
 
 def test_what_is_missing_is_a_dash():
     nothing = line(answer=None, gold=None, correct=None, selected=None, stop="budget")
-    assert row(printed(nothing), "p1") == ["p1", "-", "-", "", "-", "-", "-", "budget"]
+    assert row(printed(nothing), "p1") == ["p1", "-", "-", "", "-", "-", "-", "-", "budget"]
+
+
+def test_only_a_stop_before_the_last_iteration_is_named():
+    assert row(printed(line(stop="max_iterations")), "p1")[-1] == "-"
 
 
 def test_tokens_are_shown_by_role_and_in_all():
@@ -86,6 +90,7 @@ def test_failures_the_rate_and_the_place_are_named():
     output = printed()
     assert "Failures: 2 context, 5 truncated" in output
     assert "Selected answers right: 65.4 % of those that could be judged." in output
+    assert "Selected answers right" not in printed(line(), selected_accuracy=None)
     assert "Run directory: runs/[red]first" in output
     assert "Failures" not in printed(failures={})
 
@@ -101,6 +106,15 @@ def test_control_sequences_do_not_reach_the_terminal():
     assert output.count("\x1b") == plain
     assert "\x07" not in output
     assert "\x9b" not in output
+
+
+def test_on_a_narrow_terminal_each_problem_has_one_line_that_tells_it_apart():
+    long = r"\frac{2^{n}+1}{3} for all positive integers n"
+    ids = [f"imo-bench-number_theory-{i:03}" for i in range(3)]
+    lines = [line(problem_id=problem_id, answer=long, gold=long, correct="undecided") for problem_id in ids]
+    output = printed(*lines, width=80)
+    assert [row(output, f"…mber_theory-{i:03}")[3] for i in range(3)] == ["undecided"] * 3
+    assert max(map(len, output.splitlines())) <= 80
 
 
 def test_long_and_many_answers_are_cut_with_a_word_about_it():
