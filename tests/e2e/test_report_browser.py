@@ -113,6 +113,7 @@ def test_every_tab_opens(watched: Watched, report: Path):
     for tab in tabs.all():
         tab.click()
         page.wait_for_selector(f'nav.tabs a[aria-current="page"]:has-text("{tab.inner_text()}")')
+        watched.drawn()
         seen.append((tab.inner_text(), page.locator("main svg").count() > 0, page.locator("main table").count() > 0))
     assert seen == [
         ("Results", True, True),
@@ -129,6 +130,7 @@ def test_charts_answer_to_choice_legend_and_pointer(watched: Watched, report: Pa
     chart = page.locator("figure.chart").first
     assert chart.locator("g.series").count() == 2
     page.get_by_role("button", name="Majority vote").click()
+    watched.drawn()
     chart = page.locator("figure.chart").first
     assert chart.locator("figcaption").inner_text() == "Majority vote by iteration"
     chart.locator("svg").hover(position={"x": 300, "y": 100})

@@ -11,6 +11,7 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
+DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
@@ -35,10 +36,15 @@ class Watched:
         """The window on ``file``, at ``#address``."""
         self.page.goto(f"{file.absolute().as_uri()}#{address}", wait_until="commit")
         self.page.wait_for_selector("main > *")
-        return self.page
+        return self.drawn()
 
     def go(self, address: str) -> Any:
         self.page.evaluate("address => { location.hash = address }", address)
+        return self.drawn()
+
+    def drawn(self) -> Any:
+        """The window, a frame later: charts are drawn when their place has a size."""
+        self.page.evaluate(DRAWN)
         return self.page
 
     def _on_dialog(self, dialog: Any) -> None:

@@ -3,7 +3,7 @@
 What it does is told by ``STAND_IN`` in its environment, as JSON: ``log`` (a folder; in the file of this process, each
 request is a line when it comes and a line when it ends), ``seconds`` (an answer takes), ``slow`` (so many times as long
 on the first server that is started), ``faulty`` (share of the requests that come to grief), ``broken`` (it ends at
-once).
+once). While a file ``held`` is in the folder, no request is answered.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import os
 import random
 import sys
 from pathlib import Path
+
+from aiohttp import web
 
 from tests.support import team
 from tests.support.chat_server import Body, Exchange, Fault, Script, ScriptedServer
@@ -47,25 +49,35 @@ def reply(body: Body, seconds: float, draw: random.Random) -> Script:
     return Script(texts, first_delay=seconds / 2, chunk_delay=seconds / 2 / chunks, fault=fault)
 
 
-async def serve(port: int) -> None:
-    file = Path(TOLD["log"]) / f"{os.getpid()}.jsonl"
-    seconds = TOLD["seconds"] * (TOLD["slow"] if TOLD["slow"] > 1 and is_first() else 1)
-    draw = random.Random(port)
+class StandIn(ScriptedServer):
+    """The scripted team; each request stands in the log from its beginning."""
 
-    def note(state: str, body: Body) -> None:
-        with file.open("a") as log:
+    def __init__(self, port: int) -> None:
+        super().__init__(self._reply, key=os.environ["VLLM_API_KEY"], port=port, on_end=self._ended)
+        self._log = Path(TOLD["log"]) / f"{os.getpid()}.jsonl"
+        self._log.touch()
+        self._seconds = TOLD["seconds"] * (TOLD["slow"] if TOLD["slow"] > 1 and is_first() else 1)
+        self._draw = random.Random(port)
+
+    def _reply(self, body: Body) -> Script:
+        return reply(body, self._seconds, self._draw)
+
+    async def _respond(self, request: web.Request, body: Body, fault: Fault | None) -> web.StreamResponse:
+        self._note("begun", body)
+        while self._log.with_name("held").exists():  # noqa: ASYNC110 - made and removed by another process
+            await asyncio.sleep(0.05)
+        return await super()._respond(request, body, fault)
+
+    def _ended(self, exchange: Exchange) -> None:
+        self._note(exchange.state, exchange.body)
+
+    def _note(self, state: str, body: Body) -> None:
+        with self._log.open("a") as log:
             log.write(json.dumps({"state": state, "seed": body["seed"], "priority": body.get("priority")}) + "\n")
 
-    def answered(body: Body) -> Script:
-        note("begun", body)
-        return reply(body, seconds, draw)
 
-    def ended(exchange: Exchange) -> None:
-        note(exchange.state, exchange.body)
-
-    file.touch()
-    answers = ScriptedServer(answered, key=os.environ["VLLM_API_KEY"], port=port, on_end=ended)
-    async with answers:
+async def serve(port: int) -> None:
+    async with StandIn(port):
         await asyncio.Event().wait()
 
 
