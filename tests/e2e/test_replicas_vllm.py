@@ -12,23 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.support import team
+from tests.support.processes import writing_to
 from tests.support.waiting import wait_until
 from tmas.inference.run_directory import read_lines
 
 pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
-
-
-def engines(run: Path) -> dict[int, str]:
-    """Processes whose output goes to one of the run's vLLM logs, with their command lines."""
-    found = {}
-    for process in Path("/proc").iterdir():
-        try:
-            if os.readlink(process / "fd" / "1").startswith(str(run.resolve() / "vllm-")):
-                found[int(process.name)] = (process / "cmdline").read_text()
-        except OSError:
-            continue
-    return found
 
 
 def test_one_of_two_servers_is_killed(tmp_path: Path):
@@ -42,7 +31,7 @@ def test_one_of_two_servers_is_killed(tmp_path: Path):
     served = [run / "vllm-0.log", run / "vllm-1.log"]
     wait_until(lambda: all(log.exists() and "200 OK" in log.read_text() for log in served), 600)
     wait_until(lambda: len(team.recorded_calls(run)) >= 4, 300)
-    victim = next(pid for pid, words in engines(run).items() if "vllm.entrypoints.cli.main\0serve" in words)
+    victim = next(pid for pid, words in writing_to(run / "vllm-").items() if "vllm.entrypoints.cli.main serve" in words)
     os.kill(victim, signal.SIGKILL)
     before = team.recorded_calls(run)
     printed, _ = driver.communicate(timeout=900)
@@ -53,4 +42,4 @@ def test_one_of_two_servers_is_killed(tmp_path: Path):
     after = team.recorded_calls(run)
     assert before.items() <= after.items()
     assert set(Counter(entry["request"]["seed"] for entry in after.values()).values()) == {1}
-    wait_until(lambda: not engines(run), 60)
+    wait_until(lambda: not writing_to(run / "vllm-"), 60)

@@ -15,6 +15,7 @@ import orjson
 import pytest
 
 from tests.support import team
+from tests.support.processes import writing_to
 
 pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
 openai = pytest.importorskip("openai")
@@ -30,18 +31,6 @@ SETTINGS = [
     *("+serving.env.VLLM_CPU_KVCACHE_SPACE='2'", "+serving.env.VLLM_CPU_NUM_OF_RESERVED_CPU='0'"),
 ]
 QUESTION = [{"role": "user", "content": "What is 7 plus 5?"}]
-
-
-def processes_of(folder: Path) -> list[str]:
-    """Processes, by id, whose output goes to a file in ``folder``."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if Path(os.readlink(process / "fd" / "1")).is_relative_to(folder):
-                found.append(process.name)
-        except OSError:
-            continue
-    return found
 
 
 @pytest.fixture
@@ -72,7 +61,7 @@ def test_the_method_is_a_model_that_the_official_client_and_curl_can_ask(
     server: tuple[subprocess.Popen[str], str], tmp_path: Path
 ):
     process, base_url = server
-    assert processes_of(tmp_path)
+    assert writing_to(tmp_path)
     with pytest.raises(openai.AuthenticationError):
         openai.OpenAI(base_url=base_url, api_key="wrong").chat.completions.create(model="tmas", messages=QUESTION)
 
@@ -96,4 +85,4 @@ def test_the_method_is_a_model_that_the_official_client_and_curl_can_ask(
 
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
-    assert processes_of(tmp_path) == []
+    assert writing_to(tmp_path) == {}

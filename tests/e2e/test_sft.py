@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support import tiny_sums
+from tests.support.processes import naming
 from tmas.inference.run_directory import read_lines
 
 pytest.importorskip("deepspeed", reason="needs the cpu or gpu extra")
@@ -51,15 +53,11 @@ def curve(output: Path) -> list[dict[str, Any]]:
 
 def kill(output: Path) -> int:
     """Kill every process whose command line names ``output``, as a machine that goes down would; how many they were."""
-    killed = 0
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if str(output) in (process / "cmdline").read_text() and int(process.name) != os.getpid():
-                os.kill(int(process.name), signal.SIGKILL)
-                killed += 1
-        except OSError:
-            continue
-    return killed
+    found = naming(str(output))
+    for pid in found:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return len(found)
 
 
 def test_two_processes_killed_and_resumed_end_as_if_nothing_had_happened(task: Path, tmp_path: Path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from tests.support.processes import writing_to
 from tests.support.waiting import wait_until
 from tmas.inference.run_directory import read_lines
 from tmas.inference.store import read_trace
@@ -32,19 +32,6 @@ def calls(run: Path) -> Counter[tuple[str, ...]]:
     return Counter(tuple(map(str, e["key"].values())) for e in entries)
 
 
-def servers_of(run: Path) -> list[str]:
-    """Command lines of processes whose output goes to one of the run's vLLM logs."""
-    logs = str((run / "vllm").resolve())
-    found = []
-    for process in Path("/proc").iterdir():
-        try:
-            if os.readlink(process / "fd" / "1").startswith(logs):
-                found.append((process / "cmdline").read_text())
-        except OSError:
-            continue
-    return found
-
-
 def test_all_agents_both_modes_kill_and_resume(tmp_path: Path):
     subprocess.run([sys.executable, "-m", "tmas.localmodel"], check=True)
     run = tmp_path / "run"
@@ -52,10 +39,10 @@ def test_all_agents_both_modes_kill_and_resume(tmp_path: Path):
 
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     wait_until(lambda: run.exists() and sum(calls(run).values()) >= 8, 600)
-    assert servers_of(run)
+    assert writing_to(run / "vllm")
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    wait_until(lambda: not servers_of(run), 60)  # a run that is killed leaves no server behind
+    wait_until(lambda: not writing_to(run / "vllm"), 60)  # a run that is killed leaves no server behind
     before = calls(run)
 
     on_ray = [*command, "ray.workers=2"]  # who works, and where, makes no difference to a run
@@ -65,7 +52,7 @@ def test_all_agents_both_modes_kill_and_resume(tmp_path: Path):
     after = calls(run)
     assert before.keys() <= after.keys()
     assert set(after.values()) == {1}  # no finished call was made again
-    assert servers_of(run) == []
+    assert writing_to(run / "vllm") == {}
 
     lines = list(read_lines(run / "predictions.jsonl"))
     assert [len(line["iterations"]) for line in lines] == [3, 3]

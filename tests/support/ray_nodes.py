@@ -13,9 +13,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import IO
 
+from tests.support.processes import marked
 from tmas.inference.cluster import LOOPBACK, QUIET
 
 MARK = "TMAS_TEST_NODE"
@@ -54,8 +54,7 @@ class Nodes:
     def processes(self, words: str, node: int | None = None) -> list[int]:
         """Process ids of the cluster's (or a node's) processes whose command line has ``words``."""
         mark = f"{MARK}={self._name}-{'' if node is None else node}"
-        marked = [pid for pid in _all() if mark in _read(pid, "environ")]
-        return [pid for pid in marked if words in _read(pid, "cmdline")]
+        return [pid for pid, line in marked(mark).items() if words in line]
 
     def close(self) -> None:
         self._orders.close()
@@ -73,17 +72,6 @@ def ray_nodes(count: int) -> Iterator[Nodes]:
         yield nodes
     finally:
         nodes.close()
-
-
-def _all() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
-
-
-def _read(pid: int, name: str) -> str:
-    try:
-        return Path(f"/proc/{pid}/{name}").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
 
 
 def _kill(pid: int) -> None:

@@ -92,12 +92,15 @@ class EndpointSettings(Patience):
 
     def read_key(self) -> str | None:
         """The key itself; None where the endpoint needs none."""
-        if self.api_key_env is None:
-            return None
-        key = os.environ.get(self.api_key_env, "").strip()
-        if not key:
-            raise ValueError(f"the environment variable {self.api_key_env} (api_key_env) holds no key")
-        return key
+        return self.api_key_env and read_key(self.api_key_env, "api_key_env")
+
+
+def read_key(variable: str, setting: str) -> str:
+    """The key in an environment variable; ``setting`` is the one that names the variable, for the error without one."""
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise ValueError(f"the environment variable {variable} ({setting}) holds no key")
+    return key
 
 
 def _checked(base_url: str) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from tmas.config import ModelSettings, RaySettings, RunSettings, ServingSettings, Settings
+from tmas.inference.endpoint import read_key
 from tmas.methods import MethodSettings
 from tmas.methods.tmas import TMASSettings
 
@@ -55,12 +55,7 @@ class ServerSettings(Settings):
 
     def read_key(self) -> str | None:
         """The key that clients must send; None where none is asked for."""
-        if self.api_key_env is None:
-            return None
-        key = os.environ.get(self.api_key_env, "").strip()
-        if not key:
-            raise ValueError(f"the environment variable {self.api_key_env} (serve.api_key_env) holds no key")
-        return key
+        return self.api_key_env and read_key(self.api_key_env, "serve.api_key_env")
 
 
 class ServeSettings(Settings):
