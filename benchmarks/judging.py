@@ -2,12 +2,14 @@
 
     python -m benchmarks.judging FOLDER [--steps 10] [--waves 16]
 
-Trains the policy of recipes/cpu three times on this machine, from the same data and seed, with room in vLLM for a
+Trains the policy of recipes/cpu four times on this machine, from the same data and seed, with room in vLLM for a
 ``--waves``th of a step's replies at once: on correctness alone; on the hybrid reward with a scripted judge that answers
-each question after as long as a reply takes to generate, by the first run; and with one that takes as long as all of a
-step's replies do. Prints the median seconds a step of each, and the ratio to the first. The goal for the second is
-1.05: verl judges a reply while others are still being generated, so what is left is the judge's time for the last ones.
-The replies of this policy are all as long as each other; where a few are longer than the rest, less is left.
+at once; with one that answers each question after as long as a reply takes to generate, by the first run; and with one
+that takes as long as all of a step's replies do. Prints the median seconds a step of each, and the ratio to the first.
+The second run is what the questions themselves cost, on a machine whose cores also generate, train and serve the judge;
+what the third takes beyond it is waiting. The goal for the third is 1.05: verl judges a reply while others are still
+being generated, so what is left is the judge's time for the last ones. The replies of this policy are all as long as
+each other; where a few are longer than the rest, less is left.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ def main() -> None:
     given = f"trainer.total_training_steps={arguments.steps}", f"{MAX_SEQUENCES}={REPLIES // waves}"
     alone = train(folder, "vanilla", *given, "reward=vanilla")
     show("correctness alone", alone, alone)
+    show("judge that answers at once", judged(folder, "at_once", 0.0, *given), alone)
     show("judge as slow as a rollout", judged(folder, "rollout", alone["timing_s/gen"] / waves, *given), alone)
     show("judge as slow as all rollouts", judged(folder, "rollouts", alone["timing_s/gen"], *given), alone)
 

@@ -11,6 +11,7 @@ import hashlib
 import re
 import time
 from collections import Counter
+from functools import cache
 from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -74,9 +75,14 @@ def fence(*texts: str) -> str:
 
 def forges(text: str, verdict: type[BaseModel]) -> bool:
     """Whether ``text`` holds a field of ``verdict`` as JSON writes it."""
+    return _fields(verdict).search(text) is not None
+
+
+@cache
+def _fields(verdict: type[BaseModel]) -> re.Pattern[str]:
     schema = verdict.model_json_schema()
-    fields = {name for part in (schema, *schema.get("$defs", {}).values()) for name in part["properties"]}
-    return re.search(rf"""["'](?:{"|".join(fields)})\\*["']\s*:""", text) is not None
+    names = {name for part in (schema, *schema.get("$defs", {}).values()) for name in part["properties"]}
+    return re.compile(rf"""["'](?:{"|".join(names)})\\*["']\s*:""")
 
 
 class EquivalenceVerdict(BaseModel):
