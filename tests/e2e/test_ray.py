@@ -172,6 +172,29 @@ def test_an_engine_is_killed_in_the_middle_of_its_answers(launch: Launch, whole:
     assert len(list(launch.logs.glob("*.jsonl"))) == 3  # it was started again
 
 
+def test_engines_that_never_start_end_the_run_which_goes_on_when_they_do(launch: Launch, whole: list[dict[str, Any]]):
+    launch.engines["broken"] = True
+    printed = launch.finish(code=3)
+    assert "the stand-in was told to break" in printed
+    assert not launch.asked()
+    launch.engines["broken"] = False
+    launch.finish()
+    holds(launch, whole, launch.recorded())
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_killed_and_its_problems_go_to_others(launch: Launch, whole: list[dict[str, Any]]):
+    driver = launch.start()
+    launch.until_recorded(40)
+    hung = launch.nodes.processes("ray::RayWorker")[0]
+    with launch.held():
+        os.kill(hung, signal.SIGSTOP)
+    before = launch.recorded()
+    launch.finish(driver)
+    holds(launch, whole, before)
+    wait_until(lambda: hung not in launch.nodes.processes(""), 30)
+
+
 def test_a_node_is_removed(launch: Launch, whole: list[dict[str, Any]]):
     driver = launch.start()
     launch.until_recorded(40)

@@ -171,15 +171,25 @@ def test_a_dead_judge_is_masked_and_a_killed_trainer_goes_on(task: Path, tmp_pat
 def test_a_judge_that_turns_slow_lies_and_breaks_and_bombs_among_the_answers(task: Path, tmp_path: Path):
     rows = [with_bomb(row) if place % 8 == 0 else row for place, row in enumerate(read_rows(task / "train.parquet"))]
     write_rows(tmp_path / "train.parquet", rows)
-    asked = itertools.count()
-    replies = {
-        "fine": Script(texts=(json.dumps(KNOWN),)),
-        "down": Script(fault=Fault("status", after=None, status=500)),
-        "slow": Script(first_delay=60),
-        "lying": Script(texts=(json.dumps({**KNOWN, "same": ["g99"]}),)),
-        "babbling": Script(texts=("Very good!",)),
-    }
-    with run_in_thread(ScriptedServer(lambda _: list(replies.values())[next(asked) % len(replies)])) as judge:
+    replies = itertools.cycle(
+        [
+            Script(texts=(json.dumps(KNOWN),)),
+            Script(fault=Fault("status", after=None, status=500)),
+            Script(first_delay=60),
+            Script(texts=(json.dumps({**KNOWN, "same": ["g99"]}),)),  # there is no such guideline
+            Script(texts=("Very good!",)),
+        ]
+    )
+    replied: dict[str, Script] = {}
+
+    def reply(body: dict[str, Any]) -> Script:
+        """A question that is asked again meets with the same reply."""
+        question = body["messages"][0]["content"]
+        if question not in replied:
+            replied[question] = next(replies)
+        return replied[question]
+
+    with run_in_thread(ScriptedServer(reply)) as judge:
         tmas(
             *train(task, tmp_path / "run", judge, "trainer.total_training_steps=2", "trainer.save_freq=-1"),
             *(f"data.train_files={tmp_path}/train.parquet", "trainer.logger=[console,file,tensorboard,wandb]"),
