@@ -67,6 +67,7 @@ class Launch:
     nodes: Nodes
     engines: dict[str, Any] = field(default_factory=dict)
     more: tuple[str, ...] = ()
+    drivers: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.run, self.logs = self.folder / "run", self.folder / "logs"
@@ -85,13 +86,15 @@ class Launch:
             f"++serving.env.PYTHONPATH='{STAND_IN}:{ROOT}'",
             f"++serving.env.STAND_IN='{told}'",
         ]
-        return subprocess.Popen(
+        driver = subprocess.Popen(
             [sys.executable, "-m", "tmas.cli", "solve", *settings, *self.more],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, **LOOPBACK},  # Ray takes 127.0.0.1 for another address without it
             text=True,
         )
+        self.drivers.append(driver)
+        return driver
 
     def finish(self, driver: subprocess.Popen[str] | None = None, code: int = 0) -> str:
         """What it printed."""
@@ -113,19 +116,25 @@ class Launch:
         wait_until(lambda: self.run.joinpath("trace").is_dir() and self.recorded().total() >= calls, 120)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """No engine answers meanwhile, and every worker has calls under way when the block begins."""
+    def held(self) -> Iterator[Counter[int]]:
+        """No engine answers meanwhile, and all open problems have calls under way; yields what is recorded by then."""
         (self.logs / "held").touch()
         begun = -1
         while begun < (begun := self.asked().total()):
             time.sleep(0.5)
-        yield
-        (self.logs / "held").unlink()
+        try:
+            yield self.recorded()
+        finally:
+            (self.logs / "held").unlink()
 
 
 @pytest.fixture
-def launch(tmp_path: Path, nodes: Nodes) -> Launch:
-    return Launch(tmp_path, nodes, {"seconds": 0.4})
+def launch(tmp_path: Path, nodes: Nodes) -> Iterator[Launch]:
+    launch = Launch(tmp_path, nodes, {"seconds": 0.4})
+    yield launch
+    for driver in launch.drivers:  # a test that failed leaves none to the next
+        driver.kill()
+        driver.wait()
 
 
 def kill(pids: list[int]) -> None:
@@ -154,10 +163,9 @@ def test_two_workers_two_engines_nothing_dies(launch: Launch, whole: list[dict[s
 def test_a_worker_is_killed(launch: Launch, whole: list[dict[str, Any]]):
     driver = launch.start()
     launch.until_recorded(40)
-    with launch.held():
+    with launch.held() as before:
         kill(launch.nodes.processes("ray::RayWorker")[:1])
         wait_until(lambda: launch.asked("aborted"), 10)  # what it had under way: another one asks for it again
-    before = launch.recorded()
     launch.finish(driver)
     holds(launch, whole, before)
 
@@ -187,9 +195,8 @@ def test_a_worker_that_hangs_is_killed_and_its_problems_go_to_others(launch: Lau
     driver = launch.start()
     launch.until_recorded(40)
     hung = launch.nodes.processes("ray::RayWorker")[0]
-    with launch.held():
+    with launch.held() as before:
         os.kill(hung, signal.SIGSTOP)
-    before = launch.recorded()
     launch.finish(driver)
     holds(launch, whole, before)
     wait_until(lambda: hung not in launch.nodes.processes(""), 30)

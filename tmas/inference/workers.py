@@ -112,7 +112,7 @@ class RayWorker:
 
 @dataclass(eq=False)
 class _Member:
-    """One worker as the run sees it. ``open``: problems that it has."""
+    """One worker as the run sees it. ``open``: problems that it has, or is about to be given."""
 
     actor: Any
     open: int = 0
@@ -128,7 +128,6 @@ class _Member:
         return self.is_well
 
     async def solve(self, order: int, problem: Problem) -> Result:
-        self.open += 1
         try:
             return await self.actor.solve.remote(order, problem)
         except RayTaskError as error:
@@ -136,8 +135,6 @@ class _Member:
         except RayActorError:
             self.is_well = False
             raise
-        finally:
-            self.open -= 1
 
 
 class Workers:
@@ -154,9 +151,10 @@ class Workers:
         deaths, size = 0, -1
         while deaths < DEATHS:
             member = await self._least_busy()
-            if not await member.hears():
-                continue
+            member.open += 1
             try:
+                if not await member.hears():
+                    continue
                 result = await member.solve(order, problem)
             except RayActorError:
                 now = _size(trace_path(self._here.directory, problem.problem_id))
@@ -164,6 +162,8 @@ class Workers:
             else:
                 self._spent = sum((entry.usage for entry in result.usage), self._spent)
                 return result
+            finally:
+                member.open -= 1
         return await self._here.solve(order, problem, lost=f"{DEATHS} workers died, one after the other")
 
     async def gathered(self) -> None:
