@@ -114,6 +114,7 @@ SET_ELSEWHERE = {
     "tensor-parallel-size": "serving.tensor_parallel_size",
     "max-model-len": "model.context_length",
     "scheduling-policy": "the run itself",
+    "api-key": "the run itself",
 }
 """Flags of ``vllm serve`` that have a setting of their own."""
 SAME_RESULTS = {
@@ -149,6 +150,8 @@ class ServingSettings(Settings):
         args = {name.replace("_", "-"): value for name, value in args.items()}  # vLLM takes both
         if taken := sorted(args.keys() & SET_ELSEWHERE.keys()):
             raise ValueError("; ".join(f"{name} is set by {SET_ELSEWHERE[name]}" for name in taken))
+        if found := secrets_in(args):
+            raise ValueError(f"settings are written down: no flag of theirs may hold a secret, as {found[0]} does")
         return args
 
     @field_validator("env")

@@ -43,6 +43,10 @@ class FailureReason(StrEnum):
     JUDGE = "judge"  # a judge gave no verdict
 
 
+NOT_SAMPLED = frozenset({FailureReason.ENDPOINT, FailureReason.TIMEOUT, FailureReason.BUDGET, FailureReason.WORKER})
+"""A candidate that is missing for one of these says nothing about the model: it is counted, and in no rate."""
+
+
 class CallKey(Record):
     """Names one call of one problem: the same key means the same call, in this run and in any replay of it."""
 

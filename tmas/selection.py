@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tmas.answers import AnswerChecker, group_equivalent
 from tmas.calls import Session
-from tmas.records import Record, Rollout, Selection, Solution
+from tmas.records import NOT_SAMPLED, Record, Rollout, Selection, Solution
 
 
 class SelectionSettings(BaseModel):
     """``rule``: grade (best mean grade, ties by votes) or vote (most votes, ties by grade).
 
-    ``scope``: candidates of all iterations so far, or of the last one.
+    ``scope``: candidates of all iterations so far, or of the last one that was not cut off before any was sampled.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,7 +58,7 @@ async def select(rounds: Sequence[Sequence[Rollout]], settings: SelectionSetting
 
     Candidates with an answer go before those without. What grade and votes leave tied goes to the earliest.
     """
-    scope = rounds if settings.scope == "all" else rounds[-1:]
+    scope = rounds if settings.scope == "all" else _last(rounds)
     solved = [r for rollouts in scope for r in rollouts if isinstance(r.solution, Solution)]
     candidates = [r for r in solved if r.answer is not None] or solved
     if not candidates:
@@ -76,6 +76,15 @@ async def select(rounds: Sequence[Sequence[Rollout]], settings: SelectionSetting
         rule=settings.rule,
     )
     return Selected(selection=selection)
+
+
+def _last(rounds: Sequence[Sequence[Rollout]]) -> Sequence[Sequence[Rollout]]:
+    """The last round that had the chance of a candidate: a budget may have ended before it had."""
+    return [rollouts for rollouts in rounds if any(_was_sampled(rollout) for rollout in rollouts)][-1:]
+
+
+def _was_sampled(rollout: Rollout) -> bool:
+    return isinstance(rollout.solution, Solution) or rollout.solution.reason not in NOT_SAMPLED
 
 
 async def _votes(candidates: Sequence[Rollout], checker: AnswerChecker) -> list[int]:

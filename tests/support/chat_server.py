@@ -99,7 +99,8 @@ class ScriptedServer:
 
     ``faults`` strike the first requests, one each (None: spare this one). ``refuses``: request fields that get a 400.
     ``max_choices``: choices given where more are asked for. ``context_length``: told in the list of models. ``key``:
-    others get a 401. ``port``: 0 for any free one. ``on_end`` hears of each request that has ended.
+    others get a 401. ``port``: 0 for any free one. ``on_end`` hears of each request that has ended. ``models``: told
+    instead of the list of models.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class ScriptedServer:
         self.context_length, self.key, self.port, self.on_end = context_length, key, port, on_end
         self.reply, self.refuses, self.max_choices = reply, frozenset(refuses), max_choices
         self.exchanges: list[Exchange] = []
+        self.models: Any = None
         self.base_url = ""
         self._faults = iter(faults)
         self._runner: web.AppRunner | None = None
@@ -150,6 +152,8 @@ class ScriptedServer:
         await self._runner.cleanup()
 
     async def _models(self, _: web.Request) -> web.Response:
+        if self.models is not None:
+            return web.json_response(self.models)
         model = {"id": "scripted", "object": "model"}
         if self.context_length:
             model["max_model_len"] = self.context_length

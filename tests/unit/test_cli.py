@@ -18,6 +18,7 @@ from rich.console import Console
 
 from tests.support import team
 from tests.support.chat_server import Body, Script, ScriptedServer, run_in_thread
+from tests.support.waiting import wait_until
 from tmas import cli
 from tmas.cli import COMMANDS, usage
 from tmas.inference.run_directory import read_lines
@@ -72,6 +73,7 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, number: s
         running.send_signal(number)
         _, errors = running.communicate()
         recorded = set(team.recorded_calls(tmp_path / "run"))
+        wait_until(lambda: not any(exchange.state == "open" for exchange in server.exchanges), 10)
         before = len(server.requests)
         done = tmas(tmp_path, server.base_url)
     assert done.returncode == 0, done.stderr

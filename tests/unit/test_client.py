@@ -453,7 +453,7 @@ async def test_back_off_doubles_up_to_its_maximum():
 # --- failures that stay
 
 
-@pytest.mark.parametrize("status", [400, 402, 413, 422])
+@pytest.mark.parametrize("status", [400, 403, 413, 422])
 async def test_a_refused_request_is_a_failure_at_once(status: int):
     body = "bad request: " + "x" * 1000
     async with ScriptedServer(faults=[None, Fault("status", status=status, body=body)]) as server:
@@ -470,7 +470,7 @@ async def test_a_server_that_refuses_the_first_call_would_refuse_them_all():
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("status", [301, 401, 403, 404])
+@pytest.mark.parametrize("status", [301, 401, 402, 404])
 async def test_a_wrong_key_model_or_url_stops_everything(status: int):
     fault = Fault("status", status=status, headers={"Location": "/v1/chat/completions"})
     async with ScriptedServer(faults=[None, fault]) as server, OpenAIChat(settings(server.base_url)) as chat:
@@ -478,6 +478,27 @@ async def test_a_wrong_key_model_or_url_stops_everything(status: int):
         with pytest.raises(EndpointDown, match=f"{server.base_url} is down: HTTP {status}"):
             await chat.complete(ask())
     assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("status", [400, 403])
+async def test_a_refusal_that_comes_before_the_first_reply_waits_for_it(status: int):
+    def reply(body: dict[str, Any]) -> Script:
+        if body["messages"][0]["content"] == "rude":
+            return Script(fault=Fault("status", status=status, body="mind your language"))
+        return Script(("4",), first_delay=0.5)
+
+    async with ScriptedServer(reply) as server, OpenAIChat(settings(server.base_url)) as chat:
+        polite, rude = await asyncio.gather(chat.complete(ask("polite")), chat.complete(ask("rude")))
+    assert texts(polite) == ["4"]
+    assert isinstance(rude, Failure)
+    assert rude.reason == FailureReason.ENDPOINT
+
+
+async def test_a_server_that_refuses_all_who_come_at_once_is_down():
+    faults = [Fault("status", status=400, body="no such temperature")] * 3
+    async with ScriptedServer(faults=faults) as server, OpenAIChat(settings(server.base_url)) as chat:
+        outcomes = await asyncio.gather(*(chat.complete(ask(str(i))) for i in range(3)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [EndpointDown] * 3
 
 
 async def test_an_error_in_the_stream_counts_by_its_code():
@@ -554,9 +575,9 @@ async def test_context_length_is_what_the_list_of_models_tells():
 
 
 async def test_slow_is_not_hanging():
-    script = Script(("one two three four five six",), chunk_delay=0.1, comments=True)
+    script = Script(("one two three four five six",), chunk_delay=0.25, comments=True)  # longer than both in all
     async with ScriptedServer(lambda _: script) as server:
-        assert texts(await complete(server, first_token_timeout=0.3, idle_timeout=0.3)) == [script.texts[0]]
+        assert texts(await complete(server, first_token_timeout=1, idle_timeout=1)) == [script.texts[0]]
     assert len(server.requests) == 1
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -61,16 +60,14 @@ async def test_calls_of_one_problem_go_to_one_server():
 
 
 async def test_a_server_gets_no_more_than_its_share():
-    most: Counter[int] = Counter()
     async with AsyncExitStack() as stack:
-        servers = await started(stack, 2, reply=lambda _: Script(("a",), first_delay=0.05))
+        servers = await started(stack, 2, reply=lambda _: Script(("a",), first_delay=3600))
         async with chat_of(*servers, places=8) as chat:
             calls = [asyncio.create_task(chat.complete(ask(seed), ticket=Ticket("p"))) for seed in range(8)]
-            while not all(call.done() for call in calls):
-                for i, server in enumerate(servers):
-                    most[i] = max(most[i], sum(e.state == "open" for e in server.exchanges))
-                await asyncio.sleep(0.005)
-    assert most == {0: 4, 1: 4}
+            await until(lambda: sum(len(server.requests) for server in servers) == 8)
+            assert [len(server.requests) for server in servers] == [4, 4]
+            for call in calls:
+                call.cancel()
 
 
 async def test_a_server_that_dies_loses_no_call_and_none_is_answered_twice():
@@ -170,6 +167,37 @@ async def test_a_call_that_no_server_can_answer_is_its_own_failure():
             task.cancel()
     assert isinstance(failure, Failure)
     assert failure.reason is FailureReason.ENDPOINT
+
+
+@pytest.mark.parametrize("told", [["not an object"], "not an object either"])
+async def test_a_server_that_tells_nonsense_of_its_models_is_looked_after_until_it_is_well(told: Any):
+    async with AsyncExitStack() as stack:
+        servers = await started(stack, 2, faults=[DOWN])
+        for server in servers:
+            server.models = told
+        async with chat_of(*servers) as chat:
+            await chat.complete(ask(0), ticket=Ticket("p"))
+            ailing = [engine for engine in chat.router.engines.values() if not engine.is_healthy]
+            assert ailing
+            with pytest.raises(EndpointDown, match="models"):
+                await chat.context_length("scripted")
+            for server in servers:
+                server.models = None
+            await until(lambda: all(engine.is_healthy for engine in ailing))
+
+
+async def test_a_server_that_is_gone_for_good_is_no_longer_looked_after():
+    async with AsyncExitStack() as stack:
+        [server] = await started(stack, 1)
+        gone = ScriptedServer()
+        await gone.__aenter__()
+        await gone.__aexit__()
+        async with chat_of(server, gone) as chat:
+            for seed in range(8):
+                await chat.complete(ask(seed), ticket=Ticket(f"p{seed}"))
+            assert chat._probes
+            chat.router.update([server.base_url])
+            await until(lambda: not chat._probes)
 
 
 async def test_the_context_length_is_told_by_whichever_server_is_there():

@@ -168,6 +168,13 @@ def test_a_flag_that_has_a_setting_of_its_own_is_refused(arg: str, setting: str)
         served(args={arg: 1})
 
 
+@pytest.mark.parametrize("arg", ["hf-token", "ssl_key", "api-key"])
+def test_a_flag_that_holds_a_secret_is_refused_without_telling_it(arg: str):
+    with pytest.raises(ValidationError, match=r"is set by the run itself|may hold a secret") as refused:
+        served(args={arg: "sk-canary"})
+    assert "sk-canary" not in str(refused.value)
+
+
 def test_roles_without_a_url_of_their_own_go_to_the_server_of_our_own():
     models = served(model(roles={"summary": {"base_url": "http://other/v1"}}, path="p")).role_models()
     assert models["solution"].base_url == ()  # not started yet

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import wait_until
+
 PYTHON = [sys.executable, "-c"]
 REPORTING = "import os, sys, time; print(os.getpid(), flush=True); {then}"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + REPORTING.format(then="time.sleep(60)")
@@ -73,9 +75,14 @@ def alive(process: int) -> bool:
 
 def spare_of(one: Guarded) -> int:
     """The child of the guard that is a fork of it, by its command line."""
-    children = Path(f"/proc/{one.guard.pid}/task/{one.guard.pid}/children").read_text().split()
     command_line = Path(f"/proc/{one.guard.pid}/cmdline").read_bytes()
-    [spare] = [int(child) for child in children if Path(f"/proc/{child}/cmdline").read_bytes() == command_line]
+
+    def spares() -> list[int]:
+        children = Path(f"/proc/{one.guard.pid}/task/{one.guard.pid}/children").read_text().split()
+        return [int(child) for child in children if Path(f"/proc/{child}/cmdline").read_bytes() == command_line]
+
+    wait_until(spares, 10)
+    [spare] = spares()
     return spare
 
 

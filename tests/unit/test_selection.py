@@ -49,6 +49,15 @@ async def place(*rounds: Sequence[Candidate], **settings: Any) -> tuple[int, int
     return found.iteration, found.candidate
 
 
+async def test_a_last_iteration_that_a_budget_cut_off_leaves_the_one_before_it():
+    cut = Rollout(iteration=1, index=0, mode="initial", solution=Failure(reason=FailureReason.BUDGET, message=""))
+    rounds = rounds_of([("7", [])])
+    found = await selected([*rounds, [cut]], scope="last")
+    assert found is not None
+    assert found.answer == "7"
+    assert await selected([*rounds, [failed(1, 0)]], scope="last") is None  # the model was asked, and gave nothing
+
+
 TWO_AGREE: Sequence[Candidate] = [("7", [1.0, 0.5]), ("1/2", [0.5]), ("0.5", [0.5, 0.5])]
 
 

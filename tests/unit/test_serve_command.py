@@ -204,3 +204,10 @@ def test_a_limit_below_the_methods_own_setting_is_refused(tmp_path: Path):
 def test_an_address_of_six_parts_is_bound_too(tmp_path: Path):
     with bound(ServerSettings(output_dir=tmp_path, host="::1", port=0)) as port:
         assert port.getsockname()[0] == "::1"
+
+
+@pytest.mark.parametrize("ray", [{"workers": 2}, {"address": "head:6379"}])
+def test_ray_settings_that_would_do_nothing_are_refused(tmp_path: Path, ray: dict[str, Any]):
+    given = {"serve": {"output_dir": tmp_path}, "model": {"name": "m", "base_url": "http://127.0.0.1:1/v1"}, "ray": ray}
+    with pytest.raises(ValidationError, match=next(iter(ray))):
+        ServeSettings.model_validate(given)

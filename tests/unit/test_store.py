@@ -279,6 +279,16 @@ def test_a_full_disk_is_an_error_and_leaves_a_file_that_opens(tmp_path: Path, mo
         assert found(trace, 2) == [reply("A"), None]
 
 
+def test_a_disk_found_full_at_the_sync_is_told_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fdatasync", refuse)
+    with opened(tmp_path / "t.jsonl") as trace, pytest.raises(OSError, match="No space left") as raised:
+        add(trace, 0)
+    assert raised.value.filename == str(tmp_path / "t.jsonl")
+
+
 # --- file names
 
 

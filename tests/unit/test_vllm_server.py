@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,16 @@ async def test_a_server_that_takes_too_long_is_given_up_and_ended(tmp_path: Path
         async with vllm_server(model(), serving(tmp_path, startup_timeout=0.01), 1, tmp_path / "vllm.log", KEY):
             raise AssertionError("it was too slow")
     assert [guard.poll() is None for guard in begun] == [False]
+
+
+async def test_a_server_that_takes_requests_and_answers_none_is_given_up_in_time(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        port = mute.getsockname()[1]
+        started = time.monotonic()
+        with pytest.raises(ServerFailed, match="not ready after 1 s"):
+            async with vllm_server(model(), serving(tmp_path, startup_timeout=1), port, tmp_path / "vllm.log", KEY):
+                raise AssertionError("it never answered")
+        assert time.monotonic() - started < 30
 
 
 def test_flags_are_those_of_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -77,6 +77,7 @@ class OpenAIChat:
         self._refused: set[str] = set()
         self._probes: dict[Engine, asyncio.Task[None]] = {}
         self._last_served = 0.0  # when the latest request that was served had been sent
+        self._asking = 0  # calls of which it is open whether they will be served
         self._jitter = random.Random()
 
     async def __aenter__(self) -> Self:
@@ -141,12 +142,16 @@ class OpenAIChat:
         """``n`` choices (from the choice ``index`` on) in one answer, asked for until it comes or patience ends."""
         priority = ticket.priority if self.settings.send_priority else None
         body = chat_body(request, n, index, self.settings.token_limit_field, priority)
+        self._asking += 1
         try:
             return await self._served(
                 ticket.problem, lambda engine: self._attempt(engine, body, partial(report, index)), n
             )
         except Trouble as trouble:
-            return self._give_up(trouble)
+            failed = trouble
+        finally:
+            self._asking -= 1
+        return await self._give_up(failed)
 
     async def _served(self, problem: str, attempt: Callable[[Engine], Awaitable[T]], count: int = 1) -> T:
         """``attempt`` on one engine after the other until one succeeds; raises the last :class:`Trouble`.
@@ -188,8 +193,10 @@ class OpenAIChat:
     async def _until_well(self, engine: Engine, pause: float) -> None:
         engine.is_healthy = False
         await asyncio.sleep(pause)
-        while not await self._connection.is_well(engine.base_url):  # noqa: ASYNC110 - of another machine
+        while not await self._connection.is_well(engine.base_url):
             await asyncio.sleep(ENGINE_PAUSE)
+            if self.router.engines.get(engine.base_url) is not engine:
+                return  # it is gone, and another may listen there
         engine.is_healthy = True
 
     async def _attempt(self, engine: Engine, body: dict[str, Any], report: Report) -> Answer:
@@ -218,6 +225,11 @@ class OpenAIChat:
                     answer.notes += [note for name in body.keys() - sent.keys() if (note := OPTIONAL[name][1])]
                     return answer
 
+    async def _first_verdict(self) -> None:
+        """Waits while nothing was served yet and a call that is under way may be: a refusal is quicker than a reply."""
+        while not self._last_served and self._asking and not self._connection.streaming:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(ENGINE_PAUSE)
+
     def _learn(self, refused: set[str]) -> None:
         for name in refused - self._refused:
             log.warning("%s takes no %s: going on without", ", ".join(self.router.engines), name)
@@ -227,12 +239,14 @@ class OpenAIChat:
         backoff = min(self.settings.backoff_max, self.settings.backoff_base * 2 ** (rounds - 1))
         return max(backoff * self._jitter.uniform(0.5, 1), min(retry_after, self.settings.retry_after_max))
 
-    def _give_up(self, trouble: Trouble) -> Failure:
+    async def _give_up(self, trouble: Trouble) -> Failure:
         """This call's own failure; or :class:`EndpointDown` if no engine answers anybody else either."""
         message = trouble.brief
         if trouble.is_context:
             return Failure(reason=FailureReason.CONTEXT, message=message)
-        never_served = not self._last_served  # what refuses the first call would refuse them all
+        if trouble.status not in MISCONFIGURED and not trouble.may_pass:
+            await self._first_verdict()
+        never_served = not self._last_served  # what refuses all that were asked would refuse the rest
         silent = never_served or (trouble.may_pass and self._last_served < trouble.since)
         if trouble.status in MISCONFIGURED or (silent and not self._connection.streaming):
             raise EndpointDown(trouble.base_url, message)

@@ -99,6 +99,8 @@ class Connection:
             raise self._hidden(trouble) from None
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _broken(error) from None
+        except (AttributeError, ValueError):
+            raise Trouble("what it tells of its models is not JSON as OpenAI has it") from None
 
     async def is_well(self, base_url: str) -> bool:
         """Whether the engine answers at all."""

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-MISCONFIGURED = frozenset({301, 302, 303, 307, 308, 401, 403, 404, 405})
-"""A wrong key, model or URL: no call can succeed."""
+MISCONFIGURED = frozenset({301, 302, 303, 307, 308, 401, 402, 404, 405})
+"""A wrong key, model or URL, or an account without money: no call can succeed."""
 PASSING = frozenset({408, 409, 425, 429})
 """Asking again may help, as it may for every 5xx."""
 CONTEXT = re.compile(r"context.?(length|window|size)|max(imum)?.model.len|(prompt|input) is too long", re.IGNORECASE)

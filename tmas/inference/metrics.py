@@ -16,7 +16,7 @@ def metrics(lines: Sequence[Line], failures: Iterable[Line] = ()) -> dict[str, A
     Rates are None where nothing can be said (no gold answers, no grades). ``pass_at_1`` is the mean correctness over
     an iteration's candidates (the paper's), a candidate that failed or gave no answer counting as not correct. One
     whose answer is undecided by rule is left out and counted apart; one that never came about (see
-    :data:`~tmas.inference.results.NOT_SAMPLED`) is left out. A problem that stopped keeps its last iteration in all
+    :data:`~tmas.records.NOT_SAMPLED`) is left out. A problem that stopped keeps its last iteration in all
     later ones, so that their rates and means are over the same problems and can be compared; what an iteration counts
     (``problems``, ``candidates``, ``failed``, ``explore``, ``usage``) is of the problems that ran it.
     """

@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tmas.answers import AnswerChecker
-from tmas.records import SCHEMA_VERSION, Failure, FailureReason, Iteration, Result, Rollout, Solution, Usage
+from tmas.records import NOT_SAMPLED, SCHEMA_VERSION, Failure, Iteration, Result, Rollout, Solution, Usage
 
 Line = dict[str, Any]
 Verdicts = Mapping[str, str]
 """Answer -> equal | different | undecided, against the gold answer."""
-NOT_SAMPLED = frozenset({FailureReason.ENDPOINT, FailureReason.TIMEOUT, FailureReason.BUDGET, FailureReason.WORKER})
-"""A candidate that is missing for one of these says nothing about the model: it is counted, and in no rate."""
 
 
 async def verdicts(result: Result, checker: AnswerChecker) -> Verdicts:

@@ -32,6 +32,8 @@ Output = TypeVar("Output", bound=BaseModel)
 
 MOST_PROBLEMS = 10**9
 """More than any run has: the priority of a call is its iteration, then its problem's place, in one number."""
+BROKEN = "broken/"
+"""Decisions under this prefix and a call's key hold the tokens of attempts that came to nothing: budgets count them."""
 CANCELLED = "cancelled/"
 """Decisions under this prefix and a call's key hold what the call had cost when a budget cancelled it."""
 
@@ -99,6 +101,8 @@ class ProblemSession:
         self._usage: dict[tuple[str, int], Usage] = {}
         self._budget = TokenBudget(run.limits.tokens_per_problem, parent=run.budget)
         self._refusing = _still_stands(trace.decision("budget"), run.limits)
+        for tokens in trace.decisions(BROKEN):
+            self._budget.spend(Usage(completion_tokens=tokens))
         for entry in trace.decisions(CANCELLED):
             self._spend(UsageEntry(**entry))
 
@@ -153,14 +157,15 @@ class ProblemSession:
         async with self.run.limiter.places((ticket.priority,), request.n) as places:
             if self._refusing:
                 raise BudgetReached
-            started, streamed = time.time(), 0
+            started, streamed, broken = time.time(), 0, 0
 
             def on_progress(progress: Progress, count: Callable[[int], None]) -> None:
-                nonlocal streamed
+                nonlocal streamed, broken
                 activity.tokens += progress.tokens - streamed
+                broken += max(0, streamed - progress.tokens)  # an attempt that broke off, and begins again
                 streamed = progress.tokens
                 places.keep(request.n - progress.ended)
-                count(progress.tokens)
+                count(broken + progress.tokens)
 
             activity.in_flight += 1
             try:
@@ -173,6 +178,9 @@ class ProblemSession:
         if isinstance(outcome, Failure):
             outcome = outcome.model_copy(update={"key": key})
         self._account(key, outcome, prompt)
+        if wasted := broken + (streamed if isinstance(outcome, Failure) else 0):
+            self.trace.decide(f"{BROKEN}{key}", wasted)
+            self._budget.spend(Usage(completion_tokens=wasted))
         await self.trace.add(key, request, outcome, prompt.notes, started)
         activity.calls += 1
         return outcome

@@ -16,7 +16,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,8 @@ class Trace:
             entry["packing"] = [note.model_dump() for note in packing]
         entry["failure" if isinstance(outcome, Failure) else "reply"] = outcome.model_dump(mode="json")
         self._append(entry)
-        await asyncio.to_thread(os.fdatasync, self._file)
+        with self._named():
+            await asyncio.to_thread(os.fdatasync, self._file)
 
     def decision(self, name: str) -> Any | None:
         """The value noted under ``name``, None if there is none."""
@@ -157,14 +158,20 @@ class Trace:
 
     def _append(self, entry: dict[str, Any]) -> None:
         line = orjson.dumps({"v": SCHEMA_VERSION, **entry}, option=orjson.OPT_APPEND_NEWLINE)
-        try:
+        with self._named():
             written = os.write(self._file, line)
             if written < len(line):
                 os.ftruncate(self._file, self._end)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._index(entry, len(line))
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """What the system refuses names the file."""
+        try:
+            yield
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from None
-        self._index(entry, len(line))
 
     def close(self) -> None:
         os.close(self._file)

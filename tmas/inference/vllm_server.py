@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 ON_CPU = {"no-enable-chunked-prefill": True}
 """vLLM's build for the CPU ends when a seeded prompt is read in parts: a CPU generator cannot be set back a step."""
 PRIVATE = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+HEALTH_TIMEOUT = 5.0
+"""Seconds for an answer about its health."""
 
 
 class ServerFailed(Exception):
@@ -77,7 +79,7 @@ def _is_for_cpu() -> bool:
 
 async def _until_healthy(guard: subprocess.Popen[bytes], url: str, timeout: float, log: Path) -> None:
     deadline = time.monotonic() + timeout
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=min(timeout, HEALTH_TIMEOUT))) as session:
         while time.monotonic() < deadline:
             if guard.poll() is not None:
                 raise ServerFailed(f"vLLM ended with code {guard.returncode} while starting:\n{log_tail(log)}")
@@ -85,7 +87,7 @@ async def _until_healthy(guard: subprocess.Popen[bytes], url: str, timeout: floa
                 async with session.get(url) as response:
                     if response.status == 200:
                         return
-            except aiohttp.ClientError:
+            except (aiohttp.ClientError, TimeoutError):
                 pass
             await asyncio.sleep(0.5)
     raise ServerFailed(f"vLLM was not ready after {timeout:.0f} s (serving.startup_timeout):\n{log_tail(log)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AsyncExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,10 +32,11 @@ class Solver:
     method: Method[Any]
     run: Run
     directory: Path
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def solve(self, order: int, problem: Problem, lost: str | None = None) -> Result:
         """``order``: the place in the input. ``lost``: why the problem is given up, with no further call made."""
-        with closing(await _opened(trace_path(self.directory, problem.problem_id))) as trace:
+        with closing(await self._opened(trace_path(self.directory, problem.problem_id))) as trace:
             session = ProblemSession(problem, trace, self.run, order, lost)
             trajectory = await self.method.solve(problem, session)
         return Result(
@@ -47,16 +48,17 @@ class Solver:
             packed_prompts=session.packed,
         )
 
-
-async def _opened(path: Path) -> Trace:
-    deadline = time.monotonic() + LOCK_TIMEOUT
-    while True:
-        try:
-            return Trace(path)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise
-        await asyncio.sleep(1.0)
+    async def _opened(self, path: Path) -> Trace:
+        """One at a time, so that reading many long ones leaves the loop to others in between."""
+        deadline = time.monotonic() + LOCK_TIMEOUT
+        while True:
+            try:
+                async with self.opening:
+                    return Trace(path)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(1.0)
 
 
 class Worker:

@@ -85,8 +85,9 @@ class RayWorker:
             worker.tell(order.base_urls)
         return Report(self._life, worker.limiter.in_use, worker.limiter.wanted, self._activity)
 
-    async def hear(self) -> None:
-        """Nothing: whether it is heard is all that is asked."""
+    async def hear(self) -> bool:
+        """Whether it has answered a beat, and so can be given problems; that it is heard says that it lives."""
+        return self._began is not None
 
     async def solve(self, order: int, problem: Problem) -> Result:
         assert self._began, "a worker is given problems when it has answered a beat"
@@ -112,19 +113,30 @@ class RayWorker:
 
 @dataclass(eq=False)
 class _Member:
-    """One worker as the run sees it. ``open``: problems that it has, or is about to be given."""
+    """One worker as the run sees it. ``open``: problems that it has, or is about to be given; ``granted``: places that
+    it was last told of."""
 
     actor: Any
     open: int = 0
     is_well: bool = False
     report: Report = Report()
+    granted: int = 0
+
+    @property
+    def holds(self) -> int:
+        """Places that it has taken, or may have by now."""
+        return max(self.report.in_use, self.granted)
+
+    def lost(self) -> None:
+        """It does not answer, and what it had is another's to do."""
+        self.is_well, self.report, self.granted = False, Report(), 0
 
     async def hears(self) -> bool:
         """Whether it lives at this moment: what a beat has not told yet is no death over a problem."""
         try:
-            await self.actor.hear.remote()
+            self.is_well = await self.actor.hear.remote() and self.is_well
         except RayActorError:
-            self.is_well = False
+            self.lost()
         return self.is_well
 
     async def solve(self, order: int, problem: Problem) -> Result:
@@ -133,7 +145,7 @@ class _Member:
         except RayTaskError as error:
             raise error.cause from None
         except RayActorError:
-            self.is_well = False
+            self.lost()
             raise
 
 
@@ -148,7 +160,7 @@ class Workers:
 
     async def solve(self, order: int, problem: Problem) -> Result:
         """As :meth:`Solver.solve <tmas.inference.worker.Solver.solve>`, by workers until one of them has the result."""
-        deaths, size = 0, -1
+        deaths, size, dead = 0, -1, None
         while deaths < DEATHS:
             member = await self._least_busy()
             member.open += 1
@@ -158,7 +170,12 @@ class Workers:
                 result = await member.solve(order, problem)
             except RayActorError:
                 now = _size(trace_path(self._here.directory, problem.problem_id))
-                deaths, size = 1 if now > size else deaths + 1, now
+                deaths, size, dead = 1 if now > size else deaths + 1, now, member
+            except BlockingIOError:
+                if dead is None:
+                    raise
+                ray.kill(dead.actor, no_restart=False)  # out of reach for a moment, it lives on and has the trace
+                dead = None
             else:
                 self._spent = sum((entry.usage for entry in result.usage), self._spent)
                 return result
@@ -178,14 +195,14 @@ class Workers:
             try:
                 report = await asyncio.wait_for(member.actor.beat.remote(self._order(member)), HUNG)
             except TimeoutError:
-                member.is_well = False
+                member.lost()
                 ray.kill(member.actor, no_restart=False)
             except RayTaskError as error:
                 raise error.cause from None
             except ActorDiedError as error:
                 raise ClusterFailed(f"a worker cannot be started: {error}") from None
             except RayActorError:
-                member.is_well = False
+                member.lost()
             else:
                 member.is_well, member.report = True, report
                 self._lives[report.life] = report.activity
@@ -201,8 +218,11 @@ class Workers:
         return min(well, key=lambda member: member.open)
 
     def _order(self, member: _Member) -> Order:
-        places = shares([(m.report.in_use, m.report.wanted) for m in self._members], self._here.settings.concurrency)
-        return Order(places[self._members.index(member)], self._here.base_urls, self._spent)
+        """What others were told of counts as theirs, until they have been told of less."""
+        loads = [(m.report.in_use if m is member else m.holds, m.report.wanted) for m in self._members]
+        places = shares(loads, self._here.settings.concurrency)
+        member.granted = places[self._members.index(member)]
+        return Order(member.granted, self._here.base_urls, self._spent)
 
     def _show(self) -> None:
         """Put together what all workers do, and what those that died had done."""

@@ -78,6 +78,15 @@ class ServeSettings(Settings):
                 raise ValueError(f"most.{name}={limit} is less than method.{name}={given}")
         return serve
 
+    @model_validator(mode="after")
+    def _asks_for_no_idle_ray(self) -> Self:
+        """Requests are worked on by the server's own process: Ray only places replicas."""
+        if self.ray.workers:
+            raise ValueError("ray.workers: the server's own process works on the requests; leave it out")
+        if self.ray.address and self.serving.name != "vllm":
+            raise ValueError("ray.address: without serving=vllm there is nothing to place on a cluster")
+        return self
+
     def run(self) -> RunSettings:
         """Of a request that names nothing."""
         shared = {name: getattr(self, name) for name in ("model", "method", "serving", "concurrency", "ray")}

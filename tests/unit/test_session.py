@@ -1,0 +1,52 @@
+"""inference/session.py: what a problem's calls cost, also where they came to nothing."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tmas.concurrency import PriorityLimiter
+from tmas.inference.client import NO_TICKET, Ticket
+from tmas.inference.connection import Progress, Report
+from tmas.inference.session import Limits, ProblemSession, RoleModel, Run
+from tmas.inference.store import Trace
+from tmas.inference.tokens import ContextWindow
+from tmas.packing import Prompt
+from tmas.records import CallKey, Completion, Failure, FailureReason, Problem, Reply, Request, Sampling, Usage
+
+PROBLEM = Problem(problem_id="p", question="?")
+KEY = CallKey(problem_id="p", iteration=0, role="solution", index=0)
+WHOLE = Reply(completions=(Completion(text="7"),), usage=Usage(calls=1, prompt_tokens=5, completion_tokens=20))
+LOST = Failure(reason=FailureReason.ENDPOINT, message="it broke off once more")
+
+
+class Breaking:
+    """Streams 90 tokens and breaks off, 70 and breaks off, then 20 that end in ``outcome``."""
+
+    def __init__(self, outcome: Reply | Failure) -> None:
+        self._outcome = outcome
+
+    async def complete(
+        self, request: Request, on_progress: Report | None = None, ticket: Ticket = NO_TICKET
+    ) -> Reply | Failure:
+        assert on_progress
+        for tokens in (*range(91), *range(71), *range(21)):
+            on_progress(Progress(tokens, 0))
+        return self._outcome
+
+
+@pytest.mark.parametrize(("outcome", "spent"), [(WHOLE, 5 + 20 + 160), (LOST, 20 + 160)])
+async def test_budgets_count_attempts_that_broke_off_and_usage_does_not(
+    tmp_path: Path, outcome: Reply | Failure, spent: int
+):
+    for _ in range(2):  # the second time it is a replay
+        role = RoleModel(Breaking(outcome), "m", Sampling(), ContextWindow(len, 1000, 1))
+        run = Run({"solution": role}, PriorityLimiter(1), limits=Limits(tokens_per_problem=1000))
+        with closing(Trace(tmp_path / "t.jsonl")) as trace:
+            session = ProblemSession(PROBLEM, trace, run)
+            await session.ask(KEY, Prompt(text="?"))
+        assert run.budget.spent == spent
+        assert [entry.usage for entry in session.usage] == ([WHOLE.usage] if outcome is WHOLE else [])
+    assert run.activity.replayed == 1
