@@ -153,7 +153,10 @@ def holds(launch: Launch, whole: list[dict[str, Any]], before: Counter[int]) -> 
 
 
 def test_two_workers_two_engines_nothing_dies(launch: Launch, whole: list[dict[str, Any]]):
-    printed = launch.finish()
+    driver = launch.start()
+    launch.until_recorded(1)
+    assert [len(launch.nodes.processes("ray::RayWorker", node)) for node in range(3)] == [1, 1, 1]
+    printed = launch.finish(driver)
     holds(launch, whole, launch.recorded())
     assert launch.asked() == launch.asked("finished")
     assert len(list(launch.logs.glob("*.jsonl"))) == 2

@@ -267,7 +267,14 @@ def _actors(here: Worker) -> list[Any]:
     def begun(node: str) -> Any:
         place = NodeAffinitySchedulingStrategy(node, soft=True)
         most = settings.active_problems + 8  # problems at once, and beats beside them
-        options = {"num_cpus": 0, "max_restarts": -1, "max_concurrency": most, "scheduling_strategy": place}
+        # A byte of memory, which every node has: Ray asks no node in particular for an actor that needs nothing.
+        options = {
+            "num_cpus": 0,
+            "memory": 1,
+            "max_restarts": -1,
+            "max_concurrency": most,
+            "scheduling_strategy": place,
+        }
         return actor.options(**options).remote(*given)
 
     return [begun(nodes[i % len(nodes)]) for i in range(settings.ray.workers or len(nodes))]
