@@ -12,5 +12,5 @@ LOGGER=${LOGGER:-[console,file,wandb]} # WANDB_MODE=offline keeps the curves on 
 tmas train experiment=vanilla_grpo output_dir="$OUT" \
     data.train_files="$DATA/train.parquet" data.val_files="$DATA/validation.parquet" \
     actor_rollout_ref.model.path="$MODEL" trainer.n_gpus_per_node="$GPUS" \
-    trainer.total_epochs=100 trainer.total_training_steps="$STEPS" trainer.logger="$LOGGER" \
+    trainer.total_training_steps="$STEPS" trainer.logger="$LOGGER" \
     "$@"

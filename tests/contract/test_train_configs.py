@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +72,53 @@ def test_the_experiment_composes_and_verl_accepts_it(experiment: str, composed: 
     plan = dict(make_plan(composed(experiment, *SHORT)).entries)
     assert plan["policy"].endswith("/policy")
     assert "data-parallel ranks" in plan["training"]
+
+
+GPU = ["hybrid_grpo", "vanilla_grpo", "hybrid_ppo", "hybrid_grpo_30b"]
+
+
+@pytest.fixture
+def long(task: Path, tmp_path: Path) -> str:
+    """The tiny policy, said to have the context of a large one: lengths are checked, nothing is loaded."""
+    shutil.copytree(task / "policy", tmp_path / "policy")
+    config = json.loads((tmp_path / "policy" / "config.json").read_text())
+    (tmp_path / "policy" / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 262_144}))
+    return f"actor_rollout_ref.model.path={tmp_path}/policy"
+
+
+@pytest.mark.parametrize("experiment", GPU)
+def test_the_experiment_holds_its_longest_sequence(
+    experiment: str, composed: Callable[..., DictConfig], long: str
+) -> None:
+    """As verl itself puts the engines together from the configuration."""
+    from verl.utils.config import omega_conf_to_dataclass
+
+    config = composed(experiment, long)
+    make_plan(config)
+    longest = config.data.max_prompt_length + config.data.max_response_length
+    assert longest == 45_056
+    actor: Any = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
+    parallel = actor.engine.ulysses_sequence_parallel_size
+    assert actor.ppo_max_token_len_per_gpu * parallel >= longest
+    assert config.actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu * parallel >= longest
+    critic: Any = omega_conf_to_dataclass(config.critic)
+    assert critic.ppo_infer_max_token_len_per_gpu * critic.engine.ulysses_sequence_parallel_size >= longest
+    assert critic.model.use_remove_padding
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu",
+        "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu",
+        "critic.ppo_infer_max_token_len_per_gpu",
+    ],
+)
+def test_a_device_that_cannot_hold_its_share_of_a_sequence_is_refused(
+    key: str, composed: Callable[..., DictConfig], long: str
+) -> None:
+    with pytest.raises(PlanError, match=f"{key}: 40,000 tokens"):
+        make_plan(composed("hybrid_ppo", long, f"{key}=10000"))
 
 
 def test_experiments_are_what_they_are_called(composed: Callable[..., DictConfig]) -> None:

@@ -28,7 +28,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
     monkeypatch.setattr(training, "make_plan", lambda config: Plan(()))
     monkeypatch.setitem(sys.modules, "tmas.training.task_runner", SimpleNamespace(TaskRunner=None))
 
-    def start(trainer: Trainer, **settings: Any) -> None:
+    def start(trainer: Trainer, /, **settings: Any) -> None:
         stand_in = SimpleNamespace(run_ppo=lambda config, task_runner_class: trainer(config))
         monkeypatch.setitem(sys.modules, "verl.trainer.main_ppo", stand_in)
         ray = {"ray_init": {"runtime_env": {"env_vars": {"GIVEN": "1"}}}}
@@ -66,9 +66,44 @@ def test_a_checkpoint_goes_on_with_the_reward_that_it_was_made_with_alone(start:
     start(lambda _: None, reward=reward("none"))  # nothing was saved yet
     (tmp_path / "run" / "checkpoints").mkdir()
     (tmp_path / "run" / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("20")
-    start(lambda _: None, reward=reward("none"), data={"seed": 2})
-    with pytest.raises(RunRefused, match=r"settings\.experience: \{'form': 'none'\} in the run, .*'delta'.* now$"):
+    start(lambda _: None, reward=reward("none"))
+    with pytest.raises(RunRefused, match=r"settings\.experience\.form: 'none' in the run, 'delta' now$"):
         start(lambda _: None, reward=reward("delta"))
+    with pytest.raises(RunRefused, match=r"data\.seed: 1 in the run, 2 now$"):
+        start(lambda _: None, reward=reward("none"), data={"seed": 2})
+
+
+def test_a_checkpoint_goes_on_with_the_same_judge_wherever_it_is_served(start: Callable[..., None], tmp_path: Path):
+    def judged_by(name: str, port: int) -> dict[str, Any]:
+        settings = {"judge": {"name": name, "base_url": f"http://judge:{port}/v1", "patience": {"max_attempts": port}}}
+        return {"custom_reward_function": {"reward_kwargs": {"settings": settings}}}
+
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("20")
+    start(lambda _: None, reward=judged_by("large", 1))
+    start(lambda _: None, reward=judged_by("large", 2))
+    with pytest.raises(RunRefused, match=r"judge\.name: 'large' in the run, 'small' now$"):
+        start(lambda _: None, reward=judged_by("small", 1))
+
+
+def test_a_checkpoint_goes_on_with_the_rows_that_it_was_made_with_alone(start: Callable[..., None], tmp_path: Path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("20")
+    rows = tmp_path / "rows.parquet"
+    rows.write_bytes(b"some")
+    start(lambda _: None, data={"seed": 1, "train_files": str(rows)})
+    start(lambda _: None, data={"seed": 1, "train_files": [str(rows)]})
+    rows.write_bytes(b"others")
+    with pytest.raises(RunRefused, match=r"data\.train_files"):
+        start(lambda _: None, data={"seed": 1, "train_files": str(rows)})
+
+
+def test_verl_has_epochs_enough_for_the_steps(start: Callable[..., None], tmp_path: Path):
+    seen: list[DictConfig] = []
+    own = {"default_local_dir": str(tmp_path), "total_epochs": 1, "total_training_steps": 200}
+    start(seen.append, trainer=own)
+    start(seen.append, trainer=own | {"total_training_steps": None})
+    assert [config.trainer.total_epochs for config in seen] == [200, 1]
 
 
 def test_a_start_comes_after_the_last_one_whatever_was_removed(start: Callable[..., None], tmp_path: Path):

@@ -92,7 +92,6 @@ def _wrong_reward(config: DictConfig) -> Iterator[str]:
 
 def _wrong_lengths(config: DictConfig, policy: Policy | None, files: Sequence[RowFile]) -> Iterator[str]:
     longest = config.data.max_prompt_length + config.data.max_response_length
-    actor = config.actor_rollout_ref.actor
     if policy and longest > policy.context_length:
         yield (
             f"data.max_prompt_length + data.max_response_length is {longest:,} tokens, more than the policy's context "
@@ -100,18 +99,32 @@ def _wrong_lengths(config: DictConfig, policy: Policy | None, files: Sequence[Ro
         )
     if config.actor_rollout_ref.rollout.max_model_len < longest:
         yield f"actor_rollout_ref.rollout.max_model_len must be at least {longest:,}"
-    held = actor.ppo_max_token_len_per_gpu * actor.ulysses_sequence_parallel_size
-    if actor.use_dynamic_bsz and held < longest:
-        yield (
-            f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu: {held:,} tokens over the sequence-parallel devices, "
-            f"but a sequence has up to {longest:,}"
-        )
+    for key, per_device, parallel in _held(config):
+        if per_device * parallel < longest:
+            yield (
+                f"{key}: {per_device * parallel:,} tokens over the sequence-parallel devices, "
+                f"but a sequence has up to {longest:,}"
+            )
     for file in files:
         if file.longest_prompt > config.data.max_prompt_length:
             yield (
                 f"{file.path}: a prompt has {file.longest_prompt:,} tokens, more than data.max_prompt_length "
                 f"{config.data.max_prompt_length:,}"
             )
+
+
+def _held(config: DictConfig) -> Iterator[tuple[str, int, int]]:
+    """Keys that bound a micro batch: tokens of one device, and the devices that share a sequence."""
+    actor, rollout, critic = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.critic
+    if actor.use_dynamic_bsz:
+        for key, tokens in (
+            ("actor_rollout_ref.actor.ppo_max_token_len_per_gpu", actor.ppo_max_token_len_per_gpu),
+            ("actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu", rollout.log_prob_max_token_len_per_gpu),
+        ):
+            yield key, tokens, actor.ulysses_sequence_parallel_size
+    if config.algorithm.adv_estimator == "gae":  # verl 0.9.1 reads this key for updates too
+        parallel = critic.fsdp.ulysses_sequence_parallel_size
+        yield "critic.ppo_infer_max_token_len_per_gpu", critic.ppo_infer_max_token_len_per_gpu, parallel
 
 
 def _unjudged(config: DictConfig, files: Sequence[RowFile]) -> Iterator[str]:

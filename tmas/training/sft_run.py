@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -13,6 +12,7 @@ import orjson
 
 from tmas.config import flat
 from tmas.inference.run_directory import RunRefused, locked, read_lines
+from tmas.training.identity import file_digest, refuse_another_run
 from tmas.training.sft_rows import LeftOut
 
 
@@ -33,17 +33,14 @@ class SFTRun:
         self.checkpoints = path / "checkpoints"
         self._metrics = path / "metrics.jsonl"
         self._manifest = path / "manifest.json"
-        self._identity = {**flat(identity), "train_files": [_digest(file) for file in files]}
+        self._identity = {**flat(identity), "train_files": [file_digest(file) for file in files]}
         self._logged = time.monotonic()
         self._lock: int | None = None
         if self._manifest.exists():
             self._refuse_another_run()
 
     def _refuse_another_run(self) -> None:
-        old, new = orjson.loads(self._manifest.read_bytes()), self._identity
-        if differing := sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key)):
-            lines = [f"{key}: {old.get(key)!r} in the run, {new.get(key)!r} now" for key in differing]
-            raise RunRefused.because(self.path, lines)
+        refuse_another_run(self._identity, self._manifest, self.path)
 
     def begin(self, left_out: Iterable[LeftOut]) -> None:
         """Take the directory for this process, and write what is known before the first update."""
@@ -88,11 +85,6 @@ class SFTRun:
 
 def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()[:20]
 
 
 def _jsonl(lines: Iterable[Mapping[str, Any]]) -> bytes:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import orjson
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from tmas.inference.run_directory import RunRefused, locked
+from tmas.inference.run_directory import locked
+from tmas.training.identity import identity, refuse_another_run
 from tmas.training.plan import make_plan
-
-_REWARD = "reward.custom_reward_function.reward_kwargs.settings"
-_SAME = (
-    *("actor_rollout_ref.model.path", "algorithm.adv_estimator", "data.train_files"),
-    *(f"{_REWARD}.{part}" for part in ("wrong_share", "truncated", "answer", "evidence", "experience", "novelty")),
-)
-"""What a run that goes on from a checkpoint must share with the start before it."""
 
 
 def train(config: DictConfig, console: Console) -> None:
@@ -25,7 +21,7 @@ def train(config: DictConfig, console: Console) -> None:
 
     Raises :class:`~tmas.training.plan.PlanError`, before any device is taken, for what cannot work, and
     :class:`~tmas.inference.run_directory.RunRefused` where another process trains in ``output_dir``, or where the
-    checkpoint to go on from is of another policy, reward or objective.
+    checkpoint to go on from is of another policy, reward or objective, or of other rows.
     """
     environment = set_environment(config)
     plan = make_plan(config)
@@ -36,8 +32,10 @@ def train(config: DictConfig, console: Console) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     lock = locked(output_dir / ".lock")
     try:
-        _refuse_another_run(config, output_dir)
+        own = identity(config)
+        _refuse_another_run(own, config, output_dir)
         start = _new_start(output_dir)
+        start.joinpath("identity.json").write_bytes(orjson.dumps(own, option=orjson.OPT_INDENT_2))
         OmegaConf.save(config, start / "config.yaml")
         places = {"TENSORBOARD_DIR": str(start / "tensorboard"), "WANDB_DIR": str(start)}
         environment = {name: os.environ.get(name, place) for name, place in places.items()} | environment
@@ -59,6 +57,9 @@ def _run(config: DictConfig, environment: dict[str, str]) -> None:
     from tmas.training.task_runner import TaskRunner
 
     verl_config = config.copy()
+    trainer = verl_config.trainer
+    if trainer.get("total_training_steps"):  # verl would end after total_epochs, without a last checkpoint
+        trainer.total_epochs = max(trainer.total_epochs, trainer.total_training_steps)
     os.environ.update(environment)
     for own in ("env", "dry_run", "output_dir"):
         del verl_config[own]
@@ -70,14 +71,10 @@ def _run(config: DictConfig, environment: dict[str, str]) -> None:
         raise RuntimeError("the training failed") from error
 
 
-def _refuse_another_run(config: DictConfig, output_dir: Path) -> None:
-    starts = sorted(output_dir.glob("starts/*/config.yaml"))
-    if not starts or not Path(config.trainer.default_local_dir, "latest_checkpointed_iteration.txt").exists():
-        return
-    old = OmegaConf.load(starts[-1])
-    values = [(key, OmegaConf.select(old, key), OmegaConf.select(config, key)) for key in _SAME]
-    if differing := [f"{key}: {was} in the run, {now} now" for key, was, now in values if was != now]:
-        raise RunRefused.because(output_dir, differing)
+def _refuse_another_run(own: dict[str, Any], config: DictConfig, output_dir: Path) -> None:
+    starts = sorted(output_dir.glob("starts/*/identity.json"))
+    if starts and Path(config.trainer.default_local_dir, "latest_checkpointed_iteration.txt").exists():
+        refuse_another_run(own, starts[-1], output_dir)
 
 
 def _new_start(output_dir: Path) -> Path:

@@ -1,0 +1,60 @@
+"""What a training run is: a checkpoint is gone on from only by a start that shares it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+from omegaconf import DictConfig, OmegaConf
+
+from tmas.config import flat
+from tmas.inference.run_directory import RunRefused
+
+_OBJECTIVE = (
+    *("actor_rollout_ref.model.path", "actor_rollout_ref.rollout.n", "algorithm"),
+    *("data.train_batch_size", "data.seed"),
+)
+_REWARD = "reward.custom_reward_function.reward_kwargs.settings"
+_TRANSPORT = ("base_url", "api_key_env", "timeout", "concurrency", "patience")
+_NO_PART = ("checker", "deadline", *(f"judge.{name}" for name in _TRANSPORT))
+"""Settings of the reward that say how it is computed, not what it is."""
+
+
+def identity(config: DictConfig) -> dict[str, Any]:
+    """Dotted keys with their values: policy, objective, reward, and the rows by their content."""
+    files = OmegaConf.select(config, "data.train_files") or []
+    rows = {"data.train_files": [file_digest(Path(f)) for f in ([files] if isinstance(files, str) else files)]}
+    return {**dict(_selected(config, _OBJECTIVE)), **dict(_reward(config)), **rows}
+
+
+def refuse_another_run(now: dict[str, Any], path: Path, output_dir: Path) -> None:
+    """Raises ``RunRefused`` where the identity in the file ``path`` is not ``now``."""
+    was = orjson.loads(path.read_bytes())
+    now = orjson.loads(orjson.dumps(now))
+    differing = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
+    if differing:
+        lines = [f"{key}: {was.get(key)!r} in the run, {now.get(key)!r} now" for key in differing]
+        raise RunRefused.because(output_dir, lines)
+
+
+def file_digest(file: Path) -> str:
+    """The first 20 hex digits of the SHA-256 of its content."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:20]
+
+
+def _selected(config: DictConfig, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    for key in keys:
+        value = OmegaConf.select(config, key)
+        plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        yield from flat({key: plain}).items()
+
+
+def _reward(config: DictConfig) -> Iterator[tuple[str, Any]]:
+    for key, value in _selected(config, [_REWARD]):
+        part = key.removeprefix(f"{_REWARD}.")
+        if not any(part == left_out or part.startswith(f"{left_out}.") for left_out in _NO_PART):
+            yield key, value
