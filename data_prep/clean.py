@@ -1,8 +1,9 @@
 """Cleaning the pool: benchmark problems, answers that the checker cannot read, duplicates. Every removal is on record.
 
 A duplicate is one by the project's own test (:mod:`tmas.memory.similarity`): numbers and relations must be equal, so
-that a problem with other numbers is another problem. Of duplicates the first is kept; where their answers differ, one
-is wrong, and none is.
+that a problem with other numbers is another problem. Of duplicates the first is kept. That test lets a word differ,
+such as "inscribed" for "circumscribed": where the answers are not equal, only problems of the same words are one, and
+if the answers differ then, one is wrong, and none is kept.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from data_prep.pool import write_lines
 from tmas.answers import AnswerChecker
 from tmas.config import Settings
 from tmas.equivalence import Equivalence
-from tmas.memory.similarity import jaccard, near_duplicate, tokens
+from tmas.memory.similarity import jaccard, lex, near_duplicate, tokens
 from tmas.records import Record
 from tmas.training.contexts import TrainingProblem
 
@@ -115,26 +116,30 @@ class _Cleaning:
     async def _keep_unless_duplicate(self, problem: TrainingProblem) -> None:
         features = tokens(problem.question)
         number = len(self._seen)
-        twin = self._twin(problem, self._index.candidates(features))
-        if twin is None:
-            self._seen.append(problem)
-            self._index.add(number, features)
-            self.kept[number] = problem
-            return
-        first = self._seen[twin]
-        verdict = await self.checker.compare(first.answer, problem.answer)
-        if verdict.equivalence is not Equivalence.DIFFERENT:
-            self._remove(problem, "duplicate", f"of {first.problem_id}", _match(first, problem))
-            return
-        self._remove(problem, "conflict", f"another answer than {first.problem_id}", _match(first, problem))
-        if self.kept.pop(twin, None):
-            self._remove(first, "conflict", f"another answer than {problem.problem_id}", _match(problem, first))
+        for twin in self._index.candidates(features):
+            first = self._seen[twin]
+            reason = await self._relation(first, problem)
+            if reason == "duplicate":
+                return self._remove(problem, "duplicate", f"of {first.problem_id}", _match(first, problem))
+            if reason == "conflict":
+                self._remove(problem, "conflict", f"another answer than {first.problem_id}", _match(first, problem))
+                if self.kept.pop(twin, None):
+                    self._remove(first, "conflict", f"another answer than {problem.problem_id}", _match(problem, first))
+                return None
+        self._seen.append(problem)
+        self._index.add(number, features)
+        self.kept[number] = problem
+        return None
 
-    def _twin(self, problem: TrainingProblem, candidates: Sequence[int]) -> int | None:
-        alike = (
-            n for n in candidates if near_duplicate(self._seen[n].question, problem.question, self.settings.duplicate)
-        )
-        return next(alike, None)
+    async def _relation(
+        self, first: TrainingProblem, problem: TrainingProblem
+    ) -> Literal["duplicate", "conflict"] | None:
+        if not near_duplicate(first.question, problem.question, self.settings.duplicate):
+            return None
+        verdict = await self.checker.compare(first.answer, problem.answer)
+        if not verdict.equal and lex(first.question.lower()) != lex(problem.question.lower()):
+            return None
+        return "conflict" if verdict.equivalence is Equivalence.DIFFERENT else "duplicate"
 
     def _remove(self, problem: TrainingProblem, reason: Reason, detail: str, match: Match | None = None) -> None:
         self.removed.append(

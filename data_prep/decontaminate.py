@@ -11,9 +11,12 @@ from pydantic import Field
 
 from data_prep.near import NearIndex, grams
 from tmas.config import Settings
-from tmas.memory.similarity import jaccard
+from tmas.memory.similarity import jaccard, lex
 from tmas.problems import ProblemFields, load_problems
 from tmas.records import Record
+
+_SHORTEST = 3
+"""Tokens of a benchmark problem that can be told from how many others begin."""
 
 
 class Benchmark(Settings):
@@ -27,7 +30,8 @@ class DecontaminationSettings(Settings):
     """``ngram``: tokens in a run. ``ngram_share``: of a benchmark problem's runs, from which it counts as repeated.
 
     A share, not a single run: phrases such as "where m and n are relatively prime positive integers" stand in many
-    problems. ``similarity``: Jaccard over runs of ``shingle`` tokens, from which two problems are one.
+    problems. A benchmark problem that is shorter than one run counts as repeated where a problem begins or ends with
+    it. ``similarity``: Jaccard over runs of ``shingle`` tokens, from which two problems are one.
     """
 
     ngram: int = Field(default=8, ge=1)
@@ -68,6 +72,7 @@ class Benchmarks:
         self.skipped: list[str] = []
         self._known: list[_Known] = []
         self._ngrams: defaultdict[str, list[int]] = defaultdict(list)
+        self._short: set[int] = set()
         self._index = NearIndex(settings.similarity)
         for name, benchmark in benchmarks.items():
             before = len(self._known)
@@ -84,6 +89,8 @@ class Benchmarks:
         self._known.append(_Known(benchmark, problem_id, question, answer, len(ngrams), shingles))
         for ngram in ngrams:
             self._ngrams[ngram].append(number)
+        if _SHORTEST <= (length := len(lex(question.lower()))) < self.settings.ngram:
+            self._short.add(length)
         self._index.add(number, shingles)
 
     def match(self, question: str) -> Match | None:
@@ -91,11 +98,17 @@ class Benchmarks:
         return max([*self._by_ngrams(question), *self._by_minhash(question)], key=lambda m: m.similarity, default=None)
 
     def _by_ngrams(self, question: str) -> Iterable[Match]:
-        shared = Counter(n for ngram in grams(question, self.settings.ngram) for n in self._ngrams.get(ngram, ()))
+        looked_up = grams(question, self.settings.ngram) | self._edges(question)
+        shared = Counter(n for ngram in looked_up for n in self._ngrams.get(ngram, ()))
         for number, count in shared.items():
             share = count / self._known[number].ngrams
             if share >= self.settings.ngram_share:
                 yield self._found(number, "ngrams", share)
+
+    def _edges(self, question: str) -> frozenset[str]:
+        """How ``question`` begins and ends, in the lengths that short benchmark problems have."""
+        tokens = lex(question.lower())
+        return frozenset(" ".join(edge) for size in self._short for edge in (tokens[:size], tokens[-size:]))
 
     def _by_minhash(self, question: str) -> Iterable[Match]:
         shingles = grams(question, self.settings.shingle)

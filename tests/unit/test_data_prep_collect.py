@@ -360,6 +360,8 @@ def test_decontamination_finds_short_problems_only_when_they_are_the_same(tmp_pa
     known = Benchmarks({"exam": Benchmark(files=(file,))}, DecontaminationSettings())
     assert known.match("compute 2+3") is not None
     assert known.match("Compute $2 + 4$.") is None
+    assert known.match("Compute $2 + 3$. Give your answer as a decimal number.") is not None
+    assert known.match("Answer in words. Compute $2 + 3$.") is not None
     assert (
         known.match("First compute $2 + 3$, then the square root of the sum of all its divisors, then its cube.")
         is None
@@ -388,6 +390,17 @@ def test_duplicates_with_other_answers_are_all_removed(tmp_path: Path):
     assert sorted((r["problem_id"], r["reason"]) for r in removed) == [
         ("a", "conflict"), ("b", "duplicate"), ("c", "conflict"), ("d", "duplicate"),
     ]  # fmt: skip
+
+
+CIRCLE = "What is the radius of the circle that is inscribed in the triangle with the sides 13, 14 and 15?"
+
+
+def test_problems_that_differ_in_a_word_and_in_their_answers_are_both_kept(tmp_path: Path):
+    around = CIRCLE.replace("inscribed in", "circumscribed about")
+    pool = [problem(CIRCLE, "4", "a"), problem(around, "65/8", "b"), problem(around, "8.125", "c")]
+    kept, removed = cleaned(tmp_path, *pool)
+    assert [p.problem_id for p in kept] == ["a", "b"]
+    assert [(r["problem_id"], r["reason"], r["detail"]) for r in removed] == [("c", "duplicate", "of b")]
 
 
 UNREADABLE = problem(HARD, "no such circle exists", "words")

@@ -123,16 +123,17 @@ async def test_a_slow_judge_is_given_its_time_and_no_more():
             started = time.monotonic()
             verdicts = await asked.ask("Is it?", Opinion, passes=2)
         assert reasons(verdicts) == ["timeout", "timeout"]
-        assert time.monotonic() - started < 2
-        await asyncio.sleep(0.1)
-        assert len(server.aborted) == 1  # it need not go on for us
+        assert time.monotonic() - started < 20
+        async with asyncio.timeout(5):
+            while len(server.aborted) < 1:  # noqa: ASYNC110 - it need not go on for us
+                await asyncio.sleep(0.01)
 
 
 async def test_what_came_in_time_is_kept():
     def reply(body: Body) -> Script:
         return Script((said("no"), "?")) if body.get("n") == 2 else Script((said("yes"),), first_delay=30)
 
-    async with ScriptedServer(reply) as server, judge(server, timeout=0.5) as asked:
+    async with ScriptedServer(reply) as server, judge(server, timeout=2) as asked:
         verdicts = await asked.ask("Is it?", Opinion, passes=2)
     assert verdicts[0] == NO
     assert reasons(verdicts) == [None, "timeout"]
@@ -140,8 +141,8 @@ async def test_what_came_in_time_is_kept():
 
 async def test_the_wait_for_a_place_is_not_the_judges_time():
     async with (
-        ScriptedServer(lambda body: Script((said("yes"),), first_delay=0.15)) as server,
-        judge(server, timeout=0.5, concurrency=1) as asked,
+        ScriptedServer(lambda body: Script((said("yes"),), first_delay=0.5)) as server,
+        judge(server, timeout=2, concurrency=1) as asked,
     ):
         verdicts = await asyncio.gather(*(asked.ask(f"Is it {i}?", Opinion) for i in range(6)))
     assert verdicts == [[YES]] * 6

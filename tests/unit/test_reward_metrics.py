@@ -48,6 +48,14 @@ def test_what_nothing_was_scored_in_has_no_value_rather_than_zero() -> None:
     assert not any("experience" in key for key in found)
 
 
+def test_a_judge_that_failed_moves_neither_score_nor_accuracy() -> None:
+    lost = reward("normal", 0.0, correctness_state="masked", correctness_why="endpoint")
+    found = reward_metrics("val-reward", [reward("normal", 1.0), lost, lost, lost])
+    assert (found["val-reward/all/acc"], found["val-reward/all/score"]) == (1.0, 1.0)
+    assert found["val-reward/all/correctness_masked/endpoint"] == 3
+    assert "val-reward/all/acc" not in reward_metrics("val-reward", [lost])
+
+
 def test_outcomes_are_shares() -> None:
     found = reward_metrics(
         "val-reward", [reward("normal", 0.0, outcome="truncated", truncated=1.0), reward("normal", 1.0)]

@@ -32,7 +32,7 @@ def test_items_applied_earn_until_there_are_enough():
 
 def test_a_bank_smaller_than_enough_can_be_used_up():
     [first, *_] = EXPERIENCE
-    verdict = ExperienceVerdict.model_validate(used(E1=FIRST_STEP))
+    verdict = ExperienceVerdict.model_validate({"items": used(E1=FIRST_STEP)["items"][:1]})
     evidence = Evidence(SOLUTION, [QUESTION, E1], EvidenceSettings())
     assert score(verdict, evidence, [first], ExperienceSettings(enough=5)) == scored(1.0)
 
@@ -59,7 +59,7 @@ def test_nor_does_an_item_turned_round():
     turned = "k divides n since m divides n and k divides m"
     evidence = Evidence(turned, [QUESTION, item.text], EvidenceSettings())
     assert evidence.own_work([turned]) == 1
-    verdict = ExperienceVerdict.model_validate(used(E1=turned))
+    verdict = ExperienceVerdict.model_validate({"items": used(E1=turned)["items"][:1]})
     assert score(verdict, evidence, [item], ExperienceSettings()) == scored(0.0, "not_shown")
 
 
@@ -98,6 +98,19 @@ def test_quotes_that_are_made_up_do_not_count_beside_true_ones():
 @pytest.mark.parametrize("items", [[], [{"id": "E9", "use": "none", "correct": False, "quote": ""}]])
 def test_a_judge_that_speaks_of_no_item_of_the_bank_is_masked(items: list[Any]):
     assert scored_by({"items": items, "repeated": []}) == masked("judge")
+
+
+def test_an_item_that_does_not_exist_is_no_verdict_even_beside_true_ones():
+    strange = used(E1=FIRST_STEP)
+    strange["items"].append({"id": "E9", "use": "none", "correct": False, "quote": ""})
+    assert scored_by(strange) == masked("judge")
+    assert scored_by(used({"[E2]": "x and y"}, E1=FIRST_STEP)) == masked("judge")
+
+
+def test_a_pitfall_that_is_shown_leaves_nothing_whatever_else_was_said():
+    fallen = SOLUTION + " Also $(x+y)^2 = x^2 + y^2 = 100$."
+    verdict = {"items": [], "repeated": [{"id": "E2", "quote": "Also (x+y)^2 = x^2 + y^2 = 100"}]}
+    assert scored_by(verdict, fallen) == scored(0.0, "pitfall")
 
 
 quotes = st.sampled_from([FIRST_STEP, SECOND_STEP, E1, E2, E3, "", "made up = 1 + 2 + 3", SOLUTION])

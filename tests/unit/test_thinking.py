@@ -31,6 +31,12 @@ def test_an_unclosed_thought_leaves_no_text():
     assert completion.finish_reason == "length"
 
 
+def test_a_thought_that_is_begun_again_and_not_closed_is_no_text():
+    content = "one</think>two <think>three, perhaps 4"
+    assert parts(split_thinking(content, "", "length")) == ("two", "onethree, perhaps 4", "tags")
+    assert split_thinking("<think>one</think><think>two", "").text == ""
+
+
 def test_empty_thinking_is_still_marked():
     assert parts(split_thinking("<think>\n\n</think>\n\n4", "")) == ("4", "", "tags")
 
@@ -44,8 +50,9 @@ def test_a_servers_thought_without_text():
 
 
 @given(TEXTS)
-def test_no_closing_tag_and_no_edge_whitespace_is_ever_left_in_the_text(content: str):
+def test_no_tag_and_no_edge_whitespace_is_ever_left_in_the_text(content: str):
     text = split_thinking(content, "").text
+    assert "<think>" not in text
     assert "</think>" not in text
     assert text == text.strip()
 

@@ -81,6 +81,13 @@ def test_a_masked_bonus_becomes_that_of_its_siblings_at_the_last_token(monkeypat
     assert metrics["reward/guideline/novelty_masked/timeout"] == 1
 
 
+def test_what_nothing_could_fill_in_is_counted_too(monkeypatch: pytest.MonkeyPatch):
+    lost = reward(score=0.0, correctness=0.0, acc=0.0, correctness_state="masked", bonus_state="absent")
+    store, metrics = filled_in(monkeypatch, [lost, lost], ["a", "a"])
+    assert metrics["reward/all/imputed"] == 2
+    assert "reward/all/acc" not in metrics
+
+
 def test_nothing_is_written_where_nothing_was_masked(monkeypatch: pytest.MonkeyPatch):
     store, metrics = filled_in(
         monkeypatch, [reward(), reward(score=0.0, correctness=0.0, acc=0.0, bonus_weight=0.15)], ["a", "a"]

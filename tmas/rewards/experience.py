@@ -64,17 +64,21 @@ def score(
     """The share of ``enough`` items (of all, if there are fewer) that the solution shows to have applied.
 
     A pitfall that was run into leaves nothing. An item counts if it was applied correctly and the quote is own work
-    that repeats no item. A verdict without an item of the bank, or whose quotes are made up, is no verdict.
+    that repeats no item. A verdict that names items that do not exist or none at all, or whose quotes are made up, is
+    no verdict.
     """
     texts = {item.item_id: item.text for item in items}
     pitfalls = {item.item_id for item in items if item.kind == "pitfall"}
-    uses = {use.id: use for use in verdict.items if use.id in texts}
+    uses = {use.id: use for use in verdict.items}
     repeated = [evidence.found(repetition.quote) for repetition in verdict.repeated if repetition.id in pitfalls]
     applied = [use.quote for use in uses.values() if use.use == "applied" and use.correct]
-    if not uses or (repeated and not any(repeated)) or (applied and not any(map(evidence.found, applied))):
+    strange = not {*uses, *(repetition.id for repetition in verdict.repeated)} <= texts.keys()
+    if strange or (repeated and not any(repeated)) or (applied and not any(map(evidence.found, applied))):
         return masked("judge")
     if repeated:
         return scored(0.0, "pitfall")
+    if not uses:
+        return masked("judge")
     copies = {q for q in applied for text in texts.values() if near_duplicate(q, text, settings.similarity)}
     shown = evidence.own_work(quote for quote in applied if quote not in copies)
     value = min(1.0, shown / min(settings.enough, len(texts)))

@@ -61,6 +61,11 @@ class Parts(Record):
         }
 
 
+def is_masked(sample: Mapping[str, Any]) -> bool:
+    """Whether :func:`impute` has something to fill in."""
+    return "masked" in (sample["correctness_state"], sample["bonus_state"])
+
+
 def impute(samples: Sequence[Mapping[str, Any]], groups: Sequence[Hashable]) -> list[float]:
     """The samples' scores with what was masked filled in, so that it moves no sample against its siblings.
 

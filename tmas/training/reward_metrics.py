@@ -13,8 +13,9 @@ def reward_metrics(prefix: str, rewards: Sequence[dict[str, Any]]) -> dict[str, 
     """``rewards``: what the reward function returned for each sample. Keys are ``{prefix}/{source}/{name}``; the source
     ``all`` is all of them together.
 
-    ``score``, ``acc``, ``truncated`` and ``response_tokens`` are means over samples; a component is the mean over the
-    samples in which it was scored, with the number of those in which it was ``masked`` beside it, by reason;
+    ``truncated`` and ``response_tokens`` are means over samples; ``score`` and ``acc`` are over those whose correctness
+    was scored, so that a judge that failed moves neither; a component is the mean over the samples in which it was
+    scored, with the number of those in which it was ``masked`` beside it, by reason;
     ``outcome/NAME`` is the share of an outcome. A component that nothing was scored in has no value, not 0.
     """
     by_source: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -30,8 +31,11 @@ def reward_metrics(prefix: str, rewards: Sequence[dict[str, Any]]) -> dict[str, 
 
 def _of_source(rewards: Sequence[dict[str, Any]]) -> Iterable[tuple[str, float]]:
     yield "samples", float(len(rewards))
-    for name in ("score", "acc", "truncated", "response_tokens"):
+    for name in ("truncated", "response_tokens"):
         yield name, _mean([reward[name] for reward in rewards])
+    if compared := [reward for reward in rewards if reward["correctness_state"] == "scored"]:
+        for name in ("score", "acc"):
+            yield name, _mean([reward[name] for reward in compared])
     for outcome, count in Counter(reward["outcome"] for reward in rewards).items():
         yield f"outcome/{outcome}", count / len(rewards)
     for component in COMPONENTS:

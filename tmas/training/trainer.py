@@ -14,7 +14,7 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-from tmas.rewards.hybrid import impute
+from tmas.rewards.hybrid import impute, is_masked
 from tmas.training.reward_metrics import reward_metrics
 
 VERLS_OWN = ("reward", "score", "acc", "pred")
@@ -31,7 +31,7 @@ class TMASTrainer(PPOTrainerSync):
         return super()._compute_advantage(batch, metrics)
 
     def _fill_in_masked(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> None:
-        """Logs the components; writes the scores that :func:`~tmas.rewards.hybrid.impute` changes."""
+        """Logs the components; writes the scores that :func:`~tmas.rewards.hybrid.impute` fills in."""
         data = tq.kv_batch_get(
             keys=batch.keys, partition_id=batch.partition_id, select_fields=["uid", "extra_fields", "rm_scores"]
         )
@@ -40,9 +40,9 @@ class TMASTrainer(PPOTrainerSync):
         metrics.update(reward_metrics("reward", [r for r, is_real in zip(rewards, real, strict=True) if is_real]))
         uids = enumerate(zip(data["uid"], real, strict=True))
         scores = impute(rewards, [str(uid) if is_real else f"padding {i}" for i, (uid, is_real) in uids])
-        changed = [score != reward["score"] for score, reward in zip(scores, rewards, strict=True)]
-        metrics["reward/all/imputed"] = float(sum(c and r for c, r in zip(changed, real, strict=True)))
-        if any(changed):
+        masked = [is_masked(reward) and is_real for reward, is_real in zip(rewards, real, strict=True)]
+        metrics["reward/all/imputed"] = float(sum(masked))
+        if any(masked):
             rows = [_at_the_end(row, score) for row, score in zip(data["rm_scores"].unbind(), scores, strict=True)]
             nested = torch.nested.as_nested_tensor(rows, layout=torch.jagged)
             fields = TensorDict({"rm_scores": nested}, batch_size=len(batch))
