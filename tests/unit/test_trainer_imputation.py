@@ -84,6 +84,7 @@ def test_a_masked_bonus_becomes_that_of_its_siblings_at_the_last_token(monkeypat
 def test_what_nothing_could_fill_in_is_counted_too(monkeypatch: pytest.MonkeyPatch):
     lost = reward(score=0.0, correctness=0.0, acc=0.0, correctness_state="masked", bonus_state="absent")
     store, metrics = filled_in(monkeypatch, [lost, lost], ["a", "a"])
+    assert store.written.tolist() == [[0.0] * 3] * 2
     assert metrics["reward/all/imputed"] == 2
     assert "reward/all/acc" not in metrics
 
