@@ -74,6 +74,11 @@ def test_the_experiment_composes_and_verl_accepts_it(experiment: str, composed: 
     assert "data-parallel ranks" in plan["training"]
 
 
+def test_the_cpu_experiment_may_have_a_critic(composed: Callable[..., DictConfig]) -> None:
+    plan = dict(make_plan(composed("hybrid_grpo_cpu", "algorithm.adv_estimator=gae")).entries)
+    assert plan["objective"].startswith("gae")
+
+
 GPU = ["hybrid_grpo", "vanilla_grpo", "hybrid_ppo", "hybrid_grpo_30b"]
 
 
