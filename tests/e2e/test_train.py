@@ -226,10 +226,8 @@ def test_a_judge_that_verl_hosts_is_asked(task: Path, tmp_path: Path, judge: Scr
         *train(task, tmp_path / "run", judge, "trainer.total_training_steps=1", "trainer.save_freq=-1"),
         *(f"reward.reward_model.{given}" for given in hosted),
         *(f"reward.reward_model.rollout.{given}" for given in rollout),
-        *(
-            f"{SETTINGS}.judge={{name: '{model}', timeout: 200, sampling: {{max_tokens: 16}}}}",
-            "ray_kwargs.ray_init.num_gpus=2",
-        ),
+        *(f"{SETTINGS}.judge.base_url=null", f"{SETTINGS}.judge.name={model}", f"{SETTINGS}.judge.timeout=200"),
+        *(f"+{SETTINGS}.judge.sampling={{max_tokens: 16}}", "ray_kwargs.ray_init.num_gpus=2"),
     )
     data = steps(tmp_path / "run", 1)[1]
     reasons = {name.rpartition("/")[2] for name in data if "guideline/novelty_masked/" in name}
