@@ -216,16 +216,9 @@ def test_a_judge_that_verl_hosts_is_asked(task: Path, tmp_path: Path, judge: Scr
     """It is the policy itself on a device of its own: it answers, and nothing that it says is a verdict."""
     model = f"{task}/sft/final"
     hosted = ("enable=true", "enable_resource_pool=true", "nnodes=1", "n_gpus_per_node=1", f"model_path={model}")
-    rollout = (
-        "tensor_model_parallel_size=1",
-        "free_cache_engine=false",
-        "max_num_seqs=32",
-        "max_num_batched_tokens=2048",
-    )
     tmas(
         *train(task, tmp_path / "run", judge, "trainer.total_training_steps=1", "trainer.save_freq=-1"),
         *(f"reward.reward_model.{given}" for given in hosted),
-        *(f"reward.reward_model.rollout.{given}" for given in rollout),
         *(f"{SETTINGS}.judge.base_url=null", f"{SETTINGS}.judge.name={model}", f"{SETTINGS}.judge.timeout=200"),
         *(f"+{SETTINGS}.judge.sampling={{max_tokens: 16}}", "ray_kwargs.ray_init.num_gpus=2"),
     )
