@@ -39,7 +39,8 @@ class JudgeSettings(BaseModel):
     ``timeout``: seconds for a question's verdicts, with everything asked again for their sake; the wait for one of the
     ``concurrency`` places comes before it. ``parse_attempts``: calls in all for verdicts that can be read.
     ``structured_outputs``: send the JSON schema; turn it off for a model that thinks between tags on a server that does
-    not take the thinking apart, since the schema would keep it from thinking.
+    not take the thinking apart, since the schema would keep it from thinking. ``stream``: turn it off for a server that
+    gives replies as a whole alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -53,6 +54,7 @@ class JudgeSettings(BaseModel):
     concurrency: int = Field(default=64, ge=1)
     parse_attempts: int = Field(default=2, ge=1)
     structured_outputs: bool = True
+    stream: bool = True
     patience: Patience = Patience(max_attempts=3, backoff_max=10.0)
 
     @property
@@ -130,7 +132,9 @@ class Judge:
         self.counts: Counter[str] = Counter()
         self.usage = Usage()
         patience = settings.patience.model_dump()
-        endpoint = EndpointSettings(base_url=settings.base_url, api_key_env=settings.api_key_env, **patience)
+        endpoint = EndpointSettings(
+            base_url=settings.base_url, api_key_env=settings.api_key_env, stream=settings.stream, **patience
+        )
         self._chat = OpenAIChat(endpoint)
         self._places = asyncio.Semaphore(settings.concurrency)
         self._breaker = Breaker()

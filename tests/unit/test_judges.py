@@ -117,6 +117,12 @@ async def test_a_prompt_beyond_the_context_is_a_failure_of_this_question_alone()
         assert await asked.ask("Is it?", Opinion) == [YES]
 
 
+async def test_a_server_that_streams_nothing_is_asked_for_whole_replies():
+    async with ScriptedServer(lambda body: said("yes")) as server, judge(server, stream=False) as asked:
+        assert await asked.ask("Is it?", Opinion) == [YES]
+    assert not server.requests[0].keys() & {"stream", "stream_options"}
+
+
 async def test_a_slow_judge_is_given_its_time_and_no_more():
     async with ScriptedServer(lambda body: Script((said("yes"),), first_delay=30)) as server:
         async with judge(server, timeout=0.2) as asked:

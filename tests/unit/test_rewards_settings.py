@@ -96,6 +96,7 @@ def test_a_judge_that_verl_hosts_is_found_by_its_router():
     settings = reward_settings({"judge": {"name": "m", "base_url": None, "timeout": 10}}, "10.0.0.1:1234")
     assert settings.judge
     assert settings.judge.base_url == "http://10.0.0.1:1234/v1"
+    assert not settings.judge.stream  # the router knows no streams
     assert reward_settings({"experience": {"form": "none"}, "novelty": {"form": "none"}}, "h:1").judge is None
     elsewhere = reward_settings({"judge": JUDGE | {"timeout": 10}}, "10.0.0.1:1234")
     assert elsewhere.judge

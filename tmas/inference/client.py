@@ -142,6 +142,8 @@ class OpenAIChat:
         """``n`` choices (from the choice ``index`` on) in one answer, asked for until it comes or patience ends."""
         priority = ticket.priority if self.settings.send_priority else None
         body = chat_body(request, n, index, self.settings.token_limit_field, priority)
+        if not self.settings.stream:
+            del body["stream"], body["stream_options"]
         self._asking += 1
         try:
             return await self._served(

@@ -68,13 +68,14 @@ class EndpointSettings(Patience):
 
     ``base_url``: one, or those of several servers of the same model. ``api_key_env`` names the environment variable
     that holds the key; ``token_limit_field`` the field that the server takes ``max_tokens`` in; ``send_priority``: send
-    vLLM's ``priority`` with each request.
+    vLLM's ``priority`` with each request; ``stream`` False: take each reply as a whole, within ``first_token_timeout``.
     """
 
     base_url: str | tuple[str, ...]
     api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     token_limit_field: TokenLimitField = "max_tokens"
     send_priority: bool = False
+    stream: bool = True
 
     @field_validator("base_url")
     @classmethod

@@ -94,5 +94,6 @@ def reward_settings(values: Mapping[str, Any], router_address: str | None = None
     asked where the judge has no ``base_url`` of its own."""
     judge = values.get("judge")
     if judge and router_address and not judge.get("base_url"):
-        values = {**values, "judge": {**judge, "base_url": f"http://{router_address}/v1"}}
+        whole = {"base_url": f"http://{router_address}/v1", "stream": False}  # verl 0.9.1's router takes no streams
+        values = {**values, "judge": {**judge, **whole}}
     return RewardSettings.model_validate(values)

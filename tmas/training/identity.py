@@ -18,7 +18,7 @@ _OBJECTIVE = (
     *("data.train_batch_size", "data.seed"),
 )
 _REWARD = "reward.custom_reward_function.reward_kwargs.settings"
-_TRANSPORT = ("base_url", "api_key_env", "timeout", "concurrency", "patience")
+_TRANSPORT = ("base_url", "api_key_env", "timeout", "concurrency", "stream", "patience")
 _NO_PART = ("checker", "deadline", *(f"judge.{name}" for name in _TRANSPORT))
 """Settings of the reward that say how it is computed, not what it is."""
 
