@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import tempfile
+import threading
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -146,6 +147,37 @@ def test_a_call_is_on_disk_before_it_counts_as_added(tmp_path: Path, monkeypatch
     with opened(tmp_path / "t.jsonl") as trace:
         add(trace, 0)
         assert synced == [(tmp_path / "t.jsonl").stat().st_size]
+
+
+def test_calls_that_end_together_share_a_sync_that_began_after_all_were_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, synced, all_written = tmp_path / "t.jsonl", list[int](), threading.Event()
+
+    def sync(file: int) -> None:
+        size = os.fstat(file).st_size
+        assert all_written.wait(60)
+        synced.append(size)
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+
+    async def call(trace: Trace, index: int) -> None:
+        await trace.add(key(index), ask("Q"), reply(str(index)))
+        line = next(line for line in path.read_bytes().splitlines(True) if b'"index":%d,' % index in line)
+        assert path.read_bytes().index(line) + len(line) <= max(synced)
+
+    async def main(trace: Trace) -> None:
+        async with asyncio.TaskGroup() as group:
+            for index in range(8):
+                group.create_task(call(trace, index))
+                await asyncio.sleep(0)  # it is written; the first of them is being synced
+            all_written.set()
+
+    with opened(path) as trace:
+        asyncio.run(main(trace))
+        assert len(trace) == 8
+    assert len(synced) == 2
+    assert synced[1] == path.stat().st_size
 
 
 def test_an_open_trace_holds_no_text_in_memory(tmp_path: Path):

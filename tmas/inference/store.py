@@ -58,7 +58,8 @@ class Trace:
         self._prompts: set[str] = set()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        self._end = 0
+        self._end = self._synced = 0
+        self._syncing = asyncio.Lock()
         with ExitStack() as unless_damaged:
             unless_damaged.callback(self.close)
             self._lock()
@@ -127,8 +128,7 @@ class Trace:
         asked = request.model_dump()
         whole, messages = digest(asked), asked.pop("messages")
         prompt = digest(messages)
-        if prompt not in self._prompts:
-            self._append({"type": "prompt", "digest": prompt, "messages": messages})
+        entries = [] if prompt in self._prompts else [{"type": "prompt", "digest": prompt, "messages": messages}]
         entry: dict[str, Any] = {
             "type": "call",
             "key": key.model_dump(),
@@ -140,9 +140,19 @@ class Trace:
         if packing:
             entry["packing"] = [note.model_dump() for note in packing]
         entry["failure" if isinstance(outcome, Failure) else "reply"] = outcome.model_dump(mode="json")
-        self._append(entry)
-        with self._named():
-            await asyncio.to_thread(os.fdatasync, self._file)
+        self._append(*entries, entry)
+        await self._sync()
+
+    async def _sync(self) -> None:
+        """Returns once what has been appended is on disk. Calls that end together share one ``fdatasync``."""
+        end = self._end
+        async with self._syncing:
+            if self._synced >= end:
+                return
+            end = self._end
+            with self._named():
+                await asyncio.to_thread(os.fdatasync, self._file)
+            self._synced = end
 
     def decision(self, name: str) -> Any | None:
         """The value noted under ``name``, None if there is none."""
@@ -156,14 +166,16 @@ class Trace:
         """Note a decision that a replay must repeat; a later one under the same name stands instead."""
         self._append({"type": "decision", "name": name, "value": value})
 
-    def _append(self, entry: dict[str, Any]) -> None:
-        line = orjson.dumps({"v": SCHEMA_VERSION, **entry}, option=orjson.OPT_APPEND_NEWLINE)
+    def _append(self, *entries: dict[str, Any]) -> None:
+        lines = [orjson.dumps({"v": SCHEMA_VERSION, **e}, option=orjson.OPT_APPEND_NEWLINE) for e in entries]
+        data = b"".join(lines)
         with self._named():
-            written = os.write(self._file, line)
-            if written < len(line):
+            written = os.write(self._file, data)
+            if written < len(data):
                 os.ftruncate(self._file, self._end)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._index(entry, len(line))
+        for entry, line in zip(entries, lines, strict=True):
+            self._index(entry, len(line))
 
     @contextmanager
     def _named(self) -> Iterator[None]:
