@@ -6,6 +6,7 @@ gives the method something to work with, whatever the model's size.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import aiohttp
 import orjson
 
 from recipes.cpu.tiny_policy import build
+from tests.support.processes import naming
 from tmas import prompts
 from tmas.config import ModelSettings, ServingSettings
 from tmas.inference.client import NO_TICKET, ChatModel, OpenAIChat, Ticket
@@ -67,8 +69,13 @@ class RealEngine:
 
 
 @asynccontextmanager
-async def real_engine(folder: Path, max_num_seqs: int, **sizes: int) -> AsyncIterator[RealEngine]:
-    """Its model and log are in ``folder``. ``sizes``: of the model, as its ``config.json`` calls them."""
+async def real_engine(
+    folder: Path, max_num_seqs: int, core: int | None = None, **sizes: int
+) -> AsyncIterator[RealEngine]:
+    """Its model and log are in ``folder``. ``core``: where it computes, which nothing else of this run does then.
+
+    ``sizes``: of the model, as its ``config.json`` calls them.
+    """
     path = folder / "model"
     build(path, [file.read_text("utf-8") for file in Path(prompts.__file__).parent.glob("*.jinja")])
     config = orjson.loads((path / "config.json").read_bytes())
@@ -76,8 +83,22 @@ async def real_engine(folder: Path, max_num_seqs: int, **sizes: int) -> AsyncIte
     (path / "config.json").write_bytes(orjson.dumps(config | {"max_position_embeddings": CONTEXT} | sizes))
     model = ModelSettings(name=NAME, path=str(path), context_length=CONTEXT)
     args = {"max-num-seqs": max_num_seqs, "enforce-eager": True, "dtype": "bfloat16", "load-format": "dummy"}
-    serving = ServingSettings(name="vllm", args=args, env=ENVIRONMENT)
+    serving = ServingSettings(
+        name="vllm", args=args, env=ENVIRONMENT | ({} if core is None else {"VLLM_CPU_OMP_THREADS_BIND": str(core)})
+    )
     port = free_port(serving.host)
     endpoint = model.model_copy(update={"base_url": serving.base_url(port)}).endpoint()
     async with vllm_server(model, serving, port, folder / "vllm.log"), OpenAIChat(endpoint) as chat:
+        if core is not None:
+            keep_off(core)
         yield RealEngine(serving.base_url(port), chat)
+
+
+def keep_off(core: int) -> None:
+    """Nothing of this process and of the vLLM that it started runs on ``core``, but for what computes."""
+    [computing] = naming("VLLM::Worker")
+    others = os.sched_getaffinity(0) - {core}
+    around = (os.getpid(), *naming("vllm.entrypoints.cli.main"), *naming("VLLM::EngineCore"))
+    for pid, cores in {**dict.fromkeys(around, others), computing: {core}}.items():
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            os.sched_setaffinity(int(thread), cores)

@@ -137,6 +137,24 @@ def test_ppo_trains_its_critic_too(task: Path, tmp_path: Path, judge: ScriptedSe
 
 
 @pytest.mark.slow
+def test_a_judge_that_verl_hosts_is_asked(task: Path, tmp_path: Path, judge: ScriptedServer):
+    """It is the policy itself on a device of its own: it answers, and nothing that it says is a verdict."""
+    model = f"{task}/sft/final"
+    hosted = ("enable=true", "enable_resource_pool=true", "nnodes=1", "n_gpus_per_node=1", f"model_path={model}")
+    tmas(
+        *train(task, tmp_path / "run", judge, "trainer.total_training_steps=1", "trainer.save_freq=-1"),
+        *(f"reward.reward_model.{given}" for given in hosted),
+        *(f"{SETTINGS}.judge.base_url=null", f"{SETTINGS}.judge.name={model}", f"{SETTINGS}.judge.timeout=200"),
+        *(f"+{SETTINGS}.judge.sampling={{max_tokens: 16}}", "ray_kwargs.ray_init.num_gpus=2"),
+    )
+    data = steps(tmp_path / "run", 1)[1]
+    reasons = {name.rpartition("/")[2] for name in data if "guideline/novelty_masked/" in name}
+    assert reasons
+    assert reasons <= {"unparsable", "judge"}
+    assert not judge.requests
+
+
+@pytest.mark.slow
 def test_a_dead_judge_is_masked_and_a_killed_trainer_goes_on(task: Path, tmp_path: Path):
     output = tmp_path / "run"
     down = ScriptedServer(lambda _: Script(fault=Fault("status", after=None, status=500)))
