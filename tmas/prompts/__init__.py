@@ -22,7 +22,7 @@ def _sources() -> dict[str, str]:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=DictLoader(_sources()),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -30,6 +30,8 @@ def _environment() -> Environment:
         keep_trailing_newline=False,
         autoescape=False,
     )
+    environment.globals.clear()  # range and the like, which no prompt uses and each rendering would copy
+    return environment
 
 
 def render(name: str, **values: object) -> str:
