@@ -78,6 +78,39 @@ async def test_praise_of_a_step_does_not_stop_it():
     assert texts(result) == ["Draft 0", "Draft 1", "Draft 2", "Draft 3"]
 
 
+@pytest.mark.parametrize(
+    "heading",
+    ["## Rewritten solution (corrected)", "### 4. Corrected solution", "**Revised solution:**", "Rewritten solution:"],
+)
+async def test_a_rewrite_follows_any_such_heading(heading: str):
+    result = await solve(lambda _: f"Step 1: it is correct.\n{heading}\nSo \\boxed{{7}}. It is correct.")
+    last = result.trajectory.iterations[1].rollouts
+    assert {r.answer for r in last} == {"7"}
+
+
+@pytest.mark.parametrize(
+    "feedback",
+    [
+        "Step 1: it is correct. Step 2 has a sign error.",
+        "I do not believe that it is correct.",
+        "I don't think it is correct.",
+        "Who knows if it is correct.",
+    ],
+)
+async def test_words_that_only_sound_like_praise_are_a_failure(feedback: str):
+    result = await solve(lambda _: feedback)
+    assert {f.reason for f in result.failures} == {FailureReason.UNPARSABLE}
+
+
+@pytest.mark.parametrize(
+    "feedback", ["It is correct.", "Step 2 is not obvious, but holds.\n**It is correct.**", "So it is correct"]
+)
+async def test_praise_at_the_end_stops_it(feedback: str):
+    result = await solve(lambda _: feedback)
+    assert result.failures == ()
+    assert result.trajectory.stop == "early_stop"
+
+
 async def test_a_trajectory_that_stopped_stands_while_others_go_on():
     stopped: list[int] = []
 

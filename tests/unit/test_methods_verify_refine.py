@@ -188,9 +188,38 @@ async def test_every_candidate_is_asked_to_grade_itself_and_verifiers_do_not_see
     assert [r.answer for r in rollouts] == [str(n) for n in range(9)]  # not the grade in the last box
 
 
+GRADED = "Based on my evaluation, the final grade is: \\boxed{1}"
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "# Self-evaluation",
+        "### 3. Self-evaluation",
+        "Self\u2011evaluation",
+        "<self-evaluation>",
+        "My self-evaluation:",
+        "# Evaluation",
+        "---",
+        "",
+    ],
+)
+async def test_its_own_grade_is_never_its_answer(heading: str):
+    def reply(body: Body) -> list[str]:
+        verified = team.role_of(body) == "verification"
+        return ["A gap.\nGrade: 0"] * 2 if verified else [f"So \\boxed{{42}}.\n\n{heading}\nIt holds.\n{GRADED}"]
+
+    result, _ = await solve(reply, n_candidates=1, max_iterations=1)
+    [found] = result.trajectory.iterations[0].rollouts
+    assert isinstance(found.solution, Solution)
+    assert (found.solution.answer, found.solution.own_grade) == ("42", 1.0)
+    assert "final grade" not in found.solution.text
+
+
 @pytest.mark.parametrize(
     ("said", "text", "own_grade"),
     [
+        ("The final score is \\boxed{1}.", "The final score is \\boxed{1}.", None),
         ("Proof.\n\n**Self-evaluation:** All of it holds.\nFinal grade: 1", "Proof.", 1.0),
         ("Proof.\n## Self-Evaluation\nWho knows.", "Proof.", None),
         ("Proof.\n## Self-Evaluation\nIt holds.\nGrade: 0.7", "Proof.", None),

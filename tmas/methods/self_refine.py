@@ -13,7 +13,8 @@ Different here, and why:
 
 - Solutions are text, where the original writes programs and shows examples of them; a rewrite follows a heading.
 - The draft is sampled like any candidate; the original's temperature of 0 would make N equal drafts.
-- "It is correct" stops a trajectory only where no rewrite follows: feedback also says it of single steps.
+- "It is correct" stops a trajectory only as the last sentence, where no rewrite follows: feedback also says it of
+  single steps.
 - Feedback with neither of the two is a failure; the next iteration asks for feedback on the same draft again. The
   original starts the problem anew. A trajectory whose draft failed drafts again.
 - The last drafts vote for the answer; the original's only one is it.
@@ -37,7 +38,15 @@ from tmas.records import Completion, Problem, Rollout, Solution, Trajectory
 from tmas.selection import SelectionSettings
 
 NOTHING_TO_CORRECT = "it is correct"
-_REWRITE = re.compile(r"^[#*\s]*rewritten solution\b[:*\s]*$", re.IGNORECASE | re.MULTILINE)
+_CORRECT = re.compile(
+    r"(?:^|[.!?:;\n])(?![^.!?:;\n]*(?:\bnot\b|n't|n’t|\bif\b|\bwhether\b))[^.!?:;\n]*\bit is correct$"
+)
+"""As the last sentence, and said without a no or an if."""
+_NEW = r"\b(?:rewritten|corrected|revised)\ solution\b"
+_REWRITE = re.compile(
+    rf"^(?:\s*\#[^\n]*{_NEW}[^\n]* | \s*\*\*[^\n*]*{_NEW}[^\n*]*\*\*:? | \s*{_NEW}[:\s]*$)",
+    re.IGNORECASE | re.MULTILINE | re.VERBOSE,
+)
 
 
 class SelfRefineSettings(Settings, frozen=True):
@@ -94,7 +103,7 @@ class Refiner(Solver[SolverSettings]):
         feedback, *rewrite = _REWRITE.split(completion.text, maxsplit=1)
         if rewrite and rewrite[0].strip():
             return self.candidate(t, i, "exploit", completion.model_copy(update={"text": rewrite[0].strip()}))
-        if NOTHING_TO_CORRECT in feedback.lower():
+        if _CORRECT.search(feedback.lower().strip(" \n\t*_.!\"'")):
             return draft
         raise Unparsable(f"feedback with neither a rewritten solution nor {NOTHING_TO_CORRECT!r}")
 

@@ -24,7 +24,7 @@ Different here, and why:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Literal, NamedTuple
 
@@ -41,7 +41,13 @@ from tmas.records import Completion, Failure, Mode, Problem, Rollout, Solution, 
 from tmas.selection import SelectionSettings
 
 MOST_ANALYSES, MOST_OF_A_GRADE = 8, 4
-_SELF_EVALUATION = re.compile(r"^[#*\s]*self[- ]evaluation\b", re.IGNORECASE | re.MULTILINE)
+_SELF_EVALUATION = re.compile(
+    r"^[^\w\n]*(?:\d+[.)]\s*)?(?:my\s+)?self[-\s\u2010\u2011]?evaluation\b", re.IGNORECASE | re.MULTILINE
+)
+_GRADED_ITSELF = re.compile(
+    r"^.*\bmy\ (?:self-)?evaluation\b.*\b(?:grade|score)\b.*\\boxed.*$", re.IGNORECASE | re.MULTILINE
+)
+"""The line that a self-evaluation ends with, where it has no heading."""
 
 
 class VerifyRefineSettings(Settings, frozen=True):
@@ -149,16 +155,25 @@ class Prover(Verifier[VerifierSettings]):
         return self.pack("solution", prompt, {"solution": solution, **analyses}, steps)
 
     def candidate(self, iteration: int, index: int, mode: Mode, completion: Completion) -> Solution:
-        """The solution without its self-evaluation, and the grade in that."""
-        text, *evaluation = _SELF_EVALUATION.split(completion.text, maxsplit=1)
+        """The solution without its self-evaluation, and the grade in that: a grade is never its answer."""
+        text, evaluation = _parted(completion.text)
         if not text.strip():
             raise Unparsable("a self-evaluation without a solution")
         solution = super().candidate(iteration, index, mode, completion.model_copy(update={"text": text.strip()}))
         return solution.model_copy(update={"own_grade": _own_grade(evaluation)})
 
 
-def _own_grade(evaluation: Iterable[str]) -> float | None:
+def _parted(text: str) -> tuple[str, str]:
+    """The solution, and the self-evaluation from its heading on; without one, what stands before and in its last line
+    belongs to both."""
+    if heading := _SELF_EVALUATION.search(text):
+        return text[: heading.start()], text[heading.end() :]
+    *_, last = (None, *_GRADED_ITSELF.finditer(text))
+    return (text[: last.start()], text) if last else (text, "")
+
+
+def _own_grade(evaluation: str) -> float | None:
     try:
-        return parse_verification("".join(evaluation)).grade
+        return parse_verification(evaluation).grade
     except Unparsable:
         return None
