@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tmas.evaluation.compare import comparison, group_runs
+from tmas.evaluation.compare import by_benchmark, comparison, group_runs
 from tmas.evaluation.compute import Measure, accuracy_after, accuracy_at, difference_at, tokens_after
 from tmas.evaluation.estimators import BootstrapSettings
 
@@ -15,15 +15,28 @@ FEW = BootstrapSettings(resamples=100)
 Steps = list[tuple[int, int, float | None]]
 
 
-def evaluation(problems: dict[str, Steps], seed: int = 0, group: str = "g", method: str = "tmas") -> dict[str, Any]:
-    """Each step: prompt tokens, completion tokens (both cumulative), the selected answer's correctness."""
+def evaluation(
+    problems: dict[str, Steps],
+    seed: int = 0,
+    group: str = "g",
+    method: str = "tmas",
+    benchmark: str = "imo",
+    spent: int | None = None,
+) -> dict[str, Any]:
+    """Each step: prompt tokens, completion tokens (both cumulative), the selected answer's correctness.
+
+    ``spent``: tokens of each problem in all, where it is more than its last step.
+    """
     return {
-        "run": {"group": group, "method": method, "seed": seed},
+        "run": {"group": group, "method": method, "seed": seed, "benchmark": benchmark},
         "settings": {"judge": None},
         "iterations": [{}] * max(len(steps) for steps in problems.values()),
         "by_problem": [
             {
                 "problem_id": name,
+                "digest": f"{name} of {benchmark}",
+                "prompt_tokens": steps[-1][0] if spent is None else spent,
+                "completion_tokens": steps[-1][1] if spent is None else 0,
                 "iterations": [
                     {
                         "prompt_tokens": prompt,
@@ -120,6 +133,29 @@ def test_the_last_budget_covers_all_problems_of_the_cheapest():
     assert found is not None
     assert found["budgets"] == [15, 30, 45, 60]
     assert [group["accuracy"]["selected"][-1]["value"] for group in found["groups"]] == [1.0, None]
+
+
+def test_labels_tell_runs_of_one_name_apart():
+    runs = [Path("a/tmas"), Path("b/tmas")]
+    groups = group_runs(runs, [ONE, evaluation({"p": [(1, 1, 1.0)]}, group="h")])
+    assert [group.label for group in groups] == ["tmas (a/tmas)", "tmas (b/tmas)"]
+
+
+def test_groups_are_compared_within_their_benchmark_and_ids_alone_make_no_pair():
+    hle = evaluation({"p": [(1, 1, 1.0)]}, group="h", benchmark="hle")
+    vote = evaluation({"p": [(1, 1, 1.0)]}, group="i", method="vote")
+    groups = group_runs([Path("a"), Path("b"), Path("c")], [ONE, hle, vote])
+    found = {name: [group.label for group in own] for name, own in by_benchmark(groups).items()}
+    assert found == {"imo": ["tmas (a)", "vote"], "hle": ["tmas (b)"]}
+    assert comparison(groups[:2], [], FEW) is None
+    assert difference_at([ONE], [hle], 10**9, settings=FEW)["problems"] == 0
+
+
+def test_what_a_problem_cost_has_the_iteration_that_its_budget_cut_off():
+    cut_off = evaluation({"p": [(10, 10, 1.0)], "q": [(20, 20, 1.0)]}, spent=100)
+    [group] = group_runs([Path("a")], [cut_off])
+    assert group.tokens == 100
+    assert accuracy_at([cut_off], 40, settings=FEW)["value"] == 1.0  # but its answers were there before
 
 
 def test_runs_without_a_common_problem_are_not_compared():

@@ -169,7 +169,7 @@ def test_the_command_prints_tables_and_compares(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     for title in ("tmas on problems: 3 problems", "Accuracy by iteration (judge", "Tokens by role", "at equal compute"):
         assert title in done.stdout
-    compared = orjson.loads((tmp_path / "compared.json").read_bytes())
+    [compared] = orjson.loads((tmp_path / "compared.json").read_bytes())
     assert [group["label"] for group in compared["groups"]] == ["tmas", "majority_vote"]
     assert compared["problems"] == 1
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
+from rich.text import Text
 
 from tmas.answers import AnswerChecker
-from tmas.evaluation.compare import Group, comparison, group_runs
+from tmas.evaluation.compare import Group, by_benchmark, comparison, group_runs
 from tmas.evaluation.compute import Evaluation
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate, write_json
 from tmas.evaluation.gold_check import GoldCheckSettings, gold_check, is_passed
@@ -30,19 +31,22 @@ def evaluate_command(config: dict[str, Any], console: Console) -> None:
     groups = group_runs(settings.runs, evaluations)
     for group in groups:
         print_evaluation(console, group, settings.bootstrap)
-    if len(groups) > 1:
-        _compare(groups, settings, console)
+    _compare(groups, settings, console)
     _say_what_is_missing(evaluations)
 
 
 def _compare(groups: Sequence[Group], settings: EvaluateSettings, console: Console) -> None:
-    found = comparison(groups, settings.budgets, settings.bootstrap)
-    if found is None:
-        console.print("The runs have no problem in common: they are not compared.")
-        return
-    print_comparison(console, found)
-    if settings.output:
-        write_json(settings.output, found)
+    """Those on one benchmark; what was found goes into ``settings.output``, a list."""
+    compared = []
+    for benchmark, own in by_benchmark(groups).items():
+        found = comparison(own, settings.budgets, settings.bootstrap) if len(own) > 1 else None
+        if found is not None:
+            print_comparison(console, found)
+            compared.append(found)
+        elif len(own) > 1:
+            console.print(Text(f"The runs on {benchmark} have no problem in common: they are not compared."))
+    if settings.output and compared:
+        write_json(settings.output, compared)
 
 
 def subset_command(config: dict[str, Any], console: Console) -> None:

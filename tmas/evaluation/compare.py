@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tmas.evaluation.compute import Evaluation, Measure, accuracy_at, difference_at, tokens_after
+from tmas.evaluation.compute import Evaluation, Key, Measure, accuracy_at, difference_at, key, tokens_in_all
 from tmas.evaluation.estimators import BootstrapSettings
 
 METRICS = ("selected", "pass_at_1", "vote", "best_of")
@@ -32,24 +32,27 @@ class Group:
         return [evaluation["run"]["seed"] for evaluation in self.evaluations]
 
     @property
-    def problems(self) -> set[str]:
-        """The ids of all problems with a gold answer."""
-        return {problem["problem_id"] for evaluation in self.evaluations for problem in evaluation["by_problem"]}
+    def benchmark(self) -> str:
+        return self.evaluations[0]["run"]["benchmark"] or "problems"
 
-    def only(self, problems: set[str]) -> Group:
+    @property
+    def problems(self) -> set[Key]:
+        """All problems with a gold answer."""
+        return {key(problem) for evaluation in self.evaluations for problem in evaluation["by_problem"]}
+
+    def only(self, problems: set[Key]) -> Group:
         """The group as it would be without the other problems, as far as ``by_problem`` goes."""
         return replace(
             self,
             evaluations=tuple(
-                {**e, "by_problem": [p for p in e["by_problem"] if p["problem_id"] in problems]}
-                for e in self.evaluations
+                {**e, "by_problem": [p for p in e["by_problem"] if key(p) in problems]} for e in self.evaluations
             ),
         )
 
     @property
     def tokens(self) -> float:
         """What a problem cost, all in: a mean."""
-        return tokens_after(self.evaluations, self.depth - 1)
+        return tokens_in_all(self.evaluations)
 
     @property
     def most(self) -> int:
@@ -60,18 +63,33 @@ class Group:
 
 def group_runs(runs: Sequence[Path], evaluations: Sequence[Evaluation]) -> list[Group]:
     """Groups in order of first sight. A label is the method, with a run's name where the method is there twice."""
+    names = dict(zip(runs, told_apart(runs), strict=True))
     members: dict[str, list[tuple[Path, Evaluation]]] = {}
     for run, evaluation in zip(runs, evaluations, strict=True):
         members.setdefault(evaluation["run"]["group"], []).append((run, evaluation))
     methods = Counter(found[0][1]["run"]["method"] for found in members.values())
-    return [
-        Group(
-            label=method if methods[method := found[0][1]["run"]["method"]] == 1 else f"{method} ({found[0][0].name})",
-            runs=tuple(run for run, _ in found),
-            evaluations=tuple(evaluation for _, evaluation in found),
-        )
-        for found in members.values()
-    ]
+    groups = []
+    for found in members.values():
+        (first, evaluation), *_ = found
+        method = evaluation["run"]["method"]
+        label = method if methods[method] == 1 else f"{method} ({names[first]})"
+        groups.append(Group(label, tuple(run for run, _ in found), tuple(evaluation for _, evaluation in found)))
+    return groups
+
+
+def told_apart(paths: Sequence[Path]) -> list[str]:
+    """The last parts of each path, as many as tell all of them apart."""
+    parts = {path.resolve().parts for path in paths}
+    depth = next(n for n in range(1, 1 + max(map(len, parts), default=1)) if len({p[-n:] for p in parts}) == len(parts))
+    return ["/".join(path.resolve().parts[-depth:]) for path in paths]
+
+
+def by_benchmark(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """Only groups of one benchmark can be compared."""
+    found: dict[str, list[Group]] = {}
+    for group in groups:
+        found.setdefault(group.benchmark, []).append(group)
+    return found
 
 
 def scoring_of(evaluations: Sequence[Evaluation]) -> str:
@@ -80,7 +98,8 @@ def scoring_of(evaluations: Sequence[Evaluation]) -> str:
 
 
 def comparison(groups: Sequence[Group], budgets: Sequence[int], settings: BootstrapSettings) -> dict[str, Any] | None:
-    """Every group at each of ``budgets``: tokens a problem; none given: quarters of the cheapest's costliest problem.
+    """Every group of a benchmark at each of ``budgets``, tokens a problem; none given: quarters of the cheapest's
+    costliest problem.
 
     Over the problems that all groups have; None where they have none in common. ``difference`` is to the first group,
     paired by problem.
@@ -93,6 +112,7 @@ def comparison(groups: Sequence[Group], budgets: Sequence[int], settings: Bootst
     least = min(group.most for group in kept)
     chosen = list(budgets) or [round(least * share) for share in (0.25, 0.5, 0.75, 1.0)]
     return {
+        "benchmark": groups[0].benchmark,
         "scoring": scoring,
         "problems": len(common),
         "budgets": chosen,

@@ -15,6 +15,8 @@ from tmas.evaluation.estimators import BootstrapSettings, Estimate, estimate, me
 Evaluation = Mapping[str, Any]
 Problem = Mapping[str, Any]
 """An entry of ``by_problem``."""
+Key = tuple[str, str]
+"""Tells problems apart: two benchmarks may use the same ids."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Measure:
     tokens: Literal["all", "completion"] = "all"
 
     def spent(self, step: Mapping[str, Any]) -> int:
-        """Tokens of a problem up to the end of an iteration."""
+        """Tokens of a problem up to the end of an iteration, or (of the problem itself) in all."""
         return step["completion_tokens"] + (step["prompt_tokens"] if self.tokens == "all" else 0)
 
     def value(self, step: Mapping[str, Any]) -> float | None:
@@ -81,7 +83,16 @@ def tokens_after(evaluations: Sequence[Evaluation], iteration: int, measure: Mea
     return mean([*spent.values()]) or 0.0
 
 
-def _at(evaluations: Sequence[Evaluation], tokens: float, measure: Measure) -> dict[str, float | None]:
+def tokens_in_all(evaluations: Sequence[Evaluation], measure: Measure = SELECTED) -> float:
+    """Mean tokens of a problem, with those of an iteration that its budget cut off."""
+    return mean([*_values(evaluations, measure.spent).values()]) or 0.0
+
+
+def key(problem: Problem) -> Key:
+    return problem["problem_id"], problem["digest"]
+
+
+def _at(evaluations: Sequence[Evaluation], tokens: float, measure: Measure) -> dict[Key, float | None]:
     def within(problem: Problem) -> list[Mapping[str, Any]]:
         limit = problem.get("limit")
         is_limited = limit is not None and limit <= tokens
@@ -95,12 +106,12 @@ def _at(evaluations: Sequence[Evaluation], tokens: float, measure: Measure) -> d
     return _values(evaluations, value if begun else lambda _: None)
 
 
-def _values(evaluations: Sequence[Evaluation], of: Callable[[Problem], float | None]) -> dict[str, float | None]:
+def _values(evaluations: Sequence[Evaluation], of: Callable[[Problem], float | None]) -> dict[Key, float | None]:
     """A number for each problem with a gold answer, its mean over the evaluations that have the problem."""
-    found: dict[str, list[float | None]] = {}
+    found: dict[Key, list[float | None]] = {}
     for evaluation in evaluations:
         for problem in evaluation["by_problem"]:
-            found.setdefault(problem["problem_id"], []).append(of(problem))
+            found.setdefault(key(problem), []).append(of(problem))
     return {problem: mean(values) for problem, values in found.items()}
 
 

@@ -45,6 +45,11 @@ def tokens_until(line: Line, t: int) -> Usage:
     return sum((Usage(**entry["usage"]) for entry in line["usage"] if entry["iteration"] <= t), Usage())
 
 
+def usage_of(line: Line) -> Usage:
+    """All that a problem cost, an iteration that its budget cut off too."""
+    return sum((Usage(**entry["usage"]) for entry in line["usage"]), Usage())
+
+
 def _mean_tokens(spent: Sequence[Usage]) -> dict[str, float]:
     total = sum(spent, Usage())
     return {

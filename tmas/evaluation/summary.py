@@ -8,10 +8,11 @@ from typing import Any
 
 from tmas.evaluation.correctness import Scoring
 from tmas.evaluation.estimators import BootstrapSettings, estimates
-from tmas.evaluation.facts import iteration_facts, tokens_until, usage_by_role
+from tmas.evaluation.facts import iteration_facts, tokens_until, usage_by_role, usage_of
 from tmas.evaluation.runs import Line, RunData, rounds
 from tmas.evaluation.scores import Classes, Scores, by_mode, metric_names, problem_scores, undecided
 from tmas.evaluation.verifier import calibration
+from tmas.records import Usage
 
 ByScoring = dict[str, list[Scores]]
 """A problem's metrics by iteration, for each scoring."""
@@ -47,7 +48,11 @@ def summary(
         ],
         "calibration": {name: calibration(golden, scoring) for name, scoring in scorings.items()},
         "roles": usage_by_role(entry for line in run.lines for entry in line["usage"]),
-        "by_problem": [_problem(line, by_scoring) for line, by_scoring in zip(golden, scores, strict=True)],
+        "by_problem": [
+            {"problem_id": line["problem_id"], "digest": run.manifest["problems"][line["problem_id"]]}
+            | _problem(line, by_scoring)
+            for line, by_scoring in zip(golden, scores, strict=True)
+        ],
     }
 
 
@@ -78,16 +83,18 @@ def _estimates(
 def _problem(line: Line, scores: ByScoring) -> dict[str, Any]:
     steps = max(len(rounds(line)), 1)
     return {
-        "problem_id": line["problem_id"],
         "stop": line["stop"],
         "limit": line["terms"]["limits"]["tokens_per_problem"],
+        **_tokens(usage_of(line)),
         "iterations": [
-            {**_spent(line, t), "scores": {name: by_iteration[t] for name, by_iteration in scores.items()}}
+            {
+                **_tokens(tokens_until(line, t)),
+                "scores": {name: by_iteration[t] for name, by_iteration in scores.items()},
+            }
             for t in range(steps)
         ],
     }
 
 
-def _spent(line: Line, t: int) -> dict[str, int]:
-    usage = tokens_until(line, t)
+def _tokens(usage: Usage) -> dict[str, int]:
     return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}

@@ -44,7 +44,8 @@ def print_comparison(console: Console, comparison: Mapping[str, Any]) -> None:
             table.add_row(Text(group["label"]), f"{group['tokens_per_problem']:,.0f}", *cells, gain)
         console.print(table)
     first = comparison["groups"][0]["label"]
-    note = f"Over the {comparison['problems']} problems of all; tokens are a problem's, prompt and completion. "
+    over = f"Over the {comparison['problems']} problems of {comparison['benchmark']} that all have"
+    note = f"{over}; tokens are a problem's, prompt and completion. "
     console.print(Text(f"{note}Gain: over {first} at the most tokens, paired by problem."))
 
 

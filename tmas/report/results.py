@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tmas.evaluation.compare import Group
+from collections.abc import Sequence
+
+from tmas.evaluation.compare import Group, by_benchmark
 from tmas.report.items import Choice, Lines, Note, Option, Point, Row, Section, Series, Stack, Tile, Tiles
 from tmas.report.runs import Runs
 from tmas.report.scores import Scores
@@ -36,24 +38,30 @@ def _tile(scores: Scores, group: Group) -> Tile:
 
 
 def _by(scores: Scores, metric: str) -> Stack:
-    charts = Row([_chart(scores, metric, by_tokens) for by_tokens in (False, True)])
-    return Stack([charts, table_1(scores, metric), equal_compute(scores, metric)])
+    benchmarks = by_benchmark(scores.groups)
+    several = {name: f" on {name}" if len(benchmarks) > 1 else "" for name in benchmarks}
+    charts = [
+        Row([_chart(scores, groups, metric, by_tokens, several[name]) for by_tokens in (False, True)])
+        for name, groups in benchmarks.items()
+    ]
+    compared = [equal_compute(scores, groups, metric, several[name]) for name, groups in benchmarks.items()]
+    return Stack([*charts, table_1(scores, metric), *compared])
 
 
-def _chart(scores: Scores, metric: str, by_tokens: bool) -> Lines:
+def _chart(scores: Scores, groups: Sequence[Group], metric: str, by_tokens: bool, where: str) -> Lines:
     name = scores.metrics[metric]
     return Lines(
-        title=f"{name} by {'tokens' if by_tokens else 'iteration'}",
+        title=f"{name} by {'tokens' if by_tokens else 'iteration'}{where}",
         x_label="tokens a problem, prompt and completion (log)" if by_tokens else "iteration",
         y_label=name,
-        series=[_curve(scores, group, metric, by_tokens) for group in scores.groups],
+        series=[_curve(scores, group, metric, by_tokens) for group in groups],
         percent=True,
         log_x=by_tokens,
     )
 
 
 def _curve(scores: Scores, group: Group, metric: str, by_tokens: bool) -> Series:
-    xs = scores.tokens[group.label] if by_tokens else range(group.depth)
+    xs = scores.tokens[group.runs] if by_tokens else range(group.depth)
     found = [(x, scores.accuracy(group, metric, t)) for t, x in enumerate(xs)]
     points = [Point(x, e["value"], e["low"], e["high"]) for x, e in found if e["value"] is not None]
-    return Series(group.label, scores.colors[group.label], points)
+    return Series(group.label, scores.colors[group.runs], points)

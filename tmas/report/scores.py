@@ -15,10 +15,10 @@ class Scores:
 
     def __init__(self, runs: Runs) -> None:
         self.groups = [group for group in runs.groups if group.evaluations[0]["by_problem"]]
-        self.colors = {group.label: color for color, group in enumerate(runs.groups)}
+        self.colors = {group.runs: color for color, group in enumerate(runs.groups)}
         self.scoring, self.bootstrap = runs.scoring, runs.bootstrap
         self.metrics = METRICS | self._widest()
-        self.tokens = {g.label: [tokens_after(g.evaluations, t) for t in range(g.depth)] for g in self.groups}
+        self.tokens = {g.runs: [tokens_after(g.evaluations, t) for t in range(g.depth)] for g in self.groups}
 
     def accuracy(self, group: Group, metric: str, t: int) -> Estimate:
         """After iteration ``t``, seeds pooled."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from tmas.evaluation.compare import Group
+from tmas.evaluation.compare import Group, by_benchmark
 from tmas.evaluation.estimators import Estimate
 from tmas.report.items import Cell, Span, Table
 from tmas.report.scores import Scores
@@ -18,7 +18,7 @@ BUDGETS = 6
 
 def table_1(scores: Scores, metric: str) -> Table:
     """Rows by model and method, columns by benchmark and iteration, as in the paper; first and last beside them."""
-    columns = [(b, t) for b in _distinct(scores.groups, _benchmark) for t in _iterations(scores.groups, b)]
+    columns = [(b, t) for b in by_benchmark(scores.groups) for t in _iterations(scores.groups, b)]
     rows: list[Sequence[str | Cell]] = []
     for model in _distinct(scores.groups, _model):
         own = [group for group in scores.groups if _model(group) == model]
@@ -35,16 +35,12 @@ def table_1(scores: Scores, metric: str) -> Table:
 
 
 def _iterations(groups: Sequence[Group], benchmark: str) -> list[int]:
-    last = max(group.depth for group in groups if _benchmark(group) == benchmark) - 1
+    last = max(group.depth for group in groups if group.benchmark == benchmark) - 1
     return list(range(last + 1)) if last < len(TABLE_1) else sorted({0, *(t for t in TABLE_1 if t <= last), last})
 
 
 def _at(scores: Scores, group: Group, metric: str, benchmark: str, t: int) -> Estimate | None:
-    return scores.accuracy(group, metric, t) if _benchmark(group) == benchmark and t < group.depth else None
-
-
-def _benchmark(group: Group) -> str:
-    return group.evaluations[0]["run"]["benchmark"] or "problems"
+    return scores.accuracy(group, metric, t) if group.benchmark == benchmark and t < group.depth else None
 
 
 def _model(group: Group) -> str:
@@ -55,21 +51,19 @@ def _distinct(groups: Sequence[Group], name: Callable[[Group], str]) -> list[str
     return list(dict.fromkeys(map(name, groups)))
 
 
-def equal_compute(scores: Scores, metric: str) -> Table:
-    """From what the first iteration of the cheapest method costs to all that any problem took."""
-    budgets = _budgets(min(own[0] for own in scores.tokens.values()), max(group.most for group in scores.groups))
-    first, *others = scores.groups
-    columns = {
-        f"{short(b)} tokens": cells([scores.accuracy_at(group, metric, b) for group in scores.groups]) for b in budgets
-    }
+def equal_compute(scores: Scores, groups: Sequence[Group], metric: str, where: str) -> Table:
+    """Of a benchmark's groups: from what the first iteration of the cheapest costs to all that any problem took."""
+    budgets = _budgets(min(scores.tokens[group.runs][0] for group in groups), max(group.most for group in groups))
+    first, *others = groups
+    columns = {f"{short(b)} tokens": cells([scores.accuracy_at(group, metric, b) for group in groups]) for b in budgets}
     if others:
         shared = [(group, min(first.most, group.most)) for group in others]
         differences = [cell(scores.difference_at(group, first, metric, tokens)) for group, tokens in shared]
         columns[f"minus {first.label}"] = ["", *differences]
     return Table(
-        title=f"{scores.metrics[metric]} (%) at equal compute",
+        title=f"{scores.metrics[metric]} (%) at equal compute{where}",
         columns=["Method", *columns],
-        rows=[*zip([group.label for group in scores.groups], *columns.values(), strict=True)],
+        rows=[*zip([group.label for group in groups], *columns.values(), strict=True)],
         note="Tokens a problem. Each problem counts with its last whole iteration within the budget; one that has none "
         "counts as 0, and a method without any has no entry. Differences are at the most that a problem of the cheaper "
         "of the two took, paired by problem: an interval without 0 is more than chance.",

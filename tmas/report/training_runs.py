@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tmas.config import flat
+from tmas.evaluation.compare import told_apart
 
 NOT_THERE = (
     "{path}: no line in {path}/starts/*/metrics.jsonl, so there are no curves. Either this is no output_dir of tmas "
@@ -87,7 +88,7 @@ def read_training(paths: Sequence[Path], first_color: int = 0) -> list[TrainingR
     """Raises ``ValueError`` where a directory holds no curves, or a line (named by file and number) cannot be read."""
     return [
         TrainingRun(path, name, first_color + i, *_read(path))
-        for i, (path, name) in enumerate(zip(paths, _names(paths), strict=True))
+        for i, (path, name) in enumerate(zip(paths, told_apart(paths), strict=True))
     ]
 
 
@@ -131,10 +132,3 @@ def _lines(file: Path) -> Iterator[Logged]:
                 first = error.errors()[0]
                 place = ".".join(str(part) for part in first["loc"]) or "line"
                 raise ValueError(f"{file}:{number}: {place}: {first['msg']}") from None
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """The last parts of each path, as many as tell all of them apart."""
-    parts = [path.resolve().parts for path in paths]
-    depth = next(n for n in range(1, 1 + max(map(len, parts), default=1)) if len({p[-n:] for p in parts}) == len(parts))
-    return ["/".join(own[-depth:]) for own in parts]
