@@ -18,6 +18,8 @@ from pebble import ProcessExpired, ProcessPool
 from tmas.equivalence import Verdict, at_sight, decide, normalise, undecided
 
 _MEMORY_BYTES = 4 * 2**30
+_MOST_KNOWN = 1 << 16
+"""Comparisons that a checker remembers: a method looks at the same answers after each of its iterations."""
 _POOL_CHECK = 1.0
 """Seconds between two looks at the pool while a comparison waits."""
 _REASONS: dict[type[BaseException], str] = {
@@ -41,7 +43,7 @@ class AnswerChecker:
     """Compares answers in up to ``workers`` processes, which start with the first comparison that needs one.
 
     ``timeout`` is in seconds a comparison, waiting for a free worker not counted; a worker is replaced after
-    ``max_tasks`` comparisons. Works in any thread and event loop.
+    ``max_tasks`` comparisons. What was compared once is not compared again. Works in any thread and event loop.
     """
 
     def __init__(self, timeout: float = 5.0, workers: int = 2, max_tasks: int = 1000) -> None:
@@ -50,6 +52,7 @@ class AnswerChecker:
         self._max_tasks = max_tasks
         self._pool: ProcessPool | None = None
         self._pending: set[Future[Verdict]] = set()
+        self._known: dict[tuple[str, str], Verdict] = {}
         self._lock = threading.Lock()
 
     async def compare(self, gold: str, answer: str) -> Verdict:
@@ -57,14 +60,24 @@ class AnswerChecker:
 
         Never raises for what the answers hold: a comparison that fails, hangs or kills its worker is undecided.
         """
-        if seen := at_sight(gold, answer):
+        if seen := at_sight(gold, answer) or self._known.get((gold, answer)):
             return seen
         [outcome] = await asyncio.gather(self._decide(gold, answer), return_exceptions=True)
         if isinstance(outcome, BrokenProcessPool):  # an idle worker was killed from outside before this one began
             [outcome] = await asyncio.gather(self._decide(gold, answer), return_exceptions=True)
         if isinstance(outcome, BaseException):
-            return undecided(_REASONS.get(type(outcome), f"{type(outcome).__name__} in the comparison"))
+            verdict = undecided(_REASONS.get(type(outcome), f"{type(outcome).__name__} in the comparison"))
+            if not isinstance(outcome, TimeoutError | MemoryError):
+                return verdict  # it may come out otherwise another time
+            outcome = verdict
+        self._remember(gold, answer, outcome)
         return outcome
+
+    def _remember(self, gold: str, answer: str, verdict: Verdict) -> None:
+        with self._lock:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.pop(next(iter(self._known)))
+            self._known[gold, answer] = verdict
 
     async def close(self) -> None:
         """Ends the workers; what is still being compared becomes undecided. A later comparison starts new ones."""

@@ -14,7 +14,7 @@ from collections import Counter
 from functools import cache
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from tmas.config import Patience
 from tmas.inference.client import OpenAIChat
@@ -22,7 +22,7 @@ from tmas.inference.endpoint import EndpointDown, EndpointSettings
 from tmas.parsing import Unparsable, parse_json
 from tmas.prompts import render
 from tmas.records import Completion, Failure, FailureReason, Message, Reply, Request, Sampling, Usage
-from tmas.wire import output_schema
+from tmas.wire import output_schema, storable
 
 V = TypeVar("V", bound=BaseModel)
 
@@ -90,7 +90,7 @@ def _fields(verdict: type[BaseModel]) -> re.Pattern[str]:
 class EquivalenceVerdict(BaseModel):
     """Whether two final answers state the same. The reasoning comes first, so that the verdict follows from it."""
 
-    reasoning: Annotated[str, Field(json_schema_extra={"maxLength": 4000})] = ""
+    reasoning: Annotated[str, AfterValidator(storable), Field(json_schema_extra={"maxLength": 4000})] = ""
     verdict: Annotated[Literal["equivalent", "different"], BeforeValidator(lambda value: str(value).strip().lower())]
 
 

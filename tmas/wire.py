@@ -18,7 +18,8 @@ def _one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
+    """``text`` as UTF-8 can hold it."""
     return text.strip().encode(errors="replace").decode()  # JSON can spell lone surrogates, UTF-8 cannot
 
 
@@ -43,7 +44,7 @@ class VerificationOutput(_Wire):
     """A verification; the critique comes first, so that the grade follows from it."""
 
     critique: Annotated[
-        str, AfterValidator(_storable), Field(min_length=1, json_schema_extra={"minLength": 1, "maxLength": 20_000})
+        str, AfterValidator(storable), Field(min_length=1, json_schema_extra={"minLength": 1, "maxLength": 20_000})
     ]
     grade: Annotated[Literal["0", "0.5", "1"], BeforeValidator(lambda value: grade_of(str(value)) or value)]
 

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pebble import ProcessPool
+from pebble import ProcessExpired, ProcessPool
 
 from tests.support.benchmarks import WITH_ANSWERS, gold_answers, needs_data
 from tmas.answers import AnswerChecker, group_equivalent
@@ -46,26 +46,45 @@ async def test_a_monstrous_answer_times_out_and_the_next_comparison_is_fine(
     assert fine == verdict("equal")
 
 
+async def test_what_was_compared_is_known_and_a_worker_that_died_is_not_held_against_an_answer(
+    checker: AnswerChecker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    outcomes = iter([ProcessExpired("died"), verdict("equal"), TimeoutError()])
+
+    async def decide(gold: str, answer: str) -> Verdict:
+        asked.append(answer)
+        outcome = next(outcomes)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(checker, "_decide", decide)
+    said = [await checker.compare("x+1", answer) for answer in ("1+x", "1+x", "1+x", "x^x", "x^x")]
+    assert [v.reason for v in said] == ["worker died", None, None, "timeout", "timeout"]
+    assert asked == ["1+x", "1+x", "x^x"]
+
+
 async def test_a_killed_worker_is_undecided_and_replaced(checker: AnswerChecker) -> None:
     await checker.compare("1/2", "0.5")
     comparison = asyncio.create_task(checker.compare("5", BOMB))
     await asyncio.sleep(0.3)
     kill_workers(checker)
     assert await comparison == verdict("undecided", "worker died")
-    assert (await checker.compare("1/2", "0.5")).equal
+    assert (await checker.compare("1/4", "0.25")).equal
 
 
 async def test_idle_workers_that_were_killed_are_replaced(checker: AnswerChecker) -> None:
     await checker.compare("1/2", "0.5")
     kill_workers(checker)
     await eventually(lambda: checker._pool is not None and not checker._pool.active)
-    assert (await checker.compare("1/2", "0.5")).equal
+    assert (await checker.compare("1/4", "0.25")).equal
 
 
 async def test_a_comparison_asked_for_while_an_idle_worker_is_killed_is_made(checker: AnswerChecker) -> None:
     await checker.compare("1/2", "0.5")
     kill_workers(checker)
-    assert await checker.compare("1/2", "0.5") == verdict("equal")
+    assert await checker.compare("1/4", "0.25") == verdict("equal")
 
 
 async def test_a_comparison_that_a_breaking_pool_loses_is_made_again(
@@ -75,7 +94,7 @@ async def test_a_comparison_that_a_breaking_pool_loses_is_made_again(
     assert checker._pool is not None
     lost: Future[Verdict] = Future()  # as one that stands in the pool's queue when the pool breaks
     monkeypatch.setattr(checker._pool, "schedule", lambda *_, **__: lost)
-    comparison = asyncio.create_task(checker.compare("1/2", "0.5"))
+    comparison = asyncio.create_task(checker.compare("1/4", "0.25"))
     await eventually(lambda: lost in checker._pending)
     kill_workers(checker)
     assert await comparison == verdict("equal")
@@ -100,7 +119,7 @@ async def test_every_comparison_ends_whenever_workers_are_killed(checker: Answer
         await asyncio.sleep(0.3)
     found = {comparison.result() for comparison in comparisons}
     assert found <= {verdict("equal"), verdict("different"), verdict("undecided", "worker died")}
-    assert await checker.compare("1/2", "0.5") == verdict("equal")
+    assert await checker.compare("1/4", "0.25") == verdict("equal")
 
 
 def kill_workers(checker: AnswerChecker) -> None:
@@ -126,7 +145,7 @@ async def test_a_cancelled_comparison_frees_its_worker() -> None:
     comparison.cancel()
     with pytest.raises(asyncio.CancelledError):
         await comparison
-    assert (await asyncio.wait_for(slow.compare("1/2", "0.5"), 15)).equal
+    assert (await asyncio.wait_for(slow.compare("1/4", "0.25"), 15)).equal
     await slow.close()
 
 

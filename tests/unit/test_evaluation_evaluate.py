@@ -17,6 +17,7 @@ from tests.support.runs import Line, candidate, iteration, prediction, write_run
 from tmas.evaluation.estimators import BootstrapSettings
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.evaluation.runs import read_run
+from tmas.evaluation.scoring import MAX_ANSWER
 
 
 def lines() -> list[Line]:
@@ -103,6 +104,16 @@ async def test_the_judge_can_be_left_to_what_the_rule_cannot_decide(tmp_path: Pa
     assert len(server.requests) == 2
     assert values(found, 1, "judge")["pass_at_1"] == pytest.approx((1 + 3 / 8) / 2)
     assert found["verdicts"]["judge"]["not_asked"] == 3
+
+
+async def test_an_answer_too_long_to_be_one_is_not_sent_and_has_the_rules_verdict(tmp_path: Path):
+    endless = "1" * (MAX_ANSWER + 1)
+    run = write_run(tmp_path / "run", [prediction("p", "7", [iteration([candidate(endless)], endless)], [(1, 1)])])
+    async with ScriptedServer(lenient) as server:
+        [found] = await evaluate(settings(run, judge=judge(server)))
+    assert server.requests == []
+    assert found["verdicts"]["judge"] == {"equivalent": 0, "different": 0, "failed": {}, "not_asked": 1}
+    assert values(found, 0, "judge")["pass_at_1"] == values(found, 0)["pass_at_1"] == 0.0
 
 
 async def test_a_judge_that_is_down_leaves_undecided_answers_and_no_wrong_ones(tmp_path: Path):

@@ -21,7 +21,7 @@ from tmas.evaluation.correctness import (
     counts,
     judge_counts,
 )
-from tmas.evaluation.judgements import MAX_ANSWER, Judgements, judge_pairs
+from tmas.evaluation.judgements import Judgements, judge_pairs
 from tmas.evaluation.runs import Line, Pair
 from tmas.judges import Judge, JudgeSettings
 from tmas.records import Failure, FailureReason
@@ -137,14 +137,6 @@ def test_other_damage_names_file_and_line(tmp_path: Path, damage: bytes):
         Judgements(tmp_path / "j.jsonl")
 
 
-async def test_an_answer_too_long_to_be_one_is_not_sent(tmp_path: Path):
-    async with ScriptedServer(by_length) as server:
-        found = await judged(server, tmp_path, [("1", "x" * (MAX_ANSWER + 1))])
-    assert server.requests == []
-    [outcomes] = found.values()
-    assert [outcome.reason for outcome in outcomes] == [FailureReason.JUDGE] * 2
-
-
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
@@ -158,6 +150,14 @@ async def test_slow_malformed_and_dead_judges_are_failures_never_verdicts(tmp_pa
     async with ScriptedServer(lambda body: script) as server:
         found = await judged(server, tmp_path, [("1", "2")], timeout=0.3)
     assert [outcome.reason for outcome in found["1", "2"]] == [reason] * 2
+
+
+async def test_a_lone_surrogate_in_the_reasoning_is_kept_as_far_as_utf_8_goes(tmp_path: Path):
+    said = '{"reasoning": "a \\ud800 b", "verdict": "equivalent"}'
+    async with ScriptedServer(lambda body: [said] * body.get("n", 1)) as server:
+        found = await judged(server, tmp_path, [("1", "one")])
+    assert [*found.values()] == [[True, True]]
+    assert {line["reasoning"] for line in lines(tmp_path / "j.jsonl")} == {"a ? b"}
 
 
 async def test_an_answer_that_speaks_to_the_judge_stays_inside_its_fence(tmp_path: Path):

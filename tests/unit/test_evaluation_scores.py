@@ -56,6 +56,26 @@ def test_undecided_answers_are_left_out_and_never_wrong():
     assert found["best_of"] is None
 
 
+def test_pass_at_k_is_known_where_the_undecided_cannot_change_it():
+    assert scores(candidate("5"), candidate("n"))["pass_at_2"] == 1.0
+    assert scores(candidate("6"), candidate("n"))["pass_at_2"] is None
+
+
+def test_answers_that_most_passes_find_correct_vote_together():
+    passes: Scoring = [
+        {("5", "5"): True, ("5", "6"): True, ("5", "7"): True, ("5", "n"): False},
+        {("5", "5"): True, ("5", "6"): True, ("5", "7"): True, ("5", "n"): False},
+    ]
+    candidates = [candidate("6"), candidate("7"), candidate("n"), candidate("n"), candidate("5")]
+    assert scores(*candidates, scoring=passes)["vote"] == 1.0  # three of one class, and n is another
+
+
+def test_an_answer_that_most_passes_find_wrong_does_not_vote_with_the_gold_answer():
+    passes: Scoring = [{("5", "5"): True, ("5", "5.0"): False, ("5", "6"): False, ("5", "7"): False, ("5", "n"): None}]
+    found = scores(candidate("5"), candidate("5.0"), candidate("6"), candidate("6"), scoring=passes)
+    assert found["vote"] == 0.0
+
+
 def test_ties_are_the_mean_over_those_that_tie():
     found = scores(candidate("5", [1.0]), candidate("6", [1.0]), candidate("7", [0.0]))
     assert found["vote"] == pytest.approx(1 / 3)

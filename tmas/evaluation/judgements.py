@@ -16,10 +16,7 @@ import orjson
 from tmas.concurrency import all_of
 from tmas.evaluation.runs import Pair
 from tmas.judges import EquivalenceVerdict, Judge, equivalence_prompt
-from tmas.records import SCHEMA_VERSION, Failure, FailureReason
-
-MAX_ANSWER = 4000
-"""Characters; what is longer is no final answer, and is not sent."""
+from tmas.records import SCHEMA_VERSION, Failure
 
 Outcome = bool | Failure
 """One pass: whether the judge found the two equivalent, or why there is no verdict."""
@@ -103,15 +100,9 @@ async def _lines(pair: Pair, files: Collection[Judgements], judge: Judge) -> dic
     keys = [Key(gold, answer, judge.settings.identity, digest, number) for number in range(judge.settings.passes)]
     known = {key: line for key in keys for file in files if (line := file.get(key))}
     missing = [key for key in keys if key not in known]
-    verdicts = await _ask(judge, answer, prompt, len(missing)) if missing else []
+    verdicts = await judge.ask(prompt, EquivalenceVerdict, len(missing)) if missing else []
     asked = {key: _line(key, judge.settings.name, verdict) for key, verdict in zip(missing, verdicts, strict=True)}
     return {key: known.get(key) or asked[key] for key in keys}
-
-
-async def _ask(judge: Judge, answer: str, prompt: str, passes: int) -> list[EquivalenceVerdict | Failure]:
-    if len(answer) > MAX_ANSWER:
-        return [Failure(reason=FailureReason.JUDGE, message=f"no final answer: {len(answer)} characters")] * passes
-    return await judge.ask(prompt, EquivalenceVerdict, passes)
 
 
 def _line(key: Key, model: str, verdict: EquivalenceVerdict | Failure) -> Line:

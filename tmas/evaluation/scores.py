@@ -30,7 +30,8 @@ def problem_scores(line: Line, scoring: Scoring, classes: Classes, widths: Seque
         reasons = {c["failure"] for r in line["iterations"] for c in r["candidates"]}
         value = 0.0 if reasons <= {FailureReason.BUDGET} else None
         return [dict.fromkeys(metric_names(widths), value)]
-    by_pass = [[_scores(line["gold"], r, correct, classes, widths) for r in found] for correct in scoring]
+    voted = _gold_apart(line["gold"], scoring, classes)
+    by_pass = [[_scores(line["gold"], r, correct, voted, widths) for r in found] for correct in scoring]
     return [{name: mean([one[t][name] for one in by_pass]) for name in metric_names(widths)} for t in range(len(found))]
 
 
@@ -39,16 +40,32 @@ def judged(gold: str, candidates: Sequence[Line], correct: Correct) -> list[bool
     return [False if c["answer"] is None else correct[gold, c["answer"]] for c in candidates]
 
 
+def _gold_apart(gold: str, scoring: Scoring, classes: Classes) -> Classes:
+    """The classes with every answer in class 0 that most passes found correct, and none that most found wrong."""
+    shares = {answer: mean([correct.get((gold, answer)) for correct in scoring]) for answer in classes}
+    apart = {answer: class_ or min(classes.values()) - 1 for answer, class_ in classes.items()}
+    return {a: classes[a] if share is None else 0 if share > 0.5 else apart[a] for a, share in shares.items()}
+
+
 def _scores(gold: str, round_: Line, correct: Correct, classes: Classes, widths: Sequence[int]) -> Scores:
     candidates, selected = samples(round_), round_["selected"]
     verdicts = judged(gold, candidates, correct)
-    decided = [verdict for verdict in verdicts if verdict is not None]
     return {
-        **{f"pass_at_{k}": pass_at_k(sum(decided), len(decided), k) for k in (1, *widths)},
+        **{f"pass_at_{k}": _pass_at(k, verdicts) for k in (1, *widths)},
         "selected": mean(judged(gold, [selected], correct)) if selected else 0.0 if candidates else None,
         "vote": _vote(candidates, verdicts, classes) if candidates else None,
         "best_of": _best_of(candidates, verdicts),
     }
+
+
+def _pass_at(k: int, verdicts: Sequence[bool | None]) -> float | None:
+    """Over those that are decided; where they are fewer than k, what it is whatever the others are, if it is that."""
+    decided = [verdict for verdict in verdicts if verdict is not None]
+    if len(decided) >= k:
+        return pass_at_k(sum(decided), len(decided), k)
+    most = sum(decided) + len(verdicts) - len(decided)
+    low, high = (pass_at_k(right, len(verdicts), k) for right in (sum(decided), most))
+    return low if low == high else None
 
 
 def _vote(candidates: Sequence[Line], verdicts: Sequence[bool | None], classes: Classes) -> float | None:

@@ -16,6 +16,8 @@ from tmas.evaluation.judgements import Judgements, Outcome, judge_pairs
 from tmas.evaluation.runs import Pair, RunData
 from tmas.judges import Judge, JudgeSettings
 
+MAX_ANSWER = 4000
+"""Characters; what is longer is no final answer: no judge is asked, and the rule's verdict stands."""
 Report = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
 
@@ -86,4 +88,5 @@ async def find_verdicts(
 
 def _is_judged(pair: Pair, verdict: Verdict, settings: ScoringSettings) -> bool:
     decided = verdict.equivalence is not Equivalence.UNDECIDED
-    return not is_identical(pair) and not (settings.judge_scope == "undecided" and decided)
+    needless = is_identical(pair) or (settings.judge_scope == "undecided" and decided)
+    return not needless and len(pair[1]) <= MAX_ANSWER

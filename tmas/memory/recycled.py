@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import count
+from typing import NamedTuple
 
 from tmas.memory.bank import Items
 from tmas.memory.similarity import near_duplicate
@@ -11,6 +12,14 @@ from tmas.records import BankChange, Experience
 from tmas.wire import DistillOutput
 
 KINDS = {"conclusion": "verified_propositions", "pitfall": "critical_pitfalls"}
+
+
+class _Head(NamedTuple):
+    """A statement that is kept. ``is_old``: it was in the bank before; ``place``: among all that are kept."""
+
+    statement: str
+    is_old: bool
+    place: int
 
 
 class RecycledBank(Items[Experience]):
@@ -29,10 +38,12 @@ class RecycledBank(Items[Experience]):
         """
         new = [item for index, output in distilled.items() for item in _items(output, iteration, index)]
         kept: list[Experience] = []
+        heads: dict[str, list[_Head]] = {kind: [] for kind in KINDS}
         merged: set[int] = set()
         for item in [*_longest_first(new), *_longest_first(self.items)]:
-            twin = next((place for place, head in enumerate(kept) if self._repeats(item, head)), None)
+            twin = self._repeated(item, heads[item.kind])
             if twin is None:
+                heads[item.kind].append(_Head(item.statement, bool(item.item_id), len(kept)))
                 kept.append(item)
             else:
                 kept[twin] = _united(kept[twin], item)
@@ -47,13 +58,13 @@ class RecycledBank(Items[Experience]):
         )
         return self.model_copy(update={"items": items, "next_id": next(ids)}), change
 
-    def _repeats(self, item: Experience, head: Experience) -> bool:
-        if item.kind != head.kind:
-            return False
-        if item.statement in head.statement:
-            return True
-        both_old = item.item_id and head.item_id  # then they were compared before
-        return not both_old and near_duplicate(item.statement, head.statement, self.similarity)
+    def _repeated(self, item: Experience, heads: Sequence[_Head]) -> int | None:
+        """The place of the first of ``heads`` that ``item`` repeats. Two old ones were compared before."""
+        said, is_old = item.statement, bool(item.item_id)
+        for statement, head_is_old, place in heads:
+            if said in statement or (not (is_old and head_is_old) and near_duplicate(said, statement, self.similarity)):
+                return place
+        return None
 
     def _layout(self, items: Sequence[Experience]) -> str:
         headings = {"pitfall": "Critical pitfalls:", "conclusion": "Propositions:"}
