@@ -121,14 +121,14 @@ async def _solve_pending(
     on_result: Callable[[Result], None],
 ) -> None:
     worker = Worker(settings, directory.path, secrets.token_urlsafe(32), activity)
-    async with worker, _solving(worker, spent) as solve:
+    async with worker, _solving(worker, directory, spent) as solve:
         await run_problems(
             problems, solve, directory, worker.checker, settings.terms(), settings.active_problems, on_result
         )
 
 
 @asynccontextmanager
-async def _solving(here: Worker, spent: Usage) -> AsyncIterator[Solve]:
+async def _solving(here: Worker, directory: RunDirectory, spent: Usage) -> AsyncIterator[Solve]:
     """With the run's own servers, if it has any: by ``here``, or by workers on Ray."""
     settings = here.settings
     async with AsyncExitStack() as stack:
@@ -137,6 +137,7 @@ async def _solving(here: Worker, spent: Usage) -> AsyncIterator[Solve]:
         servers = own_servers(settings, here.key, here.directory, here.activity, here.tell)
         await stack.enter_async_context(servers)
         await here.ready(spent)
+        directory.hold(here.told)
         if not settings.on_ray:
             yield here.solve
             return

@@ -7,9 +7,10 @@ WORKSPACE=${WORKSPACE:-data/tmas}
 POLICY=${POLICY:-qwen3_4b_thinking}    # a file of conf/model; measures the difficulty
 TEACHER=${TEACHER:-deepseek}           # a file of conf/model; its key is in the variable that api_key_env names
 BUDGET=${BUDGET:-2000000000}           # tokens that the teacher may take, prompts and completions
+GPUS=${GPUS:-8}                        # of this node, each with the policy
 PROBLEMS=${PROBLEMS:-2000}             # that the teacher works on
 
 tmas collect workspace="$WORKSPACE" benchmarks_dir="$BENCHMARKS"
-tmas filter workspace="$WORKSPACE" serving=vllm model="$POLICY"
+tmas filter workspace="$WORKSPACE" serving=vllm serving.replicas="$GPUS" model="$POLICY"
 tmas distill workspace="$WORKSPACE" model="$TEACHER" limits.tokens_per_run="$BUDGET" max_problems="$PROBLEMS"
 tmas build workspace="$WORKSPACE" tokenizer="${TOKENIZER:-Qwen/Qwen3-4B-Thinking-2507}" "$@"

@@ -10,8 +10,8 @@ ITERATIONS=${ITERATIONS:-20}
 
 for METHOD in tmas majority_vote; do
     EXTRA=(); [ "$METHOD" != tmas ] || EXTRA=(method.max_iterations="$ITERATIONS")
-    tmas solve method="$METHOD" "${EXTRA[@]}" serving=vllm serving.tensor_parallel_size="${GPUS:-1}" data="$DATA" \
-        model.path="$MODEL" model.name=policy model.context_length="$CONTEXT" \
+    tmas solve method="$METHOD" "${EXTRA[@]}" serving=vllm serving.replicas="${GPUS:-1}" data="$DATA" \
+        serving.tensor_parallel_size="${TENSOR_PARALLEL:-1}" model.path="$MODEL" model.name=policy model.context_length="$CONTEXT" \
         problems="$PROBLEMS" output_dir="$OUT/$METHOD" "$@"
 done
 RUNS="runs=[$OUT/tmas,$OUT/majority_vote]"

@@ -9,7 +9,7 @@ STEPS=${STEPS:-200}
 GPUS=${GPUS:-8}
 JUDGE_URL=${JUDGE_URL:?an OpenAI-compatible server of the judge, http://HOST:8000/v1}
 JUDGE=${JUDGE:-deepseek-chat}           # the judge, as its server knows it; its key: JUDGE_KEY_ENV names the variable
-LOGGER=${LOGGER:-[console,file,wandb]} # WANDB_MODE=offline keeps the curves on this machine
+LOGGER=${LOGGER:-[console,file]}       # wandb, tensorboard; WANDB_MODE=offline needs no login
 
 tmas train experiment=hybrid_grpo output_dir="$OUT" \
     data.train_files="$DATA/train.parquet" data.val_files="$DATA/validation.parquet" \

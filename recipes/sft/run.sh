@@ -8,7 +8,7 @@ OUT=${OUT:-runs/sft}
 GPUS=${GPUS:-8}                        # of this node
 ZERO=${ZERO:-2}                        # 3 for the 30B policy
 BATCH=${BATCH:-64}                     # chats in an update, over all GPUs
-MAX_LENGTH=${MAX_LENGTH:-32768}
+MAX_LENGTH=${MAX_LENGTH:-16384}         # tokens; 32768 is at the limit of 8 GPUs of 80 GB: docs/sft.md
 EPOCHS=${EPOCHS:-3}
 
 torchrun --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --nproc_per_node="$GPUS" \

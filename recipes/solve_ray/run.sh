@@ -7,7 +7,7 @@ DATA=${DATA:-default}                  # how it names its columns: a file of con
 OUT=${OUT:-runs/solve_ray}
 NODES=${NODES:-1}
 GPUS=${GPUS:-8}                        # of each node
-TENSOR_PARALLEL=${TENSOR_PARALLEL:-1}  # GPUs of a replica
+TENSOR_PARALLEL=${TENSOR_PARALLEL:-2}  # GPUs of a replica: the 30B policy at its whole context is too much for one of 80 GB
 REPLICAS=${REPLICAS:-$((NODES * (GPUS / TENSOR_PARALLEL)))}
 
 tmas solve model="$MODEL" serving=vllm serving.replicas="$REPLICAS" serving.tensor_parallel_size="$TENSOR_PARALLEL" \

@@ -7,7 +7,7 @@ DATA=${DATA:-data/tmas/rows}
 OUT=${OUT:-runs/vanilla_grpo}
 STEPS=${STEPS:-200}
 GPUS=${GPUS:-8}
-LOGGER=${LOGGER:-[console,file,wandb]} # WANDB_MODE=offline keeps the curves on this machine
+LOGGER=${LOGGER:-[console,file]}       # wandb, tensorboard; WANDB_MODE=offline needs no login
 
 tmas train experiment=vanilla_grpo output_dir="$OUT" \
     data.train_files="$DATA/train.parquet" data.val_files="$DATA/validation.parquet" \

@@ -136,7 +136,16 @@ def test_a_slurm_job_solves_with_vllm_on_all_its_gpus(tmp_path: Path):
     made = calls("recipes/slurm/solve.sbatch", tmp_path)
     assert [call for call in made if call[:2] == ["ray", "start"] and "--head" in call]
     [solving] = [overrides for command, overrides in commands(made) if command == "solve"]
-    assert {"serving.replicas=16", "serving.tensor_parallel_size=1", "ray.address=auto"} <= set(solving)
+    assert {"serving.replicas=8", "serving.tensor_parallel_size=2", "ray.address=auto"} <= set(solving)
+
+
+@pytest.mark.parametrize("script", ["recipes/slurm/train.sbatch", "recipes/slurm/solve.sbatch"])
+def test_a_slurm_job_starts_one_program_a_node(script: str, tmp_path: Path):
+    """srun would take the number of tasks from the job, for however few nodes it is given."""
+    steps = [dict(word.split("=") for word in call if word[:2] == "--" and "=" in word)
+             for call in calls(script, tmp_path) if call[0] == "srun"]  # fmt: skip
+    assert len(steps) == 2
+    assert all(step["--ntasks"] == step["--nodes"] == "1" for step in steps)
 
 
 def test_a_cluster_whose_head_ends_is_not_waited_for(tmp_path: Path):
@@ -147,7 +156,7 @@ def test_a_cluster_whose_head_ends_is_not_waited_for(tmp_path: Path):
 
 def test_one_node_solves_with_vllm_on_all_its_gpus(tmp_path: Path):
     [(_, overrides), _] = commands(calls("recipes/solve_ray/run.sh", tmp_path))
-    assert "serving.replicas=8" in overrides
+    assert {"serving.replicas=4", "serving.tensor_parallel_size=2"} <= set(overrides)
     assert not any(override.startswith("ray.address") for override in overrides)
 
 
@@ -214,7 +223,7 @@ def test_the_kuberay_job_runs_a_command_that_composes_on_a_cluster_that_has_what
     [workers] = cluster["workerGroupSpecs"]
     assert workers["replicas"] == workers["minReplicas"] == workers["maxReplicas"]
     gpus = workers["replicas"] * int(pod(workers)["containers"][0]["resources"]["limits"]["nvidia.com/gpu"])
-    assert {f"serving.replicas={gpus}", "serving.tensor_parallel_size=1", "ray.address=auto"} <= set(overrides)
+    assert {f"serving.replicas={gpus // 2}", "serving.tensor_parallel_size=2", "ray.address=auto"} <= set(overrides)
 
 
 def test_the_pods_of_the_kuberay_job_share_storage_and_hold_no_secret_of_their_own():

@@ -183,6 +183,7 @@ def test_an_engine_is_killed_in_the_middle_of_its_answers(launch: Launch, whole:
     assert len(list(launch.logs.glob("*.jsonl"))) == 3  # it was started again
 
 
+@pytest.mark.slow
 def test_engines_that_never_start_end_the_run_which_goes_on_when_they_do(launch: Launch, whole: list[dict[str, Any]]):
     launch.engines["broken"] = True
     printed = launch.finish(code=3)

@@ -50,6 +50,21 @@ async def test_a_cancelled_run_goes_on_without_repeating_a_call(tmp_path: Path, 
     assert essence(tmp_path / "run") == whole
 
 
+async def test_a_context_that_the_server_told_stays_that_of_the_run(tmp_path: Path):
+    async def solved(length: int, count: int) -> None:
+        async with ScriptedServer(team.reply, context_length=length) as server:
+            model = team.model(server.base_url, context_length=None)
+            await asolve_all(team.problems(count), model, team.method(), output_dir=tmp_path)
+
+    await solved(50_000, 1)
+    with pytest.raises(RunRefused, match=r"model\.solution\.context_length: 50000 in the run, 40000 now"):
+        await solved(40_000, 2)
+    await solved(50_000, 2)
+    manifest = orjson.loads((tmp_path / "manifest.json").read_bytes())
+    assert set(manifest["told"].values()) == {50_000}
+    assert len(manifest["problems"]) == 2
+
+
 async def test_a_dead_endpoint_ends_the_run_and_a_living_one_goes_on(tmp_path: Path):
     whole, calls = await reference(tmp_path)
     async with ScriptedServer(team.reply, faults=[None] * 20 + [Fault("reset", after=None)] * 500) as server:

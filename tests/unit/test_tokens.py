@@ -46,7 +46,7 @@ def test_the_completion_and_the_chat_template_are_always_kept_free():
 
 
 def test_a_context_without_room_for_a_prompt_is_refused_with_both_numbers():
-    with pytest.raises(ValueError, match=r"max_tokens=8192 leaves no room .* context of 8192 tokens"):
+    with pytest.raises(ValueError, match=r"max_tokens=8192 leaves no room .*context_length=8192 tokens"):
         ContextWindow(len, 8192, 8192)
     with pytest.raises(ValueError, match="no room"):
         ContextWindow(len, 8192 + CHAT_TEMPLATE_TOKENS, 8192)

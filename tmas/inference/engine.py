@@ -37,6 +37,8 @@ class Clients:
         for model in self._models.values():
             _window(model, model.context_length or sys.maxsize)  # a length that is not known yet may be long enough
         self._stack = AsyncExitStack()
+        self.told: dict[str, int] = {}
+        """Context lengths in tokens that servers told, by the key of the setting that is null."""
 
     async def __aenter__(self) -> Self:
         for chat in self._chats.values():
@@ -58,13 +60,15 @@ class Clients:
 
     async def roles(self) -> dict[str, RoleModel]:
         """A model for each role; asks servers for the context lengths that are not set."""
-        return {role: await self._role_model(model) for role, model in self._models.items()}
+        return {role: await self._role_model(role, model) for role, model in self._models.items()}
 
-    async def _role_model(self, model: ModelSettings) -> RoleModel:
+    async def _role_model(self, role: str, model: ModelSettings) -> RoleModel:
         chat = self._chats[model.endpoint()]
         length = model.context_length or await chat.context_length(model.name)
         if length is None:
             raise ValueError(f"model.context_length: the server does not tell it for {model.name}; set it, in tokens")
+        if model.context_length is None:
+            self.told[f"model.{role}.context_length"] = length
         free_first = _is_free_first(self._settings, model)
         return RoleModel(chat, model.name, model.sampling, _window(model, length), model.send_seed, free_first)
 

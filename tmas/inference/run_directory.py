@@ -80,7 +80,22 @@ class RunDirectory:
         ]
         if differing:
             raise RunRefused.because(self.path, differing)
-        return {**new, "problems": {**old["problems"], **new["problems"]}}
+        return {
+            **new,
+            "problems": {**old["problems"], **new["problems"]},
+            **({"told": old["told"]} if "told" in old else {}),
+        }
+
+    def hold(self, told: Mapping[str, Any]) -> None:
+        """What servers told in place of settings that are null, from now on as good as set: :class:`RunRefused` where
+        they told otherwise before."""
+        manifest = _manifest_in(self.path)
+        before = manifest.get("told", {})
+        if differing := _differences(*_in_both(before, told), set()):
+            raise RunRefused.because(self.path, differing)
+        if told.keys() - before.keys():
+            manifest["told"] = {**before, **told}
+            _write(self.path / "manifest.json", [orjson.dumps(manifest, option=orjson.OPT_INDENT_2)])
 
     def lines(self, name: str) -> Iterator[dict[str, Any]]:
         return read_lines(self.path / name)
@@ -151,8 +166,8 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], growing: set[st
     return [f"{k}: {old.get(k)!r} in the run, {new.get(k)!r} now" for k in keys if k not in grown]
 
 
-def _in_both(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """A prompt file that came since then, or went, was not of a method that can go on."""
+def _in_both(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What both have: a prompt file that came since then, or went, was not of a method that can go on."""
     names = old.keys() & new.keys()
     return {name: old[name] for name in names}, {name: new[name] for name in names}
 

@@ -40,9 +40,8 @@ class ContextWindow:
     def __init__(self, count: Count, context_length: int, max_tokens: int) -> None:
         self.limit = context_length - max_tokens - CHAT_TEMPLATE_TOKENS
         if self.limit <= 0:
-            raise ValueError(
-                f"sampling.max_tokens={max_tokens} leaves no room for a prompt in a context of {context_length} tokens"
-            )
+            room = f"a prompt in model.context_length={context_length} tokens"
+            raise ValueError(f"model.sampling.max_tokens={max_tokens} leaves no room for {room}")
         self._count = count
 
     def count(self, text: str) -> int:

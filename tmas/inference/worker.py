@@ -85,6 +85,11 @@ class Worker:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
+    @property
+    def told(self) -> dict[str, int]:
+        """Context lengths in tokens that servers told, by the key of the setting that is null."""
+        return self._clients.told
+
     def tell(self, base_urls: tuple[str, ...]) -> None:
         """These are the run's own servers from now on."""
         self.base_urls = base_urls
