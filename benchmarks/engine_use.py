@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import tempfile
 import time
@@ -28,7 +29,7 @@ from tmas.records import Request, Sampling
 GOAL = 0.95
 SEQUENCES = 32
 """What vLLM decodes at once."""
-CORE = 0
+CORE = min(os.sched_getaffinity(0))
 """Where it computes."""
 SIZES = {
     "hidden_size": 512,

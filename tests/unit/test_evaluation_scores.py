@@ -76,6 +76,12 @@ def test_an_answer_that_most_passes_find_wrong_does_not_vote_with_the_gold_answe
     assert found["vote"] == 0.0
 
 
+def test_an_answer_that_the_passes_are_split_on_keeps_its_class():
+    passes: Scoring = [{("5", "5"): True, ("5", "5.0"): right, ("5", "6"): False} for right in (True, False)]
+    found = scores(candidate("5"), candidate("5.0"), candidate("6"), scoring=passes)
+    assert found["vote"] == 0.75  # 5 and 5.0 are one class, of which all, then half are right
+
+
 def test_ties_are_the_mean_over_those_that_tie():
     found = scores(candidate("5", [1.0]), candidate("6", [1.0]), candidate("7", [0.0]))
     assert found["vote"] == pytest.approx(1 / 3)

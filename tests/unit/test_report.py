@@ -133,6 +133,19 @@ def undecided_at_first(run: Run) -> Run:
     return replace(run, evaluation={**run.evaluation, "iterations": [{**first, "modes": modes}, *later]})
 
 
+def test_each_benchmark_has_charts_and_a_comparison_of_its_own(runs: dict[str, Path]):
+    read_in = read(runs["a1"], runs["b"])
+    first, second = read_in.groups
+    other = tuple({**e, "run": {**e["run"], "benchmark": "other"}} for e in second.evaluations)
+    moved = Runs(read_in.runs, [first, replace(second, evaluations=other)], "rule", read_in.bootstrap)
+    _, here, there = tables(results(moved), "Pass@1")
+    assert [[row[0] for row in table.rows] for table in (here, there)] == [[first.label], [second.label]]
+    assert there.title.endswith(" at equal compute on other")
+    [measures] = [item for item in results(moved).items if isinstance(item, Choice)]
+    charts = [c for item in measures.options[0].item.items if isinstance(item, Row) for c in item.items]  # type: ignore[union-attr]
+    assert [[series.name for series in chart.series] for chart in charts] == [[first.label]] * 2 + [[second.label]] * 2
+
+
 def test_candidates_that_could_not_be_judged_are_in_no_share(runs: dict[str, Path]):
     read_in = read(runs["a1"])
     section = memory(replace(read_in, runs=[undecided_at_first(run) for run in read_in.runs]))

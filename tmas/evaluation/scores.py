@@ -43,8 +43,13 @@ def judged(gold: str, candidates: Sequence[Line], correct: Correct) -> list[bool
 def _gold_apart(gold: str, scoring: Scoring, classes: Classes) -> Classes:
     """The classes with every answer in class 0 that most passes found correct, and none that most found wrong."""
     shares = {answer: mean([correct.get((gold, answer)) for correct in scoring]) for answer in classes}
-    apart = {answer: class_ or min(classes.values()) - 1 for answer, class_ in classes.items()}
-    return {a: classes[a] if share is None else 0 if share > 0.5 else apart[a] for a, share in shares.items()}
+    found = dict(classes)
+    for answer, share in shares.items():
+        if share is not None and share > 0.5:
+            found[answer] = 0
+        elif share is not None and share < 0.5 and classes[answer] == 0:
+            found[answer] = -1  # equal to the gold answer by rule alone
+    return found
 
 
 def _scores(gold: str, round_: Line, correct: Correct, classes: Classes, widths: Sequence[int]) -> Scores:

@@ -39,7 +39,8 @@ from tmas.selection import SelectionSettings
 
 NOTHING_TO_CORRECT = "it is correct"
 _CORRECT = re.compile(
-    r"(?:^|[.!?:;\n])(?![^.!?:;\n]*(?:\bnot\b|n't|n’t|\bif\b|\bwhether\b))[^.!?:;\n]*\bit is correct$"
+    r"(?:^|[.!?:;\n])(?![^.!?:;\n]*(?:\bnot\b|n't|n’t|\bif\b|\bwhether\b))[^.!?:;\n]*\b"
+    rf"{NOTHING_TO_CORRECT}$"
 )
 """As the last sentence, and said without a no or an if."""
 _NEW = r"\b(?:rewritten|corrected|revised)\ solution\b"
