@@ -41,7 +41,7 @@ class Prompt(Record):
     @property
     def content(self) -> str:
         """All that the model reads, as one text: for counting tokens."""
-        return "\n\n".join(message.content for message in self.messages)
+        return f"{self.system}\n\n{self.text}" if self.system else self.text
 
 
 class DoesNotFit(Exception):
@@ -79,7 +79,7 @@ def pack(
             PackingNote(piece=name, tokens_before=window.count(before), tokens_after=window.count(current[name]))
         )
         prompt = rendered(current)
-    return prompt.model_copy(update={"notes": tuple(notes)})
+    return prompt.model_copy(update={"notes": tuple(notes)}) if notes else prompt
 
 
 def replace_by(text: str) -> Shorten:

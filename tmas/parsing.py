@@ -144,6 +144,11 @@ _STATED = re.compile(
 )
 
 
+_STATES = re.compile(r"[gG][rR][aA][dD][eE]|[sS][cC][oO][rR][eE]|\\[bB][oO][xX][eE][dD]")
+LEAD = 100
+"""Characters before the first of these words in which what belongs to it may begin ("Based on my evaluation, ...")."""
+
+
 def parse_verification(text: str) -> Verdict:
     r"""A critique and its grade, from JSON or from free text.
 
@@ -167,7 +172,8 @@ def parse_verification(text: str) -> Verdict:
 
 
 def _deciding(text: str) -> list[re.Match[str]]:
-    stated = list(_STATED.finditer(text))
+    first = _STATES.search(text)  # for the pattern of the whole is slow, and most of a critique states nothing
+    stated = list(_STATED.finditer(text, max(0, first.start() - LEAD))) if first else []
     labelled = [match for match in stated if match[4] is None]
     if not labelled:
         return [match for match in stated if match.start() > text.rfind("\n")]

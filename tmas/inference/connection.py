@@ -69,7 +69,8 @@ class Connection:
                     self.streaming += 1 - begun
                     begun = 1
                     if answer.done:
-                        deadline.reschedule(loop.time() + LINGER)
+                        if not response.content.is_eof():
+                            deadline.reschedule(loop.time() + LINGER)
                     elif loop.time() - moved > SLACK * self.settings.idle_timeout:
                         moved = loop.time()
                         deadline.reschedule(moved + (1 + SLACK) * self.settings.idle_timeout)

@@ -9,7 +9,6 @@ packing notes, and ``reply`` or ``failure``), ``decision`` (name, value).
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import fcntl
 import hashlib
@@ -22,6 +21,7 @@ from typing import Any
 
 import orjson
 
+from tmas.inference.syncs import Syncs
 from tmas.records import SCHEMA_VERSION, CallKey, Failure, PackingNote, Reply, Request
 
 
@@ -48,18 +48,19 @@ def trace_path(directory: Path, problem_id: str) -> Path:
 class Trace:
     """Opened for one problem by one writer. A torn last line, left by a kill, is cut off; other damage is an error.
 
+    ``syncs``: shared with the other traces of the process.
+
     Raises ``BlockingIOError`` while another process has it open.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, syncs: Syncs | None = None) -> None:
+        self.path, self._syncs = path, syncs or Syncs()
         self._calls: dict[str, tuple[str, int, int]] = {}
         self._decisions: dict[str, Any] = {}
         self._prompts: set[str] = set()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        self._end = self._synced = 0
-        self._syncing = asyncio.Lock()
+        self._end = 0
         with ExitStack() as unless_damaged:
             unless_damaged.callback(self.close)
             self._lock()
@@ -141,18 +142,8 @@ class Trace:
             entry["packing"] = [note.model_dump() for note in packing]
         entry["failure" if isinstance(outcome, Failure) else "reply"] = outcome.model_dump(mode="json")
         self._append(*entries, entry)
-        await self._sync()
-
-    async def _sync(self) -> None:
-        """Returns once what has been appended is on disk. Calls that end together share one ``fdatasync``."""
-        end = self._end
-        async with self._syncing:
-            if self._synced >= end:
-                return
-            end = self._end
-            with self._named():
-                await asyncio.to_thread(os.fdatasync, self._file)
-            self._synced = end
+        with self._named():
+            await self._syncs.sync(self._file)
 
     def decision(self, name: str) -> Any | None:
         """The value noted under ``name``, None if there is none."""

@@ -17,6 +17,7 @@ from tmas.inference.engine import Clients
 from tmas.inference.garbage import rare_collections
 from tmas.inference.session import Activity, ProblemSession, Run
 from tmas.inference.store import Trace, trace_path
+from tmas.inference.syncs import Syncs
 from tmas.methods import METHODS
 from tmas.methods.base import Method
 from tmas.records import Problem, Result, Usage
@@ -33,6 +34,7 @@ class Solver:
     run: Run
     directory: Path
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    syncs: Syncs = field(default_factory=Syncs)
 
     async def solve(self, order: int, problem: Problem, lost: str | None = None) -> Result:
         """``order``: the place in the input. ``lost``: why the problem is given up, with no further call made."""
@@ -54,7 +56,7 @@ class Solver:
         while True:
             try:
                 async with self.opening:
-                    return Trace(path)
+                    return Trace(path, self.syncs)
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise

@@ -29,6 +29,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=False,
         autoescape=False,
+        auto_reload=False,
+        cache_size=-1,  # all stay compiled
     )
     environment.globals.clear()  # range and the like, which no prompt uses and each rendering would copy
     return environment
