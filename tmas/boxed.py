@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_BRACES = re.compile(r"\\(?:(?P<box>\\{0,2}(?:boxed|fbox)\s*\{)|.)|\{|\}", re.DOTALL)  # re skips fast to such a beginning
+_BRACES = re.compile(r"\\(?:(?P<box>\\{0,2}(?:boxed|fbox)\s*\{)|.)|\{|\}", re.DOTALL)
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s+(?P<content>[-+]?\d(?:[\d.,/]*[\d/])?|[A-Za-z](?=\s*(?:\$|\\[)\]])))")
 _NOT_BLANK = re.compile(r"\S")
 _STATED = re.compile(r"answer\s*(?:is|:|=)[\s:*$]*(-?\d[\d,]*(?:\.\d+)?(?:/\d+)?)", re.IGNORECASE)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmas.parsing import Unparsable, parse_json, parse_verification, protect_latex
+from tmas import parsing
+from tmas.parsing import Unparsable, Verdict, parse_json, parse_verification, protect_latex
 from tmas.wire import ExperienceOutput, GuidelineOutput, VerificationOutput, output_schema
 
 ITEM = {"kind": "pitfall", "statement": "Dividing by x needs x to be nonzero.", "rollouts": [0, 2]}
@@ -245,6 +247,23 @@ def test_free_text_grades(statement: str, grade: float) -> None:
 def test_other_grades_are_unparsable(statement: str) -> None:
     with pytest.raises(Unparsable):
         parse_verification(f"{CRITIQUE}\n\n{statement}")
+
+
+FRAGMENTS = [CRITIQUE, CRITIQUE * 3, "Based on my evaluation, the final overall ", "The ", "GRADE", "score", " is ",
+             ": ", "\\boxed{1}", "\\BOXED {0.5}", "0", "1/2", "**", "\n", "\n\n", "$", "degraded"]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=10).map("".join))
+def test_what_is_skipped_unread_decides_nothing(text: str) -> None:
+    def read() -> Verdict | str:
+        try:
+            return parse_verification(text)
+        except Unparsable as error:
+            return str(error)
+
+    quick = read()
+    with patch.object(parsing, "LEAD", len(text)):
+        assert read() == quick
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jinja2 import UndefinedError
+from jinja2 import DictLoader, Environment, UndefinedError
 
 from tmas.prompts import prompt_hashes, render
 
@@ -108,6 +108,15 @@ def test_what_a_model_wrote_comes_out_as_it_is(name: str, hostile: str):
     arguments = {k: [hostile] if isinstance(v[-1], list) else v[-1] for k, v in BRANCHES[name].items()}
     arguments |= {k: hostile for k, v in BRANCHES[name].items() if isinstance(v[-1], str) and k != "task"}
     assert render(name, **arguments).count(hostile) == sum(hostile in texts({k: v}) for k, v in arguments.items())
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_includes_are_as_jinja_has_them(name: str):
+    files = [f for f in resources.files("tmas.prompts").iterdir() if f.name.endswith(".jinja")]
+    sources = {f.name.removesuffix(".jinja"): f.read_text() for f in files}
+    plain = Environment(loader=DictLoader(sources), trim_blocks=True, lstrip_blocks=True).get_template(name)
+    for arguments in values(name):
+        assert render(name, **arguments) == plain.render(**arguments).strip()
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8")))

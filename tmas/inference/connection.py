@@ -34,12 +34,19 @@ Report = Callable[[Progress], None]
 
 
 class Connection:
-    """``streaming``: answers that have begun and are not complete, on all engines together."""
+    """``streaming``: answers that have begun and are not complete, on all engines together.
+
+    ``report_every``: seconds between two reports of an answer in which no completion has ended.
+    """
 
     def __init__(
-        self, settings: EndpointSettings, session: aiohttp.ClientSession | None = None, key: str | None = None
+        self,
+        settings: EndpointSettings,
+        session: aiohttp.ClientSession | None = None,
+        key: str | None = None,
+        report_every: float = 0.0,
     ) -> None:
-        self.settings = settings
+        self.settings, self.report_every = settings, report_every
         self.streaming = 0
         named = settings.read_key()
         self._key = key or named
@@ -54,8 +61,8 @@ class Connection:
 
     async def post(self, base_url: str, body: dict[str, Any], report: Report) -> Answer:
         """The whole answer to ``body``; raises :class:`Trouble` where there is none."""
-        answer, started, loop = Answer(), time.monotonic(), asyncio.get_running_loop()
-        begun, moved = 0, -math.inf
+        answer, started, loop, n = Answer(), time.monotonic(), asyncio.get_running_loop(), body.get("n", 1)
+        begun, ended, moved, told = 0, 0, -math.inf, -math.inf
         try:
             async with (
                 asyncio.timeout(self.settings.first_token_timeout) as deadline,
@@ -64,17 +71,19 @@ class Connection:
                 if response.status != 200:
                     raise _http_trouble(response, await response.read())
                 payloads: Payloads = PlainBody() if response.content_type == "application/json" else EventLines()
-                async for data in response.content.iter_any():
+                while data := await response.content.readany():
                     answer.add_all(payloads.feed(data))
                     self.streaming += 1 - begun
-                    begun = 1
+                    begun, now = 1, loop.time()
                     if answer.done:
                         if not response.content.is_eof():
-                            deadline.reschedule(loop.time() + LINGER)
-                    elif loop.time() - moved > SLACK * self.settings.idle_timeout:
-                        moved = loop.time()
-                        deadline.reschedule(moved + (1 + SLACK) * self.settings.idle_timeout)
-                    if not answer.done and answer.ended < body.get("n", 1):
+                            deadline.reschedule(now + LINGER)
+                        continue
+                    if now - moved > SLACK * self.settings.idle_timeout:
+                        moved = now
+                        deadline.reschedule(now + (1 + SLACK) * self.settings.idle_timeout)
+                    if answer.ended < n and (answer.ended > ended or now - told >= self.report_every):
+                        ended, told = answer.ended, now
                         report(Progress(answer.tokens, answer.ended))
                 answer.add_all(payloads.close())
         except Trouble as trouble:

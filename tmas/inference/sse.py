@@ -75,6 +75,7 @@ class Answer:
         self.completions: tuple[Completion, ...] = ()
         self.usage = Usage()
         self._counts: dict[str, Any] | None = None
+        self._finished = 0
         self._choices: dict[int, Choice] = {}
 
     def add_all(self, payloads: list[bytes]) -> None:
@@ -94,7 +95,7 @@ class Answer:
     @property
     def ended(self) -> int:
         """How many choices are there to the last token."""
-        return sum(self.done or choice.finish_reason is not None for choice in self._choices.values())
+        return len(self._choices) if self.done else self._finished
 
     def finish(self, seconds: float) -> None:
         """Set ``completions`` and ``usage`` (``seconds`` is how long it took), or raise :class:`Trouble`."""
@@ -134,7 +135,9 @@ class Answer:
             choice.reasoning.append(reasoning)
         if content or reasoning:
             self.tokens += 1
-        choice.finish_reason = part.get("finish_reason") or choice.finish_reason
+        if finish_reason := part.get("finish_reason"):
+            self._finished += choice.finish_reason is None
+            choice.finish_reason = finish_reason
 
 
 def _server_error(error: Any) -> Trouble:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterable
 
 PER_FILE, LONGEST = 0.002, 0.05
 """Seconds of rest for each file synced, and at most: so that under load more calls share a go, each of which takes
@@ -28,11 +29,15 @@ class Syncs:
     async def _go_on(self) -> None:
         while self._waiting:
             files, self._waiting = self._waiting, {}
-            errors = await asyncio.to_thread(lambda: list(map(_error, files)))
+            errors = await asyncio.to_thread(_sync, tuple(files))
             for waiting, error in zip(files.values(), errors, strict=True):
                 for done in waiting:
                     _settle(done, error)
             await asyncio.sleep(min(PER_FILE * len(files), LONGEST))
+
+
+def _sync(files: Iterable[int]) -> list[OSError | None]:
+    return [_error(file) for file in files]
 
 
 def _error(file: int) -> OSError | None:
