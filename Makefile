@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PINNED = $(shell sed -n 's/^\($(1)==[^ ]*\).*/\1/p' locks/cpu.txt)
+# What takes longest begins first, and the rest runs beside it: see tests/conftest.py.
+BESIDE := -n 2 --dist loadfile --no-loadscope-reorder tests/e2e tests/contract tests/unit
 COMPILE = $(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
@@ -18,10 +20,10 @@ demo: install ## solve the demo problems with a small model served on this machi
 	@echo 'make demo again shows this run; rm -r runs/demo to run anew.'
 
 test: check ## check, then every test but the slow ones and those that need a GPU
-	@$(BIN)/pytest -m "not slow and not gpu"
+	@$(BIN)/pytest $(BESIDE) -m "not slow and not gpu"
 
 test-all: check ## check, then every test (those that need what is not here skip)
-	@$(BIN)/pytest
+	@$(BIN)/pytest $(BESIDE)
 
 check: install ## lint, formatting and types
 	@$(BIN)/ruff check

@@ -3,7 +3,23 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadFileScheduling
 
 # A shell has what it runs in the background ignore SIGINT, and so would the commands under test.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class FilesBesideEngines(LoadFileScheduling):
+    """Files side by side, but real engines and trainers one at a time: each takes a machine."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "engines" if file.startswith("tests/e2e/") and "browser" not in file else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    return FilesBesideEngines(config, log)

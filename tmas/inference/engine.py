@@ -16,7 +16,7 @@ from tmas.inference.session import Activity, RoleModel
 from tmas.inference.tokens import ContextWindow, token_counter
 from tmas.inference.vllm_server import free_port, vllm_server
 
-REPORT_EVERY = 2.0
+REPORT_EVERY = 0.5
 """Seconds between two reports of a call's progress where no budget needs them with each piece of a stream."""
 
 Tell = Callable[[tuple[str, ...]], None]
