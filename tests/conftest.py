@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from typing import Any
 
@@ -18,7 +19,7 @@ class FilesBesideEngines(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        return "engines" if file.startswith("tests/e2e/") and "browser" not in file else file
+        return "engines" if re.match(r"tests/e2e/test_(\w+_vllm|sft|train|data_chain)\.py", file) else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
