@@ -179,7 +179,7 @@ class SyntheticSession:
     ) -> Reply | Failure:
         outcome = self.writer.reply(self.problem, key, prompt.text, n)
         request = Request(model="synthetic", messages=prompt.messages, sampling=Sampling(), n=n, seed=self.writer.seed)
-        await self.trace.add(key, self.trace.begin(request), outcome)
+        await self.trace.add(key, request, outcome)
         if isinstance(outcome, Reply):
             cell = (key.role, key.iteration)
             self._usage[cell] = self._usage.get(cell, Usage()) + outcome.usage

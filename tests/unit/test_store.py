@@ -60,7 +60,7 @@ def opened(path: Path) -> Iterator[Trace]:
 
 def add(trace: Trace, index: int, prompt: str = "Q", answer: str | Failure = "A", **more: Any) -> None:
     outcome = answer if isinstance(answer, Failure) else reply(answer)
-    asyncio.run(trace.add(key(index), trace.begin(ask(prompt)), outcome, **more))
+    asyncio.run(trace.add(key(index), ask(prompt), outcome, **more))
 
 
 def found(trace: Trace, count: int, prompt: str = "Q") -> list[Reply | Failure | None]:
@@ -162,7 +162,7 @@ def test_calls_that_end_together_share_a_sync_that_began_after_all_were_written(
     monkeypatch.setattr(os, "fdatasync", sync)
 
     async def call(trace: Trace, index: int) -> None:
-        await trace.add(key(index), trace.begin(ask("Q")), reply(str(index)))
+        await trace.add(key(index), ask("Q"), reply(str(index)))
         line = next(line for line in path.read_bytes().splitlines(True) if b'"index":%d,' % index in line)
         assert path.read_bytes().index(line) + len(line) <= max(synced)
 

@@ -161,7 +161,7 @@ class ProblemSession:
         async with self.run.limiter.places((ticket.priority,), request.n) as places:
             if self._refusing:
                 raise BudgetReached
-            asked, started, streamed, broken = self.trace.begin(request), time.time(), 0, 0
+            started, streamed, broken = time.time(), 0, 0
 
             def on_progress(progress: Progress, count: Callable[[int], None]) -> None:
                 nonlocal streamed, broken
@@ -185,7 +185,7 @@ class ProblemSession:
         if wasted := broken + (streamed if isinstance(outcome, Failure) else 0):
             self.trace.decide(f"{BROKEN}{key}", wasted)
             self._budget.spend(Usage(completion_tokens=wasted))
-        await self.trace.add(key, asked, outcome, prompt.notes, started)
+        await self.trace.add(key, request, outcome, prompt.notes, started)
         activity.calls += 1
         return outcome
 

@@ -45,10 +45,6 @@ def trace_path(directory: Path, problem_id: str) -> Path:
     return directory / "trace" / trace_name(problem_id)
 
 
-Asked = dict[str, Any]
-"""What a call's entry holds of its request: see :meth:`Trace.begin`."""
-
-
 class Trace:
     """Opened for one problem by one writer. A torn last line, left by a kill, is cut off; other damage is an error.
 
@@ -121,29 +117,31 @@ class Trace:
         entry = orjson.loads(os.pread(self._file, length, offset))
         return Failure(**entry["failure"]) if "failure" in entry else Reply(**entry["reply"])
 
-    def begin(self, request: Request) -> Asked:
-        """Note the prompt of a call that is about to be made: while it is at hand, not when the reply has come."""
-        asked = request.model_dump()
-        whole, messages = digest(asked), asked.pop("messages")
-        prompt = digest(messages)
-        if prompt not in self._prompts:
-            self._append({"type": "prompt", "digest": prompt, "messages": messages})
-        return {"digest": whole, "prompt": prompt, "request": asked}
-
     async def add(
         self,
         key: CallKey,
-        asked: Asked,
+        request: Request,
         outcome: Reply | Failure,
         packing: Sequence[PackingNote] = (),
         started: float = 0.0,
     ) -> None:
         """Record a finished call; returns once it is on disk. ``started``: Unix time in seconds."""
-        entry: dict[str, Any] = {"type": "call", "key": key.model_dump(), **asked, "started": started}
+        asked = request.model_dump()
+        whole, messages = digest(asked), asked.pop("messages")
+        prompt = digest(messages)
+        entries = [] if prompt in self._prompts else [{"type": "prompt", "digest": prompt, "messages": messages}]
+        entry: dict[str, Any] = {
+            "type": "call",
+            "key": key.model_dump(),
+            "digest": whole,
+            "prompt": prompt,
+            "request": asked,
+            "started": started,
+        }
         if packing:
             entry["packing"] = [note.model_dump() for note in packing]
         entry["failure" if isinstance(outcome, Failure) else "reply"] = outcome.model_dump(mode="json")
-        self._append(entry)
+        self._append(*entries, entry)
         with self._named():
             await self._syncs.sync(self._file)
 
@@ -159,14 +157,16 @@ class Trace:
         """Note a decision that a replay must repeat; a later one under the same name stands instead."""
         self._append({"type": "decision", "name": name, "value": value})
 
-    def _append(self, entry: dict[str, Any]) -> None:
-        line = orjson.dumps({"v": SCHEMA_VERSION, **entry}, option=orjson.OPT_APPEND_NEWLINE)
+    def _append(self, *entries: dict[str, Any]) -> None:
+        lines = [orjson.dumps({"v": SCHEMA_VERSION, **e}, option=orjson.OPT_APPEND_NEWLINE) for e in entries]
+        data = b"".join(lines)
         with self._named():
-            written = os.write(self._file, line)
-            if written < len(line):
+            written = os.write(self._file, data)
+            if written < len(data):
                 os.ftruncate(self._file, self._end)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._index(entry, len(line))
+        for entry, line in zip(entries, lines, strict=True):
+            self._index(entry, len(line))
 
     @contextmanager
     def _named(self) -> Iterator[None]:
