@@ -22,5 +22,6 @@ class FilesBesideEngines(LoadFileScheduling):
         return "engines" if re.match(r"tests/e2e/test_(\w+_vllm|sft|train|data_chain)\.py", file) else file
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
     return FilesBesideEngines(config, log)

@@ -87,14 +87,17 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, number: s
 
 
 def test_two_runs_cannot_use_one_directory(tmp_path: Path):
-    def slow(body: Body) -> Script:
-        return Script(tuple(team.reply(body)), first_delay=0.3)
+    refused = False
 
-    with run_in_thread(ScriptedServer(slow)) as server:
+    def held(body: Body) -> Script:
+        return Script(tuple(team.reply(body)), first_delay=0.01 if refused else 5)
+
+    with run_in_thread(ScriptedServer(held)) as server:
         running = subprocess.Popen(command(tmp_path, server.base_url), stdout=subprocess.DEVNULL)
         while not server.requests:
             time.sleep(0.01)
         second = tmas(tmp_path, server.base_url)
+        refused = True
         assert running.wait() == 0
     assert second.returncode == 2
     assert f"in use by another run (process {running.pid}" in second.stderr

@@ -232,22 +232,6 @@ async def test_progress_is_told_as_it_comes():
     assert seen[-1] == Progress(tokens=7, ended=2)
 
 
-async def test_progress_is_told_rarely_where_that_will_do_but_never_an_end_too_late():
-    def piece(index: int, finish_reason: str | None) -> bytes:
-        choice = {"index": index, "delta": {"content": "a"}, "finish_reason": finish_reason}
-        return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
-
-    seen: list[Progress] = []
-    pieces = (*[piece(0, None)] * 5, piece(1, "stop"), *[piece(0, None)] * 5, piece(0, "stop") + DONE)
-    script = Script(raw=pieces, chunk_delay=0.02)
-    async with (
-        ScriptedServer(lambda _: script) as server,
-        OpenAIChat(settings(server.base_url), report_every=60) as chat,
-    ):
-        await chat.complete(ask(n=2), seen.append)
-    assert seen == [(1, 0), (6, 1), (12, 2)]
-
-
 async def test_choices_end_one_by_one():
     def piece(index: int, finish_reason: str | None) -> bytes:
         choice = {"index": index, "delta": {"content": "a"}, "finish_reason": finish_reason}

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from tmas.inference.syncs import Syncs
+from tmas.inference.syncs import TOGETHER, Syncs
 
 GOOD, BAD = 3, 4
 
@@ -73,6 +73,26 @@ async def test_an_error_is_that_of_its_file_alone(monkeypatch: pytest.MonkeyPatc
     disk.ready.set()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert [isinstance(outcome, OSError) for outcome in outcomes] == [True, False, True]
+
+
+async def test_where_no_thread_can_be_started_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch):
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as crowded:
+        crowded.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            async with asyncio.timeout(10):
+                await Syncs().sync(GOOD)
+
+
+async def test_many_files_are_shared_among_threads(monkeypatch: pytest.MonkeyPatch):
+    disk, files = Disk(monkeypatch), range(100, 100 + 3 * TOGETHER)
+    tasks = await begun(*files)
+    disk.ready.set()
+    await asyncio.gather(*tasks)
+    assert sorted(disk.synced) == [*files]
+    assert len(disk.threads) > 1
 
 
 async def test_one_who_no_longer_waits_keeps_nobody_from_it(monkeypatch: pytest.MonkeyPatch):

@@ -60,8 +60,7 @@ class OpenAIChat:
     What fails on one engine is asked on another at once; only when all have failed there is a pause. An engine that
     failed is looked after until it is well. What a server refuses of :data:`OPTIONAL` is learned on the way and no
     longer sent. ``places``: completions that may be in flight on all engines together, of which each has its share.
-    ``key``: instead of the one that the settings name. ``report_every``: seconds between two reports of a call's
-    progress, unless a completion has ended; 0: with each piece that comes.
+    ``key``: instead of the one that the settings name.
     """
 
     def __init__(
@@ -71,11 +70,10 @@ class OpenAIChat:
         *,
         places: int = sys.maxsize,
         key: str | None = None,
-        report_every: float = 0.0,
     ) -> None:
         self.settings = settings
         self.router = Router(settings.base_urls, places)
-        self._connection = Connection(settings, session, key, report_every)
+        self._connection = Connection(settings, session, key)
         self._refused: set[str] = set()
         self._probes: dict[Engine, asyncio.Task[None]] = {}
         self._last_served = 0.0  # when the latest request that was served had been sent

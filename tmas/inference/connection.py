@@ -34,19 +34,12 @@ Report = Callable[[Progress], None]
 
 
 class Connection:
-    """``streaming``: answers that have begun and are not complete, on all engines together.
-
-    ``report_every``: seconds between two reports of an answer in which no completion has ended.
-    """
+    """``streaming``: answers that have begun and are not complete, on all engines together."""
 
     def __init__(
-        self,
-        settings: EndpointSettings,
-        session: aiohttp.ClientSession | None = None,
-        key: str | None = None,
-        report_every: float = 0.0,
+        self, settings: EndpointSettings, session: aiohttp.ClientSession | None = None, key: str | None = None
     ) -> None:
-        self.settings, self.report_every = settings, report_every
+        self.settings = settings
         self.streaming = 0
         named = settings.read_key()
         self._key = key or named
@@ -62,7 +55,7 @@ class Connection:
     async def post(self, base_url: str, body: dict[str, Any], report: Report) -> Answer:
         """The whole answer to ``body``; raises :class:`Trouble` where there is none."""
         answer, started, loop, n = Answer(), time.monotonic(), asyncio.get_running_loop(), body.get("n", 1)
-        begun, ended, moved, told = 0, 0, -math.inf, -math.inf
+        begun, moved = 0, -math.inf
         try:
             async with (
                 asyncio.timeout(self.settings.first_token_timeout) as deadline,
@@ -82,8 +75,7 @@ class Connection:
                     if now - moved > SLACK * self.settings.idle_timeout:
                         moved = now
                         deadline.reschedule(now + (1 + SLACK) * self.settings.idle_timeout)
-                    if answer.ended < n and (answer.ended > ended or now - told >= self.report_every):
-                        ended, told = answer.ended, now
+                    if answer.ended < n:
                         report(Progress(answer.tokens, answer.ended))
                 answer.add_all(payloads.close())
         except Trouble as trouble:

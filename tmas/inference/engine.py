@@ -16,9 +16,6 @@ from tmas.inference.session import Activity, RoleModel
 from tmas.inference.tokens import ContextWindow, token_counter
 from tmas.inference.vllm_server import free_port, vllm_server
 
-REPORT_EVERY = 0.5
-"""Seconds between two reports of a call's progress where no budget needs them with each piece of a stream."""
-
 Tell = Callable[[tuple[str, ...]], None]
 """Hears the base URLs of the run's own servers that are ready."""
 
@@ -36,10 +33,7 @@ class Clients:
         places = settings.concurrency
         endpoints = dict.fromkeys(model.endpoint() for model in self._models.values())
         self._own = [endpoint for endpoint in endpoints if not endpoint.base_urls]
-        every = 0.0 if settings.limits.any else REPORT_EVERY
-        self._chats = {
-            e: OpenAIChat(e, places=places, key=key if e in self._own else None, report_every=every) for e in endpoints
-        }
+        self._chats = {e: OpenAIChat(e, places=places, key=key if e in self._own else None) for e in endpoints}
         for model in self._models.values():
             _window(model, model.context_length or sys.maxsize)  # a length that is not known yet may be long enough
         self._stack = AsyncExitStack()

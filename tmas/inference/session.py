@@ -46,10 +46,6 @@ class Limits(BaseModel):
     tokens_per_problem: int | None = Field(default=None, ge=1)
     tokens_per_run: int | None = Field(default=None, ge=1)
 
-    @property
-    def any(self) -> bool:
-        return self.tokens_per_problem is not None or self.tokens_per_run is not None
-
 
 @dataclass(frozen=True)
 class RoleModel:
