@@ -139,13 +139,13 @@ async def group_equivalent(answers: Sequence[str], checker: AnswerChecker) -> li
     """
     first_members: list[str] = []
     classes: dict[str, int] = {}
-    plain = {answer: normalise(answer) for answer in dict.fromkeys(answers)}
-    for answer, setting in plain.items():
-        if setting not in classes:
-            classes[setting] = await _class_of(answer, first_members, checker)
-            if classes[setting] == len(first_members):
+    plain_of = {answer: normalise(answer) for answer in dict.fromkeys(answers)}
+    for answer, plain in plain_of.items():
+        if plain not in classes:
+            classes[plain] = await _class_of(answer, first_members, checker)
+            if classes[plain] == len(first_members):
                 first_members.append(answer)
-    return [classes[plain[answer]] for answer in answers]
+    return [classes[plain_of[answer]] for answer in answers]
 
 
 async def _class_of(answer: str, first_members: Sequence[str], checker: AnswerChecker) -> int:

@@ -142,9 +142,7 @@ _STATED = re.compile(
     """,
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
-
-
-_STATES = re.compile(r"[gG][rR][aA][dD][eE]|[sS][cC][oO][rR][eE]|\\[bB][oO][xX][eE][dD]")
+_GRADE_WORD = re.compile(r"[gG][rR][aA][dD][eE]|[sS][cC][oO][rR][eE]|\\[bB][oO][xX][eE][dD]")
 LEAD = 100
 """Characters before the first of these words in which what belongs to it may begin ("Based on my evaluation, ...")."""
 
@@ -172,7 +170,7 @@ def parse_verification(text: str) -> Verdict:
 
 
 def _deciding(text: str) -> list[re.Match[str]]:
-    first = _STATES.search(text)  # for the pattern of the whole is slow, and most of a critique states nothing
+    first = _GRADE_WORD.search(text)  # for the pattern of the whole is slow, and most of a critique states nothing
     stated = list(_STATED.finditer(text, max(0, first.start() - LEAD))) if first else []
     labelled = [match for match in stated if match[4] is None]
     if not labelled:

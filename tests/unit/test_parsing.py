@@ -263,7 +263,7 @@ def test_what_is_skipped_unread_decides_nothing(text: str) -> None:
             return str(error)
 
     quick = read()
-    with patch.object(parsing, "_STATES", re.compile("")):
+    with patch.object(parsing, "_GRADE_WORD", re.compile("")):
         assert read() == quick
 
 

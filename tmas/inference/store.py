@@ -48,7 +48,7 @@ def trace_path(directory: Path, problem_id: str) -> Path:
 class Trace:
     """Opened for one problem by one writer. A torn last line, left by a kill, is cut off; other damage is an error.
 
-    ``syncs``: shared with the other traces of the process.
+    ``syncs``: shared with other traces that are open in this event loop.
 
     Raises ``BlockingIOError`` while another process has it open.
     """

@@ -14,7 +14,7 @@ Python's lock from the event loop again and again."""
 
 
 class Syncs:
-    """``fdatasync`` for all files of a process."""
+    """``fdatasync`` for all files of those who share this."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, list[asyncio.Future[None]]] = {}
