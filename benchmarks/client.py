@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from benchmarks.server import served
 from benchmarks.support import memory, most_memory
 from tmas.api import run
@@ -127,7 +129,7 @@ def measure(name: str, concurrency: int, problems: int, pieces: int = 8, rate: f
 
 
 def _run(name: str, base_url: str, concurrency: int, problems: int) -> Cost:
-    return asyncio.run(CLIENTS[name](base_url, concurrency, problems))
+    return uvloop.run(CLIENTS[name](base_url, concurrency, problems))
 
 
 def main() -> None:

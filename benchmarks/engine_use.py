@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import uvloop
+
 from benchmarks import support
 from benchmarks.engine import Dubbed, RealEngine, real_engine
 from benchmarks.scheduling import length
@@ -92,7 +94,7 @@ def main() -> None:
     parser.add_argument("--shorter", type=float, default=400.0, help="how much shorter completions are than published")
     given = parser.parse_args()
     settings = TMASSettings(n_candidates=4, n_verifications=4, max_iterations=given.iterations)
-    ratio = asyncio.run(measure(given.problems, given.shorter, settings))
+    ratio = uvloop.run(measure(given.problems, given.shorter, settings))
     print(f"tokens a second, run over saturated: {ratio:.3f}; goal {GOAL}: {'met' if ratio >= GOAL else 'missed'}")
     sys.exit(ratio < GOAL)
 

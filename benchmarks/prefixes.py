@@ -9,10 +9,11 @@ have them, and M requests. Counted are the prompt tokens that vLLM says it compu
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 import tempfile
 from pathlib import Path
+
+import uvloop
 
 from benchmarks import support
 from benchmarks.engine import Dubbed, RealEngine, real_engine
@@ -77,7 +78,7 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=3)
     given = parser.parse_args()
-    ratio = asyncio.run(measure(given.problems, TMASSettings(max_iterations=given.iterations)))
+    ratio = uvloop.run(measure(given.problems, TMASSettings(max_iterations=given.iterations)))
     print(f"prompt tokens computed, ours over the usual: {ratio:.3f}; goal below 1: {'met' if ratio < 1 else 'missed'}")
     sys.exit(ratio >= 1)
 

@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import orjson
+import uvloop
 
 from tests.support import team
 
@@ -48,7 +49,7 @@ def _serve(delay: float, pieces: int, tell: Connection) -> None:
         tell.send(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 
-    asyncio.run(forever())
+    uvloop.run(forever())
 
 
 class _Exchange(asyncio.Protocol):

@@ -20,6 +20,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from benchmarks import support
 from benchmarks.server import replies
 from benchmarks.support import memory, most_memory, run_into
@@ -67,7 +69,7 @@ async def solve(folder: Path, problems: int, settings: TMASSettings, active: int
 
 
 def make(folder: Path, problems: int, settings: TMASSettings, active: int) -> list[tuple[int, float]]:
-    return asyncio.run(solve(folder, problems, settings, active))
+    return uvloop.run(solve(folder, problems, settings, active))
 
 
 def reopen(folder: Path, problems: int, settings: TMASSettings, active: int) -> int:
@@ -82,7 +84,7 @@ def reopen(folder: Path, problems: int, settings: TMASSettings, active: int) -> 
 def replay(folder: Path, problems: int, settings: TMASSettings, active: int) -> int:
     """Every problem again, from its trace: the calls that were found there."""
     (folder / "predictions.jsonl").unlink()
-    return asyncio.run(solve(folder, problems, settings, active))[-1][0]
+    return uvloop.run(solve(folder, problems, settings, active))[-1][0]
 
 
 def fresh(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]:

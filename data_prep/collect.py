@@ -6,7 +6,6 @@ problems, its skipped rows and its report stay in ``sources/``, and a second run
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import uvloop
 
 from data_prep.clean import CleanSettings, clean
 from data_prep.decontaminate import Benchmark, Benchmarks
@@ -47,7 +47,7 @@ def collect(settings: CollectSettings, say: Say) -> None:
     folder = settings.output_dir / "sources"
     reports = {name: gather(name, source, folder, say) for name, source in settings.source.items()}
     pool = (problem for name in reports for problem in read_problems(folder / f"{name}.jsonl"))
-    cleaned = asyncio.run(clean(pool, benchmarks, settings.clean, settings.output_dir))
+    cleaned = uvloop.run(clean(pool, benchmarks, settings.clean, settings.output_dir))
     write_report(settings.output_dir / "report.json", {"sources": reports, **cleaned})
     say(f"{cleaned['kept']:,} problems kept, {sum(cleaned['removed'].values()):,} removed: {cleaned['removed']}")
 

@@ -9,7 +9,6 @@ print(result.answer, result.solution)
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import tempfile
 from collections import Counter
@@ -17,6 +16,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
+
+import uvloop
 
 from tmas.config import ModelSettings, RunSettings
 from tmas.inference.cluster import ray_cluster
@@ -32,14 +33,14 @@ from tmas.records import Problem, Result, Usage
 
 def solve(problem: str | Problem, model: ModelSettings, method: MethodSettings | None = None, **options: Any) -> Result:
     """Solve one problem and wait for it. See :func:`asolve_all` for the options."""
-    return asyncio.run(asolve(problem, model, method, **options))
+    return uvloop.run(asolve(problem, model, method, **options))
 
 
 def solve_all(
     problems: Sequence[Problem], model: ModelSettings, method: MethodSettings | None = None, **options: Any
 ) -> list[Result]:
     """Solve many problems, concurrently, and wait for them. See :func:`asolve_all`."""
-    return asyncio.run(asolve_all(problems, model, method, **options))
+    return uvloop.run(asolve_all(problems, model, method, **options))
 
 
 async def asolve(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import uvloop
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 from rich.console import Console
@@ -143,7 +144,7 @@ def run_shown(
             )
 
     try:
-        asyncio.run(run_all())
+        uvloop.run(run_all())
     except (KeyboardInterrupt, asyncio.CancelledError):
         fail(f"interrupted; the same command goes on in {directory}", INTERRUPTED)
     except (EndpointDown, ServerFailed, ClusterFailed) as error:

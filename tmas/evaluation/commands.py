@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import uvloop
 from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
@@ -27,7 +27,7 @@ def evaluate_command(config: dict[str, Any], console: Console) -> None:
     """``tmas evaluate``."""
     settings = EvaluateSettings.model_validate(config)
     with _progress(console) as report:
-        evaluations = asyncio.run(evaluate(settings, report))
+        evaluations = uvloop.run(evaluate(settings, report))
     groups = group_runs(settings.runs, evaluations)
     for group in groups:
         print_evaluation(console, group, settings.bootstrap)
@@ -59,7 +59,7 @@ def subset_command(config: dict[str, Any], console: Console) -> None:
             with _progress(console) as report:
                 return await solved_counts(problems, settings, checker, report)
 
-    subset = select(asyncio.run(counted()), settings)
+    subset = select(uvloop.run(counted()), settings)
     write_subset(settings.output, subset, settings)
     console.print(f"{len(subset)} of {len(problems)} problems were solved at most {settings.max_solved} times in "
                   f"{settings.samples}: {settings.output}", markup=False, soft_wrap=True)  # fmt: skip
@@ -74,7 +74,7 @@ def gold_check_command(config: dict[str, Any], console: Console) -> None:
         async with AnswerChecker(settings.timeout, settings.workers) as checker:
             return await gold_check(problems, checker)
 
-    found = asyncio.run(checked())
+    found = uvloop.run(checked())
     print_gold_check(console, found)
     if settings.output:
         write_json(settings.output, found)

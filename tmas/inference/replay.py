@@ -5,12 +5,12 @@ No model and no tokenizer is needed, and nothing is written.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, KeysView
 from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
+import uvloop
 from pydantic import BaseModel, TypeAdapter
 
 from tmas.answers import AnswerChecker
@@ -66,7 +66,7 @@ class RecordedRun:
         terms = prediction["terms"]["method"] | {"max_iterations": len(prediction["iterations"])}
         settings = TypeAdapter(MethodSettings).validate_python(terms)
         session = Replay(problem.problem_id, self.trace(problem.problem_id), self._manifest["settings"]["seed"])
-        return asyncio.run(METHODS[settings.name](settings, AnswerChecker()).solve(problem, session))
+        return uvloop.run(METHODS[settings.name](settings, AnswerChecker()).solve(problem, session))
 
 
 class Replay:

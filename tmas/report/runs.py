@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import uvloop
 
 from tmas.evaluation.compare import Group, group_runs, scoring_of
 from tmas.evaluation.compute import Evaluation
@@ -90,7 +90,7 @@ def _evaluation(path: Path, say: Callable[[str], None]) -> Evaluation:
     file = path / "evaluation.json"
     if not file.exists():
         say(f"{path} has not been evaluated: doing it by rule")
-        [evaluation] = asyncio.run(evaluate(EvaluateSettings(runs=(path,))))
+        [evaluation] = uvloop.run(evaluate(EvaluateSettings(runs=(path,))))
         return evaluation
     evaluation = orjson.loads(file.read_bytes())
     if evaluation["v"] != SCHEMA_VERSION:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from typing import Any
 
+import uvloop
 from aiohttp import web
 from rich.console import Console
 from rich.text import Text
@@ -27,7 +28,7 @@ def serve_command(config: dict[str, Any], console: Console) -> None:
     """``tmas serve``: until SIGTERM or Ctrl-C, each of which lets running requests end for a while."""
     settings = ServeSettings.model_validate(config)
     try:
-        asyncio.run(_serve(settings, console))
+        uvloop.run(_serve(settings, console))
     except asyncio.CancelledError:
         console.print("stopped")
     except KeyboardInterrupt:
