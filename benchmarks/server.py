@@ -11,7 +11,6 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import orjson
-import uvloop
 
 from tests.support import team
 
@@ -49,7 +48,7 @@ def _serve(delay: float, pieces: int, tell: Connection) -> None:
         tell.send(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 
-    uvloop.run(forever())
+    asyncio.run(forever())
 
 
 class _Exchange(asyncio.Protocol):
