@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import uvloop
 from xdist.scheduler import LoadFileScheduling
 
 # A shell has what it runs in the background ignore SIGINT, and so would the commands under test.
@@ -25,3 +28,8 @@ class FilesBesideEngines(LoadFileScheduling):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
     return FilesBesideEngines(config, log)
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests have the event loop that the commands have."""
+    return {"uvloop": uvloop.new_event_loop}

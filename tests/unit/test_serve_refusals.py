@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support import team
-from tests.support.chat_server import Body, Fault, Script, ScriptedServer
+from tests.support.chat_server import Body, Script, ScriptedServer
 from tests.support.serving import QUESTION, runs_in, served
 
 pytestmark = pytest.mark.usefixtures("answers_as_text")
@@ -193,9 +193,9 @@ async def test_a_question_that_does_not_fit_the_model_is_an_error_that_says_so(t
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_dead_engine_is_told_and_the_next_request_is_answered(tmp_path: Path, stream: bool):
-    faults = [Fault("status", status=401)] * 3  # the first three calls: no call can succeed
-    async with ScriptedServer(team.reply, faults=faults) as engine, served(tmp_path, engine.base_url) as server:
+    async with ScriptedServer(team.reply, key="not ours") as engine, served(tmp_path, engine.base_url) as server:
         reply = await server.ask(stream=stream)
+        engine.key = None
         after = await server.ask()
     if stream:
         assert reply.events[-1]["error"]["code"] == "engine_down"
