@@ -6,7 +6,6 @@ import asyncio
 import importlib.util
 import logging
 import pkgutil
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from rich.console import Console
 from tmas.api import run
 from tmas.config import RunSettings, SolveSettings
 from tmas.console import print_result
-from tmas.exits import INTERRUPTED, STOPPED, WRONG_INPUT, fail
+from tmas.exits import INTERRUPTED, STOPPED, WRONG_INPUT, cancelled_by_sigterm, fail
 from tmas.inference.cluster import ClusterFailed
 from tmas.inference.endpoint import EndpointDown
 from tmas.inference.metrics import metrics
@@ -132,16 +131,16 @@ def run_shown(
     progress = Progress(activity, len(problems), settings.method.max_iterations)
 
     async def run_all() -> None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)  # type: ignore[union-attr]
-        async with shown(progress, console):
-            await run(
-                problems,
-                settings,
-                directory,
-                config=config,
-                activity=activity,
-                on_result=lambda result: progress.finished(result.problem.problem_id),
-            )
+        with cancelled_by_sigterm():
+            async with shown(progress, console):
+                await run(
+                    problems,
+                    settings,
+                    directory,
+                    config=config,
+                    activity=activity,
+                    on_result=lambda result: progress.finished(result.problem.problem_id),
+                )
 
     try:
         uvloop.run(run_all())

@@ -94,6 +94,14 @@ class ModelSettings(Settings):
         sampling["extra"] = {**self.sampling.extra, **own.sampling.extra}
         return self.model_copy(update={**changed, "sampling": self.sampling.model_copy(update=sampling), "roles": {}})
 
+    def absolute(self) -> Self:
+        """With local paths that hold in any working directory: those of Ray's processes are not this one's."""
+        roles = {
+            name: own.model_copy(update={"tokenizer": _absolute(own.tokenizer)}) for name, own in self.roles.items()
+        }
+        paths = {"path": _absolute(self.path), "tokenizer": _absolute(self.tokenizer)}
+        return self.model_copy(update={**paths, "roles": roles})
+
     def endpoint(self) -> EndpointSettings:
         """The connection part; raises ``ValueError`` where no ``base_url`` is set."""
         if self.base_url in (None, ""):
@@ -105,6 +113,11 @@ class ModelSettings(Settings):
             send_priority=self.send_priority,
             **self.patience.model_dump(),
         )
+
+
+def _absolute(name: str | None) -> str | None:
+    """``name`` may be one of a hub: that stays as it is."""
+    return str(Path(name).resolve()) if name and Path(name).exists() else name
 
 
 SET_ELSEWHERE = {

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 NOT_PASSED, WRONG_INPUT, STOPPED, INTERRUPTED = 1, 2, 3, 130
@@ -13,3 +17,15 @@ def fail(message: str, code: int) -> NoReturn:
     """End the process."""
     print(f"tmas: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+@contextmanager
+def cancelled_by_sigterm() -> Iterator[None]:
+    """While the block runs, SIGTERM cancels the current task, as Ctrl-C does; afterwards it ends the process again."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task, "for coroutines"
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)

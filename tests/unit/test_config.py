@@ -294,3 +294,14 @@ def test_flat_joins_keys_and_keeps_what_is_empty():
         "e": [{"f": 1}],
         "g": None,
     }
+
+
+def test_local_paths_hold_in_any_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("policy").mkdir()
+    Path("tokenizer.json").touch()
+    roles = {"summary": {"tokenizer": "tokenizer.json"}, "solution": {"tokenizer": "org/hub"}}
+    found = ModelSettings(**model(path="policy", roles=roles)).absolute()
+    assert (found.path, found.tokenizer) == (str(tmp_path.resolve() / "policy"), "auto")
+    assert found.roles["summary"].tokenizer == str(tmp_path.resolve() / "tokenizer.json")
+    assert found.roles["solution"].tokenizer == "org/hub"

@@ -40,8 +40,9 @@ def refusal(path: Path, problems: list[Problem] = PROBLEMS, **changes: Any) -> s
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A directory in which a run was begun and has ended."""
+    """A directory in which a run was begun, has recorded something and has ended."""
     begin(tmp_path / "run").close()
+    (tmp_path / "run" / "predictions.jsonl").write_text('{"problem_id": "p1"}\n')
     return tmp_path / "run"
 
 
@@ -72,8 +73,7 @@ def test_a_writer_in_another_process_is_named_and_gone_with_it(run: Path):
 
 def test_a_refused_run_holds_nothing(run: Path):
     refusal(run, seed=1)
-    with closing(begin(run)) as free:
-        assert free.resumed
+    begin(run).close()
 
 
 # --- the same run
@@ -81,9 +81,24 @@ def test_a_refused_run_holds_nothing(run: Path):
 
 def test_the_same_run_goes_on(tmp_path: Path):
     with closing(begin(tmp_path / "a" / "run")) as first:
-        assert not first.resumed
-    with closing(begin(tmp_path / "a" / "run")) as second:
-        assert second.resumed
+        first.hold({"model.solution.context_length": 4096})
+        first.append("predictions.jsonl", [{"problem_id": "p1"}])
+    manifest = (tmp_path / "a" / "run" / "manifest.json").read_bytes()
+    begin(tmp_path / "a" / "run").close()
+    assert (tmp_path / "a" / "run" / "manifest.json").read_bytes() == manifest
+
+
+def test_what_has_recorded_nothing_takes_other_settings(tmp_path: Path):
+    with closing(begin(tmp_path)) as directory:
+        directory.hold({"model.solution.context_length": 4096})
+        Trace(trace_path(tmp_path, "p1")).close()
+        directory.replace("predictions.jsonl", [])
+    with closing(begin(tmp_path, seed=1)) as directory:
+        manifest = orjson.loads((tmp_path / "manifest.json").read_bytes())
+        assert manifest["settings"]["seed"] == 1
+        directory.hold({"model.solution.context_length": 8192})  # nor does what another server told bind it
+        directory.append("predictions.jsonl", [{"problem_id": "p1"}])
+    assert "seed: 1 in the run, 0 now" in refusal(tmp_path)
 
 
 def test_all_differing_settings_are_named_with_both_values(run: Path):
@@ -149,8 +164,7 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path: 
 def test_a_run_is_begun_in_an_empty_folder_and_where_a_start_was_killed(tmp_path: Path):
     begin(tmp_path).close()
     (tmp_path / "manifest.json").rename(tmp_path / ".manifest.json.new")
-    with closing(begin(tmp_path)) as again:
-        assert not again.resumed
+    begin(tmp_path).close()
 
 
 @pytest.mark.parametrize("manifest", ['{"name": "an extension", "version": 3}', "[]", '{"schema_ver', ""])
@@ -198,7 +212,8 @@ def test_the_config_is_written_as_it_was_composed(tmp_path: Path):
     assert yaml.safe_load((tmp_path / "config.yaml").read_text("utf-8")) == config
 
 
-def test_lines_are_appended_and_a_torn_one_is_not_read(run: Path):
+def test_lines_are_appended_and_a_torn_one_is_not_read(tmp_path: Path):
+    run = tmp_path
     with closing(begin(run)) as directory:
         assert list(directory.lines("predictions.jsonl")) == []
         directory.append("predictions.jsonl", [{"a": "é\n"}, {"a": 2}])

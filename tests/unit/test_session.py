@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from tmas.records import CallKey, Completion, Failure, FailureReason, Problem, R
 PROBLEM = Problem(problem_id="p", question="?")
 KEY = CallKey(problem_id="p", iteration=0, role="solution", index=0)
 WHOLE = Reply(completions=(Completion(text="7"),), usage=Usage(calls=1, prompt_tokens=5, completion_tokens=20))
+UNTOLD = WHOLE.model_copy(update={"usage": Usage(calls=1), "notes": ("usage_missing",)})
 LOST = Failure(reason=FailureReason.ENDPOINT, message="it broke off once more")
 
 
@@ -34,19 +37,47 @@ class Breaking:
         assert on_progress
         for tokens in (*range(91), *range(71), *range(21)):
             on_progress(Progress(tokens, 0))
+            await asyncio.sleep(0)
         return self._outcome
+
+
+Asked = tuple[Run, Reply | Failure, list[Usage]]
+
+
+async def asked_twice(tmp_path: Path, outcome: Reply | Failure, limit: int) -> AsyncIterator[Asked]:
+    """The run, what a call came to and the usage; and the same from what the trace holds."""
+    for _ in range(2):
+        role = RoleModel(Breaking(outcome), "m", Sampling(), ContextWindow(len, 1000, 1))
+        run = Run({"solution": role}, PriorityLimiter(1), limits=Limits(tokens_per_problem=limit))
+        with closing(Trace(tmp_path / "t.jsonl")) as trace:
+            session = ProblemSession(PROBLEM, trace, run)
+            found = await session.ask(KEY, Prompt(text="?"))
+        yield run, found, [entry.usage for entry in session.usage]
 
 
 @pytest.mark.parametrize(("outcome", "spent"), [(WHOLE, 5 + 20 + 160), (LOST, 20 + 160)])
 async def test_budgets_count_attempts_that_broke_off_and_usage_does_not(
     tmp_path: Path, outcome: Reply | Failure, spent: int
 ):
-    for _ in range(2):  # the second time it is a replay
-        role = RoleModel(Breaking(outcome), "m", Sampling(), ContextWindow(len, 1000, 1))
-        run = Run({"solution": role}, PriorityLimiter(1), limits=Limits(tokens_per_problem=1000))
-        with closing(Trace(tmp_path / "t.jsonl")) as trace:
-            session = ProblemSession(PROBLEM, trace, run)
-            await session.ask(KEY, Prompt(text="?"))
+    times = 0
+    async for run, _, usage in asked_twice(tmp_path, outcome, 1000):
         assert run.budget.spent == spent
-        assert [entry.usage for entry in session.usage] == ([WHOLE.usage] if outcome is WHOLE else [])
-    assert run.activity.replayed == 1
+        assert usage == ([WHOLE.usage] if outcome is WHOLE else [])
+        assert run.activity.replayed == times
+        times += 1
+    assert times == 2
+
+
+async def test_a_call_that_the_budget_cancels_costs_what_it_asked_for_and_counts_what_broke_off(tmp_path: Path):
+    async for run, found, [usage] in asked_twice(tmp_path, WHOLE, 173):
+        assert isinstance(found, Failure)
+        assert found.reason == FailureReason.BUDGET
+        assert (usage.prompt_tokens, usage.completion_tokens) == (1, 12)
+        assert run.budget.spent == 1 + 12 + 160
+
+
+async def test_a_budget_holds_where_the_server_tells_no_usage(tmp_path: Path):
+    async for run, found, usage in asked_twice(tmp_path, UNTOLD, 1000):
+        assert found == UNTOLD
+        assert run.budget.spent == len("?") + len("7") + 160
+        assert usage == [UNTOLD.usage]

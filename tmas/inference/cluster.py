@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -42,7 +43,8 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     local = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     try:
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **local)
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts its own in place of the run's
+        if threading.current_thread() is threading.main_thread():  # elsewhere Ray leaves signals alone, as one must
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts its own in place of the run's
         yield
     except ConnectionError as error:
         raise ValueError(f"ray.address: there is no Ray cluster at {address} ({error})") from None

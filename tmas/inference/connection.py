@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import orjson
 
+from tmas.inference.descriptors import EXHAUSTED, TooManyFiles
 from tmas.inference.endpoint import EndpointSettings, Trouble, parse_retry_after
 from tmas.inference.sse import Answer, EventLines, Payloads, PlainBody
 
@@ -139,6 +140,8 @@ def _new_session() -> aiohttp.ClientSession:
 
 
 def _broken(error: Exception) -> Trouble:
+    if isinstance(error, OSError) and error.errno in EXHAUSTED:
+        raise TooManyFiles from error
     if isinstance(error, aiohttp.ClientError):
         return Trouble(f"{type(error).__name__}: {error}")
     return Trouble("the server stopped making progress", hung=True)

@@ -88,7 +88,7 @@ async def own_servers(
             if settings.serves_on_ray:
                 from tmas.inference.replicas import replicas
 
-                await stack.enter_async_context(replicas(model, serving, key, directory, tell))
+                await stack.enter_async_context(replicas(model.absolute(), serving, key, directory, tell))
             else:
                 port = free_port(serving.host)
                 await stack.enter_async_context(vllm_server(model, serving, port, directory / "vllm.log", key))

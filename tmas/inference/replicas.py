@@ -83,9 +83,9 @@ async def replicas(
             f"with serving.tensor_parallel_size={serving.tensor_parallel_size}"
         )
     fleet = _Fleet(ray.remote(**placement.options)(Replica), tell)
-    logs = [directory / f"vllm-{i}.log" for i in range(serving.replicas)]
     try:
         async with asyncio.TaskGroup() as group:
+            logs = _log_files(directory, serving.replicas)
             keepers = [group.create_task(fleet.keep(model, serving, key, log_file)) for log_file in logs]
             watch = group.create_task(_until_all_gave_up(keepers))
             await fleet.ready.wait()
@@ -94,6 +94,11 @@ async def replicas(
                 task.cancel()
     except BaseExceptionGroup as raised:
         raise first_cause(raised) from None
+
+
+def _log_files(directory: Path, count: int) -> list[Path]:
+    """One for each replica, wherever its process is started."""
+    return [directory.resolve() / f"vllm-{i}.log" for i in range(count)]
 
 
 class _Fleet:

@@ -38,7 +38,7 @@ class RunRefused(Exception):
 
 
 class RunDirectory:
-    """Opens ``path`` for one writer: creates it, or goes on with the run that lies in it.
+    """Opens ``path`` for one writer: creates it, or goes on with the run that lies in it, if it has recorded anything.
 
     ``identity``: the settings that the outcome depends on, flat (dotted key -> value). ``growing``: those of them that
     may be raised on resume (``method.max_iterations``). Raises :class:`RunRefused` where another run or something else
@@ -60,8 +60,7 @@ class RunDirectory:
         with ExitStack() as unless_refused:
             unless_refused.callback(self.close)
             manifest = _manifest(identity, problems)
-            self.resumed = (path / "manifest.json").exists()
-            if self.resumed:
+            if (path / "manifest.json").exists():
                 manifest = self._resumed_manifest(manifest, set(growing))
             _write(path / "manifest.json", [orjson.dumps(manifest, option=orjson.OPT_INDENT_2)])
             if config is not None:
@@ -71,6 +70,8 @@ class RunDirectory:
 
     def _resumed_manifest(self, new: dict[str, Any], growing: set[str]) -> dict[str, Any]:
         old = _manifest_in(self.path)
+        if not _has_recorded(self.path):
+            return new
         if old["schema_version"] != SCHEMA_VERSION:
             raise RunRefused(f"{self.path} was written in schema version {old['schema_version']}, not {SCHEMA_VERSION}")
         differing = [
@@ -129,6 +130,12 @@ def _refuse_foreign(path: Path) -> None:
     for entry in path.rglob("*"):
         if str(entry.relative_to(path)) not in (".lock", "trace", ".manifest.json.new"):
             raise RunRefused(f"{path} is no run directory and not empty (it holds {entry}): use another output_dir")
+
+
+def _has_recorded(path: Path) -> bool:
+    """Whether the run has anything yet that other settings would contradict."""
+    files = [*path.glob("trace/*"), path / "predictions.jsonl"]
+    return any(file.exists() and file.stat().st_size for file in files)
 
 
 def _manifest_in(path: Path) -> dict[str, Any]:

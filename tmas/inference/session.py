@@ -33,7 +33,8 @@ Output = TypeVar("Output", bound=BaseModel)
 MOST_PROBLEMS = 10**9
 """More than any run has: the priority of a call is its iteration, then its problem's place, in one number."""
 BROKEN = "broken/"
-"""Decisions under this prefix and a call's key hold the tokens of attempts that came to nothing: budgets count them."""
+"""Decisions under this prefix and a call's key hold tokens that stand in no usage, but count against budgets:
+those of attempts that came to nothing, and of replies whose server told no usage."""
 CANCELLED = "cancelled/"
 """Decisions under this prefix and a call's key hold what the call had cost when a budget cancelled it."""
 
@@ -173,14 +174,16 @@ class ProblemSession:
                     lambda count: role.chat.complete(request, lambda progress: on_progress(progress, count), ticket),
                     role.window.count(prompt.content) if self._budget.is_limited else 0,
                 )
+            except BudgetReached as reached:
+                self._waste(key, broken)
+                asked_for = reached.usage.completion_tokens - broken
+                raise BudgetReached(reached.usage.model_copy(update={"completion_tokens": asked_for})) from None
             finally:
                 activity.in_flight -= 1
         if isinstance(outcome, Failure):
             outcome = outcome.model_copy(update={"key": key})
         self._account(key, outcome, prompt)
-        if wasted := broken + (streamed if isinstance(outcome, Failure) else 0):
-            self.trace.decide(f"{BROKEN}{key}", wasted)
-            self._budget.spend(Usage(completion_tokens=wasted))
+        self._waste(key, broken + (streamed if isinstance(outcome, Failure) else _untold(outcome, prompt, role.window)))
         await self.trace.add(key, request, outcome, prompt.notes, started)
         activity.calls += 1
         return outcome
@@ -198,6 +201,13 @@ class ProblemSession:
         cell = (entry.role, entry.iteration)
         self._usage[cell] = self._usage.get(cell, Usage()) + entry.usage
         self._budget.spend(entry.usage)
+
+    def _waste(self, key: CallKey, tokens: int) -> None:
+        """Count tokens that stand in no usage, now and in every replay, beside those of the call before."""
+        if tokens:
+            name = f"{BROKEN}{key}"
+            self.trace.decide(name, (self.trace.decision(name) or 0) + tokens)
+            self._budget.spend(Usage(completion_tokens=tokens))
 
     def _refused(self, key: CallKey, cost: Usage) -> Failure:
         if cost.calls:
@@ -221,6 +231,14 @@ class ProblemSession:
 def keyed_hash(seed: int, problem_id: str, name: str) -> int:
     """A number below 2**56 that is a function of its arguments alone: what draws and request seeds are made of."""
     return int.from_bytes(hashlib.sha256(f"{seed}\0{problem_id}\0{name}".encode()).digest()[:7])
+
+
+def _untold(reply: Reply, prompt: Prompt, window: Window) -> int:
+    """What a reply cost in tokens, counted here, where the server did not tell; else 0."""
+    if "usage_missing" not in reply.notes:
+        return 0
+    texts = (text for completion in reply.completions for text in (completion.text, completion.reasoning) if text)
+    return window.count(prompt.content) + sum(map(window.count, texts))
 
 
 def _still_stands(noted: dict[str, Any] | None, limits: Limits) -> bool:

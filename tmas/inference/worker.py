@@ -13,6 +13,7 @@ from tmas.answers import AnswerChecker
 from tmas.concurrency import PriorityLimiter
 from tmas.config import RunSettings
 from tmas.inference.budget import TokenBudget
+from tmas.inference.descriptors import allow_open_files
 from tmas.inference.engine import Clients
 from tmas.inference.garbage import rare_collections
 from tmas.inference.session import Activity, ProblemSession, Run
@@ -82,6 +83,7 @@ class Worker:
         await self._stack.enter_async_context(self._clients)
         await self._stack.enter_async_context(self.checker)
         self._stack.enter_context(rare_collections())
+        allow_open_files(self.settings.concurrency + self.settings.active_problems)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -262,7 +262,8 @@ def _actors(here: Worker) -> list[Any]:
     names = {model.api_key_env for model in settings.role_models().values() if model.api_key_env}
     environment = {name: os.environ[name] for name in names}
     actor: Any = ray.remote(RayWorker)
-    given = (settings, here.directory.resolve(), here.key, environment, digest(prompt_hashes()))
+    there = settings.model_copy(update={"model": settings.model.absolute()})
+    given = (there, here.directory.resolve(), here.key, environment, digest(prompt_hashes()))
 
     def begun(node: str) -> Any:
         place = NodeAffinitySchedulingStrategy(node, soft=True)

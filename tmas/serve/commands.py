@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tmas.config import RunSettings
-from tmas.exits import INTERRUPTED, STOPPED, fail
+from tmas.exits import INTERRUPTED, STOPPED, cancelled_by_sigterm, fail
 from tmas.inference.endpoint import EndpointDown
 from tmas.inference.vllm_server import ServerFailed
 from tmas.serve.app import application
@@ -38,9 +37,8 @@ def serve_command(config: dict[str, Any], console: Console) -> None:
 
 
 async def _serve(settings: ServeSettings, console: Console) -> None:
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)  # type: ignore[union-attr]
     key, run, folder = settings.serve.read_key(), settings.run(), settings.serve.output_dir
-    with closing(bound(settings.serve)) as port:
+    with cancelled_by_sigterm(), closing(bound(settings.serve)) as port:
         if run.serving.name == "vllm":
             console.print(Text(f"starting vLLM with {run.model.name}; its log is in {folder}"), soft_wrap=True)
         async with opened(settings) as service, listening(port, service, run, key) as base_url:

@@ -16,6 +16,7 @@ from tmas.answers import AnswerChecker
 from tmas.concurrency import PriorityLimiter, first_cause
 from tmas.config import RunSettings
 from tmas.inference.cluster import ray_cluster
+from tmas.inference.descriptors import allow_open_files
 from tmas.inference.endpoint import EndpointDown
 from tmas.inference.engine import Clients, own_servers
 from tmas.inference.garbage import rare_collections
@@ -149,6 +150,7 @@ async def opened(settings: ServeSettings) -> AsyncIterator[Service]:
         await stack.enter_async_context(own_servers(run, key, _made(settings.serve), Activity(), clients.tell))
         checker = await stack.enter_async_context(AnswerChecker())
         stack.enter_context(rare_collections())
+        allow_open_files(run.concurrency + settings.serve.max_running + settings.serve.max_waiting)
         yield Service(settings.serve, await clients.roles(), PriorityLimiter(run.concurrency), checker)
 
 

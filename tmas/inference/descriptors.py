@@ -1,0 +1,32 @@
+"""The files that a process may have open at once: a socket for each call in flight, a trace for each open problem."""
+
+from __future__ import annotations
+
+import errno
+import resource
+
+SPARE = 256
+"""For all that is neither: libraries, logs, pipes, the connections of a server's users."""
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE})
+
+
+class TooManyFiles(OSError):
+    """The system lets this process open no further file or socket: waiting helps no call."""
+
+    def __init__(self) -> None:
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        super().__init__(
+            f"no more than {allowed:,} files and sockets may be open (`ulimit -Hn`): raise that, "
+            "or lower concurrency or active_problems"
+        )
+
+
+def allow_open_files(count: int) -> None:
+    """Raise this process's soft limit to ``count`` and some to spare, or as far as its hard limit lets it go.
+
+    The 1,024 of a common shell are fewer than the calls of a run.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + SPARE if hard == resource.RLIM_INFINITY else min(count + SPARE, hard)
+    if resource.RLIM_INFINITY != soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
