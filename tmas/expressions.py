@@ -16,6 +16,7 @@ from typing import Any
 _COMMAND = re.compile(r"\\(?:(?:begin|end|operatorname)\s*\{[^{}]*\}|[A-Za-z]+)")
 _FREE_LETTERS = "abcjkmnpqrstuvwxyz"  # that mean nothing by themselves: neither e nor i, d or f
 _WHOLE = re.compile(r"\\lfloor|\\lceil|\\binom|!|\(-1\)\^|\\cos|\\sin|\\bmod")  # may agree at whole numbers alone
+_DEGREES = re.compile(r"\^\{?\\circ\}?")
 _THOUSANDS = re.compile(r"((?:[A-Za-z](?:_\{\w+\})?=)?-?)(\d{1,3}(?:,\d{3})+)")
 _POINTS = 8
 _EXACT = 12  # decimals
@@ -62,7 +63,7 @@ def different_but_for(gold: str, answer: str, parsed: Parsed) -> str | None:
     """What may make two sides equal that math-verify finds different: None where nothing does."""
     if re.search(r"\d[ ,]\d{3}", f"{gold}|{answer}") and _grouped(gold) == _grouped(answer):
         return "the digits are in groups of three"
-    if (r"^\circ" in gold) != (r"^\circ" in answer) and (r"\pi" in gold) != (r"\pi" in answer):
+    if bool(_DEGREES.search(gold)) != bool(_DEGREES.search(answer)) and _equal_in_radians(gold, answer):
         return "an angle is in degrees"
     whole = _WHOLE.search(gold + answer) and _equal_at_whole_numbers(parsed[0][0], parsed[1][0])
     return "the letters stand for whole numbers" if whole else None
@@ -74,6 +75,11 @@ def _are_close(gold: Sequence[Any], answer: Sequence[Any]) -> bool:
         return False
     one, other = (complex(side[0].evalf()) for side in (gold, answer))
     return abs(one - other) <= _RELATIVE * max(abs(one), abs(other))
+
+
+def _equal_in_radians(gold: str, answer: str) -> bool:
+    one, other = (_DEGREES.sub(r"\\cdot\\frac{\\pi}{180}", value) for value in (gold, answer))
+    return equal(parse(one, other), parse(other, one))
 
 
 def _grouped(value: str) -> str:

@@ -6,11 +6,13 @@ BENCHMARKS=${BENCHMARKS:?the folder of the benchmark files that training must no
 WORKSPACE=${WORKSPACE:-data/tmas}
 POLICY=${POLICY:-qwen3_4b_thinking}    # a file of conf/model; measures the difficulty
 TEACHER=${TEACHER:-deepseek}           # a file of conf/model; its key is in the variable that api_key_env names
-BUDGET=${BUDGET:-2000000000}           # tokens that the teacher may take, prompts and completions
-GPUS=${GPUS:-8}                        # of this node, each with the policy
-PROBLEMS=${PROBLEMS:-2000}             # that the teacher works on
+BUDGET=${BUDGET:-3600000000}           # tokens that the teacher may take, prompts and completions: docs/data.md
+GPUS=${GPUS:-8}                        # of this node, with the policy
+TENSOR_PARALLEL=${TENSOR_PARALLEL:-1}  # GPUs of a replica: 2 of 80 GB for the 30B policy
+PROBLEMS=${PROBLEMS:-800}              # that the teacher works on; each gives three rows with memory at most
 
 tmas collect workspace="$WORKSPACE" benchmarks_dir="$BENCHMARKS"
-tmas filter workspace="$WORKSPACE" serving=vllm serving.replicas="$GPUS" model="$POLICY"
+tmas filter workspace="$WORKSPACE" serving=vllm serving.replicas="$((GPUS / TENSOR_PARALLEL))" \
+    serving.tensor_parallel_size="$TENSOR_PARALLEL" model="$POLICY"
 tmas distill workspace="$WORKSPACE" model="$TEACHER" limits.tokens_per_run="$BUDGET" max_problems="$PROBLEMS"
 tmas build workspace="$WORKSPACE" tokenizer="${TOKENIZER:-Qwen/Qwen3-4B-Thinking-2507}" "$@"

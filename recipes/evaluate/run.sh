@@ -7,11 +7,13 @@ DATA=${DATA:-default}                  # how it names its columns: a file of con
 OUT=${OUT:-runs/evaluate}
 CONTEXT=${CONTEXT:-262144}
 ITERATIONS=${ITERATIONS:-20}
+GPUS=${GPUS:-1}
+TENSOR_PARALLEL=${TENSOR_PARALLEL:-1}  # GPUs of a replica
 
 for METHOD in tmas majority_vote; do
     EXTRA=(); [ "$METHOD" != tmas ] || EXTRA=(method.max_iterations="$ITERATIONS")
-    tmas solve method="$METHOD" "${EXTRA[@]}" serving=vllm serving.replicas="${GPUS:-1}" data="$DATA" \
-        serving.tensor_parallel_size="${TENSOR_PARALLEL:-1}" model.path="$MODEL" model.name=policy model.context_length="$CONTEXT" \
+    tmas solve method="$METHOD" "${EXTRA[@]}" serving=vllm serving.replicas="$((GPUS / TENSOR_PARALLEL))" data="$DATA" \
+        serving.tensor_parallel_size="$TENSOR_PARALLEL" model.path="$MODEL" model.name=policy model.context_length="$CONTEXT" \
         problems="$PROBLEMS" output_dir="$OUT/$METHOD" "$@"
 done
 RUNS="runs=[$OUT/tmas,$OUT/majority_vote]"

@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 from tmas.cli import register_resolvers
 from tmas.config import Settings, SolveSettings
 from tmas.serve.settings import ServeSettings
+from tmas.training.checks import wrong_shapes
 from tmas.training.export import ExportSettings
 from tmas.training.sft import SFTSettings
 
@@ -109,6 +110,10 @@ def composes(command: str, overrides: list[str]) -> None:
         config = compose(command, overrides=overrides)
     if command in SETTINGS:
         SETTINGS[command].model_validate(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    if command == "train":
+        config.trainer.experiment_name = "test"  # Hydra's run-time value is not there outside of a run
+        assert not OmegaConf.missing_keys(config)
+        assert not list(wrong_shapes(config))
 
 
 @pytest.mark.parametrize("script", names(SCRIPTS))
@@ -122,6 +127,23 @@ def test_every_key_that_a_script_gives_exists_and_further_ones_reach_the_last_co
         (tmp_path / "calls").unlink()
         given = calls(script, tmp_path, more[last[-1]])
         assert any(more[last[-1]] in overrides for command, overrides in commands(given) if command == last[-1])
+
+
+def test_the_readme_s_example_of_a_further_setting_is_a_training_that_begins(tmp_path: Path):
+    [example] = re.findall(r"recipes/hybrid_grpo/run\.sh (data\.\S+)`", (ROOT / "recipes/README.md").read_text())
+    [(command, overrides)] = commands(calls("recipes/hybrid_grpo/run.sh", tmp_path, example))
+    assert example in overrides
+    composes(command, overrides)
+
+
+@pytest.mark.parametrize("script", ["recipes/evaluate/run.sh", "recipes/distill/run.sh", "recipes/solve_ray/run.sh"])
+def test_replicas_share_the_gpus(script: str, tmp_path: Path):
+    done = run(script, tmp_path, GPUS="8", TENSOR_PARALLEL="2")
+    assert done.returncode == 0, done.stderr
+    made = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
+    served = [overrides for _, overrides in commands(made) if "serving=vllm" in overrides]
+    assert served
+    assert all({"serving.replicas=4", "serving.tensor_parallel_size=2"} <= set(overrides) for overrides in served)
 
 
 def test_a_slurm_job_is_a_ray_cluster_with_the_training_on_its_first_node(tmp_path: Path):

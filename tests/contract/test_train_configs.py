@@ -229,6 +229,9 @@ def test_a_judge_that_verl_hosts_is_in_the_plan_and_needs_devices_of_its_own(
     assert ("judge", "m on 1 x 2 further devices") in plan.entries
     with pytest.raises(PlanError, match="enable_resource_pool must be true"):
         make_plan(composed("hybrid_grpo", *given))
+    asleep = ["reward.reward_model.enable_resource_pool=true", "reward.reward_model.rollout.free_cache_engine=true"]
+    with pytest.raises(PlanError, match="free_cache_engine must be false"):
+        make_plan(composed("hybrid_grpo", *given, *asleep))
 
 
 def test_everything_wrong_is_told_at_once(composed: Callable[..., DictConfig]) -> None:

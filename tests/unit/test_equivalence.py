@@ -113,6 +113,7 @@ EQUAL = [
 ]
 DIFFERENT = [
     ("12", "13"),
+    (r"60^\circ", r"\frac{\pi}{7}"),
     ("(1,2)", "(2,1)"),
     ("[1,2)", "[1,2]"),
     ("1/3", "0.33"),
@@ -159,6 +160,7 @@ UNDECIDED = [
     (r"\{(a,b):ab \geq e^3\}", r"\{(a,b):ab \leq e^3\}", "the gold answer cannot be parsed"),
     ("1, 234", "1,234", "different, unless the digits are in groups of three"),
     (r"90^\circ", r"\frac{\pi}{2}", "different, unless an angle is in degrees"),
+    (r"\frac{\pi}{3}", r"60^{\circ}", "different, unless an angle is in degrees"),
     (r"\lceil n/2 \rceil", r"\lfloor (n+1)/2 \rfloor", "different, unless the letters stand for whole numbers"),
     (
         r"\lfloor \log_2 a \rfloor + 1",

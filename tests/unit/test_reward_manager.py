@@ -50,6 +50,9 @@ async def told(*replies: Reply) -> list[dict[str, Any]]:
             "data_source": np.array(["math"] * n, dtype=object),
             "reward_model": np.array([{"ground_truth": "4"}] * n, dtype=object),
             "extra_info": np.array([row] * n, dtype=object),
+            "raw_prompt": np.array(
+                [[{"role": "system", "content": "Think."}, {"role": "user", "content": "2 + 2"}]] * n
+            ),
         },
     )
     config: Any = SimpleNamespace(data=SimpleNamespace(max_response_length=WIDTH))
@@ -64,7 +67,7 @@ async def test_every_reply_is_told_apart_though_all_share_the_row():
     assert [one["truncated"] for one in (ended, cut_off, full)] == [False, True, False]
     assert [one["response_tokens"] for one in (ended, cut_off, full)] == [2, 4, 4]
     assert [one["response"] for one in (ended, cut_off)] == ["four", "isisisfour"]
-    assert ended["question"] == "2 + 2"
+    assert (ended["question"], ended["prompt"]) == ("2 + 2", "Think.\n\n2 + 2")
 
 
 @pytest.mark.parametrize(

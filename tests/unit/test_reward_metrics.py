@@ -13,7 +13,13 @@ def reward(source: str, score: float, **parts: Any) -> dict[str, Any]:
     components = dict.fromkeys(("correctness", "experience", "novelty"), 0.0)
     states = {f"{name}_state": "absent" for name in components}
     whys = {f"{name}_why": "" for name in components}
-    given = {"correctness_state": "scored", "acc": score, "truncated": 0.0, "response_tokens": 10.0}
+    given = {
+        "correctness_state": "scored",
+        "bonus_state": "scored",
+        "acc": score,
+        "truncated": 0.0,
+        "response_tokens": 10.0,
+    }
     return {**components, **states, **whys, **given, "source": source, "score": score, "outcome": "answered", **parts}
 
 
@@ -54,6 +60,9 @@ def test_a_judge_that_failed_moves_neither_score_nor_accuracy() -> None:
     assert (found["val-reward/all/acc"], found["val-reward/all/score"]) == (1.0, 1.0)
     assert found["val-reward/all/correctness_masked/endpoint"] == 3
     assert "val-reward/all/acc" not in reward_metrics("val-reward", [lost])
+    right, unjudged = reward("experience", 1.3, acc=1.0), reward("experience", 1.0, bonus_state="masked")
+    found = reward_metrics("reward", [right, unjudged])
+    assert (found["reward/all/acc"], found["reward/all/score"]) == (1.0, 1.3)
 
 
 def test_outcomes_are_shares() -> None:

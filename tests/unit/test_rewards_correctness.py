@@ -54,6 +54,15 @@ async def test_a_hedge_is_wrong_wherever_the_right_box_stands(text: str):
     assert (outcome.state, outcome.value, outcome.outcome) == ("scored", 0.0, "ambiguous")
 
 
+@pytest.mark.parametrize("answers", [("1", "?"), ("?", "1")])
+async def test_a_wrong_box_is_wrong_though_nobody_could_decide_about_another(answers: tuple[str, str]):
+    async def check(gold: str, answer: str) -> Checked:
+        return Checked(None, "timeout") if answer == "?" else await equals(gold, answer)
+
+    outcome = await correctness(boxes(*answers), "58", check, SETTINGS)
+    assert (outcome.state, outcome.value) == ("scored", 0.0)
+
+
 async def test_two_wrong_boxes_are_a_wrong_answer():
     assert await found(boxes("1", "2")) == wrong("answered", "2")
 

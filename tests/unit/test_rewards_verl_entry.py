@@ -111,6 +111,13 @@ async def test_experience_rows_are_rewarded_for_using_it():
     assert about(right, "novelty") == (0.0, "absent", "")
 
 
+async def test_an_earlier_attempt_written_out_again_earns_nothing():
+    shown = f"Attempt 1: {SOLUTION}"
+    async with ScriptedServer(judge(used(E1=FIRST_STEP, E3=SECOND_STEP))) as server:
+        report = await reward(SOLUTION, server, "experience", info={"prompt": shown})
+    assert (report["score"], report["experience"], report["experience_state"]) == (1.0, 0.0, "scored")
+
+
 async def test_guideline_rows_are_rewarded_for_another_strategy():
     async with ScriptedServer(judge(novelty=approach(variation_of=["G1"]))) as server:
         report = await reward(SOLUTION, server, "guideline")

@@ -50,10 +50,11 @@ async def correctness(text: str, gold: str, check: Check, settings: AnswerSettin
     if len(answers) > settings.max_boxes:
         return _wrong("ambiguous", last)
     checked = await all_of(check(gold, answer) for answer in answers)
-    if {one.right for one in checked} >= {True, False}:
+    found = {one.right for one in checked}
+    if found >= {True, False}:
         return _wrong("ambiguous", last)
     for one in checked:
-        if one.right is None:
+        if one.right is None and False not in found:  # one wrong box is enough
             return Correctness(state="masked", why=one.why, outcome="answered", answer=last)
     outcome = "answered" if checked[-1].verifiable else "unverifiable"
     return Correctness(state="scored", value=float(checked[-1].right is True), outcome=outcome, answer=last)

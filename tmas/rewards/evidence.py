@@ -16,7 +16,7 @@ _OPERATORS = frozenset("=<>≤≥≠≡≅≈∼∈∉⊂⊆⊃⊇∣∤+*^→�
 
 
 class Evidence:
-    """Checks quotes against one final solution. ``given`` is what the policy was shown: problem and bank items.
+    """Checks quotes against one final solution. ``given`` is what the policy saw: problem, bank, earlier attempts.
 
     Quotes are compared token by token, so that spacing, typesetting and punctuation do not matter.
     """

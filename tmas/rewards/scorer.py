@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cached_property, partial
 from typing import Any, Self, TypeVar
 
@@ -28,8 +28,9 @@ class Row(BaseModel):
     """What of a row's ``extra_info`` the reward reads. ``experience`` and ``guidelines`` come as JSON lists;
     ``baseline_pass_rate`` is negative where it is unknown.
 
-    The reward manager adds ``truncated``, ``response_tokens`` and ``thinking_opened``: the prompt ends in an opened
-    thought, as the chat templates of some models have it, so that the response begins within it.
+    The reward manager adds ``truncated``, ``response_tokens``, ``thinking_opened``: the prompt ends in an opened
+    thought, as the chat templates of some models have it, so that the response begins within it; and ``prompt``, which
+    shows earlier attempts as well.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -42,6 +43,7 @@ class Row(BaseModel):
     truncated: bool = False
     response_tokens: int = 0
     thinking_opened: bool = False
+    prompt: str = ""
 
     @property
     def baseline(self) -> float | None:
@@ -122,7 +124,7 @@ class Scorer:
             return absent("off")
         if settings.form == "delta":
             return experience.delta(correct, row.baseline)
-        evidence = Evidence(text, [row.question, *(item.text for item in items)], self.settings.evidence)
+        evidence = self._evidence(row, text, items)
         prompt = experience.prompt(row.question, text, items)
         return await self._judged(
             text, prompt, experience.ExperienceVerdict, lambda v: experience.score(v, evidence, items, settings)
@@ -132,11 +134,14 @@ class Scorer:
         settings, items = self.settings.novelty, row.guidelines
         if settings.form == "none":
             return absent("off")
-        evidence = Evidence(text, [row.question, *(item.text for item in items)], self.settings.evidence)
+        evidence = self._evidence(row, text, items)
         prompt = novelty.prompt(row.question, text, items)
         return await self._judged(
             text, prompt, novelty.NoveltyVerdict, lambda v: novelty.score(v, evidence, items, settings)
         )
+
+    def _evidence(self, row: Row, text: str, items: Iterable[Experience | Guideline]) -> Evidence:
+        return Evidence(text, [row.prompt, row.question, *(item.text for item in items)], self.settings.evidence)
 
     async def _judged(self, text: str, prompt: str, output: type[V], score: Callable[[V], Component]) -> Component:
         """The mean over the judge's passes. A text beyond ``max_solution_chars``, or with a verdict of its own for the

@@ -31,7 +31,7 @@ def reasons(
 ) -> Iterator[str]:
     """Why the run cannot work, each with the key to change."""
     yield from _secrets(config)
-    yield from _wrong_shapes(config)
+    yield from wrong_shapes(config)
     yield from _wrong_reward(config)
     if policy:  # verl's config objects load the model's own
         yield from _wrong_by_verl(config)
@@ -47,7 +47,7 @@ def _secrets(config: DictConfig) -> Iterator[str]:
             yield f"{place}.{name}: settings are written down; set it where `tmas train` or `ray start` is called"
 
 
-def _wrong_shapes(config: DictConfig) -> Iterator[str]:
+def wrong_shapes(config: DictConfig) -> Iterator[str]:
     """Numbers that do not divide, and what verl would notice only when the devices are taken."""
     gpus, actor, rollout = devices(config), config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     parallel = rollout.tensor_model_parallel_size
@@ -72,6 +72,8 @@ def _wrong_shapes(config: DictConfig) -> Iterator[str]:
     model = config.reward.reward_model
     if model.enable and not model.enable_resource_pool:
         yield "reward.reward_model.enable_resource_pool must be true: colocated, verl 0.9.1 loses the rows' data_source"
+    if model.enable and model.rollout.free_cache_engine:
+        yield "reward.reward_model.rollout.free_cache_engine must be false: verl 0.9.1 does not wake such a judge again"
 
 
 def _wrong_reward(config: DictConfig) -> Iterator[str]:

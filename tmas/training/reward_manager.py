@@ -16,8 +16,9 @@ _TAIL_TOKENS = 8  # of the prompt: more than any tokenizer makes of the tag and 
 
 class TMASRewardManager(NaiveRewardManager):
     """Adds to ``extra_info``: ``truncated`` (the reply fills ``data.max_response_length`` and does not end with an
-    end-of-sequence token), ``response_tokens``, and ``thinking_opened`` (the chat template opens the thought, as
-    Qwen3-Thinking's does, so that the reply begins inside it). The rest, calling the reward function too, is verl's."""
+    end-of-sequence token), ``response_tokens``, ``thinking_opened`` (the chat template opens the thought, as
+    Qwen3-Thinking's does, so that the reply begins inside it), and ``prompt``: all that the policy was shown. The rest,
+    calling the reward function too, is verl's."""
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
         item = data[-1:][0]
@@ -31,5 +32,6 @@ class TMASRewardManager(NaiveRewardManager):
             "truncated": length >= self.config.data.max_response_length and not ended,
             "response_tokens": length,
             "thinking_opened": prompt_end.rstrip().endswith(OPEN),
+            "prompt": "\n\n".join(message["content"] for message in data.non_tensor_batch["raw_prompt"][-1]),
         }
         return await super().run_single(data)

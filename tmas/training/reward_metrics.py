@@ -6,6 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tmas.rewards.hybrid import is_masked
+
 COMPONENTS = ("correctness", "experience", "novelty")
 
 
@@ -13,9 +15,9 @@ def reward_metrics(prefix: str, rewards: Sequence[dict[str, Any]]) -> dict[str, 
     """``rewards``: what the reward function returned for each sample. Keys are ``{prefix}/{source}/{name}``; the source
     ``all`` is all of them together.
 
-    ``truncated`` and ``response_tokens`` are means over samples; ``score`` and ``acc`` are over those whose correctness
-    was scored, so that a judge that failed moves neither; a component is the mean over the samples in which it was
-    scored, with the number of those in which it was ``masked`` beside it, by reason;
+    ``truncated`` and ``response_tokens`` are means over samples; ``acc`` is over those whose correctness was scored and
+    ``score`` over those of which nothing was masked, so that a judge that failed moves neither; a component is the mean
+    over the samples in which it was scored, with the number of those in which it was ``masked`` beside it, by reason;
     ``outcome/NAME`` is the share of an outcome. A component that nothing was scored in has no value, not 0.
     """
     by_source: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -33,9 +35,10 @@ def _of_source(rewards: Sequence[dict[str, Any]]) -> Iterable[tuple[str, float]]
     yield "samples", float(len(rewards))
     for name in ("truncated", "response_tokens"):
         yield name, _mean([reward[name] for reward in rewards])
-    if compared := [reward for reward in rewards if reward["correctness_state"] == "scored"]:
-        for name in ("score", "acc"):
-            yield name, _mean([reward[name] for reward in compared])
+    if compared := [reward["acc"] for reward in rewards if reward["correctness_state"] == "scored"]:
+        yield "acc", _mean(compared)
+    if whole := [reward["score"] for reward in rewards if not is_masked(reward)]:
+        yield "score", _mean(whole)
     for outcome, count in Counter(reward["outcome"] for reward in rewards).items():
         yield f"outcome/{outcome}", count / len(rewards)
     for component in COMPONENTS:
