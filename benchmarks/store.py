@@ -76,7 +76,7 @@ def reopen(folder: Path, problems: int, settings: TMASSettings, active: int) -> 
     """As ``tmas solve`` does where nothing is left to do: the problems that are left."""
     asked = support.problems(problems)
     with closing(RunDirectory(folder, {}, asked)) as directory:
-        left, _ = keep_finished(directory, asked, {"method": settings.model_dump()})
+        left = keep_finished(directory, asked, {"method": settings.model_dump()})
         write_metrics(directory)
     return len(left)
 

@@ -28,7 +28,7 @@ from tmas.inference.session import Activity
 from tmas.inference.worker import Worker
 from tmas.methods import MethodSettings
 from tmas.methods.tmas import TMASSettings
-from tmas.records import Problem, Result, Usage
+from tmas.records import Problem, Result
 
 
 def solve(problem: str | Problem, model: ModelSettings, method: MethodSettings | None = None, **options: Any) -> Result:
@@ -105,10 +105,10 @@ async def run(
         RunDirectory(output_dir, settings.identity(), problems, growing=("method.max_iterations",), config=config)
     ) as directory:
         terms = settings.terms()
-        pending, spent = keep_finished(directory, problems, terms, keep=not replay_finished)
+        pending = keep_finished(directory, problems, terms, keep=not replay_finished)
         activity.finished = len(problems) - len(pending)
         if pending:
-            await _solve_pending(pending, settings, directory, spent, activity, on_result)
+            await _solve_pending(pending, settings, directory, activity, on_result)
         put_in_order(directory, problems)
         write_metrics(directory)
 
@@ -117,19 +117,18 @@ async def _solve_pending(
     problems: Sequence[Problem],
     settings: RunSettings,
     directory: RunDirectory,
-    spent: Usage,
     activity: Activity,
     on_result: Callable[[Result], None],
 ) -> None:
     worker = Worker(settings, directory.path, secrets.token_urlsafe(32), activity)
-    async with worker, _solving(worker, directory, spent) as solve:
+    async with worker, _solving(worker, directory) as solve:
         await run_problems(
             problems, solve, directory, worker.checker, settings.terms(), settings.active_problems, on_result
         )
 
 
 @asynccontextmanager
-async def _solving(here: Worker, directory: RunDirectory, spent: Usage) -> AsyncIterator[Solve]:
+async def _solving(here: Worker, directory: RunDirectory) -> AsyncIterator[Solve]:
     """With the run's own servers, if it has any: by ``here``, or by workers on Ray."""
     settings = here.settings
     async with AsyncExitStack() as stack:
@@ -137,11 +136,11 @@ async def _solving(here: Worker, directory: RunDirectory, spent: Usage) -> Async
             stack.enter_context(ray_cluster(settings.ray.address))
         servers = own_servers(settings, here.key, here.directory, here.activity, here.tell)
         await stack.enter_async_context(servers)
-        await here.ready(spent)
+        await here.ready()
         directory.hold(here.told)
         if not settings.on_ray:
             yield here.solve
             return
         from tmas.inference.workers import workers
 
-        yield (await stack.enter_async_context(workers(here, spent))).solve
+        yield (await stack.enter_async_context(workers(here))).solve

@@ -13,6 +13,7 @@ from tests.support import team
 from tests.support.chat_server import Body, Fault, Script, ScriptedServer
 from tests.support.team import essence
 from tmas import Problem, Result, asolve_all
+from tmas.inference.budget import recorded_tokens
 from tmas.inference.endpoint import EndpointDown
 from tmas.inference.run_directory import RunRefused, read_lines
 
@@ -158,6 +159,17 @@ async def test_a_budget_of_the_run_stops_all_problems(tmp_path: Path):
     lines = list(read_lines(tmp_path / "predictions.jsonl"))
     assert {r.trajectory.stop for r in results} == {"budget"}
     assert sum(e["usage"]["prompt_tokens"] for line in lines for e in line["usage"]) <= 3000
+
+
+async def test_a_budget_of_the_run_knows_what_was_spent_before_on_problems_it_has_not_opened_again(tmp_path: Path):
+    """They are opened one by one, and have further to go than before."""
+    async with ScriptedServer(team.reply) as server:
+        await solve(server, tmp_path, team.problems(4), method={"max_iterations": 1})
+        before, limit = recorded_tokens(tmp_path), int(1.5 * recorded_tokens(tmp_path))
+        more = {"limits": {"tokens_per_run": limit}, "active_problems": 1, "method": {"max_iterations": 3}}
+        results = await solve(server, tmp_path, team.problems(4), **more)
+    assert {r.trajectory.stop for r in results} == {"budget"}
+    assert before < recorded_tokens(tmp_path) <= 1.1 * limit
 
 
 async def test_every_failure_is_listed_with_its_call(tmp_path: Path):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tmas.concurrency import PriorityLimiter
+from tmas.inference.budget import recorded_tokens
 from tmas.inference.client import NO_TICKET, Ticket
 from tmas.inference.connection import Progress, Report
 from tmas.inference.session import Limits, ProblemSession, RoleModel, Run
@@ -49,7 +50,7 @@ async def asked_twice(tmp_path: Path, outcome: Reply | Failure, limit: int) -> A
     for _ in range(2):
         role = RoleModel(Breaking(outcome), "m", Sampling(), ContextWindow(len, 1000, 1))
         run = Run({"solution": role}, PriorityLimiter(1), limits=Limits(tokens_per_problem=limit))
-        with closing(Trace(tmp_path / "t.jsonl")) as trace:
+        with closing(Trace(tmp_path / "trace" / "t.jsonl")) as trace:
             session = ProblemSession(PROBLEM, trace, run)
             found = await session.ask(KEY, Prompt(text="?"))
         yield run, found, [entry.usage for entry in session.usage]
@@ -59,25 +60,35 @@ async def asked_twice(tmp_path: Path, outcome: Reply | Failure, limit: int) -> A
 async def test_budgets_count_attempts_that_broke_off_and_usage_does_not(
     tmp_path: Path, outcome: Reply | Failure, spent: int
 ):
-    times = 0
-    async for run, _, usage in asked_twice(tmp_path, outcome, 1000):
-        assert run.budget.spent == spent
-        assert usage == ([WHOLE.usage] if outcome is WHOLE else [])
-        assert run.activity.replayed == times
-        times += 1
-    assert times == 2
+    (first, _, usage), (again, _, replayed) = [asked async for asked in asked_twice(tmp_path, outcome, 1000)]
+    assert first.budget.spent == recorded_tokens(tmp_path) == spent
+    assert usage == replayed == ([WHOLE.usage] if outcome is WHOLE else [])
+    assert (first.activity.replayed, again.activity.replayed) == (0, 1)
+    assert again.budget.spent == 0  # a run counts what is recorded as it begins
+
+
+async def test_what_is_recorded_counts_against_the_problem_s_budget_again(tmp_path: Path):
+    [(run, _, _), _] = [asked async for asked in asked_twice(tmp_path, WHOLE, 1000)]
+    limits = Limits(tokens_per_problem=5 + 20 + 160)
+    run = Run(run.roles, PriorityLimiter(1), limits=limits)
+    with closing(Trace(tmp_path / "trace" / "t.jsonl")) as trace:
+        session = ProblemSession(PROBLEM, trace, run)
+        assert await session.ask(KEY, Prompt(text="?")) == WHOLE
+        refused = await session.ask(KEY.model_copy(update={"index": 1}), Prompt(text="?"))
+    assert isinstance(refused, Failure)
+    assert refused.reason == FailureReason.BUDGET
 
 
 async def test_a_call_that_the_budget_cancels_costs_what_it_asked_for_and_counts_what_broke_off(tmp_path: Path):
-    async for run, found, [usage] in asked_twice(tmp_path, WHOLE, 173):
+    async for _, found, [usage] in asked_twice(tmp_path, WHOLE, 173):
         assert isinstance(found, Failure)
         assert found.reason == FailureReason.BUDGET
         assert (usage.prompt_tokens, usage.completion_tokens) == (1, 12)
-        assert run.budget.spent == 1 + 12 + 160
+        assert recorded_tokens(tmp_path) == 1 + 12 + 160
 
 
 async def test_a_budget_holds_where_the_server_tells_no_usage(tmp_path: Path):
-    async for run, found, usage in asked_twice(tmp_path, UNTOLD, 1000):
-        assert found == UNTOLD
-        assert run.budget.spent == len("?") + len("7") + 160
-        assert usage == [UNTOLD.usage]
+    (run, found, usage), (_, again, replayed) = [asked async for asked in asked_twice(tmp_path, UNTOLD, 1000)]
+    assert found == again == UNTOLD
+    assert run.budget.spent == recorded_tokens(tmp_path) == len("?") + len("7") + 160
+    assert usage == replayed == [UNTOLD.usage]

@@ -5,11 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
+from tmas.inference.store import read_trace
 from tmas.records import Usage
 
 T = TypeVar("T")
+
+BROKEN = "broken/"
+"""Decisions under this prefix and a call's key hold tokens that stand in no usage, but count against budgets: those of
+attempts that came to nothing, and of replies whose server told no usage."""
+CANCELLED = "cancelled/"
+"""Decisions under this prefix and a call's key hold what the call had cost when a budget cancelled it."""
 
 
 class BudgetReached(Exception):
@@ -48,10 +56,10 @@ class TokenBudget:
         for task in self._in_flight:
             task.get_loop().call_soon(task.cancel)  # not at once: the call that is counting may be about to end
 
-    def spend(self, usage: Usage) -> None:
-        """Count a call that has ended."""
+    def spend(self, usage: Usage, recorded: bool = False) -> None:
+        """Count a call that has ended; one that is ``recorded`` was counted for the run as it began."""
         self.spent += usage.total_tokens
-        if self.parent:
+        if self.parent and not recorded:
             self.parent.spend(usage)
         self._check()
 
@@ -103,3 +111,20 @@ class TokenBudget:
     def _check(self) -> None:
         if self.limit is not None and not self._closed and self.spent + self._flying >= self.limit:
             self.close()
+
+
+def recorded_tokens(directory: Path) -> int:
+    """All that the traces of a run directory say the run has cost, whatever became of it."""
+    return sum(map(_recorded_in, directory.glob("trace/*.jsonl")))
+
+
+def _recorded_in(trace: Path) -> int:
+    calls, decided = 0, dict[str, int]()
+    for entry in read_trace(trace):
+        if "reply" in entry:
+            calls += Usage(**entry["reply"]["usage"]).total_tokens
+        elif entry["type"] == "decision" and entry["name"].startswith(BROKEN):
+            decided[entry["name"]] = entry["value"]
+        elif entry["type"] == "decision" and entry["name"].startswith(CANCELLED):
+            decided[entry["name"]] = Usage(**entry["value"]["usage"]).total_tokens
+    return calls + sum(decided.values())

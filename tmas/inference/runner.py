@@ -10,9 +10,9 @@ from tmas.answers import AnswerChecker
 from tmas.concurrency import first_cause
 from tmas.inference.endpoint import EndpointDown
 from tmas.inference.metrics import metrics
-from tmas.inference.results import failure_lines, prediction_line, usage_of_line, verdicts
+from tmas.inference.results import failure_lines, prediction_line, verdicts
 from tmas.inference.run_directory import RunDirectory
-from tmas.records import Problem, Result, Usage
+from tmas.records import Problem, Result
 
 Solve = Callable[[int, Problem], Awaitable[Result]]
 """Solves a problem, given with its place in the input: :meth:`tmas.inference.worker.Solver.solve`, or Ray's workers."""
@@ -52,8 +52,8 @@ async def run_problems(
 
 def keep_finished(
     directory: RunDirectory, problems: Sequence[Problem], terms: dict[str, Any], keep: bool = True
-) -> tuple[list[Problem], Usage]:
-    """The problems that are left to do, and what the finished ones cost. ``keep`` False: none counts as finished.
+) -> list[Problem]:
+    """The problems that are left to do. ``keep`` False: none counts as finished.
 
     Lines of problems that are left to do are taken out of the prediction and failure files.
     """
@@ -65,8 +65,7 @@ def keep_finished(
     }
     directory.replace("predictions.jsonl", kept.values())
     directory.replace("failures.jsonl", [f for f in directory.lines("failures.jsonl") if f["problem_id"] in kept])
-    spent = sum((usage_of_line(line) for line in kept.values()), Usage())
-    return [p for p in problems if p.problem_id not in kept], spent
+    return [p for p in problems if p.problem_id not in kept]
 
 
 def put_in_order(directory: RunDirectory, problems: Sequence[Problem]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from tmas.concurrency import PriorityLimiter
-from tmas.inference.budget import BudgetReached, TokenBudget
+from tmas.inference.budget import BROKEN, CANCELLED, BudgetReached, TokenBudget
 from tmas.inference.client import ChatModel, Ticket
 from tmas.inference.connection import Progress
 from tmas.inference.store import Trace
@@ -32,11 +32,6 @@ Output = TypeVar("Output", bound=BaseModel)
 
 MOST_PROBLEMS = 10**9
 """More than any run has: the priority of a call is its iteration, then its problem's place, in one number."""
-BROKEN = "broken/"
-"""Decisions under this prefix and a call's key hold tokens that stand in no usage, but count against budgets:
-those of attempts that came to nothing, and of replies whose server told no usage."""
-CANCELLED = "cancelled/"
-"""Decisions under this prefix and a call's key hold what the call had cost when a budget cancelled it."""
 
 
 class Limits(BaseModel):
@@ -103,9 +98,9 @@ class ProblemSession:
         self._budget = TokenBudget(run.limits.tokens_per_problem, parent=run.budget)
         self._refusing = _still_stands(trace.decision("budget"), run.limits)
         for tokens in trace.decisions(BROKEN):
-            self._budget.spend(Usage(completion_tokens=tokens))
+            self._budget.spend(Usage(completion_tokens=tokens), recorded=True)
         for entry in trace.decisions(CANCELLED):
-            self._spend(UsageEntry(**entry))
+            self._spend(UsageEntry(**entry), recorded=True)
 
     @property
     def usage(self) -> tuple[UsageEntry, ...]:
@@ -142,7 +137,7 @@ class ProblemSession:
         outcome = self.trace.find(key, request)
         if outcome is not None:
             self.run.activity.replayed += 1
-            self._account(key, outcome, prompt)
+            self._account(key, outcome, prompt, recorded=True)
             return outcome
         if self._lost:
             self.stopped = "worker"
@@ -188,19 +183,19 @@ class ProblemSession:
         activity.calls += 1
         return outcome
 
-    def _account(self, key: CallKey, outcome: Reply | Failure, prompt: Prompt) -> None:
+    def _account(self, key: CallKey, outcome: Reply | Failure, prompt: Prompt, recorded: bool = False) -> None:
         activity = self.run.activity
         activity.iterations[self.problem.problem_id] = key.iteration
         self.packed += bool(prompt.notes)
         if isinstance(outcome, Failure):
             activity.failed += 1
             return
-        self._spend(UsageEntry(role=key.role, iteration=key.iteration, usage=outcome.usage))
+        self._spend(UsageEntry(role=key.role, iteration=key.iteration, usage=outcome.usage), recorded)
 
-    def _spend(self, entry: UsageEntry) -> None:
+    def _spend(self, entry: UsageEntry, recorded: bool = False) -> None:
         cell = (entry.role, entry.iteration)
         self._usage[cell] = self._usage.get(cell, Usage()) + entry.usage
-        self._budget.spend(entry.usage)
+        self._budget.spend(entry.usage, recorded)
 
     def _waste(self, key: CallKey, tokens: int) -> None:
         """Count tokens that stand in no usage, now and in every replay, beside those of the call before."""

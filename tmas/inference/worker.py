@@ -12,7 +12,7 @@ from typing import Any, Self
 from tmas.answers import AnswerChecker
 from tmas.concurrency import PriorityLimiter
 from tmas.config import RunSettings
-from tmas.inference.budget import TokenBudget
+from tmas.inference.budget import TokenBudget, recorded_tokens
 from tmas.inference.descriptors import allow_open_files
 from tmas.inference.engine import Clients
 from tmas.inference.garbage import rare_collections
@@ -104,10 +104,11 @@ class Worker:
         self.limiter.resize(places)
         self._clients.resize(places)
 
-    async def ready(self, spent: Usage) -> None:
-        """Ask the servers what they must tell; ``spent``: tokens of the run so far, for its budget."""
+    async def ready(self) -> None:
+        """Ask the servers what they must tell, and count what the run has cost so far, if it has a budget."""
         settings, budget = self.settings, TokenBudget(self.settings.limits.tokens_per_run)
-        budget.spend(spent)
+        if budget.is_limited:
+            budget.spend(Usage(completion_tokens=await asyncio.to_thread(recorded_tokens, self.directory)))
         roles = await self._clients.roles()
         run = Run(roles, self.limiter, settings.seed, settings.limits, budget, self.activity)
         method = METHODS[settings.method.name](settings.method, self.checker)

@@ -28,7 +28,7 @@ from tmas.inference.session import Activity
 from tmas.inference.store import digest, trace_path
 from tmas.inference.worker import Worker
 from tmas.prompts import prompt_hashes
-from tmas.records import Problem, Result, Usage
+from tmas.records import Problem, Result
 
 BEAT = 1.0
 """Seconds between two beats of a worker: what it hears of its servers and places, and tells of its work."""
@@ -44,11 +44,10 @@ DEATHS = 3
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is told with each beat. ``spent``: tokens of the run so far, for a worker that begins."""
+    """What a worker is told with each beat."""
 
     places: int
     base_urls: tuple[str, ...]
-    spent: Usage
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class RayWorker:
         worker = await Worker(settings, directory, key, self._activity).__aenter__()
         worker.resize(order.places)
         worker.tell(order.base_urls)
-        await worker.ready(order.spent)
+        await worker.ready()
         return worker
 
 
@@ -150,10 +149,10 @@ class _Member:
 
 
 class Workers:
-    """The workers, and who of them solves what; ``spent``: tokens of the run so far."""
+    """The workers, and who of them solves what."""
 
-    def __init__(self, here: Worker, spent: Usage) -> None:
-        self._here, self._spent = here, spent
+    def __init__(self, here: Worker) -> None:
+        self._here = here
         self._members = [_Member(actor) for actor in _actors(here)]
         self._lives: dict[str, Activity] = {}
         self._last_well = time.monotonic()
@@ -167,7 +166,7 @@ class Workers:
             try:
                 if not await member.hears():
                     continue
-                result = await member.solve(order, problem)
+                return await member.solve(order, problem)
             except RayActorError:
                 now = _size(trace_path(self._here.directory, problem.problem_id))
                 deaths, size, dead = 1 if now > size else deaths + 1, now, member
@@ -176,9 +175,6 @@ class Workers:
                     raise
                 ray.kill(dead.actor, no_restart=False)  # out of reach for a moment, it lives on and has the trace
                 dead = None
-            else:
-                self._spent = sum((entry.usage for entry in result.usage), self._spent)
-                return result
             finally:
                 member.open -= 1
         return await self._here.solve(order, problem, lost=f"{DEATHS} workers died, one after the other")
@@ -222,7 +218,7 @@ class Workers:
         loads = [(m.report.in_use if m is member else m.holds, m.report.wanted) for m in self._members]
         places = shares(loads, self._here.settings.concurrency)
         member.granted = places[self._members.index(member)]
-        return Order(member.granted, self._here.base_urls, self._spent)
+        return Order(member.granted, self._here.base_urls)
 
     def _show(self) -> None:
         """Put together what all workers do, and what those that died had done."""
@@ -235,13 +231,13 @@ class Workers:
 
 
 @asynccontextmanager
-async def workers(here: Worker, spent: Usage) -> AsyncIterator[Workers]:
+async def workers(here: Worker) -> AsyncIterator[Workers]:
     """``ray.workers`` of them while the block runs, or one on each node. ``here``: the worker of this process, which
     has what they need.
 
     Raises :class:`ClusterFailed` where the cluster has none to offer.
     """
-    fleet = Workers(here, spent)
+    fleet = Workers(here)
     try:
         async with asyncio.TaskGroup() as group:
             keepers = [group.create_task(fleet.keep(member)) for member in fleet._members]
