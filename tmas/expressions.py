@@ -63,7 +63,7 @@ def different_but_for(gold: str, answer: str, parsed: Parsed) -> str | None:
     """What may make two sides equal that math-verify finds different: None where nothing does."""
     if re.search(r"\d[ ,]\d{3}", f"{gold}|{answer}") and _grouped(gold) == _grouped(answer):
         return "the digits are in groups of three"
-    if bool(_DEGREES.search(gold)) != bool(_DEGREES.search(answer)) and _equal_in_radians(gold, answer):
+    if bool(_DEGREES.search(gold)) != bool(_DEGREES.search(answer)) and _may_be_equal_in_radians(gold, answer):
         return "an angle is in degrees"
     whole = _WHOLE.search(gold + answer) and _equal_at_whole_numbers(parsed[0][0], parsed[1][0])
     return "the letters stand for whole numbers" if whole else None
@@ -77,9 +77,13 @@ def _are_close(gold: Sequence[Any], answer: Sequence[Any]) -> bool:
     return abs(one - other) <= _RELATIVE * max(abs(one), abs(other))
 
 
-def _equal_in_radians(gold: str, answer: str) -> bool:
+def _may_be_equal_in_radians(gold: str, answer: str) -> bool:
+    """Whether one is the other in degrees, or may be: where that cannot be parsed, if it is the one without pi."""
     one, other = (_DEGREES.sub(r"\\cdot\\frac{\\pi}{180}", value) for value in (gold, answer))
-    return equal(parse(one, other), parse(other, one))
+    sides = parse(one, other), parse(other, one)
+    if not all(sides) or "'" in gold + answer:  # minutes of arc
+        return (r"\pi" in gold) != (r"\pi" in answer)
+    return equal(*sides)
 
 
 def _grouped(value: str) -> str:

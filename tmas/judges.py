@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from tmas.config import Patience
 from tmas.inference.client import OpenAIChat
+from tmas.inference.descriptors import TooManyFiles, allow_open_files
 from tmas.inference.endpoint import EndpointDown, EndpointSettings
 from tmas.parsing import Unparsable, parse_json
 from tmas.prompts import render
@@ -136,6 +137,7 @@ class Judge:
             base_url=settings.base_url, api_key_env=settings.api_key_env, stream=settings.stream, **patience
         )
         self._chat = OpenAIChat(endpoint)
+        allow_open_files(settings.concurrency)
         self._places = asyncio.Semaphore(settings.concurrency)
         self._breaker = Breaker()
 
@@ -169,7 +171,7 @@ class Judge:
                 failure = await self._collect(prompt, output, wanted, verdicts)
         except TimeoutError:
             failure = _failure(FailureReason.TIMEOUT, f"no verdict within {self.settings.timeout:g} s")
-        except EndpointDown as error:
+        except (EndpointDown, TooManyFiles) as error:
             failure = _failure(FailureReason.ENDPOINT, str(error))
         unserved = failure is not None and failure.reason in (FailureReason.TIMEOUT, FailureReason.ENDPOINT)
         self._breaker.saw(served=bool(verdicts) or not unserved)

@@ -151,8 +151,9 @@ def parse_verification(text: str) -> Verdict:
     r"""A critique and its grade, from JSON or from free text.
 
     In free text the last labelled grade counts (``Grade: 0.5``, ``**Score:** 1/2``, DeepSeekMath-V2's ``… score should
-    be: \boxed{0.5}``) and a box behind it must not contradict it; without a label, the box in the last line. Raises
-    :class:`Unparsable` for any grade but 0, 0.5 and 1, for two of them, for none, and for a grade without a critique.
+    be: \boxed{0.5}``), one in a box before others, and what is stated behind it must not contradict it; without a
+    label, the box in the last line. Raises :class:`Unparsable` for any grade but 0, 0.5 and 1, for two of them, for
+    none, and for a grade without a critique.
     """
     if re.search(r"""["'](?:critique|grade)["']\s*:""", text):
         record, repaired, _ = parse_json(text, VerificationOutput)
@@ -175,6 +176,7 @@ def _deciding(text: str) -> list[re.Match[str]]:
     labelled = [match for match in stated if match[4] is None]
     if not labelled:
         return [match for match in stated if match.start() > text.rfind("\n")]
-    last = labelled[-1].start()
+    boxed = [match for match in labelled if match[1] is not None]
+    last = (boxed or labelled)[-1].start()
     line = text.rfind("\n", 0, last)
     return [match for match in stated if match.start() >= last or (match in labelled and match.start() > line)]

@@ -31,9 +31,32 @@ def grade_of(spelling: str) -> str | None:
 
 _SPELLINGS = {"0": "0", "0.0": "0", "0.5": "0.5", ".5": "0.5", "0.50": "0.5", "1/2": "0.5", "1": "1", "1.0": "1"}
 
-Text = Annotated[str, AfterValidator(_one_line), Field(max_length=1000)]
+
+def _lower(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _item_id(value: Any) -> Any:
+    """``E1`` in what a model may write for it: ``[E1]``, ``E1, support 2``."""
+    found = re.search(r"[EG]\d+", value) if isinstance(value, str) else None
+    return found[0] if found else value
+
+
+def _indices(value: Any) -> list[int]:
+    """Those that can be read: it is the finding that counts, not which attempts it is from."""
+    listed = value if isinstance(value, list | tuple) else [value]
+    numbers = [
+        re.search(r"\d+", str(one)) for one in listed if isinstance(one, int | str) and not isinstance(one, bool)
+    ]
+    return [int(number[0]) for number in numbers if number]
+
+
+_EMPTY_TEXT = BeforeValidator(lambda value: "" if value is None else value)
+_EMPTY_LIST = BeforeValidator(lambda value: () if value is None else value)
+
+Text = Annotated[str, _EMPTY_TEXT, AfterValidator(_one_line), Field(max_length=1000)]
 Statement = Annotated[Text, Field(min_length=1)]
-Indices = Annotated[tuple[int, ...], Field(json_schema_extra={"maxItems": 64})]
+Indices = Annotated[tuple[int, ...], BeforeValidator(_indices), Field(json_schema_extra={"maxItems": 64})]
 
 
 class _Wire(BaseModel):
@@ -58,7 +81,7 @@ class _New(_Wire):
 
 
 class NewExperience(_New):
-    kind: Literal["conclusion", "pitfall"]
+    kind: Annotated[Literal["conclusion", "pitfall"], BeforeValidator(_lower)]
     statement: Statement
     rollouts: Indices = ()
 
@@ -72,8 +95,8 @@ class NewGuideline(_New):
 class _Update(_Wire):
     """What becomes of an item in the bank; ``content`` are the fields that a correction replaces."""
 
-    id: Annotated[str, Field(max_length=16)]
-    action: Literal["confirm", "correct", "drop"]
+    id: Annotated[str, BeforeValidator(_item_id), Field(max_length=16)]
+    action: Annotated[Literal["confirm", "correct", "drop"], BeforeValidator(_lower)]
 
     @property
     def content(self) -> dict[str, Any]:
@@ -97,22 +120,22 @@ class GuidelineUpdate(_Update):
 class ExperienceOutput(_Wire):
     """The experience agent's reply; empty lists say that there is nothing new."""
 
-    new: Annotated[tuple[NewExperience, ...], Field(json_schema_extra={"maxItems": 32})] = ()
-    updates: Annotated[tuple[ExperienceUpdate, ...], Field(json_schema_extra={"maxItems": 64})] = ()
+    new: Annotated[tuple[NewExperience, ...], _EMPTY_LIST, Field(json_schema_extra={"maxItems": 32})] = ()
+    updates: Annotated[tuple[ExperienceUpdate, ...], _EMPTY_LIST, Field(json_schema_extra={"maxItems": 64})] = ()
 
 
 class GuidelineOutput(_Wire):
     """The guideline agent's reply; empty lists say that there is nothing new."""
 
-    new: Annotated[tuple[NewGuideline, ...], Field(json_schema_extra={"maxItems": 32})] = ()
-    updates: Annotated[tuple[GuidelineUpdate, ...], Field(json_schema_extra={"maxItems": 64})] = ()
+    new: Annotated[tuple[NewGuideline, ...], _EMPTY_LIST, Field(json_schema_extra={"maxItems": 32})] = ()
+    updates: Annotated[tuple[GuidelineUpdate, ...], _EMPTY_LIST, Field(json_schema_extra={"maxItems": 64})] = ()
 
 
 class DistillOutput(_Wire):
     """What RSE distils from one rollout."""
 
-    verified_propositions: Annotated[tuple[Statement, ...], Field(json_schema_extra={"maxItems": 32})] = ()
-    critical_pitfalls: Annotated[tuple[Statement, ...], Field(json_schema_extra={"maxItems": 32})] = ()
+    verified_propositions: Annotated[tuple[Statement, ...], _EMPTY_LIST, Field(json_schema_extra={"maxItems": 32})] = ()
+    critical_pitfalls: Annotated[tuple[Statement, ...], _EMPTY_LIST, Field(json_schema_extra={"maxItems": 32})] = ()
 
 
 def output_schema(model: type[BaseModel]) -> dict[str, Any]:

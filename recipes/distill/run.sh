@@ -9,10 +9,11 @@ TEACHER=${TEACHER:-deepseek}           # a file of conf/model; its key is in the
 BUDGET=${BUDGET:-3600000000}           # tokens that the teacher may take, prompts and completions: docs/data.md
 GPUS=${GPUS:-8}                        # of this node, with the policy
 TENSOR_PARALLEL=${TENSOR_PARALLEL:-1}  # GPUs of a replica: 2 of 80 GB for the 30B policy
+RESPONSE=${RESPONSE:-32768}            # data.max_response_length of the training: what is longer is wrong there
 PROBLEMS=${PROBLEMS:-800}              # that the teacher works on; each gives three rows with memory at most
 
 tmas collect workspace="$WORKSPACE" benchmarks_dir="$BENCHMARKS"
 tmas filter workspace="$WORKSPACE" serving=vllm serving.replicas="$((GPUS / TENSOR_PARALLEL))" \
-    serving.tensor_parallel_size="$TENSOR_PARALLEL" model="$POLICY"
+    serving.tensor_parallel_size="$TENSOR_PARALLEL" model="$POLICY" model.sampling.max_tokens="$RESPONSE"
 tmas distill workspace="$WORKSPACE" model="$TEACHER" limits.tokens_per_run="$BUDGET" max_problems="$PROBLEMS"
 tmas build workspace="$WORKSPACE" tokenizer="${TOKENIZER:-Qwen/Qwen3-4B-Thinking-2507}" "$@"

@@ -7,8 +7,8 @@ DATA=${DATA:-default}                  # how it names its columns: a file of con
 OUT=${OUT:-runs/evaluate}
 CONTEXT=${CONTEXT:-262144}
 ITERATIONS=${ITERATIONS:-20}
-GPUS=${GPUS:-1}
 TENSOR_PARALLEL=${TENSOR_PARALLEL:-1}  # GPUs of a replica
+GPUS=${GPUS:-$TENSOR_PARALLEL}
 
 for METHOD in tmas majority_vote; do
     EXTRA=(); [ "$METHOD" != tmas ] || EXTRA=(method.max_iterations="$ITERATIONS")

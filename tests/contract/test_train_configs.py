@@ -196,7 +196,10 @@ def test_no_group_of_ours_shadows_a_file_of_verls_config() -> None:
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (["data.train_batch_size=24"], "not divisible by actor_rollout_ref.actor.ppo_mini_batch_size"),
+        (
+            ["actor_rollout_ref.actor.ppo_mini_batch_size=24"],
+            "not divisible by actor_rollout_ref.actor.ppo_mini_batch_size",
+        ),
         (["data.max_prompt_length=2048"], "more than the policy's context of 2,048"),
         (["data.max_prompt_length=64"], "more than data.max_prompt_length 64"),
         (["actor_rollout_ref.rollout.n=1"], "GRPO compares"),

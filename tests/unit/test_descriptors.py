@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from tests.support import team
 from tests.support.chat_server import ScriptedServer, run_in_thread
+from tmas.inference.descriptors import TooManyFiles
 
 SHOW = """
 import resource
@@ -36,6 +38,11 @@ def test_the_soft_limit_is_raised_to_what_a_run_needs(soft: int, hard: int, coun
     assert done.stdout.split() == [str(allowed), str(hard)]
 
 
+def test_a_worker_on_ray_can_tell_of_it():
+    told = TooManyFiles.now()
+    assert str(pickle.loads(pickle.dumps(told))) == str(told)
+
+
 def test_a_run_that_may_open_too_few_sockets_stops_and_says_so(tmp_path: Path):
     problems = "".join(
         f'{{"problem_id": "p{i}", "question": "What is {i} + {i}?", "answer": "7"}}\n' for i in range(40)
@@ -50,7 +57,7 @@ def test_a_run_that_may_open_too_few_sockets_stops_and_says_so(tmp_path: Path):
         command = [sys.executable, "-m", "tmas.cli", "solve", *settings]
         done = subprocess.run([sys.executable, "-c", WITH_FEW, *command], check=False, capture_output=True, text=True)
     assert done.returncode == 3
-    assert "ulimit -Hn" in done.stderr or "Too many open files" in done.stderr
+    assert "ulimit -n" in done.stderr or "Too many open files" in done.stderr
     assert "Traceback" not in done.stderr
     failures = tmp_path / "run" / "failures.jsonl"
     assert not failures.exists() or not failures.read_text()  # that is no failure of a call

@@ -161,6 +161,10 @@ UNDECIDED = [
     ("1, 234", "1,234", "different, unless the digits are in groups of three"),
     (r"90^\circ", r"\frac{\pi}{2}", "different, unless an angle is in degrees"),
     (r"\frac{\pi}{3}", r"60^{\circ}", "different, unless an angle is in degrees"),
+    (r"\frac{180^\circ}{7}", r"\frac{\pi}{7}", "different, unless an angle is in degrees"),
+    (r"\frac{3\pi}{7}", r"\frac{540^\circ}{7}", "different, unless an angle is in degrees"),
+    (r"\frac{\sin 40^\circ}{\sin 20^\circ}", r"2\cos\frac{\pi}{9}", "different, unless an angle is in degrees"),
+    (r"22^\circ30'", r"\frac{\pi}{8}", "different, unless an angle is in degrees"),
     (r"\lceil n/2 \rceil", r"\lfloor (n+1)/2 \rfloor", "different, unless the letters stand for whole numbers"),
     (
         r"\lfloor \log_2 a \rfloor + 1",

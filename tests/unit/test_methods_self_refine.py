@@ -80,7 +80,13 @@ async def test_praise_of_a_step_does_not_stop_it():
 
 @pytest.mark.parametrize(
     "heading",
-    ["## Rewritten solution (corrected)", "### 4. Corrected solution", "**Revised solution:**", "Rewritten solution:"],
+    [
+        "## Rewritten solution (corrected)",
+        "# Improved solution",
+        "### 4. Corrected solution",
+        "**Revised solution:**",
+        "Rewritten solution:",
+    ],
 )
 async def test_a_rewrite_follows_any_such_heading(heading: str):
     result = await solve(lambda _: f"Step 1: it is correct.\n{heading}\nSo \\boxed{{7}}. It is correct.")
@@ -103,7 +109,14 @@ async def test_words_that_only_sound_like_praise_are_a_failure(feedback: str):
 
 
 @pytest.mark.parametrize(
-    "feedback", ["It is correct.", "Step 2 is not obvious, but holds.\n**It is correct.**", "So it is correct"]
+    "feedback",
+    [
+        "It is correct.",
+        "Step 2 is not obvious, but holds.\n**It is correct.**",
+        "So it is correct",
+        "Every step holds. It is correct.\n\n$$\\boxed{0}$$",
+        "All holds.\n`It is correct.`",
+    ],
 )
 async def test_praise_at_the_end_stops_it(feedback: str):
     result = await solve(lambda _: feedback)
@@ -147,12 +160,29 @@ async def test_feedback_that_fails_is_given_again_on_the_same_draft(bad: str | S
 
     def feedback(prompt: str) -> str | Script:
         told.append(prompt)
-        return bad if len(told) == 2 else rewritten(prompt)
+        return bad if 2 <= len(told) <= 3 else rewritten(prompt)
 
-    result = await solve(feedback)
-    assert texts(result) == ["Draft 0", "Draft 1", reason, "Draft 2"]
-    assert told[1] == told[2]
-    assert result.answer == "2"
+    result = await solve(feedback, agents={"parse_attempts": 2})
+    assert texts(result) == ["Draft 0", "Draft 1", "Draft 1", "Draft 2"]
+    assert told[1] == told[2] == told[3]
+    assert [[f.reason for f in iteration.failures] for iteration in result.trajectory.iterations] == [
+        [],
+        [],
+        [reason],
+        [],
+    ]
+    assert (result.trajectory.stop, result.answer) == ("max_iterations", "2")
+
+
+async def test_feedback_is_asked_for_again_until_it_can_be_read():
+    told: list[str] = []
+
+    def feedback(prompt: str) -> str:
+        told.append(prompt)
+        return "I have no opinion." if len(told) == 1 else rewritten(prompt)
+
+    result = await solve(feedback, max_iterations=2)
+    assert (texts(result), result.failures, len(told)) == (["Draft 0", "Draft 1"], (), 2)
 
 
 async def test_a_draft_that_failed_is_drafted_again():

@@ -96,7 +96,7 @@ def test_empty_lists_are_an_answer() -> None:
         {"kind": "remark", "statement": "s"},
         {"kind": "pitfall", "statement": " \n"},
         {"kind": "pitfall", "statement": "s" * 1001},
-        {"kind": "pitfall", "statement": "s", "rollouts": ["none"]},
+        {"kind": "pitfall", "statement": None},
         "a finding",
         None,
     ],
@@ -107,6 +107,23 @@ def test_bad_entries_are_left_out_one_by_one(bad: Any) -> None:
     assert [item.statement for item in parsed.record.new] == [ITEM["statement"]]
     with pytest.raises(Unparsable):
         parse_json(json.dumps({"new": [bad]}), ExperienceOutput)
+
+
+def test_a_finding_is_read_however_its_provenance_and_names_are_spelt() -> None:
+    spelt = [["attempt 3", 5, "none", None, True], 3, None, "3 and more", 2.5]
+    new = [{"kind": " Pitfall", "statement": "s", "rollouts": rollouts} for rollouts in spelt]
+    updates = [{"id": "[E1]", "action": "Confirm", "statement": None}, {"id": "E12, support 3", "action": "drop"}]
+    parsed = parse_json(json.dumps({"new": new, "updates": updates}), ExperienceOutput)
+    assert parsed.dropped == 0
+    assert [item.rollouts for item in parsed.record.new] == [(3, 5), (3,), (), (3,), ()]
+    assert {item.kind for item in parsed.record.new} == {"pitfall"}
+    assert [(u.id, u.action, u.statement) for u in parsed.record.updates] == [
+        ("E1", "confirm", ""),
+        ("E12", "drop", ""),
+    ]
+    unsaid = parse_json(json.dumps({"new": new, "updates": None}), ExperienceOutput).record
+    assert (len(unsaid.new), unsaid.updates) == (len(spelt), ())
+    assert parse_json('{"new": null}', ExperienceOutput).record == ExperienceOutput()
 
 
 def test_a_correction_needs_its_text() -> None:
@@ -141,7 +158,6 @@ def test_repair_is_a_recorded_fallback(broken: str) -> None:
         "Nothing new was found.",
         "{}",
         '{"items": []}',
-        '{"new": null}',
         '{"new": {}}',
         '["new"]',
         '{"new": [',
@@ -211,6 +227,7 @@ CRITIQUE = "Step 1 is right; in step 2 the case n = 0 is missing, so f(n) = 5 fa
         ("\\[\n\\boxed{0.5}\n\\]", 0.5),
         ("Score: 1\n\nOn reflection a case is missing.\n\nFinal score: 0.5", 0.5),
         ("The answer \\boxed{42} is wrong. Grade: 0", 0.0),
+        ("The least score is 3.\nGrade: \\boxed{1}", 1.0),
     ],
 )
 def test_free_text_grades(statement: str, grade: float) -> None:
@@ -242,6 +259,7 @@ def test_free_text_grades(statement: str, grade: float) -> None:
         "Grade: -1",
         "Grade: 1, grade: 0",
         "Grade: 1\nSo the final answer is \\boxed{42}",
+        "The final grade is: \\boxed{1}\n\nThe minimum possible score is 0.",
         "Score:\n1. The first step holds.\n2. The second does not.",
     ],
 )

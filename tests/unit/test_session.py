@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,9 @@ from tmas.concurrency import PriorityLimiter
 from tmas.inference.budget import recorded_tokens
 from tmas.inference.client import NO_TICKET, Ticket
 from tmas.inference.connection import Progress, Report
+from tmas.inference.endpoint import EndpointDown
 from tmas.inference.session import Limits, ProblemSession, RoleModel, Run
-from tmas.inference.store import Trace
+from tmas.inference.store import Trace, TraceError
 from tmas.inference.tokens import ContextWindow
 from tmas.packing import Prompt
 from tmas.records import CallKey, Completion, Failure, FailureReason, Problem, Reply, Request, Sampling, Usage
@@ -92,3 +94,25 @@ async def test_a_budget_holds_where_the_server_tells_no_usage(tmp_path: Path):
     assert found == again == UNTOLD
     assert run.budget.spent == recorded_tokens(tmp_path) == len("?") + len("7") + 160
     assert usage == replayed == [UNTOLD.usage]
+
+
+async def test_what_a_call_had_cost_when_the_run_ended_is_on_record(tmp_path: Path):
+    class Dying(Breaking):
+        async def complete(self, *given: Any) -> Reply | Failure:
+            await super().complete(*given)
+            raise EndpointDown("http://h/v1", "gone")
+
+    with closing(Trace(tmp_path / "trace" / "t.jsonl")) as trace:
+        role = RoleModel(Dying(WHOLE), "m", Sampling(), ContextWindow(len, 1000, 1))
+        run = Run({"solution": role}, PriorityLimiter(1))
+        with pytest.raises(EndpointDown):
+            await ProblemSession(PROBLEM, trace, run).ask(KEY, Prompt(text="?"))
+    assert run.budget.spent == recorded_tokens(tmp_path) == 20 + 160
+
+
+def test_a_damaged_trace_is_named_before_a_budget_is_reckoned(tmp_path: Path):
+    file = tmp_path / "trace" / "t.jsonl"
+    file.parent.mkdir()
+    file.write_text('{"v": 1, "type": "call\n')
+    with pytest.raises(TraceError, match=r"t\.jsonl: damaged"):
+        recorded_tokens(tmp_path)

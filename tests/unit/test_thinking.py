@@ -45,6 +45,11 @@ def test_the_servers_own_field_comes_first():
     assert parts(split_thinking("\n\n4", "so 4\n")) == ("4", "so 4", "server")
 
 
+def test_a_thought_that_the_server_left_in_the_content_is_no_text():
+    assert parts(split_thinking("more</think>\n4", "so 4")) == ("4", "so 4\nmore", "server")
+    assert parts(split_thinking("4\n<think>or 5", "so 4"))[0::2] == ("", "server")
+
+
 def test_a_servers_thought_without_text():
     assert parts(split_thinking("", "so", "length")) == ("", "so", "server")
 
@@ -52,6 +57,7 @@ def test_a_servers_thought_without_text():
 @given(TEXTS)
 def test_no_tag_and_no_edge_whitespace_is_ever_left_in_the_text(content: str):
     text = split_thinking(content, "").text
+    assert split_thinking(content, "so").text == text
     assert "<think>" not in text
     assert "</think>" not in text
     assert text == text.strip()

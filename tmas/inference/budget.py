@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tmas.inference.store import read_trace
+from tmas.inference.store import TraceError, read_trace
 from tmas.records import Usage
 
 T = TypeVar("T")
@@ -114,13 +114,14 @@ class TokenBudget:
 
 
 def recorded_tokens(directory: Path) -> int:
-    """All that the traces of a run directory say the run has cost, whatever became of it."""
-    return sum(map(_recorded_in, directory.glob("trace/*.jsonl")))
+    """All that the traces of a run directory say the run has cost, whatever became of it; :class:`TraceError` where one
+    is damaged."""
+    return sum(map(_recorded_in, sorted(directory.glob("trace/*.jsonl"))))
 
 
 def _recorded_in(trace: Path) -> int:
     calls, decided = 0, dict[str, int]()
-    for entry in read_trace(trace):
+    for entry in _entries(trace):
         if "reply" in entry:
             calls += Usage(**entry["reply"]["usage"]).total_tokens
         elif entry["type"] == "decision" and entry["name"].startswith(BROKEN):
@@ -128,3 +129,10 @@ def _recorded_in(trace: Path) -> int:
         elif entry["type"] == "decision" and entry["name"].startswith(CANCELLED):
             decided[entry["name"]] = Usage(**entry["value"]["usage"]).total_tokens
     return calls + sum(decided.values())
+
+
+def _entries(trace: Path) -> Iterator[dict[str, Any]]:
+    try:
+        yield from read_trace(trace)
+    except (KeyError, TypeError, ValueError) as error:
+        raise TraceError(f"{trace}: damaged ({error}); move the file away to redo it") from error

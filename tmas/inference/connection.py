@@ -109,6 +109,8 @@ class Connection:
         """Whether the engine answers at all."""
         try:
             await self.models(base_url, PROBE_TIMEOUT)
+        except TooManyFiles:
+            return False
         except Trouble as trouble:
             return trouble.status is not None and trouble.status < 500
         return True
@@ -141,7 +143,7 @@ def _new_session() -> aiohttp.ClientSession:
 
 def _broken(error: Exception) -> Trouble:
     if isinstance(error, OSError) and error.errno in EXHAUSTED:
-        raise TooManyFiles from error
+        raise TooManyFiles.now() from error
     if isinstance(error, aiohttp.ClientError):
         return Trouble(f"{type(error).__name__}: {error}")
     return Trouble("the server stopped making progress", hung=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import resource
+from typing import Self
 
 SPARE = 256
 """For all that is neither: libraries, logs, pipes, the connections of a server's users."""
@@ -13,10 +14,11 @@ EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE})
 class TooManyFiles(OSError):
     """The system lets this process open no further file or socket: waiting helps no call."""
 
-    def __init__(self) -> None:
-        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        super().__init__(
-            f"no more than {allowed:,} files and sockets may be open (`ulimit -Hn`): raise that, "
+    @classmethod
+    def now(cls) -> Self:
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return cls(
+            f"no more than {allowed:,} files and sockets may be open: raise that (`ulimit -n`, up to `ulimit -Hn`), "
             "or lower concurrency or active_problems"
         )
 

@@ -173,6 +173,9 @@ class ProblemSession:
                 self._waste(key, broken)
                 asked_for = reached.usage.completion_tokens - broken
                 raise BudgetReached(reached.usage.model_copy(update={"completion_tokens": asked_for})) from None
+            except BaseException:  # the run ends, and the call with it
+                self._waste(key, broken + streamed)
+                raise
             finally:
                 activity.in_flight -= 1
         if isinstance(outcome, Failure):

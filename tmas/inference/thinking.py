@@ -10,18 +10,24 @@ OPEN, CLOSE = "<think>", "</think>"
 def split_thinking(content: str, server_reasoning: str, finish_reason: str = "stop") -> Completion:
     """Make a completion of a choice's ``content`` and the reasoning that the server itself took off it ("" for none).
 
-    Without the server's help, everything before the last ``</think>`` is reasoning, and what follows a ``<think>`` that
-    is never closed; where that leaves no text at all, ``finish_reason`` tells whether it was truncated. Both parts come
-    stripped.
+    Everything before the last ``</think>`` is reasoning too, and what follows a ``<think>`` that is never closed; where
+    that leaves no text at all, ``finish_reason`` tells whether it was truncated. Both parts come stripped.
     """
-    if server_reasoning:
-        text, reasoning, thinking = content, server_reasoning, "server"
-    elif CLOSE in content:
+    text, thought = _by_tags(content)
+    parts = [part.strip() for part in (server_reasoning, thought) if part is not None and part.strip()]
+    if thought is None and not server_reasoning:
+        return Completion(text=text, finish_reason=finish_reason)
+    thinking = "server" if server_reasoning else "tags"
+    return Completion(text=text, reasoning="\n".join(parts), thinking=thinking, finish_reason=finish_reason)
+
+
+def _by_tags(content: str) -> tuple[str, str | None]:
+    """What is said, and what was thought; None where there are no tags."""
+    if CLOSE in content:
         thought, _, said = content.rpartition(CLOSE)
         text, _, unclosed = said.partition(OPEN)
-        reasoning, thinking = thought.strip().removeprefix(OPEN) + unclosed, "tags"
-    elif OPEN in content:
-        text, reasoning, thinking = "", content.strip().removeprefix(OPEN), "tags"
-    else:
-        return Completion(text=content.strip(), finish_reason=finish_reason)
-    return Completion(text=text.strip(), reasoning=reasoning.strip(), thinking=thinking, finish_reason=finish_reason)
+        return text.strip(), thought.strip().removeprefix(OPEN) + unclosed
+    if OPEN in content:
+        said, _, thought = content.partition(OPEN)
+        return "", f"{said.strip()}{thought}".strip()
+    return content.strip(), None

@@ -15,7 +15,8 @@ Different here, and why:
 - The draft is sampled like any candidate; the original's temperature of 0 would make N equal drafts.
 - "It is correct" stops a trajectory only as the last sentence, where no rewrite follows: feedback also says it of
   single steps.
-- Feedback with neither of the two is a failure; the next iteration asks for feedback on the same draft again. The
+- Feedback with neither of the two, or cut short, is asked for again, ``parse_attempts`` times in all. If it still fails
+  that is on record, and the draft stays the trajectory's; the next iteration asks for feedback on it once more. The
   original starts the problem anew. A trajectory whose draft failed drafts again.
 - The last drafts vote for the answer; the original's only one is it.
 """
@@ -34,7 +35,7 @@ from tmas.concurrency import all_of
 from tmas.methods.base import Method, Round, Settings
 from tmas.packing import cut_middle
 from tmas.parsing import Unparsable
-from tmas.records import Completion, Problem, Rollout, Solution, Trajectory
+from tmas.records import NOT_SAMPLED, Completion, Failure, Problem, Rollout, Solution, Trajectory
 from tmas.selection import SelectionSettings
 
 NOTHING_TO_CORRECT = "it is correct"
@@ -43,11 +44,17 @@ _CORRECT = re.compile(
     rf"{NOTHING_TO_CORRECT}$"
 )
 """As the last sentence, and said without a no or an if."""
-_NEW = r"\b(?:rewritten|corrected|revised)\ solution\b"
+_NEW = r"\b(?:rewritten|corrected|revised|improved|refined|updated)\ solution\b"
 _REWRITE = re.compile(
     rf"^(?:\s*\#[^\n]*{_NEW}[^\n]* | \s*\*\*[^\n*]*{_NEW}[^\n*]*\*\*:? | \s*{_NEW}[:\s]*$)",
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
+
+
+class RefinerSettings(SolverSettings):
+    """How drafts and feedback are asked for."""
+
+    parse_attempts: int = Field(default=3, ge=1, description="calls made in all for feedback that can be read")
 
 
 class SelfRefineSettings(Settings, frozen=True):
@@ -58,7 +65,7 @@ class SelfRefineSettings(Settings, frozen=True):
     name: Literal["self_refine"] = "self_refine"
     n_candidates: int = Field(default=8, ge=1, description="N: independent trajectories")
     max_iterations: int = Field(default=20, ge=1, description="drafts of a trajectory, the first included")
-    agents: SolverSettings = SolverSettings()
+    agents: RefinerSettings = RefinerSettings()
     selection: SelectionSettings = SelectionSettings(rule="vote", scope="last")
 
 
@@ -73,11 +80,20 @@ class SelfRefine(Method[SelfRefineSettings]):
         while not self.done(session, rounds, _all_stand(rounds)):
             t, pasts = len(rounds), [[r[i] for r in rounds] for i in range(self.settings.n_candidates)]
             rounds.append(tuple(await all_of(refiner.next(t, i, past) for i, past in enumerate(pasts))))
-        return await self.trajectory(session, rounds, _all_stand(rounds))
+        return await self.trajectory(session, rounds, _all_stand(rounds), refiner.unread_in(len(rounds)))
 
 
-class Refiner(Solver[SolverSettings]):
+class Refiner(Solver[RefinerSettings]):
     """Writes drafts, and rewrites them."""
+
+    def __init__(self, problem: Problem, session: Session, settings: RefinerSettings) -> None:
+        super().__init__(problem, session, settings)
+        self._unread: dict[tuple[int, int], Failure] = {}
+
+    def unread_in(self, rounds: int) -> list[dict[str, tuple[Failure, ...]]]:
+        """What became of feedback that could not be read, for each round."""
+        failed = [(place, self._unread[place]) for place in sorted(self._unread)]
+        return [{"failures": tuple(failure for (at, _), failure in failed if at == t)} for t in range(rounds)]
 
     async def next(self, t: int, i: int, past: Sequence[Rollout]) -> Rollout:
         """What trajectory ``i`` has at iteration ``t``."""
@@ -89,14 +105,21 @@ class Refiner(Solver[SolverSettings]):
         return await self.refined(t, i, drafts[-1])
 
     async def refined(self, t: int, i: int, draft: Solution) -> Rollout:
-        """The draft rewritten, or the draft itself where the feedback finds nothing."""
+        """The draft rewritten, or the draft itself where the feedback finds nothing; the draft once more where the
+        feedback cannot be read."""
         prompt = self.pack(
             "feedback",
             lambda texts: self.render("feedback", **texts),
             {"solution": draft.text},
             [("solution", cut_middle(draft.text))],
         )
-        [found] = await self.ask(self.key(t, "feedback", i), prompt, lambda c: self._rewrite(t, i, draft, c))
+        attempts = self.settings.parse_attempts
+        [found] = await self.ask(
+            self.key(t, "feedback", i), prompt, lambda c: self._rewrite(t, i, draft, c), attempts=attempts
+        )
+        if isinstance(found, Failure) and found.reason not in NOT_SAMPLED:
+            self._unread[t, i] = found
+            found = draft.model_copy(update={"iteration": t})
         parents = ((draft.iteration, draft.index),)
         return Rollout(iteration=t, index=i, mode="exploit", parents=parents, solution=found)
 
@@ -104,7 +127,8 @@ class Refiner(Solver[SolverSettings]):
         feedback, *rewrite = _REWRITE.split(completion.text, maxsplit=1)
         if rewrite and rewrite[0].strip():
             return self.candidate(t, i, "exploit", completion.model_copy(update={"text": rewrite[0].strip()}))
-        if _CORRECT.search(feedback.lower().strip(" \n\t*_.!\"'")):
+        said = re.sub(r"\\boxed\s*\{[^{}]*\}", "", feedback)  # some end whatever they say with the answer
+        if _CORRECT.search(said.lower().strip(" \n\t*_.!\"'`$")):
             return draft
         raise Unparsable(f"feedback with neither a rewritten solution nor {NOTHING_TO_CORRECT!r}")
 

@@ -42,12 +42,21 @@ from tmas.selection import SelectionSettings
 
 MOST_ANALYSES, MOST_OF_A_GRADE = 8, 4
 _SELF_EVALUATION = re.compile(
-    r"^[^\w\n]*(?:\d+[.)]\s*)?(?:my\s+)?self[-\s\u2010\u2011]?evaluation\b", re.IGNORECASE | re.MULTILINE
+    r"""^(?:
+        [^\w\n]* (?:\d+[.)]\s*)? (?:my\s+)?
+          self[-\s\u2010\u2011]? (?:evaluation|assessment|verification|grading|check)\b
+        | \s* (?:\#+|\*\*) [^\w\n]* (?:\d+[.)]\s*)? (?:final\s+)? (?:evaluation|assessment|grading)
+          (?:\ of\ (?:the|my)\ (?:solution|proof|answer))? [^\w\n]* $
+    )""",
+    re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
+"""The heading that begins a self-evaluation."""
 _GRADED_ITSELF = re.compile(
-    r"^.*\bmy\ (?:self-)?evaluation\b.*\b(?:grade|score)\b.*\\boxed.*$", re.IGNORECASE | re.MULTILINE
+    r"^(?: .*\bmy\ (?:self-)?evaluation\b.*\b(?:grade|score)\b | \W*(?:the\ )?final\ grade\b )"
+    r"(?:[^\\]|\\\[){0,40} \\boxed.*$",
+    re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
-"""The line that a self-evaluation ends with, where it has no heading."""
+"""What a self-evaluation ends with, where it has no heading."""
 
 
 class VerifyRefineSettings(Settings, frozen=True):
@@ -164,9 +173,10 @@ class Prover(Verifier[VerifierSettings]):
 
 
 def _parted(text: str) -> tuple[str, str]:
-    """The solution, and the self-evaluation from its heading on; without one, what stands before and in its last line
-    belongs to both."""
-    if heading := _SELF_EVALUATION.search(text):
+    """The solution, and the self-evaluation from its last heading on; without one, what stands before and in its last
+    line belongs to both."""
+    *_, heading = (None, *_SELF_EVALUATION.finditer(text))
+    if heading:
         return text[: heading.start()], text[heading.end() :]
     *_, last = (None, *_GRADED_ITSELF.finditer(text))
     return (text[: last.start()], text) if last else (text, "")

@@ -150,7 +150,7 @@ async def opened(settings: ServeSettings) -> AsyncIterator[Service]:
         await stack.enter_async_context(own_servers(run, key, _made(settings.serve), Activity(), clients.tell))
         checker = await stack.enter_async_context(AnswerChecker())
         stack.enter_context(rare_collections())
-        allow_open_files(run.concurrency + settings.serve.max_running + settings.serve.max_waiting)
+        allow_open_files(run.concurrency + 3 * settings.serve.max_running + settings.serve.max_waiting)
         yield Service(settings.serve, await clients.roles(), PriorityLimiter(run.concurrency), checker)
 
 
