@@ -19,6 +19,9 @@ FRAME = "By the ratio test and a comparison with the geometric series over all p
         (r"\left( \dfrac{1}{2} \right) is a root of P", r"\frac{1}{2} is a root of P"),
         ("The series does not converge", "The series doesn't converge"),
         ("One cannot divide by $x$ here", "One can not divide by x here"),
+        (r"The sum is $x^{2} \cdot y_{1}$ (see above)", "the sum (see above) is x^2 y_1"),
+        ("Each prime (p > 2) is odd", "each prime p > 2 is odd"),
+        (r"the set $\{x : x > 0\}$ is open", "The set {x : x > 0} is open."),
     ],
 )
 def test_rewordings_are_duplicates(a: str, b: str) -> None:
@@ -44,6 +47,15 @@ def test_rewordings_are_duplicates(a: str, b: str) -> None:
         ("it is valid", "it is never valid"),
         ("f is even", "f is odd"),
         ("an upper bound holds", "a lower bound holds"),
+        ("the least number is 2(n-1)", "the least number is 2n-1"),
+        ("it is 2^{n+1}", "it is 2^n+1"),
+        ("it is (a+b)/c", "it is a+b/c"),
+        (r"it is \sqrt{n+1}", r"it is \sqrt{n}+1"),
+        (r"it is \frac{2}{3}", r"it is \frac{3}{2}"),
+        ("it is x_{n+1}", "it is x_n+1"),
+        ("it holds for all values of k", "it holds for some values of k"),
+        ("the sum of the roots is 7", "the product of the roots is 7"),
+        ("point A lies on it", "point B lies on it"),
     ],
 )
 def test_other_claims_are_not(a: str, b: str) -> None:

@@ -1,10 +1,10 @@
 r"""The one near-duplicate test of the project: for the banks, the novelty reward and decontamination.
 
 Two texts say the same if they share most of their words *and* everything that a small edit would turn into another
-claim is the same in both: numbers, negations and opposites, and each relation, minus, slash or power with what stands
-on either side of it. So "x = 2" and "x = 3", "a < b" and "b < a", "converges" and "does not converge" are never
-duplicates, however long the text around them. The test errs on that side: a duplicate kept costs a line, a wrong merge
-loses a finding. It does not see synonyms, nor which way round words stand ("A implies B").
+claim is the same in both: numbers, negations, quantifiers and opposites, and each expression with its variables, order
+and brackets. So "x = 2" and "x = 3", "2(n-1)" and "2n-1", "converges" and "does not converge" are never duplicates,
+however long the text around them. The test errs on that side: a duplicate kept costs a line, a wrong merge loses a
+finding. It does not see synonyms, nor which way round words stand ("A implies B").
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -29,7 +30,6 @@ _ONE_NAME = {
     r"\not": "not", r"\neg": "not", r"\lnot": "not", "¬": "not", r"\nexists": "∄",
     "−": "-", r"\pm": "±", r"\mp": "∓", r"\dfrac": r"\frac", r"\tfrac": r"\frac",
 }  # fmt: skip
-_ORDERED = frozenset("=<>≤≥≠≡≅≈∼∈∉⊂⊆⊃⊇∣∤∥∦⊥→⇒⇔-/^")
 _DECISIVE = frozenset("+±∓!%∄") | frozenset(
     """
     not no never none neither nor without even odd prime composite positive negative nonnegative non-negative zero
@@ -37,6 +37,7 @@ _DECISIVE = frozenset("+±∓!%∄") | frozenset(
     continuous discontinuous increasing decreasing increases decreases converges diverges converge diverge convergent
     divergent convex concave maximum minimum max min maximal minimal largest smallest greatest least most upper lower
     greater less left right necessary sufficient injective surjective linear nonlinear
+    some exists exist only sum product difference quotient ratio
     """.split()  # noqa: SIM905
 )
 _NOISE = frozenset("$(){}[],.;:_&'\"`*~?") | {
@@ -44,10 +45,22 @@ _NOISE = frozenset("$(){}[],.;:_&'\"`*~?") | {
 }  # fmt: skip
 
 
+_BRACKETS = dict.fromkeys(["(", "[", "{", r"\{", r"\lbrace"], "(") | dict.fromkeys(
+    [")", "]", "}", r"\}", r"\rbrace"], ")"
+)
+_BREAKS = frozenset(".,;:?&") | {r"\quad", r"\qquad", r"\ldots", r"\cdots", r"\dots", r"\\"}
+_UNSEEN = frozenset("$_'\"`*~·×") | {r"\left", r"\right", r"\cdot", r"\times", r"\ast", r"\displaystyle"}
+_WORDLIKE = frozenset({r"\text", r"\textbf", r"\mathrm", r"\mathbf"})
+_ARTICLES = frozenset("aAI")
+
+Expression = tuple["str | Expression", ...]
+"""Symbols in their order; what stands in brackets is one of its own."""
+
+
 class _Profile(NamedTuple):
     tokens: tuple[str, ...]
     words: frozenset[str]
-    decisive: Counter[str | tuple[str, ...]]
+    decisive: Counter[str | Expression]
 
 
 def tokens(text: str) -> frozenset[str]:
@@ -71,16 +84,48 @@ def near_duplicate(a: str, b: str, threshold: float) -> bool:
 @lru_cache(maxsize=1 << 14)
 def _profile(text: str) -> _Profile:
     found = lex(text)
-    padded = ("", *found, "")
-    decisive: Counter[str | tuple[str, ...]] = Counter(t for t in found if t in _DECISIVE or t[0].isdigit())
-    decisive.update(padded[i - 1 : i + 2] for i in range(1, len(padded) - 1) if padded[i] in _ORDERED)
+    decisive: Counter[str | Expression] = Counter(t for t in found if t in _DECISIVE or t[0].isdigit())
+    expressions = list(_expressions(text))
+    decisive.update(one for one in expressions if len(one) > 1)
+    decisive.update({one for one in expressions if len(one) == 1 and one[0] not in _ARTICLES})  # however often
     return _Profile(found, frozenset(t for t in found if t[0].isalpha() or t[0] == "\\"), decisive)
 
 
 def lex(text: str) -> tuple[str, ...]:
     """The tokens of ``text`` in their order; see :func:`tokens`."""
+    return tuple(t for t in _raw(text) if t not in _NOISE and (t[0] != "\\" or t[1:].isalpha()))
+
+
+def _raw(text: str) -> Iterator[str]:
+    """All tokens, those that are but layout and punctuation too."""
     plain = unicodedata.normalize("NFKC", text.replace("’", "'"))
     plain = re.sub(r"n't\b|(?<=\bcan)not\b", " not", plain, flags=re.IGNORECASE)
     found = (m[0] if m[0][0] == "\\" or len(m[0]) == 1 else m[0].lower() for m in _TOKEN.finditer(plain))
-    found = (_ONE_NAME.get(token, token) for token in found)
-    return tuple(t for t in found if t not in _NOISE and (t[0] != "\\" or t[1:].isalpha()))
+    return (_ONE_NAME.get(token, token) for token in found)
+
+
+def _expressions(text: str) -> Iterator[Expression]:
+    """The mathematics between words and punctuation marks, piece by piece."""
+    run: list[str] = []
+    for token in (*_raw(text), "."):
+        if token in _BREAKS or token in _WORDLIKE or (len(token) > 1 and token[0].isalpha()):
+            if any(t[0].isalnum() or t[0] == "\\" for t in run):
+                yield _grouped(run)
+            run = []
+        elif token not in _UNSEEN and not (token[0] == "\\" and not token[1:].isalpha() and token not in _BRACKETS):
+            run.append(_BRACKETS.get(token, token))
+
+
+def _grouped(run: Sequence[str]) -> Expression:
+    """Brackets around a single symbol or around the whole change nothing, nor does one that is never closed."""
+    open_: list[list[str | Expression]] = [[]]
+    for token in run:
+        if token == "(":
+            open_.append([])
+        elif token == ")" and len(open_) > 1:
+            inner = open_.pop()
+            open_[-1] += inner if len(inner) < 2 else [tuple(inner)]
+        elif token != ")":
+            open_[-1].append(token)
+    whole = [part for level in open_ for part in level]
+    return whole[0] if len(whole) == 1 and isinstance(whole[0], tuple) else tuple(whole)
