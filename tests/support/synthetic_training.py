@@ -87,6 +87,7 @@ def _reward(draw: random.Random, source: str, skill: float, hybrid: bool) -> dic
         "truncated": float(cut),
         "response_tokens": draw.randrange(8, 48),
         "outcome": outcome,
+        "bonus_state": ("masked" if masked else "scored") if any(bonus.values()) else "absent",
         **_component("correctness", right, "scored"),
         **{
             key: value

@@ -535,7 +535,9 @@ async def test_one_hanging_call_among_healthy_ones_ends_as_a_timeout(after: int 
         while not sick.done():
             await chat.complete(ask("good"))
         failure = await sick
-        await until(lambda: sum(body["messages"][0]["content"] == "bad" for body in server.aborted) == 3)
+        bad = [one for one in server.exchanges if one.body["messages"][0]["content"] == "bad"]
+        await until(lambda: all(one.state == "aborted" for one in bad))
+    assert 1 <= len(bad) <= 3  # a busy machine may give one up before it has come
     assert isinstance(failure, Failure)
     assert failure.reason == FailureReason.TIMEOUT
 

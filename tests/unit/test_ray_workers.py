@@ -18,7 +18,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from tests.support import team
 from tmas.inference import workers
 from tmas.inference.cluster import ClusterFailed
-from tmas.records import Problem, Usage
+from tmas.records import Problem
 
 
 class Method:
@@ -54,7 +54,7 @@ class Actor:
 def fleet(monkeypatch: pytest.MonkeyPatch, actors: list[Actor], well: bool = True) -> workers.Workers:
     monkeypatch.setattr(workers, "_actors", lambda _: actors)
     here = SimpleNamespace(directory=Path("nowhere"), settings=SimpleNamespace(concurrency=10), base_urls=())
-    made = workers.Workers(here, Usage())  # type: ignore[arg-type]
+    made = workers.Workers(here)  # type: ignore[arg-type]
     for member in made._members:
         member.is_well = well
     return made
