@@ -16,7 +16,7 @@ from typing import Any
 _COMMAND = re.compile(r"\\(?:(?:begin|end|operatorname)\s*\{[^{}]*\}|[A-Za-z]+)")
 _FREE_LETTERS = "abcjkmnpqrstuvwxyz"  # that mean nothing by themselves: neither e nor i, d or f
 _WHOLE = re.compile(r"\\lfloor|\\lceil|\\binom|!|\(-1\)\^|\\cos|\\sin|\\bmod")  # may agree at whole numbers alone
-_DEGREES = re.compile(r"\^\{?\\circ\}?")
+_DEGREES = re.compile(r"\^(?:\\circ|\{\\circ\})(?![A-Za-z])")
 _THOUSANDS = re.compile(r"((?:[A-Za-z](?:_\{\w+\})?=)?-?)(\d{1,3}(?:,\d{3})+)")
 _POINTS = 8
 _EXACT = 12  # decimals

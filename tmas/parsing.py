@@ -176,7 +176,7 @@ def _deciding(text: str) -> list[re.Match[str]]:
     labelled = [match for match in stated if match[4] is None]
     if not labelled:
         return [match for match in stated if match.start() > text.rfind("\n")]
-    boxed = [match for match in labelled if match[1] is not None]
+    boxed = [match for match in labelled if match[1] is not None and grade_of(match[1])]
     last = (boxed or labelled)[-1].start()
     line = text.rfind("\n", 0, last)
     return [match for match in stated if match.start() >= last or (match in labelled and match.start() > line)]

@@ -46,9 +46,9 @@ def _indices(value: Any) -> list[int]:
     """Those that can be read: it is the finding that counts, not which attempts it is from."""
     listed = value if isinstance(value, list | tuple) else [value]
     numbers = [
-        re.search(r"\d+", str(one)) for one in listed if isinstance(one, int | str) and not isinstance(one, bool)
+        re.search(r"-?\d+", str(one)) for one in listed if isinstance(one, int | str) and not isinstance(one, bool)
     ]
-    return [int(number[0]) for number in numbers if number]
+    return [int(number[0]) for number in numbers if number and number[0][0] != "-"]
 
 
 _EMPTY_TEXT = BeforeValidator(lambda value: "" if value is None else value)

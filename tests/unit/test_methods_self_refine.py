@@ -116,6 +116,8 @@ async def test_words_that_only_sound_like_praise_are_a_failure(feedback: str):
         "So it is correct",
         "Every step holds. It is correct.\n\n$$\\boxed{0}$$",
         "All holds.\n`It is correct.`",
+        "It is correct.\n\\[\\boxed{\\frac{1}{2}}\\]",
+        "It is correct.\n\n**Final answer:** $\\boxed{7}$",
     ],
 )
 async def test_praise_at_the_end_stops_it(feedback: str):

@@ -226,6 +226,11 @@ async def test_its_own_grade_is_never_its_answer(heading: str):
         ("Proof.\n## Self-Evaluation\nWho knows.", "Proof.", None),
         ("Proof.\n\nIt holds. My evaluation: the final grade is\n$$\n\\boxed{1}\n$$", "Proof.", 1.0),
         ("Proof.\n**Final grade:** \\boxed{0}", "Proof.", 0.0),
+        ("Proof.\nBased on my evaluation, the final grade is: \\(\\mathbf{\\boxed{1}}\\)", "Proof.", 1.0),
+        ("Proof.\n# Self-evaluation\nFine.\n**Final Assessment:** it holds.\nGrade: 1", "Proof.", 1.0),
+        ("Proof.\n# Self-evaluation\nAll fine.\nSelf-evaluation grade: \\boxed{1}", "Proof.", 1.0),
+        ("Proof.\n# Self-evaluation\nFine.\nGrade: 1\n\nSelf-check complete.", "Proof.", 1.0),
+        ("Self-check: 1 = 1.\nSo it is \\boxed{1}.", "Self-check: 1 = 1.\nSo it is \\boxed{1}.", None),
         ("## Evaluation of the integral\nProof.", "## Evaluation of the integral\nProof.", None),
         (
             "**Self-evaluation:** comes last.\nProof.\n# Self-evaluation\nFine.\nGrade: 1",

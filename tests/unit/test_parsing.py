@@ -110,7 +110,7 @@ def test_bad_entries_are_left_out_one_by_one(bad: Any) -> None:
 
 
 def test_a_finding_is_read_however_its_provenance_and_names_are_spelt() -> None:
-    spelt = [["attempt 3", 5, "none", None, True], 3, None, "3 and more", 2.5]
+    spelt = [["attempt 3", 5, "none", None, True, -1], 3, None, "3 and more", 2.5]
     new = [{"kind": " Pitfall", "statement": "s", "rollouts": rollouts} for rollouts in spelt]
     updates = [{"id": "[E1]", "action": "Confirm", "statement": None}, {"id": "E12, support 3", "action": "drop"}]
     parsed = parse_json(json.dumps({"new": new, "updates": updates}), ExperienceOutput)
@@ -228,6 +228,7 @@ CRITIQUE = "Step 1 is right; in step 2 the case n = 0 is missing, so f(n) = 5 fa
         ("Score: 1\n\nOn reflection a case is missing.\n\nFinal score: 0.5", 0.5),
         ("The answer \\boxed{42} is wrong. Grade: 0", 0.0),
         ("The least score is 3.\nGrade: \\boxed{1}", 1.0),
+        ("It says that the final score is \\boxed{7}, which is right.\nGrade: 1", 1.0),
     ],
 )
 def test_free_text_grades(statement: str, grade: float) -> None:

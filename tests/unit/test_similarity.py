@@ -56,6 +56,14 @@ def test_rewordings_are_duplicates(a: str, b: str) -> None:
         ("it holds for all values of k", "it holds for some values of k"),
         ("the sum of the roots is 7", "the product of the roots is 7"),
         ("point A lies on it", "point B lies on it"),
+        ("AB = CD", "AB > CD"),
+        ("AB < CD", "CD < AB"),
+        ("AB^2+BC^2=AC^2", "AB^2+AC^2=BC^2"),
+        ("sin x < cos x", "cos x < sin x"),
+        ("it is (1,2)", "it is (2,1)"),
+        ("it is [0,1)", "it is (0,1]"),
+        ("f'(c) = 0", "f(c) = 0"),
+        ("the ratio is 2:3", "the ratio is 3:2"),
     ],
 )
 def test_other_claims_are_not(a: str, b: str) -> None:

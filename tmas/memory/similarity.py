@@ -45,12 +45,15 @@ _NOISE = frozenset("$(){}[],.;:_&'\"`*~?") | {
 }  # fmt: skip
 
 
+_ORDERED = frozenset("=<>≤≥≠≡≅≈∼∈∉⊂⊆⊃⊇∣∤∥∦⊥→⇒⇔-/^+")
 _BRACKETS = dict.fromkeys(["(", "[", "{", r"\{", r"\lbrace"], "(") | dict.fromkeys(
     [")", "]", "}", r"\}", r"\rbrace"], ")"
 )
 _BREAKS = frozenset(".,;:?&") | {r"\quad", r"\qquad", r"\ldots", r"\cdots", r"\dots", r"\\"}
 _UNSEEN = frozenset("$_'\"`*~·×") | {r"\left", r"\right", r"\cdot", r"\times", r"\ast", r"\displaystyle"}
 _WORDLIKE = frozenset({r"\text", r"\textbf", r"\mathrm", r"\mathbf"})
+_WITHIN = frozenset(",;:")
+_SQUARE = {"[": "[", "]": "]"}
 _ARTICLES = frozenset("aAI")
 
 Expression = tuple["str | Expression", ...]
@@ -88,6 +91,7 @@ def _profile(text: str) -> _Profile:
     expressions = list(_expressions(text))
     decisive.update(one for one in expressions if len(one) > 1)
     decisive.update({one for one in expressions if len(one) == 1 and one[0] not in _ARTICLES})  # however often
+    decisive.update(_beside_words(found))
     return _Profile(found, frozenset(t for t in found if t[0].isalpha() or t[0] == "\\"), decisive)
 
 
@@ -104,16 +108,31 @@ def _raw(text: str) -> Iterator[str]:
     return (_ONE_NAME.get(token, token) for token in found)
 
 
+def _beside_words(found: Sequence[str]) -> Iterator[Expression]:
+    """Operators with what stands on either side where that is a word, as in ``AB = CD`` or ``sin x < cos x``."""
+    padded = ("", *found, "")
+    for before, token, after in zip(padded, padded[1:], padded[2:], strict=False):
+        if token in _ORDERED and any(len(side) > 1 and side[0].isalpha() for side in (before, after)):
+            yield before, token, after
+
+
 def _expressions(text: str) -> Iterator[Expression]:
     """The mathematics between words and punctuation marks, piece by piece."""
     run: list[str] = []
-    for token in (*_raw(text), "."):
-        if token in _BREAKS or token in _WORDLIKE or (len(token) > 1 and token[0].isalpha()):
+    tokens = (*_raw(text), ".")
+    for token, following in zip(tokens, (*tokens[1:], ""), strict=True):
+        if token in _WITHIN and (
+            run.count("(") > run.count(")") or ("".join(run[-1:]).isdigit() and following.isdigit())
+        ):
+            run.append(token)  # a tuple, a set, a ratio
+        elif token == "'" and run and (run[-1][0].isalpha() or run[-1] in (")", token)):
+            run.append(token)  # a derivative
+        elif token in _BREAKS or token in _WORDLIKE or (len(token) > 1 and token[0].isalpha()):
             if any(t[0].isalnum() or t[0] == "\\" for t in run):
                 yield _grouped(run)
             run = []
         elif token not in _UNSEEN and not (token[0] == "\\" and not token[1:].isalpha() and token not in _BRACKETS):
-            run.append(_BRACKETS.get(token, token))
+            run += [*_SQUARE.get(token, ()), _BRACKETS.get(token, token)][:: -1 if token == "[" else 1]
 
 
 def _grouped(run: Sequence[str]) -> Expression:

@@ -44,6 +44,12 @@ _CORRECT = re.compile(
     rf"{NOTHING_TO_CORRECT}$"
 )
 """As the last sentence, and said without a no or an if."""
+_ANSWER = re.compile(
+    r"""(?:(?:the\s)?final\sanswer(?:\sis)?[:*\s]*)? (?:\\[\[(]|\$+)? \s*
+        \\boxed\s*\{(?:[^{}]|\{[^{}]*\})*\} \s* (?:\\[\])]|\$+)?""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""Some end whatever they say with it."""
 _NEW = r"\b(?:rewritten|corrected|revised|improved|refined|updated)\ solution\b"
 _REWRITE = re.compile(
     rf"^(?:\s*\#[^\n]*{_NEW}[^\n]* | \s*\*\*[^\n*]*{_NEW}[^\n*]*\*\*:? | \s*{_NEW}[:\s]*$)",
@@ -127,7 +133,7 @@ class Refiner(Solver[RefinerSettings]):
         feedback, *rewrite = _REWRITE.split(completion.text, maxsplit=1)
         if rewrite and rewrite[0].strip():
             return self.candidate(t, i, "exploit", completion.model_copy(update={"text": rewrite[0].strip()}))
-        said = re.sub(r"\\boxed\s*\{[^{}]*\}", "", feedback)  # some end whatever they say with the answer
+        said = _ANSWER.sub("", feedback)
         if _CORRECT.search(said.lower().strip(" \n\t*_.!\"'`$")):
             return draft
         raise Unparsable(f"feedback with neither a rewritten solution nor {NOTHING_TO_CORRECT!r}")

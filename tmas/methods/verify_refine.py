@@ -42,21 +42,24 @@ from tmas.selection import SelectionSettings
 
 MOST_ANALYSES, MOST_OF_A_GRADE = 8, 4
 _SELF_EVALUATION = re.compile(
+    r"^[^\w\n]*(?:\d+[.)]\s*)?(?:my\s+)?self[-\s\u2010\u2011]?evaluation\b", re.IGNORECASE | re.MULTILINE
+)
+_OTHERWISE_CALLED = re.compile(
     r"""^(?:
-        [^\w\n]* (?:\d+[.)]\s*)? (?:my\s+)?
-          self[-\s\u2010\u2011]? (?:evaluation|assessment|verification|grading|check)\b
-        | \s* (?:\#+|\*\*) [^\w\n]* (?:\d+[.)]\s*)? (?:final\s+)? (?:evaluation|assessment|grading)
+        [^\w\n]* (?:\d+[.)]\s*)? (?:my\s+)? self[-\s\u2010\u2011]? (?:assessment|verification|grading|check)\b
+        | [ \t]* (?:\#|\*\*) [^\w\n]* (?:\d+[.)]\s*)? (?:final\s+)? (?:evaluation|assessment|grading)
           (?:\ of\ (?:the|my)\ (?:solution|proof|answer))? [^\w\n]* $
     )""",
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
-"""The heading that begins a self-evaluation."""
 _GRADED_ITSELF = re.compile(
-    r"^(?: .*\bmy\ (?:self-)?evaluation\b.*\b(?:grade|score)\b | \W*(?:the\ )?final\ grade\b )"
-    r"(?:[^\\]|\\\[){0,40} \\boxed.*$",
+    r"^(?: .*\bmy\ (?:self-)?evaluation\b.{0,200}?\b(?:grade|score)\b | [^\w\n]*(?:the\ )?final\ grade\b )"
+    r"(?:[^\\]|\\[\[(,;!]|\\(?:text|math)[a-z]*){0,80} \\boxed.*$",
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
 """What a self-evaluation ends with, where it has no heading."""
+_TRIED = 8
+"""Headings, from the last on."""
 
 
 class VerifyRefineSettings(Settings, frozen=True):
@@ -173,13 +176,27 @@ class Prover(Verifier[VerifierSettings]):
 
 
 def _parted(text: str) -> tuple[str, str]:
-    """The solution, and the self-evaluation from its last heading on; without one, what stands before and in its last
-    line belongs to both."""
-    *_, heading = (None, *_SELF_EVALUATION.finditer(text))
-    if heading:
+    """The solution, and the self-evaluation from its heading on; without one, what stands before and in its last line
+    belongs to both."""
+    if heading := _heading(text):
         return text[: heading.start()], text[heading.end() :]
     *_, last = (None, *_GRADED_ITSELF.finditer(text))
     return (text[: last.start()], text) if last else (text, "")
+
+
+def _heading(text: str) -> re.Match[str] | None:
+    """The last that a grade follows; by another name than asked for, one that says so."""
+    asked_for = [*_SELF_EVALUATION.finditer(text)][-_TRIED:]
+    for heading in reversed(asked_for):
+        if _own_grade(text[heading.end() :]) is not None:
+            return heading
+    if asked_for:
+        return asked_for[-1]
+    for heading in reversed([*_OTHERWISE_CALLED.finditer(text)][-_TRIED:]):
+        rest = text[heading.end() :]
+        if re.search(r"(?i)\b(?:grade|score)\b", rest) and _own_grade(rest) is not None:
+            return heading
+    return None
 
 
 def _own_grade(evaluation: str) -> float | None:
