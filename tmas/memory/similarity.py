@@ -43,17 +43,16 @@ _DECISIVE = frozenset("+±∓!%∄") | frozenset(
 _NOISE = frozenset("$(){}[],.;:_&'\"`*~?") | {
     r"\left", r"\right", r"\text", r"\textbf", r"\mathrm", r"\mathbf", r"\displaystyle", r"\quad", r"\qquad",
 }  # fmt: skip
-
-
 _ORDERED = frozenset("=<>≤≥≠≡≅≈∼∈∉⊂⊆⊃⊇∣∤∥∦⊥→⇒⇔-/^+")
-_BRACKETS = dict.fromkeys(["(", "[", "{", r"\{", r"\lbrace"], "(") | dict.fromkeys(
-    [")", "]", "}", r"\}", r"\rbrace"], ")"
-)
+_BRACKETS = {
+    **dict.fromkeys(["(", "{", r"\{", r"\lbrace"], ("(",)), "[": ("(", "["),
+    **dict.fromkeys([")", "}", r"\}", r"\rbrace"], (")",)), "]": ("]", ")"),
+}  # fmt: skip
+"""All group; the square ones stand in their group as well, for an interval may be open on one side."""
 _BREAKS = frozenset(".,;:?&") | {r"\quad", r"\qquad", r"\ldots", r"\cdots", r"\dots", r"\\"}
 _UNSEEN = frozenset("$_'\"`*~·×") | {r"\left", r"\right", r"\cdot", r"\times", r"\ast", r"\displaystyle"}
 _WORDLIKE = frozenset({r"\text", r"\textbf", r"\mathrm", r"\mathbf"})
 _WITHIN = frozenset(",;:")
-_SQUARE = {"[": "[", "]": "]"}
 _ARTICLES = frozenset("aAI")
 
 Expression = tuple["str | Expression", ...]
@@ -132,7 +131,7 @@ def _expressions(text: str) -> Iterator[Expression]:
                 yield _grouped(run)
             run = []
         elif token not in _UNSEEN and not (token[0] == "\\" and not token[1:].isalpha() and token not in _BRACKETS):
-            run += [*_SQUARE.get(token, ()), _BRACKETS.get(token, token)][:: -1 if token == "[" else 1]
+            run += _BRACKETS.get(token, (token,))
 
 
 def _grouped(run: Sequence[str]) -> Expression:
