@@ -8,8 +8,7 @@ from contextlib import contextmanager
 
 RARE = (500_000, 20, 100)
 """Thresholds of :mod:`gc`. Each collection walks over the objects of every call that waits, and finds next to nothing:
-with Python's own thresholds that is up to half of a call's CPU time at 4,000 calls in flight, with a tenth of these
-a tenth."""
+with Python's own thresholds that is up to half of a call's CPU time at 4,000 calls in flight."""
 
 
 @contextmanager
