@@ -16,7 +16,7 @@ from data_prep.describe import describe, reports_of
 from data_prep.difficulty import Say
 from data_prep.pages import write_card, write_page
 from data_prep.pool import read_problems, write_report
-from data_prep.sft import SFTSettings, chats, write_chats
+from data_prep.sft import Chat, SFTSettings, chats, write_chats
 from tmas.config import Settings
 from tmas.inference.replay import RecordedRun
 from tmas.inference.session import keyed_hash
@@ -46,6 +46,7 @@ class BuildSettings(Settings):
     ``max_prompt_tokens``: of a prompt with its chat template (verl's ``data.max_prompt_length``). ``per_problem``:
     rows with memory that one problem gives at most; of ``normal`` ones it gives one. ``iterations``: those whose
     prompts make rows; null: all. ``validation_share``: of the problems, and of ``rows`` in the validation file.
+    ``chat_runs``: further run directories of the teacher, of any method, whose replies become chats too.
     ``earlier``: the directories of the steps before, whose reports and removed rows are shown.
     """
 
@@ -60,6 +61,7 @@ class BuildSettings(Settings):
     validation_share: float = Field(default=0.05, ge=0, lt=1)
     seed: int = 0
     sft: SFTSettings = SFTSettings()
+    chat_runs: tuple[Path, ...] = ()
     earlier: tuple[Path, ...] = ()
 
 
@@ -108,15 +110,17 @@ class _Builder:
         return dict(Counter(row.source for row in rows))
 
     def write_chats(self, problems: Sequence[TrainingProblem], split: Split) -> dict[str, int]:
-        recorded = RecordedRun(self.settings.run)
-        finished = [problem for problem in problems if problem.problem_id in recorded.problem_ids]
         counts: Counter[str] = Counter()
         path = self.settings.output_dir / f"sft_{split}.parquet"
-        found = chats(recorded, finished, self.settings.sft, self.count, self.settings.seed, counts)
-        if not write_chats(path, found):
+        runs = map(RecordedRun, (self.settings.run, *self.settings.chat_runs))
+        if not write_chats(path, (chat for run in runs for chat in self._chats(run, problems, counts))):
             path.unlink()
         self.skipped["chat: too long"] += counts.pop("too long", 0)
         return dict(counts)
+
+    def _chats(self, run: RecordedRun, problems: Sequence[TrainingProblem], counts: Counter[str]) -> Iterator[Chat]:
+        finished = [problem for problem in problems if problem.problem_id in run.problem_ids]
+        return chats(run, finished, self.settings.sft, self.count, self.settings.seed, counts)
 
     def _wanted(self, split: Split) -> dict[Source, int]:
         share = 1.0 if split == "train" else self.settings.validation_share

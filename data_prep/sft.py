@@ -11,11 +11,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow
 from pyarrow import parquet
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from tmas.config import Settings
 from tmas.inference.replay import RecordedRun
@@ -43,12 +43,19 @@ _BATCH = 256
 
 
 class SFTSettings(Settings):
-    """``per_role``: chats of one role that one problem gives at most. ``max_tokens``: of a chat; longer ones are left
-    out. ``reasoning``: the teacher's thinking goes before its reply, between <think> tags."""
+    """``per_role``: chats of one role that one problem gives at most, the same for all roles or by role.
+    ``max_tokens``: of a chat; longer ones are left out. ``reasoning``: the teacher's thinking goes before its reply,
+    between <think> tags. ``keep``: ``successful`` replies only (see the module), or all that are ``readable``.
+    """
 
-    per_role: int = Field(default=2, ge=0)
+    per_role: NonNegativeInt | dict[str, NonNegativeInt] = 2
+    keep: Literal["successful", "readable"] = "successful"
     max_tokens: int = Field(default=32_768, ge=1)
     reasoning: bool = True
+
+    def most_of(self, role: str) -> int:
+        """Chats of ``role`` that one problem gives at most; roles that are not named give none."""
+        return self.per_role if isinstance(self.per_role, int) else self.per_role.get(role, 0)
 
 
 class Chat(Record):
@@ -72,7 +79,7 @@ def chats(
 ) -> Iterator[Chat]:
     """The chats of all finished ``problems``, in order; ``counts`` takes how many there are by role, and the longer."""
     for problem in problems:
-        found = _drawn(_successes(run, problem, settings), settings, count, seed, counts) if settings.per_role else {}
+        found = _drawn(_kept(run, problem, settings), settings, count, seed, counts) if settings.per_role else {}
         for role in sorted(found):
             counts[role] += len(found[role])
             yield from (chat for _, chat in found[role])
@@ -100,18 +107,21 @@ def _drawn(
             counts["too long"] += 1
             continue
         drawn = [*kept[chat.role], (keyed_hash(seed, chat.problem_id, name), chat)]
-        kept[chat.role] = sorted(drawn, key=lambda pair: pair[0])[: settings.per_role]
+        kept[chat.role] = sorted(drawn, key=lambda pair: pair[0])[: settings.most_of(chat.role)]
     return kept
 
 
-def _successes(run: RecordedRun, problem: TrainingProblem, settings: SFTSettings) -> Iterator[tuple[str, Chat]]:
+def _kept(run: RecordedRun, problem: TrainingProblem, settings: SFTSettings) -> Iterator[tuple[str, Chat]]:
     prediction = run.prediction(problem.problem_id)
     for entry in read_trace(run.trace(problem.problem_id)):
         if entry["type"] != "call" or "reply" not in entry:
             continue
         key = entry["key"]
         for choice, completion in enumerate(entry["reply"]["completions"]):
-            if completion["finish_reason"] != "length" and _is_success(key, completion["text"], prediction):
+            text = completion["text"]
+            if completion["finish_reason"] == "length" or not _is_readable(key["role"], text):
+                continue
+            if settings.keep == "readable" or _is_success(key, text, prediction):
                 yield (
                     f"{key['role']}/{key['iteration']}/{key['index']}/{key['attempt']}/{choice}",
                     Chat(
@@ -128,11 +138,16 @@ def _successes(run: RecordedRun, problem: TrainingProblem, settings: SFTSettings
                 )
 
 
+def _is_readable(role: str, text: str) -> bool:
+    if role in _OUTPUTS:
+        return _bank_update(text, role) is not None
+    return _grade(text) is not None if role == "verification" else bool(text.strip())
+
+
 def _is_success(key: Mapping[str, Any], text: str, prediction: Mapping[str, Any]) -> bool:
-    if not text.strip():
-        return False
     if key["role"] in _OUTPUTS:
-        return prediction["correct"] == "equal" and _changes_the_bank(text, key["role"])
+        update = _bank_update(text, key["role"])
+        return prediction["correct"] == "equal" and update is not None and bool(update.new or update.updates)
     candidate = prediction["iterations"][key["iteration"]]["candidates"][key["index"]]
     right = {"equal": True, "undecided": None}.get(candidate["correct"], False)  # without an answer: not right
     match key["role"]:
@@ -152,12 +167,13 @@ def _grade(text: str) -> float | None:
         return None
 
 
-def _changes_the_bank(text: str, role: str) -> bool:
+def _bank_update(text: str, role: str) -> ExperienceOutput | GuidelineOutput | None:
+    """The update as it reads without repairs; None where it does not."""
     try:
         parsed = parse_json(text, _OUTPUTS[role])
     except Unparsable:
-        return False
-    return not parsed.repaired and not parsed.dropped and bool(parsed.record.new or parsed.record.updates)
+        return None
+    return None if parsed.repaired or parsed.dropped else parsed.record
 
 
 def _content(completion: Mapping[str, Any], settings: SFTSettings) -> str:

@@ -1,0 +1,55 @@
+"""The rule-based judge of the hybrid reward: it reads the project's judge prompts and answers by the task's rules."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+
+from recipes.miniature.language import FORMULAS, blocks_in, findings
+from recipes.miniature.task import LETTERS, fits
+
+_SECTION = re.compile(r"# (Problem|Experience bank|Guidelines|Solution)\n\nBEGIN (\S+)\n(.*?)\nEND \2", re.DOTALL)
+_CHOICE = re.compile(rf"so ([{LETTERS}]):([a-z]+):([abc]{{2}})")
+_ITEM = re.compile(r"^- \[([EG]\d+), support \d+\] (.*)$", re.MULTILINE)
+
+
+def verdict(prompt: str) -> str:
+    """The verdict that ``prompt`` asks for, as JSON: on the use of experience, or on novelty."""
+    sections = {name: text for name, _, text in _SECTION.findall(prompt)}
+    return json.dumps(_novelty(sections) if "Guidelines" in sections else _experience(sections))
+
+
+def _experience(sections: Mapping[str, str]) -> dict[str, object]:
+    """A finding is applied where the solution chooses its rule and order; a pitfall where it comes to the pitfall's
+    block with its rule and chooses another order. A pitfall that the solution chooses is repeated."""
+    blocks = blocks_in(sections["Problem"])
+    chosen = {LETTERS.index(m[1]): m for m in _CHOICE.finditer(sections["Solution"])}
+    items, repeated = [], []
+    for item_id, statement in _ITEM.findall(sections["Experience bank"]):
+        found = next(iter(findings(statement)), None)
+        choice = chosen.get(found.block) if found else None
+        use, correct, quote = "none", False, ""
+        if found and choice and choice[2] == found.rule:
+            same = choice[3] == found.order
+            if same and not found.fits:
+                repeated.append({"id": item_id, "quote": choice[0]})
+            elif same or not found.fits:
+                use, quote = "applied", choice[0]
+                correct = found.block < len(blocks) and fits(blocks[found.block], choice[2], choice[3])
+        items.append({"id": item_id, "use": use, "correct": correct, "quote": quote})
+    return {"items": items, "repeated": repeated}
+
+
+def _novelty(sections: Mapping[str, str]) -> dict[str, object]:
+    """The strategy of a solution is its rule."""
+    chosen = list(_CHOICE.finditer(sections["Solution"]))
+    rule = chosen[0][2] if chosen else "none"
+    known = dict(_ITEM.findall(sections["Guidelines"]))
+    return {
+        "name": rule,
+        "description": FORMULAS.get(rule, "no rule is carried out"),
+        "steps": [choice[0] for choice in chosen],
+        "same": [item_id for item_id, text in known.items() if text.partition(":")[0] == rule],
+        "variation_of": [],
+    }

@@ -1,0 +1,130 @@
+"""The miniature's policy: a Qwen3 of about a million parameters, and a tokenizer trained on the prompts.
+
+``python -m recipes.miniature.policy FOLDER RUN ...`` reads the prompts and replies of recorded runs and writes a model
+that has learned nothing yet.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recipes.miniature.task import LETTERS, ORDERS, RULES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+VOCABULARY, CONTEXT = 1152, 2048
+"""Both in tokens. The vocabulary is an upper bound for everything but the constant passages."""
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_ITEM = f"[{LETTERS}]:(?:{'|'.join(RULES)}):(?:{'|'.join(ORDERS)})"
+_NUMBER = f"[ \\n]?[{LETTERS}][abct]=\\d"
+_RULE = rf"\b(?:{'|'.join(RULES)})\b"
+_VALUE = rf"{_ITEM}|{_NUMBER}|{_RULE}|\[[EG]\d+|, support \d+\] |\d\.\d\d|\d"
+"""What differs from problem to problem, each a piece of its own: items, numbers of a block, rules, ids, grades, digits."""
+_VARIABLE = re.compile(rf"{_ITEM}|{_NUMBER}|\d{{4,}}|{_RULE} \d/")
+"""A line with one of these is no constant passage."""
+_SHORTEST = 12
+"""Characters from which a constant passage becomes a token."""
+
+
+def build(folder: Path, texts: Sequence[str], seed: int = 0) -> None:
+    """Write a Hugging Face folder: bf16 safetensors drawn from ``seed``, a tokenizer trained on ``texts``, configs."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = train_tokenizer(texts)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=32,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Qwen3ForCausalLM(config)
+        for name, weights in model.named_parameters():
+            if weights.dim() == 2 and "embed" not in name and "lm_head" not in name:
+                last = name.endswith(("o_proj.weight", "down_proj.weight"))
+                scale = 0.5 / math.sqrt(config.num_hidden_layers) if last else 0.7
+                torch.nn.init.normal_(weights, std=scale / math.sqrt(weights.shape[1]))
+        model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE that can write every text. Items, numbers and digits stay whole, and each constant passage of the
+    prompts is one token."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    passages = constant_passages(texts)
+    split = re.compile("|".join(map(re.escape, sorted(passages, key=len, reverse=True))) or r"(?!)")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_VALUE), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        min_frequency=20,
+        special_tokens=[END_OF_TEXT, TURN_START, TURN_END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    words = [f"{letter}:{rule}:{order}" for letter in LETTERS for rule in RULES for order in ORDERS]
+    before = {"a": "\n", "b": " ", "c": " ", "t": " "}
+    words += [f"{before[n]}{letter}{n}={digit}" for letter in LETTERS for n in before for digit in range(10)]
+    words += RULES
+    tokenizer.train_from_iterator([*words * 1000, *(piece for text in texts for piece in split.split(text))], trainer)
+    tokenizer.add_tokens([AddedToken(passage, normalized=False) for passage in passages])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=TURN_END,
+        pad_token=END_OF_TEXT,
+        extra_special_tokens=[TURN_START],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=CONTEXT,
+    )
+
+
+def constant_passages(texts: Sequence[str], share: float = 0.01) -> list[str]:
+    """Runs of whole lines that at least ``share`` of the texts have, and that hold nothing of a problem."""
+    lines = Counter(line for text in texts for line in set(text.split("\n")))
+    common = {line for line, n in lines.items() if n >= share * len(texts) and not _VARIABLE.search(line)}
+    runs = Counter(run for text in texts for run in set(_runs(text.split("\n"), common)))
+    return sorted(run for run, n in runs.items() if n >= share * len(texts) and len(run) >= _SHORTEST)
+
+
+def _runs(lines: Iterable[str], common: set[str]) -> Iterator[str]:
+    """Maximal runs of constant lines; a line of a number, such as ``Aa=1``, or of a label belongs to none."""
+    run: list[str] = []
+    for line in [*lines, None]:
+        if line is not None and line in common and (not line or len(line) >= _SHORTEST):
+            run.append(line)
+        else:
+            yield "\n".join(run).strip("\n")
+            run = []

@@ -1,0 +1,90 @@
+"""An OpenAI-compatible server in front of the rule-based teacher and judge.
+
+``python -m recipes.miniature.server --ready FILE`` serves on loopback until it is stopped. FILE takes the server's URL
+as soon as requests are answered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from recipes.miniature.judge import verdict
+from recipes.miniature.task import Task
+from recipes.miniature.teacher import Teacher
+
+MODEL = "rules"
+
+
+def application(task: Task, error_rate: float) -> web.Application:
+    """Replies depend on the messages and the request's seed alone, so a repeated call repeats its reply."""
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        replies = [_reply(body, index, task, error_rate) for index in range(body.get("n", 1))]
+        usage = _usage(body, replies)
+        if not body.get("stream"):
+            choices = [
+                {"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+                for i, text in enumerate(replies)
+            ]
+            return web.json_response({"object": "chat.completion", "model": MODEL, "choices": choices, "usage": usage})
+        choices = [
+            {"index": i, "delta": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+            for i, text in enumerate(replies)
+        ]
+        chunk = {"object": "chat.completion.chunk", "model": MODEL, "choices": choices, "usage": usage}
+        return web.Response(text=f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n", content_type="text/event-stream")
+
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model"}]})
+
+    app = web.Application(client_max_size=64 << 20)
+    app.add_routes([web.post("/v1/chat/completions", chat), web.get("/v1/models", models)])
+    return app
+
+
+def _reply(body: dict[str, Any], index: int, task: Task, error_rate: float) -> str:
+    prompt = "\n\n".join(message["content"] for message in body["messages"])
+    if "# Your verdict" in prompt:
+        return verdict(prompt)
+    draw = random.Random(f"{body.get('seed')}/{index}/{prompt}")
+    return Teacher(task, draw, error_rate).reply(prompt)
+
+
+def _usage(body: dict[str, Any], replies: list[str]) -> dict[str, int]:
+    """Counts words, since the teacher has no tokenizer."""
+    prompt = sum(len(message["content"].split()) for message in body["messages"])
+    completion = sum(len(text.split()) for text in replies)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+async def serve(app: web.Application, port: int, ready: Path | None) -> None:
+    """Serve ``app`` on loopback until the process ends; ``ready`` takes the port once requests are answered."""
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    print(url, flush=True)
+    if ready:
+        ready.write_text(url)
+    await asyncio.Event().wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--error-rate", type=float, default=0.0, help="share of the verifiers' findings that are wrong")
+    parser.add_argument("--ready", type=Path, help="the file that takes the server's URL")
+    options = parser.parse_args()
+    asyncio.run(serve(application(Task(), options.error_rate), options.port, options.ready))
+
+
+if __name__ == "__main__":
+    main()

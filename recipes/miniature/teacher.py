@@ -1,0 +1,280 @@
+"""The rule-based teacher: it plays every role of the team, and those of the baselines, by reading the prompt's text.
+
+It stands where the paper has DeepSeek. As a solver it never computes: it guesses rules and orders from a prior, and
+otherwise uses what the prompt tells it. As a verifier it computes. Nothing outside the prompt reaches it: not the
+answer, not the other calls. Replies spell out intermediate steps, so that each next token takes one look-up:
+
+- a verifier writes each operation with its operands and result;
+- a solver with memory looks up every order of a block before it chooses one (``B:echo:ab BAD B:echo:ac new``).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from recipes.miniature.language import (
+    FORMULAS,
+    Finding,
+    arithmetic,
+    blocks_in,
+    check,
+    findings,
+    item,
+    read_answer,
+    solution,
+)
+from recipes.miniature.task import LETTERS, ORDERS, RULES, Blocks, Candidate, Task
+
+GRADE = "Based on my evaluation, the final grade is: \\boxed{{{grade:g}}}"
+_BOX = re.compile(r"\\boxed\{(\d+)\}")
+_ATTEMPT = re.compile(r'<attempt id="(\d+)".*?</attempt>', re.DOTALL)
+_COUNTED = re.compile(r"\b([a-z]+) (\d)/\d$", re.MULTILINE)
+_STRATEGY = re.compile(r"^- \[G\d+, support \d+\] ([a-z]+):", re.MULTILINE)
+_MOST_RULES = 3
+"""Rules that one solution looks at before it guesses."""
+
+
+@dataclass
+class Teacher:
+    """Replies to prompts. ``error_rate``: probability that a finding of a verifier has the wrong label."""
+
+    task: Task
+    draw: random.Random
+    error_rate: float = 0.0
+    roles: Mapping[str, Callable[[str], str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.roles = {
+            "You are a strict verifier.": self.verification,
+            "Summarise for the next round": self.summary,
+            "Maintain the experience bank": self.experience,
+            "Maintain the guideline bank": self.guideline,
+            "Distil the attempt": self.distill,
+            "The candidate solution is your own": self.feedback,
+            "Analyse the references": self.synthesis,
+            "Write a better solution of the problem": self.refinement,
+            "write a line \"# Self-evaluation\"": self.self_graded,
+        }
+
+    def reply(self, prompt: str) -> str:
+        """What the role that the prompt's last section asks for answers."""
+        task = prompt[prompt.rindex("# Your task") :]
+        return next((play for phrase, play in self.roles.items() if phrase in task), self.solution)(prompt)
+
+    # The team of TMAS.
+
+    def solution(self, prompt: str) -> str:
+        """A guess; with memory, by what it says (exploit); away from tried strategies, if there are any (explore)."""
+        blocks = blocks_in(prompt)
+        if tried := _STRATEGY.findall(prompt):
+            return self._guess(blocks, avoid=tried)
+        known = findings(prompt)
+        return self._by_memory(blocks, known, followed(prompt)) if known else self._guess(blocks)
+
+    def verification(self, prompt: str) -> str:
+        """The arithmetic of every block, and the grade."""
+        candidate = _candidate(prompt)
+        return self._critique(blocks_in(prompt), candidate)[0] if candidate else _unreadable()
+
+    def summary(self, prompt: str) -> str:
+        """The findings of the verifications, by majority, behind their rule and how many blocks fit."""
+        votes: dict[tuple[int, str, str], list[bool]] = {}
+        for found in findings(prompt[prompt.index("# Verifications") :]):
+            votes.setdefault(found[:3], []).append(found.fits)
+        return summarised([Finding(*key, sum(v) * 2 > len(v)) for key, v in votes.items()])
+
+    def experience(self, prompt: str) -> str:
+        """Every finding of the attempts' summaries; the bank merges those that it has."""
+        new = [
+            {"statement": str(found), "kind": "conclusion" if found.fits else "pitfall", "rollouts": [index]}
+            for index, summary in summaries(prompt)
+            for found in findings(summary)
+        ]
+        return json.dumps({"new": new, "updates": []})
+
+    def guideline(self, prompt: str) -> str:
+        """The rule of every attempt; the bank merges those that it has."""
+        new = [
+            {"name": found[0].rule, "description": FORMULAS[found[0].rule], "rollouts": [index]}
+            for index, summary in summaries(prompt)
+            if (found := findings(summary))
+        ]
+        return json.dumps({"new": new, "updates": []})
+
+    # The baselines' roles.
+
+    def feedback(self, prompt: str) -> str:
+        """Self-Refine: the arithmetic of the own candidate, then a rewritten solution where a block does not fit."""
+        blocks, candidate = blocks_in(prompt), _candidate(prompt)
+        if candidate is None:
+            return f"# Rewritten solution\n{self._guess(blocks)}"
+        lines, known = self._check(blocks, candidate)
+        if all(found.fits for found in known):
+            return thought(lines, "It is correct.")
+        thinking, written = parted(self._improved(blocks, known))
+        return thought([*lines, *thinking], f"# Rewritten solution\n{written}")
+
+    def refinement(self, prompt: str) -> str:
+        """Verify-Refine: a solution from what the analyses found, and its self-evaluation."""
+        known = findings(prompt[prompt.index("# Analyses") :])
+        blocks = blocks_in(prompt)
+        return self._with_self_evaluation(blocks, self._improved(blocks, known) if known else self._guess(blocks))
+
+    def self_graded(self, prompt: str) -> str:
+        """Verify-Refine's first round: a guess, and its self-evaluation."""
+        blocks = blocks_in(prompt)
+        return self._with_self_evaluation(blocks, self._guess(blocks))
+
+    def synthesis(self, prompt: str) -> str:
+        """PaCoRe: the arithmetic of every reference as thinking, then a solution from what it found."""
+        blocks = blocks_in(prompt)
+        references = [read_answer(digits, len(blocks)) for digits in _BOX.findall(prompt)]
+        checks = [self._check(blocks, candidate) for candidate in references if candidate]
+        analyses = [line for lines, known in checks for line in (*lines, counted(known))]
+        known = [found for _, part in checks for found in part]
+        followed = followed_among([(found[0].rule, fitting(found)) for _, found in checks])
+        thinking, written = parted(self._by_memory(blocks, known, followed))
+        return thought([*analyses, *thinking], written)
+
+    def distill(self, prompt: str) -> str:
+        """RSE: the arithmetic of the attempt, then what fits and what does not."""
+        candidate = _candidate(prompt)
+        lines, known = self._check(blocks_in(prompt), candidate) if candidate else ([], [])
+        count = [counted(known)] if known else []
+        lists = {
+            "verified_propositions": [*count, *(str(found) for found in known if found.fits)],
+            "critical_pitfalls": [str(found) for found in known if not found.fits],
+        }
+        return "\n".join([*lines, json.dumps(lists)])
+
+    # What roles share.
+
+    def _guess(self, blocks: Blocks, avoid: Sequence[str] = ()) -> str:
+        rule = self._rule(avoid)
+        orders = self.draw.choices([*ORDERS], self.task.order_prior, k=len(blocks))
+        return solution(Candidate(rule, tuple(orders)))
+
+    def _rule(self, avoid: Sequence[str]) -> str:
+        """From the prior without ``avoid``; from all of it if nothing else is left."""
+        left = {name: p for name, p in zip(RULES, self.task.rule_prior, strict=True) if name not in avoid}
+        left = left or dict(zip(RULES, self.task.rule_prior, strict=True))
+        return self.draw.choices([*left], [*left.values()])[0]
+
+    def _by_memory(self, blocks: Blocks, known: Sequence[Finding], rules: Sequence[str]) -> str:
+        """A solution by the first of ``rules`` that is not refuted: new rules are the business of those who explore.
+
+        A rule is refuted if it fits a block in no order. For each block the known fitting order is taken, or one that
+        is not known to be wrong, drawn from the prior. If all rules are refuted the first one is guessed again.
+        """
+        labels = {found[:3]: found.fits for found in known}
+        lines: list[str] = []
+        for rule in list(dict.fromkeys(rules))[:_MOST_RULES]:
+            orders: list[str] = []
+            for n in range(len(blocks)):
+                text, order = self._looked_up(n, rule, labels)
+                lines.append(text)
+                if order is None:
+                    lines.append(f"drop {rule}")
+                    break
+                orders.append(order)
+            else:
+                return thought(lines, solution(Candidate(rule, tuple(orders))))
+        return thought(lines, self._guess(blocks, avoid=[name for name in RULES if name != rules[0]]))
+
+    def _improved(self, blocks: Blocks, known: Sequence[Finding]) -> str:
+        """A solution from the check of one candidate: its rule again if at least half of the blocks fit."""
+        rule = known[0].rule
+        if 2 * fitting(known) >= len(blocks):
+            return self._by_memory(blocks, known, [rule])
+        return self._guess(blocks, avoid=[rule])
+
+    def _looked_up(
+        self, block: int, rule: str, labels: Mapping[tuple[int, str, str], bool]
+    ) -> tuple[str, str | None]:
+        """The orders of a block one by one, up to one that fits; and the order to take, None if all are wrong."""
+        text: list[str] = []
+        new: dict[str, float] = {}
+        for order, p in zip(ORDERS, self.task.order_prior, strict=True):
+            label = labels.get((block, rule, order))
+            text.append(f"{item(block, rule, order)} {'new' if label is None else 'OK' if label else 'BAD'}")
+            if label:
+                return "\n".join(text), order
+            if label is None:
+                new[order] = p
+        return "\n".join(text), self.draw.choices([*new], [*new.values()])[0] if new else None
+
+    def _check(self, blocks: Blocks, candidate: Candidate) -> tuple[list[str], list[Finding]]:
+        known = [
+            found._replace(fits=found.fits != (self.draw.random() < self.error_rate))
+            for found in check(blocks, candidate)
+        ]
+        return [arithmetic(block, found) for block, found in zip(blocks, known, strict=True)], known
+
+    def _critique(self, blocks: Blocks, candidate: Candidate) -> tuple[str, float]:
+        lines, known = self._check(blocks, candidate)
+        right = fitting(known)
+        grade = 1.0 if right == len(known) else 0.5 if 2 * right >= len(known) else 0.0
+        return "\n".join([*lines, GRADE.format(grade=grade)]), grade
+
+    def _with_self_evaluation(self, blocks: Blocks, written: str) -> str:
+        candidate = read_answer(_BOX.findall(written)[-1], len(blocks))
+        assert candidate is not None
+        return f"{written}\n# Self-evaluation\n{self._critique(blocks, candidate)[0]}"
+
+
+def thought(lines: Sequence[str], text: str) -> str:
+    """``lines`` as thinking before ``text``."""
+    return "\n".join(["<think>", *lines, "</think>", text]) if lines else text
+
+
+def parted(text: str) -> tuple[list[str], str]:
+    """The lines of thinking that ``text`` begins with, and the rest: the inverse of :func:`thought`."""
+    if not text.startswith("<think>\n"):
+        return [], text
+    thinking, _, rest = text.removeprefix("<think>\n").partition("\n</think>\n")
+    return thinking.split("\n"), rest
+
+
+def summaries(prompt: str) -> list[tuple[int, str]]:
+    """Number and summary of every attempt that the prompt shows."""
+    return [
+        (int(attempt[1]), attempt[0].partition("What the verifiers found:")[2]) for attempt in _ATTEMPT.finditer(prompt)
+    ]
+
+
+def followed(prompt: str) -> list[str]:
+    """The rules that the prompt counts blocks for, those of the most fitting blocks first, the later first if equal."""
+    return followed_among([(rule, int(right)) for rule, right in _COUNTED.findall(prompt)])
+
+
+def followed_among(counts: Sequence[tuple[str, int]]) -> list[str]:
+    """Rules in the order of :func:`followed`, from each attempt's rule and number of fitting blocks."""
+    return [counts[n][0] for n in sorted(range(len(counts)), key=lambda n: (counts[n][1], n), reverse=True)]
+
+
+def fitting(known: Sequence[Finding]) -> int:
+    """How many blocks fit."""
+    return sum(found.fits for found in known)
+
+
+def counted(known: Sequence[Finding]) -> str:
+    """The rule, and how many blocks it fits: ``echo 2/3``."""
+    return f"{known[0].rule} {fitting(known)}/{len(known)}"
+
+
+def summarised(known: Sequence[Finding]) -> str:
+    """A summary: the count, then a line for each finding."""
+    return "\n".join([counted(known), *map(str, known)]) if known else "nothing could be checked"
+
+
+def _candidate(prompt: str) -> Candidate | None:
+    boxes = _BOX.findall(prompt)
+    return read_answer(boxes[-1], len(blocks_in(prompt)) or len(boxes[-1]) - 1) if boxes else None
+
+
+def _unreadable() -> str:
+    return f"The answer is not one of the possible ones.\n{GRADE.format(grade=0)}"
