@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import random
 
-from recipes.miniature.language import Finding, blocks_in, findings, read_answer
-from recipes.miniature.task import LETTERS, Task
-from recipes.miniature.teacher import Teacher, followed, parted
+from recipes.miniature.task import Task
+from recipes.miniature.teacher import Teacher
 
 EXACT = ("verification", "summary", "experience", "guideline", "distill")
 """Roles in which a prompt has one right reply."""

@@ -10,6 +10,8 @@ import argparse
 import asyncio
 import json
 import random
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,15 @@ from recipes.miniature.teacher import Teacher
 MODEL = "rules"
 
 
-def application(task: Task, error_rate: float) -> web.Application:
+def application(task: Task, error_rate: float = 0.0, spread: float = 0.0) -> web.Application:
     """Replies depend on the messages and the request's seed alone, so a repeated call repeats its reply."""
 
     async def chat(request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        replies = [_reply(body, index, task, error_rate) for index in range(body.get("n", 1))]
+        replies = [
+            _reply(body, index, partial(Teacher, task, error_rate=error_rate, spread=spread))
+            for index in range(body.get("n", 1))
+        ]
         usage = _usage(body, replies)
         if not body.get("stream"):
             choices = [
@@ -50,12 +55,12 @@ def application(task: Task, error_rate: float) -> web.Application:
     return app
 
 
-def _reply(body: dict[str, Any], index: int, task: Task, error_rate: float) -> str:
+def _reply(body: dict[str, Any], index: int, teacher: Callable[[random.Random], Teacher]) -> str:
     prompt = "\n\n".join(message["content"] for message in body["messages"])
     if "# Your verdict" in prompt:
         return verdict(prompt)
     draw = random.Random(f"{body.get('seed')}/{index}/{prompt}")
-    return Teacher(task, draw, error_rate).reply(prompt)
+    return teacher(draw).reply(prompt)
 
 
 def _usage(body: dict[str, Any], replies: list[str]) -> dict[str, int]:
@@ -81,9 +86,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--error-rate", type=float, default=0.0, help="share of the verifiers' findings that are wrong")
+    parser.add_argument("--spread", type=float, default=0.0, help="share of the guesses that are drawn uniformly")
     parser.add_argument("--ready", type=Path, help="the file that takes the server's URL")
     options = parser.parse_args()
-    asyncio.run(serve(application(Task(), options.error_rate), options.port, options.ready))
+    asyncio.run(serve(application(Task(), options.error_rate, options.spread), options.port, options.ready))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from recipes.miniature.language import (
     read_answer,
     solution,
 )
-from recipes.miniature.task import LETTERS, ORDERS, RULES, Blocks, Candidate, Task
+from recipes.miniature.task import ORDERS, RULES, Blocks, Candidate, Task
 
 GRADE = "Based on my evaluation, the final grade is: \\boxed{{{grade:g}}}"
 _BOX = re.compile(r"\\boxed\{(\d+)\}")
@@ -40,11 +40,16 @@ _MOST_RULES = 3
 
 @dataclass
 class Teacher:
-    """Replies to prompts. ``error_rate``: probability that a finding of a verifier has the wrong label."""
+    """Replies to prompts.
+
+    ``error_rate``: probability that a finding of a verifier has the wrong label. ``spread``: probability that a guess
+    without memory is drawn uniformly instead of from the prior, so that rare rules and orders are seen as well.
+    """
 
     task: Task
     draw: random.Random
     error_rate: float = 0.0
+    spread: float = 0.0
     roles: Mapping[str, Callable[[str], str]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,7 +62,7 @@ class Teacher:
             "The candidate solution is your own": self.feedback,
             "Analyse the references": self.synthesis,
             "Write a better solution of the problem": self.refinement,
-            "write a line \"# Self-evaluation\"": self.self_graded,
+            'write a line "# Self-evaluation"': self.self_graded,
         }
 
     def reply(self, prompt: str) -> str:
@@ -154,15 +159,13 @@ class Teacher:
     # What roles share.
 
     def _guess(self, blocks: Blocks, avoid: Sequence[str] = ()) -> str:
-        rule = self._rule(avoid)
-        orders = self.draw.choices([*ORDERS], self.task.order_prior, k=len(blocks))
+        """A rule but those to ``avoid``, if another is left, and orders: all from the prior."""
+        uniform = self.draw.random() < self.spread
+        rules = {name: p for name, p in zip(RULES, self.task.rule_prior, strict=True) if name not in avoid}
+        rules = rules or dict(zip(RULES, self.task.rule_prior, strict=True))
+        [rule] = self.draw.choices([*rules], None if uniform else [*rules.values()])
+        orders = self.draw.choices([*ORDERS], None if uniform else self.task.order_prior, k=len(blocks))
         return solution(Candidate(rule, tuple(orders)))
-
-    def _rule(self, avoid: Sequence[str]) -> str:
-        """From the prior without ``avoid``; from all of it if nothing else is left."""
-        left = {name: p for name, p in zip(RULES, self.task.rule_prior, strict=True) if name not in avoid}
-        left = left or dict(zip(RULES, self.task.rule_prior, strict=True))
-        return self.draw.choices([*left], [*left.values()])[0]
 
     def _by_memory(self, blocks: Blocks, known: Sequence[Finding], rules: Sequence[str]) -> str:
         """A solution by the first of ``rules`` that is not refuted: new rules are the business of those who explore.
@@ -192,9 +195,7 @@ class Teacher:
             return self._by_memory(blocks, known, [rule])
         return self._guess(blocks, avoid=[rule])
 
-    def _looked_up(
-        self, block: int, rule: str, labels: Mapping[tuple[int, str, str], bool]
-    ) -> tuple[str, str | None]:
+    def _looked_up(self, block: int, rule: str, labels: Mapping[tuple[int, str, str], bool]) -> tuple[str, str | None]:
         """The orders of a block one by one, up to one that fits; and the order to take, None if all are wrong."""
         text: list[str] = []
         new: dict[str, float] = {}
