@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy
 from jinja2 import TemplateError
@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from tmas.problem_files import READERS, Row
 from tmas.records import Message
 
+LossOn = Literal["assistant", "all"]
 IGNORED = -100
 """The label of a token that is not learned; torch's cross entropy leaves it out."""
 _SHOWN = 20
@@ -80,14 +81,17 @@ class SFTData:
 class ChatEncoder:
     """Turns chats into examples with a tokenizer of transformers; ``end_tokens`` are those that end a generation."""
 
-    def __init__(self, tokenizer: Any, end_tokens: frozenset[int], max_length: int) -> None:
+    def __init__(
+        self, tokenizer: Any, end_tokens: frozenset[int], max_length: int, loss_on: LossOn = "assistant"
+    ) -> None:
         self.tokenizer = tokenizer
+        self._loss_on = loss_on
         self._end_tokens = end_tokens
         self._max_length = max_length
         self._control_tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
 
     @classmethod
-    def load(cls, path: str, max_length: int) -> ChatEncoder:
+    def load(cls, path: str, max_length: int, loss_on: LossOn = "assistant") -> ChatEncoder:
         """Of the policy at ``path``; raises ``ValueError`` where there is none, or none that fits."""
         from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
@@ -103,7 +107,7 @@ class ChatEncoder:
             raise ValueError(f"model.path {path}: its tokenizer has no chat template, so no chat can be rendered")
         if max_length > (context := config.get_text_config().max_position_embeddings):
             raise ValueError(f"max_length {max_length:,} is more than the policy's context of {context:,} tokens")
-        return cls(tokenizer, frozenset([ends] if isinstance(ends, int) else ends or ()), max_length)
+        return cls(tokenizer, frozenset([ends] if isinstance(ends, int) else ends or ()), max_length, loss_on)
 
     def example(self, messages: Sequence[Message]) -> Example:
         """The chat with the assistant's turns as labels, each of them with the token that ends it.
@@ -116,7 +120,7 @@ class ChatEncoder:
         for text, learned in self._pieces(messages):
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
             tokens += ids
-            labels += ids if learned else [IGNORED] * len(ids)
+            labels += ids if learned or self._loss_on == "all" else [IGNORED] * len(ids)
         if tokens[-1] not in self._end_tokens:
             raise ValueError(
                 f"model.path: the chat template ends a turn with {self.tokenizer.decode(tokens[-1:])!r}, which does "
@@ -124,6 +128,7 @@ class ChatEncoder:
             )
         if len(tokens) > self._max_length:
             raise _Defect("too_long", f"{len(tokens):,} tokens, more than max_length {self._max_length:,}")
+        labels[0] = IGNORED  # nothing comes before it that could predict it
         return Example(numpy.array(tokens, numpy.int32), numpy.array(labels, numpy.int32))
 
     def _check(self, messages: Sequence[Message]) -> None:
