@@ -6,7 +6,7 @@ import copy
 import os
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from logging import getLogger
 from pathlib import Path
@@ -90,17 +90,19 @@ class SFTTrainer(Trainer):
     packed: bool
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        # Packed rows: transformers keeps their chats apart by position_ids alone, and only without a mask. For the
-        # Trainer the mask remains, which counts tokens with it.
-        if self.packed:
-            inputs = {key: value for key, value in inputs.items() if key != "attention_mask"}
-        return super().compute_loss(model, inputs, *args, **kwargs)
+        return super().compute_loss(model, model_inputs(inputs) if self.packed else inputs, *args, **kwargs)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         if self.args.lr_scheduler_type == "warmup_stable_decay":
             steps = round(self.decay * num_training_steps)
             self.args.lr_scheduler_kwargs = {"num_decay_steps": steps, "decay_type": "linear"}
         return super().create_scheduler(num_training_steps, optimizer)
+
+
+def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model gets of packed rows. transformers keeps their chats apart where ``position_ids`` restart, but only
+    without a cache and without an attention mask; the batch has one to count its tokens."""
+    return {**{key: value for key, value in batch.items() if key != "attention_mask"}, "use_cache": False}
 
 
 def deepspeed_config(settings: SFTSettings) -> dict[str, Any] | None:
@@ -198,7 +200,9 @@ def _rows(settings: SFTSettings, examples: Sequence[Example]) -> list[list[Examp
 
 def _fill(rows: Sequence[Sequence[Example]]) -> str:
     lengths = [sum(len(chat.labels) for chat in row) for row in rows]
-    return f"packed into {len(rows):,} rows of {sum(lengths) / len(rows):,.0f} tokens on average, at most {max(lengths):,}"
+    return (
+        f"packed into {len(rows):,} rows of {sum(lengths) / len(rows):,.0f} tokens on average, at most {max(lengths):,}"
+    )
 
 
 def _save(trainer: Trainer, final: Path, parts: Sequence[Any]) -> None:
