@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the cpu or gpu extra")
+pytest.importorskip("torch", reason="needs the cpu or gpu extra")
+
+import torch
 
 from tmas.training.sft_optimizer import MuonWithAdamW
 
@@ -15,9 +17,16 @@ def model() -> Any:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(0)
-    sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
-    return Qwen3ForCausalLM(Qwen3Config(**sizes, **heads))
+    config = Qwen3Config(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+    )
+    return Qwen3ForCausalLM(config)
 
 
 def optimizer(model: Any) -> MuonWithAdamW:

@@ -63,10 +63,11 @@ def model(request: pytest.FixtureRequest) -> Any:
         num_key_value_heads=2,
         head_dim=8,
         tie_word_embeddings=True,
-        attn_implementation=request.param,
     )
     torch.manual_seed(0)
-    return Qwen3ForCausalLM(config)
+    policy = Qwen3ForCausalLM(config)
+    policy.set_attn_implementation(request.param)
+    return policy
 
 
 def random_examples(sizes: list[int]) -> list[Example]:

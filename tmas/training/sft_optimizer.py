@@ -10,7 +10,7 @@ from torch.optim import AdamW, Muon, Optimizer
 
 
 def is_muon_parameter(name: str, parameter: nn.Parameter) -> bool:
-    """Whether Muon trains the parameter: a matrix that is no embedding and no output head, as DeepSpeed's Muon has it."""
+    """Whether Muon trains the parameter: a matrix, but no embedding and no output head. DeepSpeed has the same rule."""
     return parameter.ndim == 2 and not any(part in name.lower() for part in ("embed", "lm_head"))
 
 

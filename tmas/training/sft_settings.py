@@ -66,10 +66,12 @@ class SFTSettings(Settings):
 
     @model_validator(mode="after")
     def _combinations_that_work(self) -> SFTSettings:
+        if self.optimizer == "muon" and self.deepspeed is not None and self.zero_stage == 0:
+            raise ValueError("optimizer=muon needs zero_stage 1, 2 or 3, or deepspeed=null")
         if self.optimizer == "muon" and self.deepspeed is not None and self.max_grad_norm is not None:
             raise ValueError(
-                "optimizer=muon needs max_grad_norm=null: DeepSpeed clips Muon's orthogonalized update, whose norm "
-                "grows with the size of the model, instead of the gradient"
+                "optimizer=muon needs max_grad_norm=null: DeepSpeed would clip Muon's orthogonalized update, whose "
+                "norm grows with the number of weights, instead of the gradient"
             )
         if self.pack_length is not None and self.pack_length < self.max_length:
             raise ValueError(

@@ -83,6 +83,14 @@ def train(
     _save(trainer, run.final, [tokenizer, *configs])
 
 
+class _Arguments(TrainingArguments):
+    @property
+    def device(self) -> torch.device:
+        """Without the index that accelerate gives the CPU of each process: torch.load knows no ``cpu:0``."""
+        device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
+
+
 class SFTTrainer(Trainer):
     """transformers' Trainer for packed rows, with a schedule whose last phase is a share of the updates."""
 
@@ -106,7 +114,7 @@ def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def deepspeed_config(settings: SFTSettings) -> dict[str, Any] | None:
-    """ZeRO in bf16 with fp32 master weights; ``settings.deepspeed`` overrides. ``auto``: from the Trainer's arguments."""
+    """ZeRO in bf16 with fp32 master weights; ``settings.deepspeed`` overrides. ``auto``: as the Trainer's arguments."""
     if settings.deepspeed is None:
         return None
     zero: dict[str, Any] = {"stage": settings.zero_stage, "stage3_gather_16bit_weights_on_model_save": True}
@@ -117,7 +125,7 @@ def deepspeed_config(settings: SFTSettings) -> dict[str, Any] | None:
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
     }
-    if settings.zero_stage or settings.optimizer == "muon":
+    if settings.zero_stage:
         config["data_types"] = {"grad_accum_dtype": "fp32"}  # many micro batches do not add up in bf16
     if settings.optimizer == "muon":
         zero["reduce_scatter"] = False  # DeepSpeed's Muon needs whole matrices
@@ -136,7 +144,7 @@ def _muon(settings: SFTSettings) -> tuple[Any, dict[str, Any]] | None:
 
 
 def _arguments(settings: SFTSettings, run: SFTRun, accumulation: int, validate: bool) -> TrainingArguments:
-    return TrainingArguments(
+    return _Arguments(
         output_dir=str(run.checkpoints),
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
