@@ -92,7 +92,7 @@ def test_two_processes_killed_and_resumed_end_as_if_nothing_had_happened(task: P
 
 def test_packing_trains_on_every_token_in_fewer_rows(task: Path, tmp_path: Path):
     files = [f"val_files={task / 'traces.jsonl'}", "eval_steps=40"]
-    printed = carried_out(sft(ALONE, task, tmp_path / "run", *FAST, *files, "micro_batch_size=4", "max_steps=40"))
+    printed = carried_out(sft(TWO, task, tmp_path / "run", *FAST, *files, "max_steps=40"))
     assert "packed into 8 rows" in printed
     losses = curve(tmp_path / "run")
     assert f"16 rows ({losses[1]['tokens']:,} tokens" in printed  # an epoch is 2 updates of 4 rows
@@ -105,7 +105,7 @@ def test_packing_trains_on_every_token_in_fewer_rows(task: Path, tmp_path: Path)
 def test_deepspeeds_muon_trains_as_torchs_does(task: Path, tmp_path: Path):
     losses: dict[str, list[float]] = {}
     for sharding in ("deepspeed=null", "zero_stage=1", "zero_stage=2", "zero_stage=3"):
-        output = tmp_path / sharding
+        output = tmp_path / str(len(losses))
         settings = [*FAST, "schedule=constant_with_warmup", "warmup=0", "deepspeed={}", sharding, "max_steps=6"]
         carried_out(sft(TWO, task, output, *settings))
         losses[sharding] = [line["loss"] for line in curve(output)]

@@ -222,8 +222,9 @@ def _save(trainer: Trainer, final: Path, parts: Sequence[Any]) -> None:
     building = final.with_name(f".{final.name}.new")
     shutil.rmtree(building, ignore_errors=True)
     tied = model.all_tied_weights_keys  # gathering has made copies of them
-    weights = {name: value.to(torch.bfloat16) for name, value in state.items() if name not in tied}
-    model.save_pretrained(building, state_dict=weights)
+    weights = {name: value for name, value in state.items() if name not in tied}
+    floating = {name: value.to(torch.bfloat16) for name, value in weights.items() if value.is_floating_point()}
+    model.save_pretrained(building, state_dict={**weights, **floating})
     for part in parts:
         part.save_pretrained(building)
     os.replace(building, final)
