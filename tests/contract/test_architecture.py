@@ -28,7 +28,7 @@ LIGHT = (
 HEAVY = ("torch", "vllm", "verl", "ray", "transformers")
 IN_A_TRAINER = {
     *("cpu", "cpu_vllm", "reward_manager", "task_runner", "trainer"),  # loaded by verl and vLLM
-    *("sft_progress", "sft_trainer"),  # subclasses of transformers' own
+    *("sft_optimizer", "sft_progress", "sft_trainer"),  # subclasses of torch's and transformers' own
 }
 """Modules of tmas/training that only a trainer's process loads: they import torch, verl or transformers."""
 ON_A_CLUSTER = {"tmas.inference.replicas", "tmas.inference.workers"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,12 @@ TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_p
 SMALL = [
     *("device=cpu", "max_length=512", "gradient_checkpointing=false", "batch_size=8", "micro_batch_size=2"),
     *("learning_rate=3e-3", "schedule=linear", "warmup=0.1"),
+]
+
+FAST = [
+    *("deepspeed=null", "optimizer=muon", "learning_rate=0.01", "max_grad_norm=null", "loss_on=all"),
+    *("packing=true", "max_length=150", "batch_size=4", "model.attn_implementation=eager"),
+    *("schedule=warmup_stable_decay", "warmup=2", "decay=0.6"),
 ]
 
 
@@ -60,8 +67,9 @@ def kill(output: Path) -> int:
     return len(found)
 
 
-def test_two_processes_killed_and_resumed_end_as_if_nothing_had_happened(task: Path, tmp_path: Path):
-    settings = ("max_steps=30", "save_steps=4", "zero_stage=2")
+@pytest.mark.parametrize("kind", [["zero_stage=2"], FAST], ids=["zero", "muon_packed"])
+def test_two_processes_killed_and_resumed_end_as_if_nothing_had_happened(task: Path, tmp_path: Path, kind: list[str]):
+    settings = ("max_steps=30", "save_steps=4", *kind)
     carried_out(sft(TWO, task, tmp_path / "whole", *settings))
 
     broken = tmp_path / "broken"
@@ -76,9 +84,34 @@ def test_two_processes_killed_and_resumed_end_as_if_nothing_had_happened(task: P
 
     assert curve(broken) == curve(tmp_path / "whole")
     assert [line["step"] for line in curve(broken)] == list(range(1, 31))
+    assert curve(broken)[-1]["loss"] < curve(broken)[0]["loss"] - 2
     weights = [(folder / "final" / "model.safetensors").read_bytes() for folder in (broken, tmp_path / "whole")]
     assert weights[0] == weights[1]
     assert "going on" not in carried_out(sft(TWO, task, broken, *settings))  # finished: nothing is done again
+
+
+def test_packing_trains_on_every_token_in_fewer_rows(task: Path, tmp_path: Path):
+    files = [f"val_files={task / 'traces.jsonl'}", "eval_steps=40"]
+    printed = carried_out(sft(TWO, task, tmp_path / "run", *FAST, *files, "max_steps=40"))
+    assert "packed into 8 rows" in printed
+    losses = curve(tmp_path / "run")
+    assert f"16 rows ({losses[1]['tokens']:,} tokens" in printed  # an epoch is 2 updates of 4 rows
+    assert losses[0]["loss"] > 5
+    assert losses[-1]["eval_loss"] < 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="DeepSpeed's Muon compiles its kernels")
+def test_deepspeeds_muon_trains_as_torchs_does(task: Path, tmp_path: Path):
+    losses: dict[str, list[float]] = {}
+    for sharding in ("deepspeed=null", "zero_stage=1", "zero_stage=2", "zero_stage=3"):
+        output = tmp_path / str(len(losses))
+        settings = [*FAST, "schedule=constant_with_warmup", "warmup=0", "deepspeed={}", sharding, "max_steps=6"]
+        carried_out(sft(TWO, task, output, *settings))
+        losses[sharding] = [line["loss"] for line in curve(output)]
+    for found in losses.values():
+        assert found == pytest.approx(losses["deepspeed=null"], rel=0.02)
+        assert found[-1] < found[0] - 2
 
 
 @pytest.mark.slow

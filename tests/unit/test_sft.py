@@ -13,11 +13,13 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from tmas.inference.run_directory import RunRefused, read_lines
-from tmas.training.sft import SFTSettings
 from tmas.training.sft_rows import IGNORED, Example, LeftOut
 from tmas.training.sft_run import SFTRun, TrainingFailed
+from tmas.training.sft_settings import SFTSettings
 
 CONF = Path(__file__).parents[2] / "conf" / "sft.yaml"
+
+FLASH = {"path": "m", "attn_implementation": "flash_attention_2"}
 
 
 def settings(**changes: Any) -> SFTSettings:
@@ -43,6 +45,26 @@ def test_one_file_and_several_may_be_given():
 @pytest.mark.parametrize("wrong", [{"zero_stage": 4}, {"learning_rate": 0}, {"schedule": "x"}, {"train_files": []}])
 def test_wrong_settings_are_refused(wrong: dict[str, Any]):
     with pytest.raises(ValidationError, match=next(iter(wrong))):
+        settings(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"optimizer": "muon"}, "optimizer=muon needs max_grad_norm=null"),
+        ({"packing": True, "pack_length": 100}, "pack_length 100 is less than max_length 32768"),
+        (
+            {
+                "packing": True,
+                "micro_batch_size": 2,
+                "model": {"path": "m", "attn_implementation": "flash_attention_2"},
+            },
+            "packing with flash_attention_2 needs micro_batch_size=1",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(wrong: dict[str, Any], message: str):
+    with pytest.raises(ValidationError, match=message):
         settings(**wrong)
 
 
@@ -134,28 +156,43 @@ def test_metrics_have_one_line_a_step_after_a_resume(rows: Path):
 # --- batches and DeepSpeed
 
 
+def example(*labels: int) -> Example:
+    return Example(numpy.arange(1, len(labels) + 1, dtype=numpy.int32), numpy.array(labels, numpy.int32))
+
+
 def test_shorter_rows_are_filled_masked_and_not_learned():
     pytest.importorskip("torch", reason="needs the cpu or gpu extra")
     from tmas.training.sft_trainer import collate
 
-    def example(*labels: int) -> Example:
-        return Example(numpy.arange(1, len(labels) + 1, dtype=numpy.int32), numpy.array(labels, numpy.int32))
-
-    batch = collate([example(IGNORED, 2, 3), example(IGNORED)])
+    batch = collate([[example(IGNORED, 2, 3)], [example(IGNORED)]])
     assert batch["input_ids"].tolist() == [[1, 2, 3], [1, 0, 0]]
     assert batch["labels"].tolist() == [[IGNORED, 2, 3], [IGNORED] * 3]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
 
 
-def test_deepspeed_settings_go_over_those_made_from_the_keys():
+def test_positions_restart_with_each_chat_of_a_row_of_fixed_length():
+    pytest.importorskip("torch", reason="needs the cpu or gpu extra")
+    from tmas.training.sft_trainer import collate
+
+    batch = collate([[example(IGNORED, 2, 3), example(IGNORED, 2)], [example(IGNORED, 2)]], length=6)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 1, 2, 0], [1, 2, 0, 0, 0, 0]]
+    assert batch["labels"].tolist() == [[IGNORED, 2, 3, IGNORED, 2, IGNORED], [IGNORED, 2, *[IGNORED] * 4]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0], [0, 1, 0, 0, 0, 0]]
+    assert batch["attention_mask"].sum() == 7
+
+
+def test_deepspeed_settings_override_those_of_the_keys():
     pytest.importorskip("torch", reason="needs the cpu or gpu extra")
     from tmas.training.sft_trainer import deepspeed_config
 
-    config = deepspeed_config(3, {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}})
+    over = {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}
+    config = deepspeed_config(settings(zero_stage=3, deepspeed=over))
+    assert config is not None
     assert config["zero_optimization"]["stage"] == 3
     assert config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"]
     assert config["zero_optimization"]["offload_optimizer"] == {"device": "cpu"}
     assert orjson.dumps(config)  # plain values
+    assert deepspeed_config(settings(deepspeed=None)) is None
 
 
 # --- what is shown and kept

@@ -14,7 +14,7 @@ pytest.importorskip("transformers", reason="needs the cpu or gpu extra")
 
 from recipes.cpu.tiny_policy import TURN_END, train_tokenizer
 from tmas.records import Message
-from tmas.training.sft_rows import IGNORED, ChatEncoder, load
+from tmas.training.sft_rows import IGNORED, ChatEncoder, Defect, Example, LossOn, load
 
 THINKING_TEMPLATE = (  # as Qwen3-Thinking's: it opens the thought itself, and keeps no thought of an earlier turn
     "{% for m in messages %}{% set last = loop.last %}"
@@ -38,8 +38,14 @@ def thinking() -> Any:
     return tokenizer
 
 
-def encoder(tokenizer: Any, max_length: int = 1000) -> ChatEncoder:
-    return ChatEncoder(tokenizer, frozenset([tokenizer.eos_token_id]), max_length)
+def encoder(tokenizer: Any, max_length: int = 1000, loss_on: LossOn = "assistant") -> ChatEncoder:
+    return ChatEncoder(tokenizer, frozenset([tokenizer.eos_token_id]), max_length, loss_on)
+
+
+def encoded(encoder: ChatEncoder, turns: list[Message]) -> Example:
+    [example] = encoder.examples([turns])
+    assert isinstance(example, Example)
+    return example
 
 
 def messages(*turns: tuple[str, str]) -> list[Message]:
@@ -56,7 +62,7 @@ def chat(*turns: tuple[str, str]) -> dict[str, Any]:
 
 
 def test_the_assistants_turns_are_learned_with_their_end_and_nothing_else(tokenizer: Any):
-    example = encoder(tokenizer).example(messages(*CHAT))
+    example = encoded(encoder(tokenizer), messages(*CHAT))
     learned = example.labels != IGNORED
     assert tokenizer.decode(example.labels[learned]) == f"It is 4.{TURN_END}6.{TURN_END}"
     assert (example.input_ids[learned] == example.labels[learned]).all()
@@ -64,9 +70,30 @@ def test_the_assistants_turns_are_learned_with_their_end_and_nothing_else(tokeni
     assert tokenizer.decode(example.input_ids) == whole.rstrip()
 
 
+def test_with_loss_on_all_every_token_but_the_first_is_learned(tokenizer: Any):
+    example = encoded(encoder(tokenizer, loss_on="all"), messages(*CHAT))
+    assert example.labels[0] == IGNORED
+    assert example.labels[1:].tolist() == example.input_ids[1:].tolist()
+    alone = encoded(encoder(tokenizer), messages(*CHAT))
+    assert example.input_ids.tolist() == alone.input_ids.tolist()
+
+
+def test_chats_encoded_together_give_the_tokens_of_each_alone_and_a_defect_in_its_place(tokenizer: Any):
+    tokenizer.backend_tokenizer.enable_padding()  # as some tokenizer.json have it
+    tokenizer.backend_tokenizer.enable_truncation(4)
+    one, bad, two = messages(*CHAT), messages(("user", "x")), messages(*CHAT[:2])
+    encoding = encoder(tokenizer)
+    first, defect, last = encoding.examples([one, bad, two])
+    assert isinstance(defect, Defect)
+    for together, turns in [(first, one), (last, two)]:
+        assert isinstance(together, Example)
+        whole = tokenizer.apply_chat_template([m.model_dump() for m in turns], tokenize=False)
+        assert tokenizer.decode(together.input_ids) == whole.rstrip()
+
+
 def test_the_prompt_is_the_one_that_the_model_will_see(thinking: Any):
     turns = messages(("user", "2 + 2?"), ("assistant", "<think>\nTwo and two.\n</think>\nIt is 4."))
-    example = encoder(thinking).example(turns)
+    example = encoded(encoder(thinking), turns)
     prompt = thinking.apply_chat_template([turns[0].model_dump()], add_generation_prompt=True, return_dict=False)
     assert example.input_ids[: len(prompt)].tolist() == prompt
     assert (example.labels[: len(prompt)] == IGNORED).all()
@@ -120,15 +147,16 @@ def test_a_template_that_refuses_a_chat_is_a_reason(tokenizer: Any, tmp_path: Pa
 
 
 def test_max_length_is_inclusive(tokenizer: Any):
-    length = len(encoder(tokenizer).example(messages(*CHAT)).input_ids)
-    assert len(encoder(tokenizer, length).example(messages(*CHAT)).input_ids) == length
-    with pytest.raises(Exception, match=f"more than max_length {length - 1}"):
-        encoder(tokenizer, length - 1).example(messages(*CHAT))
+    length = len(encoded(encoder(tokenizer), messages(*CHAT)).input_ids)
+    assert len(encoded(encoder(tokenizer, length), messages(*CHAT)).input_ids) == length
+    [defect] = encoder(tokenizer, length - 1).examples([messages(*CHAT)])
+    assert isinstance(defect, Defect)
+    assert f"more than max_length {length - 1}" in str(defect)
 
 
 def test_a_template_whose_turns_would_not_end_a_generation_is_refused(tokenizer: Any):
     with pytest.raises(ValueError, match="never learn to stop"):
-        ChatEncoder(tokenizer, frozenset([tokenizer.pad_token_id]), 1000).example(messages(*CHAT))
+        next(ChatEncoder(tokenizer, frozenset([tokenizer.pad_token_id]), 1000).examples([messages(*CHAT)]))
 
 
 def test_parquet_with_further_columns_is_read(tokenizer: Any, tmp_path: Path):

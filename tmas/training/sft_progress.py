@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch.distributed
+from accelerate import PartialState
 from rich.console import Console
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -35,7 +35,7 @@ class Progress(TrainerCallback):
             self._show(self._run.log({**place, **losses, **others}), state.max_steps)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        torch.distributed.barrier()
+        PartialState().wait_for_everyone()
         if state.is_world_process_zero:
             self._run.mark_complete(state.global_step)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy
 from jinja2 import TemplateError
@@ -16,9 +17,11 @@ from pydantic import TypeAdapter, ValidationError
 from tmas.problem_files import READERS, Row
 from tmas.records import Message
 
+LossOn = Literal["assistant", "all"]
 IGNORED = -100
 """The label of a token that is not learned; torch's cross entropy leaves it out."""
 _SHOWN = 20
+_ROWS_AT_ONCE = 1000
 _MESSAGES = TypeAdapter(list[Message])
 
 
@@ -31,13 +34,15 @@ class SFTFileError(ValueError):
         super().__init__("\n".join([*lines, *more, "on_bad_row=skip trains without them"]))
 
 
-class _Defect(Exception):
+class Defect(Exception):
+    """Why a row is left out; see :class:`LeftOut` for the reasons."""
+
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
     """A chat as tokens, both int32 and of one length; ``labels`` are the tokens, or :data:`IGNORED`."""
 
@@ -80,14 +85,20 @@ class SFTData:
 class ChatEncoder:
     """Turns chats into examples with a tokenizer of transformers; ``end_tokens`` are those that end a generation."""
 
-    def __init__(self, tokenizer: Any, end_tokens: frozenset[int], max_length: int) -> None:
+    def __init__(
+        self, tokenizer: Any, end_tokens: frozenset[int], max_length: int, loss_on: LossOn = "assistant"
+    ) -> None:
         self.tokenizer = tokenizer
+        self._loss_on = loss_on
         self._end_tokens = end_tokens
         self._max_length = max_length
+        if tokenizer.is_fast:  # tokenizer.json may ask for both
+            tokenizer.backend_tokenizer.no_padding()
+            tokenizer.backend_tokenizer.no_truncation()
         self._control_tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
 
     @classmethod
-    def load(cls, path: str, max_length: int) -> ChatEncoder:
+    def load(cls, path: str, max_length: int, loss_on: LossOn = "assistant") -> ChatEncoder:
         """Of the policy at ``path``; raises ``ValueError`` where there is none, or none that fits."""
         from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
@@ -103,37 +114,56 @@ class ChatEncoder:
             raise ValueError(f"model.path {path}: its tokenizer has no chat template, so no chat can be rendered")
         if max_length > (context := config.get_text_config().max_position_embeddings):
             raise ValueError(f"max_length {max_length:,} is more than the policy's context of {context:,} tokens")
-        return cls(tokenizer, frozenset([ends] if isinstance(ends, int) else ends or ()), max_length)
+        return cls(tokenizer, frozenset([ends] if isinstance(ends, int) else ends or ()), max_length, loss_on)
 
-    def example(self, messages: Sequence[Message]) -> Example:
-        """The chat with the assistant's turns as labels, each of them with the token that ends it.
+    def examples(self, chats: Sequence[Sequence[Message]]) -> Iterator[Example | Defect]:
+        """For each chat its tokens with the learned ones as labels, or the reason to leave it out.
 
-        Each piece is tokenized alone, as it is when the model generates: a prompt first, then what follows it.
+        Each piece of a chat is tokenized alone, as it is when the model generates: a prompt first, then what follows
+        it. All pieces of all chats go to the tokenizer in one call.
         """
-        self._check(messages)
-        tokens: list[int] = []
-        labels: list[int] = []
-        for text, learned in self._pieces(messages):
-            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-            tokens += ids
-            labels += ids if learned else [IGNORED] * len(ids)
-        if tokens[-1] not in self._end_tokens:
+        pieces = [self._pieces_or_defect(messages) for messages in chats]
+        texts = [text for chat in pieces if not isinstance(chat, Defect) for text, _ in chat]
+        tokens = iter(self._tokenized(texts))
+        for chat in pieces:
+            yield chat if isinstance(chat, Defect) else self._example([(next(tokens), said) for _, said in chat])
+
+    def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
+        if not self.tokenizer.is_fast:
+            return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        encodings = self.tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def _example(self, pieces: Sequence[tuple[Sequence[int], bool]]) -> Example | Defect:
+        tokens = numpy.array([token for ids, _ in pieces for token in ids], numpy.int32)
+        labels = tokens.copy()
+        if self._loss_on == "assistant":
+            labels[numpy.repeat([not said for _, said in pieces], [len(ids) for ids, _ in pieces])] = IGNORED
+        labels[0] = IGNORED  # no token comes before it to predict it from
+        if int(tokens[-1]) not in self._end_tokens:
             raise ValueError(
                 f"model.path: the chat template ends a turn with {self.tokenizer.decode(tokens[-1:])!r}, which does "
                 "not end a generation (eos_token_id of generation_config.json): the policy would never learn to stop"
             )
         if len(tokens) > self._max_length:
-            raise _Defect("too_long", f"{len(tokens):,} tokens, more than max_length {self._max_length:,}")
-        return Example(numpy.array(tokens, numpy.int32), numpy.array(labels, numpy.int32))
+            return Defect("too_long", f"{len(tokens):,} tokens, more than max_length {self._max_length:,}")
+        return Example(tokens, labels)
+
+    def _pieces_or_defect(self, messages: Sequence[Message]) -> list[tuple[str, bool]] | Defect:
+        try:
+            self._check(messages)
+            return list(self._pieces(messages))
+        except Defect as defect:
+            return defect
 
     def _check(self, messages: Sequence[Message]) -> None:
         if not messages or messages[-1].role != "assistant":
-            raise _Defect("malformed", "field messages: the last one must be the assistant's")
+            raise Defect("malformed", "field messages: the last one must be the assistant's")
         for number, message in enumerate(messages):
             if not message.content.strip():
-                raise _Defect("malformed", f"field messages.{number}.content: is empty")
+                raise Defect("malformed", f"field messages.{number}.content: is empty")
             if found := [token for token in self._control_tokens if token in message.content]:
-                raise _Defect("control_token", f"field messages.{number}.content: holds {found[0]}")
+                raise Defect("control_token", f"field messages.{number}.content: holds {found[0]}")
 
     def _pieces(self, messages: Sequence[Message]) -> Iterator[tuple[str, bool]]:
         """The rendered chat piece by piece, and whether the assistant wrote the piece."""
@@ -143,7 +173,7 @@ class ChatEncoder:
                 asked = self._render(messages[:number], add_generation_prompt=True)
                 answered = self._render(messages[: number + 1]).rstrip()  # what follows the end token is not generated
                 if not (asked.startswith(before) and answered.startswith(asked)):
-                    raise _Defect("template", f"message {number}: the template renders what came before it differently")
+                    raise Defect("template", f"message {number}: the template renders what came before it differently")
                 yield asked[len(before) :], False
                 yield answered[len(asked) :], True
                 before = answered
@@ -153,7 +183,7 @@ class ChatEncoder:
         try:
             return self.tokenizer.apply_chat_template(chat, tokenize=False, **options)
         except TemplateError as error:  # templates refuse chats of a shape that their model does not know
-            raise _Defect("template", str(error)) from None
+            raise Defect("template", str(error)) from None
 
 
 def load(train_files: Sequence[Path], val_files: Sequence[Path], encoder: ChatEncoder) -> SFTData:
@@ -167,22 +197,27 @@ def _examples(files: Sequence[Path], encoder: ChatEncoder, left_out: list[LeftOu
     for file in files:
         if file.suffix not in READERS:
             raise ValueError(f"{file}: not one of {', '.join(READERS)}")
-        for row in READERS[file.suffix](file.read_bytes()):
-            try:
-                yield encoder.example(_messages(row))
-            except _Defect as defect:
-                place = row.place if row.place.startswith("row") else f"line {row.place}"
-                left_out.append(LeftOut(file, place, defect.reason, str(defect)))
+        rows = READERS[file.suffix](file.read_bytes())
+        while batch := list(islice(rows, _ROWS_AT_ONCE)):
+            chats = [_messages_or_defect(row) for row in batch]
+            encoded = encoder.examples([chat for chat in chats if not isinstance(chat, Defect)])
+            for row, chat in zip(batch, chats, strict=True):
+                outcome = chat if isinstance(chat, Defect) else next(encoded)
+                if isinstance(outcome, Example):
+                    yield outcome
+                else:
+                    place = row.place if row.place.startswith("row") else f"line {row.place}"
+                    left_out.append(LeftOut(file, place, outcome.reason, str(outcome)))
 
 
-def _messages(row: Row) -> list[Message]:
+def _messages_or_defect(row: Row) -> list[Message] | Defect:
     if row.defect:
-        raise _Defect("unreadable", row.defect)
+        return Defect("unreadable", row.defect)
     if "messages" not in row.values:
-        raise _Defect("malformed", "field messages: is missing")
+        return Defect("malformed", "field messages: is missing")
     try:
         return _MESSAGES.validate_python(row.values["messages"])
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in ("messages", *first["loc"]))
-        raise _Defect("malformed", f"field {where}: {first['msg']}") from None
+        return Defect("malformed", f"field {where}: {first['msg']}")

@@ -1,4 +1,4 @@
-"""The training loop of ``tmas sft``: transformers' Trainer over DeepSpeed ZeRO, on GPUs and on the CPU."""
+"""The training loop of ``tmas sft``: transformers' Trainer, with DeepSpeed ZeRO or without, on GPUs and on the CPU."""
 
 from __future__ import annotations
 
@@ -7,32 +7,35 @@ import os
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from logging import getLogger
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy
 import torch
+from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from rich.console import Console
-from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging
 
+from tmas.training.sft_optimizer import MuonWithAdamW
+from tmas.training.sft_packing import pack
 from tmas.training.sft_progress import Progress
 from tmas.training.sft_rows import IGNORED, Example, SFTData
 from tmas.training.sft_run import SFTRun
-
-if TYPE_CHECKING:
-    from tmas.training.sft import SFTSettings
+from tmas.training.sft_settings import SFTSettings
 
 
-def check_device(device: str, console: Console) -> None:
-    """Raises ``ValueError`` where there is no such device; points to GPUs that stay idle."""
-    if device == "cpu":
-        from deepspeed import ops
+def check_device(settings: SFTSettings, console: Console) -> None:
+    """Raises ``ValueError`` if the device is missing; prints a hint if GPUs stay idle."""
+    if settings.device == "cpu":
+        if settings.deepspeed is not None:
+            from deepspeed import ops
 
-        # DeepSpeed would compile its own collectives, which takes a compiler and a minute; gloo's do as well.
-        ops.__compatible_ops__["deepspeed_shm_comm"] = False
+            # DeepSpeed would compile its own collectives, which takes a compiler and a minute; gloo's do as well.
+            ops.__compatible_ops__["deepspeed_shm_comm"] = False
         return
     there, used = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if not there:
@@ -50,20 +53,28 @@ def train(
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # of DeepSpeed's calls
     os.environ.setdefault("WANDB_PROJECT", "tmas")
     os.environ.setdefault("WANDB_DIR", str(run.path))
+    train_rows, val_rows = (_rows(settings, examples) for examples in (data.train, data.validation))
+    if settings.packing:
+        console.print(_fill(train_rows), markup=False)
     # Before the model: ZeRO 3 shards it as it loads.
-    arguments = _arguments(settings, run, accumulation, bool(data.validation))
+    arguments = _arguments(settings, run, accumulation, bool(val_rows))
     model = AutoModelForCausalLM.from_pretrained(
-        settings.model.path, dtype=torch.bfloat16, attn_implementation=settings.model.attn_implementation
+        settings.model.path,
+        # DeepSpeed keeps fp32 master weights; without it the weights themselves are fp32, computed with in bf16.
+        dtype=torch.float32 if settings.deepspeed is None else torch.bfloat16,
+        attn_implementation=settings.model.attn_implementation,
     )
     configs = copy.deepcopy((model.config, model.generation_config))  # the Trainer changes them
-    trainer = Trainer(
+    trainer = SFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=data.train,  # type: ignore[arg-type]
-        eval_dataset=data.validation or None,  # type: ignore[arg-type]
-        data_collator=collate,
+        train_dataset=train_rows,  # type: ignore[arg-type]
+        eval_dataset=val_rows or None,  # type: ignore[arg-type]
+        data_collator=partial(collate, length=settings.row_length),
         callbacks=[Progress(run, console)],
+        optimizer_cls_and_kwargs=_muon(settings),  # type: ignore[arg-type]
     )
+    trainer.decay, trainer.packed = settings.decay, settings.packing
     trainer.remove_callback(PrinterCallback)
     checkpoint = run.last_checkpoint()
     if checkpoint:
@@ -72,22 +83,68 @@ def train(
     _save(trainer, run.final, [tokenizer, *configs])
 
 
-def deepspeed_config(zero_stage: int, over: Mapping[str, Any]) -> dict[str, Any]:
-    """ZeRO in bf16 with fp32 master weights; ``over`` goes over it. ``auto``: from the Trainer's own settings."""
+class _Arguments(TrainingArguments):
+    @property
+    def device(self) -> torch.device:
+        """Without the index that accelerate gives the CPU of each process: torch.load knows no ``cpu:0``."""
+        device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
+
+
+class SFTTrainer(Trainer):
+    """transformers' Trainer for packed rows, with a schedule whose last phase is a share of the updates."""
+
+    decay: float
+    packed: bool
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        return super().compute_loss(model, model_inputs(inputs) if self.packed else inputs, *args, **kwargs)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.args.lr_scheduler_type == "warmup_stable_decay":
+            steps = round(self.decay * num_training_steps)
+            self.args.lr_scheduler_kwargs = {"num_decay_steps": steps, "decay_type": "linear"}
+        return super().create_scheduler(num_training_steps, optimizer)
+
+
+def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model gets of packed rows. transformers keeps their chats apart where ``position_ids`` restart, but only
+    without a cache and without an attention mask; the batch has one to count its tokens."""
+    return {**{key: value for key, value in batch.items() if key != "attention_mask"}, "use_cache": False}
+
+
+def deepspeed_config(settings: SFTSettings) -> dict[str, Any] | None:
+    """ZeRO in bf16 with fp32 master weights; ``settings.deepspeed`` overrides. ``auto``: as the Trainer's arguments."""
+    if settings.deepspeed is None:
+        return None
+    zero: dict[str, Any] = {"stage": settings.zero_stage, "stage3_gather_16bit_weights_on_model_save": True}
     config: dict[str, Any] = {
         "bf16": {"enabled": True},
-        "zero_optimization": {"stage": zero_stage, "stage3_gather_16bit_weights_on_model_save": True},
+        "zero_optimization": zero,
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
     }
-    if zero_stage:
+    if settings.zero_stage:
         config["data_types"] = {"grad_accum_dtype": "fp32"}  # many micro batches do not add up in bf16
-    return OmegaConf.to_container(OmegaConf.merge(config, over))  # type: ignore[return-value]
+    if settings.optimizer == "muon":
+        zero["reduce_scatter"] = False  # DeepSpeed's Muon needs whole matrices
+        rates = {"muon_lr": settings.muon_learning_rate, "adam_lr": settings.learning_rate, "momentum": 0.95}
+        automatic = {"betas": "auto", "eps": "auto", "weight_decay": "auto"}
+        config["optimizer"] = {"type": "Muon", "params": {**rates, **automatic}}
+    return OmegaConf.to_container(OmegaConf.merge(config, settings.deepspeed))  # type: ignore[return-value]
+
+
+def _muon(settings: SFTSettings) -> tuple[Any, dict[str, Any]] | None:
+    """torch's Muon for the Trainer, as a factory with its arguments; None where DeepSpeed's or AdamW is used."""
+    if settings.optimizer != "muon" or settings.deepspeed is not None:
+        return None
+    rates = {"muon_learning_rate": settings.muon_learning_rate, "learning_rate": settings.learning_rate}
+    return lambda: MuonWithAdamW, {**rates, "betas": settings.adam_betas, "weight_decay": settings.weight_decay}
 
 
 def _arguments(settings: SFTSettings, run: SFTRun, accumulation: int, validate: bool) -> TrainingArguments:
-    return TrainingArguments(
+    return _Arguments(
         output_dir=str(run.checkpoints),
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
@@ -98,11 +155,13 @@ def _arguments(settings: SFTSettings, run: SFTRun, accumulation: int, validate: 
         lr_scheduler_type=settings.schedule,
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
+        adam_beta1=settings.adam_betas[0],
+        adam_beta2=settings.adam_betas[1],
+        max_grad_norm=settings.max_grad_norm or 0,
         gradient_checkpointing=settings.gradient_checkpointing,
         bf16=True,
         use_cpu=settings.device == "cpu",
-        deepspeed=deepspeed_config(settings.zero_stage, settings.deepspeed),
+        deepspeed=deepspeed_config(settings),
         seed=settings.seed,
         save_strategy="steps",
         save_steps=settings.save_steps,
@@ -121,21 +180,37 @@ def _arguments(settings: SFTSettings, run: SFTRun, accumulation: int, validate: 
     )
 
 
-def collate(examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-    """``input_ids``, ``labels`` and ``attention_mask`` of a micro batch: rows x tokens of the longest row.
+def collate(rows: Sequence[Sequence[Example]], length: int | None = None) -> dict[str, torch.Tensor]:
+    """A micro batch of rows of chats: rows x ``length``, or x tokens of the longest row.
 
-    Which token fills the shorter rows does not matter: it comes last, is masked and is not learned.
+    ``position_ids`` restart with each chat. Which token fills the shorter rows does not matter: it comes last, is not
+    learned, and has a position of a chat of its own.
     """
+    length = length or max(sum(len(chat.labels) for chat in row) for row in rows)
 
-    def padded(rows: Sequence[Any], value: int) -> torch.Tensor:
-        return pad_sequence([torch.from_numpy(row).long() for row in rows], batch_first=True, padding_value=value)
+    def padded(parts: Sequence[NDArray[Any]], value: int) -> torch.Tensor:
+        whole = numpy.concatenate(parts)
+        return torch.from_numpy(numpy.pad(whole, (0, length - len(whole)), constant_values=value)).long()
 
-    lengths = torch.tensor([len(example.input_ids) for example in examples])
     return {
-        "input_ids": padded([example.input_ids for example in examples], 0),
-        "labels": padded([example.labels for example in examples], IGNORED),
-        "attention_mask": (torch.arange(int(lengths.max())) < lengths[:, None]).long(),
+        "input_ids": torch.stack([padded([chat.input_ids for chat in row], 0) for row in rows]),
+        "labels": torch.stack([padded([chat.labels for chat in row], IGNORED) for row in rows]),
+        "position_ids": torch.stack([padded([numpy.arange(len(c.labels)) for c in row], 0) for row in rows]),
+        "attention_mask": torch.stack([padded([numpy.ones(len(c.labels)) for c in row], 0) for row in rows]),
     }
+
+
+def _rows(settings: SFTSettings, examples: Sequence[Example]) -> list[list[Example]]:
+    if settings.row_length:
+        return pack(examples, settings.row_length, settings.seed)
+    return [[example] for example in examples]
+
+
+def _fill(rows: Sequence[Sequence[Example]]) -> str:
+    lengths = [sum(len(chat.labels) for chat in row) for row in rows]
+    return (
+        f"packed into {len(rows):,} rows of {sum(lengths) / len(rows):,.0f} tokens on average, at most {max(lengths):,}"
+    )
 
 
 def _save(trainer: Trainer, final: Path, parts: Sequence[Any]) -> None:
@@ -147,7 +222,9 @@ def _save(trainer: Trainer, final: Path, parts: Sequence[Any]) -> None:
     building = final.with_name(f".{final.name}.new")
     shutil.rmtree(building, ignore_errors=True)
     tied = model.all_tied_weights_keys  # gathering has made copies of them
-    model.save_pretrained(building, state_dict={name: value for name, value in state.items() if name not in tied})
+    weights = {name: value for name, value in state.items() if name not in tied}
+    floating = {name: value.to(torch.bfloat16) for name, value in weights.items() if value.is_floating_point()}
+    model.save_pretrained(building, state_dict={**weights, **floating})
     for part in parts:
         part.save_pretrained(building)
     os.replace(building, final)
