@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
 import pyarrow
 from pyarrow import parquet
@@ -23,7 +23,7 @@ from tmas.inference.session import keyed_hash
 from tmas.inference.store import read_trace
 from tmas.inference.tokens import CHAT_TEMPLATE_TOKENS, Count
 from tmas.parsing import Unparsable, parse_json, parse_verification
-from tmas.records import Message, Record
+from tmas.records import Message, Mode, Record
 from tmas.training.contexts import TrainingProblem
 from tmas.wire import ExperienceOutput, GuidelineOutput
 
@@ -40,10 +40,12 @@ SCHEMA = pyarrow.schema(
 )
 _OUTPUTS = {"experience": ExperienceOutput, "guideline": GuidelineOutput}
 _BATCH = 256
+MODES = get_args(Mode)
 
 
 class SFTSettings(Settings):
-    """``per_role``: chats of one role that one problem gives at most, the same for all roles or by role.
+    """``per_role``: chats of one role that one problem gives at most, the same for all roles or by role. Solutions may
+    be limited by their mode instead: ``{initial: 1, exploit: 6, explore: 2, verification: 4}``.
     ``max_tokens``: of a chat; longer ones are left out. ``reasoning``: the teacher's thinking goes before its reply,
     between <think> tags. ``keep``: ``successful`` replies only (see the module), or all that are ``readable``.
     """
@@ -53,9 +55,9 @@ class SFTSettings(Settings):
     max_tokens: int = Field(default=32_768, ge=1)
     reasoning: bool = True
 
-    def most_of(self, role: str) -> int:
-        """Chats of ``role`` that one problem gives at most; roles that are not named give none."""
-        return self.per_role if isinstance(self.per_role, int) else self.per_role.get(role, 0)
+    def most_of(self, kind: str) -> int:
+        """Chats of a role, or of a solution's mode, that one problem gives at most; what is not named gives none."""
+        return self.per_role if isinstance(self.per_role, int) else self.per_role.get(kind, 0)
 
 
 class Chat(Record):
@@ -69,6 +71,14 @@ class Chat(Record):
     licence: str
 
 
+class _Found(NamedTuple):
+    """A chat, the name of the call that it is from, and the candidate's mode if it is a solution."""
+
+    name: str
+    mode: str | None
+    chat: Chat
+
+
 def chats(
     run: RecordedRun,
     problems: Iterable[TrainingProblem],
@@ -77,12 +87,12 @@ def chats(
     seed: int,
     counts: Counter[str],
 ) -> Iterator[Chat]:
-    """The chats of all finished ``problems``, in order; ``counts`` takes how many there are by role, and the longer."""
+    """The chats of all finished ``problems``, in order; ``counts`` takes how many there are by role (or mode), and the longer."""
     for problem in problems:
         found = _drawn(_kept(run, problem, settings), settings, count, seed, counts) if settings.per_role else {}
-        for role in sorted(found):
-            counts[role] += len(found[role])
-            yield from (chat for _, chat in found[role])
+        for kind in sorted(found):
+            counts[kind] += len(found[kind])
+            yield from (chat for _, chat in found[kind])
 
 
 def write_chats(path: Path, chats: Iterable[Chat]) -> int:
@@ -98,20 +108,22 @@ def write_chats(path: Path, chats: Iterable[Chat]) -> int:
 
 
 def _drawn(
-    found: Iterable[tuple[str, Chat]], settings: SFTSettings, count: Count, seed: int, counts: Counter[str]
+    found: Iterable[_Found], settings: SFTSettings, count: Count, seed: int, counts: Counter[str]
 ) -> dict[str, list[tuple[int, Chat]]]:
-    """At most ``per_role`` of each role, drawn by ``seed`` and the call's name; a long trace stays on disk."""
+    """At most ``most_of`` of each role or mode, drawn by ``seed`` and the call's name; a long trace stays on disk."""
     kept: defaultdict[str, list[tuple[int, Chat]]] = defaultdict(list)
-    for name, chat in found:
+    by_mode = isinstance(settings.per_role, dict) and not settings.per_role.keys().isdisjoint(MODES)
+    for name, mode, chat in found:
         if sum(count(m.content) for m in chat.messages) + CHAT_TEMPLATE_TOKENS > settings.max_tokens:
             counts["too long"] += 1
             continue
-        drawn = [*kept[chat.role], (keyed_hash(seed, chat.problem_id, name), chat)]
-        kept[chat.role] = sorted(drawn, key=lambda pair: pair[0])[: settings.most_of(chat.role)]
+        kind = mode if mode and by_mode else chat.role
+        drawn = [*kept[kind], (keyed_hash(seed, chat.problem_id, name), chat)]
+        kept[kind] = sorted(drawn, key=lambda pair: pair[0])[: settings.most_of(kind)]
     return kept
 
 
-def _kept(run: RecordedRun, problem: TrainingProblem, settings: SFTSettings) -> Iterator[tuple[str, Chat]]:
+def _kept(run: RecordedRun, problem: TrainingProblem, settings: SFTSettings) -> Iterator[_Found]:
     prediction = run.prediction(problem.problem_id)
     for entry in read_trace(run.trace(problem.problem_id)):
         if entry["type"] != "call" or "reply" not in entry:
@@ -122,8 +134,9 @@ def _kept(run: RecordedRun, problem: TrainingProblem, settings: SFTSettings) -> 
             if completion["finish_reason"] == "length" or not _is_readable(key["role"], text):
                 continue
             if settings.keep == "readable" or _is_success(key, text, prediction):
-                yield (
+                yield _Found(
                     f"{key['role']}/{key['iteration']}/{key['index']}/{key['attempt']}/{choice}",
+                    _mode(key, prediction),
                     Chat(
                         messages=(
                             *entry["messages"],
@@ -136,6 +149,12 @@ def _kept(run: RecordedRun, problem: TrainingProblem, settings: SFTSettings) -> 
                         licence=problem.licence,
                     ),
                 )
+
+
+def _mode(key: Mapping[str, Any], prediction: Mapping[str, Any]) -> str | None:
+    if key["role"] != "solution":
+        return None
+    return prediction["iterations"][key["iteration"]]["candidates"][key["index"]]["mode"]
 
 
 def _is_readable(role: str, text: str) -> bool:

@@ -44,5 +44,6 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     for name, number in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=number, help=f"{name} problems (%(default)s)")
+    parser.add_argument("--blocks", type=int, default=Task().blocks, help="blocks of each problem (%(default)s)")
     given = parser.parse_args()
-    prepare(given.folder, Task(), {name: getattr(given, name) for name in SIZES})
+    prepare(given.folder, Task(blocks=given.blocks), {name: getattr(given, name) for name in SIZES})
