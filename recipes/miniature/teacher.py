@@ -33,7 +33,7 @@ GRADE = "Based on my evaluation, the final grade is: \\boxed{{{grade:g}}}"
 _BOX = re.compile(r"\\boxed\{(\d+)\}")
 _ATTEMPT = re.compile(r'<attempt id="(\d+)".*?</attempt>', re.DOTALL)
 _COUNTED = re.compile(r"\b([a-z]+) (\d)/\d$", re.MULTILINE)
-_STRATEGY = re.compile(r"^- \[G\d+, support \d+\] ([a-z]+):", re.MULTILINE)
+STRATEGY = re.compile(r"^- \[G\d+, support \d+\] ([a-z]+):", re.MULTILINE)
 _MOST_RULES = 3
 """Rules that one solution looks at before it guesses."""
 
@@ -75,7 +75,7 @@ class Teacher:
     def solution(self, prompt: str) -> str:
         """A guess; with memory, by what it says (exploit); away from tried strategies, if there are any (explore)."""
         blocks = blocks_in(prompt)
-        if tried := _STRATEGY.findall(prompt):
+        if tried := STRATEGY.findall(prompt):
             return self._guess(blocks, avoid=tried)
         known = findings(prompt)
         return self._by_memory(blocks, known, followed(prompt)) if known else self._guess(blocks)
