@@ -7,13 +7,17 @@ that has learned nothing yet.
 from __future__ import annotations
 
 import math
+import random
 import re
+import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recipes.miniature.task import LETTERS, ORDERS, RULES
+from tmas.inference.replay import RecordedRun
+from tmas.inference.store import read_trace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -127,3 +131,30 @@ def _runs(lines: Iterable[str], common: set[str]) -> Iterator[str]:
         else:
             yield "\n".join(run).strip("\n")
             run = []
+
+
+def texts_of(runs: Sequence[Path], most: int = 12_000) -> list[str]:
+    """Prompts and replies of recorded runs, at most so many, drawn evenly from all traces."""
+    draw = random.Random(0)
+    traces = [run.trace(problem_id) for run in map(RecordedRun, runs) for problem_id in run.problem_ids]
+    draw.shuffle(traces)
+    texts: list[str] = []
+    for trace in traces:
+        for entry in read_trace(trace):
+            if entry["type"] == "call" and "reply" in entry:
+                texts += [message["content"] for message in entry["messages"]]
+                texts += [written(completion) for completion in entry["reply"]["completions"]]
+        if len(texts) >= most:
+            break
+    return texts[:most]
+
+
+def written(completion: Mapping[str, Any]) -> str:
+    """A completion as the model wrote it, thinking included."""
+    if not completion["reasoning"]:
+        return completion["text"]
+    return f"<think>\n{completion['reasoning'].strip()}\n</think>\n\n{completion['text']}"
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]), texts_of([Path(run) for run in sys.argv[2:]]))

@@ -1,0 +1,40 @@
+"""Run a command while vLLM serves a policy: ``python -m recipes.miniature.serving POLICY LOG COMMAND ...``.
+
+The command finds the server's URL in the environment variable ``POLICY_URL``. The server stops with the command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from tmas.config import ModelSettings, ServingSettings
+from tmas.inference.vllm_server import free_port, vllm_server
+
+SERVING = ServingSettings(
+    name="vllm",
+    args={
+        "max-num-seqs": 256,
+        "dtype": "bfloat16",
+        "enforce-eager": True,
+        "enable-prompt-tokens-details": True,
+        "stream-interval": 16,
+    },
+    env={"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "HF_HUB_OFFLINE": "1"},
+)
+
+
+async def serve(policy: Path, log: Path, command: list[str]) -> int:
+    """The exit code of ``command``."""
+    model = ModelSettings(name="miniature", path=str(policy), context_length=2048)
+    port = free_port(SERVING.host)
+    async with vllm_server(model, SERVING, port, log):
+        url = f"http://{SERVING.host}:{port}/v1"
+        process = await asyncio.create_subprocess_exec(*command, env={**os.environ, "POLICY_URL": url})
+        return await process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(serve(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])))
