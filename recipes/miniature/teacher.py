@@ -95,7 +95,7 @@ class Teacher:
     def experience(self, prompt: str) -> str:
         """Every finding of the attempts' summaries; the bank merges those that it has."""
         new = [
-            {"statement": str(found), "kind": "conclusion" if found.fits else "pitfall", "rollouts": [index]}
+            {"rollouts": [index], "statement": str(found), "kind": "conclusion" if found.fits else "pitfall"}
             for index, summary in summaries(prompt)
             for found in findings(summary)
         ]
@@ -104,7 +104,7 @@ class Teacher:
     def guideline(self, prompt: str) -> str:
         """The rule of every attempt; the bank merges those that it has."""
         new = [
-            {"name": found[0].rule, "description": FORMULAS[found[0].rule], "rollouts": [index]}
+            {"rollouts": [index], "name": found[0].rule, "description": FORMULAS[found[0].rule]}
             for index, summary in summaries(prompt)
             if (found := findings(summary))
         ]
