@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tmas.prompts import BUILT_IN, PackedPrompts, PromptError, Prompts
 from tmas.prompts.variables import VARIABLES, samples
 from tmas.serve.settings import ServeSettings
 
+PAGE = Path(__file__).parents[2] / "docs" / "prompts.md"
 MODEL = {"name": "m", "base_url": "http://h:8000/v1"}
 
 
@@ -208,3 +210,18 @@ def test_packed_texts_come_out_as_they_were_and_hold_no_interpolation():
         Sent.model_validate({"prompts": "a/folder"})
     with pytest.raises(ValidationError, match="has no prompt nothing"):
         Sent.model_validate({"prompts": '{"nothing": ""}'})
+
+
+def test_the_page_lists_every_file_with_its_variables_and_shows_an_example_that_passes(folder: Path):
+    page = PAGE.read_text("utf-8")
+    rows = {row[1]: row[2] for row in re.finditer(r"^\| `(\w+)` \| .* \| (.*) \|$", page, re.MULTILINE)}
+    parts = BUILT_IN.texts.keys() - VARIABLES.keys()
+    assert rows.keys() == VARIABLES.keys() | parts
+    listed = {name: re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", rows[name])) for name in rows}
+    assert {name: set(listed[name]) for name in VARIABLES} == {name: set(VARIABLES[name]) for name in VARIABLES}
+    including = {part: {name for name, text in BUILT_IN.texts.items() if f'include "{part}"' in text} for part in parts}
+    assert {part: set(listed[part]) for part in parts} == including
+    [example] = re.findall(r"```jinja\n(.*?)```", page, re.DOTALL)
+    Prompts.load(write(folder, verification=example))
+    [error] = re.findall(r"prompts: mine/(verification\.jinja.*)\n", page)
+    assert error in refusal(folder, verification=example.replace("structured", "structred"))
