@@ -21,8 +21,9 @@ from tmas.config import Settings
 from tmas.inference.replay import RecordedRun
 from tmas.inference.session import keyed_hash
 from tmas.inference.tokens import ContextWindow, token_counter
+from tmas.prompts import PromptsSetting
 from tmas.records import Failure
-from tmas.training.contexts import TrainingProblem, normal_row, rows_from_run
+from tmas.training.contexts import TrainingProblem, normal_row, row_prompts, rows_from_run
 from tmas.training.rows import Row, Source, Split, validate_rows, write_rows
 
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -47,6 +48,7 @@ class BuildSettings(Settings):
     rows with memory that one problem gives at most; of ``normal`` ones it gives one. ``iterations``: those whose
     prompts make rows; null: all. ``validation_share``: of the problems, and of ``rows`` in the validation file.
     ``chat_runs``: further run directories of the teacher, of any method, whose replies become chats too.
+    ``prompts``: a folder of prompts, which have to be those of the run; null: the run's own.
     ``earlier``: the directories of the steps before, whose reports and removed rows are shown.
     """
 
@@ -60,6 +62,7 @@ class BuildSettings(Settings):
     iterations: tuple[int, ...] | None = None
     validation_share: float = Field(default=0.05, ge=0, lt=1)
     seed: int = 0
+    prompts: PromptsSetting | None = None
     sft: SFTSettings = SFTSettings()
     chat_runs: tuple[Path, ...] = ()
     earlier: tuple[Path, ...] = ()
@@ -89,6 +92,7 @@ class _Builder:
         self.settings = settings
         self.count = token_counter(settings.tokenizer)
         self.window = ContextWindow(self.count, settings.max_prompt_tokens, 0)
+        self.prompts = row_prompts(RecordedRun(settings.run), settings.prompts)
         self.skipped: Counter[str] = Counter()
 
     def in_its_split(self, problem: TrainingProblem) -> TrainingProblem:
@@ -135,13 +139,14 @@ class _Builder:
             wanted={source: count for source, count in wanted.items() if source != "normal"},
             iterations=self.settings.iterations,
             seed=self.settings.seed,
+            prompts=self.prompts,
             on_skip=self._skip,
         )
 
     def _normal_rows(self, problems: Sequence[TrainingProblem], used: Container[str]) -> Iterator[Row]:
         """Of problems in drawn order, those without another row first."""
         for problem in sorted(problems, key=lambda p: (p.problem_id in used, self._key(p, "normal"))):
-            row = normal_row(problem, self.window)
+            row = normal_row(problem, self.window, prompts=self.prompts)
             if isinstance(row, Row):
                 yield row
             else:

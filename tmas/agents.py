@@ -18,7 +18,6 @@ from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
 from tmas.packing import Prompt, cut_middle, replace_by
 from tmas.parsing import Parsed, parse_json, parse_verification
-from tmas.prompts import render
 from tmas.records import (
     BankChange,
     Completion,
@@ -91,7 +90,7 @@ class Solver(Caller, Generic[SettingsT]):
 
     def render(self, name: str, **values: object) -> str:
         """The prompt ``name`` for this problem and task."""
-        return render(name, question=self.problem.question, task=self.settings.task, **values)
+        return self.session.prompts.render(name, question=self.problem.question, task=self.settings.task, **values)
 
     def bare_prompt(self) -> Prompt | Failure:
         """The problem alone."""
@@ -178,7 +177,7 @@ class Agents(Verifier[AgentSettings]):
         guidelines: GuidelineBank | None = None,
     ) -> Prompt | Failure:
         """A_sol(Q), A_sol(Q, R, E) or A_sol(Q, G): the same for every candidate that draws the mode."""
-        attempts = attempts_of(rollouts)
+        attempts = attempts_of(rollouts, self.session.prompts)
         banks = {"experience": experience, "guidelines": guidelines}
         pieces = {**attempts.full, **{name: all_items(bank) for name, bank in banks.items()}}
         fewer = [(name, fewer_items(bank)) for name, bank in banks.items() if bank]
@@ -240,7 +239,7 @@ class Agents(Verifier[AgentSettings]):
         bank: ExperienceBank | GuidelineBank,
         output: type[BankOutput],
     ) -> Parsed[BankOutput] | Failure:
-        attempts = attempts_of(rollouts)
+        attempts = attempts_of(rollouts, self.session.prompts)
         key = self.key(iteration, role, 0)
         if not attempts.full:
             return Failure(reason=rollouts[0].failures[0].reason, message="no rollout to learn from", key=key)

@@ -102,7 +102,14 @@ async def run(
         raise ValueError(f"several problems have the same problem_id: {', '.join(repeated)}")
     activity = activity or Activity()
     with closing(
-        RunDirectory(output_dir, settings.identity(), problems, growing=("method.max_iterations",), config=config)
+        RunDirectory(
+            output_dir,
+            settings.identity(),
+            problems,
+            growing=("method.max_iterations",),
+            config=config,
+            prompts=settings.prompts,
+        )
     ) as directory:
         terms = settings.terms()
         pending = keep_finished(directory, problems, terms, keep=not replay_finished)

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from tmas.packing import DoesNotFit, Prompt, Render, Shorten, Window, pack
 from tmas.parsing import Unparsable
+from tmas.prompts import Prompts
 from tmas.records import CallKey, Completion, Failure, FailureReason, Problem, Reply
 
 T = TypeVar("T")
@@ -21,7 +22,7 @@ Output = TypeVar("Output", bound=BaseModel)
 
 
 class Session(Protocol):
-    """What a method may do: draw by name, know its models' windows, and make calls under keys."""
+    """What a method may do: draw by name, know its models' windows, render its prompts, and make calls under keys."""
 
     @property
     def stopped(self) -> Literal["budget", "worker"] | None:
@@ -33,6 +34,11 @@ class Session(Protocol):
         ...
 
     def window(self, role: str) -> Window: ...
+
+    @property
+    def prompts(self) -> Prompts:
+        """The prompts of the run; every agent renders its own from them."""
+        ...
 
     async def decide(self, name: str, compute: Callable[[], Awaitable[Output]], output: type[Output]) -> Output:
         """The outcome of something that may depend on time or order: computed once, written down, then replayed."""

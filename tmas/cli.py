@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import importlib.util
 import logging
@@ -30,6 +31,7 @@ from tmas.inference.store import TraceError
 from tmas.inference.vllm_server import ServerFailed
 from tmas.problems import load_problems
 from tmas.progress import Progress, shown
+from tmas.prompts import BUILT_IN, PromptError
 from tmas.records import Problem
 
 COMMANDS = {
@@ -48,6 +50,7 @@ COMMANDS = {
     "export": ("tmas.training.commands:export_command", "a trained policy as a Hugging Face folder"),
 }
 """``module:function`` of (settings as plain values, console), imported when the command is given; and what it does."""
+PROMPTS = "the built-in prompts as files, to change some of them and give them as prompts=FOLDER"
 
 
 def main() -> None:
@@ -55,6 +58,9 @@ def main() -> None:
     command = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if command in ("-h", "--help", "help"):
         print(usage())
+        return
+    if command == "prompts":
+        write_built_in(sys.argv[2:])
         return
     if command not in COMMANDS:
         fail(f"unknown command {command!r}\n\n{usage()}", WRONG_INPUT)
@@ -70,7 +76,8 @@ def main() -> None:
 
 def usage() -> str:
     """What there is to give."""
-    lines = "\n".join(f"  tmas {name:<12}{what}" for name, (_, what) in COMMANDS.items())
+    described = {name: what for name, (_, what) in COMMANDS.items()} | {"prompts": PROMPTS}
+    lines = "\n".join(f"  tmas {name:<12}{what}" for name, what in described.items())
     return f"""\
 tmas COMMAND key=value ...: scaling test-time compute with a team of agents
 
@@ -121,6 +128,20 @@ def solve_command(config: dict[str, Any], console: Console) -> None:
         for name in ("predictions.jsonl", "failures.jsonl")
     )
     print_result(console, settings.output_dir, metrics(lines, failures), lines)
+
+
+def write_built_in(arguments: Sequence[str]) -> None:
+    """``tmas prompts FOLDER``: it takes a folder alone, so it is no Hydra command."""
+    parser = argparse.ArgumentParser("tmas prompts", description="Write all built-in prompts as .jinja files.")
+    parser.add_argument("folder", type=Path, help="it is created; a file there that differs is not overwritten")
+    folder: Path = parser.parse_args(arguments).folder
+    try:
+        BUILT_IN.write_all(folder)
+    except PromptError as error:
+        fail(str(error), WRONG_INPUT)
+    except OSError as error:
+        fail(f"{error.strerror}: {error.filename}", STOPPED)
+    print(f"Wrote {len(BUILT_IN.texts)} prompts. Change some, delete the others if you like, and add prompts={folder}.")
 
 
 def run_shown(

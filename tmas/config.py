@@ -14,6 +14,7 @@ from tmas.inference.session import Limits
 from tmas.methods import MethodSettings, all_roles
 from tmas.methods.tmas import TMASSettings
 from tmas.problems import ProblemFields
+from tmas.prompts import BUILT_IN, PromptsSetting
 from tmas.records import Sampling
 
 ROLES = all_roles()
@@ -199,7 +200,7 @@ class RunSettings(Settings):
     """A run, whatever the problems are and wherever it is written.
 
     ``concurrency``: completions in flight; ``active_problems``: problems open at once; ``seed``: of all draws and
-    requests.
+    requests. ``prompts``: a folder whose files replace built-in prompts.
     """
 
     model: ModelSettings
@@ -210,6 +211,7 @@ class RunSettings(Settings):
     active_problems: int = Field(default=512, ge=1)
     limits: Limits = Limits()
     ray: RaySettings = RaySettings()
+    prompts: PromptsSetting = BUILT_IN
 
     @model_validator(mode="after")
     def _is_served(self) -> Self:

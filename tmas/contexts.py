@@ -7,7 +7,7 @@ from typing import Any
 
 from tmas.memory.bank import Items
 from tmas.packing import Shorten, replace_by
-from tmas.prompts import render
+from tmas.prompts import Prompts
 from tmas.records import Rollout, Solution, Verification
 
 
@@ -23,16 +23,16 @@ class Attempts:
         return [current[name] for name in self.full if current[name]]
 
 
-def attempts_of(rollouts: Sequence[Rollout]) -> Attempts:
+def attempts_of(rollouts: Sequence[Rollout], prompts: Prompts) -> Attempts:
     """The rollouts that have a solution; the others have nothing to show."""
     solved = {f"attempt {r.index}": r for r in rollouts if isinstance(r.solution, Solution)}
     worst_first = sorted(solved, key=lambda name: (solved[name].mean_grade or 0.0, -solved[name].index))
-    full = {name: _attempt(r, with_solution=True) for name, r in solved.items()}
-    return Attempts(full, lambda name: _attempt(solved[name], with_solution=False), worst_first)
+    full = {name: _attempt(prompts, r, with_solution=True) for name, r in solved.items()}
+    return Attempts(full, lambda name: _attempt(prompts, solved[name], with_solution=False), worst_first)
 
 
-def _attempt(rollout: Rollout, with_solution: bool) -> str:
-    return render(
+def _attempt(prompts: Prompts, rollout: Rollout, with_solution: bool) -> str:
+    return prompts.render(
         "attempt",
         index=rollout.index,
         answer=rollout.answer,

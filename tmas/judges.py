@@ -21,7 +21,7 @@ from tmas.inference.client import OpenAIChat
 from tmas.inference.descriptors import TooManyFiles, allow_open_files
 from tmas.inference.endpoint import EndpointDown, EndpointSettings
 from tmas.parsing import Unparsable, parse_json
-from tmas.prompts import render
+from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import Completion, Failure, FailureReason, Message, Reply, Request, Sampling, Usage
 from tmas.wire import output_schema, storable
 
@@ -95,9 +95,9 @@ class EquivalenceVerdict(BaseModel):
     verdict: Annotated[Literal["equivalent", "different"], BeforeValidator(lambda value: str(value).strip().lower())]
 
 
-def equivalence_prompt(gold: str, answer: str) -> str:
+def equivalence_prompt(prompts: Prompts, gold: str, answer: str) -> str:
     """The question that an :class:`EquivalenceVerdict` answers; it shows nothing but the two answers."""
-    return render("judge_equivalence", gold=gold, answer=answer, fence=fence(gold, answer))
+    return prompts.render("judge_equivalence", gold=gold, answer=answer, fence=fence(gold, answer))
 
 
 class Breaker:
@@ -124,12 +124,12 @@ class Breaker:
 class Judge:
     """Asks a judge; an async context manager for one event loop. Raises only for settings that are wrong.
 
-    ``counts``: verdicts given (``verdicts``), failed ones by reason, and those of them that an open breaker kept from
-    being asked for (``not_asked``). ``usage``: what the answers cost.
+    ``prompts``: its questions are rendered from them. ``counts``: verdicts given (``verdicts``), failed ones by reason,
+    and those of them that an open breaker kept from being asked for (``not_asked``). ``usage``: what the answers cost.
     """
 
-    def __init__(self, settings: JudgeSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: JudgeSettings, prompts: Prompts = BUILT_IN) -> None:
+        self.settings, self.prompts = settings, prompts
         self.counts: Counter[str] = Counter()
         self.usage = Usage()
         patience = settings.patience.model_dump()

@@ -73,6 +73,7 @@ def write_run(path: Path, lines: Sequence[Line], unfinished: Sequence[str] = (),
         "schema_version": SCHEMA_VERSION,
         "settings": chosen | {name.replace("__", "."): value for name, value in settings.items()},
         "prompts": {},
+        "packages": {},
         "problems": {
             **{line["problem_id"]: digest([question(line["problem_id"]), line["gold"]]) for line in lines},
             **dict.fromkeys(unfinished, "unknown"),

@@ -77,6 +77,7 @@ async def served(
     method: MethodSettings | None = None,
     model: Mapping[str, Any] | None = None,
     concurrency: int = 800,
+    prompts: Path | None = None,
     **serve: Any,
 ) -> AsyncIterator[Served]:
     """``engine``: the base URL of the model behind it. ``serve``: settings of the server itself."""
@@ -85,6 +86,7 @@ async def served(
             "model": team.model(engine, **(model or {})),
             "method": method or team.method(),
             "concurrency": concurrency,
+            "prompts": prompts,
             "serve": {"output_dir": folder, "port": 0, **serve},
         }
     )

@@ -27,6 +27,7 @@ from tmas.inference.store import Trace, trace_path
 from tmas.methods import METHODS, MethodSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.packing import Prompt
+from tmas.prompts import BUILT_IN
 from tmas.records import (
     CallKey,
     Completion,
@@ -148,6 +149,7 @@ class SyntheticSession:
     """Implements :class:`tmas.agents.Session`: every call is answered by the writer and recorded in the trace."""
 
     stopped = None
+    prompts = BUILT_IN
 
     def __init__(self, problem: Problem, trace: Trace, writer: Writer) -> None:
         self.problem, self.trace, self.writer = problem, trace, writer

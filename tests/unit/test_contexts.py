@@ -10,6 +10,7 @@ from tmas.contexts import Attempts, all_items, attempts_of, fewer_items
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
 from tmas.packing import Shorten
+from tmas.prompts import BUILT_IN
 from tmas.records import Experience, Failure, FailureReason, Rollout, Solution, Verification
 
 FAILED = Failure(reason=FailureReason.TRUNCATED, message="")
@@ -34,7 +35,7 @@ def after(attempts: Attempts, steps: list[tuple[str, Shorten]]) -> dict[str, str
 
 
 def test_an_attempt_shows_its_solution_answer_grade_and_summary_but_no_critique():
-    [text] = attempts_of([rollout(3, 1.0, 0.5)]).full.values()
+    [text] = attempts_of([rollout(3, 1.0, 0.5)], BUILT_IN).full.values()
     assert '<attempt id="3" final_answer="7" grade="0.75">' in text
     assert "SOLUTION 3" in text
     assert "SUMMARY" in text
@@ -42,26 +43,26 @@ def test_an_attempt_shows_its_solution_answer_grade_and_summary_but_no_critique(
 
 
 def test_what_is_missing_is_said():
-    [text] = attempts_of([rollout(0, answer=None, summary=FAILED)]).full.values()
+    [text] = attempts_of([rollout(0, answer=None, summary=FAILED)], BUILT_IN).full.values()
     assert 'final_answer="none given" grade="not graded"' in text
     assert "no summary is available" in text
 
 
 def test_failed_candidates_have_nothing_to_show():
-    attempts = attempts_of([failed(0), rollout(1, 1.0), failed(2)])
+    attempts = attempts_of([failed(0), rollout(1, 1.0), failed(2)], BUILT_IN)
     assert list(attempts.full) == names(attempts.shorten) == names(attempts.drop) == ["attempt 1"]
-    assert attempts_of([failed(0)]).texts({}) == []
+    assert attempts_of([failed(0)], BUILT_IN).texts({}) == []
 
 
 def test_attempts_stand_in_order_and_are_given_up_worst_first_then_last_first():
     grades = [[0.5], [1.0], [], [0.0], [0.5]]
-    attempts = attempts_of([rollout(i, *given) for i, given in enumerate(grades)])
+    attempts = attempts_of([rollout(i, *given) for i, given in enumerate(grades)], BUILT_IN)
     assert list(attempts.full) == [f"attempt {i}" for i in range(5)]
     assert names(attempts.shorten) == names(attempts.drop) == [f"attempt {i}" for i in (3, 2, 4, 0, 1)]
 
 
 def test_a_shortened_attempt_keeps_its_summary_and_a_dropped_one_leaves_no_gap():
-    attempts = attempts_of([rollout(0, 0.0), rollout(1, 1.0)])
+    attempts = attempts_of([rollout(0, 0.0), rollout(1, 1.0)], BUILT_IN)
     short, whole = attempts.texts(after(attempts, attempts.shorten[:1]))
     assert "SOLUTION" not in short
     assert 'id="0" final_answer="7" grade="0.00"' in short

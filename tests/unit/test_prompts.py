@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import DictLoader, Environment, UndefinedError
 
-from tmas.prompts import prompt_hashes, render
+from tmas.prompts import BUILT_IN
 
 ATTEMPTS = ["<attempt 0>", "<attempt 1>"]
 BRANCHES: dict[str, dict[str, list[Any]]] = {
@@ -72,13 +72,13 @@ def texts(arguments: dict[str, Any]) -> list[str]:
 
 
 def test_every_prompt_file_is_covered_here():
-    assert set(BRANCHES) == {name for name in prompt_hashes() if not name.startswith("judge_")}
+    assert set(BRANCHES) == {name for name in BUILT_IN.hashes() if not name.startswith("judge_")}
 
 
 @pytest.mark.parametrize("name", BRANCHES)
 def test_every_branch_shows_what_it_is_given_and_leaves_no_template_behind(name: str):
     for arguments in values(name):
-        prompt = render(name, **arguments)
+        prompt = BUILT_IN.render(name, **arguments)
         shown = [
             t
             for key in arguments.keys() - {"task", "structured"}
@@ -94,7 +94,7 @@ def test_every_branch_shows_what_it_is_given_and_leaves_no_template_behind(name:
 def test_a_missing_variable_is_an_error(name: str, variable: str):
     def misses(arguments: dict[str, Any]) -> bool:
         try:
-            render(name, **{k: v for k, v in arguments.items() if k != variable})
+            BUILT_IN.render(name, **{k: v for k, v in arguments.items() if k != variable})
         except UndefinedError as error:
             return f"'{variable}' is undefined" in str(error)
         return False
@@ -107,7 +107,9 @@ def test_a_missing_variable_is_an_error(name: str, variable: str):
 def test_what_a_model_wrote_comes_out_as_it_is(name: str, hostile: str):
     arguments = {k: [hostile] if isinstance(v[-1], list) else v[-1] for k, v in BRANCHES[name].items()}
     arguments |= {k: hostile for k, v in BRANCHES[name].items() if isinstance(v[-1], str) and k != "task"}
-    assert render(name, **arguments).count(hostile) == sum(hostile in texts({k: v}) for k, v in arguments.items())
+    assert BUILT_IN.render(name, **arguments).count(hostile) == sum(
+        hostile in texts({k: v}) for k, v in arguments.items()
+    )
 
 
 @pytest.mark.parametrize("name", BRANCHES)
@@ -116,28 +118,28 @@ def test_includes_are_as_jinja_has_them(name: str):
     sources = {f.name.removesuffix(".jinja"): f.read_text() for f in files}
     plain = Environment(loader=DictLoader(sources), trim_blocks=True, lstrip_blocks=True).get_template(name)
     for arguments in values(name):
-        assert render(name, **arguments) == plain.render(**arguments).strip()
+        assert BUILT_IN.render(name, **arguments) == plain.render(**arguments).strip()
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8")))
 def test_a_question_of_any_text_stands_in_the_prompt_whole(question: str):
-    assert render("problem", question=f"<{question}>") == f"# Problem\n\n<{question}>"
+    assert BUILT_IN.render("problem", question=f"<{question}>") == f"# Problem\n\n<{question}>"
 
 
 def test_the_task_and_the_form_of_the_reply_change_what_is_asked_for():
     basics = {"question": "Q?", "attempts": [], "experience": "", "guidelines": ""}
-    assert r"\boxed{}" in render("solution", **basics, task="answer")
-    proof = render("solution", **basics, task="proof")
+    assert r"\boxed{}" in BUILT_IN.render("solution", **basics, task="answer")
+    proof = BUILT_IN.render("solution", **basics, task="proof")
     assert r"\boxed" not in proof
     assert "rigorous proof" in proof
     checks = {"question": "Q?", "solution": "S", "task": "answer"}
-    assert r"\boxed{0, 0.5 or 1}" in render("verification", **checks, structured=False)
-    assert r"\boxed" not in render("verification", **checks, structured=True)
+    assert r"\boxed{0, 0.5 or 1}" in BUILT_IN.render("verification", **checks, structured=False)
+    assert r"\boxed" not in BUILT_IN.render("verification", **checks, structured=True)
 
 
 def test_only_with_guidelines_is_another_strategy_asked_for():
     for arguments in values("solution"):
-        assert ("different in substance" in render("solution", **arguments)) == bool(arguments["guidelines"])
+        assert ("different in substance" in BUILT_IN.render("solution", **arguments)) == bool(arguments["guidelines"])
 
 
 # --- shared beginnings
@@ -145,24 +147,24 @@ def test_only_with_guidelines_is_another_strategy_asked_for():
 
 def test_all_prompts_of_an_iteration_share_everything_up_to_the_end_of_the_attempts():
     shared = {"question": "Q?", "attempts": ATTEMPTS}
-    start = render("attempts", **shared)
+    start = BUILT_IN.render("attempts", **shared)
     assert start.endswith(ATTEMPTS[-1])
     prompts = [
-        render("solution", **shared, experience="EXP", guidelines="", task="answer"),
-        render("experience", **shared, bank="EXP", max_new=8),
-        render("guideline", **shared, bank="GUI", max_new=8),
+        BUILT_IN.render("solution", **shared, experience="EXP", guidelines="", task="answer"),
+        BUILT_IN.render("experience", **shared, bank="EXP", max_new=8),
+        BUILT_IN.render("guideline", **shared, bank="GUI", max_new=8),
     ]
     assert [p for p in prompts if not p.startswith(start)] == []
 
 
 def test_verification_and_summary_share_the_problem_and_the_candidate():
     shared = {"question": "Q?", "solution": "SOL"}
-    start = render("candidate", **shared)
+    start = BUILT_IN.render("candidate", **shared)
     assert start.endswith("SOL")
     prompts = [
-        render("verification", **shared, task="answer", structured=False),
-        render("verification", **shared, task="answer", structured=True),
-        render("summary", **shared, verifications=["V"], words=99),
+        BUILT_IN.render("verification", **shared, task="answer", structured=False),
+        BUILT_IN.render("verification", **shared, task="answer", structured=True),
+        BUILT_IN.render("summary", **shared, verifications=["V"], words=99),
     ]
     assert [p for p in prompts if not p.startswith(start)] == []
 
@@ -170,9 +172,9 @@ def test_verification_and_summary_share_the_problem_and_the_candidate():
 @pytest.mark.parametrize("name", [name for name, arguments in BRANCHES.items() if "question" in arguments])
 def test_every_prompt_of_a_problem_begins_with_the_problem(name: str):
     for arguments in values(name):
-        assert render(name, **arguments).startswith(render("problem", question="Q?"))
+        assert BUILT_IN.render(name, **arguments).startswith(BUILT_IN.render("problem", question="Q?"))
 
 
 def test_a_hash_is_that_of_the_file():
     file = resources.files("tmas.prompts") / "summary.jinja"
-    assert prompt_hashes()["summary"] == hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    assert BUILT_IN.hashes()["summary"] == hashlib.sha256(file.read_bytes()).hexdigest()[:16]

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.rewards import FIRST_STEP, GUIDELINES, QUESTION, SECOND_STEP, SOLUTION, approach
+from tmas.prompts import BUILT_IN
 from tmas.rewards.component import Component, masked, scored
 from tmas.rewards.evidence import Evidence
 from tmas.rewards.novelty import NoveltyVerdict, prompt, score
@@ -97,7 +98,7 @@ def test_a_known_strategy_never_pays(verdict: dict[str, Any]):
 
 
 def test_the_judge_sees_the_guidelines_and_the_solution_between_marks():
-    shown = prompt(QUESTION, SOLUTION, GUIDELINES)
+    shown = prompt(BUILT_IN, QUESTION, SOLUTION, GUIDELINES)
     mark = shown.split("# Solution\n\nBEGIN ")[1].split("\n")[0]
     assert f"BEGIN {mark}\n{SOLUTION}\nEND {mark}" in shown
     assert all(f"[{g.item_id}, support 1] {g.text}" in shown for g in GUIDELINES)

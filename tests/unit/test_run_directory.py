@@ -18,7 +18,7 @@ import yaml
 from tmas.inference import run_directory
 from tmas.inference.run_directory import RunDirectory, RunRefused, read_lines
 from tmas.inference.store import Trace, trace_path
-from tmas.prompts import prompt_hashes
+from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import SCHEMA_VERSION, Problem
 
 SETTINGS = {"seed": 0, "method.max_iterations": 20, "model.name": "m", "model.extra": {}, "model.stop": ["é", "\n"]}
@@ -132,16 +132,33 @@ def test_a_changed_problem_is_refused_by_name(run: Path, changes: Mapping[str, A
     assert "p/2" not in message
 
 
+def with_prompts(path: Path, **replaced: str) -> RunDirectory:
+    return RunDirectory(path, SETTINGS, PROBLEMS, prompts=Prompts(replaced))
+
+
 def test_a_prompt_file_that_came_with_a_new_method_refuses_no_run(run: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(run_directory, "prompt_hashes", lambda: {**prompt_hashes(), "new_method": "0"})
+    hashes = BUILT_IN.hashes()
+    monkeypatch.setattr(Prompts, "hashes", lambda _: {**hashes, "new_method": "0"})
     begin(run).close()
 
 
-def test_a_changed_prompt_file_is_refused_by_name(run: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(run_directory, "prompt_hashes", lambda: {**prompt_hashes(), "summary": "changed"})
-    message = refusal(run)
-    assert f"prompt summary: '{prompt_hashes()['summary']}' in the run, 'changed' now" in message
-    assert "prompt solution" not in message
+def test_a_changed_prompt_file_is_refused_by_name(run: Path):
+    with pytest.raises(RunRefused) as refused:
+        with_prompts(run, summary="Other.")
+    changed = Prompts({"summary": "Other."}).hash("summary")
+    assert f"prompt summary.jinja: '{BUILT_IN.hash('summary')}' in the run, '{changed}' now" in str(refused.value)
+    assert "prompt solution" not in str(refused.value)
+
+
+def test_replaced_prompts_of_agents_are_kept_and_named_when_they_are_left_out(tmp_path: Path):
+    with_prompts(tmp_path, summary="Old.", form="Old.").close()
+    with_prompts(tmp_path, summary="Ünlike.", judge_novelty="Other.").close()  # nothing was recorded yet
+    assert {f.name: f.read_text("utf-8") for f in (tmp_path / "prompts").iterdir()} == {"summary.jinja": "Ünlike."}
+    (tmp_path / "predictions.jsonl").write_text('{"problem_id": "p1"}\n')
+    message = refusal(tmp_path)
+    assert "prompt summary.jinja: " in message
+    assert f"(prompts={tmp_path / 'prompts'} gives the prompts that the run has)" in message
+    with_prompts(tmp_path, summary="Ünlike.").close()
 
 
 def test_another_schema_version_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch):

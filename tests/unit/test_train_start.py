@@ -32,7 +32,13 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
         stand_in = SimpleNamespace(run_ppo=lambda config, task_runner_class: trainer(config))
         monkeypatch.setitem(sys.modules, "verl.trainer.main_ppo", stand_in)
         ray = {"ray_init": {"runtime_env": {"env_vars": {"GIVEN": "1"}}}}
-        given = {"env": {"MINE": "2"}, "dry_run": False, "output_dir": str(tmp_path / "run"), "ray_kwargs": ray}
+        given = {
+            "env": {"MINE": "2"},
+            "dry_run": False,
+            "output_dir": str(tmp_path / "run"),
+            "prompts": None,
+            "ray_kwargs": ray,
+        }
         own = {"data": {"seed": 1}, "trainer": {"default_local_dir": str(tmp_path / "run" / "checkpoints")}}
         training.train(OmegaConf.create({**given, **own, **settings}), Console(quiet=True))
 

@@ -85,13 +85,15 @@ def _evaluation(
 def _judge_settings(settings: ScoringSettings) -> dict[str, Any] | None:
     if settings.judge is None:
         return None
-    judge = settings.judge
+    judge, asked = settings.judge, settings.prompts.files_of("judge_equivalence")
     return {
         "name": judge.name,
         "identity": judge.identity,
         "sampling": judge.sampling.model_dump(),
         "passes": judge.passes,
         "scope": settings.judge_scope,
+        "prompts": settings.prompts.judge_hashes("judge_equivalence"),
+        "replaced": {name: text for name, text in settings.prompts.replaced.items() if name in asked},
     }
 
 

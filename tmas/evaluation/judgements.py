@@ -95,7 +95,7 @@ async def judge_pairs(
 
 async def _lines(pair: Pair, files: Collection[Judgements], judge: Judge) -> dict[Key, Line]:
     gold, answer = pair
-    prompt = equivalence_prompt(gold, answer)
+    prompt = equivalence_prompt(judge.prompts, gold, answer)
     digest = hashlib.sha256(prompt.encode(errors="replace")).hexdigest()[:16]
     keys = [Key(gold, answer, judge.settings.identity, digest, number) for number in range(judge.settings.passes)]
     known = {key: line for key in keys for file in files if (line := file.get(key))}

@@ -15,6 +15,7 @@ from tmas.evaluation.correctness import Scoring, by_judge, by_rule, is_identical
 from tmas.evaluation.judgements import Judgements, Outcome, judge_pairs
 from tmas.evaluation.runs import Pair, RunData
 from tmas.judges import Judge, JudgeSettings
+from tmas.prompts import BUILT_IN, PromptsSetting
 
 MAX_ANSWER = 4000
 """Characters; what is longer is no final answer: no judge is asked, and the rule's verdict stands."""
@@ -25,7 +26,8 @@ Report = Callable[[str, int, int], None]
 class ScoringSettings(BaseModel):
     """How answers are found correct.
 
-    ``judge``: None for the rule alone. ``judge_scope``: every answer that is not the gold answer as it stands, or only
+    ``judge``: None for the rule alone. ``prompts``: a folder whose ``judge_equivalence.jinja`` replaces the judge's
+    prompt. ``judge_scope``: every answer that is not the gold answer as it stands, or only
     those that the rule leaves undecided. ``timeout``: seconds a comparison by rule, made in ``workers`` processes.
     """
 
@@ -33,6 +35,7 @@ class ScoringSettings(BaseModel):
 
     runs: tuple[Path, ...] = Field(min_length=1)
     judge: JudgeSettings | None = None
+    prompts: PromptsSetting = BUILT_IN
     judge_scope: Literal["all", "undecided"] = "all"
     timeout: float = Field(default=5.0, gt=0)
     workers: int = Field(default=2, ge=1)
@@ -81,7 +84,7 @@ async def find_verdicts(
         done += 1
         report("judging answers", done, len(wanted))
 
-    async with Judge(settings.judge) as judge:
+    async with Judge(settings.judge, settings.prompts) as judge:
         judged = await judge_pairs(sorted(wanted), files, judge, on_judged)
     return Verdicts(rule, judged)
 

@@ -6,6 +6,7 @@ No model and no tokenizer is needed, and nothing is written.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, KeysView
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from tmas.inference.session import keyed_hash
 from tmas.inference.store import TraceError, digest, read_trace, trace_path
 from tmas.methods import METHODS, MethodSettings
 from tmas.packing import Prompt, Window
+from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import SCHEMA_VERSION, CallKey, Failure, FailureReason, Problem, Reply, Trajectory
 
 Output = TypeVar("Output", bound=BaseModel)
@@ -42,6 +44,17 @@ class RecordedRun:
     def problem_ids(self) -> KeysView[str]:
         return self._offsets.keys()
 
+    @cached_property
+    def prompts(self) -> Prompts:
+        """The prompts of this version, with those that the run replaced."""
+        folder = self.path / "prompts"
+        return Prompts.load(folder) if folder.is_dir() else BUILT_IN
+
+    def changed_prompts(self, prompts: Prompts) -> dict[str, tuple[str, str]]:
+        """The prompt files that the run had otherwise: the hash in the run and the hash in ``prompts``."""
+        recorded, now = self._manifest["prompts"], prompts.hashes()
+        return {name: (recorded[name], now[name]) for name in now if recorded.get(name, now[name]) != now[name]}
+
     def prediction(self, problem_id: str) -> dict[str, Any]:
         """The line of a finished problem."""
         with (self.path / "predictions.jsonl").open("rb") as file:
@@ -65,7 +78,8 @@ class RecordedRun:
         prediction = self.prediction(problem.problem_id)
         terms = prediction["terms"]["method"] | {"max_iterations": len(prediction["iterations"])}
         settings = TypeAdapter(MethodSettings).validate_python(terms)
-        session = Replay(problem.problem_id, self.trace(problem.problem_id), self._manifest["settings"]["seed"])
+        seed = self._manifest["settings"]["seed"]
+        session = Replay(problem.problem_id, self.trace(problem.problem_id), seed, self.prompts)
         return uvloop.run(METHODS[settings.name](settings, AnswerChecker()).solve(problem, session))
 
 
@@ -78,8 +92,8 @@ class Replay:
 
     stopped = None  # how many iterations there are is known
 
-    def __init__(self, problem_id: str, trace: Path, seed: int) -> None:
-        self._problem_id, self._seed = problem_id, seed
+    def __init__(self, problem_id: str, trace: Path, seed: int, prompts: Prompts) -> None:
+        self._problem_id, self._seed, self.prompts = problem_id, seed, prompts
         self._calls: dict[str, Reply | Failure] = {}
         self._decisions: dict[str, Any] = {}
         for entry in read_trace(trace):

@@ -1,7 +1,8 @@
 """The run directory, the project's output contract: who may write it, whether a run may go on in it, what it holds.
 
-``config.yaml`` the composed settings · ``manifest.json`` what makes this run this run · ``trace/`` every call ·
-``predictions.jsonl`` a line a finished problem · ``failures.jsonl`` a line a failure · ``metrics.json`` the totals.
+``config.yaml`` the composed settings · ``manifest.json`` what makes this run this run · ``prompts/`` the prompts that a
+user replaced · ``trace/`` every call · ``predictions.jsonl`` a line a finished problem ·
+``failures.jsonl`` a line a failure · ``metrics.json`` the totals.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import orjson
 import yaml
 
 from tmas.inference.store import digest
-from tmas.prompts import prompt_hashes
+from tmas.prompts import BUILT_IN, JUDGE, Prompts
 from tmas.records import SCHEMA_VERSION, Problem
 
 PACKAGES = ("tmas", "math-verify", "tokenizers", "vllm", "ray", "torch", "transformers", "verl")
@@ -41,7 +42,8 @@ class RunDirectory:
     """Opens ``path`` for one writer: creates it, or goes on with the run that lies in it, if it has recorded anything.
 
     ``identity``: the settings that the outcome depends on, flat (dotted key -> value). ``growing``: those of them that
-    may be raised on resume (``method.max_iterations``). Raises :class:`RunRefused` where another run or something else
+    may be raised on resume (``method.max_iterations``). ``prompts``: all that the run uses; those of agents that are
+    replaced are kept in ``prompts/``. Raises :class:`RunRefused` where another run or something else
     lies there, a run is still writing there, or a setting differs.
     """
 
@@ -52,6 +54,7 @@ class RunDirectory:
         problems: Sequence[Problem],
         growing: Iterable[str] = (),
         config: Mapping[str, Any] | None = None,
+        prompts: Prompts = BUILT_IN,
     ) -> None:
         self.path = path
         _refuse_foreign(path)
@@ -59,10 +62,11 @@ class RunDirectory:
         self._lock = locked(path / ".lock")
         with ExitStack() as unless_refused:
             unless_refused.callback(self.close)
-            manifest = _manifest(identity, problems)
+            manifest = _manifest(identity, problems, prompts)
             if (path / "manifest.json").exists():
                 manifest = self._resumed_manifest(manifest, set(growing))
             _write(path / "manifest.json", [orjson.dumps(manifest, option=orjson.OPT_INDENT_2)])
+            _keep(path / "prompts", prompts)
             if config is not None:
                 text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
                 _write(path / "config.yaml", [text.encode()])
@@ -76,7 +80,7 @@ class RunDirectory:
             raise RunRefused(f"{self.path} was written in schema version {old['schema_version']}, not {SCHEMA_VERSION}")
         differing = [
             *_differences(old["settings"], new["settings"], growing),
-            *(f"prompt {line}" for line in _differences(*_in_both(old["prompts"], new["prompts"]), set())),
+            *_changed_prompts(self.path, old["prompts"], new["prompts"]),
             *_changed_problems(old["problems"], new["problems"]),
         ]
         if differing:
@@ -148,11 +152,11 @@ def _manifest_in(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _manifest(identity: Mapping[str, Any], problems: Sequence[Problem]) -> dict[str, Any]:
+def _manifest(identity: Mapping[str, Any], problems: Sequence[Problem], prompts: Prompts) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "settings": dict(identity),
-        "prompts": prompt_hashes(),
+        "prompts": prompts.hashes(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "python": platform.python_version(),
         "problems": {p.problem_id: digest([p.question, p.answer]) for p in problems},
@@ -179,6 +183,13 @@ def _in_both(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, 
     return {name: old[name] for name in names}, {name: new[name] for name in names}
 
 
+def _changed_prompts(path: Path, old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    old, new = ({f"{name}.jinja": of for name, of in hashes.items()} for hashes in _in_both(old, new))
+    lines = [f"prompt {line}" for line in _differences(old, new, set())]
+    kept = path / "prompts"
+    return [*lines, f"(prompts={kept} gives the prompts that the run has)"] if lines and kept.is_dir() else lines
+
+
 def _changed_problems(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     changed = [k for k in old.keys() & new.keys() if old[k] != new[k]]
     return [f"problem {k!r}: its question or answer changed" for k in sorted(changed)]
@@ -196,6 +207,17 @@ def locked(path: Path) -> int:
     os.ftruncate(file, 0)
     os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     return file
+
+
+def _keep(folder: Path, prompts: Prompts) -> None:
+    """Makes ``folder`` hold the agents' prompts that are replaced, and no others."""
+    replaced = {f"{name}.jinja": text for name, text in prompts.replaced.items() if not name.startswith(JUDGE)}
+    for file in folder.glob("*.jinja"):
+        if file.name not in replaced:
+            file.unlink()
+    for name, text in replaced.items():
+        folder.mkdir(exist_ok=True)
+        _write(folder / name, [text.encode()])
 
 
 def _jsonl(lines: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:

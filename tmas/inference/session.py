@@ -16,6 +16,7 @@ from tmas.inference.client import ChatModel, Ticket
 from tmas.inference.connection import Progress
 from tmas.inference.store import Trace
 from tmas.packing import Prompt, Window
+from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import (
     CallKey,
     Failure,
@@ -82,6 +83,7 @@ class Run:
     limits: Limits = field(default_factory=Limits)
     budget: TokenBudget = field(default_factory=TokenBudget)
     activity: Activity = field(default_factory=Activity)
+    prompts: Prompts = BUILT_IN
 
 
 class ProblemSession:
@@ -112,6 +114,10 @@ class ProblemSession:
 
     def window(self, role: str) -> Window:
         return self.run.roles[role].window
+
+    @property
+    def prompts(self) -> Prompts:
+        return self.run.prompts
 
     async def decide(self, name: str, compute: Callable[[], Awaitable[Output]], output: type[Output]) -> Output:
         noted = self.trace.decision(name)

@@ -110,7 +110,7 @@ class Worker:
         if budget.is_limited:
             budget.spend(Usage(completion_tokens=await asyncio.to_thread(recorded_tokens, self.directory)))
         roles = await self._clients.roles()
-        run = Run(roles, self.limiter, settings.seed, settings.limits, budget, self.activity)
+        run = Run(roles, self.limiter, settings.seed, settings.limits, budget, self.activity, settings.prompts)
         method = METHODS[settings.method.name](settings.method, self.checker)
         self._solver = Solver(method, run, self.directory)
 

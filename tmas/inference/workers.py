@@ -27,7 +27,6 @@ from tmas.inference.cluster import ClusterFailed
 from tmas.inference.session import Activity
 from tmas.inference.store import digest, trace_path
 from tmas.inference.worker import Worker
-from tmas.prompts import prompt_hashes
 from tmas.records import Problem, Result
 
 BEAT = 1.0
@@ -63,7 +62,8 @@ class Report:
 class RayWorker:
     """A :class:`~tmas.inference.worker.Worker` in a process of its own, that Ray may begin anew on any node.
 
-    ``environment``: the variables that hold the keys of endpoints. ``prompts``: the digest of those that the run has.
+    ``environment``: the variables that hold the keys of endpoints. ``prompts``: the digest of the run's prompts;
+    those that a user replaced come with ``settings``.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class RayWorker:
         node = ray.util.get_node_ip_address()
         if not (directory / "manifest.json").exists():
             raise ValueError(f"output_dir: there is no {directory} on the Ray node {node}: all nodes must share it")
-        if digest(prompt_hashes()) != self._prompts:
+        if digest(settings.prompts.hashes()) != self._prompts:
             raise ValueError(f"the Ray node {node} has another version of tmas, with other prompts, than this one")
         worker = await Worker(settings, directory, key, self._activity).__aenter__()
         worker.resize(order.places)
@@ -259,7 +259,7 @@ def _actors(here: Worker) -> list[Any]:
     environment = {name: os.environ[name] for name in names}
     actor: Any = ray.remote(RayWorker)
     there = settings.model_copy(update={"model": settings.model.absolute()})
-    given = (there, here.directory.resolve(), here.key, environment, digest(prompt_hashes()))
+    given = (there, here.directory.resolve(), here.key, environment, digest(settings.prompts.hashes()))
 
     def begun(node: str) -> Any:
         place = NodeAffinitySchedulingStrategy(node, soft=True)

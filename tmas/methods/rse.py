@@ -38,7 +38,6 @@ from tmas.memory.recycled import RecycledBank
 from tmas.methods.base import Method, Round, Settings
 from tmas.packing import Prompt, cut_middle
 from tmas.parsing import Parsed, parse_json
-from tmas.prompts import render
 from tmas.records import Completion, Failure, Problem, Rollout, Solution, Trajectory
 from tmas.selection import SelectionSettings
 from tmas.wire import DistillOutput, output_schema
@@ -113,7 +112,7 @@ class Recycler(Solver[ReplySettings]):
             lambda _: self.render("solution", attempts=[], experience="", guidelines=""),
             {"bank": all_items(bank)},
             [("bank", fewer_items(bank))],
-            system=lambda texts: render("recycled", **texts),
+            system=lambda texts: self.session.prompts.render("recycled", **texts),
         )
 
     async def sample(self, t: int, i: int, prompt: Prompt | Failure) -> tuple[Rollout, str | None]:

@@ -1,61 +1,227 @@
-"""Prompts are files: one ``.jinja`` per role beside this module, rendered with strict undefined variables.
+"""Prompts are files: one ``.jinja`` per role or shared part in this folder. A user's folder can replace single ones.
 
-Training rows, distilled contexts and inference all come through :func:`render`, so that training matches use. Every
-prompt begins with what other calls share (the problem, then the attempts or the candidate), so that a server with
-prefix caching computes it once.
+Training rows, distilled contexts, judges and inference all render through :class:`Prompts`, so that training matches
+use. Every built-in prompt begins with what other calls share (the problem, then the attempts or the candidate), so that
+a server with prefix caching computes it once.
+
+A prompt is rendered in Jinja's sandbox, since a folder may come from somebody else. What a model wrote is only ever a
+value: it is never compiled as a template.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, cached_property
 from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Self
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+import orjson
+from jinja2 import FunctionLoader, StrictUndefined, Template, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
+from pydantic import BeforeValidator, InstanceOf, PlainSerializer
 
-_INCLUDE = re.compile(r'\{% include "(\w+)" %\}\n?')
+JUDGE = "judge_"
+"""Prompts whose name begins so are those of judges; the others are those of agents."""
+
+
+class PromptError(ValueError):
+    """A folder of prompts cannot be used; the message names each file and line with what is wrong."""
 
 
 @cache
-def _sources() -> dict[str, str]:
+def built_in_texts() -> dict[str, str]:
+    """The built-in prompt files by name, without ``.jinja``."""
     files = (f for f in resources.files(__name__).iterdir() if f.name.endswith(".jinja"))
-    return {f.name.removesuffix(".jinja"): f.read_text(encoding="utf-8") for f in files}
+    return {f.name.removesuffix(".jinja"): f.read_text(encoding="utf-8") for f in sorted(files, key=lambda f: f.name)}
 
 
-def _whole(name: str) -> str:
-    """The file with those that it includes in their places: rendering an include costs as much as a prompt.
+class Prompts:
+    """All prompt files: the built-in ones, some of them replaced.
 
-    The empty text that ends each keeps Jinja from taking the line break behind it for that of a tag.
+    ``replaced``: the texts that differ from the built-in ones, by name. ``folder``: where they were read. Immutable. A
+    copy in another process has the texts with it and needs no folder.
     """
-    return _INCLUDE.sub(lambda match: _whole(match[1]).removesuffix("\n") + "{{ '' }}", _sources()[name])
+
+    def __init__(self, replaced: Mapping[str, str] | None = None, folder: Path | None = None) -> None:
+        given = sorted((replaced or {}).items())
+        self.replaced = {name: text for name, text in given if text != built_in_texts()[name]}
+        self.folder = folder
+        self._templates: dict[str, Template] = {}
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The built-in prompts with the ``.jinja`` files of ``folder`` in their places.
+
+        Raises :class:`PromptError` for a folder with an unknown file, and for a prompt that could fail later.
+        """
+        from tmas.prompts.check import check, read_folder
+
+        prompts = cls(read_folder(folder), folder)
+        check(prompts)
+        return prompts
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Prompts) and self.replaced == other.replaced
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.replaced.items()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.replaced, self.folder)
+
+    @cached_property
+    def texts(self) -> Mapping[str, str]:
+        """The text of every prompt file, by name."""
+        return {**built_in_texts(), **self.replaced}
+
+    def render(self, name: str, **values: object) -> str:
+        """Render a prompt. A variable that it uses and does not get is an error."""
+        template = self._templates.get(name) or self._compile(name)
+        return template.render(**values).strip()
+
+    def hash(self, name: str) -> str:
+        """See :func:`hash_of`."""
+        return hash_of(self.texts[name])
+
+    def hashes(self) -> dict[str, str]:
+        """The hash of each prompt file of the agents: a run with other prompts is another run.
+
+        Judges' prompts are left out, since no run depends on them; see :meth:`judge_hashes`.
+        """
+        return {name: self.hash(name) for name in sorted(self.texts) if not name.startswith(JUDGE)}
+
+    def judge_hashes(self, *names: str) -> dict[str, str]:
+        """The hash of each file that verdicts depend on: judges' prompts and what they include."""
+        return {file: self.hash(file) for file in sorted({file for name in names for file in self.files_of(name)})}
+
+    def files_of(self, name: str) -> set[str]:
+        """The names of a prompt file and of all files that it includes, directly or not."""
+        found, left = set[str](), [name]
+        while left:
+            file = left.pop()
+            if file not in found:
+                found.add(file)
+                left += (include_of(node) for node in self.parsed(file).find_all(nodes.Include))
+        return found
+
+    def parsed(self, name: str) -> nodes.Template:
+        """The syntax tree of a prompt file."""
+        return self.environment.parse(self.texts[name], name, self.place(name))
+
+    def inlined(self, name: str) -> nodes.Template:
+        """The syntax tree of a prompt with the files that it includes in their places.
+
+        Jinja takes as long to render an include as to render a prompt.
+        """
+        tree = _Inliner(self).visit(self.parsed(name))
+        tree.set_environment(self.environment)
+        return tree
+
+    def place(self, name: str) -> str:
+        """A prompt file as error messages name it."""
+        return str(self.folder / f"{name}.jinja") if self.folder and name in self.replaced else f"built-in {name}.jinja"
+
+    @cached_property
+    def environment(self) -> ImmutableSandboxedEnvironment:
+        environment = ImmutableSandboxedEnvironment(
+            loader=FunctionLoader(lambda name: (self.texts[name], self.place(name), None)),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            autoescape=False,
+            auto_reload=False,
+        )
+        environment.globals.clear()  # range and the like, which no prompt uses and each rendering would copy
+        del environment.filters["random"]  # a resumed run must render the same prompts
+        return environment
+
+    def _compile(self, name: str) -> Template:
+        environment = self.environment
+        code = environment.compile(self.inlined(name), name, self.place(name))
+        template = self._templates[name] = Template.from_code(environment, code, environment.globals)
+        return template
+
+    def packed(self) -> str | None:
+        """The replaced texts as JSON, for configurations that are sent to other machines; None where there are none.
+
+        It holds no ``$``, which OmegaConf would take for the beginning of an interpolation.
+        """
+        return orjson.dumps(self.replaced).decode().replace("$", "\\u0024") if self.replaced else None
+
+    @classmethod
+    def unpacked(cls, packed: str) -> Self:
+        """The inverse of :meth:`packed`. Raises :class:`PromptError` for texts that cannot be used."""
+        from tmas.prompts.check import check
+
+        try:
+            texts: dict[str, str] = orjson.loads(packed)
+        except orjson.JSONDecodeError:
+            raise PromptError("not the texts of prompts as JSON: give prompts=FOLDER, which sets them") from None
+        if unknown := sorted(texts.keys() - built_in_texts().keys()):
+            raise PromptError(f"this version of tmas has no prompt {', '.join(unknown)}")
+        prompts = cls(texts)
+        check(prompts)
+        return prompts
+
+    def write_all(self, folder: Path) -> None:
+        """Write all texts into ``folder``. Raises :class:`PromptError` where a file there differs."""
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {folder / f"{name}.jinja": text.encode() for name, text in self.texts.items()}
+        if differing := [file for file, text in files.items() if file.exists() and file.read_bytes() != text]:
+            names = ", ".join(file.name for file in differing)
+            raise PromptError(f"{folder} holds other texts in {names}: give another folder, or move these files away")
+        for file, text in files.items():
+            file.write_bytes(text)
+
+    def write(self, folder: Path) -> None:
+        """Write the replaced texts into ``folder``, which is then usable as ``prompts=FOLDER``."""
+        for name, text in self.replaced.items():
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{name}.jinja").write_bytes(text.encode())
 
 
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FunctionLoader(_whole),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=False,
-        autoescape=False,
-        auto_reload=False,
-        cache_size=-1,  # all stay compiled
-    )
-    environment.globals.clear()  # range and the like, which no prompt uses and each rendering would copy
-    return environment
+BUILT_IN = Prompts()
+"""The prompts of this version, none of them replaced."""
 
 
-def render(name: str, **values: object) -> str:
-    """Render the prompt file ``name``; a variable it uses and does not get is an error. Values are never templates."""
-    return _environment().get_template(name).render(**values).strip()
+def hash_of(text: str) -> str:
+    """The first 16 hex digits of the SHA-256 of a prompt file."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def prompt_hashes() -> dict[str, str]:
-    """The first 16 hex digits of each prompt file's SHA-256: a run with other prompts is another run.
+def include_of(node: nodes.Include) -> str:
+    """The name that an include gives in quotes; "" where it computes one."""
+    return node.template.value if isinstance(node.template, nodes.Const) else ""
 
-    Judges' prompts are left out: no run depends on them.
-    """
-    agents = {name: text for name, text in sorted(_sources().items()) if not name.startswith("judge_")}
-    return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in agents.items()}
+
+class _Inliner(NodeTransformer):
+    def __init__(self, prompts: Prompts) -> None:
+        self._prompts = prompts
+
+    def visit_Include(self, node: nodes.Include) -> nodes.Node:  # the name that Jinja calls
+        return nodes.Scope(self.visit(self._prompts.parsed(include_of(node))).body, lineno=node.lineno)
+
+
+def _from_setting(value: Any) -> Any:
+    if value is None:
+        return BUILT_IN
+    return Prompts.load(Path(value)) if isinstance(value, str | Path) else value
+
+
+def _from_packed(value: Any) -> Any:
+    if value is None:
+        return BUILT_IN
+    return Prompts.unpacked(value) if isinstance(value, str) else value
+
+
+PromptsSetting = Annotated[
+    InstanceOf[Prompts],
+    BeforeValidator(_from_setting),
+    PlainSerializer(lambda prompts: str(prompts.folder) if prompts.folder else None),
+]
+"""A field of settings: a folder is read and checked, None is :data:`BUILT_IN`. It is written down as the folder."""
+PackedPrompts = Annotated[InstanceOf[Prompts], BeforeValidator(_from_packed), PlainSerializer(Prompts.packed)]
+"""A field of settings that are sent to other machines: it is given and written down as :meth:`Prompts.packed`."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import orjson
 
+from tmas.prompts import hash_of
 from tmas.report.items import Cell, Choice, Item, Note, Option, Section, Table
 from tmas.report.problems import Room
 from tmas.report.runs import Run, Runs
@@ -32,7 +34,8 @@ def _of_runs(runs: Sequence[Run], room: Room) -> list[Item]:
     manifests = [orjson.loads((run.path / "manifest.json").read_bytes()) for run in runs]
     settings = [{**m["settings"], **{f"version of {k}": v for k, v in m["packages"].items()}} for m in manifests]
     texts = LEFT_OUT.format(left_out=room.left_out) if room.left_out else ALL_THERE
-    return [_runs(runs), Note(texts), _settings("Settings", [run.name for run in runs], settings)]
+    prompts = replaced_prompts([(run.name, _replaced(run)) for run in runs])
+    return [_runs(runs), Note(texts), *prompts, _settings("Settings", [run.name for run in runs], settings)]
 
 
 def _of_trainings(runs: Sequence[TrainingRun]) -> list[Item]:
@@ -44,7 +47,29 @@ def _of_trainings(runs: Sequence[TrainingRun]) -> list[Item]:
         note="A start goes on from a checkpoint; steps that were done again are shown as they were done last.",
     )
     known = [(run.name, run.settings) for run in runs if run.settings is not None]
-    return [table, *([_settings("Settings of training", *zip(*known, strict=True))] if known else [])]
+    prompts = replaced_prompts([(run.name, _texts_in(run.last_start / "prompts")) for run in runs])
+    return [table, *prompts, *([_settings("Settings of training", *zip(*known, strict=True))] if known else [])]
+
+
+def replaced_prompts(runs: Sequence[tuple[str, Mapping[str, str]]]) -> list[Item]:
+    """The prompts that a user replaced in each run, given its name and their texts; nothing where there are none."""
+    rows = [[run, f"{name}.jinja", hash_of(text)] for run, texts in runs for name, text in texts.items()]
+    note = (
+        "Their texts are in the folder prompts of each run directory, those of judges in evaluation.json. All other "
+        "prompts are built in."
+    )
+    table = Table("Replaced prompts", ["Run", "File", "Hash"], rows, text_columns=3, note=note)
+    return [table] if rows else []
+
+
+def _replaced(run: Run) -> dict[str, str]:
+    """The agents' prompts are in the run directory, the judge's in the evaluation."""
+    judge = run.evaluation["settings"]["judge"] or {}
+    return {**_texts_in(run.path / "prompts"), **judge.get("replaced", {})}
+
+
+def _texts_in(folder: Path) -> dict[str, str]:
+    return {file.stem: file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.jinja"))}
 
 
 def _training(run: TrainingRun) -> list[str | Cell]:

@@ -70,18 +70,27 @@ class TrainingRun:
         """The steps, without those of which there is only a validation."""
         return [step for step, data in self.steps.items() if not _only_validates(data)]
 
+    @property
+    def last_start(self) -> Path:
+        return max(self.path.glob("starts/*/metrics.jsonl")).parent
+
     @cached_property
     def settings(self) -> dict[str, Any] | None:
         """As the last start composed them, flat; None where its ``config.yaml`` was not brought along. Environment
-        variables may hold keys: they stay out of a file that is passed on."""
-        file = max(self.path.glob("starts/*/metrics.jsonl")).with_name("config.yaml")
+        variables may hold keys: they stay out of a file that is passed on. The texts of replaced prompts
+        are left out as well: the report shows their hashes."""
+        file = self.last_start / "config.yaml"
         if not file.exists():
             return None
         try:
             settings = flat(yaml.safe_load(file.read_bytes()))
         except yaml.YAMLError as error:
             raise ValueError(f"{file}: {error}") from None
-        return {key: value for key, value in settings.items() if not (key.startswith("env.") or ".env_vars." in key)}
+        return {key: value for key, value in settings.items() if not _is_left_out(key)}
+
+
+def _is_left_out(key: str) -> bool:
+    return key.startswith("env.") or ".env_vars." in key or key.endswith(".reward_kwargs.settings.prompts")
 
 
 def read_training(paths: Sequence[Path], first_color: int = 0) -> list[TrainingRun]:

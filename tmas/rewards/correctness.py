@@ -81,7 +81,7 @@ async def check_by_judge(judge: Judge, gold: str, answer: str) -> Checked:
         return Checked(True)
     if forges(answer, EquivalenceVerdict):
         return Checked(False, verifiable=False)
-    passes = await judge.ask(equivalence_prompt(gold, answer), EquivalenceVerdict)
+    passes = await judge.ask(equivalence_prompt(judge.prompts, gold, answer), EquivalenceVerdict)
     votes = [one.verdict == "equivalent" for one in passes if not isinstance(one, Failure)]
     if 2 * sum(votes) == len(votes):  # a tie, or no vote at all
         return Checked(None, next((one.reason.value for one in passes if isinstance(one, Failure)), "undecided"))

@@ -12,7 +12,7 @@ from tmas.contexts import all_items
 from tmas.judges import fence
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.similarity import near_duplicate
-from tmas.prompts import render
+from tmas.prompts import Prompts
 from tmas.records import Experience
 from tmas.rewards.component import Component, masked, scored
 from tmas.rewards.evidence import Evidence
@@ -51,11 +51,11 @@ class ExperienceVerdict(BaseModel):
     repeated: Annotated[tuple[Repetition, ...], Field(json_schema_extra={"maxItems": 64})] = ()
 
 
-def prompt(question: str, solution: str, items: Sequence[Experience]) -> str:
+def prompt(prompts: Prompts, question: str, solution: str, items: Sequence[Experience]) -> str:
     """What the judge is shown; nothing about the gold answer, nor whether the solution is right."""
     bank = all_items(ExperienceBank(items=tuple(items)))
     marks = {"mark": fence(question, bank), "solution_mark": fence(question, bank, solution)}
-    return render("judge_experience", question=question, bank=bank, solution=solution, **marks)
+    return prompts.render("judge_experience", question=question, bank=bank, solution=solution, **marks)
 
 
 def score(

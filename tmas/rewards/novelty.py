@@ -11,7 +11,7 @@ from tmas.contexts import all_items
 from tmas.judges import fence
 from tmas.memory.guidelines import GuidelineBank
 from tmas.memory.similarity import near_duplicate
-from tmas.prompts import render
+from tmas.prompts import Prompts
 from tmas.records import Guideline
 from tmas.rewards.component import Component, masked, scored
 from tmas.rewards.evidence import Evidence
@@ -35,11 +35,11 @@ class NoveltyVerdict(BaseModel):
     variation_of: Ids
 
 
-def prompt(question: str, solution: str, guidelines: Sequence[Guideline]) -> str:
+def prompt(prompts: Prompts, question: str, solution: str, guidelines: Sequence[Guideline]) -> str:
     """What the judge is shown; nothing about the gold answer, nor whether the solution is right."""
     bank = all_items(GuidelineBank(items=tuple(guidelines)))
     marks = {"mark": fence(question, bank), "solution_mark": fence(question, bank, solution)}
-    return render("judge_novelty", question=question, bank=bank, solution=solution, **marks)
+    return prompts.render("judge_novelty", question=question, bank=bank, solution=solution, **marks)
 
 
 def score(

@@ -68,7 +68,7 @@ class Scorer:
     @cached_property
     def _judge(self) -> Judge:
         assert self.settings.judge  # the settings say so wherever one is asked for
-        return Judge(self.settings.judge)
+        return Judge(self.settings.judge, self.settings.prompts)
 
     async def score(
         self, data_source: str, response: str, gold: str, extra_info: Mapping[str, Any] | None
@@ -125,7 +125,7 @@ class Scorer:
         if settings.form == "delta":
             return experience.delta(correct, row.baseline)
         evidence = self._evidence(row, text, items)
-        prompt = experience.prompt(row.question, text, items)
+        prompt = experience.prompt(self.settings.prompts, row.question, text, items)
         return await self._judged(
             text, prompt, experience.ExperienceVerdict, lambda v: experience.score(v, evidence, items, settings)
         )
@@ -135,7 +135,7 @@ class Scorer:
         if settings.form == "none":
             return absent("off")
         evidence = self._evidence(row, text, items)
-        prompt = novelty.prompt(row.question, text, items)
+        prompt = novelty.prompt(self.settings.prompts, row.question, text, items)
         return await self._judged(
             text, prompt, novelty.NoveltyVerdict, lambda v: novelty.score(v, evidence, items, settings)
         )

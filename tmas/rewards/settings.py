@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from tmas.config import Settings
 from tmas.judges import JudgeSettings
+from tmas.prompts import BUILT_IN, PackedPrompts
 
 
 class AnswerSettings(Settings):
@@ -62,6 +63,7 @@ class RewardSettings(Settings):
     ``wrong_share``: of its bonus that a wrong answer keeps. ``truncated``: what a cut-off response counts as.
     ``deadline``: seconds for one sample with all waiting; more than the judge's ``timeout``, or its breaker would never
     open. ``max_solution_chars``: a longer final text earns no bonus. ``judge``: only opened when something needs it.
+    ``prompts``: the judges' prompts; ``tmas train prompts=FOLDER`` sets it.
     """
 
     wrong_share: float = Field(default=0.5, ge=0, le=1)
@@ -74,6 +76,7 @@ class RewardSettings(Settings):
     experience: ExperienceSettings = ExperienceSettings()
     novelty: NoveltySettings = NoveltySettings()
     judge: JudgeSettings | None = None
+    prompts: PackedPrompts = BUILT_IN
 
     def weight_of(self, source: str) -> float:
         """w, the weight of the bonus that rows of ``source`` can earn."""

@@ -116,12 +116,12 @@ class Service:
     async def _solve(self, job: Job, tell: Tell) -> Result:
         results: list[Result] = []
         path, settings, problem = self.settings.output_dir / job.request_id, job.settings, job.problem
-        run = Run(self.roles, self.limiter, settings.seed, settings.limits)
+        run = Run(self.roles, self.limiter, settings.seed, settings.limits, prompts=settings.prompts)
         with ExitStack() as stack:
             if not self.settings.keep_runs:
                 stack.callback(shutil.rmtree, path, ignore_errors=True)
             config = settings.model_dump(mode="json")
-            directory = RunDirectory(path, settings.identity(), [problem], config=config)
+            directory = RunDirectory(path, settings.identity(), [problem], config=config, prompts=settings.prompts)
             stack.enter_context(closing(directory))
             try:
                 async with asyncio.TaskGroup() as group:

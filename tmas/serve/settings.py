@@ -12,6 +12,7 @@ from tmas.config import ModelSettings, RaySettings, RunSettings, ServingSettings
 from tmas.inference.endpoint import read_key
 from tmas.methods import MethodSettings
 from tmas.methods.tmas import TMASSettings
+from tmas.prompts import BUILT_IN, PromptsSetting
 
 
 class MostSettings(Settings):
@@ -66,6 +67,7 @@ class ServeSettings(Settings):
     serving: ServingSettings = ServingSettings()
     concurrency: int = Field(default=800, ge=1)
     ray: RaySettings = RaySettings()
+    prompts: PromptsSetting = BUILT_IN
     serve: ServerSettings
 
     @field_validator("serve")
@@ -89,7 +91,7 @@ class ServeSettings(Settings):
 
     def run(self) -> RunSettings:
         """Of a request that names nothing."""
-        shared = {name: getattr(self, name) for name in ("model", "method", "serving", "concurrency", "ray")}
+        shared = {name: getattr(self, name) for name in ("model", "method", "serving", "concurrency", "ray", "prompts")}
         return RunSettings(**shared)
 
 

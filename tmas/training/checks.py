@@ -11,9 +11,7 @@ from pydantic import ValidationError
 
 from tmas.config import secrets_in
 from tmas.rewards.settings import reward_settings
-from tmas.training.inputs import Policy, RowFile
-
-_SETTINGS = "reward.custom_reward_function.reward_kwargs.settings"
+from tmas.training.inputs import REWARD, Policy, RowFile
 
 
 def devices(config: DictConfig) -> int:
@@ -79,7 +77,7 @@ def wrong_shapes(config: DictConfig) -> Iterator[str]:
 def _wrong_reward(config: DictConfig) -> Iterator[str]:
     """The reward's own settings; ``conf/reward/`` holds them."""
     function = config.reward.custom_reward_function
-    settings = OmegaConf.select(config, _SETTINGS)
+    settings = OmegaConf.select(config, REWARD)
     if function.path != "pkg://tmas.rewards.verl_entry" or settings is None:
         yield "reward: choose reward=hybrid, delta or vanilla; verl's default reward knows no _source"
         return
@@ -88,7 +86,7 @@ def _wrong_reward(config: DictConfig) -> Iterator[str]:
         reward_settings(OmegaConf.to_container(settings), hosted)  # type: ignore[arg-type]
     except ValidationError as error:
         for found in error.errors():
-            place = ".".join([_SETTINGS, *map(str, found["loc"])])
+            place = ".".join([REWARD, *map(str, found["loc"])])
             yield f"{place}: {found['msg']}"
 
 
@@ -130,7 +128,7 @@ def _held(config: DictConfig) -> Iterator[tuple[str, int, int]]:
 
 
 def _unjudged(config: DictConfig, files: Sequence[RowFile]) -> Iterator[str]:
-    if OmegaConf.select(config, f"{_SETTINGS}.judge"):
+    if OmegaConf.select(config, f"{REWARD}.judge"):
         return
     for file in files:
         if file.judged:

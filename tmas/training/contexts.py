@@ -22,6 +22,7 @@ from tmas.memory.bank import line
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
 from tmas.packing import Prompt, Window
+from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import Experience, Failure, FailureReason, Guideline, Problem, Record, Rollout
 from tmas.training.rows import (
     STYLES,
@@ -63,25 +64,35 @@ class Context(Record):
 _AS_PUBLISHED = AgentSettings()
 
 
-def normal_row(problem: TrainingProblem, window: Window, agents: AgentSettings = _AS_PUBLISHED) -> Row | Failure:
+def normal_row(
+    problem: TrainingProblem, window: Window, agents: AgentSettings = _AS_PUBLISHED, prompts: Prompts = BUILT_IN
+) -> Row | Failure:
     """A_sol(Q). All three give a ``context`` failure where nothing that fits ``window`` would be left to show."""
-    return _row(problem, "normal", -1, _team(problem, window, agents).solution_prompt())
+    return _row(problem, "normal", -1, _team(problem, window, agents, prompts).solution_prompt())
 
 
 def experience_row(
-    problem: TrainingProblem, context: Context, window: Window, agents: AgentSettings = _AS_PUBLISHED
+    problem: TrainingProblem,
+    context: Context,
+    window: Window,
+    agents: AgentSettings = _AS_PUBLISHED,
+    prompts: Prompts = BUILT_IN,
 ) -> Row | Failure:
     """A_sol(Q, R, E): the prompt of a candidate that exploits."""
     bank = ExperienceBank(items=context.experiences)
-    prompt = _team(problem, window, agents).solution_prompt(rollouts=context.rollouts, experience=bank)
+    prompt = _team(problem, window, agents, prompts).solution_prompt(rollouts=context.rollouts, experience=bank)
     return _row(problem, "experience", context.iteration, prompt, context.experiences)
 
 
 def guideline_row(
-    problem: TrainingProblem, context: Context, window: Window, agents: AgentSettings = _AS_PUBLISHED
+    problem: TrainingProblem,
+    context: Context,
+    window: Window,
+    agents: AgentSettings = _AS_PUBLISHED,
+    prompts: Prompts = BUILT_IN,
 ) -> Row | Failure:
     """A_sol(Q, G): the prompt of a candidate that explores."""
-    prompt = _team(problem, window, agents).solution_prompt(guidelines=GuidelineBank(items=context.guidelines))
+    prompt = _team(problem, window, agents, prompts).solution_prompt(guidelines=GuidelineBank(items=context.guidelines))
     return _row(problem, "guideline", context.iteration, prompt, context.guidelines)
 
 
@@ -93,6 +104,23 @@ def contexts_of(run: RecordedRun, problem: Problem) -> list[Context]:
     ]
 
 
+def row_prompts(run: RecordedRun, given: Prompts | None = None) -> Prompts:
+    """The prompts that rows are rendered with: the run's own; ``given`` has to be equal to them.
+
+    Raises ``ValueError`` where a file that rows are rendered with is another one in the run. That is so too where a
+    built-in prompt has changed since the run was made.
+    """
+    prompts = run.prompts if given is None else given
+    rendered = prompts.files_of("solution") | prompts.files_of("attempt")
+    changed = {name: hashes for name, hashes in run.changed_prompts(prompts).items() if name in rendered}
+    if changed:
+        lines = [f"{prompts.place(name)}: {then!r} in the run, {now!r} now" for name, (then, now) in changed.items()]
+        told = f"{run.path}: rows have to be rendered with the run's own prompts, and these are others:"
+        mend = "" if given is None else "\nLeave out prompts=FOLDER: the run's own prompts are then taken."
+        raise ValueError("\n  ".join([told, *lines]) + mend)
+    return prompts
+
+
 def rows_from_run(
     run: Path,
     problems: Iterable[TrainingProblem],
@@ -102,22 +130,24 @@ def rows_from_run(
     wanted: Mapping[Source, int] = PUBLISHED,
     iterations: Collection[int] | None = None,
     seed: int = 0,
+    prompts: Prompts | None = None,
     on_skip: Callable[[Failure], None] = lambda _: None,
 ) -> Iterator[Row]:
     """Rows with memory out of a run directory of the method ``tmas``, until there are as many as ``wanted``.
 
     Problems come in an order drawn by ``seed``. Each gives at most ``per_problem`` rows, the next always of the source
     that is the furthest behind, from iterations drawn likewise among ``iterations`` (those whose prompts are made;
-    None: all). A row that cannot be made goes to ``on_skip``. Raises ``ValueError`` where ``run`` is no such run, or
-    ran another question or answer under a problem's id.
+    None: all). ``prompts``: see :func:`row_prompts`. A row that cannot be made goes to ``on_skip``. Raises
+    ``ValueError`` where ``run`` is no such run, or ran another question or answer under a problem's id.
     """
     recorded = RecordedRun(run)
+    prompts = row_prompts(recorded, prompts)
     made: Counter[Source] = Counter()
     finished = {p.problem_id: p for p in problems if p.problem_id in recorded.problem_ids}
     for problem_id in sorted(finished, key=lambda name: keyed_hash(seed, name, "order of rows")):
         prediction = recorded.prediction(problem_id)
         offers, taken = _offers(prediction, iterations, seed), 0
-        make = _maker(recorded, prediction, finished[problem_id], window)
+        make = _maker(recorded, prediction, finished[problem_id], window, prompts)
         while taken < per_problem and (offer := _next(offers, made, wanted)):
             offers.remove(offer)
             row = make(offer)
@@ -152,7 +182,7 @@ def _next(offers: Sequence[_Offer], made: Mapping[Source, int], wanted: Mapping[
 
 
 def _maker(
-    run: RecordedRun, prediction: Mapping[str, Any], problem: TrainingProblem, window: Window
+    run: RecordedRun, prediction: Mapping[str, Any], problem: TrainingProblem, window: Window, prompts: Prompts
 ) -> Callable[[_Offer], Row | Failure]:
     """Makes the rows of one problem; its trace is replayed when the first is made."""
     method = prediction["terms"]["method"]
@@ -161,17 +191,18 @@ def _maker(
     agents = AgentSettings.model_validate(method["agents"])
     contexts = cache(lambda: {context.iteration: context for context in contexts_of(run, problem)})
     builders = {"experience": experience_row, "guideline": guideline_row}
-    return lambda offer: builders[offer.source](problem, contexts()[offer.iteration], window, agents)
+    return lambda offer: builders[offer.source](problem, contexts()[offer.iteration], window, agents, prompts)
 
 
-def _team(problem: TrainingProblem, window: Window, agents: AgentSettings) -> Agents:
-    return Agents(problem, cast(Session, _PromptsOnly(window)), agents)
+def _team(problem: TrainingProblem, window: Window, agents: AgentSettings, prompts: Prompts) -> Agents:
+    return Agents(problem, cast(Session, _PromptsOnly(window, prompts)), agents)
 
 
 class _PromptsOnly(NamedTuple):
     """A session for agents that make prompts and no calls."""
 
     room: Window
+    prompts: Prompts
 
     def window(self, role: str) -> Window:
         return self.room

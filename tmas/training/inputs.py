@@ -8,8 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
+from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import Message
 from tmas.training.rows import RowFileError, read_rows, validate_rows
+
+REWARD = "reward.custom_reward_function.reward_kwargs.settings"
+"""The key of the reward's own settings."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,21 @@ class RowFile:
     def __str__(self) -> str:
         sources = ", ".join(f"{count:,} {source}" for source, count in sorted(self.sources.items()))
         return f"{self.path}: {self.rows:,} rows ({sources}); longest prompt {self.longest_prompt:,} tokens"
+
+
+def carry_prompts(config: DictConfig) -> Prompts:
+    """Reads the folder ``config.prompts``, and puts its texts into the settings of the reward, whose workers may be on
+    machines that do not have the folder. Raises :class:`~tmas.prompts.PromptError`."""
+    prompts = Prompts.load(Path(config.prompts)) if config.get("prompts") else BUILT_IN
+    if prompts.replaced and OmegaConf.select(config, REWARD) is not None:
+        OmegaConf.update(config, f"{REWARD}.prompts", prompts.packed(), force_add=True)
+    return prompts
+
+
+def carried_prompts(config: DictConfig) -> Prompts:
+    """What :func:`carry_prompts` put there."""
+    packed = OmegaConf.select(config, f"{REWARD}.prompts")
+    return Prompts.unpacked(packed) if packed else BUILT_IN
 
 
 def load_policy(path: str, wrong: list[str]) -> Policy | None:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from tmas.inference.run_directory import locked
 from tmas.training.identity import identity, refuse_another_run
+from tmas.training.inputs import carry_prompts
 from tmas.training.plan import make_plan
 
 
@@ -19,11 +20,13 @@ def train(config: DictConfig, console: Console) -> None:
     """Checks ``config``, which is resolved, prints the plan and, unless ``dry_run``, trains until
     ``trainer.total_training_steps``.
 
-    Raises :class:`~tmas.training.plan.PlanError`, before any device is taken, for what cannot work, and
+    Raises :class:`~tmas.training.plan.PlanError` and :class:`~tmas.prompts.PromptError`, before any device is taken,
+    for what cannot work, and
     :class:`~tmas.inference.run_directory.RunRefused` where another process trains in ``output_dir``, or where the
     checkpoint to go on from is of another policy, reward or objective, or of other rows.
     """
     environment = set_environment(config)
+    prompts = carry_prompts(config)
     plan = make_plan(config)
     plan.show(console)
     if config.dry_run:
@@ -37,6 +40,7 @@ def train(config: DictConfig, console: Console) -> None:
         start = _new_start(output_dir)
         start.joinpath("identity.json").write_bytes(orjson.dumps(own, option=orjson.OPT_INDENT_2))
         OmegaConf.save(config, start / "config.yaml")
+        prompts.write(start / "prompts")
         places = {"TENSORBOARD_DIR": str(start / "tensorboard"), "WANDB_DIR": str(start)}
         environment = {name: os.environ.get(name, place) for name, place in places.items()} | environment
         _run(config, environment | {"VERL_FILE_LOGGER_PATH": str(start / "metrics.jsonl")})
@@ -61,7 +65,7 @@ def _run(config: DictConfig, environment: dict[str, str]) -> None:
     if trainer.get("total_training_steps"):  # verl would end after total_epochs, without a last checkpoint
         trainer.total_epochs = max(trainer.total_epochs, trainer.total_training_steps)
     os.environ.update(environment)
-    for own in ("env", "dry_run", "output_dir"):
+    for own in ("env", "dry_run", "output_dir", "prompts"):
         del verl_config[own]
     runtime_env = verl_config.ray_kwargs.ray_init.runtime_env
     runtime_env.env_vars = {**(runtime_env.get("env_vars") or {}), **environment}

@@ -1,0 +1,146 @@
+"""The check of a user's prompts, before any model is called: files, syntax, includes, variables, sample renderings."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateSyntaxError, meta, nodes
+
+from tmas.prompts import PromptError, Prompts, built_in_texts, include_of
+from tmas.prompts.variables import MAY_BE_EMPTY, VARIABLES, samples
+
+_REFUSED = {nodes.Extends: "extends", nodes.Block: "block", nodes.Import: "import", nodes.FromImport: "from"}
+"""Tags that join files in other ways than an include does."""
+
+
+def read_folder(folder: Path) -> dict[str, str]:
+    """The texts of the ``.jinja`` files in ``folder`` by name. Hidden files and those of other types are ignored."""
+    if not folder.is_dir():
+        raise PromptError(f"{folder}: there is no such folder")
+    files = sorted(file for file in folder.glob("*.jinja") if not file.name.startswith("."))
+    if not files:
+        raise PromptError(f"{folder}: it holds no .jinja file; `tmas prompts FOLDER` writes the built-in ones")
+    known = built_in_texts()
+    if unknown := [_unknown_file(file, known) for file in files if file.stem not in known]:
+        raise PromptError("\n  ".join(unknown))
+    return {file.stem: _text(file) for file in files}
+
+
+def check(prompts: Prompts) -> None:
+    """Raises :class:`PromptError` with everything that is wrong in the replaced prompts and in what includes them."""
+    for stage in (_wrong_syntax, _wrong_variables, _wrong_renderings):
+        if found := list(stage(prompts)):
+            raise PromptError("\n  ".join(found))
+
+
+def _wrong_syntax(prompts: Prompts) -> Iterator[str]:
+    """What is wrong in each file by itself, then files that include themselves."""
+    before = False
+    for name, text in prompts.replaced.items():
+        for line, what in _defects_of_file(prompts, name, text):
+            before = True
+            yield f"{prompts.place(name)}:{line}: {what}"
+    if not before:
+        yield from _circles(prompts)
+
+
+def _defects_of_file(prompts: Prompts, name: str, text: str) -> Iterator[tuple[int, str]]:
+    try:
+        prompts.environment.compile(text, name, prompts.place(name))
+        tree = prompts.parsed(name)
+    except TemplateSyntaxError as error:
+        yield error.lineno, error.message or "syntax error"
+        return
+    for node in tree.find_all(tuple(_REFUSED)):
+        yield node.lineno, f"the tag {_REFUSED[type(node)]!r} is not supported: use include"
+    for node in tree.find_all(nodes.Include):
+        file = include_of(node)
+        if not file:
+            yield node.lineno, "an include must name one prompt in quotes"
+        elif file not in prompts.texts:
+            yield node.lineno, f"{file!r} is no prompt{_nearest(file.removesuffix('.jinja'), prompts.texts)}"
+
+
+def _circles(prompts: Prompts) -> Iterator[str]:
+    for name in prompts.replaced:
+        for node in prompts.parsed(name).find_all(nodes.Include):
+            if name in prompts.files_of(include_of(node)):
+                yield f"{prompts.place(name)}:{node.lineno}: the file includes itself, by {include_of(node)!r}"
+
+
+def _affected(prompts: Prompts) -> list[str]:
+    """The prompts that replaced files are part of."""
+    return [name for name in VARIABLES if prompts.files_of(name) & prompts.replaced.keys()]
+
+
+def _wrong_variables(prompts: Prompts) -> Iterator[str]:
+    """Each variable of a file once, for the first prompt that does not have it."""
+    named = set[tuple[str, str]]()
+    for name in _affected(prompts):
+        given = VARIABLES[name]
+        used = meta.find_undeclared_variables(prompts.inlined(name))
+        for variable in sorted(used - given.keys()):
+            file, line = _first_use(prompts, name, variable)
+            if (file, variable) not in named:
+                named.add((file, variable))
+                includes = ", which includes it," if file != name else ""
+                yield (
+                    f"{prompts.place(file)}:{line}: unknown variable {variable!r}{_nearest(variable, given)}; "
+                    f"{name}.jinja{includes} has {', '.join(sorted(given))}"
+                )
+
+
+def _first_use(prompts: Prompts, name: str, variable: str) -> tuple[str, int]:
+    """The file and line in which a prompt uses a variable; its own file and those of the user come first."""
+    files = sorted(prompts.files_of(name), key=lambda file: (file != name, file not in prompts.replaced, file))
+    for file in files:
+        for node in prompts.parsed(file).find_all(nodes.Name):
+            if node.name == variable and node.ctx == "load":
+                return file, node.lineno
+    raise AssertionError(f"no file of {name} uses {variable}")
+
+
+def _wrong_renderings(prompts: Prompts) -> Iterator[str]:
+    """The first sample of each prompt that cannot be rendered, or that leaves nothing to send."""
+    for name in _affected(prompts):
+        for values in samples(name):
+            if found := _wrong_rendering(prompts, name, values):
+                shown = ", ".join(f"{variable}={value!r}" for variable, value in values.items())
+                yield f"{found} (rendered with {shown})"
+                break
+
+
+def _wrong_rendering(prompts: Prompts, name: str, values: dict[str, Any]) -> str | None:
+    """Rendered with Jinja's own includes first, since then an error has the file and line that it comes from."""
+    try:
+        prompts.environment.get_template(name).render(**values)
+        text = prompts.render(name, **values)
+    except Exception as error:  # whatever a user's template raises is a mistake in that template
+        return f"{_raised_in(prompts, name, error)}: {error}"
+    return None if text or name in MAY_BE_EMPTY else f"{prompts.place(name)}: the prompt is empty"
+
+
+def _raised_in(prompts: Prompts, name: str, error: Exception) -> str:
+    files = {prompts.place(file) for file in prompts.files_of(name)}
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else prompts.place(name)
+
+
+def _unknown_file(file: Path, known: Iterable[str]) -> str:
+    nearest = _nearest(file.stem, known, ".jinja")
+    return f"{file}: no prompt has this name{nearest}; `tmas prompts FOLDER` writes all that there are"
+
+
+def _nearest(name: str, names: Iterable[str], suffix: str = "") -> str:
+    return "".join(f" (did you mean {near}{suffix}?)" for near in get_close_matches(name, names, 1))
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{file}: not UTF-8 ({error})") from None

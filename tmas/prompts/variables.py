@@ -1,0 +1,56 @@
+"""The variables of each prompt that is rendered, with sample values for every branch that a prompt may take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+_TASK: dict[str, Sequence[Any]] = {"question": ["What is 7 + 5?"], "task": ["answer", "proof"]}
+_ATTEMPTS = [[], ["<attempt 0>"], ["<attempt 0>", "<attempt 1>"]]
+_BANK = ["", "- [E1] an item"]
+_MARKS: dict[str, Sequence[Any]] = {
+    "question": ["What is 7 + 5?"],
+    "bank": ["- [E1] an item"],
+    "solution": ["It is 12."],
+    "mark": ["DATA-0"],
+    "solution_mark": ["DATA-1"],
+}
+
+VARIABLES: Mapping[str, Mapping[str, Sequence[Any]]] = {
+    "attempt": {
+        "index": [0],
+        "answer": [None, "12"],
+        "grade": [None, "0.50"],
+        "solution": [None, "It is 12."],
+        "summary": [None, "Correct."],
+    },
+    "distill": {**_TASK, "reasoning": ["", "7 + 5 = 12"], "solution": ["It is 12."]},
+    "experience": {**_TASK, "attempts": _ATTEMPTS, "bank": _BANK, "max_new": [8]},
+    "feedback": {**_TASK, "solution": ["It is 12."]},
+    "guideline": {**_TASK, "attempts": _ATTEMPTS, "bank": _BANK, "max_new": [8]},
+    "judge_equivalence": {"gold": ["12"], "answer": ["12.0"], "fence": ["DATA-0"]},
+    "judge_experience": _MARKS,
+    "judge_novelty": _MARKS,
+    "pacore": {**_TASK, "references": [["It is 12."], ["It is 12.", "It is 13."]]},
+    "recycled": {"bank": _BANK},
+    "refinement": {**_TASK, "solution": ["It is 12."], "analyses": [["Correct."], ["Correct.", "Wrong."]]},
+    "self_graded": _TASK,
+    "solution": {**_TASK, "attempts": _ATTEMPTS, "experience": _BANK, "guidelines": _BANK},
+    "summary": {
+        **_TASK,
+        "solution": ["It is 12."],
+        "verifications": [["Correct."], ["Correct.", "Wrong."]],
+        "words": [250],
+    },
+    "verification": {**_TASK, "solution": ["It is 12."], "structured": [False, True]},
+}
+"""By prompt, then by variable. Files that are not here are parts: prompts include them, and they have its variables."""
+MAY_BE_EMPTY = frozenset({"attempt", "recycled"})
+"""Prompts that no call consists of alone."""
+
+
+def samples(name: str) -> Iterator[dict[str, Any]]:
+    """All combinations of the sample values of a prompt."""
+    for values in product(*VARIABLES[name].values()):
+        yield dict(zip(VARIABLES[name], values, strict=True))
