@@ -87,7 +87,8 @@ def chats(
     seed: int,
     counts: Counter[str],
 ) -> Iterator[Chat]:
-    """The chats of all finished ``problems``, in order; ``counts`` takes how many there are by role (or mode), and the longer."""
+    """The chats of all finished ``problems``, in order; ``counts`` takes how many there are of each role or mode, and
+    those that are too long."""
     for problem in problems:
         found = _drawn(_kept(run, problem, settings), settings, count, seed, counts) if settings.per_role else {}
         for kind in sorted(found):

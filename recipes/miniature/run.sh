@@ -63,18 +63,26 @@ build teacher_tmas task rows '{normal: 550, experience: 400, guideline: 150}' \
 build teacher_spread task rows_spread "$NONE" '{exploit: 10, verification: 10, summary: 3, experience: 5, guideline: 3}' validation_share=0
 build teacher_easy easy rows_easy "$NONE" '{exploit: 4, verification: 12, summary: 2, experience: 2, guideline: 1}' validation_share=0
 
-step "4. cold start"
-[ -e "$OUT/sft/final" ] || python -m torch.distributed.run --standalone --nproc_per_node=2 -m tmas.cli sft device=cpu deepspeed=null \
-    model.path="$OUT/untrained" model.attn_implementation=eager output_dir="$OUT/sft" on_bad_row=skip \
-    "train_files=[$OUT/rows/sft_train.parquet,$OUT/rows_spread/sft_train.parquet,$OUT/rows_easy/sft_train.parquet]" \
-    max_length=576 packing=true loss_on=all batch_size=2 micro_batch_size=1 gradient_checkpointing=false epochs="${EPOCHS:-1}" \
-    optimizer=muon muon_learning_rate=0.02 learning_rate=0.01 "adam_betas=[0.9,0.95]" max_grad_norm=null \
-    schedule=warmup_stable_decay warmup=20 decay=0.6 save_steps=2000 > "$OUT/sft.log"
+build teacher_spread task checks "$NONE" '{verification: 32}' validation_share=0
+build teacher_easy easy checks_easy "$NONE" '{verification: 16}' validation_share=0
+
+step "4. cold start: verification in short rows, then all roles"
+sft() { # sft MODEL OUT FILES MAX_LENGTH BATCH_SIZE [settings]
+    [ -e "$OUT/$2/final" ] || python -m torch.distributed.run --standalone --nproc_per_node=2 -m tmas.cli sft device=cpu deepspeed=null \
+        model.path="$1" model.attn_implementation=eager train_files="$3" output_dir="$OUT/$2" on_bad_row=skip \
+        packing=true max_length="$4" batch_size="$5" micro_batch_size=$(($5 / 2)) loss_on=all epochs=1 gradient_checkpointing=false \
+        optimizer=muon muon_learning_rate=0.02 learning_rate=0.01 "adam_betas=[0.9,0.95]" max_grad_norm=null \
+        schedule=warmup_stable_decay warmup=20 decay=0.6 save_steps=2000 "${@:6}" > "$OUT/$2.log"
+}
+sft "$OUT/untrained" sft_checks "[$OUT/checks/sft_train.parquet,$OUT/checks_easy/sft_train.parquet]" 128 6
+sft "$OUT/sft_checks/final" sft \
+    "[$OUT/rows/sft_train.parquet,$OUT/rows_spread/sft_train.parquet,$OUT/rows_easy/sft_train.parquet]" 576 2 ${SFT_STEPS:+max_steps=$SFT_STEPS}
 
 step "5. gates"
-serving() { python -m recipes.miniature.serving "$1" "$OUT/vllm.log" bash -c "${@:2}"; }
-export SOLVE=recipes/miniature/solve.sh OUT
-[ -e "$OUT/gates.json" ] || serving "$OUT/sft/final" '$SOLVE $POLICY_URL $OUT/gates $OUT/task/validation.jsonl 0 tmas'
+solve() { # solve POLICY OUT PROBLEMS METHOD-SEED ...
+    python -m recipes.miniature.serving "$1" "$OUT/vllm.log" recipes/miniature/solve.sh "{url}" "$2" "$OUT/task/$3.jsonl" "${@:4}"
+}
+[ -e "$OUT/gates.json" ] || solve "$OUT/sft/final" "$OUT/gates" validation tmas-0
 python -m recipes.miniature.gates "$OUT/gates/tmas-0" "$OUT/gates.json"
 
 step "6. reinforcement learning"
@@ -96,11 +104,11 @@ for seed in $SEEDS; do
 done
 
 step "7. evaluation"
-export SEEDS BASELINES ABLATIONS
-serving "$OUT/sft/final" '$SOLVE $POLICY_URL $OUT/test $OUT/task/test.jsonl "$SEEDS" tmas $BASELINES
-    $SOLVE $POLICY_URL $OUT/test $OUT/task/test.jsonl 0 $ABLATIONS'
+each() { for method in "$@"; do printf -- "$method-%s " $SEEDS; done; } # METHOD-SEED for every seed
+# shellcheck disable=SC2046
+solve "$OUT/sft/final" "$OUT/test" test $(each tmas $BASELINES) ${ABLATIONS:+$(printf -- '%s-0 ' $ABLATIONS)}
 for policy in "$OUT"/rl/*/policy; do
-    POLICY=$(basename "$(dirname "$policy")") serving "$policy" '$SOLVE $POLICY_URL $OUT/test/$POLICY $OUT/task/test.jsonl 0 tmas'
+    solve "$policy" "$OUT/test/$(basename "$(dirname "$policy")")" test tmas-0
 done
 list() { local IFS=,; echo "[$*]"; }
 tmas evaluate "runs=$(list "$OUT"/test/*-[0-9] "$OUT"/test/*/tmas-0)" output="$OUT/evaluation.json"

@@ -1,6 +1,7 @@
 """Run a command while vLLM serves a policy: ``python -m recipes.miniature.serving POLICY LOG COMMAND ...``.
 
-The command finds the server's URL in the environment variable ``POLICY_URL``. The server stops with the command.
+``{url}`` in the command is replaced by the server's URL, which is also in the environment variable ``POLICY_URL``. The
+server stops with the command.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ async def serve(policy: Path, log: Path, command: list[str]) -> int:
     port = free_port(SERVING.host)
     async with vllm_server(model, SERVING, port, log):
         url = f"http://{SERVING.host}:{port}/v1"
-        process = await asyncio.create_subprocess_exec(*command, env={**os.environ, "POLICY_URL": url})
+        words = [word.replace("{url}", url) for word in command]
+        process = await asyncio.create_subprocess_exec(*words, env={**os.environ, "POLICY_URL": url})
         return await process.wait()
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Solves the miniature's problems with one model: solve.sh URL OUT PROBLEMS SEEDS METHOD ...
-# METHOD is a method of the miniature below; each run lies in OUT/METHOD-SEED.
+# Solves the miniature's problems with one served model: solve.sh URL OUT PROBLEMS METHOD-SEED ...
+# METHOD is one of those below. Each run is in OUT/METHOD-SEED.
 set -euo pipefail
-URL=$1 OUT=$2 PROBLEMS=$3 SEEDS=$4
-shift 4
+URL=$1 OUT=$2 PROBLEMS=$3
+shift 3
 TEAM="method.n_candidates=4 method.n_verifications=1 method.max_iterations=8 method.epsilon=0.25
     method.agents.max_new_items=16 method.agents.structured_outputs=off"
 declare -A METHODS=(
@@ -22,10 +22,8 @@ declare -A METHODS=(
     [pacore]="method=pacore method.widths=[4] method.max_iterations=6"
     [rse]="method=rse method.n_candidates=4 method.max_iterations=10 method.agents.structured_outputs=off"
 )
-for method in "$@"; do
-    for seed in $SEEDS; do
-        # shellcheck disable=SC2086  # the settings are words
-        tmas solve experiment=miniature ${METHODS[$method]} model.base_url="$URL" problems="$PROBLEMS" \
-            output_dir="$OUT/$method-$seed" seed="$seed"
-    done
+for run in "$@"; do
+    # shellcheck disable=SC2086  # the settings are words
+    tmas solve experiment=miniature ${METHODS[${run%-*}]} model.base_url="$URL" problems="$PROBLEMS" \
+        output_dir="$OUT/$run" seed="${run##*-}"
 done
