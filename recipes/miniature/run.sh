@@ -104,8 +104,9 @@ for seed in $SEEDS; do
 done
 
 step "7. evaluation"
+# shellcheck disable=SC2086  # seeds and methods are words
 each() { for method in "$@"; do printf -- "$method-%s " $SEEDS; done; } # METHOD-SEED for every seed
-# shellcheck disable=SC2046
+# shellcheck disable=SC2046,SC2086
 solve "$OUT/sft/final" "$OUT/test" test $(each tmas $BASELINES) ${ABLATIONS:+$(printf -- '%s-0 ' $ABLATIONS)}
 for policy in "$OUT"/rl/*/policy; do
     solve "$policy" "$OUT/test/$(basename "$(dirname "$policy")")" test tmas-0
