@@ -10,7 +10,7 @@ TRAIN=${TRAIN:-1500} SPREAD=${SPREAD:-800} EASY=${EASY:-400} OTHER=${OTHER:-400}
 STEPS=${STEPS:-$([ -n "$QUICK" ] && echo 10 || echo 30)}
 BASELINES="majority_vote best_of_n self_refine verify_refine pacore rse"
 ABLATIONS=$([ -n "$QUICK" ] || echo tmas_no_experience tmas_no_guidelines tmas_epsilon0 tmas_epsilon50 tmas_n2 tmas_n8 tmas_m2)
-mkdir -p "$OUT"
+mkdir -p "$OUT/rl"
 
 step() { echo "== $(date +%T) $*"; }
 rules() { # rules NAME [--spread 1]: the teacher and judge behind a server; its URL goes to the file NAME
@@ -86,6 +86,7 @@ solve() { # solve POLICY OUT PROBLEMS METHOD-SEED ...
 python -m recipes.miniature.gates "$OUT/gates/tmas-0" "$OUT/gates.json"
 
 step "6. reinforcement learning"
+trained=()
 for seed in $SEEDS; do
     for reward in vanilla hybrid; do
         judge=()
@@ -94,6 +95,7 @@ for seed in $SEEDS; do
             "reward.custom_reward_function.reward_kwargs.settings.judge.base_url=$(cat "$OUT/teacher")"
             "reward.custom_reward_function.reward_kwargs.settings.judge.structured_outputs=false")
         run=$OUT/rl/$reward-$seed
+        trained+=("$reward-$seed")
         [ -e "$run/policy/config.json" ] || {
             tmas train experiment=miniature_grpo reward=$reward output_dir="$run" data.seed="$seed" "${judge[@]}" \
                 data.train_files="$OUT/rows/train.parquet" data.val_files="$OUT/rows/validation.parquet" \
@@ -104,14 +106,17 @@ for seed in $SEEDS; do
 done
 
 step "7. evaluation"
-# shellcheck disable=SC2086  # seeds and methods are words
-each() { for method in "$@"; do printf -- "$method-%s " $SEEDS; done; } # METHOD-SEED for every seed
-# shellcheck disable=SC2046,SC2086
-solve "$OUT/sft/final" "$OUT/test" test $(each tmas $BASELINES) ${ABLATIONS:+$(printf -- '%s-0 ' $ABLATIONS)}
-for policy in "$OUT"/rl/*/policy; do
-    solve "$policy" "$OUT/test/$(basename "$(dirname "$policy")")" test tmas-0
+runs=()
+for method in tmas $BASELINES; do
+    for seed in $SEEDS; do runs+=("$method-$seed"); done
+done
+for method in $ABLATIONS; do runs+=("$method-0"); done
+solve "$OUT/sft/final" "$OUT/test" test "${runs[@]}"
+for policy in "${trained[@]}"; do
+    solve "$OUT/rl/$policy/policy" "$OUT/test/$policy" test tmas-0
+    runs+=("$policy/tmas-0")
 done
 list() { local IFS=,; echo "[$*]"; }
-tmas evaluate "runs=$(list "$OUT"/test/*-[0-9] "$OUT"/test/*/tmas-0)" output="$OUT/evaluation.json"
-tmas report "runs=$(list "$OUT"/test/*-0)" output="$OUT/report.html"
+tmas evaluate "runs=$(list "${runs[@]/#/$OUT/test/}")" output="$OUT/evaluation.json"
+tmas report "runs=$(list "${runs[@]/#/$OUT/test/}")" output="$OUT/report.html"
 step "done: $OUT/gates.json, $OUT/evaluation.json, $OUT/report.html"

@@ -11,6 +11,7 @@ import re
 import stat
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ from tmas.training.sft import SFTSettings
 pytest.importorskip("verl", reason="needs the cpu or gpu extra")
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = sorted([*ROOT.glob("recipes/**/*.sh"), *ROOT.glob("recipes/**/*.sbatch")])
+MINIATURE = sorted(ROOT.glob("recipes/miniature/*.sh"))
+SCRIPTS = sorted({*ROOT.glob("recipes/**/*.sh"), *ROOT.glob("recipes/**/*.sbatch")} - {*MINIATURE})
 DOCKERFILES = sorted(ROOT.glob("docker/*.Dockerfile"))
 REQUIRED = {
     "BENCHMARKS": "benchmarks",
@@ -55,6 +57,8 @@ if name == "srun":  # what comes after the options is run
     os.execvp(arguments[0], arguments)
 if name == "scontrol":
     print("node-1")
+if name == "python" and arguments[1:2] and arguments[1] in ("recipes.miniature.server", "recipes.miniature.prepare"):
+    os.execv(sys.executable, [sys.executable, *arguments])  # the miniature's own: they take a second
 if arguments[:1] == ["list"]:
     while '"--head"' not in open(os.environ["CALLS"]).read():  # there are nodes once the head has started
         time.sleep(0.01)
@@ -212,7 +216,32 @@ def test_a_script_is_short_executable_and_clean(script: str):
 
 
 def test_shellcheck_finds_nothing():
-    subprocess.run([tool("shellcheck"), *SCRIPTS], check=True)
+    subprocess.run([tool("shellcheck"), *SCRIPTS, *MINIATURE], check=True)
+
+
+def test_every_key_that_the_miniature_gives_exists(tmp_path: Path):
+    sizes = {"TRAIN": "2", "EASY": "2", "TEST": "2", "OUT": str(tmp_path / "out")}
+    done = run("recipes/miniature/run.sh", tmp_path, **sizes)
+    assert done.returncode == 0, done.stderr
+    made = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
+    found = commands(made)
+    started = [call[call.index("tmas.cli") + 1 :] for call in made if call[0] == "python" and "tmas.cli" in call]
+    found += [(command, overrides) for command, *overrides in started]
+    for command, overrides in found:
+        composes(command, overrides)
+    assert Counter(command for command, _ in found) == {
+        **{"distill": 3, "solve": 4, "build": 5, "sft": 2, "train": 6, "export": 6, "evaluate": 1, "report": 1}
+    }
+
+
+def test_every_method_of_the_miniature_composes(tmp_path: Path):
+    script = "recipes/miniature/solve.sh"
+    methods = re.findall(r"^    \[(\w+)\]=", (ROOT / script).read_text("utf-8"), re.MULTILINE)
+    made = calls(script, tmp_path, "http://server/v1", "out", "problems.jsonl", *(f"{method}-3" for method in methods))
+    assert len(methods) == len(made) > 10
+    for (command, overrides), method in zip(commands(made), methods, strict=True):
+        composes(command, overrides)
+        assert {"seed=3", f"output_dir=out/{method}-3"} <= set(overrides)
 
 
 @pytest.mark.parametrize("dockerfile", names(DOCKERFILES))
