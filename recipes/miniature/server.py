@@ -74,7 +74,7 @@ def _usage(body: dict[str, Any], replies: list[str]) -> dict[str, int]:
 
 
 async def serve(app: web.Application, port: int, ready: Path | None) -> None:
-    """Serve ``app`` on the loopback interface until the process ends. Writes the URL to ``ready`` once it listens."""
+    """Serve ``app`` on the loopback interface until cancelled. Writes the URL to ``ready`` once it listens."""
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
@@ -82,7 +82,10 @@ async def serve(app: web.Application, port: int, ready: Path | None) -> None:
     print(url, flush=True)
     if ready:
         await asyncio.to_thread(ready.write_text, url)
-    await asyncio.Event().wait()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
 
 
 def main() -> None:
