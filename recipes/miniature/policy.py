@@ -35,7 +35,7 @@ _NUMBER = f"[ \\n]?[{LETTERS}][abct]=\\d"
 _RULE = rf"\b(?:{'|'.join(RULES)})\b"
 _VALUE = rf"{_ITEM}|{_NUMBER}|{_RULE}|\[[EG]\d+|, support \d+\] |\d\.\d\d|\d"
 """The pieces that differ between problems: items, numbers of a block, rules, ids, grades, digits."""
-_VARIABLE = re.compile(rf"{_ITEM}|{_NUMBER}|\d{{4,}}|{_RULE} \d/")
+_VARIABLE = re.compile(rf"{_ITEM}|{_NUMBER}|\d{{4,}}|{_RULE} \d/|^- \[[EG]\d")
 """A line that matches this is not part of a constant passage."""
 _SHORTEST = 12
 """Minimum length of a constant passage, and of each of its lines, in characters."""
