@@ -18,13 +18,14 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import pyarrow
 from pyarrow import parquet
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, field_validator
 
 from tmas.config import Settings
 from tmas.inference.replay import RecordedRun
 from tmas.inference.session import keyed_hash
 from tmas.inference.store import read_trace
 from tmas.inference.tokens import CHAT_TEMPLATE_TOKENS, Count
+from tmas.methods import all_roles
 from tmas.parsing import Unparsable, parse_json, parse_verification
 from tmas.records import Message, Mode, Record
 from tmas.training.contexts import TrainingProblem
@@ -62,6 +63,18 @@ class SFTSettings(Settings):
     max_tokens: int = Field(default=32_768, ge=1)
     reasoning: bool = True
 
+    @field_validator("per_role")
+    @classmethod
+    def _keys_exist(cls, per_role: int | dict[str, int]) -> int | dict[str, int]:
+        keys = set() if isinstance(per_role, int) else per_role.keys()
+        if unknown := sorted(keys - {*all_roles(), *MODES}):
+            raise ValueError(
+                f"no such role or mode: {', '.join(unknown)} (there are {', '.join([*all_roles(), *MODES])})"
+            )
+        if "solution" in keys and not keys.isdisjoint(MODES):
+            raise ValueError(f"limit solutions either as the role solution or by mode ({', '.join(MODES)})")
+        return per_role
+
     def most_of(self, kind: str) -> int:
         """Maximum number of chats of a role, or of a solution's mode, from one problem of a run."""
         return self.per_role if isinstance(self.per_role, int) else self.per_role.get(kind, 0)
@@ -96,9 +109,11 @@ def chats(
 ) -> Iterator[Chat]:
     """The chats of all ``problems`` in order; the run has to hold each of them.
 
-    Adds to ``counts`` the number of chats by role (or mode), and how many were ``too long``.
+    Adds to ``counts`` the number of chats by role (or mode), and how many were ``too long``. Raises ``ValueError`` if
+    the run asked another question, or compared with another answer, under a problem's id.
     """
     for problem in problems:
+        run.check(problem)
         found = _drawn(_kept(run, problem, settings), settings, count, seed, counts) if settings.per_role else {}
         for kind in sorted(found):
             counts[kind] += len(found[kind])
@@ -127,12 +142,15 @@ def _drawn(
     kept: defaultdict[str, list[tuple[int, Chat]]] = defaultdict(list)
     by_mode = isinstance(settings.per_role, dict) and not settings.per_role.keys().isdisjoint(MODES)
     for name, mode, chat in found:
+        kind = mode if mode and by_mode else chat.role
+        limit = settings.most_of(kind)
+        if not limit:
+            continue
         if sum(count(m.content) for m in chat.messages) + CHAT_TEMPLATE_TOKENS > settings.max_tokens:
             counts["too long"] += 1
             continue
-        kind = mode if mode and by_mode else chat.role
         drawn = [*kept[kind], (keyed_hash(seed, chat.problem_id, name), chat)]
-        kept[kind] = sorted(drawn, key=lambda pair: pair[0])[: settings.most_of(kind)]
+        kept[kind] = sorted(drawn, key=lambda pair: pair[0])[:limit]
     return kept
 
 
