@@ -143,7 +143,7 @@ async def test_the_team_solves_more_with_every_bank_update():
     shares: list[list[float]] = []
     for problem in miniature_problems(40):
         trajectory = await solve(
-            problem, TeacherSession(problem.problem_id), "tmas", n_candidates=8, max_iterations=4, epsilon=0.3
+            problem, TeacherSession(problem.problem_id), "tmas", n_candidates=6, max_iterations=4, epsilon=0.3
         )
         shares.append([mean(r.answer == problem.answer for r in i.rollouts) for i in trajectory.iterations])
     first, *_, last = (mean(column) for column in zip(*shares, strict=True))
