@@ -1,6 +1,6 @@
-"""``tmas build``: the RL rows and the cold-start set, split by problem, with a card and a page to judge them by.
+"""``tmas build``: write the RL rows and the cold-start set, split by problem, with a data card and a page of samples.
 
-Everything is a function of the inputs and ``seed``: the same command writes the same rows.
+The inputs and ``seed`` determine everything: the same command writes the same rows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
 class Wanted(Settings):
-    """Rows of each source in the training file: the published numbers."""
+    """Number of rows of each source in the training file. The defaults are the published numbers."""
 
     normal: NonNegativeInt = 2200
     experience: NonNegativeInt = 1600
@@ -41,15 +41,16 @@ class Wanted(Settings):
 
 
 class BuildSettings(Settings):
-    """Everything ``tmas build`` takes; see conf/build.yaml.
+    """All settings of ``tmas build``; see conf/build.yaml.
 
-    ``run``: the teacher's run directory. ``tokenizer``: the policy's, a folder, a hub name or ``estimate``.
-    ``max_prompt_tokens``: of a prompt with its chat template (verl's ``data.max_prompt_length``). ``per_problem``:
-    rows with memory that one problem gives at most; of ``normal`` ones it gives one. ``iterations``: those whose
-    prompts make rows; null: all. ``validation_share``: of the problems, and of ``rows`` in the validation file.
-    ``chat_runs``: further run directories of the teacher, of any method, whose replies become chats too.
-    ``prompts``: a folder of prompts, which have to be those of the run; null: the run's own.
-    ``earlier``: the directories of the steps before, whose reports and removed rows are shown.
+    ``run``: the teacher's run directory, of the method ``tmas``; rows and chats come from it. ``chat_runs``: further
+    run directories of the teacher, of any method, which give chats only. ``tokenizer``: the policy's tokenizer, as a
+    folder, a hub name or ``estimate``. ``max_prompt_tokens``: maximum length of a prompt with its chat template (verl's
+    ``data.max_prompt_length``). ``per_problem``: maximum number of rows with memory from one problem; a problem gives
+    at most one ``normal`` row. ``iterations``: the iterations whose prompts become rows; null: all.
+    ``validation_share``: share of the problems that are held out, and size of the validation file as a share of
+    ``rows``. ``prompts``: a folder of prompts, which have to be those of the run; null: the run's own. ``earlier``:
+    directories of the earlier steps, whose reports and removed rows the page shows.
     """
 
     problems: Path
@@ -69,7 +70,7 @@ class BuildSettings(Settings):
 
 
 def build(settings: BuildSettings, say: Say) -> None:
-    """Writes the files into ``output_dir``: rows, chats, ``report.json``, the card ``README.md`` and ``look.html``."""
+    """Write rows, chats, ``report.json``, the data card ``README.md`` and the page ``look.html`` to ``output_dir``."""
     builder, earlier = _Builder(settings), reports_of(settings.earlier)
     problems = [builder.in_its_split(problem) for problem in read_problems(settings.problems)]
     made: dict[str, dict[str, int]] = {}
@@ -86,7 +87,7 @@ def build(settings: BuildSettings, say: Say) -> None:
 
 
 class _Builder:
-    """Makes the files of one split after the other; ``skipped`` counts what could not go in, by reason."""
+    """Writes the files of each split. ``skipped`` counts the rows and chats that were left out, by reason."""
 
     def __init__(self, settings: BuildSettings) -> None:
         self.settings = settings
@@ -96,7 +97,7 @@ class _Builder:
         self.skipped: Counter[str] = Counter()
 
     def in_its_split(self, problem: TrainingProblem) -> TrainingProblem:
-        """The seed and the problem's id alone decide."""
+        """The problem with its split, which depends only on the seed and the problem's id."""
         drawn = self._key(problem, "split") / 2**56 < self.settings.validation_share
         return problem.model_copy(update={"split": "validation" if drawn else "train"})
 
@@ -144,7 +145,7 @@ class _Builder:
         )
 
     def _normal_rows(self, problems: Sequence[TrainingProblem], used: Container[str]) -> Iterator[Row]:
-        """Of problems in drawn order, those without another row first."""
+        """Rows without memory, in drawn order. Problems without another row come first."""
         for problem in sorted(problems, key=lambda p: (p.problem_id in used, self._key(p, "normal"))):
             row = normal_row(problem, self.window, prompts=self.prompts)
             if isinstance(row, Row):

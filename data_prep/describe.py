@@ -45,8 +45,12 @@ def describe(
         "origins": _origins(problems),
         "files": {path.name: _file(path) for path in paths if path.exists()},
         "teacher": _teacher(settings.run),
-        "inputs": {str(path): sha256(path) for path in (settings.problems, settings.run / "manifest.json")},
+        "inputs": {str(path): sha256(path) for path in _inputs(settings)},
     }
+
+
+def _inputs(settings: BuildSettings) -> list[Path]:
+    return [settings.problems, *(run / "manifest.json" for run in (settings.run, *settings.chat_runs))]
 
 
 def reports_of(steps: Iterable[Path]) -> dict[str, Any]:

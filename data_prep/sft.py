@@ -1,8 +1,11 @@
-"""The cold-start set: the teacher's own successful replies in every role, as chats.
+"""The cold-start set: replies of the teacher in every role, as chats for supervised fine-tuning.
 
-What counts as a success, judged with the gold answer after the fact: a solution with the right answer; a verification
-that grades a right candidate 1 or a wrong one 0; a summary of a rollout whose mean grade is on the right side; a bank
-update that reads as it stands and changes something, on a problem that was solved.
+By default only successful replies become chats. The gold answer decides afterwards what is a success:
+
+- a solution with the right answer;
+- a verification that grades a right candidate 1 or a wrong candidate 0;
+- a summary of a candidate whose mean grade is above 0.5 if it is right, and below 0.5 if it is wrong;
+- a bank update that parses without repairs and changes something, on a problem that was solved.
 """
 
 from __future__ import annotations
@@ -15,13 +18,14 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import pyarrow
 from pyarrow import parquet
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, field_validator
 
 from tmas.config import Settings
 from tmas.inference.replay import RecordedRun
 from tmas.inference.session import keyed_hash
 from tmas.inference.store import read_trace
 from tmas.inference.tokens import CHAT_TEMPLATE_TOKENS, Count
+from tmas.methods import all_roles
 from tmas.parsing import Unparsable, parse_json, parse_verification
 from tmas.records import Message, Mode, Record
 from tmas.training.contexts import TrainingProblem
@@ -44,10 +48,14 @@ MODES = get_args(Mode)
 
 
 class SFTSettings(Settings):
-    """``per_role``: chats of one role that one problem gives at most, the same for all roles or by role. Solutions may
-    be limited by their mode instead: ``{initial: 1, exploit: 6, explore: 2, verification: 4}``.
-    ``max_tokens``: of a chat; longer ones are left out. ``reasoning``: the teacher's thinking goes before its reply,
-    between <think> tags. ``keep``: ``successful`` replies only (see the module), or all that are ``readable``.
+    """Which replies become chats.
+
+    ``per_role``: maximum number of chats that one problem of a run gives for a role: one number for all roles, or a
+    mapping by role. A mapping with a mode as a key limits solutions by mode instead of by role:
+    ``{initial: 1, exploit: 6, explore: 2, verification: 4}``. A role or mode that is not a key gives no chats.
+    ``keep``: ``successful`` replies only (see the module), or all that are ``readable``, which the project can parse.
+    ``max_tokens``: maximum length of a chat; longer chats are left out. ``reasoning``: put the teacher's thinking
+    before its reply, between <think> tags.
     """
 
     per_role: NonNegativeInt | dict[str, NonNegativeInt] = 2
@@ -55,13 +63,25 @@ class SFTSettings(Settings):
     max_tokens: int = Field(default=32_768, ge=1)
     reasoning: bool = True
 
+    @field_validator("per_role")
+    @classmethod
+    def _keys_exist(cls, per_role: int | dict[str, int]) -> int | dict[str, int]:
+        keys = set() if isinstance(per_role, int) else per_role.keys()
+        if unknown := sorted(keys - {*all_roles(), *MODES}):
+            raise ValueError(
+                f"no such role or mode: {', '.join(unknown)} (there are {', '.join([*all_roles(), *MODES])})"
+            )
+        if "solution" in keys and not keys.isdisjoint(MODES):
+            raise ValueError(f"limit solutions either as the role solution or by mode ({', '.join(MODES)})")
+        return per_role
+
     def most_of(self, kind: str) -> int:
-        """Chats of a role, or of a solution's mode, that one problem gives at most; what is not named gives none."""
+        """Maximum number of chats of a role, or of a solution's mode, from one problem of a run."""
         return self.per_role if isinstance(self.per_role, int) else self.per_role.get(kind, 0)
 
 
 class Chat(Record):
-    """One example: the prompt as it was sent, and the teacher's reply. ``role`` is the agent's."""
+    """One example: the prompt as it was sent, and the teacher's reply. ``role`` is the role of the agent."""
 
     messages: tuple[Message, ...]
     role: str
@@ -72,7 +92,7 @@ class Chat(Record):
 
 
 class _Found(NamedTuple):
-    """A chat, the name of the call that it is from, and the candidate's mode if it is a solution."""
+    """A chat, the name of its call, and the mode of the candidate if the chat is a solution."""
 
     name: str
     mode: str | None
@@ -87,9 +107,13 @@ def chats(
     seed: int,
     counts: Counter[str],
 ) -> Iterator[Chat]:
-    """The chats of all finished ``problems``, in order; ``counts`` takes how many there are of each role or mode, and
-    those that are too long."""
+    """The chats of all ``problems`` in order; the run has to hold each of them.
+
+    Adds to ``counts`` the number of chats by role (or mode), and how many were ``too long``. Raises ``ValueError`` if
+    the run asked another question, or compared with another answer, under a problem's id.
+    """
     for problem in problems:
+        run.check(problem)
         found = _drawn(_kept(run, problem, settings), settings, count, seed, counts) if settings.per_role else {}
         for kind in sorted(found):
             counts[kind] += len(found[kind])
@@ -97,7 +121,7 @@ def chats(
 
 
 def write_chats(path: Path, chats: Iterable[Chat]) -> int:
-    """Write the parquet file as a whole; returns how many chats."""
+    """Write the chats to a parquet file, which appears only when it is complete. Returns the number of chats."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, total, remaining = path.with_name(f".{path.name}.new"), 0, iter(chats)
     with parquet.ParquetWriter(temporary, SCHEMA) as writer:
@@ -111,20 +135,27 @@ def write_chats(path: Path, chats: Iterable[Chat]) -> int:
 def _drawn(
     found: Iterable[_Found], settings: SFTSettings, count: Count, seed: int, counts: Counter[str]
 ) -> dict[str, list[tuple[int, Chat]]]:
-    """At most ``most_of`` of each role or mode, drawn by ``seed`` and the call's name; a long trace stays on disk."""
+    """At most ``most_of`` chats of each role or mode, drawn by ``seed`` and the call's name.
+
+    Only the chats drawn so far are in memory, because a trace can be long.
+    """
     kept: defaultdict[str, list[tuple[int, Chat]]] = defaultdict(list)
     by_mode = isinstance(settings.per_role, dict) and not settings.per_role.keys().isdisjoint(MODES)
     for name, mode, chat in found:
+        kind = mode if mode and by_mode else chat.role
+        limit = settings.most_of(kind)
+        if not limit:
+            continue
         if sum(count(m.content) for m in chat.messages) + CHAT_TEMPLATE_TOKENS > settings.max_tokens:
             counts["too long"] += 1
             continue
-        kind = mode if mode and by_mode else chat.role
         drawn = [*kept[kind], (keyed_hash(seed, chat.problem_id, name), chat)]
-        kept[kind] = sorted(drawn, key=lambda pair: pair[0])[: settings.most_of(kind)]
+        kept[kind] = sorted(drawn, key=lambda pair: pair[0])[:limit]
     return kept
 
 
 def _kept(run: RecordedRun, problem: TrainingProblem, settings: SFTSettings) -> Iterator[_Found]:
+    """Every reply to the problem that ``settings.keep`` takes."""
     prediction = run.prediction(problem.problem_id)
     for entry in read_trace(run.trace(problem.problem_id)):
         if entry["type"] != "call" or "reply" not in entry:
@@ -169,7 +200,7 @@ def _is_success(key: Mapping[str, Any], text: str, prediction: Mapping[str, Any]
         update = _bank_update(text, key["role"])
         return prediction["correct"] == "equal" and update is not None and bool(update.new or update.updates)
     candidate = prediction["iterations"][key["iteration"]]["candidates"][key["index"]]
-    right = {"equal": True, "undecided": None}.get(candidate["correct"], False)  # without an answer: not right
+    right = {"equal": True, "undecided": None}.get(candidate["correct"], False)  # no answer counts as wrong
     match key["role"]:
         case "solution":
             return right is True
@@ -188,7 +219,7 @@ def _grade(text: str) -> float | None:
 
 
 def _bank_update(text: str, role: str) -> ExperienceOutput | GuidelineOutput | None:
-    """The update as it reads without repairs; None where it does not."""
+    """The bank update, or None if it does not parse without repairs."""
     try:
         parsed = parse_json(text, _OUTPUTS[role])
     except Unparsable:

@@ -1,4 +1,8 @@
-"""The rule-based judge of the hybrid reward: it reads the project's judge prompts and answers by the task's rules."""
+"""The rule-based judge of the miniature. It answers the two judge prompts of the hybrid reward by exact rules.
+
+A solution of the miniature states its choices in lines such as ``so B:echo:ac``. The judge compares these lines with
+the bank in the prompt. It does not see the right answer.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import re
 from collections.abc import Mapping
 
 from recipes.miniature.language import FORMULAS, blocks_in, findings
-from recipes.miniature.task import LETTERS, fits
+from recipes.miniature.task import LETTERS, ORDERS, RULES, fits
 
 _SECTION = re.compile(r"# (Problem|Experience bank|Guidelines|Solution)\n\nBEGIN (\S+)\n(.*?)\nEND \2", re.DOTALL)
 _CHOICE = re.compile(rf"so ([{LETTERS}]):([a-z]+):([abc]{{2}})")
@@ -15,14 +19,17 @@ _ITEM = re.compile(r"^- \[([EG]\d+), support \d+\] (.*)$", re.MULTILINE)
 
 
 def verdict(prompt: str) -> str:
-    """The verdict that ``prompt`` asks for, as JSON: on the use of experience, or on novelty."""
+    """The JSON verdict for a judge prompt: on novelty if it lists guidelines, else on the use of experience."""
     sections = {name: text for name, _, text in _SECTION.findall(prompt)}
     return json.dumps(_novelty(sections) if "Guidelines" in sections else _experience(sections))
 
 
 def _experience(sections: Mapping[str, str]) -> dict[str, object]:
-    """A finding is applied where the solution chooses its rule and order; a pitfall where it comes to the pitfall's
-    block with its rule and chooses another order. A pitfall that the solution chooses is repeated."""
+    """The verdict on the use of experience, item by item.
+
+    A conclusion is applied if the solution chooses its rule and order for its block. A pitfall is applied if the
+    solution uses its rule for its block, but in another order. A pitfall whose rule and order are chosen is repeated.
+    """
     blocks = blocks_in(sections["Problem"])
     chosen = {LETTERS.index(m[1]): m for m in _CHOICE.finditer(sections["Solution"])}
     items, repeated = [], []
@@ -36,13 +43,14 @@ def _experience(sections: Mapping[str, str]) -> dict[str, object]:
                 repeated.append({"id": item_id, "quote": choice[0]})
             elif same or not found.fits:
                 use, quote = "applied", choice[0]
-                correct = found.block < len(blocks) and fits(blocks[found.block], choice[2], choice[3])
+                known = choice[2] in RULES and choice[3] in ORDERS and found.block < len(blocks)
+                correct = known and fits(blocks[found.block], choice[2], choice[3])
         items.append({"id": item_id, "use": use, "correct": correct, "quote": quote})
     return {"items": items, "repeated": repeated}
 
 
 def _novelty(sections: Mapping[str, str]) -> dict[str, object]:
-    """The strategy of a solution is its rule."""
+    """The verdict on novelty. The strategy of a solution is its rule, and each of its choices is a key step."""
     chosen = list(_CHOICE.finditer(sections["Solution"]))
     rule = chosen[0][2] if chosen else "none"
     known = dict(_ITEM.findall(sections["Guidelines"]))

@@ -1,7 +1,10 @@
-"""The miniature's policy: a Qwen3 of about a million parameters, and a tokenizer trained on the prompts.
+"""The miniature's policy: a Qwen3 of about a million parameters, and a tokenizer trained on the project's prompts.
 
-``python -m recipes.miniature.policy FOLDER RUN ...`` reads the prompts and replies of recorded runs and writes a model
-that has learned nothing yet.
+``python -m recipes.miniature.policy FOLDER RUN ...`` trains the tokenizer on the prompts and replies of recorded runs,
+and writes it to FOLDER with an untrained model.
+
+The tokenizer keeps sequences short, so that a CPU can train on them: instructions that every prompt repeats become one
+token each. What differs between problems (numbers, digits, items such as ``B:echo:ac``) also gets one token per piece.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 VOCABULARY, CONTEXT = 1152, 2048
-"""Both in tokens. The vocabulary is an upper bound for everything but the constant passages."""
+"""Both in tokens. The vocabulary is an upper bound; the constant passages come in addition."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
@@ -35,15 +38,15 @@ _ITEM = f"[{LETTERS}]:(?:{'|'.join(RULES)}):(?:{'|'.join(ORDERS)})"
 _NUMBER = f"[ \\n]?[{LETTERS}][abct]=\\d"
 _RULE = rf"\b(?:{'|'.join(RULES)})\b"
 _VALUE = rf"{_ITEM}|{_NUMBER}|{_RULE}|\[[EG]\d+|, support \d+\] |\d\.\d\d|\d"
-"""What differs from problem to problem, each a piece of its own: items, numbers of a block, rules, ids, grades, digits."""
-_VARIABLE = re.compile(rf"{_ITEM}|{_NUMBER}|\d{{4,}}|{_RULE} \d/")
-"""A line with one of these is no constant passage."""
+"""The pieces that differ between problems: items, numbers of a block, rules, ids, grades, digits."""
+_VARIABLE = re.compile(rf"{_ITEM}|{_NUMBER}|\d{{4,}}|{_RULE} \d/|^- \[[EG]\d")
+"""A line that matches this is not part of a constant passage."""
 _SHORTEST = 12
-"""Characters from which a constant passage becomes a token."""
+"""Minimum length of a constant passage, and of each of its lines, in characters."""
 
 
 def build(folder: Path, texts: Sequence[str], seed: int = 0) -> None:
-    """Write a Hugging Face folder: bf16 safetensors drawn from ``seed``, a tokenizer trained on ``texts``, configs."""
+    """Write a Hugging Face folder: bf16 weights drawn with ``seed``, a tokenizer trained on ``texts``, and configs."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -59,8 +62,8 @@ def build(folder: Path, texts: Sequence[str], seed: int = 0) -> None:
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.get_vocab()[TURN_END],
+        pad_token_id=tokenizer.get_vocab()[END_OF_TEXT],
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -70,13 +73,12 @@ def build(folder: Path, texts: Sequence[str], seed: int = 0) -> None:
                 last = name.endswith(("o_proj.weight", "down_proj.weight"))
                 scale = 0.5 / math.sqrt(config.num_hidden_layers) if last else 0.7
                 torch.nn.init.normal_(weights, std=scale / math.sqrt(weights.shape[1]))
-        model.to(torch.bfloat16).save_pretrained(folder)
+        model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE that can write every text. Items, numbers and digits stay whole, and each constant passage of the
-    prompts is one token."""
+    """A byte-level BPE tokenizer. It can write every text, and has one token per item, number, digit and passage."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -115,7 +117,7 @@ def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 def constant_passages(texts: Sequence[str], share: float = 0.01) -> list[str]:
-    """Runs of whole lines that at least ``share`` of the texts have, and that hold nothing of a problem."""
+    """Runs of whole lines that occur in at least ``share`` of the texts and do not depend on the problem."""
     lines = Counter(line for text in texts for line in set(text.split("\n")))
     common = {line for line, n in lines.items() if n >= share * len(texts) and not _VARIABLE.search(line)}
     runs = Counter(run for text in texts for run in set(_runs(text.split("\n"), common)))
@@ -123,7 +125,7 @@ def constant_passages(texts: Sequence[str], share: float = 0.01) -> list[str]:
 
 
 def _runs(lines: Iterable[str], common: set[str]) -> Iterator[str]:
-    """Maximal runs of constant lines; a line of a number, such as ``Aa=1``, or of a label belongs to none."""
+    """Maximal runs of the ``common`` lines. A non-empty line that is too short ends a run."""
     run: list[str] = []
     for line in [*lines, None]:
         if line is not None and line in common and (not line or len(line) >= _SHORTEST):

@@ -1,7 +1,7 @@
-"""The miniature's problems: ``python -m recipes.miniature.prepare FOLDER`` writes one file for each split.
+"""Write the miniature's problem files: ``python -m recipes.miniature.prepare FOLDER`` writes one for each split.
 
-Training problems are in the form that ``tmas distill`` and ``tmas build`` read; the others, without that form's extra
-fields, are for ``tmas solve``.
+Training problems have the fields that ``tmas distill`` and ``tmas build`` need. Validation and test problems are for
+``tmas solve``.
 """
 
 from __future__ import annotations
@@ -21,22 +21,19 @@ SIZES: dict[Split, int] = {"train": 1500, "validation": 100, "test": 150}
 
 
 def prepare(folder: Path, task: Task, sizes: dict[Split, int], seed: int = 0) -> None:
-    """Write ``FOLDER/SPLIT.jsonl`` for each split; the same arguments give the same files."""
+    """Write ``FOLDER/SPLIT.jsonl`` for each split. The same arguments give the same files."""
     for split, size in sizes.items():
         write_lines(folder / f"{split}.jsonl", islice(_problems(task, split, seed), size))
 
 
 def _problems(task: Task, split: Split, seed: int) -> Iterator[Problem]:
     for number, (blocks, solution) in enumerate(task.problems(split, seed)):
-        fields = {
-            "problem_id": f"{split}-{number}",
-            "question": question(blocks),
-            "answer": answer(solution),
-        }
+        problem = Problem(problem_id=f"{split}-{number}", question=question(blocks), answer=answer(solution))
         if split == "train":
-            yield TrainingProblem(**fields, origin="recipes/miniature", licence="Apache-2.0")
+            source = {"origin": "recipes/miniature", "licence": "Apache-2.0"}
+            yield TrainingProblem.model_validate(problem.model_dump() | source)
         else:
-            yield Problem(**fields)
+            yield problem
 
 
 if __name__ == "__main__":
@@ -44,6 +41,8 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     for name, number in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=number, help=f"{name} problems (%(default)s)")
-    parser.add_argument("--blocks", type=int, default=Task().blocks, help="blocks of each problem (%(default)s)")
+    parser.add_argument(
+        "--blocks", type=int, default=Task().blocks, help="blocks in a problem, at most 4 (%(default)s)"
+    )
     given = parser.parse_args()
     prepare(given.folder, Task(blocks=given.blocks), {name: getattr(given, name) for name in SIZES})

@@ -1,7 +1,7 @@
-"""An OpenAI-compatible server in front of the rule-based teacher and judge.
+"""An OpenAI-compatible server for the rule-based teacher and judge, so that the project can use them as a model.
 
-``python -m recipes.miniature.server --ready FILE`` serves on loopback until it is stopped. FILE takes the server's URL
-as soon as requests are answered.
+``python -m recipes.miniature.server --ready FILE`` serves on the loopback interface until the process ends. It writes
+its URL into FILE when it accepts requests.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ MODEL = "rules"
 
 
 def application(task: Task, error_rate: float = 0.0, spread: float = 0.0) -> web.Application:
-    """Replies depend on the messages and the request's seed alone, so a repeated call repeats its reply."""
+    """The web application. A reply depends only on the messages and the request's seed, so it can be reproduced.
+
+    ``error_rate`` and ``spread``: see :class:`~recipes.miniature.teacher.Teacher`.
+    """
 
     async def chat(request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -64,30 +67,33 @@ def _reply(body: dict[str, Any], index: int, teacher: Callable[[random.Random], 
 
 
 def _usage(body: dict[str, Any], replies: list[str]) -> dict[str, int]:
-    """Counts words, since the teacher has no tokenizer."""
+    """Token counts for the response. They count words, because the teacher has no tokenizer."""
     prompt = sum(len(message["content"].split()) for message in body["messages"])
     completion = sum(len(text.split()) for text in replies)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 async def serve(app: web.Application, port: int, ready: Path | None) -> None:
-    """Serve ``app`` on loopback until the process ends; ``ready`` takes the port once requests are answered."""
+    """Serve ``app`` on the loopback interface until cancelled. Writes the URL to ``ready`` once it listens."""
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
     print(url, flush=True)
     if ready:
-        ready.write_text(url)
-    await asyncio.Event().wait()
+        await asyncio.to_thread(ready.write_text, url)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--error-rate", type=float, default=0.0, help="share of the verifiers' findings that are wrong")
-    parser.add_argument("--spread", type=float, default=0.0, help="share of the guesses that are drawn uniformly")
-    parser.add_argument("--ready", type=Path, help="the file that takes the server's URL")
+    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0: any free port (%(default)s)")
+    parser.add_argument("--error-rate", type=float, default=0.0, help="share of wrong findings in verifications")
+    parser.add_argument("--spread", type=float, default=0.0, help="share of guesses that are drawn uniformly")
+    parser.add_argument("--ready", type=Path, help="file to write the server's URL to")
     options = parser.parse_args()
     asyncio.run(serve(application(Task(), options.error_rate, options.spread), options.port, options.ready))
 

@@ -1,12 +1,16 @@
-"""The task of the miniature: find one hidden rule, and an order of the numbers for each block.
+"""The task of the miniature: a made-up puzzle that a model of a million parameters can learn to solve as a team.
 
-A block has three numbers a, b, c and a target, all modulo 10. A rule is a formula in x, y, z, read from left
-to right; an order says which number is which letter. A problem is solved by the one rule that all of its blocks share, and by one order for each
-block, so that the formula gives the target in every block. The rule is the high-level strategy, which the guideline
-bank can hold. Whether a rule and an order fit a block is a low-level finding, which the experience bank can hold.
-Checking a candidate is arithmetic. Finding one is a search, since nothing in a block tells which rule made it.
+A problem consists of blocks. A block has three numbers a, b, c and a target. A *rule* is a formula in x, y, z that is
+evaluated from left to right, modulo 10. An *order* says which two of a, b, c are x and y. The solver has to find the
+one rule that all blocks share, and an order for each block, so that the formula gives the target of every block.
 
-Problems have exactly one solution. Training, validation and test problems share no block: a hash of the block decides.
+The task has the two kinds of knowledge that TMAS keeps in its banks. The rule is a high-level strategy: the guideline
+bank holds the rules that were tried. "This rule in this order fits this block" is a low-level finding: the experience
+bank holds such findings. To check a candidate is arithmetic. To find one is a search, because nothing in a block tells
+which rule made it.
+
+Every problem has exactly one solution. A block belongs to one split only, so training, validation and test problems
+share no block.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ OPERATIONS: dict[str, Callable[[int, int], int]] = {
     "~": lambda p, q: q - p,
     "*": lambda p, q: p * q,
 }
-"""The signs in formulas; ``~`` subtracts the left side from the right one."""
+"""Operations by their sign. ``~`` subtracts its left side from its right side."""
 RULES = {
     "alfa": ("+", "*"),
     "bravo": ("*", "+"),
@@ -38,15 +42,15 @@ RULES = {
     "golf": ("~", "*"),
     "hotel": ("+", "~"),
 }
-"""Each rule by its name: the first operation joins x and y, the second joins the result and z."""
+"""Rules by name. The first operation combines x and y, the second combines that result and z."""
 ORDERS: dict[str, tuple[int, int, int]] = {"ab": (0, 1, 2), "ac": (0, 2, 1), "bc": (1, 2, 0)}
-"""Each order by its name, the letters of x and y: the positions of x, y and z among a, b, c."""
+"""Orders by name. The name gives the letters of x and y; the value gives the positions of x, y, z among a, b, c."""
 LETTERS = "ABCD"
-"""Names of the blocks; also the largest number of blocks."""
+"""Names of the blocks. A problem has at most as many blocks as there are letters."""
 
 
 class Block(NamedTuple):
-    """Three numbers from 1 to 9 and the target from 0 to 9."""
+    """Three numbers from 1 to 9, and a target from 0 to 9."""
 
     a: int
     b: int
@@ -55,7 +59,7 @@ class Block(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A rule, and an order for each block."""
+    """A proposed solution: one rule, and an order for each block."""
 
     rule: str
     orders: tuple[str, ...]
@@ -66,11 +70,11 @@ Blocks = tuple[Block, ...]
 
 @dataclass(frozen=True)
 class Task:
-    """What makes the task harder or easier.
+    """The difficulty of the problems.
 
-    ``blocks``: of a problem, at most 4. ``rule_prior`` and ``order_prior``: how likely a solver without memory guesses
-    each rule and order (see the teacher), and how likely a problem has it. ``uniform_rules``: share of the problems
-    whose rule is drawn uniformly instead of from the prior.
+    ``blocks``: number of blocks in a problem, at most 4. ``rule_prior`` and ``order_prior``: probability of each rule
+    and order in a problem. The teacher guesses from the same probabilities. ``uniform_rules``: share of the problems
+    whose rule is drawn uniformly instead, so that rare rules occur as well.
     """
 
     blocks: int = 4
@@ -79,7 +83,7 @@ class Task:
     uniform_rules: float = 0.25
 
     def problems(self, split: Split, seed: int) -> Iterator[tuple[Blocks, Candidate]]:
-        """Different problems of ``split`` without end, each with its only solution."""
+        """Endless distinct problems of ``split``, each with its only solution. The same seed gives the same ones."""
         draw = random.Random(f"{split}/{seed}")
         seen: set[Blocks] = set()
         while True:
@@ -94,9 +98,9 @@ class Task:
         blocks: list[Block] = []
         orders: list[str] = []
         while len(blocks) < self.blocks:
-            numbers = tuple(draw.randrange(1, MODULUS) for _ in range(3))
+            a, b, c = (draw.randrange(1, MODULUS) for _ in range(3))
             order = draw.choices([*ORDERS], self.order_prior)[0]
-            block = Block(*numbers, steps(rule, order, numbers).value)
+            block = Block(a, b, c, steps(rule, order, (a, b, c)).value)
             if split_of(block) == split:
                 blocks.append(block)
                 orders.append(order)
@@ -104,7 +108,7 @@ class Task:
 
 
 class Steps(NamedTuple):
-    """A rule carried out on a block: ``x first y = middle``, then ``middle second z = value``, modulo 10."""
+    """The evaluation of a rule, modulo 10: ``x first y = middle``, then ``middle second z = value``."""
 
     x: int
     first: str
@@ -116,14 +120,14 @@ class Steps(NamedTuple):
 
 
 def steps(rule: str, order: str, numbers: Sequence[int]) -> Steps:
-    """Carry out ``rule`` on the three ``numbers`` (or a block) in ``order``."""
+    """Evaluate ``rule`` on three ``numbers``, or on a block, in ``order``."""
     (first, second), (x, y, z) = RULES[rule], (numbers[i] for i in ORDERS[order])
     middle = OPERATIONS[first](x, y) % MODULUS
     return Steps(x, first, y, middle, second, z, OPERATIONS[second](middle, z) % MODULUS)
 
 
 def fits(block: Block, rule: str, order: str) -> bool:
-    """Whether the rule gives the block's target."""
+    """Whether the rule in this order gives the block's target."""
     return steps(rule, order, block).value == block.target
 
 
@@ -133,8 +137,8 @@ def solves(blocks: Blocks, candidate: Candidate) -> bool:
 
 
 def solutions(blocks: Blocks) -> list[Candidate]:
-    """All solutions of a problem."""
-    found = []
+    """All solutions of a problem, by trying every rule and order."""
+    found: list[Candidate] = []
     for rule in RULES:
         fitting = [[order for order in ORDERS if fits(block, rule, order)] for block in blocks]
         found += [Candidate(rule, orders) for orders in product(*fitting)]
@@ -142,6 +146,6 @@ def solutions(blocks: Blocks) -> list[Candidate]:
 
 
 def split_of(block: Block) -> Split:
-    """A tenth of all blocks belongs to each held-out split; the hash of the block decides."""
+    """The split of a block, decided by its hash. Validation and test get a tenth of all blocks each."""
     digit = int(hashlib.sha256(str(tuple(block)).encode()).hexdigest(), 16) % 10
     return "test" if digit == 0 else "validation" if digit == 1 else "train"

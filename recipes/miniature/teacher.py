@@ -1,11 +1,13 @@
-"""The rule-based teacher: it plays every role of the team, and those of the baselines, by reading the prompt's text.
+"""The rule-based teacher of the miniature. It plays every role of TMAS and of the baselines.
 
-It stands where the paper has DeepSeek. As a solver it never computes: it guesses rules and orders from a prior, and
-otherwise uses what the prompt tells it. As a verifier it computes. Nothing outside the prompt reaches it: not the
-answer, not the other calls. Replies spell out intermediate steps, so that each next token takes one look-up:
+The teacher takes the place of the large model that the paper distills. It sees only the prompt: neither the right
+answer nor any other call. As a solver it never computes. It guesses rules and orders from a prior, and it uses the
+findings that the prompt shows. As a verifier it computes.
 
-- a verifier writes each operation with its operands and result;
-- a solver with memory looks up every order of a block before it chooses one (``B:echo:ab BAD B:echo:ac new``).
+A small policy has to imitate the replies, so they spell out every intermediate step:
+
+- A verifier writes each operation with its operands and its result.
+- A solver with memory looks up each order of a block before it chooses one (``B:echo:ab BAD``, ``B:echo:ac new``).
 """
 
 from __future__ import annotations
@@ -35,15 +37,16 @@ _ATTEMPT = re.compile(r'<attempt id="(\d+)".*?</attempt>', re.DOTALL)
 _COUNTED = re.compile(r"\b([a-z]+) (\d)/\d$", re.MULTILINE)
 STRATEGY = re.compile(r"^- \[G\d+, support \d+\] ([a-z]+):", re.MULTILINE)
 _MOST_RULES = 3
-"""Rules that one solution looks at before it guesses."""
+"""A solution looks up at most this many rules before it guesses."""
 
 
 @dataclass
 class Teacher:
     """Replies to prompts.
 
-    ``error_rate``: probability that a finding of a verifier has the wrong label. ``spread``: probability that a guess
-    without memory is drawn uniformly instead of from the prior, so that rare rules and orders are seen as well.
+    ``draw``: the source of all random choices. ``error_rate``: probability that a finding of a verification has the
+    wrong label. ``spread``: probability that a guess is drawn uniformly instead of from the prior, so that training
+    data has rare rules and orders too.
     """
 
     task: Task
@@ -66,14 +69,14 @@ class Teacher:
         }
 
     def reply(self, prompt: str) -> str:
-        """What the role that the prompt's last section asks for answers."""
+        """The reply of the role that the prompt's last section asks for."""
         task = prompt[prompt.rindex("# Your task") :]
         return next((play for phrase, play in self.roles.items() if phrase in task), self.solution)(prompt)
 
-    # The team of TMAS.
+    # The roles of TMAS.
 
     def solution(self, prompt: str) -> str:
-        """A guess; with memory, by what it says (exploit); away from tried strategies, if there are any (explore)."""
+        """A candidate: away from the listed strategies (explore), by the known findings (exploit), or else a guess."""
         blocks = blocks_in(prompt)
         if tried := STRATEGY.findall(prompt):
             return self._guess(blocks, avoid=tried)
@@ -81,19 +84,19 @@ class Teacher:
         return self._by_memory(blocks, known, followed(prompt)) if known else self._guess(blocks)
 
     def verification(self, prompt: str) -> str:
-        """The arithmetic of every block, and the grade."""
+        """The arithmetic for every block, and the grade."""
         candidate = _candidate(prompt)
-        return self._critique(blocks_in(prompt), candidate)[0] if candidate else _unreadable()
+        return self._critique(blocks_in(prompt), candidate) if candidate else _unreadable()
 
     def summary(self, prompt: str) -> str:
-        """The findings of the verifications, by majority, behind their rule and how many blocks fit."""
+        """How many blocks fit the candidate's rule, then each finding by majority vote of the verifications."""
         votes: dict[tuple[int, str, str], list[bool]] = {}
         for found in findings(prompt[prompt.index("# Verifications") :]):
             votes.setdefault(found[:3], []).append(found.fits)
         return summarised([Finding(*key, sum(v) * 2 > len(v)) for key, v in votes.items()])
 
     def experience(self, prompt: str) -> str:
-        """Every finding of the attempts' summaries; the bank merges those that it has."""
+        """A bank update with every finding of every summary. The bank merges the ones it already has."""
         new = [
             {"rollouts": [index], "statement": str(found), "kind": "conclusion" if found.fits else "pitfall"}
             for index, summary in summaries(prompt)
@@ -102,18 +105,18 @@ class Teacher:
         return json.dumps({"new": new, "updates": []})
 
     def guideline(self, prompt: str) -> str:
-        """The rule of every attempt; the bank merges those that it has."""
+        """A bank update with the rule of every attempt. The bank merges the ones it already has."""
         new = [
             {"rollouts": [index], "name": found[0].rule, "description": FORMULAS[found[0].rule]}
             for index, summary in summaries(prompt)
-            if (found := findings(summary))
+            if (found := findings(summary)) and found[0].rule in RULES
         ]
         return json.dumps({"new": new, "updates": []})
 
-    # The baselines' roles.
+    # The roles of the baselines.
 
     def feedback(self, prompt: str) -> str:
-        """Self-Refine: the arithmetic of the own candidate, then a rewritten solution where a block does not fit."""
+        """Self-Refine: the arithmetic of its own candidate, then a rewritten solution unless all blocks fit."""
         blocks, candidate = blocks_in(prompt), _candidate(prompt)
         if candidate is None:
             return f"# Rewritten solution\n{self._guess(blocks)}"
@@ -124,18 +127,18 @@ class Teacher:
         return thought([*lines, *thinking], f"# Rewritten solution\n{written}")
 
     def refinement(self, prompt: str) -> str:
-        """Verify-Refine: a solution from what the analyses found, and its self-evaluation."""
+        """Verify-Refine: a solution from the findings of the analyses, and its self-evaluation."""
         known = findings(prompt[prompt.index("# Analyses") :])
         blocks = blocks_in(prompt)
         return self._with_self_evaluation(blocks, self._improved(blocks, known) if known else self._guess(blocks))
 
     def self_graded(self, prompt: str) -> str:
-        """Verify-Refine's first round: a guess, and its self-evaluation."""
+        """Verify-Refine, first round: a guess, and its self-evaluation."""
         blocks = blocks_in(prompt)
         return self._with_self_evaluation(blocks, self._guess(blocks))
 
     def synthesis(self, prompt: str) -> str:
-        """PaCoRe: the arithmetic of every reference as thinking, then a solution from what it found."""
+        """PaCoRe: the arithmetic of every reference as thinking, then a solution from these findings."""
         blocks = blocks_in(prompt)
         references = [read_answer(digits, len(blocks)) for digits in _BOX.findall(prompt)]
         checks = [self._check(blocks, candidate) for candidate in references if candidate]
@@ -146,7 +149,7 @@ class Teacher:
         return thought([*analyses, *thinking], written)
 
     def distill(self, prompt: str) -> str:
-        """RSE: the arithmetic of the attempt, then what fits and what does not."""
+        """RSE: the arithmetic of the attempt, then the findings as verified propositions and critical pitfalls."""
         candidate = _candidate(prompt)
         lines, known = self._check(blocks_in(prompt), candidate) if candidate else ([], [])
         count = [counted(known)] if known else []
@@ -156,10 +159,10 @@ class Teacher:
         }
         return "\n".join([*lines, json.dumps(lists)])
 
-    # What roles share.
+    # Parts that several roles use.
 
     def _guess(self, blocks: Blocks, avoid: Sequence[str] = ()) -> str:
-        """A rule but those to ``avoid``, if another is left, and orders: all from the prior."""
+        """A solution drawn from the prior, without the rules to ``avoid`` unless these are all rules."""
         uniform = self.draw.random() < self.spread
         rules = {name: p for name, p in zip(RULES, self.task.rule_prior, strict=True) if name not in avoid}
         rules = rules or dict(zip(RULES, self.task.rule_prior, strict=True))
@@ -168,11 +171,14 @@ class Teacher:
         return solution(Candidate(rule, tuple(orders)))
 
     def _by_memory(self, blocks: Blocks, known: Sequence[Finding], rules: Sequence[str]) -> str:
-        """A solution by the first of ``rules`` that is not refuted: new rules are the business of those who explore.
+        """A solution with the first of ``rules`` that is not refuted. To try other rules is the task of exploration.
 
-        A rule is refuted if it fits a block in no order. For each block the known fitting order is taken, or one that
-        is not known to be wrong, drawn from the prior. If all rules are refuted the first one is guessed again.
+        A rule is refuted if all orders are known to fail for some block. For each block the solution takes the order
+        that is known to fit, or else draws one that is not known to fail. If the looked-up rules are all refuted, it
+        guesses orders for the first rule.
         """
+        if not rules:  # the prompt had no room for any attempt
+            return self._guess(blocks)
         labels = {found[:3]: found.fits for found in known}
         lines: list[str] = []
         for rule in list(dict.fromkeys(rules))[:_MOST_RULES]:
@@ -189,14 +195,14 @@ class Teacher:
         return thought(lines, self._guess(blocks, avoid=[name for name in RULES if name != rules[0]]))
 
     def _improved(self, blocks: Blocks, known: Sequence[Finding]) -> str:
-        """A solution from the check of one candidate: its rule again if at least half of the blocks fit."""
+        """A solution from the findings on one candidate: the same rule if at least half of the blocks fit."""
         rule = known[0].rule
         if 2 * fitting(known) >= len(blocks):
             return self._by_memory(blocks, known, [rule])
         return self._guess(blocks, avoid=[rule])
 
     def _looked_up(self, block: int, rule: str, labels: Mapping[tuple[int, str, str], bool]) -> tuple[str, str | None]:
-        """The orders of a block one by one, up to one that fits; and the order to take, None if all are wrong."""
+        """The look-up of a block's orders up to one that fits, and the order to take: None if all are known to fail."""
         text: list[str] = []
         new: dict[str, float] = {}
         for order, p in zip(ORDERS, self.task.order_prior, strict=True):
@@ -209,31 +215,33 @@ class Teacher:
         return "\n".join(text), self.draw.choices([*new], [*new.values()])[0] if new else None
 
     def _check(self, blocks: Blocks, candidate: Candidate) -> tuple[list[str], list[Finding]]:
+        """The arithmetic for each block, and the findings: each has the wrong label at ``error_rate``."""
         known = [
             found._replace(fits=found.fits != (self.draw.random() < self.error_rate))
             for found in check(blocks, candidate)
         ]
         return [arithmetic(block, found) for block, found in zip(blocks, known, strict=True)], known
 
-    def _critique(self, blocks: Blocks, candidate: Candidate) -> tuple[str, float]:
+    def _critique(self, blocks: Blocks, candidate: Candidate) -> str:
+        """The arithmetic for each block, and the grade: 0.5 if at least half of the blocks fit, 1 if all do."""
         lines, known = self._check(blocks, candidate)
         right = fitting(known)
         grade = 1.0 if right == len(known) else 0.5 if 2 * right >= len(known) else 0.0
-        return "\n".join([*lines, GRADE.format(grade=grade)]), grade
+        return "\n".join([*lines, GRADE.format(grade=grade)])
 
     def _with_self_evaluation(self, blocks: Blocks, written: str) -> str:
         candidate = read_answer(_BOX.findall(written)[-1], len(blocks))
         assert candidate is not None
-        return f"{written}\n# Self-evaluation\n{self._critique(blocks, candidate)[0]}"
+        return f"{written}\n# Self-evaluation\n{self._critique(blocks, candidate)}"
 
 
 def thought(lines: Sequence[str], text: str) -> str:
-    """``lines`` as thinking before ``text``."""
+    """``text`` after ``lines`` of thinking, if there are any."""
     return "\n".join(["<think>", *lines, "</think>", text]) if lines else text
 
 
 def parted(text: str) -> tuple[list[str], str]:
-    """The lines of thinking that ``text`` begins with, and the rest: the inverse of :func:`thought`."""
+    """The lines of thinking before a text, and the text: the inverse of :func:`thought`."""
     if not text.startswith("<think>\n"):
         return [], text
     thinking, _, rest = text.removeprefix("<think>\n").partition("\n</think>\n")
@@ -241,34 +249,34 @@ def parted(text: str) -> tuple[list[str], str]:
 
 
 def summaries(prompt: str) -> list[tuple[int, str]]:
-    """Number and summary of every attempt that the prompt shows."""
+    """The number and the summary of every attempt in the prompt."""
     return [
         (int(attempt[1]), attempt[0].partition("What the verifiers found:")[2]) for attempt in _ATTEMPT.finditer(prompt)
     ]
 
 
 def followed(prompt: str) -> list[str]:
-    """The rules that the prompt counts blocks for, those of the most fitting blocks first, the later first if equal."""
+    """The rules of the attempts in the prompt, best first: most fitting blocks, then the later attempt."""
     return followed_among([(rule, int(right)) for rule, right in _COUNTED.findall(prompt)])
 
 
 def followed_among(counts: Sequence[tuple[str, int]]) -> list[str]:
-    """Rules in the order of :func:`followed`, from each attempt's rule and number of fitting blocks."""
+    """Rules in the order of :func:`followed`, given each attempt's rule and its number of fitting blocks."""
     return [counts[n][0] for n in sorted(range(len(counts)), key=lambda n: (counts[n][1], n), reverse=True)]
 
 
 def fitting(known: Sequence[Finding]) -> int:
-    """How many blocks fit."""
+    """The number of blocks that fit."""
     return sum(found.fits for found in known)
 
 
 def counted(known: Sequence[Finding]) -> str:
-    """The rule, and how many blocks it fits: ``echo 2/3``."""
+    """The rule and the share of blocks that it fits: ``echo 2/3``."""
     return f"{known[0].rule} {fitting(known)}/{len(known)}"
 
 
 def summarised(known: Sequence[Finding]) -> str:
-    """A summary: the count, then a line for each finding."""
+    """A summary: the share of fitting blocks, then a line for each finding."""
     return "\n".join([counted(known), *map(str, known)]) if known else "nothing could be checked"
 
 

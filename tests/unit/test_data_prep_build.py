@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 from pyarrow import parquet
+from pydantic import ValidationError
 
 from data_prep.build import BuildSettings, build
 from data_prep.difficulty import filter_by_difficulty
@@ -21,6 +22,7 @@ from data_prep.sft import SFTSettings, chats
 from tests.support import team
 from tests.support.chat_server import Body, Script, ScriptedServer, run_in_thread
 from tests.support.data_steps import distill_settings, filter_settings, problem_file, runner, silent
+from tmas.config import RunSettings
 from tmas.inference.replay import RecordedRun
 from tmas.inference.tokens import token_counter
 from tmas.parsing import parse_verification
@@ -191,6 +193,113 @@ def test_a_bank_update_that_had_to_be_repaired_or_led_nowhere_is_no_success(tmp_
     assert "experience" not in {chat.role for chat in found}
     assert {"guideline", "solution"}.isdisjoint(chat.role for chat in found if chat.problem_id == "p1")
     assert {"guideline", "solution"} <= {chat.role for chat in found}
+
+
+MODES = {"initial": 1, "exploit": 2, "explore": 0, "verification": 3}
+
+
+@pytest.mark.parametrize("per_role", [{"solution": 1, "verification": 3}, MODES])
+def test_a_mapping_limits_chats_by_role_or_solutions_by_mode(steps: Path, tmp_path: Path, per_role: dict[str, int]):
+    made(steps, tmp_path, sft={"per_role": per_role, "keep": "readable"})
+    found = [(chat["problem_id"], kind_of(chat, per_role)) for chat in sft(tmp_path)]
+    most = Counter(kind for _, kind in found)
+    assert most == report(tmp_path)["made"]["sft_train.parquet"]
+    assert most.keys() == {kind for kind, limit in per_role.items() if limit}
+    problems = report(tmp_path)["problems"]["train"]
+    assert most == {kind: problems * limit for kind, limit in per_role.items() if limit}
+    assert all(n == per_role[kind] for (_, kind), n in Counter(found).items())
+
+
+def kind_of(chat: dict[str, Any], per_role: dict[str, int]) -> str:
+    """The role of a chat, or the mode of a solution if ``per_role`` names modes. Only explorers see guidelines."""
+    if chat["role"] != "solution" or "solution" in per_role:
+        return chat["role"]
+    explores = "different in substance" in chat["messages"][0]["content"]
+    return "initial" if chat["iteration"] == 0 else "explore" if explores else "exploit"
+
+
+@pytest.mark.parametrize(
+    ("per_role", "message"),
+    [
+        ({"solutions": 2}, "no such role or mode: solutions"),
+        ({"solution": 2, "exploit": 1}, "either as the role solution or by mode"),
+        ({"solution": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_a_mapping_that_says_nothing_or_two_things_is_refused(per_role: dict[str, int], message: str):
+    with pytest.raises(ValidationError, match=message):
+        SFTSettings(per_role=per_role)
+
+
+def test_readable_chats_are_all_replies_that_parse(tmp_path: Path):
+    def reply(body: Body) -> Script:
+        role, texts = team.role_of(body), team.reply(body)
+        if role == "experience":
+            texts = [texts[0].replace("}]", "},]")]  # needs json-repair
+        if role == "verification" and "What is 1 mod" in team.prompt(body):
+            texts = ["Looks fine."] * len(texts)  # has no grade
+        return Script(tuple(texts), finish_reason="length" if role == "guideline" else "stop")
+
+    with run_in_thread(ScriptedServer(reply)) as server:
+        pool = problem_file(tmp_path, 3)
+        distill(distill_settings(server, tmp_path / "teacher", pool), runner, silent)
+    run = RecordedRun(tmp_path / "teacher")
+
+    def found(keep: str) -> list[tuple[str, str, str, str]]:
+        settings = SFTSettings.model_validate({"keep": keep, "per_role": 99})
+        made = chats(run, read_problems(pool), settings, len, 0, Counter())
+        return [(c.problem_id, c.role, c.messages[-2].content, c.messages[-1].content) for c in made]
+
+    readable, successful = Counter(found("readable")), Counter(found("successful"))
+    assert {(problem, role) for problem, role, *_ in readable} == {
+        *((f"p{i}", role) for i in range(3) for role in ("solution", "summary", "verification"))
+    } - {("p1", "verification"), ("p1", "summary")}  # without a verification there is nothing to summarise
+    assert successful < readable
+    assert sum(n for (_, role, *_), n in readable.items() if role == "solution") == 3 * 3 * 3  # problems, T, N
+
+
+@pytest.fixture(scope="module")
+def chat_runs(steps: Path) -> list[Path]:
+    """Runs of two baselines on five problems of the pool and one other."""
+    problems = [*read_problems(steps / "filtered" / "problems.jsonl")][:5]
+    other = problems[0].model_copy(update={"problem_id": "other"})
+    with run_in_thread(ScriptedServer(team.reply)) as server:
+        for name in ("rse", "self_refine"):
+            settings = RunSettings(model=team.model(server.base_url), method=team.small(name))
+            runner([*problems, other], settings, steps / name)
+    return [steps / "rse", steps / "self_refine"]
+
+
+def test_further_runs_give_chats_of_their_roles_and_no_rows(steps: Path, chat_runs: list[Path], tmp_path: Path):
+    change: dict[str, Any] = {"sft": {"keep": "readable"}}
+    alone = made(steps, tmp_path / "alone", **change)
+    rows = made(steps, tmp_path / "more", **change, chat_runs=chat_runs)
+    assert rows == alone
+    before, after = sft(tmp_path / "alone"), sft(tmp_path / "more")
+    assert after[: len(before)] == before
+    added = after[len(before) :]
+    assert {chat["role"] for chat in added} == {"solution", "distill", "feedback"}
+    assert (
+        max(Counter((chat["problem_id"], chat["role"]) for chat in added if chat["role"] != "solution").values()) == 2
+    )
+    calls = [call for run in chat_runs for call in team.recorded_calls(run).values()]
+    assert all(any(call["messages"] == chat["messages"][:-1] for call in calls) for chat in added)
+    splits = [
+        {c["problem_id"] for c in parquet.read_table(tmp_path / "more" / f"sft_{s}.parquet").to_pylist()}
+        for s in ("train", "validation")
+    ]
+    assert splits[0].isdisjoint(splits[1])
+    assert "other" not in splits[0] | splits[1]
+    assert {str(run / "manifest.json") for run in chat_runs} <= report(tmp_path / "more")["inputs"].keys()
+
+
+def test_a_further_run_on_other_questions_is_refused(steps: Path, tmp_path: Path):
+    problems = [p.model_copy(update={"answer": "7"}) for p in read_problems(steps / "filtered" / "problems.jsonl")]
+    with run_in_thread(ScriptedServer(team.reply)) as server:
+        settings = RunSettings(model=team.model(server.base_url), method=team.small("majority_vote"))
+        runner(problems, settings, tmp_path / "other")
+    with pytest.raises(ValueError, match="was run with another question or answer"):
+        made(steps, tmp_path / "rows", chat_runs=[tmp_path / "other"])
 
 
 # --- card and page

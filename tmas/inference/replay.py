@@ -68,13 +68,14 @@ class RecordedRun:
             raise TraceError(f"{path}: the trace of problem {problem_id!r} is missing")
         return path
 
-    def trajectory(self, problem: Problem) -> Trajectory:
-        """What the method made of ``problem``; ``ValueError`` where another question or answer was run under its id.
-
-        For callers without an event loop.
-        """
+    def check(self, problem: Problem) -> None:
+        """Raise ``ValueError`` if the problem with this id had another question or answer in the run."""
         if self._manifest["problems"][problem.problem_id] != digest([problem.question, problem.answer]):
             raise ValueError(f"{self.path}: problem {problem.problem_id!r} was run with another question or answer")
+
+    def trajectory(self, problem: Problem) -> Trajectory:
+        """The method's trajectory for ``problem``, after :meth:`check`. For callers without an event loop."""
+        self.check(problem)
         prediction = self.prediction(problem.problem_id)
         terms = prediction["terms"]["method"] | {"max_iterations": len(prediction["iterations"])}
         settings = TypeAdapter(MethodSettings).validate_python(terms)

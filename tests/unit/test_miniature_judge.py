@@ -1,0 +1,186 @@
+"""recipes/miniature/judge.py: its verdicts parse, and the project's rewards give them the score that is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import pytest
+
+from recipes.miniature.judge import verdict
+from recipes.miniature.language import FORMULAS, Finding, question, solution
+from recipes.miniature.task import ORDERS, RULES, Candidate, Task, fits
+from tests.support.miniature import PROMPTS, TeacherSession, miniature_problems, solve
+from tmas.inference.thinking import split_thinking
+from tmas.parsing import parse_json
+from tmas.records import Experience, Guideline, Solution
+from tmas.rewards import experience, novelty
+from tmas.rewards.component import Component, scored
+from tmas.rewards.evidence import Evidence
+from tmas.rewards.experience import ExperienceVerdict
+from tmas.rewards.novelty import NoveltyVerdict
+from tmas.rewards.settings import EvidenceSettings, ExperienceSettings, NoveltySettings
+
+EVIDENCE = EvidenceSettings(min_tokens=4, min_symbols=1, copied_run=5)
+SEEN: dict[str, Any] = {"created": 0, "last_seen": 0}
+[(BLOCKS, GOLD)] = islice(Task().problems("validation", 0), 1)
+QUESTION = question(BLOCKS)
+OTHER = next(rule for rule in RULES if rule != GOLD.rule)
+
+ALIKE = ({"alfa", "hotel"}, {"fox", "golf"})
+"""Rules whose formulas differ only in ``*`` and ``~``, two signs that the near-duplicate test does not see."""
+PAIRS = [
+    pytest.param(new, known, marks=[pytest.mark.xfail(strict=True, reason="one formula passes for the other")])
+    if {new, known} in ALIKE
+    else (new, known)
+    for new in RULES
+    for known in RULES
+    if new != known
+]
+
+
+def bank(*known: Finding) -> tuple[Experience, ...]:
+    return tuple(
+        Experience(item_id=f"E{n}", kind="conclusion" if found.fits else "pitfall", statement=str(found), **SEEN)
+        for n, found in enumerate(known, 1)
+    )
+
+
+def guidelines(*rules: str) -> tuple[Guideline, ...]:
+    return tuple(
+        Guideline(item_id=f"G{n}", name=rule, description=FORMULAS[rule], **SEEN) for n, rule in enumerate(rules, 1)
+    )
+
+
+def rule_of(text: str) -> str:
+    """The rule of a solution."""
+    return text.split(":")[1]
+
+
+def use_of(items: Sequence[Experience], text: str, prompt: str = "", asked: str = QUESTION) -> Component:
+    """The score for the use of experience. ``prompt``: what the policy was shown in addition."""
+    judged = parse_json(verdict(experience.prompt(PROMPTS, asked, text, items)), ExperienceVerdict)
+    assert (judged.repaired, judged.dropped) == (False, 0)
+    assert {use.id for use in judged.record.items} == {item.item_id for item in items}
+    evidence = Evidence(text, [prompt, asked, *(item.text for item in items)], EVIDENCE)
+    return experience.score(judged.record, evidence, items, ExperienceSettings())
+
+
+def novelty_of(items: Sequence[Guideline], text: str, prompt: str = "", asked: str = QUESTION) -> Component:
+    judged = parse_json(verdict(novelty.prompt(PROMPTS, asked, text, items)), NoveltyVerdict)
+    assert (judged.repaired, judged.dropped) == (False, 0)
+    evidence = Evidence(text, [prompt, asked, *(item.text for item in items)], EVIDENCE)
+    return novelty.score(judged.record, evidence, items, NoveltySettings())
+
+
+def right(block: int) -> Finding:
+    return Finding(block, GOLD.rule, GOLD.orders[block], True)
+
+
+def wrong(block: int) -> Finding:
+    order = next(o for o in ORDERS if not fits(BLOCKS[block], GOLD.rule, o))
+    return Finding(block, GOLD.rule, order, False)
+
+
+# --- the use of experience
+
+
+def test_findings_that_the_solution_chooses_earn_until_there_are_enough():
+    unused = Finding(2, OTHER, "ab", True)
+    assert use_of(bank(right(1), right(2), unused), solution(GOLD)) == scored(1.0)
+    assert use_of(bank(right(1), unused), solution(GOLD)) == scored(0.5)
+    assert use_of(bank(unused), solution(GOLD)) == scored(0.0, "not_applied")
+
+
+@pytest.mark.parametrize(
+    "block",
+    [pytest.param(0, marks=pytest.mark.xfail(strict=True, reason="A is a word to the evidence, no symbol")), 1, 2, 3],
+)
+def test_a_finding_on_any_block_counts(block: int):
+    assert use_of(bank(right(block)), solution(GOLD)) == scored(1.0)
+
+
+def test_a_pitfall_is_applied_by_another_order_that_fits():
+    assert use_of(bank(wrong(1), wrong(2)), solution(GOLD)) == scored(1.0)
+
+
+def test_a_pitfall_avoided_by_another_wrong_order_earns_nothing():
+    block, orders = next(
+        (n, found) for n in range(4) if len(found := [o for o in ORDERS if not fits(BLOCKS[n], GOLD.rule, o)]) == 2
+    )
+    candidate = GOLD._replace(orders=tuple(orders[1] if n == block else o for n, o in enumerate(GOLD.orders)))
+    assert use_of(bank(Finding(block, GOLD.rule, orders[0], False)), solution(candidate)) == scored(0.0, "not_applied")
+
+
+def test_a_repeated_pitfall_leaves_nothing():
+    candidate = GOLD._replace(orders=(wrong(0).order, *GOLD.orders[1:]))
+    assert use_of(bank(wrong(0), right(1), right(2)), solution(candidate)) == scored(0.0, "pitfall")
+
+
+def test_a_finding_that_is_false_earns_nothing():
+    false = wrong(0)._replace(fits=True)
+    candidate = GOLD._replace(orders=(false.order, *GOLD.orders[1:]))
+    assert use_of(bank(false), solution(candidate)) == scored(0.0, "not_applied")
+
+
+@pytest.mark.parametrize("choice", ["A:zulu:ab", "A:echo:ca", "D:echo:ab"])
+def test_a_choice_that_does_not_exist_is_judged_too(choice: str):
+    letter, rule, order = choice.split(":")
+    found = Finding("ABCD".index(letter), rule, "ab" if order == "ca" else "ac", False)
+    single_block = question(BLOCKS[:1])
+    assert use_of(bank(found), f"so {choice}\n\\boxed{{11}}", asked=single_block) == scored(0.0, "not_applied")
+
+
+def test_a_text_without_choices_earns_nothing():
+    parroted = f"From experience: {right(0)}. \\boxed{{1111}}"
+    assert use_of(bank(right(0)), parroted) == scored(0.0, "not_applied")
+
+
+# --- novelty
+
+
+@pytest.mark.parametrize(("new", "known"), PAIRS)
+def test_a_new_rule_scores_1_and_a_known_one_0(new: str, known: str):
+    assert novelty_of(guidelines(known), solution(Candidate(new, GOLD.orders))) == scored(1.0)
+    assert novelty_of(guidelines(known, new), solution(Candidate(new, GOLD.orders))) == scored(0.0, "known")
+
+
+@pytest.mark.xfail(strict=True, reason="the judge takes any word for the name of a rule")
+def test_a_rule_that_does_not_exist_is_not_new():
+    text = solution(GOLD).replace(GOLD.rule, "zulu")
+    assert novelty_of(guidelines(OTHER), text).value == 0.0
+
+
+def test_an_announced_rule_that_is_not_carried_out_scores_0():
+    assert novelty_of(guidelines(OTHER), f"I use {GOLD.rule}. \\boxed{{1111}}") == scored(0.0, "not_carried_out")
+
+
+# --- what the teacher writes on the project's prompts
+
+
+async def test_the_teachers_own_solutions_score_as_meant():
+    """Exploring ones are looked at where their rule is new, and the reward can tell."""
+    uses, novelties = [], []
+    for problem in miniature_problems(4):
+        session = TeacherSession(problem.problem_id)
+        trajectory = await solve(problem, session, "tmas", n_candidates=6, max_iterations=4, epsilon=0.4)
+        prompts = {
+            split_thinking(reply, "").text: call.prompt
+            for call in session.calls
+            for reply in call.replies
+            if call.role == "solution"
+        }
+        for before, after in zip(trajectory.iterations, trajectory.iterations[1:], strict=False):
+            for rollout in after.rollouts:
+                assert isinstance(rollout.solution, Solution)
+                text = rollout.solution.text
+                if rollout.mode == "exploit":
+                    uses.append(use_of(before.experiences, text, prompts[text], problem.question))
+                elif not any({rule_of(text), known.name} in (*ALIKE, {known.name}) for known in before.guidelines):
+                    novelties.append(novelty_of(before.guidelines, text, prompts[text], problem.question))
+    assert {use.state for use in uses} == {"scored"}
+    assert "pitfall" not in {use.why for use in uses}
+    assert sum(use.value == 1 for use in uses) > len(uses) / 2
+    assert novelties
+    assert [found for found in novelties if found != scored(1.0)] == []
