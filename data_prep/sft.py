@@ -228,6 +228,11 @@ def _bank_update(text: str, role: str) -> ExperienceOutput | GuidelineOutput | N
 
 
 def _content(completion: Mapping[str, Any], settings: SFTSettings) -> str:
-    if not settings.reasoning or not completion["reasoning"]:
+    return whole_reply(completion) if settings.reasoning else completion["text"]
+
+
+def whole_reply(completion: Mapping[str, Any]) -> str:
+    """A recorded completion as a reply to imitate: its thinking, if it has any, goes before the text in <think> tags."""
+    if not completion["reasoning"]:
         return completion["text"]
     return f"<think>\n{completion['reasoning'].strip()}\n</think>\n\n{completion['text']}"

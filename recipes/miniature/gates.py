@@ -101,9 +101,7 @@ def _of_solution(prompt: str, text: str) -> Iterator[tuple[str, Share]]:
         yield "plain solving", Share(candidate is not None and solves(blocks, candidate), 1)
 
 
-def _by_memory(
-    known: Mapping[tuple[int, str, str], bool], candidate: Candidate | None
-) -> Iterator[tuple[str, Share]]:
+def _by_memory(known: Mapping[tuple[int, str, str], bool], candidate: Candidate | None) -> Iterator[tuple[str, Share]]:
     """For each block with a verified order: is it taken? With refuted ones, but not only these: are they avoided?
 
     A rule that some block refutes is only taken where all rules in the prompt are refuted: that is a guess.

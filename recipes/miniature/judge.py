@@ -10,11 +10,11 @@ import json
 import re
 from collections.abc import Mapping
 
-from recipes.miniature.language import FORMULAS, blocks_in, findings
+from recipes.miniature.language import blocks_in, findings
 from recipes.miniature.task import LETTERS, ORDERS, RULES, fits
 
 _SECTION = re.compile(r"# (Problem|Experience bank|Guidelines|Solution)\n\nBEGIN (\S+)\n(.*?)\nEND \2", re.DOTALL)
-_CHOICE = re.compile(rf"so ([{LETTERS}]):([a-z]+):([abc]{{2}})")
+_CHOICE = re.compile(rf"so ([{LETTERS}]):({'|'.join(RULES)}):({'|'.join(ORDERS)})\b")
 _ITEM = re.compile(r"^- \[([EG]\d+), support \d+\] (.*)$", re.MULTILINE)
 
 
@@ -43,20 +43,22 @@ def _experience(sections: Mapping[str, str]) -> dict[str, object]:
                 repeated.append({"id": item_id, "quote": choice[0]})
             elif same or not found.fits:
                 use, quote = "applied", choice[0]
-                known = choice[2] in RULES and choice[3] in ORDERS and found.block < len(blocks)
-                correct = known and fits(blocks[found.block], choice[2], choice[3])
+                correct = found.block < len(blocks) and fits(blocks[found.block], choice[2], choice[3])
         items.append({"id": item_id, "use": use, "correct": correct, "quote": quote})
     return {"items": items, "repeated": repeated}
 
 
 def _novelty(sections: Mapping[str, str]) -> dict[str, object]:
-    """The verdict on novelty. The strategy of a solution is its rule, and each of its choices is a key step."""
+    """The verdict on novelty. The strategy of a solution is its rule, and each of its choices is a key step.
+
+    The description names the rule and leaves out its formula: the near-duplicate test ignores ``*`` and ``~``.
+    """
     chosen = list(_CHOICE.finditer(sections["Solution"]))
     rule = chosen[0][2] if chosen else "none"
     known = dict(_ITEM.findall(sections["Guidelines"]))
     return {
         "name": rule,
-        "description": FORMULAS.get(rule, "no rule is carried out"),
+        "description": f"rule {rule}",
         "steps": [choice[0] for choice in chosen],
         "same": [item_id for item_id, text in known.items() if text.partition(":")[0] == rule],
         "variation_of": [],

@@ -14,10 +14,11 @@ import random
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from data_prep.sft import whole_reply
 from recipes.miniature.task import LETTERS, ORDERS, RULES
 from tmas.inference.replay import RecordedRun
 from tmas.inference.store import read_trace
@@ -145,17 +146,10 @@ def texts_of(runs: Sequence[Path], most: int = 12_000) -> list[str]:
         for entry in read_trace(trace):
             if entry["type"] == "call" and "reply" in entry:
                 texts += [message["content"] for message in entry["messages"]]
-                texts += [written(completion) for completion in entry["reply"]["completions"]]
+                texts += [whole_reply(completion) for completion in entry["reply"]["completions"]]
         if len(texts) >= most:
             break
     return texts[:most]
-
-
-def written(completion: Mapping[str, Any]) -> str:
-    """A completion as the model wrote it, thinking included."""
-    if not completion["reasoning"]:
-        return completion["text"]
-    return f"<think>\n{completion['reasoning'].strip()}\n</think>\n\n{completion['text']}"
 
 
 if __name__ == "__main__":
