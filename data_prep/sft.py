@@ -232,7 +232,7 @@ def _content(completion: Mapping[str, Any], settings: SFTSettings) -> str:
 
 
 def whole_reply(completion: Mapping[str, Any]) -> str:
-    """A recorded completion as a reply to imitate: its thinking, if it has any, goes before the text in <think> tags."""
+    """A recorded completion as a reply to imitate: thinking, if there is any, goes before the text in <think> tags."""
     if not completion["reasoning"]:
         return completion["text"]
     return f"<think>\n{completion['reasoning'].strip()}\n</think>\n\n{completion['text']}"
