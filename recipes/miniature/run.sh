@@ -8,6 +8,7 @@ QUICK=${QUICK:-}
 SEEDS=${SEEDS:-$([ -n "$QUICK" ] && echo 0 || echo 0 1 2)}
 TRAIN=${TRAIN:-1500} SPREAD=${SPREAD:-800} EASY=${EASY:-400} OTHER=${OTHER:-400} TEST=${TEST:-$([ -n "$QUICK" ] && echo 50 || echo 100)}
 STEPS=${STEPS:-$([ -n "$QUICK" ] && echo 10 || echo 30)}
+SFT_STEPS=${SFT_STEPS:-$([ -n "$QUICK" ] && echo 6000 || echo 14000)}
 BASELINES="majority_vote best_of_n self_refine verify_refine pacore rse"
 ABLATIONS=$([ -n "$QUICK" ] || echo tmas_no_experience tmas_no_guidelines tmas_epsilon0 tmas_epsilon50 tmas_n2 tmas_n8 tmas_m2)
 mkdir -p "$OUT/rl"
@@ -76,7 +77,7 @@ sft() { # sft MODEL OUT FILES MAX_LENGTH BATCH_SIZE [settings]
 }
 sft "$OUT/untrained" sft_checks "[$OUT/checks/sft_train.parquet,$OUT/checks_easy/sft_train.parquet]" 128 6
 sft "$OUT/sft_checks/final" sft \
-    "[$OUT/rows/sft_train.parquet,$OUT/rows_spread/sft_train.parquet,$OUT/rows_easy/sft_train.parquet]" 576 2 ${SFT_STEPS:+max_steps=$SFT_STEPS}
+    "[$OUT/rows/sft_train.parquet,$OUT/rows_spread/sft_train.parquet,$OUT/rows_easy/sft_train.parquet]" 576 2 max_steps="$SFT_STEPS"
 
 step "5. gates"
 solve() { # solve POLICY OUT PROBLEMS METHOD-SEED ...
