@@ -15,6 +15,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,20 +137,19 @@ def _runs(lines: Iterable[str], common: set[str]) -> Iterator[str]:
             run = []
 
 
-def texts_of(runs: Sequence[Path], most: int = 12_000) -> list[str]:
-    """Prompts and replies of recorded runs, at most so many, drawn evenly from all traces."""
-    draw = random.Random(0)
-    traces = [run.trace(problem_id) for run in map(RecordedRun, runs) for problem_id in run.problem_ids]
-    draw.shuffle(traces)
-    texts: list[str] = []
-    for trace in traces:
-        for entry in read_trace(trace):
+def texts_of(runs: Sequence[Path], most: int = 14_000) -> list[str]:
+    """Prompts and replies of recorded runs: at most ``most``, the same number from each run, from random problems."""
+    return [text for run in runs for text in islice(_texts(RecordedRun(run)), most // len(runs))]
+
+
+def _texts(run: RecordedRun) -> Iterator[str]:
+    problem_ids = sorted(run.problem_ids)
+    random.Random(0).shuffle(problem_ids)
+    for problem_id in problem_ids:
+        for entry in read_trace(run.trace(problem_id)):
             if entry["type"] == "call" and "reply" in entry:
-                texts += [message["content"] for message in entry["messages"]]
-                texts += [whole_reply(completion) for completion in entry["reply"]["completions"]]
-        if len(texts) >= most:
-            break
-    return texts[:most]
+                yield from (message["content"] for message in entry["messages"])
+                yield from map(whole_reply, entry["reply"]["completions"])
 
 
 if __name__ == "__main__":
