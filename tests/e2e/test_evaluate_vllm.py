@@ -20,7 +20,7 @@ from tmas.localmodel import build_smollm2
 pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-DEMO = yaml.safe_load((Path(__file__).parents[2] / "conf" / "experiment" / "demo.yaml").read_text())
+DEMO = yaml.safe_load((Path(__file__).parents[2] / "conf" / "experiment" / "demo_smollm2.yaml").read_text())
 ANSWERS = ["12", "12.0", r"\frac{24}{2}", "13", "all odd n"]
 
 

@@ -75,7 +75,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """All methods side by side on the server of `make demo`, each by its own config; then all again, without it."""
+    """All methods side by side on one server of the small model, each by its own config; then all again, without it."""
     subprocess.run([sys.executable, "-m", "tmas.localmodel"], check=True)
     folder = tmp_path_factory.mktemp("methods")
     made = asyncio.run(served(folder))
@@ -85,7 +85,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
 
 
 async def served(folder: Path) -> dict[str, tuple[Result, int]]:
-    demo = composed("experiment=demo")
+    demo = composed("experiment=demo_smollm2")
     port = free_port(demo.serving.host)
     async with vllm_server(demo.model, demo.serving, port, folder / "vllm.log"):
         return await solved(demo.serving.base_url(port), folder)
