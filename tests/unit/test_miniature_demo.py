@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from pydantic import ValidationError
 from rich.console import Console
 
 from recipes.miniature.task import Task
@@ -130,7 +129,7 @@ def test_the_next_command_composes():
 def demo(output_dir: Path, base_url: str, *overrides: str) -> str:
     """What the command prints. The rule-based teacher stands in for the policy."""
     given = [
-        *(f"output_dir={output_dir}", "serving=endpoint", f"model.base_url={base_url}", "model.path=unused"),
+        *(f"output_dir={output_dir}", "serving=endpoint", f"model.base_url={base_url}"),
         *("model.tokenizer=estimate", "model.context_length=32768", "max_problems=8", *overrides),
     ]
     with initialize_config_dir(CONF, version_base="1.3"):
@@ -171,7 +170,14 @@ def test_three_runs_at_equal_tokens_and_a_second_command_that_asks_no_model(tmp_
     assert demo(tmp_path, "http://127.0.0.1:9/v1") == printed  # nobody listens there
 
 
-def test_several_servers_are_refused(tmp_path: Path):
-    with pytest.raises(ValidationError, match="the demo has one server"):
-        demo(tmp_path / "run", "http://127.0.0.1:9/v1", "serving=vllm", "serving.replicas=2")
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("serving.replicas=2", "serving.replicas: the demo has one server"),
+        ("model.path=other", "model.path: the demo runs the policy that comes with the package"),
+    ],
+)
+def test_what_the_demo_cannot_do_is_refused(tmp_path: Path, setting: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        demo(tmp_path / "run", "http://127.0.0.1:9/v1", "serving=vllm", setting)
     assert not (tmp_path / "run").exists()

@@ -63,9 +63,9 @@ def demo_command(config: dict[str, Any], console: Console) -> None:
 
 
 def _with_policy(model: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The shipped policy, unless another folder is given. Its hash in the name keeps two versions out of one run."""
+    """The shipped policy. Its hash in the name keeps two versions out of one run directory."""
     if model["path"]:
-        return dict(model)
+        raise ValueError("model.path: the demo runs the policy that comes with the package; tmas solve runs others")
     version = hashlib.sha256(orjson.dumps(manifest["files"])).hexdigest()[:8]
     return {**model, "path": str(POLICY), "name": f"{model['name']}-{version}"}
 
