@@ -14,10 +14,8 @@ help: ## list the targets
 
 install: .venv/.stamp ## make .venv: real vLLM, Ray and verl on the CPU, and the developers' tools
 
-demo: install ## solve the demo problems with a small model served on this machine
-	@$(BIN)/python -m tmas.localmodel
-	@$(BIN)/tmas solve experiment=demo
-	@echo 'make demo again shows this run; rm -r runs/demo to run anew.'
+demo: install ## a tiny trained policy plays all roles on vLLM: TMAS next to two baselines, in a few minutes
+	@$(BIN)/tmas demo
 
 test: check ## check, then every test but the slow ones and those that need a GPU
 	@$(BIN)/pytest $(BESIDE) -m "not slow and not gpu"

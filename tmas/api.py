@@ -21,7 +21,7 @@ import uvloop
 
 from tmas.config import ModelSettings, RunSettings
 from tmas.inference.cluster import ray_cluster
-from tmas.inference.engine import own_servers
+from tmas.inference.engine import SharedServers, own_servers
 from tmas.inference.run_directory import RunDirectory
 from tmas.inference.runner import Solve, keep_finished, put_in_order, run_problems, write_metrics
 from tmas.inference.session import Activity
@@ -91,11 +91,13 @@ async def run(
     activity: Activity | None = None,
     on_result: Callable[[Result], None] = lambda _: None,
     replay_finished: bool = False,
+    servers: SharedServers | None = None,
 ) -> None:
     """Run ``problems`` into ``output_dir``. What :func:`asolve_all` and the command line share.
 
     ``config``: written to ``config.yaml``. ``activity``: counters to watch. ``replay_finished``: hand finished problems
-    to ``on_result`` too, from their traces.
+    to ``on_result`` too, from their traces. ``servers``: used in place of servers of this run alone; they do not work
+    on Ray.
     """
     ids = Counter(problem.problem_id for problem in problems)
     if repeated := [name for name, count in ids.items() if count > 1]:
@@ -115,7 +117,7 @@ async def run(
         pending = keep_finished(directory, problems, terms, keep=not replay_finished)
         activity.finished = len(problems) - len(pending)
         if pending:
-            await _solve_pending(pending, settings, directory, activity, on_result)
+            await _solve_pending(pending, settings, directory, activity, on_result, servers)
         put_in_order(directory, problems)
         write_metrics(directory)
 
@@ -126,23 +128,28 @@ async def _solve_pending(
     directory: RunDirectory,
     activity: Activity,
     on_result: Callable[[Result], None],
+    servers: SharedServers | None,
 ) -> None:
-    worker = Worker(settings, directory.path, secrets.token_urlsafe(32), activity)
-    async with worker, _solving(worker, directory) as solve:
+    key = servers.key if servers else secrets.token_urlsafe(32)
+    worker = Worker(settings, directory.path, key, activity)
+    async with worker, _solving(worker, directory, servers) as solve:
         await run_problems(
             problems, solve, directory, worker.checker, settings.terms(), settings.active_problems, on_result
         )
 
 
 @asynccontextmanager
-async def _solving(here: Worker, directory: RunDirectory) -> AsyncIterator[Solve]:
-    """With the run's own servers, if it has any: by ``here``, or by workers on Ray."""
+async def _solving(here: Worker, directory: RunDirectory, shared: SharedServers | None) -> AsyncIterator[Solve]:
+    """With ``shared`` servers or the run's own, if it has any: by ``here``, or by workers on Ray."""
     settings = here.settings
     async with AsyncExitStack() as stack:
         if settings.on_ray:
             stack.enter_context(ray_cluster(settings.ray.address))
-        servers = own_servers(settings, here.key, here.directory, here.activity, here.tell)
-        await stack.enter_async_context(servers)
+        if shared:
+            here.tell(await shared.base_urls(settings, here.activity))
+        else:
+            own = own_servers(settings, here.key, here.directory, here.activity, here.tell)
+            await stack.enter_async_context(own)
         await here.ready()
         directory.hold(here.told)
         if not settings.on_ray:

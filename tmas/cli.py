@@ -8,7 +8,8 @@ import importlib.util
 import logging
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tmas.console import print_result
 from tmas.exits import INTERRUPTED, STOPPED, WRONG_INPUT, cancelled_by_sigterm, fail
 from tmas.inference.cluster import ClusterFailed
 from tmas.inference.endpoint import EndpointDown
+from tmas.inference.engine import SharedServers
 from tmas.inference.metrics import metrics
 from tmas.inference.run_directory import RunRefused, read_lines
 from tmas.inference.session import Activity
@@ -36,6 +38,10 @@ from tmas.records import Problem
 
 COMMANDS = {
     "solve": ("tmas.cli:solve_command", "solve problems; the same command again resumes"),
+    "demo": (
+        "tmas.miniature.demo:demo_command",
+        "TMAS and two baselines with the tiny policy that comes with the package",
+    ),
     "serve": ("tmas.serve.commands:serve_command", "an OpenAI-compatible server that runs the method for each request"),
     "evaluate": ("tmas.evaluation.commands:evaluate_command", "accuracy by iteration and at equal compute, tokens"),
     "report": ("tmas.report.report:print_report", "one HTML file: figures, tables, every call; training curves"),
@@ -148,23 +154,40 @@ def run_shown(
     problems: Sequence[Problem], settings: RunSettings, directory: Path, *, config: dict[str, Any], console: Console
 ) -> None:
     """Run ``problems`` into ``directory`` with a progress display; ends the process where the run was stopped."""
+    with stops_explained(directory):
+        uvloop.run(run_with_progress(problems, settings, directory, config=config, console=console))
+
+
+async def run_with_progress(
+    problems: Sequence[Problem],
+    settings: RunSettings,
+    directory: Path,
+    *,
+    config: dict[str, Any],
+    console: Console,
+    servers: SharedServers | None = None,
+) -> None:
+    """Run ``problems`` into ``directory`` with a progress display. SIGTERM cancels the run."""
     activity = Activity()
     progress = Progress(activity, len(problems), settings.method.max_iterations)
+    with cancelled_by_sigterm():
+        async with shown(progress, console):
+            await run(
+                problems,
+                settings,
+                directory,
+                config=config,
+                activity=activity,
+                on_result=lambda result: progress.finished(result.problem.problem_id),
+                servers=servers,
+            )
 
-    async def run_all() -> None:
-        with cancelled_by_sigterm():
-            async with shown(progress, console):
-                await run(
-                    problems,
-                    settings,
-                    directory,
-                    config=config,
-                    activity=activity,
-                    on_result=lambda result: progress.finished(result.problem.problem_id),
-                )
 
+@contextmanager
+def stops_explained(directory: Path) -> Iterator[None]:
+    """Where a run in the block is stopped, end the process with a message that says how to resume."""
     try:
-        uvloop.run(run_all())
+        yield
     except (KeyboardInterrupt, asyncio.CancelledError):
         fail(f"interrupted; the same command goes on in {directory}", INTERRUPTED)
     except (EndpointDown, ServerFailed, ClusterFailed) as error:

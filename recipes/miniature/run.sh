@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The paper in miniature on two CPU cores (docs/miniature.md): problems, teacher, cold start, reinforcement learning,
 # evaluation. Run it again to resume: no finished step is repeated. QUICK=1 takes one seed, fewer problems, no ablations.
+# To put the result into the package: python -m recipes.miniature.ship $OUT/sft/final $OUT/task/test.jsonl
 set -euo pipefail
 export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 OUT=${OUT:-runs/miniature}

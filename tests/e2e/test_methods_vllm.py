@@ -1,26 +1,32 @@
-"""Every baseline on real vLLM with a real small model, from its own config; one server for all of them."""
+"""Every baseline, from its own config, and an LLM judge: all on one real vLLM server with a real small model."""
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from tests.support.runs import candidate, iteration, prediction, write_run
 from tmas.api import run
 from tmas.concurrency import all_of
 from tmas.config import SolveSettings
+from tmas.evaluation.evaluate import EvaluateSettings, evaluate
+from tmas.inference.run_directory import read_lines
 from tmas.inference.session import Activity
 from tmas.inference.store import read_trace
 from tmas.inference.vllm_server import free_port, vllm_server
+from tmas.judges import JudgeSettings
+from tmas.localmodel import NAME as SMALL_MODEL
+from tmas.localmodel import build_smollm2
 from tmas.records import Problem, Result, Rollout, Solution
 
 pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
@@ -74,21 +80,26 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """All methods side by side on the server of `make demo`, each by its own config; then all again, without it."""
-    subprocess.run([sys.executable, "-m", "tmas.localmodel"], check=True)
+def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of one server of the small model, for all tests here."""
+    build_smollm2()
+    demo = composed("experiment=demo_smollm2")
+    port = free_port(demo.serving.host)
+    server = vllm_server(demo.model, demo.serving, port, tmp_path_factory.mktemp("server") / "vllm.log")
+    with asyncio.Runner() as runner:
+        runner.run(server.__aenter__())
+        yield demo.serving.base_url(port)
+        runner.run(server.__aexit__(None, None, None))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, base_url: str) -> dict[str, Run]:
+    """All methods side by side, each by its own config; then all again, without a server."""
     folder = tmp_path_factory.mktemp("methods")
-    made = asyncio.run(served(folder))
+    made = asyncio.run(solved(base_url, folder))
     again = asyncio.run(solved("http://127.0.0.1:9/v1", folder))
     assert again == {name: (result, 0) for name, (result, _) in made.items()}
     return {name: recorded(result, folder / name) for name, (result, _) in made.items()}
-
-
-async def served(folder: Path) -> dict[str, tuple[Result, int]]:
-    demo = composed("experiment=demo")
-    port = free_port(demo.serving.host)
-    async with vllm_server(demo.model, demo.serving, port, folder / "vllm.log"):
-        return await solved(demo.serving.base_url(port), folder)
 
 
 async def solved(base_url: str, folder: Path) -> dict[str, tuple[Result, int]]:
@@ -167,3 +178,31 @@ def test_rse(runs: dict[str, Run]):
     assert {r.mode for r in done.rounds[1]} == {"exploit"}
     assert len(done.systems) == 2
     assert all(item.statement in system for item in bank for system in done.systems)
+
+
+ANSWERS = ["12", "12.0", r"\frac{24}{2}", "13", "all odd n"]
+
+
+async def test_a_real_judge_gives_verdicts_that_can_be_read_and_are_kept(tmp_path: Path, base_url: str):
+    run = write_run(tmp_path / "run", [prediction("p", "12", [iteration([candidate(a) for a in ANSWERS], "12")])])
+    judge = JudgeSettings.model_validate(
+        {"name": SMALL_MODEL, "base_url": base_url, "passes": 3, "sampling": {"max_tokens": 1500}}
+    )
+    [found] = await evaluate(EvaluateSettings(runs=(run,), judge=judge))
+    assert_judged(found, run)
+    no_server = judge.model_copy(update={"base_url": "http://127.0.0.1:9/v1"})
+    [again] = await evaluate(EvaluateSettings(runs=(run,), judge=no_server))  # the server is gone, the verdicts are not
+    assert again["verdicts"]["judge"] | {"failed": {}} == found["verdicts"]["judge"] | {"failed": {}}
+
+
+def assert_judged(found: dict[str, Any], run: Path) -> None:
+    """The model is too small to judge well: what is tested is that its verdicts come and are of the right form."""
+    counts = found["verdicts"]["judge"]
+    given = counts["equivalent"] + counts["different"]
+    assert counts["not_asked"] == 1  # the gold answer itself
+    assert given + sum(counts["failed"].values()) == 3 * (len(ANSWERS) - 1)
+    assert counts["failed"].keys() <= {"judge"}  # a text that rambles on is cut short; what ends is always valid
+    assert given >= 6
+    lines = list(read_lines(run / "judgements.jsonl"))
+    assert {line["verdict"] for line in lines} <= {"equivalent", "different", None}
+    assert orjson.loads((run / "evaluation.json").read_bytes()) == found

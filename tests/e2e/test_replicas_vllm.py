@@ -24,8 +24,8 @@ def test_one_of_two_servers_is_killed(tmp_path: Path):
     subprocess.run([sys.executable, "-m", "tmas.localmodel"], check=True)
     run = tmp_path / "run"
     command = [
-        *(sys.executable, "-m", "tmas.cli", "solve", "experiment=demo", f"output_dir={run}", "serving.replicas=2"),
-        *("method.max_iterations=2", "model.sampling.max_tokens=128", "ray.workers=2"),
+        *(sys.executable, "-m", "tmas.cli", "solve", "experiment=demo_smollm2", f"output_dir={run}"),
+        *("serving.replicas=2", "method.max_iterations=2", "model.sampling.max_tokens=128", "ray.workers=2"),
     ]
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     served = [run / "vllm-0.log", run / "vllm-1.log"]

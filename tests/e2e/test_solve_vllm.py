@@ -19,9 +19,9 @@ from tmas.inference.store import read_trace
 pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-TMAS = [sys.executable, "-c", "from tmas.cli import main; main()", "solve", "experiment=demo"]
+TMAS = [sys.executable, "-c", "from tmas.cli import main; main()", "solve", "experiment=demo_smollm2"]
 SMALL = [
-    *("max_problems=2", "method.n_candidates=3", "method.epsilon=0.5"),
+    *("max_problems=2", "method.n_candidates=3", "method.max_iterations=2", "method.epsilon=0.5"),
     *("model.sampling.max_tokens=128", "model.roles.experience.sampling.max_tokens=256"),
 ]
 
@@ -55,7 +55,7 @@ def test_all_agents_both_modes_kill_and_resume(tmp_path: Path):
     assert writing_to(run / "vllm") == {}
 
     lines = list(read_lines(run / "predictions.jsonl"))
-    assert [len(line["iterations"]) for line in lines] == [3, 3]
+    assert [len(line["iterations"]) for line in lines] == [2, 2]
     modes = {c["mode"] for line in lines for i in line["iterations"] for c in i["candidates"]}
     assert modes == {"initial", "exploit", "explore"}
     usage = orjson.loads((run / "metrics.json").read_bytes())["usage"]

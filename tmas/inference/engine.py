@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -95,6 +96,35 @@ async def own_servers(
                 tell((serving.base_url(port),))
             activity.status = ""
         yield
+
+
+class SharedServers:
+    """The own servers of several runs with the same model: started for the first run that has a problem left to solve.
+
+    An async context manager; the servers stop with it. Their logs are in ``directory``.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.key = secrets.token_urlsafe(32)
+        self._directory = directory
+        self._stack = AsyncExitStack()
+        self._base_urls: tuple[str, ...] = ()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def base_urls(self, settings: RunSettings, activity: Activity) -> tuple[str, ...]:
+        """Waits until the servers answer. ``activity`` shows that they are being started."""
+        if not self._base_urls:
+            servers = own_servers(settings, self.key, self._directory, activity, self._hear)
+            await self._stack.enter_async_context(servers)
+        return self._base_urls
+
+    def _hear(self, base_urls: tuple[str, ...]) -> None:
+        self._base_urls = base_urls
 
 
 def _is_free_first(settings: RunSettings, model: ModelSettings) -> bool:

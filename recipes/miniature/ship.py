@@ -1,0 +1,88 @@
+"""Put a trained policy into the package: ``python -m recipes.miniature.ship POLICY_FOLDER PROBLEMS``.
+
+It copies the policy's files and the first test problems to ``tmas/miniature``, and writes the manifest: the SHA-256 of
+each file, the settings of the task, and the settings of each training stage as far as its run directory has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import orjson
+from safetensors import safe_open
+
+from recipes.miniature.task import Task
+from tmas.miniature import FOLDER, MANIFEST, POLICY, PROBLEMS, hashes
+
+FILES = (
+    *("config.json", "generation_config.json", "model.safetensors"),
+    *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
+)
+"""What vLLM needs of a Hugging Face folder."""
+LIMIT = 4_000_000
+"""Bytes that all shipped files may have together."""
+HELD_OUT = 20
+"""Problems that are shipped."""
+
+
+def ship(policy: Path, problems: Path, target: Path = FOLDER) -> dict[str, Any]:
+    """Write policy, problems and manifest to ``target``; returns the manifest.
+
+    Raises ``ValueError`` where the files have more than ``LIMIT`` bytes in all, and where there are too few problems;
+    then nothing is written.
+    """
+    with problems.open("rb") as file:
+        lines = list(islice(file, HELD_OUT))
+    if len(lines) < HELD_OUT:
+        raise ValueError(f"{problems} has {len(lines)} problems: {HELD_OUT} are shipped")
+    size = sum((policy / name).stat().st_size for name in FILES) + sum(map(len, lines))
+    if size > LIMIT:
+        raise ValueError(f"{policy} and the problems have {size:,} bytes: at most {LIMIT:,} are shipped")
+    shutil.rmtree(target / POLICY.name, ignore_errors=True)
+    (target / POLICY.name).mkdir(parents=True)
+    for name in FILES:
+        shutil.copyfile(policy / name, target / POLICY.name / name)  # without the mode: the copy is for everyone
+    (target / PROBLEMS.name).write_bytes(b"".join(lines))
+    manifest = {
+        "made_by": "recipes/miniature/run.sh, then python -m recipes.miniature.ship (docs/miniature.md)",
+        "parameters": _parameters(policy / "model.safetensors"),
+        "bytes": size,
+        "task": asdict(Task()),
+        "stages": list(_stages(policy))[::-1],
+        "files": hashes(target),
+    }
+    (target / MANIFEST.name).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    return manifest
+
+
+def _parameters(file: Path) -> int:
+    with safe_open(file, "np") as tensors:
+        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 - no mapping
+
+
+def _stages(policy: Path) -> Iterator[dict[str, Any]]:
+    """The settings of each training stage, the last one first. Paths are left out: they are of one machine."""
+    run = policy.parent
+    recorded = [run / "manifest.json", *sorted(run.glob("starts/*/identity.json"))]  # of tmas sft, of tmas train
+    for file in [file for file in recorded if file.exists()][-1:]:
+        settings = orjson.loads(file.read_bytes())
+        before = settings.pop("model.path", None) or settings.pop("actor_rollout_ref.model.path", None)
+        yield settings
+        if before:
+            yield from _stages(Path(before))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("policy", type=Path, help="a Hugging Face folder")
+    parser.add_argument("problems", type=Path, help="the test problems, as JSONL")
+    given = parser.parse_args()
+    done = ship(given.policy, given.problems)
+    print(f"{FOLDER}: {done['parameters']:,} parameters, {done['bytes']:,} bytes")

@@ -1,0 +1,59 @@
+"""The miniature policy that ships with the package, with held-out problems of its task (docs/miniature.md).
+
+``policy/`` is a Hugging Face folder, ``problems.jsonl`` a problem file, and ``manifest.json`` says how both were made
+and what the SHA-256 of each file is. ``python -m recipes.miniature.ship`` writes all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+FOLDER = Path(__file__).parent
+POLICY = FOLDER / "policy"
+PROBLEMS = FOLDER / "problems.jsonl"
+MANIFEST = FOLDER / "manifest.json"
+
+
+class DamagedPolicy(ValueError):
+    """The shipped files are not those that the manifest lists."""
+
+
+def read_manifest(folder: Path = FOLDER) -> dict[str, Any]:
+    """The manifest, once every file in ``folder`` was found to be as it lists them; raises :class:`DamagedPolicy`."""
+    try:
+        manifest = orjson.loads((folder / MANIFEST.name).read_bytes())
+    except FileNotFoundError:
+        raise DamagedPolicy(f"{folder / MANIFEST.name} is missing: reinstall the package") from None
+    listed, found = manifest["files"], hashes(folder)
+    differing = [
+        f"{name} is {'missing' if name not in found else 'changed' if name in listed else 'not listed'}"
+        for name in sorted(listed.keys() | found.keys())
+        if listed.get(name) != found.get(name)
+    ]
+    if differing:
+        raise DamagedPolicy(
+            f"{folder} does not match its manifest.json: {', '.join(differing)}. Reinstall the package, or write the "
+            "folder again with `python -m recipes.miniature.ship`"
+        )
+    return manifest
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each shipped file but the manifest, by its path in ``folder``."""
+    return {str(file.relative_to(folder)): _sha256(file) for file in _files(folder)}
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    yield from sorted(file for file in (folder / POLICY.name).glob("**/*") if file.is_file())
+    if (folder / PROBLEMS.name).is_file():
+        yield folder / PROBLEMS.name
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

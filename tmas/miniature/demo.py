@@ -1,0 +1,112 @@
+"""``tmas demo``: TMAS with the policy that ships with the package, next to two baselines at equal generated tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, cast
+
+import orjson
+import uvloop
+from pydantic import Field, model_validator
+from rich.console import Console
+from rich.text import Text
+
+from tmas.agents import SolverSettings, VerifierSettings
+from tmas.cli import run_with_progress, stops_explained
+from tmas.config import RunSettings
+from tmas.evaluation.evaluate import EvaluateSettings, evaluate
+from tmas.inference.engine import SharedServers
+from tmas.inference.run_directory import read_lines
+from tmas.methods import MethodSettings
+from tmas.methods.best_of_n import BestOfNSettings
+from tmas.methods.majority_vote import MajorityVoteSettings
+from tmas.methods.tmas import TMASSettings
+from tmas.miniature import POLICY, PROBLEMS, read_manifest
+from tmas.miniature.equal_tokens import Costs
+from tmas.miniature.shown import print_demo
+from tmas.problems import load_problems
+from tmas.records import Problem
+from tmas.report.report import ReportSettings, make_report
+
+
+class DemoSettings(RunSettings):
+    """Everything ``tmas demo`` takes; see conf/demo.yaml."""
+
+    output_dir: Path
+    max_problems: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _has_one_server(self) -> Self:
+        if self.on_ray:
+            raise ValueError("serving.replicas: the demo has one server, on this machine")
+        return self
+
+    @property
+    def tmas(self) -> TMASSettings:
+        """``method``; no other has all the settings that conf/demo.yaml sets."""
+        return cast(TMASSettings, self.method)
+
+
+def demo_command(config: dict[str, Any], console: Console) -> None:
+    """``tmas demo``: three runs on one vLLM server, their evaluation, a report, and a summary for the terminal."""
+    manifest = read_manifest()
+    settings = DemoSettings.model_validate({**config, "model": _with_policy(config["model"], manifest)})
+    problems = load_problems(PROBLEMS).problems[: settings.max_problems]
+    with stops_explained(settings.output_dir):
+        runs = uvloop.run(_Demo(settings, problems, console).all_runs())
+    evaluations = uvloop.run(evaluate(EvaluateSettings(runs=tuple(runs))))
+    page = make_report(ReportSettings(runs=tuple(runs), output=settings.output_dir / "report.html"))
+    print_demo(console, evaluations, manifest["parameters"], page)
+
+
+def _with_policy(model: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The shipped policy. Its hash in the name keeps two versions out of one run directory."""
+    if model["path"]:
+        raise ValueError("model.path: the demo runs the policy that comes with the package; tmas solve runs others")
+    version = hashlib.sha256(orjson.dumps(manifest["files"])).hexdigest()[:8]
+    return {**model, "path": str(POLICY), "name": f"{model['name']}-{version}"}
+
+
+@dataclass(frozen=True)
+class _Demo:
+    settings: DemoSettings
+    problems: Sequence[Problem]
+    console: Console
+
+    async def all_runs(self) -> list[Path]:
+        """The run directories. A run that is finished needs no server."""
+        self.settings.output_dir.mkdir(parents=True, exist_ok=True)
+        async with SharedServers(self.settings.output_dir) as servers:
+            ours = self.settings.tmas
+            told = f"{len(self.problems)} problems, {ours.max_iterations} iterations of {ours.n_candidates} candidates"
+            self._say(f"TMAS: {told}")
+            tmas = await self._run(ours, servers)
+            costs = Costs.measured(read_lines(tmas / "predictions.jsonl"))
+            self._say(str(costs))
+            return [tmas, *[await self._run(method, servers) for method in _baselines(ours, costs)]]
+
+    async def _run(self, method: MethodSettings, servers: SharedServers) -> Path:
+        settings = self.settings.model_copy(update={"method": method})
+        directory = settings.output_dir / method.name
+        config = {**settings.model_dump(mode="json"), "problems": str(PROBLEMS), "output_dir": str(directory)}
+        await run_with_progress(
+            self.problems, settings, directory, config=config, console=self.console, servers=servers
+        )
+        return directory
+
+    def _say(self, text: str) -> None:
+        self.console.print(Text(text))
+
+
+def _baselines(ours: TMASSettings, costs: Costs) -> list[MethodSettings]:
+    """With the agents' settings of TMAS, as far as they have such agents."""
+    agents = ours.agents.model_dump()
+    verifier = VerifierSettings(**{name: agents[name] for name in VerifierSettings.model_fields})
+    solver = SolverSettings(**{name: agents[name] for name in SolverSettings.model_fields})
+    return [
+        BestOfNSettings(n_candidates=costs.best_of_n, n_verifications=ours.n_verifications, agents=verifier),
+        MajorityVoteSettings(n_candidates=costs.majority_vote, agents=solver),
+    ]
