@@ -14,7 +14,16 @@ pytest.importorskip("verl", reason="needs the cpu or gpu extra")
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3000)]
 
 ROOT = Path(__file__).parents[2]
-SMALL = {"QUICK": "1", "TRAIN": "48", "SPREAD": "8", "EASY": "8", "OTHER": "4", "TEST": "2", "STEPS": "1", "SFT_STEPS": "20"}
+SMALL = {
+    "QUICK": "1",
+    "TRAIN": "48",
+    "SPREAD": "8",
+    "EASY": "8",
+    "OTHER": "4",
+    "TEST": "2",
+    "STEPS": "1",
+    "SFT_STEPS": "20",
+}
 
 
 def test_the_recipe_runs_from_problems_to_the_report_and_then_has_nothing_left_to_do(tmp_path: Path):
