@@ -10,6 +10,7 @@ SEEDS=${SEEDS:-$([ -n "$QUICK" ] && echo 0 || echo 0 1 2)}
 TRAIN=${TRAIN:-1500} SPREAD=${SPREAD:-800} EASY=${EASY:-400} OTHER=${OTHER:-400} TEST=${TEST:-$([ -n "$QUICK" ] && echo 50 || echo 100)}
 STEPS=${STEPS:-$([ -n "$QUICK" ] && echo 10 || echo 30)}
 SFT_STEPS=${SFT_STEPS:-$([ -n "$QUICK" ] && echo 6000 || echo 14000)}
+MORE_STEPS=${MORE_STEPS:-$((SFT_STEPS * 5 / 14))}
 BASELINES="majority_vote best_of_n self_refine verify_refine pacore rse"
 ABLATIONS=$([ -n "$QUICK" ] || echo tmas_no_experience tmas_no_guidelines tmas_epsilon0 tmas_epsilon50 tmas_n2 tmas_n8 tmas_m2)
 mkdir -p "$OUT/rl"
@@ -65,10 +66,14 @@ build teacher_tmas task rows '{normal: 550, experience: 400, guideline: 150}' \
 build teacher_spread task rows_spread "$NONE" '{exploit: 10, verification: 10, summary: 3, experience: 5, guideline: 3}' validation_share=0
 build teacher_easy easy rows_easy "$NONE" '{exploit: 4, verification: 12, summary: 2, experience: 2, guideline: 1}' validation_share=0
 
+build teacher_tmas task more "$NONE" \
+    '{initial: 2, exploit: 6, explore: 8, verification: 3, summary: 1, experience: 8, guideline: 2, feedback: 12, distill: 12}' \
+    "chat_runs=[$RUNS]" validation_share=0 seed=1
+build teacher_spread task more_spread "$NONE" '{exploit: 6, verification: 4, summary: 1, experience: 8, guideline: 2}' validation_share=0 seed=1
 build teacher_spread task checks "$NONE" '{verification: 32}' validation_share=0
 build teacher_easy easy checks_easy "$NONE" '{verification: 16}' validation_share=0
 
-step "4. cold start: verification in short rows, then all roles"
+step "4. cold start: verification in short rows, then all roles, then more of the roles that take longest to learn"
 sft() { # sft MODEL OUT FILES MAX_LENGTH BATCH_SIZE [settings]
     [ -e "$OUT/$2/final" ] || python -m torch.distributed.run --standalone --nproc_per_node=2 -m tmas.cli sft device=cpu deepspeed=null \
         model.path="$1" model.attn_implementation=eager train_files="$3" output_dir="$OUT/$2" on_bad_row=skip \
@@ -77,8 +82,10 @@ sft() { # sft MODEL OUT FILES MAX_LENGTH BATCH_SIZE [settings]
         schedule=warmup_stable_decay warmup=20 decay=0.6 save_steps=2000 "${@:6}" > "$OUT/$2.log"
 }
 sft "$OUT/untrained" sft_checks "[$OUT/checks/sft_train.parquet,$OUT/checks_easy/sft_train.parquet]" 128 6
-sft "$OUT/sft_checks/final" sft \
+sft "$OUT/sft_checks/final" sft_all \
     "[$OUT/rows/sft_train.parquet,$OUT/rows_spread/sft_train.parquet,$OUT/rows_easy/sft_train.parquet]" 576 2 max_steps="$SFT_STEPS"
+sft "$OUT/sft_all/final" sft "[$OUT/more/sft_train.parquet,$OUT/more_spread/sft_train.parquet]" 576 2 max_steps="$MORE_STEPS" \
+    muon_learning_rate=0.015 decay=0.7
 
 step "5. gates"
 solve() { # solve POLICY OUT PROBLEMS METHOD-SEED ...
