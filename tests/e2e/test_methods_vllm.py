@@ -43,7 +43,7 @@ SMALL = {
         "method.agents.structured_verification=true",
     ],
     "pacore": ["method.widths=[3,2,1]", "method.max_iterations=3"],
-    "rse": ["method.n_candidates=2", "method.max_iterations=2", "model.roles.distill.sampling.max_tokens=128"],
+    "rse": ["method.n_candidates=2", "method.max_iterations=2", "model.roles.distill.sampling.max_tokens=96"],
 }
 
 
@@ -109,7 +109,7 @@ async def solved(base_url: str, folder: Path) -> dict[str, tuple[Result, int]]:
 
 async def solve(name: str, base_url: str, directory: Path) -> tuple[Result, int]:
     settings = composed(
-        *("model=smollm2", f"model.base_url={base_url}", "model.sampling.max_tokens=96"),
+        *("model=smollm2", f"model.base_url={base_url}", "model.sampling.max_tokens=64"),
         *(f"method={name}", "method.agents.answer_format=stated", *SMALL[name]),
     )
     results: list[Result] = []
