@@ -20,7 +20,7 @@ INTRODUCTION = (
     f"two numbers that are x and y: {_ORDERS}. Answer with the rule's number and then the number of each block's order."
 )
 _FINDING = re.compile(r"([A-D]):([a-z]+):([abc]{2}) (?:[\d+*~=,-]+ )?(OK|BAD)")
-_NUMBER = re.compile(r"([A-D])([abct])=(\d)")
+_BLOCK = re.compile(r"^([A-D])a=(\d) \1b=(\d) \1c=(\d) \1t=(\d)$", re.MULTILINE)
 
 
 class Finding(NamedTuple):
@@ -55,9 +55,11 @@ def question(blocks: Blocks) -> str:
 
 
 def blocks_in(text: str) -> Blocks:
-    """The blocks of the problem in ``text``: the inverse of :func:`question`."""
-    numbers = [int(number) for _, _, number in _NUMBER.findall(text)]
-    return tuple(Block(*numbers[i : i + 4]) for i in range(0, len(numbers), 4))
+    """The blocks of the problem in ``text``: the first line of each block counts, since a policy may write others."""
+    lines: dict[str, Block] = {}
+    for letter, *numbers in _BLOCK.findall(text):
+        lines.setdefault(letter, Block(*map(int, numbers)))
+    return tuple(lines[letter] for letter in sorted(lines))
 
 
 def answer(candidate: Candidate) -> str:
