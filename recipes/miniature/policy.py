@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.sft import whole_reply
+from recipes.cpu.tiny_policy import CHAT_TEMPLATE, CONTEXT, END_OF_TEXT, TURN_END, TURN_START
 from recipes.miniature.task import LETTERS, ORDERS, RULES
 from tmas.inference.replay import RecordedRun
 from tmas.inference.store import read_trace
@@ -27,15 +28,8 @@ from tmas.inference.store import read_trace
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-VOCABULARY, CONTEXT = 1152, 2048
-"""Both in tokens. The vocabulary is an upper bound; the constant passages come in addition."""
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+VOCABULARY = 1152
+"""Maximum number of tokens, without those of the constant passages."""
 _ITEM = f"[{LETTERS}]:(?:{'|'.join(RULES)}):(?:{'|'.join(ORDERS)})"
 _NUMBER = f"[ \\n]?[{LETTERS}][abct]=\\d"
 _RULE = rf"\b(?:{'|'.join(RULES)})\b"
