@@ -6,6 +6,7 @@ import asyncio
 import json
 import pickle
 import subprocess
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -268,6 +269,7 @@ async def test_a_changed_prompt_of_the_judge_is_another_verdict(tmp_path: Path):
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """``tmas train`` with a stand-in for verl's trainer; returns the configuration that verl gets."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # a start sets variables for its processes
     monkeypatch.setattr(training, "make_plan", lambda config: Plan(()))
     monkeypatch.setitem(sys.modules, "tmas.training.task_runner", SimpleNamespace(TaskRunner=None))
 
