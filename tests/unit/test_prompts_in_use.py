@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import pickle
 import subprocess
-import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
