@@ -1,8 +1,9 @@
 """Accuracy per token: TMAS and baselines on the miniature's policy, served by one real vLLM (docs/miniature.md).
 
 ``python -m benchmarks.accuracy_per_token FOLDER [--policy DIR] [--problems N]`` solves test problems by all methods and
-prints, for each baseline, the accuracy of its selected answers at the most tokens that both spent, and the ratio of
-TMAS's to it. Tokens are those of prompts and replies, or of replies alone. The same command resumes.
+prints, for each baseline, the accuracy of its selected answers, that of TMAS within the tokens that the baseline spent
+at most on a problem, and the ratio of the two. Tokens are those of prompts and replies, or of replies alone. The same
+command resumes.
 """
 
 from __future__ import annotations
@@ -29,15 +30,11 @@ BASELINES = ("majority_vote", "best_of_n")
 KINDS = {"all tokens": Measure(), "generated tokens": Measure(tokens="completion")}
 
 
-def compared(ours: Group, theirs: Group, measure: Measure) -> tuple[float, float, float]:
-    """Tokens a problem, and the accuracy of ``ours`` and ``theirs`` with so many."""
-    spent = [
-        max(measure.spent(problem["iterations"][-1]) for e in group.evaluations for problem in e["by_problem"])
-        for group in (ours, theirs)
-    ]
-    tokens = min(spent)
-    values = [accuracy_at(group.evaluations, tokens, measure)["value"] for group in (ours, theirs)]
-    return tokens, values[0], values[1]
+def compared(ours: Group, theirs: Group, measure: Measure) -> tuple[int, float, float]:
+    """The most tokens that ``theirs`` spent on a problem, and both accuracies within so many."""
+    tokens = max(measure.spent(problem["iterations"][-1]) for e in theirs.evaluations for problem in e["by_problem"])
+    of_ours, of_theirs = (accuracy_at(group.evaluations, tokens, measure)["value"] for group in (ours, theirs))
+    return tokens, of_ours, of_theirs
 
 
 def show(groups: list[Group]) -> None:
