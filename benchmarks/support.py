@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from tmas.answers import AnswerChecker
+from tmas.answers.checker import AnswerChecker
 from tmas.concurrency import PriorityLimiter
 from tmas.inference.client import ChatModel
 from tmas.inference.garbage import rare_collections

@@ -20,9 +20,9 @@ from pydantic import Field
 from data_prep.decontaminate import Benchmarks, DecontaminationSettings, Match
 from data_prep.near import NearIndex
 from data_prep.pool import write_lines
-from tmas.answers import AnswerChecker
+from tmas.answers.checker import AnswerChecker
+from tmas.answers.equivalence import Equivalence
 from tmas.config import Settings
-from tmas.equivalence import Equivalence
 from tmas.memory.similarity import jaccard, lex, near_duplicate, tokens
 from tmas.records import Record
 from tmas.training.contexts import TrainingProblem

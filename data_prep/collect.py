@@ -24,7 +24,7 @@ from data_prep.sources import Defect, Source, answers_of, question_of
 from tmas.config import Settings
 from tmas.inference.run_directory import read_lines
 from tmas.inference.store import digest
-from tmas.problems import ProblemFileError
+from tmas.problems.loader import ProblemFileError
 from tmas.training.contexts import TrainingProblem
 
 Say = Callable[[str], None]

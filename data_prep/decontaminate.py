@@ -12,7 +12,7 @@ from pydantic import Field
 from data_prep.near import NearIndex, grams
 from tmas.config import Settings
 from tmas.memory.similarity import jaccard, lex
-from tmas.problems import ProblemFields, load_problems
+from tmas.problems.loader import ProblemFields, load_problems
 from tmas.records import Record
 
 _SHORTEST = 3
@@ -63,7 +63,7 @@ class _Known(NamedTuple):
 class Benchmarks:
     """The problems of all benchmarks, to be looked up by similar text. ``skipped``: rows that cannot be read.
 
-    Raises :class:`~tmas.problems.ProblemFileError` for a file that cannot be read or holds no problem.
+    Raises :class:`~tmas.problems.loader.ProblemFileError` for a file that cannot be read or holds no problem.
     """
 
     def __init__(self, benchmarks: Mapping[str, Benchmark], settings: DecontaminationSettings) -> None:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from tmas.problems import ProblemFileError
+from tmas.problems.loader import ProblemFileError
 from tmas.training.contexts import TrainingProblem
 
 

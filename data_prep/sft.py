@@ -26,10 +26,10 @@ from tmas.inference.session import keyed_hash
 from tmas.inference.store import read_trace
 from tmas.inference.tokens import CHAT_TEMPLATE_TOKENS, Count
 from tmas.methods import all_roles
-from tmas.parsing import Unparsable, parse_json, parse_verification
+from tmas.prompts.parsing import Unparsable, parse_json, parse_verification
+from tmas.prompts.schemas import ExperienceOutput, GuidelineOutput
 from tmas.records import Message, Mode, Record
 from tmas.training.contexts import TrainingProblem
-from tmas.wire import ExperienceOutput, GuidelineOutput
 
 _MESSAGE = pyarrow.struct({"role": pyarrow.string(), "content": pyarrow.string()})
 SCHEMA = pyarrow.schema(

@@ -12,8 +12,8 @@ import pyarrow
 from pyarrow import parquet
 
 from data_prep.sources import Source
-from tmas.problem_files import READERS, Row
-from tmas.problems import ProblemFileError
+from tmas.problems.files import READERS, Row
+from tmas.problems.loader import ProblemFileError
 
 _BATCH = 1000
 _BUFFER = 1 << 20

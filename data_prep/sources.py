@@ -10,9 +10,9 @@ from typing import Any, Literal, Self
 import orjson
 from pydantic import Field, field_validator, model_validator
 
-from tmas.boxed import extract_boxed
+from tmas.answers.extract import extract_boxed
 from tmas.config import Settings
-from tmas.problem_files import Row, is_unicode
+from tmas.problems.files import Row, is_unicode
 
 
 class Source(Settings):

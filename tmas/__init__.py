@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tmas.config import ModelSettings, ServingSettings
     from tmas.inference.session import Limits
     from tmas.methods.tmas import TMASSettings
-    from tmas.problems import load_problems
+    from tmas.problems.loader import load_problems
     from tmas.records import Failure, Problem, Result, Sampling
 
 _HOMES = {
@@ -27,7 +27,7 @@ _HOMES = {
     "TMASSettings": "methods.tmas",
     "asolve": "api",
     "asolve_all": "api",
-    "load_problems": "problems",
+    "load_problems": "problems.loader",
     "solve": "api",
     "solve_all": "api",
 }

@@ -11,13 +11,14 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tmas.boxed import extract_boxed, extract_stated
+from tmas.answers.extract import extract_boxed, extract_stated
 from tmas.calls import Caller, Session
 from tmas.contexts import all_items, attempts_of, fewer_items, graded
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
 from tmas.packing import Prompt, cut_middle, replace_by
-from tmas.parsing import Parsed, parse_json, parse_verification
+from tmas.prompts.parsing import Parsed, parse_json, parse_verification
+from tmas.prompts.schemas import ExperienceOutput, GuidelineOutput, VerificationOutput, bank_schema, output_schema
 from tmas.records import (
     BankChange,
     Completion,
@@ -28,7 +29,6 @@ from tmas.records import (
     Solution,
     Verification,
 )
-from tmas.wire import ExperienceOutput, GuidelineOutput, VerificationOutput, bank_schema, output_schema
 
 BankOutput = TypeVar("BankOutput", ExperienceOutput, GuidelineOutput)
 Bank = TypeVar("Bank", ExperienceBank, GuidelineBank)
@@ -110,7 +110,7 @@ class Solver(Caller, Generic[SettingsT]):
         return Rollout(iteration=iteration, index=index, mode=mode, parents=parents, solution=found)
 
     def candidate(self, iteration: int, index: int, mode: Mode, completion: Completion) -> Solution:
-        """What was written, as a record; raises :class:`~tmas.parsing.Unparsable` where it is no candidate."""
+        """What was written, as a record; raises :class:`~tmas.prompts.parsing.Unparsable` where it is no candidate."""
         return Solution(
             iteration=iteration,
             index=index,

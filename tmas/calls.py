@@ -13,8 +13,8 @@ from typing import Any, Literal, Protocol, TypeVar
 from pydantic import BaseModel
 
 from tmas.packing import DoesNotFit, Prompt, Render, Shorten, Window, pack
-from tmas.parsing import Unparsable
 from tmas.prompts import Prompts
+from tmas.prompts.parsing import Unparsable
 from tmas.records import CallKey, Completion, Failure, FailureReason, Problem, Reply
 
 T = TypeVar("T")

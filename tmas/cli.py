@@ -31,7 +31,7 @@ from tmas.inference.run_directory import RunRefused, read_lines
 from tmas.inference.session import Activity
 from tmas.inference.store import TraceError
 from tmas.inference.vllm_server import ServerFailed
-from tmas.problems import load_problems
+from tmas.problems.loader import SAMPLE, load_problems
 from tmas.progress import Progress, shown
 from tmas.prompts import BUILT_IN, PromptError
 from tmas.records import Problem
@@ -195,7 +195,7 @@ def stops_explained(directory: Path) -> Iterator[None]:
 
 
 def _problem_file(path: Path) -> Path:
-    return Path(__file__).parent / "data" / "sample_problems.jsonl" if path == Path("sample") else path
+    return SAMPLE if path == Path("sample") else path
 
 
 def _config_directory() -> Path:

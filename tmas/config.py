@@ -13,7 +13,7 @@ from tmas.inference.endpoint import EndpointSettings, Patience, TokenLimitField
 from tmas.inference.session import Limits
 from tmas.methods import MethodSettings, all_roles
 from tmas.methods.tmas import TMASSettings
-from tmas.problems import ProblemFields
+from tmas.problems.loader import ProblemFields
 from tmas.prompts import BUILT_IN, PromptsSetting
 from tmas.records import Sampling
 

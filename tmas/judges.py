@@ -20,10 +20,10 @@ from tmas.config import Patience
 from tmas.inference.client import OpenAIChat
 from tmas.inference.descriptors import TooManyFiles, allow_open_files
 from tmas.inference.endpoint import EndpointDown, EndpointSettings
-from tmas.parsing import Unparsable, parse_json
 from tmas.prompts import BUILT_IN, Prompts
+from tmas.prompts.parsing import Unparsable, parse_json
+from tmas.prompts.schemas import output_schema, storable
 from tmas.records import Completion, Failure, FailureReason, Message, Reply, Request, Sampling, Usage
-from tmas.wire import output_schema, storable
 
 V = TypeVar("V", bound=BaseModel)
 

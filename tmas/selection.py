@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tmas.answers import AnswerChecker, group_equivalent
+from tmas.answers.checker import AnswerChecker, group_equivalent
 from tmas.calls import Session
 from tmas.records import NOT_SAMPLED, Record, Rollout, Selection, Solution
 

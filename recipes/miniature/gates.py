@@ -19,7 +19,7 @@ from rich.table import Table
 from recipes.miniature.language import blocks_in, findings, read_answer
 from recipes.miniature.task import ORDERS, RULES, Candidate, Task, solves
 from recipes.miniature.teacher import STRATEGY, Teacher
-from tmas.boxed import extract_boxed
+from tmas.answers.extract import extract_boxed
 from tmas.inference.replay import RecordedRun
 from tmas.inference.store import read_trace
 

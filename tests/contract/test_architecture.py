@@ -22,7 +22,7 @@ from tmas.methods import METHODS
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 LIGHT = (
-    *("records", "prompts", "parsing", "wire", "answers", "equivalence", "boxed", "memory", "agents", "contexts"),
+    *("records", "prompts", "answers", "memory", "agents", "contexts"),
     *("packing", "calls", "methods", "selection", "judges", "rewards"),
 )
 HEAVY = ("torch", "vllm", "verl", "ray", "transformers")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from recipes.miniature.language import answer, question
 from recipes.miniature.task import LETTERS, ORDERS, RULES, Block, Blocks, Candidate, Split, Task
 from recipes.miniature.teacher import Teacher
-from tmas.answers import AnswerChecker
+from tmas.answers.checker import AnswerChecker
 from tmas.inference.session import keyed_hash
 from tmas.inference.thinking import split_thinking
 from tmas.methods import METHODS

@@ -18,7 +18,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tmas.answers import AnswerChecker
+from tmas.answers.checker import AnswerChecker
 from tmas.config import ModelSettings, RunSettings
 from tmas.inference.results import failure_lines, prediction_line, verdicts
 from tmas.inference.run_directory import RunDirectory

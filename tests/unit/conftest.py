@@ -5,8 +5,8 @@ import os
 import pytest
 from hypothesis import settings
 
-from tmas.answers import AnswerChecker
-from tmas.equivalence import Equivalence, Verdict
+from tmas.answers.checker import AnswerChecker
+from tmas.answers.equivalence import Equivalence, Verdict
 
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure; each test has a time limit
 settings.load_profile("unhurried")

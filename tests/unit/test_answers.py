@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from pebble import ProcessExpired, ProcessPool
 
 from tests.support.benchmarks import WITH_ANSWERS, gold_answers, needs_data
-from tmas.answers import AnswerChecker, group_equivalent
-from tmas.boxed import extract_boxed
-from tmas.equivalence import Equivalence, Verdict
+from tmas.answers.checker import AnswerChecker, group_equivalent
+from tmas.answers.equivalence import Equivalence, Verdict
+from tmas.answers.extract import extract_boxed
 
 BOMB = "9^{9^{9^{9}}}"
 

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from tmas.memory.bank import BankSettings, Rendered
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
+from tmas.prompts.schemas import ExperienceOutput, ExperienceUpdate, GuidelineOutput, NewExperience
 from tmas.records import BankChange, Experience
-from tmas.wire import ExperienceOutput, ExperienceUpdate, GuidelineOutput, NewExperience
 
 CLAIMS = [
     "The sum of the digits is congruent to n modulo 9",

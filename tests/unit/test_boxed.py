@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmas.boxed import all_boxed, extract_boxed, extract_stated
+from tmas.answers.extract import all_boxed, extract_boxed, extract_stated
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from tests.support.data_steps import distill_settings, filter_settings, problem_
 from tmas.config import RunSettings
 from tmas.inference.replay import RecordedRun
 from tmas.inference.tokens import token_counter
-from tmas.parsing import parse_verification
+from tmas.prompts.parsing import parse_verification
 from tmas.training.rows import Row, RowFileError, read_rows, validate_rows
 
 ROWS = {"normal": 8, "experience": 8, "guideline": 3}

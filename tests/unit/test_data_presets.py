@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tests.support.benchmarks import DATA, needs_data
-from tmas.problems import ProblemFields, load_problems
+from tmas.problems.loader import ProblemFields, load_problems
 
 CONF = Path(__file__).parents[2] / "conf"
 NAMES = sorted(preset.stem for preset in (CONF / "data").glob("*.yaml"))

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.benchmarks import WITH_ANSWERS, gold_answers, needs_data
-from tmas.answers import AnswerChecker
+from tmas.answers.checker import AnswerChecker
+from tmas.answers.equivalence import Equivalence, at_sight, decide, normalise
 from tmas.concurrency import all_of
-from tmas.equivalence import Equivalence, at_sight, decide, normalise
 
 
 @pytest.mark.parametrize(

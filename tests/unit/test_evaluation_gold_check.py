@@ -9,10 +9,10 @@ import pytest
 
 from tests.support.benchmarks import DATA, needs_data
 from tests.support.runs import problem
-from tmas.answers import AnswerChecker
+from tmas.answers.checker import AnswerChecker
+from tmas.answers.rewrites import rewrites
 from tmas.evaluation.gold_check import AS_WRITTEN, OTHER, gold_check, is_passed
-from tmas.evaluation.rewrites import rewrites
-from tmas.problems import ProblemFields, load_problems
+from tmas.problems.loader import ProblemFields, load_problems
 from tmas.records import Problem
 
 IMO = {"problem_id": "Problem ID", "question": "Problem", "answer": "Short Answer"}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.chat_server import Body, Fault, Script, ScriptedServer
-from tmas.equivalence import EQUAL, Equivalence, Verdict, undecided
+from tmas.answers.equivalence import EQUAL, Equivalence, Verdict, undecided
 from tmas.evaluation.correctness import (
     agreement_between_passes,
     agreement_of_rule_and_judge,

@@ -10,9 +10,9 @@ import pytest
 
 from tests.support.chat_server import ScriptedServer
 from tests.support.runs import Line, candidate, iteration, prediction, problem, write_run
-from tmas.answers import AnswerChecker
+from tmas.answers.checker import AnswerChecker
 from tmas.evaluation.subset import Solved, SubsetSettings, select, solved_counts, write_subset
-from tmas.problems import load_problems
+from tmas.problems.loader import load_problems
 
 GOLD = {"never": "5", "once": "5", "twice": "5", "words": "odd n"}
 ANSWERS = {

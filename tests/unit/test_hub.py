@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tmas.hub import HubError, HubSource
-from tmas.problems import ProblemFields, load_problems
+from tmas.problems.hub import HubError, HubSource
+from tmas.problems.loader import ProblemFields, load_problems
 
 ROWS = [
     {"id": f"q{i}", "problem": f"Question {i}", "answer": str(i), "category": "Math" if i % 2 else "Chemistry",

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tmas.equivalence import EQUAL, Equivalence, Verdict, undecided
+from tmas.answers.equivalence import EQUAL, Equivalence, Verdict, undecided
 from tmas.inference.metrics import metrics
 from tmas.inference.results import failure_lines, prediction_line, usage_of_line, verdicts
 from tmas.records import (

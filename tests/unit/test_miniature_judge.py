@@ -13,7 +13,7 @@ from recipes.miniature.language import FORMULAS, Finding, question, solution
 from recipes.miniature.task import ORDERS, RULES, Candidate, Task, fits
 from tests.support.miniature import PROMPTS, TeacherSession, miniature_problems, solve
 from tmas.inference.thinking import split_thinking
-from tmas.parsing import parse_json
+from tmas.prompts.parsing import parse_json
 from tmas.records import Experience, Guideline, Solution
 from tmas.rewards import experience, novelty
 from tmas.rewards.component import Component, scored

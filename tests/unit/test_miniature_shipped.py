@@ -12,7 +12,7 @@ from recipes.miniature.language import answer, blocks_in
 from recipes.miniature.ship import FILES, HELD_OUT, LIMIT, ship
 from recipes.miniature.task import solutions, split_of
 from tmas.miniature import FOLDER, MANIFEST, POLICY, PROBLEMS, DamagedPolicy, read_manifest
-from tmas.problems import load_problems
+from tmas.problems.loader import load_problems
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from recipes.miniature.language import (
 from recipes.miniature.prepare import prepare
 from recipes.miniature.task import LETTERS, ORDERS, RULES, Block, Blocks, Candidate, Split, Task, solves, split_of
 from tests.support.miniature import blocks, problems_with_candidates
-from tmas.boxed import extract_boxed
+from tmas.answers.extract import extract_boxed
 from tmas.records import Problem
 from tmas.training.contexts import TrainingProblem
 

@@ -16,15 +16,15 @@ from recipes.miniature.language import Finding, answer, blocks_in, check, findin
 from recipes.miniature.task import LETTERS, ORDERS, RULES, Blocks, Candidate, Task
 from recipes.miniature.teacher import Teacher, parted, thought
 from tests.support.miniature import PROMPTS, TeacherSession, miniature_problems, problems_with_candidates, solve
-from tmas.boxed import extract_boxed
+from tmas.answers.extract import extract_boxed
 from tmas.contexts import all_items
 from tmas.inference.thinking import split_thinking
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
 from tmas.methods import METHODS
-from tmas.parsing import Parsed, parse_json, parse_verification
+from tmas.prompts.parsing import Parsed, parse_json, parse_verification
+from tmas.prompts.schemas import DistillOutput, ExperienceOutput, GuidelineOutput
 from tmas.records import Experience, Guideline, Solution
-from tmas.wire import DistillOutput, ExperienceOutput, GuidelineOutput
 
 SMALL = {
     "majority_vote": {},

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmas import parsing
-from tmas.parsing import Unparsable, Verdict, parse_json, parse_verification, protect_latex
-from tmas.wire import ExperienceOutput, GuidelineOutput, VerificationOutput, output_schema
+from tmas.prompts import parsing
+from tmas.prompts.parsing import Unparsable, Verdict, parse_json, parse_verification, protect_latex
+from tmas.prompts.schemas import ExperienceOutput, GuidelineOutput, VerificationOutput, output_schema
 
 ITEM = {"kind": "pitfall", "statement": "Dividing by x needs x to be nonzero.", "rollouts": [0, 2]}
 REPLY = {"new": [ITEM], "updates": [{"id": "E1", "action": "confirm", "statement": ""}]}

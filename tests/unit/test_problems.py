@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from pydantic import ValidationError
 
-import tmas.problems
 from tests.support.benchmarks import DATA, needs_data
-from tmas.answers import AnswerChecker
-from tmas.problems import ProblemFields, ProblemFileError, load_problems
+from tmas.answers.checker import AnswerChecker
+from tmas.problems.loader import SAMPLE, ProblemFields, ProblemFileError, load_problems
 
-SAMPLE = Path(tmas.problems.__file__).parent / "data" / "sample_problems.jsonl"
 GOOD: dict[str, object] = {"problem_id": "p", "question": "What is 1+1?", "answer": "2"}
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tmas.memory.recycled import RecycledBank
+from tmas.prompts.schemas import DistillOutput
 from tmas.records import BankChange
-from tmas.wire import DistillOutput
 
 CLAIMS = [
     "n is even",

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmas.answers import AnswerChecker
-from tmas.equivalence import EQUAL, Equivalence, Verdict, decide, undecided
+from tmas.answers.checker import AnswerChecker
+from tmas.answers.equivalence import EQUAL, Equivalence, Verdict, decide, undecided
 from tmas.rewards.correctness import PLAIN_NUMBER, Checked, Correctness, check_by_rule, correctness
 from tmas.rewards.settings import AnswerSettings
 

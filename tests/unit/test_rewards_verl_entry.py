@@ -25,7 +25,7 @@ from tests.support.rewards import (
     settings,
     used,
 )
-from tmas.answers import AnswerChecker
+from tmas.answers.checker import AnswerChecker
 from tmas.rewards import scorer, verl_entry
 
 KEYS = {

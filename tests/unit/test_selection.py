@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tmas.equivalence import Equivalence, Verdict
+from tmas.answers.equivalence import Equivalence, Verdict
 from tmas.records import Failure, FailureReason, Rollout, Selection, Solution, Verification
 from tmas.selection import SelectionSettings, fingerprint, select
 

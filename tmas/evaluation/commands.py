@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from tmas.answers import AnswerChecker
+from tmas.answers.checker import AnswerChecker
 from tmas.evaluation.compare import Group, by_benchmark, comparison, group_runs
 from tmas.evaluation.compute import Evaluation
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate, write_json
@@ -20,7 +20,7 @@ from tmas.evaluation.scoring import Report
 from tmas.evaluation.subset import SubsetSettings, select, solved_counts, write_subset
 from tmas.evaluation.tables import print_comparison, print_evaluation, print_gold_check
 from tmas.exits import NOT_PASSED, STOPPED, fail
-from tmas.problems import LoadedProblems, load_problems
+from tmas.problems.loader import LoadedProblems, load_problems
 
 
 def evaluate_command(config: dict[str, Any], console: Console) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from tmas.answers import AnswerChecker, group_equivalent
+from tmas.answers.checker import AnswerChecker, group_equivalent
+from tmas.answers.equivalence import Equivalence, Verdict, normalise
 from tmas.concurrency import all_of
-from tmas.equivalence import Equivalence, Verdict, normalise
 from tmas.evaluation.estimators import mean
 from tmas.evaluation.judgements import Outcome
 from tmas.evaluation.runs import Line, Pair, pairs_of

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from tmas.answers import AnswerChecker
+from tmas.answers.checker import AnswerChecker
 from tmas.concurrency import all_of
 from tmas.evaluation.correctness import (
     agreement_between_passes,

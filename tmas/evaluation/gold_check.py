@@ -13,12 +13,12 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tmas.answers import AnswerChecker
-from tmas.boxed import extract_boxed
+from tmas.answers.checker import AnswerChecker
+from tmas.answers.equivalence import Equivalence, Verdict, normalise, undecided
+from tmas.answers.extract import extract_boxed
+from tmas.answers.rewrites import rewrites
 from tmas.concurrency import all_of
-from tmas.equivalence import Equivalence, Verdict, normalise, undecided
-from tmas.evaluation.rewrites import rewrites
-from tmas.problems import ProblemFields
+from tmas.problems.loader import ProblemFields
 from tmas.records import Problem
 
 AS_WRITTEN = "as written"

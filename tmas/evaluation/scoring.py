@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from tmas.answers import AnswerChecker
-from tmas.equivalence import Equivalence, Verdict
+from tmas.answers.checker import AnswerChecker
+from tmas.answers.equivalence import Equivalence, Verdict
 from tmas.evaluation.correctness import Scoring, by_judge, by_rule, is_identical, rule_verdicts
 from tmas.evaluation.judgements import Judgements, Outcome, judge_pairs
 from tmas.evaluation.runs import Pair, RunData

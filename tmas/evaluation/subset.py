@@ -14,14 +14,14 @@ from typing import Literal
 import orjson
 from pydantic import Field
 
-from tmas.answers import AnswerChecker
+from tmas.answers.checker import AnswerChecker
 from tmas.evaluation.correctness import Scoring
 from tmas.evaluation.estimators import mean
 from tmas.evaluation.runs import Line, RunData, read_run, samples
 from tmas.evaluation.scores import judged
 from tmas.evaluation.scoring import Report, ScoringSettings, find_verdicts
 from tmas.inference.store import digest
-from tmas.problems import ProblemFields
+from tmas.problems.loader import ProblemFields
 from tmas.records import Problem
 
 

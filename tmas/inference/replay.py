@@ -14,7 +14,7 @@ import orjson
 import uvloop
 from pydantic import BaseModel, TypeAdapter
 
-from tmas.answers import AnswerChecker
+from tmas.answers.checker import AnswerChecker
 from tmas.inference.session import keyed_hash
 from tmas.inference.store import TraceError, digest, read_trace, trace_path
 from tmas.methods import METHODS, MethodSettings

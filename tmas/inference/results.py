@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tmas.answers import AnswerChecker
+from tmas.answers.checker import AnswerChecker
 from tmas.records import NOT_SAMPLED, SCHEMA_VERSION, Failure, Iteration, Result, Rollout, Solution, Usage
 
 Line = dict[str, Any]

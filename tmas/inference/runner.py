@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from tmas.answers import AnswerChecker
+from tmas.answers.checker import AnswerChecker
 from tmas.concurrency import first_cause
 from tmas.inference.endpoint import EndpointDown
 from tmas.inference.metrics import metrics

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from tmas.answers import AnswerChecker
+from tmas.answers.checker import AnswerChecker
 from tmas.concurrency import PriorityLimiter
 from tmas.config import RunSettings
 from tmas.inference.budget import TokenBudget, recorded_tokens

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from tmas.memory.similarity import near_duplicate
+from tmas.prompts.schemas import ExperienceOutput, ExperienceUpdate, GuidelineOutput, GuidelineUpdate
 from tmas.records import BankChange, Experience, Guideline, Record
-from tmas.wire import ExperienceOutput, ExperienceUpdate, GuidelineOutput, GuidelineUpdate
 
 ItemT = TypeVar("ItemT", Experience, Guideline)
 OutputT = TypeVar("OutputT", ExperienceOutput, GuidelineOutput)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tmas.memory.bank import Bank, BankSettings, line
+from tmas.prompts.schemas import ExperienceOutput
 from tmas.records import Experience
-from tmas.wire import ExperienceOutput
 
 
 class ExperienceBank(Bank[Experience, ExperienceOutput]):

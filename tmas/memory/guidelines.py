@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tmas.memory.bank import Bank, BankSettings, line
+from tmas.prompts.schemas import GuidelineOutput
 from tmas.records import Guideline
-from tmas.wire import GuidelineOutput
 
 
 class GuidelineBank(Bank[Guideline, GuidelineOutput]):

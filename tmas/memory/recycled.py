@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from tmas.memory.bank import Items
 from tmas.memory.similarity import near_duplicate
+from tmas.prompts.schemas import DistillOutput
 from tmas.records import BankChange, Experience
-from tmas.wire import DistillOutput
 
 KINDS = {"conclusion": "verified_propositions", "pitfall": "critical_pitfalls"}
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel
 
 from tmas.agents import SolverSettings
-from tmas.answers import AnswerChecker
+from tmas.answers.checker import AnswerChecker
 from tmas.calls import Session
 from tmas.records import Iteration, Problem, Rollout, Trajectory
 from tmas.selection import SelectionSettings, selected

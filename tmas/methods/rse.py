@@ -37,10 +37,10 @@ from tmas.contexts import all_items, fewer_items
 from tmas.memory.recycled import RecycledBank
 from tmas.methods.base import Method, Round, Settings
 from tmas.packing import Prompt, cut_middle
-from tmas.parsing import Parsed, parse_json
+from tmas.prompts.parsing import Parsed, parse_json
+from tmas.prompts.schemas import DistillOutput, output_schema
 from tmas.records import Completion, Failure, Problem, Rollout, Solution, Trajectory
 from tmas.selection import SelectionSettings
-from tmas.wire import DistillOutput, output_schema
 
 
 class RSESettings(Settings, frozen=True):

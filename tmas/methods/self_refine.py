@@ -34,7 +34,7 @@ from tmas.calls import Session
 from tmas.concurrency import all_of
 from tmas.methods.base import Method, Round, Settings
 from tmas.packing import cut_middle
-from tmas.parsing import Unparsable
+from tmas.prompts.parsing import Unparsable
 from tmas.records import NOT_SAMPLED, Completion, Failure, Problem, Rollout, Solution, Trajectory
 from tmas.selection import SelectionSettings
 

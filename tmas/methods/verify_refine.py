@@ -36,7 +36,7 @@ from tmas.concurrency import all_of
 from tmas.contexts import graded
 from tmas.methods.base import Method, Round, Settings
 from tmas.packing import Prompt, cut_middle, replace_by
-from tmas.parsing import Unparsable, parse_verification
+from tmas.prompts.parsing import Unparsable, parse_verification
 from tmas.records import Completion, Failure, Mode, Problem, Rollout, Solution, Trajectory, Verification
 from tmas.selection import SelectionSettings
 

@@ -27,7 +27,7 @@ from tmas.methods.tmas import TMASSettings
 from tmas.miniature import POLICY, PROBLEMS, read_manifest
 from tmas.miniature.equal_tokens import Costs
 from tmas.miniature.shown import print_demo
-from tmas.problems import load_problems
+from tmas.problems.loader import load_problems
 from tmas.records import Problem
 from tmas.report.report import ReportSettings, make_report
 

@@ -10,10 +10,8 @@ value: it is never compiled as a template.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from functools import cache, cached_property
-from importlib import resources
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -23,19 +21,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 from pydantic import BeforeValidator, InstanceOf, PlainSerializer
 
-JUDGE = "judge_"
-"""Prompts whose name begins so are those of judges; the others are those of agents."""
-
-
-class PromptError(ValueError):
-    """A folder of prompts cannot be used; the message names each file and line with what is wrong."""
-
-
-@cache
-def built_in_texts() -> dict[str, str]:
-    """The built-in prompt files by name, without ``.jinja``."""
-    files = (f for f in resources.files(__name__).iterdir() if f.name.endswith(".jinja"))
-    return {f.name.removesuffix(".jinja"): f.read_text(encoding="utf-8") for f in sorted(files, key=lambda f: f.name)}
+from tmas.prompts.check import check, read_folder
+from tmas.prompts.texts import JUDGE, PromptError, built_in_texts, hash_of, include_of
 
 
 class Prompts:
@@ -57,8 +44,6 @@ class Prompts:
 
         Raises :class:`PromptError` for a folder with an unknown file, and for a prompt that could fail later.
         """
-        from tmas.prompts.check import check, read_folder
-
         prompts = cls(read_folder(folder), folder)
         check(prompts)
         return prompts
@@ -154,8 +139,6 @@ class Prompts:
     @classmethod
     def unpacked(cls, packed: str) -> Self:
         """The inverse of :meth:`packed`. Raises :class:`PromptError` for texts that cannot be used."""
-        from tmas.prompts.check import check
-
         try:
             texts: dict[str, str] = orjson.loads(packed)
         except orjson.JSONDecodeError:
@@ -185,16 +168,6 @@ class Prompts:
 
 BUILT_IN = Prompts()
 """The prompts of this version, none of them replaced."""
-
-
-def hash_of(text: str) -> str:
-    """The first 16 hex digits of the SHA-256 of a prompt file."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def include_of(node: nodes.Include) -> str:
-    """The name that an include gives in quotes; "" where it computes one."""
-    return node.template.value if isinstance(node.template, nodes.Const) else ""
 
 
 class _Inliner(NodeTransformer):

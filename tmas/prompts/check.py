@@ -6,12 +6,15 @@ import traceback
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateSyntaxError, meta, nodes
 
-from tmas.prompts import PromptError, Prompts, built_in_texts, include_of
+from tmas.prompts.texts import PromptError, built_in_texts, include_of
 from tmas.prompts.variables import MAY_BE_EMPTY, VARIABLES, samples
+
+if TYPE_CHECKING:
+    from tmas.prompts import Prompts
 
 _REFUSED = {nodes.Extends: "extends", nodes.Block: "block", nodes.Import: "import", nodes.FromImport: "from"}
 """Tags that join files in other ways than an include does."""

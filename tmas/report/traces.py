@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from tmas.parsing import Unparsable, parse_verification
+from tmas.prompts.parsing import Unparsable, parse_verification
 from tmas.report.texts import Run, Texts
 
 Json = dict[str, Any]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal, NamedTuple
 
-from tmas.answers import AnswerChecker
-from tmas.boxed import all_boxed, extract_stated
+from tmas.answers.checker import AnswerChecker
+from tmas.answers.equivalence import Equivalence, Verdict, normalise
+from tmas.answers.extract import all_boxed, extract_stated
 from tmas.concurrency import all_of
-from tmas.equivalence import Equivalence, Verdict, normalise
 from tmas.judges import EquivalenceVerdict, Judge, equivalence_prompt, forges
 from tmas.records import Failure
 from tmas.rewards.component import Component

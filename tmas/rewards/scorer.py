@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
 
-from tmas.answers import AnswerChecker
+from tmas.answers.checker import AnswerChecker
 from tmas.inference.thinking import OPEN, split_thinking
 from tmas.judges import Judge, forges
 from tmas.records import Experience, Failure, Guideline

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tmas.answers import AnswerChecker
+from tmas.answers.checker import AnswerChecker
 from tmas.concurrency import PriorityLimiter, first_cause
 from tmas.config import RunSettings
 from tmas.inference.cluster import ray_cluster

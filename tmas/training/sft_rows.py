@@ -14,7 +14,7 @@ from jinja2 import TemplateError
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from tmas.problem_files import READERS, Row
+from tmas.problems.files import READERS, Row
 from tmas.records import Message
 
 LossOn = Literal["assistant", "all"]

@@ -1,7 +1,7 @@
 """Two mathematical expressions, compared by math-verify (https://github.com/huggingface/Math-Verify).
 
 Where its verdict rests on what it overlooks (case, number bases, primes) or on what it cannot know (that letters stand
-for whole numbers), there is a doubt instead. It may take for ever, or all memory: see :mod:`tmas.answers`.
+for whole numbers), there is a doubt instead. It may take for ever, or all memory: see :mod:`tmas.answers.checker`.
 """
 
 from __future__ import annotations

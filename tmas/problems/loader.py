@@ -16,10 +16,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from tmas.hub import HubError, HubSource, fetch
-from tmas.problem_files import READERS, Row, is_unicode
+from tmas.problems.files import READERS, Row, is_unicode
+from tmas.problems.hub import HubError, HubSource, fetch
 from tmas.records import Problem
 
+SAMPLE = Path(__file__).with_name("sample_problems.jsonl")
+"""A few problems that come with the package; ``tmas solve problems=sample`` runs them."""
 _MESSAGES = 20
 
 
@@ -93,9 +95,9 @@ def load_problems(
 ) -> LoadedProblems:
     """All problems of a file; its suffix (.jsonl, .json, .csv, .parquet) tells the format, text is UTF-8.
 
-    The path ``hub`` stands for what ``fields.hub`` names. Raises :class:`~tmas.hub.HubError` where that cannot be had,
-    and :class:`ProblemFileError` for a file that cannot be read, lacks a column, or holds no good row; and for any
-    bad row (a missing, empty or mistyped field, a repeated id), unless ``on_bad`` is ``skip``.
+    The path ``hub`` stands for what ``fields.hub`` names. Raises :class:`~tmas.problems.hub.HubError` where that cannot
+    be had, and :class:`ProblemFileError` for a file that cannot be read, lacks a column, or holds no good row; and for
+    any bad row (a missing, empty or mistyped field, a repeated id), unless ``on_bad`` is ``skip``.
     """
     path, fields = Path(path), fields or ProblemFields()
     if path == Path("hub"):

@@ -1,4 +1,4 @@
-"""Comparing answers, and grouping equal ones: :mod:`tmas.equivalence` in worker processes that can be killed."""
+"""Compare answers and group equal ones: :mod:`tmas.answers.equivalence` in worker processes that can be killed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Self
 
 from pebble import ProcessExpired, ProcessPool
 
-from tmas.equivalence import Verdict, at_sight, decide, normalise, undecided
+from tmas.answers.equivalence import Verdict, at_sight, decide, normalise, undecided
 
 _MEMORY_BYTES = 4 * 2**30
 _MOST_KNOWN = 1 << 16

@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import json_repair
 from pydantic import BaseModel, ValidationError
 
-from tmas.wire import VerificationOutput, grade_of
+from tmas.prompts.schemas import VerificationOutput, grade_of
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -1,7 +1,7 @@
 """Whether two answers are equivalent: as text, by math-verify, or by words with equal mathematics between them.
 
 Some habits of math-verify would call different answers equal and are kept from it: it drops what resembles a unit
-(``2c`` is 2), reads words as products of letters (``listen`` is ``silent``), and see :mod:`tmas.expressions`.
+(``2c`` is 2), reads words as products of letters (``listen`` is ``silent``), and see :mod:`tmas.answers.symbolic`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 
-from tmas.expressions import different_but_for, equal, equal_but_for, parse, without_commands
+from tmas.answers.normalize import normalise
+from tmas.answers.symbolic import different_but_for, equal, equal_but_for, parse, without_commands
 from tmas.records import Record
-from tmas.typesetting import normalise
 
 
 class Equivalence(StrEnum):
@@ -67,7 +67,7 @@ _LETTERS = re.compile(r"\\[A-Za-z]+|(?<![\dA-Za-z])(?P<word>[A-Za-z]{2,})")
 
 
 def decide(gold: str, answer: str) -> Verdict:
-    """The verdict. It may take for ever, or all memory: :mod:`tmas.answers` runs it in a worker."""
+    """The verdict. It may take for ever, or all memory: :mod:`tmas.answers.checker` runs it in a worker."""
     values, units = zip(*map(_split_unit, (gold, answer)), strict=True)
     if all(units) and units[0] != units[1]:
         return undecided("the units differ")

@@ -1,0 +1,33 @@
+"""The built-in prompt files: their texts, their hashes, and what Jinja's tree says of an include."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib import resources
+
+from jinja2 import nodes
+
+JUDGE = "judge_"
+"""Prompts whose name begins so are those of judges; the others are those of agents."""
+
+
+class PromptError(ValueError):
+    """A folder of prompts cannot be used; the message names each file and line with what is wrong."""
+
+
+@cache
+def built_in_texts() -> dict[str, str]:
+    """The built-in prompt files by name, without ``.jinja``."""
+    files = (f for f in resources.files("tmas.prompts").iterdir() if f.name.endswith(".jinja"))
+    return {f.name.removesuffix(".jinja"): f.read_text(encoding="utf-8") for f in sorted(files, key=lambda f: f.name)}
+
+
+def hash_of(text: str) -> str:
+    """The first 16 hex digits of the SHA-256 of a prompt file."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def include_of(node: nodes.Include) -> str:
+    """The name that an include gives in quotes; "" where it computes one."""
+    return node.template.value if isinstance(node.template, nodes.Const) else ""
