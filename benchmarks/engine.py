@@ -18,11 +18,11 @@ import orjson
 from recipes.cpu.tiny_policy import build
 from tests.support.processes import naming
 from tmas import prompts
-from tmas.config import ModelSettings, ServingSettings
-from tmas.inference.client import NO_TICKET, ChatModel, OpenAIChat, Ticket
-from tmas.inference.connection import Report
 from tmas.inference.vllm_server import free_port, vllm_server
+from tmas.llm.client import NO_TICKET, ChatModel, OpenAIChat, Ticket
+from tmas.llm.connection import Report
 from tmas.records import Completion, Failure, Reply, Request, Sampling
+from tmas.settings import ModelSettings, ServingSettings
 
 NAME, CONTEXT = "random", 16_384
 ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "HF_HUB_OFFLINE": "1"}

@@ -20,8 +20,8 @@ from benchmarks.engine import Dubbed, RealEngine, real_engine
 from benchmarks.server import replies
 from benchmarks.support import run_into
 from tmas.concurrency import PriorityLimiter, all_of
-from tmas.inference.client import NO_TICKET, ChatModel, Ticket
-from tmas.inference.connection import Report
+from tmas.llm.client import NO_TICKET, ChatModel, Ticket
+from tmas.llm.connection import Report
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Failure, Message, Reply, Request
 

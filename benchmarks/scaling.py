@@ -20,9 +20,9 @@ from benchmarks.scheduling import ScriptedEngine
 from benchmarks.support import run_into
 from tests.support.virtual_time import run_virtually
 from tmas.concurrency import PriorityLimiter
-from tmas.inference.client import NO_TICKET, Ticket
-from tmas.inference.connection import Progress, Report
-from tmas.inference.router import Router
+from tmas.llm.client import NO_TICKET, Ticket
+from tmas.llm.connection import Progress, Report
+from tmas.llm.router import Router
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Reply, Request
 

@@ -29,8 +29,8 @@ from benchmarks.support import UNBOUNDED, run_into
 from tests.support import team
 from tests.support.virtual_time import run_virtually
 from tmas.concurrency import Places, PriorityLimiter
-from tmas.inference.client import NO_TICKET, Ticket
-from tmas.inference.connection import Progress, Report
+from tmas.llm.client import NO_TICKET, Ticket
+from tmas.llm.connection import Progress, Report
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Completion, Reply, Request, Usage
 

@@ -26,11 +26,11 @@ from benchmarks import support
 from benchmarks.server import replies
 from benchmarks.support import memory, most_memory, run_into
 from tmas.concurrency import PriorityLimiter
-from tmas.inference.client import NO_TICKET, Ticket
-from tmas.inference.connection import Report
 from tmas.inference.run_directory import RunDirectory
 from tmas.inference.runner import keep_finished, write_metrics
 from tmas.inference.session import Activity
+from tmas.llm.client import NO_TICKET, Ticket
+from tmas.llm.connection import Report
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Completion, Reply, Request, Usage
 

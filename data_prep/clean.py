@@ -22,9 +22,9 @@ from data_prep.near import NearIndex
 from data_prep.pool import write_lines
 from tmas.answers.checker import AnswerChecker
 from tmas.answers.equivalence import Equivalence
-from tmas.config import Settings
 from tmas.memory.similarity import jaccard, lex, near_duplicate, tokens
 from tmas.records import Record
+from tmas.settings import Settings
 from tmas.training.contexts import TrainingProblem
 
 Reason = Literal["unreadable", "benchmark", "duplicate", "conflict"]

@@ -21,10 +21,10 @@ from data_prep.decontaminate import Benchmark, Benchmarks
 from data_prep.pool import json_line, read_problems, sha256, whole_file, write_report
 from data_prep.source_files import read_source
 from data_prep.sources import Defect, Source, answers_of, question_of
-from tmas.config import Settings
 from tmas.inference.run_directory import read_lines
 from tmas.inference.store import digest
 from tmas.problems.loader import ProblemFileError
+from tmas.settings import Settings
 from tmas.training.contexts import TrainingProblem
 
 Say = Callable[[str], None]

@@ -7,10 +7,10 @@ from statistics import fmean
 
 from pydantic import Field
 
-from tmas.config import Settings
-from tmas.inference.tokens import Count
+from tmas.llm.tokens import Count
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem, Record, Usage
+from tmas.settings import Settings
 
 INSTRUCTIONS = 200
 """Tokens of a prompt besides what the estimate counts on its own."""

@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from data_prep.near import NearIndex, grams
-from tmas.config import Settings
 from tmas.memory.similarity import jaccard, lex
 from tmas.problems.loader import ProblemFields, load_problems
 from tmas.records import Record
+from tmas.settings import Settings
 
 _SHORTEST = 3
 """Tokens of a benchmark problem that can be told from how many others begin."""

@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from data_prep.pool import sha256
 from tmas.inference.replay import RecordedRun
-from tmas.inference.tokens import Count
+from tmas.llm.tokens import Count
 from tmas.training.contexts import TrainingProblem
 from tmas.training.rows import UNKNOWN_PASS_RATE, read_rows
 

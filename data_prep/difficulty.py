@@ -14,10 +14,10 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from data_prep.pool import read_problems, write_lines, write_report
-from tmas.config import RunSettings
 from tmas.evaluation.runs import samples
 from tmas.inference.replay import RecordedRun
 from tmas.inference.session import keyed_hash
+from tmas.settings import RunSettings
 from tmas.training.contexts import TrainingProblem
 
 Runner = Callable[[Sequence[TrainingProblem], RunSettings, Path], None]

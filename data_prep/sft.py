@@ -20,15 +20,15 @@ import pyarrow
 from pyarrow import parquet
 from pydantic import Field, NonNegativeInt, field_validator
 
-from tmas.config import Settings
 from tmas.inference.replay import RecordedRun
 from tmas.inference.session import keyed_hash
 from tmas.inference.store import read_trace
-from tmas.inference.tokens import CHAT_TEMPLATE_TOKENS, Count
+from tmas.llm.tokens import CHAT_TEMPLATE_TOKENS, Count
 from tmas.methods import all_roles
 from tmas.prompts.parsing import Unparsable, parse_json, parse_verification
 from tmas.prompts.schemas import ExperienceOutput, GuidelineOutput
 from tmas.records import Message, Mode, Record
+from tmas.settings import Settings
 from tmas.training.contexts import TrainingProblem
 
 _MESSAGE = pyarrow.struct({"role": pyarrow.string(), "content": pyarrow.string()})

@@ -11,8 +11,8 @@ import orjson
 from pydantic import Field, field_validator, model_validator
 
 from tmas.answers.extract import extract_boxed
-from tmas.config import Settings
 from tmas.problems.files import Row, is_unicode
+from tmas.settings import Settings
 
 
 class Source(Settings):

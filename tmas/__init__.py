@@ -10,20 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tmas.api import asolve, asolve_all, solve, solve_all
-    from tmas.config import ModelSettings, ServingSettings
-    from tmas.inference.session import Limits
     from tmas.methods.tmas import TMASSettings
     from tmas.problems.loader import load_problems
     from tmas.records import Failure, Problem, Result, Sampling
+    from tmas.settings import Limits, ModelSettings, ServingSettings
 
 _HOMES = {
     "Failure": "records",
-    "Limits": "inference.session",
-    "ModelSettings": "config",
+    "Limits": "settings",
+    "ModelSettings": "settings",
     "Problem": "records",
     "Result": "records",
     "Sampling": "records",
-    "ServingSettings": "config",
+    "ServingSettings": "settings",
     "TMASSettings": "methods.tmas",
     "asolve": "api",
     "asolve_all": "api",

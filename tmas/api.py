@@ -19,7 +19,6 @@ from typing import Any
 
 import uvloop
 
-from tmas.config import ModelSettings, RunSettings
 from tmas.inference.cluster import ray_cluster
 from tmas.inference.engine import SharedServers, own_servers
 from tmas.inference.run_directory import RunDirectory
@@ -29,6 +28,7 @@ from tmas.inference.worker import Worker
 from tmas.methods import MethodSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem, Result
+from tmas.settings import ModelSettings, RunSettings
 
 
 def solve(problem: str | Problem, model: ModelSettings, method: MethodSettings | None = None, **options: Any) -> Result:
@@ -63,9 +63,9 @@ async def asolve_all(
 
     ``method``: its settings (default: TMAS as published). ``output_dir``: the run directory, in which the same call
     goes on when it is made again; None: a temporary one. ``settings``: further fields of
-    :class:`~tmas.config.RunSettings`.
+    :class:`~tmas.settings.RunSettings`.
 
-    Raises :class:`~tmas.inference.endpoint.EndpointDown` when the endpoint is dead and
+    Raises :class:`~tmas.llm.endpoint.EndpointDown` when the endpoint is dead and
     :class:`~tmas.inference.run_directory.RunRefused` when the directory holds another run. What a model
     or a server did to single calls is in the results, as failures.
     """

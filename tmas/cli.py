@@ -20,21 +20,21 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from tmas.api import run
-from tmas.config import RunSettings, SolveSettings
 from tmas.console import print_result
 from tmas.exits import INTERRUPTED, STOPPED, WRONG_INPUT, cancelled_by_sigterm, fail
 from tmas.inference.cluster import ClusterFailed
-from tmas.inference.endpoint import EndpointDown
 from tmas.inference.engine import SharedServers
 from tmas.inference.metrics import metrics
 from tmas.inference.run_directory import RunRefused, read_lines
 from tmas.inference.session import Activity
 from tmas.inference.store import TraceError
 from tmas.inference.vllm_server import ServerFailed
+from tmas.llm.endpoint import EndpointDown
 from tmas.problems.loader import SAMPLE, load_problems
 from tmas.progress import Progress, shown
 from tmas.prompts import BUILT_IN, PromptError
 from tmas.records import Problem
+from tmas.settings import RunSettings, SolveSettings
 
 COMMANDS = {
     "solve": ("tmas.cli:solve_command", "solve problems; the same command again resumes"),

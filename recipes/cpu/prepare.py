@@ -22,7 +22,7 @@ import pyarrow
 from pyarrow import parquet
 
 from recipes.cpu.tiny_policy import CONTEXT, build
-from tmas.inference.tokens import ContextWindow, token_counter
+from tmas.llm.tokens import ContextWindow, token_counter
 from tmas.records import Experience, Failure, Guideline
 from tmas.training.contexts import Context, TrainingProblem, experience_row, guideline_row, normal_row
 from tmas.training.rows import Row, Source, write_rows

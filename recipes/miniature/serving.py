@@ -11,8 +11,8 @@ import os
 import sys
 from pathlib import Path
 
-from tmas.config import ModelSettings, ServingSettings
 from tmas.inference.vllm_server import free_port, vllm_server
+from tmas.settings import ModelSettings, ServingSettings
 
 SERVING = ServingSettings(
     name="vllm",

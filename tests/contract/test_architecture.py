@@ -16,14 +16,14 @@ from omegaconf import OmegaConf
 
 import data_prep
 import tmas
-from tmas.config import ROLES, ModelSettings, RoleOverride, ServingSettings, SolveSettings
 from tmas.methods import METHODS
+from tmas.settings import ROLES, ModelSettings, RoleOverride, ServingSettings, SolveSettings
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 LIGHT = (
-    *("records", "prompts", "answers", "memory", "agents", "contexts"),
-    *("packing", "calls", "methods", "selection", "judges", "rewards"),
+    *("records", "concurrency", "prompts", "memory", "answers", "problems", "llm", "agents", "methods", "settings"),
+    *("judge", "rewards"),
 )
 HEAVY = ("torch", "vllm", "verl", "ray", "transformers")
 IN_A_TRAINER = {

@@ -21,8 +21,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tmas.cli import register_resolvers
-from tmas.config import Settings, SolveSettings
 from tmas.serve.settings import ServeSettings
+from tmas.settings import Settings, SolveSettings
 from tmas.training.checks import wrong_shapes
 from tmas.training.export import ExportSettings
 from tmas.training.sft import SFTSettings

@@ -13,9 +13,9 @@ from data_prep.pool import write_lines
 from tests.support import team
 from tests.support.chat_server import ScriptedServer
 from tmas.api import run
-from tmas.config import RunSettings
 from tmas.methods.majority_vote import MajorityVoteSettings
 from tmas.records import Problem
+from tmas.settings import RunSettings
 from tmas.training.contexts import TrainingProblem
 
 

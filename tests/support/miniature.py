@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from recipes.miniature.language import answer, question
 from recipes.miniature.task import LETTERS, ORDERS, RULES, Block, Blocks, Candidate, Split, Task
 from recipes.miniature.teacher import Teacher
+from tmas.agents.packing import Prompt
 from tmas.answers.checker import AnswerChecker
 from tmas.inference.session import keyed_hash
-from tmas.inference.thinking import split_thinking
+from tmas.llm.thinking import split_thinking
 from tmas.methods import METHODS
-from tmas.packing import Prompt
 from tmas.prompts import Prompts
 from tmas.records import CallKey, Problem, Reply, Trajectory, Usage
 
@@ -47,7 +47,7 @@ class Call(NamedTuple):
 
 
 class TeacherSession:
-    """Implements :class:`tmas.calls.Session` and the window of every role; ``calls`` records the calls in order.
+    """Implements :class:`tmas.agents.base.Session` and the window of every role; ``calls`` records the calls in order.
 
     The problem, the call's key and the choice seed a reply. The order of the calls makes no difference.
     """

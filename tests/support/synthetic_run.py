@@ -18,15 +18,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from tmas.agents.packing import Prompt
 from tmas.answers.checker import AnswerChecker
-from tmas.config import ModelSettings, RunSettings
 from tmas.inference.results import failure_lines, prediction_line, verdicts
 from tmas.inference.run_directory import RunDirectory
 from tmas.inference.runner import write_metrics
 from tmas.inference.store import Trace, trace_path
 from tmas.methods import METHODS, MethodSettings
 from tmas.methods.tmas import TMASSettings
-from tmas.packing import Prompt
 from tmas.prompts import BUILT_IN
 from tmas.records import (
     CallKey,
@@ -41,6 +40,7 @@ from tmas.records import (
     Usage,
     UsageEntry,
 )
+from tmas.settings import ModelSettings, RunSettings
 
 WORDS = (
     "the of that we is a in to and by for with this let hence since then value bound each case modulo residue "
@@ -146,7 +146,7 @@ def _prose(dice: random.Random, length: int) -> str:
 
 
 class SyntheticSession:
-    """Implements :class:`tmas.agents.Session`: every call is answered by the writer and recorded in the trace."""
+    """Implements :class:`tmas.agents.base.Session`: every call is answered by the writer and recorded in the trace."""
 
     stopped = None
     prompts = BUILT_IN

@@ -10,13 +10,13 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tests.support.chat_server import Body
-from tmas.config import ModelSettings
 from tmas.inference.run_directory import read_lines
 from tmas.inference.store import read_trace
 from tmas.methods import MethodSettings
 from tmas.methods.base import Settings
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem
+from tmas.settings import ModelSettings
 
 MARKS = {
     "Give feedback on it": "feedback",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from benchmarks import client, engine, prefixes, scaling, store
 from tests.support import team
-from tmas.inference.client import NO_TICKET, Ticket
-from tmas.inference.connection import Report
+from tmas.llm.client import NO_TICKET, Ticket
+from tmas.llm.connection import Report
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Completion, Message, Reply, Request, Sampling, Usage
 

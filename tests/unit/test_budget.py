@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tests.support.chat_server import Script, ScriptedServer
 from tmas.inference.budget import BudgetReached, TokenBudget
-from tmas.inference.client import OpenAIChat
-from tmas.inference.endpoint import EndpointSettings
+from tmas.llm.client import OpenAIChat
+from tmas.llm.endpoint import EndpointSettings
 from tmas.records import Failure, Message, Reply, Request, Sampling, Usage
 
 Count = Callable[[int], None]

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from tests.support.chat_server import Body, Fault, Script, ScriptedServer, default_reply, run_in_thread
-from tmas.inference.client import OpenAIChat
-from tmas.inference.connection import Progress
-from tmas.inference.endpoint import EndpointDown, EndpointSettings, Trouble, parse_retry_after
 from tmas.inference.garbage import rare_collections
-from tmas.inference.sse import EventLines
+from tmas.llm.client import OpenAIChat
+from tmas.llm.connection import Progress
+from tmas.llm.endpoint import EndpointDown, EndpointSettings, Trouble, parse_retry_after
+from tmas.llm.stream import EventLines
 from tmas.records import Failure, FailureReason, Message, Reply, Request, Sampling, Usage
 
 KEY = "sk-very-secret-0123456789"
@@ -215,7 +215,7 @@ def test_any_cut_of_an_event_stream_gives_the_same_payloads(lines: list[str], da
 
 
 async def test_an_answer_is_whole_once_done_is_said_though_the_body_never_ends(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tmas.inference.connection.LINGER", 0.05)
+    monkeypatch.setattr("tmas.llm.connection.LINGER", 0.05)
     chunk = b'data: {"choices": [{"index": 0, "delta": {"content": "4"}}]}\n\n'
     script = Script(raw=(chunk, DONE, b""), fault=Fault("hang", after=2))
     async with ScriptedServer(lambda _: script) as server:

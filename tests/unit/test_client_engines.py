@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.support.chat_server import Fault, Script, ScriptedServer
-from tmas.inference import client
-from tmas.inference.client import OpenAIChat, Ticket
-from tmas.inference.endpoint import EndpointDown, EndpointSettings
+from tmas.llm import client
+from tmas.llm.client import OpenAIChat, Ticket
+from tmas.llm.endpoint import EndpointDown, EndpointSettings
 from tmas.records import Failure, FailureReason, Message, Reply, Request, Sampling
 
 DOWN = Fault("reset", after=None)

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from tmas.config import ROLES, ModelSettings, RunSettings, ServingSettings, flat
 from tmas.methods.tmas import TMASSettings
+from tmas.settings import ROLES, ModelSettings, RunSettings, ServingSettings, flat
 
 SECRET = "sk-very-secret-0123456789"
 URL = "http://h:8000/v1"

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tmas.contexts import Attempts, all_items, attempts_of, fewer_items
+from tmas.agents.context import Attempts, all_items, attempts_of, fewer_items
+from tmas.agents.packing import Shorten
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
-from tmas.packing import Shorten
 from tmas.prompts import BUILT_IN
 from tmas.records import Experience, Failure, FailureReason, Rollout, Solution, Verification
 

@@ -22,10 +22,10 @@ from data_prep.sft import SFTSettings, chats
 from tests.support import team
 from tests.support.chat_server import Body, Script, ScriptedServer, run_in_thread
 from tests.support.data_steps import distill_settings, filter_settings, problem_file, runner, silent
-from tmas.config import RunSettings
 from tmas.inference.replay import RecordedRun
-from tmas.inference.tokens import token_counter
+from tmas.llm.tokens import token_counter
 from tmas.prompts.parsing import parse_verification
+from tmas.settings import RunSettings
 from tmas.training.rows import Row, RowFileError, read_rows, validate_rows
 
 ROWS = {"normal": 8, "experience": 8, "guideline": 3}

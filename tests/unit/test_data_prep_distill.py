@@ -15,10 +15,10 @@ from data_prep.pool import read_problems
 from tests.support import team
 from tests.support.chat_server import Body, Fault, Script, ScriptedServer, run_in_thread
 from tests.support.data_steps import distill_settings, filter_settings, problem_file, runner, silent
-from tmas.inference.endpoint import EndpointDown
 from tmas.inference.replay import RecordedRun
 from tmas.inference.run_directory import read_lines
-from tmas.inference.tokens import ContextWindow, token_counter
+from tmas.llm.endpoint import EndpointDown
+from tmas.llm.tokens import ContextWindow, token_counter
 from tmas.methods.majority_vote import MajorityVoteSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem

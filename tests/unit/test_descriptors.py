@@ -11,11 +11,11 @@ import pytest
 
 from tests.support import team
 from tests.support.chat_server import ScriptedServer, run_in_thread
-from tmas.inference.descriptors import TooManyFiles
+from tmas.llm.descriptors import TooManyFiles
 
 SHOW = """
 import resource
-from tmas.inference.descriptors import allow_open_files
+from tmas.llm.descriptors import allow_open_files
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
 allow_open_files({count})
 print(*resource.getrlimit(resource.RLIMIT_NOFILE))

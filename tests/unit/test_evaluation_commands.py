@@ -18,7 +18,7 @@ from tests.support.runs import candidate, iteration, prediction, problem, write_
 from tmas.evaluation.evaluate import EvaluateSettings
 from tmas.evaluation.gold_check import GoldCheckSettings
 from tmas.evaluation.subset import SubsetSettings
-from tmas.judges import JudgeSettings
+from tmas.judge import JudgeSettings
 
 CONF = Path(__file__).parents[2] / "conf"
 

@@ -23,7 +23,7 @@ from tmas.evaluation.correctness import (
 )
 from tmas.evaluation.judgements import Judgements, judge_pairs
 from tmas.evaluation.runs import Line, Pair
-from tmas.judges import Judge, JudgeSettings
+from tmas.judge import Judge, JudgeSettings
 from tmas.records import Failure, FailureReason
 
 DIFFERENT = Verdict(equivalence=Equivalence.DIFFERENT)

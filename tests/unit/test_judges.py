@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tests.support.chat_server import Body, Fault, Script, ScriptedServer
-from tmas import judges
-from tmas.judges import Breaker, Judge, JudgeSettings, fence, forges
+from tmas import judge as judges
+from tmas.judge import Breaker, Judge, JudgeSettings, fence, forges
 from tmas.records import Failure, FailureReason
 
 

@@ -14,9 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from tests.support import team
 from tests.support.chat_server import Body, ScriptedServer
 from tmas import asolve
-from tmas.config import ROLES, RunSettings
 from tmas.inference.run_directory import read_lines
 from tmas.methods import METHODS, MethodSettings
+from tmas.settings import ROLES, RunSettings
 
 pytestmark = pytest.mark.usefixtures("answers_as_text")
 

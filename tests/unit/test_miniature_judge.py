@@ -12,7 +12,7 @@ from recipes.miniature.judge import verdict
 from recipes.miniature.language import FORMULAS, Finding, question, solution
 from recipes.miniature.task import ORDERS, RULES, Candidate, Task, fits
 from tests.support.miniature import PROMPTS, TeacherSession, miniature_problems, solve
-from tmas.inference.thinking import split_thinking
+from tmas.llm.thinking import split_thinking
 from tmas.prompts.parsing import parse_json
 from tmas.records import Experience, Guideline, Solution
 from tmas.rewards import experience, novelty

@@ -17,9 +17,9 @@ from recipes.miniature.task import Task
 from tests.support import team
 from tests.support.miniature import PROMPTS, miniature_problems
 from tmas import asolve_all
-from tmas.inference.client import OpenAIChat
-from tmas.inference.endpoint import EndpointSettings
-from tmas.judges import Judge, JudgeSettings
+from tmas.judge import Judge, JudgeSettings
+from tmas.llm.client import OpenAIChat
+from tmas.llm.endpoint import EndpointSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Experience, Message, Reply, Request, Sampling
 from tmas.rewards.experience import ExperienceVerdict, prompt

@@ -16,9 +16,9 @@ from recipes.miniature.language import Finding, answer, blocks_in, check, findin
 from recipes.miniature.task import LETTERS, ORDERS, RULES, Blocks, Candidate, Task
 from recipes.miniature.teacher import Teacher, parted, thought
 from tests.support.miniature import PROMPTS, TeacherSession, miniature_problems, problems_with_candidates, solve
+from tmas.agents.context import all_items
 from tmas.answers.extract import extract_boxed
-from tmas.contexts import all_items
-from tmas.inference.thinking import split_thinking
+from tmas.llm.thinking import split_thinking
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
 from tmas.methods import METHODS

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tmas.packing import DoesNotFit, Fits, Prompt, Shorten, cut_middle, pack, replace_by
+from tmas.agents.packing import DoesNotFit, Fits, Prompt, Shorten, cut_middle, pack, replace_by
 
 NAMES = "abc"
 

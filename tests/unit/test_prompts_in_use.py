@@ -161,10 +161,10 @@ async def test_a_worker_on_ray_gets_the_texts_and_needs_no_folder(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     pytest.importorskip("ray", reason="needs the cpu or gpu extra")
-    from tmas.config import RunSettings
     from tmas.inference import workers
     from tmas.inference.session import Activity
     from tmas.inference.worker import Worker
+    from tmas.settings import RunSettings
 
     sent: list[bytes] = []
     actor = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *given: sent.append(pickle.dumps(given))))

@@ -10,10 +10,10 @@ import pytest
 from jinja2.exceptions import SecurityError
 from pydantic import BaseModel, ValidationError
 
-from tmas.config import RunSettings
 from tmas.prompts import BUILT_IN, PackedPrompts, PromptError, Prompts
 from tmas.prompts.variables import VARIABLES, samples
 from tmas.serve.settings import ServeSettings
+from tmas.settings import RunSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "prompts.md"
 MODEL = {"name": "m", "base_url": "http://h:8000/v1"}

@@ -14,8 +14,8 @@ from tests.support.chat_server import Body, Fault, Script, ScriptedServer
 from tests.support.team import essence
 from tmas import Problem, Result, asolve_all
 from tmas.inference.budget import recorded_tokens
-from tmas.inference.endpoint import EndpointDown
 from tmas.inference.run_directory import RunRefused, read_lines
+from tmas.llm.endpoint import EndpointDown
 
 
 async def solve(server: ScriptedServer, directory: Path, problems: list[Problem], **changes: Any) -> list[Result]:

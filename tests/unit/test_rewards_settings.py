@@ -11,8 +11,8 @@ import yaml
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
-from tmas.config import flat
 from tmas.rewards.settings import RewardSettings, reward_settings
+from tmas.settings import flat
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf" / "reward"

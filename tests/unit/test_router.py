@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmas.inference.router import SPILL, Engine, Router
+from tmas.llm.router import SPILL, Engine, Router
 
 PROBLEMS = [f"problem {i}" for i in range(2000)]
 

@@ -16,7 +16,7 @@ from tests.support.chat_server import ScriptedServer, run_in_thread
 from tmas import solve_all
 from tmas.inference.replay import RecordedRun
 from tmas.inference.store import TraceError
-from tmas.inference.tokens import ContextWindow, token_counter
+from tmas.llm.tokens import ContextWindow, token_counter
 from tmas.records import Failure, Guideline, Result
 from tmas.training.contexts import (
     Context,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tmas.answers.equivalence import Equivalence, Verdict
+from tmas.methods.selection import SelectionSettings, fingerprint, select
 from tmas.records import Failure, FailureReason, Rollout, Selection, Solution, Verification
-from tmas.selection import SelectionSettings, fingerprint, select
 
 FAILED = Failure(reason=FailureReason.TRUNCATED, message="")
 Candidate = tuple[str | None, Sequence[float]]

@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 
+from tmas.agents.packing import Prompt
 from tmas.concurrency import PriorityLimiter
 from tmas.inference.budget import recorded_tokens
-from tmas.inference.client import NO_TICKET, Ticket
-from tmas.inference.connection import Progress, Report
-from tmas.inference.endpoint import EndpointDown
-from tmas.inference.session import Limits, ProblemSession, RoleModel, Run
+from tmas.inference.session import ProblemSession, RoleModel, Run
 from tmas.inference.store import Trace, TraceError
-from tmas.inference.tokens import ContextWindow
-from tmas.packing import Prompt
+from tmas.llm.client import NO_TICKET, Ticket
+from tmas.llm.connection import Progress, Report
+from tmas.llm.endpoint import EndpointDown
+from tmas.llm.tokens import ContextWindow
 from tmas.records import CallKey, Completion, Failure, FailureReason, Problem, Reply, Request, Sampling, Usage
+from tmas.settings import Limits
 
 PROBLEM = Problem(problem_id="p", question="?")
 KEY = CallKey(problem_id="p", iteration=0, role="solution", index=0)

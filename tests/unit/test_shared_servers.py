@@ -8,9 +8,9 @@ from typing import Any
 
 from tests.support import team
 from tmas.api import run
-from tmas.config import RunSettings
 from tmas.inference.engine import SharedServers
 from tmas.inference.run_directory import read_lines
+from tmas.settings import RunSettings
 
 ROOT = Path(__file__).parents[2]
 

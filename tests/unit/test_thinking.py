@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmas.inference.thinking import split_thinking
+from tmas.llm.thinking import split_thinking
 from tmas.records import Completion
 
 TEXTS = st.text(alphabet="ab \n<think>/", max_size=30)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from tmas.inference.tokens import CHAT_TEMPLATE_TOKENS, ContextWindow, token_counter
+from tmas.llm.tokens import CHAT_TEMPLATE_TOKENS, ContextWindow, token_counter
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import orjson
 
 from tmas.concurrency import all_of
 from tmas.evaluation.runs import Pair
-from tmas.judges import EquivalenceVerdict, Judge, equivalence_prompt
+from tmas.judge import EquivalenceVerdict, Judge, equivalence_prompt
 from tmas.records import SCHEMA_VERSION, Failure
 
 Outcome = bool | Failure

@@ -14,7 +14,7 @@ from tmas.answers.equivalence import Equivalence, Verdict
 from tmas.evaluation.correctness import Scoring, by_judge, by_rule, is_identical, rule_verdicts
 from tmas.evaluation.judgements import Judgements, Outcome, judge_pairs
 from tmas.evaluation.runs import Pair, RunData
-from tmas.judges import Judge, JudgeSettings
+from tmas.judge import Judge, JudgeSettings
 from tmas.prompts import BUILT_IN, PromptsSetting
 
 MAX_ANSWER = 4000

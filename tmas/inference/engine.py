@@ -10,12 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
-from tmas.agents import ReplySettings
-from tmas.config import ModelSettings, RunSettings
-from tmas.inference.client import OpenAIChat
+from tmas.agents.team import ReplySettings
 from tmas.inference.session import Activity, RoleModel
-from tmas.inference.tokens import ContextWindow, token_counter
 from tmas.inference.vllm_server import free_port, vllm_server
+from tmas.llm.client import OpenAIChat
+from tmas.llm.tokens import ContextWindow, token_counter
+from tmas.settings import ModelSettings, RunSettings
 
 Tell = Callable[[tuple[str, ...]], None]
 """Hears the base URLs of the run's own servers that are ready."""

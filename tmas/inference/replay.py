@@ -14,11 +14,11 @@ import orjson
 import uvloop
 from pydantic import BaseModel, TypeAdapter
 
+from tmas.agents.packing import Prompt, Window
 from tmas.answers.checker import AnswerChecker
 from tmas.inference.session import keyed_hash
 from tmas.inference.store import TraceError, digest, read_trace, trace_path
 from tmas.methods import METHODS, MethodSettings
-from tmas.packing import Prompt, Window
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import SCHEMA_VERSION, CallKey, Failure, FailureReason, Problem, Reply, Trajectory
 
@@ -85,7 +85,7 @@ class RecordedRun:
 
 
 class Replay:
-    """Implements :class:`tmas.agents.Session` over a recorded trace.
+    """Implements :class:`tmas.agents.base.Session` over a recorded trace.
 
     Calls are looked up by key alone, so that prompts may stay unpacked. One that is not there was not made: it did not
     fit the context, or the budget was used up.

@@ -15,8 +15,8 @@ import ray
 from ray.exceptions import RayActorError
 
 from tmas.concurrency import first_cause
-from tmas.config import ModelSettings, ServingSettings
 from tmas.inference.vllm_server import ServerFailed, free_port, log_tail, vllm_server
+from tmas.settings import ModelSettings, ServingSettings
 
 log = logging.getLogger(__name__)
 

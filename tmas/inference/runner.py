@@ -8,10 +8,10 @@ from typing import Any
 
 from tmas.answers.checker import AnswerChecker
 from tmas.concurrency import first_cause
-from tmas.inference.endpoint import EndpointDown
 from tmas.inference.metrics import metrics
 from tmas.inference.results import failure_lines, prediction_line, verdicts
 from tmas.inference.run_directory import RunDirectory
+from tmas.llm.endpoint import EndpointDown
 from tmas.records import Problem, Result
 
 Solve = Callable[[int, Problem], Awaitable[Result]]
@@ -30,7 +30,7 @@ async def run_problems(
     """Solve ``problems``, at most ``active`` of them open at once; each result is written before it is handed on.
 
     ``terms``: see :func:`~tmas.inference.results.prediction_line`. Raises the first thing that stops the run, such as
-    :class:`~tmas.inference.endpoint.EndpointDown`; what was done stays in the directory.
+    :class:`~tmas.llm.endpoint.EndpointDown`; what was done stays in the directory.
     """
     gate = asyncio.Semaphore(active)
 

@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
+from tmas.agents.packing import Prompt, Window
 from tmas.concurrency import PriorityLimiter
 from tmas.inference.budget import BROKEN, CANCELLED, BudgetReached, TokenBudget
-from tmas.inference.client import ChatModel, Ticket
-from tmas.inference.connection import Progress
 from tmas.inference.store import Trace
-from tmas.packing import Prompt, Window
+from tmas.llm.client import ChatModel, Ticket
+from tmas.llm.connection import Progress
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import (
     CallKey,
@@ -28,20 +28,12 @@ from tmas.records import (
     Usage,
     UsageEntry,
 )
+from tmas.settings import Limits
 
 Output = TypeVar("Output", bound=BaseModel)
 
 MOST_PROBLEMS = 10**9
 """More than any run has: the priority of a call is its iteration, then its problem's place, in one number."""
-
-
-class Limits(BaseModel):
-    """Hard budgets in tokens, prompt and completion together; null: none. May be raised when a run is resumed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    tokens_per_problem: int | None = Field(default=None, ge=1)
-    tokens_per_run: int | None = Field(default=None, ge=1)
 
 
 @dataclass(frozen=True)
@@ -87,7 +79,7 @@ class Run:
 
 
 class ProblemSession:
-    """Implements :class:`tmas.calls.Session` over a :class:`Trace`. ``order``: the problem's place in the input.
+    """Implements :class:`tmas.agents.base.Session` over a :class:`Trace`. ``order``: the problem's place in the input.
 
     ``lost``: why the problem is given up; what the trace does not answer is then a ``worker`` failure.
     """

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 if TYPE_CHECKING:
-    from tmas.config import ModelSettings, ServingSettings
+    from tmas.settings import ModelSettings, ServingSettings
 
 
 ON_CPU = {"no-enable-chunked-prefill": True}

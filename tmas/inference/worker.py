@@ -11,17 +11,17 @@ from typing import Any, Self
 
 from tmas.answers.checker import AnswerChecker
 from tmas.concurrency import PriorityLimiter
-from tmas.config import RunSettings
 from tmas.inference.budget import TokenBudget, recorded_tokens
-from tmas.inference.descriptors import allow_open_files
 from tmas.inference.engine import Clients
 from tmas.inference.garbage import rare_collections
 from tmas.inference.session import Activity, ProblemSession, Run
 from tmas.inference.store import Trace, trace_path
 from tmas.inference.syncs import Syncs
+from tmas.llm.descriptors import allow_open_files
 from tmas.methods import METHODS
 from tmas.methods.base import Method
 from tmas.records import Problem, Result, Usage
+from tmas.settings import RunSettings
 
 LOCK_TIMEOUT = 120.0
 """Seconds in which a process that was given up must let go of a problem's trace."""

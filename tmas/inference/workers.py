@@ -22,12 +22,12 @@ from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tmas.concurrency import first_cause, shares
-from tmas.config import RunSettings
 from tmas.inference.cluster import ClusterFailed
 from tmas.inference.session import Activity
 from tmas.inference.store import digest, trace_path
 from tmas.inference.worker import Worker
 from tmas.records import Problem, Result
+from tmas.settings import RunSettings
 
 BEAT = 1.0
 """Seconds between two beats of a worker: what it hears of its servers and places, and tells of its work."""

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from tmas.agents import SolverSettings
+from tmas.agents.base import Session
+from tmas.agents.team import SolverSettings
 from tmas.answers.checker import AnswerChecker
-from tmas.calls import Session
+from tmas.methods.selection import SelectionSettings, selected
 from tmas.records import Iteration, Problem, Rollout, Trajectory
-from tmas.selection import SelectionSettings, selected
 
 Round = tuple[Rollout, ...]
 """The rollouts of one iteration, by index."""

@@ -10,13 +10,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from tmas.agents import Verifier, VerifierSettings
-from tmas.calls import Session
+from tmas.agents.base import Session
+from tmas.agents.packing import Prompt
+from tmas.agents.team import Verifier, VerifierSettings
 from tmas.concurrency import all_of
 from tmas.methods.base import Method, Settings
-from tmas.packing import Prompt
+from tmas.methods.selection import SelectionSettings
 from tmas.records import Failure, Problem, Rollout, Trajectory
-from tmas.selection import SelectionSettings
 
 
 class BestOfNSettings(Settings, frozen=True):

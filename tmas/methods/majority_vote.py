@@ -10,12 +10,12 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from tmas.agents import Solver, SolverSettings
-from tmas.calls import Session
+from tmas.agents.base import Session
+from tmas.agents.team import Solver, SolverSettings
 from tmas.concurrency import all_of
 from tmas.methods.base import Method, Settings
+from tmas.methods.selection import SelectionSettings
 from tmas.records import Problem, Trajectory
-from tmas.selection import SelectionSettings
 
 
 class MajorityVoteSettings(Settings, frozen=True):

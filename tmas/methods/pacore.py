@@ -26,13 +26,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tmas.agents import Solver, SolverSettings
-from tmas.calls import Session, shuffled
+from tmas.agents.base import Session, shuffled
+from tmas.agents.packing import Prompt, cut_middle, replace_by
+from tmas.agents.team import Solver, SolverSettings
 from tmas.concurrency import all_of
 from tmas.methods.base import Method, Round, Settings
-from tmas.packing import Prompt, cut_middle, replace_by
+from tmas.methods.selection import SelectionSettings
 from tmas.records import Failure, Problem, Solution, Trajectory
-from tmas.selection import SelectionSettings
 
 
 class PaCoReSettings(Settings, frozen=True):

@@ -30,17 +30,17 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from tmas.agents import ReplySettings, Solver
-from tmas.calls import Session
+from tmas.agents.base import Session
+from tmas.agents.context import all_items, fewer_items
+from tmas.agents.packing import Prompt, cut_middle
+from tmas.agents.team import ReplySettings, Solver
 from tmas.concurrency import all_of
-from tmas.contexts import all_items, fewer_items
 from tmas.memory.recycled import RecycledBank
 from tmas.methods.base import Method, Round, Settings
-from tmas.packing import Prompt, cut_middle
+from tmas.methods.selection import SelectionSettings
 from tmas.prompts.parsing import Parsed, parse_json
 from tmas.prompts.schemas import DistillOutput, output_schema
 from tmas.records import Completion, Failure, Problem, Rollout, Solution, Trajectory
-from tmas.selection import SelectionSettings
 
 
 class RSESettings(Settings, frozen=True):

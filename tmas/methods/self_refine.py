@@ -29,14 +29,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from tmas.agents import Solver, SolverSettings
-from tmas.calls import Session
+from tmas.agents.base import Session
+from tmas.agents.packing import cut_middle
+from tmas.agents.team import Solver, SolverSettings
 from tmas.concurrency import all_of
 from tmas.methods.base import Method, Round, Settings
-from tmas.packing import cut_middle
+from tmas.methods.selection import SelectionSettings
 from tmas.prompts.parsing import Unparsable
 from tmas.records import NOT_SAMPLED, Completion, Failure, Problem, Rollout, Solution, Trajectory
-from tmas.selection import SelectionSettings
 
 NOTHING_TO_CORRECT = "it is correct"
 _CORRECT = re.compile(

@@ -21,16 +21,16 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from tmas.agents import Agents, AgentSettings, Evolved
-from tmas.calls import Session
+from tmas.agents.base import Session
+from tmas.agents.packing import Prompt
+from tmas.agents.team import Agents, AgentSettings, Evolved
 from tmas.concurrency import all_of, settled
 from tmas.memory.bank import BankSettings
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
 from tmas.methods.base import Method, Round, Settings
-from tmas.packing import Prompt
+from tmas.methods.selection import SelectionSettings
 from tmas.records import Failure, Mode, Problem, Rollout, Trajectory
-from tmas.selection import SelectionSettings
 
 
 class TMASSettings(Settings, frozen=True):

@@ -30,15 +30,15 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from tmas.agents import Verifier, VerifierSettings
-from tmas.calls import Session, shuffled
+from tmas.agents.base import Session, shuffled
+from tmas.agents.context import graded
+from tmas.agents.packing import Prompt, cut_middle, replace_by
+from tmas.agents.team import Verifier, VerifierSettings
 from tmas.concurrency import all_of
-from tmas.contexts import graded
 from tmas.methods.base import Method, Round, Settings
-from tmas.packing import Prompt, cut_middle, replace_by
+from tmas.methods.selection import SelectionSettings
 from tmas.prompts.parsing import Unparsable, parse_verification
 from tmas.records import Completion, Failure, Mode, Problem, Rollout, Solution, Trajectory, Verification
-from tmas.selection import SelectionSettings
 
 MOST_ANALYSES, MOST_OF_A_GRADE = 8, 4
 _SELF_EVALUATION = re.compile(

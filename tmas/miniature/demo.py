@@ -14,9 +14,8 @@ from pydantic import Field, model_validator
 from rich.console import Console
 from rich.text import Text
 
-from tmas.agents import SolverSettings, VerifierSettings
+from tmas.agents.team import SolverSettings, VerifierSettings
 from tmas.cli import run_with_progress, stops_explained
-from tmas.config import RunSettings
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.inference.engine import SharedServers
 from tmas.inference.run_directory import read_lines
@@ -30,6 +29,7 @@ from tmas.miniature.shown import print_demo
 from tmas.problems.loader import load_problems
 from tmas.records import Problem
 from tmas.report.report import ReportSettings, make_report
+from tmas.settings import RunSettings
 
 
 class DemoSettings(RunSettings):

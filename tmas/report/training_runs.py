@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tmas.config import flat
 from tmas.evaluation.compare import told_apart
+from tmas.settings import flat
 
 NOT_THERE = (
     "{path}: no line in {path}/starts/*/metrics.jsonl, so there are no curves. Either this is no output_dir of tmas "

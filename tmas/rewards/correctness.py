@@ -9,7 +9,7 @@ from tmas.answers.checker import AnswerChecker
 from tmas.answers.equivalence import Equivalence, Verdict, normalise
 from tmas.answers.extract import all_boxed, extract_stated
 from tmas.concurrency import all_of
-from tmas.judges import EquivalenceVerdict, Judge, equivalence_prompt, forges
+from tmas.judge import EquivalenceVerdict, Judge, equivalence_prompt, forges
 from tmas.records import Failure
 from tmas.rewards.component import Component
 from tmas.rewards.settings import AnswerSettings

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tmas.contexts import all_items
-from tmas.judges import fence
+from tmas.agents.context import all_items
+from tmas.judge import fence
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.similarity import near_duplicate
 from tmas.prompts import Prompts

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tmas.contexts import all_items
-from tmas.judges import fence
+from tmas.agents.context import all_items
+from tmas.judge import fence
 from tmas.memory.guidelines import GuidelineBank
 from tmas.memory.similarity import near_duplicate
 from tmas.prompts import Prompts

@@ -10,8 +10,8 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
 
 from tmas.answers.checker import AnswerChecker
-from tmas.inference.thinking import OPEN, split_thinking
-from tmas.judges import Judge, forges
+from tmas.judge import Judge, forges
+from tmas.llm.thinking import OPEN, split_thinking
 from tmas.records import Experience, Failure, Guideline
 from tmas.rewards import experience, novelty
 from tmas.rewards.component import Component, absent, masked, mean_of, scored

@@ -7,9 +7,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tmas.config import Settings
-from tmas.judges import JudgeSettings
+from tmas.judge import JudgeSettings
 from tmas.prompts import BUILT_IN, PackedPrompts
+from tmas.settings import Settings
 
 
 class AnswerSettings(Settings):

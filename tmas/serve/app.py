@@ -14,13 +14,13 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from tmas.config import RunSettings
 from tmas.records import Result
 from tmas.serve.errors import ApiError
 from tmas.serve.requests import MODEL, read_question, read_request
 from tmas.serve.responses import Responses
 from tmas.serve.service import Job, Service
 from tmas.serve.settings import is_loopback
+from tmas.settings import RunSettings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 EVENTS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

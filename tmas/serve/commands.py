@@ -13,14 +13,14 @@ from aiohttp import web
 from rich.console import Console
 from rich.text import Text
 
-from tmas.config import RunSettings
 from tmas.exits import INTERRUPTED, STOPPED, cancelled_by_sigterm, fail
-from tmas.inference.endpoint import EndpointDown
 from tmas.inference.vllm_server import ServerFailed
+from tmas.llm.endpoint import EndpointDown
 from tmas.serve.app import application
 from tmas.serve.requests import MODEL
 from tmas.serve.service import Service, opened
 from tmas.serve.settings import ServerSettings, ServeSettings
+from tmas.settings import RunSettings
 
 
 def serve_command(config: dict[str, Any], console: Console) -> None:

@@ -11,11 +11,10 @@ from typing import Annotated, Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tmas.config import RunSettings
-from tmas.inference.session import Limits
 from tmas.methods.base import Settings as MethodSettings
 from tmas.serve.errors import ApiError
 from tmas.serve.settings import MostSettings
+from tmas.settings import Limits, RunSettings
 
 MODEL = "tmas"
 NEUTRAL: dict[str, Any] = {

@@ -14,21 +14,21 @@ from pathlib import Path
 
 from tmas.answers.checker import AnswerChecker
 from tmas.concurrency import PriorityLimiter, first_cause
-from tmas.config import RunSettings
 from tmas.inference.cluster import ray_cluster
-from tmas.inference.descriptors import allow_open_files
-from tmas.inference.endpoint import EndpointDown
 from tmas.inference.engine import Clients, own_servers
 from tmas.inference.garbage import rare_collections
 from tmas.inference.run_directory import RunDirectory
 from tmas.inference.runner import run_problems, write_metrics
 from tmas.inference.session import Activity, RoleModel, Run
 from tmas.inference.worker import Solver
+from tmas.llm.descriptors import allow_open_files
+from tmas.llm.endpoint import EndpointDown
 from tmas.methods import METHODS
 from tmas.records import Problem, Result
 from tmas.serve.errors import ApiError
 from tmas.serve.progress import Progress, Tell
 from tmas.serve.settings import ServerSettings, ServeSettings
+from tmas.settings import RunSettings
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class Service:
 async def opened(settings: ServeSettings) -> AsyncIterator[Service]:
     """The service, with its engines and clients, for as long as the block runs.
 
-    Raises :class:`~tmas.inference.endpoint.EndpointDown` and :class:`~tmas.inference.vllm_server.ServerFailed`.
+    Raises :class:`~tmas.llm.endpoint.EndpointDown` and :class:`~tmas.inference.vllm_server.ServerFailed`.
     """
     run, key = settings.run(), secrets.token_urlsafe(32)
     async with AsyncExitStack() as stack:

@@ -8,11 +8,11 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from tmas.config import ModelSettings, RaySettings, RunSettings, ServingSettings, Settings
-from tmas.inference.endpoint import read_key
+from tmas.llm.endpoint import read_key
 from tmas.methods import MethodSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.prompts import BUILT_IN, PromptsSetting
+from tmas.settings import ModelSettings, RaySettings, RunSettings, ServingSettings, Settings
 
 
 class MostSettings(Settings):

@@ -9,8 +9,8 @@ from contextlib import redirect_stdout
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
-from tmas.config import secrets_in
 from tmas.rewards.settings import reward_settings
+from tmas.settings import secrets_in
 from tmas.training.inputs import REWARD, Policy, RowFile
 
 

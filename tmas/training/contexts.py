@@ -1,7 +1,8 @@
 """From problems, and from what a team made of them, to training rows.
 
-Prompts come from :class:`tmas.agents.Agents`, as in inference: a row's prompt is the one that ``tmas solve`` sends in
-that iteration and mode. Contexts come out of run directories by replay, so R, E and G are those that the run had.
+Prompts come from :class:`tmas.agents.team.Agents`, as in inference: a row's prompt is the one that ``tmas solve``
+sends in that iteration and mode. Contexts come out of run directories by replay, so R, E and G are those that the run
+had.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import Any, NamedTuple, cast
 
 import orjson
 
-from tmas.agents import Agents, AgentSettings
-from tmas.calls import Session
+from tmas.agents.base import Session
+from tmas.agents.packing import Prompt, Window
+from tmas.agents.team import Agents, AgentSettings
 from tmas.inference.replay import RecordedRun
 from tmas.inference.session import keyed_hash
 from tmas.memory.bank import line
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
-from tmas.packing import Prompt, Window
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import Experience, Failure, FailureReason, Guideline, Problem, Record, Rollout
 from tmas.training.rows import (

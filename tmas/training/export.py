@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tmas.config import Settings
+from tmas.settings import Settings
 
 
 class ExportSettings(Settings):

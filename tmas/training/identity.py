@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 from omegaconf import DictConfig, OmegaConf
 
-from tmas.config import flat
 from tmas.inference.run_directory import RunRefused
 from tmas.prompts import BUILT_IN
+from tmas.settings import flat
 from tmas.training.inputs import REWARD, carried_prompts
 
 _OBJECTIVE = (

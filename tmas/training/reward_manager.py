@@ -9,7 +9,7 @@ from typing import Any
 from verl import DataProto
 from verl.experimental.reward_loop.reward_manager.naive import NaiveRewardManager
 
-from tmas.inference.thinking import OPEN
+from tmas.llm.thinking import OPEN
 
 _TAIL_TOKENS = 8  # of the prompt: more than any tokenizer makes of the tag and a line break
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import orjson
 
-from tmas.config import flat
 from tmas.inference.run_directory import RunRefused, locked, read_lines
+from tmas.settings import flat
 from tmas.training.identity import file_digest, refuse_another_run
 from tmas.training.sft_rows import LeftOut
 

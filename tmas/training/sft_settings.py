@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from tmas.config import Settings
+from tmas.settings import Settings
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 

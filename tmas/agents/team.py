@@ -11,12 +11,12 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tmas.agents.base import Caller, Session
+from tmas.agents.context import all_items, attempts_of, fewer_items, graded
+from tmas.agents.packing import Prompt, cut_middle, replace_by
 from tmas.answers.extract import extract_boxed, extract_stated
-from tmas.calls import Caller, Session
-from tmas.contexts import all_items, attempts_of, fewer_items, graded
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
-from tmas.packing import Prompt, cut_middle, replace_by
 from tmas.prompts.parsing import Parsed, parse_json, parse_verification
 from tmas.prompts.schemas import ExperienceOutput, GuidelineOutput, VerificationOutput, bank_schema, output_schema
 from tmas.records import (

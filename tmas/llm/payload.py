@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tmas.inference.endpoint import OPTIONAL
-from tmas.inference.sse import Answer
+from tmas.llm.endpoint import OPTIONAL
+from tmas.llm.stream import Answer
 from tmas.records import Failure, Reply, Request, Usage
 
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import aiohttp
 import orjson
 
-from tmas.inference.descriptors import EXHAUSTED, TooManyFiles
-from tmas.inference.endpoint import EndpointSettings, Trouble, parse_retry_after
-from tmas.inference.sse import Answer, EventLines, Payloads, PlainBody
+from tmas.llm.descriptors import EXHAUSTED, TooManyFiles
+from tmas.llm.endpoint import EndpointSettings, Trouble, parse_retry_after
+from tmas.llm.stream import Answer, EventLines, Payloads, PlainBody
 
 LINGER = 1.0
 """Seconds given to a finished answer's connection to end its body, so that it can be used again."""

@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from tmas.inference.endpoint import EndpointSettings, Patience, TokenLimitField
-from tmas.inference.session import Limits
+from tmas.llm.endpoint import EndpointSettings, Patience, TokenLimitField
 from tmas.methods import MethodSettings, all_roles
 from tmas.methods.tmas import TMASSettings
 from tmas.problems.loader import ProblemFields
@@ -183,6 +182,15 @@ class ServingSettings(Settings):
         """The flags in ``args`` that change what the model computes: all but those known not to."""
         given = {name: value for name, value in self.args.items() if value is not None and value is not False}
         return {f"serving.args.{name}": value for name, value in given.items() if name not in SAME_RESULTS}
+
+
+class Limits(BaseModel):
+    """Hard budgets in tokens, prompt and completion together; null: none. May be raised when a run is resumed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tokens_per_problem: int | None = Field(default=None, ge=1)
+    tokens_per_run: int | None = Field(default=None, ge=1)
 
 
 class RaySettings(Settings):

@@ -15,11 +15,11 @@ from typing import Any, Protocol, Self, TypeVar
 
 import aiohttp
 
-from tmas.inference.connection import Connection, Progress, Report
-from tmas.inference.endpoint import MISCONFIGURED, OPTIONAL, EndpointDown, EndpointSettings, Trouble
-from tmas.inference.payload import chat_body, joined
-from tmas.inference.router import Engine, Router
-from tmas.inference.sse import Answer
+from tmas.llm.connection import Connection, Progress, Report
+from tmas.llm.endpoint import MISCONFIGURED, OPTIONAL, EndpointDown, EndpointSettings, Trouble
+from tmas.llm.payload import chat_body, joined
+from tmas.llm.router import Engine, Router
+from tmas.llm.stream import Answer
 from tmas.records import Failure, FailureReason, Reply, Request
 
 log = logging.getLogger(__name__)

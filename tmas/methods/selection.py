@@ -12,8 +12,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tmas.agents.base import Session
 from tmas.answers.checker import AnswerChecker, group_equivalent
-from tmas.calls import Session
 from tmas.records import NOT_SAMPLED, Record, Rollout, Selection, Solution
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
 
-from tmas.packing import DoesNotFit, Prompt, Render, Shorten, Window, pack
+from tmas.agents.packing import DoesNotFit, Prompt, Render, Shorten, Window, pack
 from tmas.prompts import Prompts
 from tmas.prompts.parsing import Unparsable
 from tmas.records import CallKey, Completion, Failure, FailureReason, Problem, Reply
@@ -72,7 +72,7 @@ class Caller:
         steps: Sequence[tuple[str, Shorten]] = (),
         system: Render | None = None,
     ) -> Prompt | Failure:
-        """:func:`tmas.packing.pack` into the window of ``role``; a ``context`` failure where it does not fit."""
+        """:func:`tmas.agents.packing.pack` into the window of ``role``; a ``context`` failure where it does not fit."""
         try:
             return pack(render, pieces or {}, steps, self.session.window(role), system)
         except DoesNotFit as error:

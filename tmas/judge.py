@@ -16,14 +16,14 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from tmas.config import Patience
-from tmas.inference.client import OpenAIChat
-from tmas.inference.descriptors import TooManyFiles, allow_open_files
-from tmas.inference.endpoint import EndpointDown, EndpointSettings
+from tmas.llm.client import OpenAIChat
+from tmas.llm.descriptors import TooManyFiles, allow_open_files
+from tmas.llm.endpoint import EndpointDown, EndpointSettings
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.prompts.parsing import Unparsable, parse_json
 from tmas.prompts.schemas import output_schema, storable
 from tmas.records import Completion, Failure, FailureReason, Message, Reply, Request, Sampling, Usage
+from tmas.settings import Patience
 
 V = TypeVar("V", bound=BaseModel)
 

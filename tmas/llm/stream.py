@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import orjson
 
-from tmas.inference.endpoint import Trouble
-from tmas.inference.thinking import split_thinking
+from tmas.llm.endpoint import Trouble
+from tmas.llm.thinking import split_thinking
 from tmas.records import Completion, Usage
 
 DONE = b"[DONE]"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tmas.agents.packing import Shorten, replace_by
 from tmas.memory.bank import Items
-from tmas.packing import Shorten, replace_by
 from tmas.prompts import Prompts
 from tmas.records import Rollout, Solution, Verification
 
