@@ -26,9 +26,9 @@ import uvloop
 from benchmarks.server import served
 from benchmarks.support import memory, most_memory
 from tmas.api import run
-from tmas.inference.session import Activity
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem
+from tmas.run.session import Activity
 from tmas.settings import ModelSettings, RunSettings
 
 GOAL = 1.0

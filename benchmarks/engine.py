@@ -18,7 +18,7 @@ import orjson
 from recipes.cpu.tiny_policy import build
 from tests.support.processes import naming
 from tmas import prompts
-from tmas.inference.vllm_server import free_port, vllm_server
+from tmas.engines.vllm import free_port, vllm_server
 from tmas.llm.client import NO_TICKET, ChatModel, OpenAIChat, Ticket
 from tmas.llm.connection import Report
 from tmas.records import Completion, Failure, Reply, Request, Sampling

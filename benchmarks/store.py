@@ -26,13 +26,13 @@ from benchmarks import support
 from benchmarks.server import replies
 from benchmarks.support import memory, most_memory, run_into
 from tmas.concurrency import PriorityLimiter
-from tmas.inference.run_directory import RunDirectory
-from tmas.inference.runner import keep_finished, write_metrics
-from tmas.inference.session import Activity
 from tmas.llm.client import NO_TICKET, Ticket
 from tmas.llm.connection import Report
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Completion, Reply, Request, Usage
+from tmas.run.directory import RunDirectory
+from tmas.run.runner import keep_finished, write_metrics
+from tmas.run.session import Activity
 
 REASONING = "Suppose not. Then some k has this property, and the least of them leads back to the case before. " * 20
 STEPS = 10

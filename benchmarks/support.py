@@ -9,15 +9,15 @@ from pathlib import Path
 
 from tmas.answers.checker import AnswerChecker
 from tmas.concurrency import PriorityLimiter
-from tmas.inference.garbage import rare_collections
-from tmas.inference.run_directory import RunDirectory
-from tmas.inference.runner import run_problems
-from tmas.inference.session import Activity, RoleModel, Run
-from tmas.inference.worker import Solver
 from tmas.llm.client import ChatModel
 from tmas.llm.tokens import ContextWindow
 from tmas.methods.tmas import TMAS, TMASSettings
 from tmas.records import Problem, Sampling
+from tmas.run.directory import RunDirectory
+from tmas.run.garbage import rare_collections
+from tmas.run.runner import run_problems
+from tmas.run.session import Activity, RoleModel, Run
+from tmas.run.worker import Solver
 
 UNBOUNDED = 10**9
 

@@ -17,11 +17,11 @@ from data_prep.difficulty import Say
 from data_prep.pages import write_card, write_page
 from data_prep.pool import read_problems, write_report
 from data_prep.sft import Chat, SFTSettings, chats, write_chats
-from tmas.inference.replay import RecordedRun
-from tmas.inference.session import keyed_hash
 from tmas.llm.tokens import ContextWindow, token_counter
 from tmas.prompts import PromptsSetting
 from tmas.records import Failure
+from tmas.run.replay import RecordedRun
+from tmas.run.session import keyed_hash
 from tmas.settings import Settings
 from tmas.training.contexts import TrainingProblem, normal_row, row_prompts, rows_from_run
 from tmas.training.rows import Row, Source, Split, validate_rows, write_rows

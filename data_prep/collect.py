@@ -21,8 +21,7 @@ from data_prep.decontaminate import Benchmark, Benchmarks
 from data_prep.pool import json_line, read_problems, sha256, whole_file, write_report
 from data_prep.source_files import read_source
 from data_prep.sources import Defect, Source, answers_of, question_of
-from tmas.inference.run_directory import read_lines
-from tmas.inference.store import digest
+from tmas.files import digest, read_lines
 from tmas.problems.loader import ProblemFileError
 from tmas.settings import Settings
 from tmas.training.contexts import TrainingProblem

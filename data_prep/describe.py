@@ -13,8 +13,8 @@ import orjson
 from pyarrow import parquet
 
 from data_prep.pool import sha256
-from tmas.inference.replay import RecordedRun
 from tmas.llm.tokens import Count
+from tmas.run.replay import RecordedRun
 from tmas.training.contexts import TrainingProblem
 from tmas.training.rows import UNKNOWN_PASS_RATE, read_rows
 

@@ -15,8 +15,8 @@ from pydantic import Field, model_validator
 
 from data_prep.pool import read_problems, write_lines, write_report
 from tmas.evaluation.runs import samples
-from tmas.inference.replay import RecordedRun
-from tmas.inference.session import keyed_hash
+from tmas.run.replay import RecordedRun
+from tmas.run.session import keyed_hash
 from tmas.settings import RunSettings
 from tmas.training.contexts import TrainingProblem
 

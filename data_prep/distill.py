@@ -15,11 +15,11 @@ from pydantic import Field, model_validator
 from data_prep.cost import Estimate, Expected, Price, expected_estimate, measured_estimate
 from data_prep.difficulty import Runner, Say, drawn
 from data_prep.pool import read_problems
-from tmas.inference.replay import RecordedRun
-from tmas.inference.results import usage_of_line
 from tmas.llm.tokens import token_counter
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem, Usage
+from tmas.run.replay import RecordedRun
+from tmas.run.results import usage_of_line
 from tmas.settings import RunSettings
 
 

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyarrow import parquet
 
 from data_prep.pool import whole_file
-from tmas.inference.run_directory import read_lines
+from tmas.files import read_lines
 from tmas.training.rows import Row, read_rows
 
 SAMPLES = 4

@@ -20,14 +20,14 @@ import pyarrow
 from pyarrow import parquet
 from pydantic import Field, NonNegativeInt, field_validator
 
-from tmas.inference.replay import RecordedRun
-from tmas.inference.session import keyed_hash
-from tmas.inference.store import read_trace
 from tmas.llm.tokens import CHAT_TEMPLATE_TOKENS, Count
 from tmas.methods import all_roles
 from tmas.prompts.parsing import Unparsable, parse_json, parse_verification
 from tmas.prompts.schemas import ExperienceOutput, GuidelineOutput
 from tmas.records import Message, Mode, Record
+from tmas.run.replay import RecordedRun
+from tmas.run.session import keyed_hash
+from tmas.run.trace import read_trace
 from tmas.settings import Settings
 from tmas.training.contexts import TrainingProblem
 

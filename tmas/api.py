@@ -19,15 +19,15 @@ from typing import Any
 
 import uvloop
 
-from tmas.inference.cluster import ray_cluster
-from tmas.inference.engine import SharedServers, own_servers
-from tmas.inference.run_directory import RunDirectory
-from tmas.inference.runner import Solve, keep_finished, put_in_order, run_problems, write_metrics
-from tmas.inference.session import Activity
-from tmas.inference.worker import Worker
+from tmas.engines.ray_cluster import ray_cluster
 from tmas.methods import MethodSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem, Result
+from tmas.run.directory import RunDirectory
+from tmas.run.models import SharedServers, own_servers
+from tmas.run.runner import Solve, keep_finished, put_in_order, run_problems, write_metrics
+from tmas.run.session import Activity
+from tmas.run.worker import Worker
 from tmas.settings import ModelSettings, RunSettings
 
 
@@ -66,7 +66,7 @@ async def asolve_all(
     :class:`~tmas.settings.RunSettings`.
 
     Raises :class:`~tmas.llm.endpoint.EndpointDown` when the endpoint is dead and
-    :class:`~tmas.inference.run_directory.RunRefused` when the directory holds another run. What a model
+    :class:`~tmas.run.directory.RunRefused` when the directory holds another run. What a model
     or a server did to single calls is in the results, as failures.
     """
     run_settings = RunSettings(model=model, method=method or TMASSettings(), **settings)
@@ -155,6 +155,6 @@ async def _solving(here: Worker, directory: RunDirectory, shared: SharedServers 
         if not settings.on_ray:
             yield here.solve
             return
-        from tmas.inference.workers import workers
+        from tmas.run.ray_workers import workers
 
         yield (await stack.enter_async_context(workers(here))).solve

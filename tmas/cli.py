@@ -21,19 +21,20 @@ from rich.console import Console
 
 from tmas.api import run
 from tmas.console import print_result
+from tmas.engines.ray_cluster import ClusterFailed
+from tmas.engines.vllm import ServerFailed
 from tmas.exits import INTERRUPTED, STOPPED, WRONG_INPUT, cancelled_by_sigterm, fail
-from tmas.inference.cluster import ClusterFailed
-from tmas.inference.engine import SharedServers
-from tmas.inference.metrics import metrics
-from tmas.inference.run_directory import RunRefused, read_lines
-from tmas.inference.session import Activity
-from tmas.inference.store import TraceError
-from tmas.inference.vllm_server import ServerFailed
+from tmas.files import read_lines
 from tmas.llm.endpoint import EndpointDown
 from tmas.problems.loader import SAMPLE, load_problems
 from tmas.progress import Progress, shown
 from tmas.prompts import BUILT_IN, PromptError
 from tmas.records import Problem
+from tmas.run.directory import RunRefused
+from tmas.run.metrics import metrics
+from tmas.run.models import SharedServers
+from tmas.run.session import Activity
+from tmas.run.trace import TraceError
 from tmas.settings import RunSettings, SolveSettings
 
 COMMANDS = {

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from tmas.inference.session import Activity
+from tmas.run.session import Activity
 
 PLAIN_INTERVAL = 10.0
 """Seconds between two lines where there is no terminal."""

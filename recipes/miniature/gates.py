@@ -20,8 +20,8 @@ from recipes.miniature.language import blocks_in, findings, read_answer
 from recipes.miniature.task import ORDERS, RULES, Candidate, Task, solves
 from recipes.miniature.teacher import STRATEGY, Teacher
 from tmas.answers.extract import extract_boxed
-from tmas.inference.replay import RecordedRun
-from tmas.inference.store import read_trace
+from tmas.run.replay import RecordedRun
+from tmas.run.trace import read_trace
 
 
 class Gate(NamedTuple):

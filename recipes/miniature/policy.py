@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 from data_prep.sft import whole_reply
 from recipes.cpu.tiny_policy import CHAT_TEMPLATE, CONTEXT, END_OF_TEXT, TURN_END, TURN_START
 from recipes.miniature.task import LETTERS, ORDERS, RULES
-from tmas.inference.replay import RecordedRun
-from tmas.inference.store import read_trace
+from tmas.run.replay import RecordedRun
+from tmas.run.trace import read_trace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from tmas.inference.vllm_server import free_port, vllm_server
+from tmas.engines.vllm import free_port, vllm_server
 from tmas.settings import ModelSettings, ServingSettings
 
 SERVING = ServingSettings(

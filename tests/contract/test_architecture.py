@@ -22,7 +22,19 @@ from tmas.settings import ROLES, ModelSettings, RoleOverride, ServingSettings, S
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 LIGHT = (
-    *("records", "concurrency", "prompts", "memory", "answers", "problems", "llm", "agents", "methods", "settings"),
+    *(
+        "records",
+        "files",
+        "concurrency",
+        "prompts",
+        "memory",
+        "answers",
+        "problems",
+        "llm",
+        "agents",
+        "methods",
+        "settings",
+    ),
     *("judge", "rewards"),
 )
 HEAVY = ("torch", "vllm", "verl", "ray", "transformers")
@@ -31,7 +43,7 @@ IN_A_TRAINER = {
     *("sft_optimizer", "sft_progress", "sft_trainer"),  # subclasses of torch's and transformers' own
 }
 """Modules of tmas/training that only a trainer's process loads: they import torch, verl or transformers."""
-ON_A_CLUSTER = {"tmas.inference.replicas", "tmas.inference.workers"}
+ON_A_CLUSTER = {"tmas.engines.replicas", "tmas.run.ray_workers"}
 """Imported once a run asks for Ray: its own import binds a port, to see whether there is IPv6."""
 MODULES = [
     m.name

@@ -70,7 +70,7 @@ def test_heavy_packages_import_together(modules: str) -> None:
 
 @needs_cpu_set
 def test_the_model_file_is_there_without_llama_cpp() -> None:
-    from tmas.localmodel import find_gguf
+    from tmas.engines.demo_model import find_gguf
 
     assert find_gguf().is_file()
     assert installed("llama-cpp-python") is None

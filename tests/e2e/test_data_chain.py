@@ -18,8 +18,8 @@ import pytest
 from pyarrow import parquet
 
 from tests.support.benchmarks import DATA, needs_data
-from tmas.inference.run_directory import read_lines
-from tmas.localmodel import build_smollm2
+from tmas.engines.demo_model import build_smollm2
+from tmas.files import read_lines
 from tmas.training.rows import read_rows, validate_rows
 
 pytest.importorskip("vllm", reason="needs the cpu or gpu extra")

@@ -18,15 +18,15 @@ from omegaconf import OmegaConf
 from tests.support.runs import candidate, iteration, prediction, write_run
 from tmas.api import run
 from tmas.concurrency import all_of
+from tmas.engines.demo_model import NAME as SMALL_MODEL
+from tmas.engines.demo_model import build_smollm2
+from tmas.engines.vllm import free_port, vllm_server
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
-from tmas.inference.run_directory import read_lines
-from tmas.inference.session import Activity
-from tmas.inference.store import read_trace
-from tmas.inference.vllm_server import free_port, vllm_server
+from tmas.files import read_lines
 from tmas.judge import JudgeSettings
-from tmas.localmodel import NAME as SMALL_MODEL
-from tmas.localmodel import build_smollm2
 from tmas.records import Problem, Result, Rollout, Solution
+from tmas.run.session import Activity
+from tmas.run.trace import read_trace
 from tmas.settings import SolveSettings
 
 pytest.importorskip("vllm", reason="needs the cpu or gpu extra")

@@ -28,8 +28,8 @@ from tests.support.ray_nodes import Nodes, ray_nodes
 from tests.support.team import essence
 from tests.support.waiting import wait_until
 from tmas import asolve_all
-from tmas.inference.cluster import LOOPBACK
-from tmas.inference.run_directory import read_lines
+from tmas.engines.ray_cluster import LOOPBACK
+from tmas.files import read_lines
 
 pytest.importorskip("ray", reason="needs the cpu or gpu extra")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]

@@ -14,14 +14,14 @@ import pytest
 from tests.support import team
 from tests.support.processes import writing_to
 from tests.support.waiting import wait_until
-from tmas.inference.run_directory import read_lines
+from tmas.files import read_lines
 
 pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def test_one_of_two_servers_is_killed(tmp_path: Path):
-    subprocess.run([sys.executable, "-m", "tmas.localmodel"], check=True)
+    subprocess.run([sys.executable, "-m", "tmas.engines.demo_model"], check=True)
     run = tmp_path / "run"
     command = [
         *(sys.executable, "-m", "tmas.cli", "solve", "experiment=demo_smollm2", f"output_dir={run}"),

@@ -19,11 +19,11 @@ from tests.support.browser import Watched, browser, chromium
 from tests.support.synthetic_run import Writer, make, problems
 from tests.support.synthetic_training import make as make_training
 from tests.support.synthetic_training import write
-from tmas.inference.run_directory import read_lines
-from tmas.inference.store import read_trace, trace_path
+from tmas.files import read_lines
 from tmas.methods import METHODS, MethodSettings
 from tmas.records import CallKey, Problem
 from tmas.report.report import ReportSettings, make_report
+from tmas.run.trace import read_trace, trace_path
 
 pytestmark = pytest.mark.e2e
 

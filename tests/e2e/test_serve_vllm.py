@@ -35,7 +35,7 @@ QUESTION = [{"role": "user", "content": "What is 7 plus 5?"}]
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    subprocess.run([sys.executable, "-m", "tmas.localmodel"], check=True)
+    subprocess.run([sys.executable, "-m", "tmas.engines.demo_model"], check=True)
     command = [sys.executable, "-m", "tmas.cli", "serve", f"serve.output_dir={tmp_path}", *SETTINGS]
     environment = {**os.environ, "SERVE_KEY": KEY, "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)

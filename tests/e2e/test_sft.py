@@ -16,7 +16,7 @@ import pytest
 
 from tests.support import tiny_sums
 from tests.support.processes import naming
-from tmas.inference.run_directory import read_lines
+from tmas.files import read_lines
 
 pytest.importorskip("deepspeed", reason="needs the cpu or gpu extra")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]

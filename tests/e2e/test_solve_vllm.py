@@ -13,8 +13,8 @@ import pytest
 
 from tests.support.processes import writing_to
 from tests.support.waiting import wait_until
-from tmas.inference.run_directory import read_lines
-from tmas.inference.store import read_trace
+from tmas.files import read_lines
+from tmas.run.trace import read_trace
 
 pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -33,7 +33,7 @@ def calls(run: Path) -> Counter[tuple[str, ...]]:
 
 
 def test_all_agents_both_modes_kill_and_resume(tmp_path: Path):
-    subprocess.run([sys.executable, "-m", "tmas.localmodel"], check=True)
+    subprocess.run([sys.executable, "-m", "tmas.engines.demo_model"], check=True)
     run = tmp_path / "run"
     command = [*TMAS, *SMALL, f"output_dir={run}"]
 

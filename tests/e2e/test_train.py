@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from tests.support.chat_server import Fault, Script, ScriptedServer, run_in_thread
-from tmas.inference.run_directory import read_lines
+from tmas.files import read_lines
 from tmas.training.rows import Row, read_rows, write_rows
 
 pytest.importorskip("verl", reason="needs the cpu or gpu extra")

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.support.chat_server import Body, ScriptedServer, run_in_thread
 from tests.support.example_run import BLOCK, _pretty, _short, make
-from tmas.inference.run_directory import read_lines
+from tmas.files import read_lines
 
 
 def reply(body: Body) -> list[str]:

@@ -14,11 +14,11 @@ from recipes.miniature.task import LETTERS, ORDERS, RULES, Block, Blocks, Candid
 from recipes.miniature.teacher import Teacher
 from tmas.agents.packing import Prompt
 from tmas.answers.checker import AnswerChecker
-from tmas.inference.session import keyed_hash
 from tmas.llm.thinking import split_thinking
 from tmas.methods import METHODS
 from tmas.prompts import Prompts
 from tmas.records import CallKey, Problem, Reply, Trajectory, Usage
+from tmas.run.session import keyed_hash
 
 PROMPTS = Prompts()
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import IO
 
 from tests.support.processes import marked
-from tmas.inference.cluster import LOOPBACK, QUIET
+from tmas.engines.ray_cluster import LOOPBACK, QUIET
 
 MARK = "TMAS_TEST_NODE"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from tmas.inference.store import digest
+from tmas.files import digest
 from tmas.records import SCHEMA_VERSION, Problem, Usage
 
 Line = dict[str, Any]

@@ -20,10 +20,6 @@ from typing import Any
 
 from tmas.agents.packing import Prompt
 from tmas.answers.checker import AnswerChecker
-from tmas.inference.results import failure_lines, prediction_line, verdicts
-from tmas.inference.run_directory import RunDirectory
-from tmas.inference.runner import write_metrics
-from tmas.inference.store import Trace, trace_path
 from tmas.methods import METHODS, MethodSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.prompts import BUILT_IN
@@ -40,6 +36,10 @@ from tmas.records import (
     Usage,
     UsageEntry,
 )
+from tmas.run.directory import RunDirectory
+from tmas.run.results import failure_lines, prediction_line, verdicts
+from tmas.run.runner import write_metrics
+from tmas.run.trace import Trace, trace_path
 from tmas.settings import ModelSettings, RunSettings
 
 WORDS = (

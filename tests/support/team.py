@@ -10,12 +10,12 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tests.support.chat_server import Body
-from tmas.inference.run_directory import read_lines
-from tmas.inference.store import read_trace
+from tmas.files import read_lines
 from tmas.methods import MethodSettings
 from tmas.methods.base import Settings
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem
+from tmas.run.trace import read_trace
 from tmas.settings import ModelSettings
 
 MARKS = {

@@ -21,7 +21,7 @@ from tests.support.chat_server import Body, Script, ScriptedServer, run_in_threa
 from tests.support.waiting import wait_until
 from tmas import cli
 from tmas.cli import COMMANDS, usage
-from tmas.inference.run_directory import read_lines
+from tmas.files import read_lines
 
 pytestmark = pytest.mark.timeout(120)
 SECRET = "sk-canary-5127"

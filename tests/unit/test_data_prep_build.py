@@ -22,9 +22,9 @@ from data_prep.sft import SFTSettings, chats
 from tests.support import team
 from tests.support.chat_server import Body, Script, ScriptedServer, run_in_thread
 from tests.support.data_steps import distill_settings, filter_settings, problem_file, runner, silent
-from tmas.inference.replay import RecordedRun
 from tmas.llm.tokens import token_counter
 from tmas.prompts.parsing import parse_verification
+from tmas.run.replay import RecordedRun
 from tmas.settings import RunSettings
 from tmas.training.rows import Row, RowFileError, read_rows, validate_rows
 

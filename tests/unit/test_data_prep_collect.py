@@ -21,7 +21,7 @@ from data_prep.decontaminate import Benchmark, Benchmarks, DecontaminationSettin
 from data_prep.pool import read_problems, whole_file
 from data_prep.source_files import read_source
 from data_prep.sources import Defect, Source, answers_of, question_of
-from tmas.inference.run_directory import read_lines
+from tmas.files import read_lines
 from tmas.problems.files import Row
 from tmas.problems.loader import ProblemFileError
 from tmas.training.contexts import TrainingProblem

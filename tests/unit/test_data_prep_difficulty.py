@@ -12,10 +12,10 @@ from data_prep.difficulty import FilterSettings, filter_by_difficulty, pass_rate
 from data_prep.pool import read_problems
 from tests.support.chat_server import Body, Fault, ScriptedServer, run_in_thread
 from tests.support.data_steps import filter_settings, problem_file, runner, silent
-from tmas.inference.replay import RecordedRun
-from tmas.inference.run_directory import read_lines
+from tmas.files import read_lines
 from tmas.llm.endpoint import EndpointDown
 from tmas.methods.tmas import TMASSettings
+from tmas.run.replay import RecordedRun
 
 
 def replies(*texts: str) -> Any:

@@ -15,13 +15,13 @@ from data_prep.pool import read_problems
 from tests.support import team
 from tests.support.chat_server import Body, Fault, Script, ScriptedServer, run_in_thread
 from tests.support.data_steps import distill_settings, filter_settings, problem_file, runner, silent
-from tmas.inference.replay import RecordedRun
-from tmas.inference.run_directory import read_lines
+from tmas.files import read_lines
 from tmas.llm.endpoint import EndpointDown
 from tmas.llm.tokens import ContextWindow, token_counter
 from tmas.methods.majority_vote import MajorityVoteSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem
+from tmas.run.replay import RecordedRun
 from tmas.training.contexts import rows_from_run
 from tmas.training.rows import read_rows
 

@@ -11,7 +11,7 @@ import pytest
 from tests.support import team
 from tests.support.chat_server import Body, ScriptedServer
 from tmas import asolve
-from tmas.inference.garbage import RARE, rare_collections
+from tmas.run.garbage import RARE, rare_collections
 
 OWN = (701, 11, 12)
 

@@ -24,7 +24,7 @@ CHILD = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', {code!r
 
 def guard(code: str, grace: float = 10.0) -> list[str]:
     """A command line: a guard with its grace, over Python code."""
-    main = f"import sys; from tmas.inference import guard; guard.GRACE = {grace}; sys.exit(guard.main())"
+    main = f"import sys; from tmas.engines import process_guard as guard; guard.GRACE = {grace}; sys.exit(guard.main())"
     return [*PYTHON, main, *PYTHON, code]
 
 

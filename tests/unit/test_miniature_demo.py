@@ -15,7 +15,7 @@ from rich.console import Console
 from recipes.miniature.task import Task
 from recipes.miniature.teacher import Teacher
 from tests.support.chat_server import Body, ScriptedServer, run_in_thread
-from tmas.inference.run_directory import read_lines
+from tmas.files import read_lines
 from tmas.miniature.demo import demo_command
 from tmas.miniature.equal_tokens import Costs
 from tmas.miniature.shown import BAR, print_demo

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from tmas import progress as module
-from tmas.inference.session import Activity
 from tmas.progress import Progress, shown
+from tmas.run.session import Activity
 
 
 class Clock:

@@ -29,8 +29,6 @@ from tests.support.serving import runs_in, served
 from tests.support.synthetic_training import make as make_training
 from tmas import asolve_all
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
-from tmas.inference.replay import RecordedRun
-from tmas.inference.run_directory import RunRefused
 from tmas.methods import METHODS
 from tmas.prompts import BUILT_IN, PromptError, Prompts
 from tmas.prompts.variables import VARIABLES
@@ -40,6 +38,8 @@ from tmas.report.problems import Room
 from tmas.report.runs import read_runs
 from tmas.report.training_runs import read_training
 from tmas.rewards import verl_entry
+from tmas.run.directory import RunRefused
+from tmas.run.replay import RecordedRun
 from tmas.training import train as training
 from tmas.training.plan import Plan
 from tmas.training.rows import read_rows
@@ -161,9 +161,9 @@ async def test_a_worker_on_ray_gets_the_texts_and_needs_no_folder(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     pytest.importorskip("ray", reason="needs the cpu or gpu extra")
-    from tmas.inference import workers
-    from tmas.inference.session import Activity
-    from tmas.inference.worker import Worker
+    from tmas.run import ray_workers as workers
+    from tmas.run.session import Activity
+    from tmas.run.worker import Worker
     from tmas.settings import RunSettings
 
     sent: list[bytes] = []

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from tests.support import team
 from tests.support.synthetic_run import Writer, make, problems
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
-from tmas.inference.run_directory import read_lines
+from tmas.files import read_lines
 from tmas.methods import METHODS
 from tmas.records import Problem
 from tmas.report.about import about

@@ -13,10 +13,10 @@ import pytest
 
 from tests.support import team
 from tests.support.synthetic_run import Writer, make, problems
-from tmas.inference.run_directory import read_lines
-from tmas.inference.store import read_trace
+from tmas.files import read_lines
 from tmas.report.runs import checked_lines
 from tmas.report.traces import Block, problem_block
+from tmas.run.trace import read_trace
 
 
 @pytest.fixture(scope="module")

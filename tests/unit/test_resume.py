@@ -13,9 +13,10 @@ from tests.support import team
 from tests.support.chat_server import Body, Fault, Script, ScriptedServer
 from tests.support.team import essence
 from tmas import Problem, Result, asolve_all
-from tmas.inference.budget import recorded_tokens
-from tmas.inference.run_directory import RunRefused, read_lines
+from tmas.files import read_lines
 from tmas.llm.endpoint import EndpointDown
+from tmas.run.budget import recorded_tokens
+from tmas.run.directory import RunRefused
 
 
 async def solve(server: ScriptedServer, directory: Path, problems: list[Problem], **changes: Any) -> list[Result]:

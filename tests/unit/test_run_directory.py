@@ -15,11 +15,12 @@ import orjson
 import pytest
 import yaml
 
-from tmas.inference import run_directory
-from tmas.inference.run_directory import RunDirectory, RunRefused, read_lines
-from tmas.inference.store import Trace, trace_path
+from tmas.files import read_lines
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import SCHEMA_VERSION, Problem
+from tmas.run import directory as run_directory
+from tmas.run.directory import RunDirectory, RunRefused
+from tmas.run.trace import Trace, trace_path
 
 SETTINGS = {"seed": 0, "method.max_iterations": 20, "model.name": "m", "model.extra": {}, "model.stop": ["é", "\n"]}
 PROBLEMS = [
@@ -58,7 +59,7 @@ def test_a_second_writer_is_refused_and_told_who_holds_it(run: Path):
 
 def test_a_writer_in_another_process_is_named_and_gone_with_it(run: Path):
     code = (
-        "import pathlib, sys, time; from tmas.inference.run_directory import RunDirectory;"
+        "import pathlib, sys, time; from tmas.run.directory import RunDirectory;"
         f"held = RunDirectory(pathlib.Path(sys.argv[1]), {SETTINGS!r}, []); print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(run)], stdout=subprocess.PIPE) as holder:

@@ -15,7 +15,7 @@ import pytest
 from tests.support import team
 from tests.support.chat_server import Body, Script, ScriptedServer
 from tests.support.serving import QUESTION, runs_in, served
-from tmas.inference.run_directory import read_lines
+from tmas.files import read_lines
 from tmas.methods import METHODS
 from tmas.serve import app
 

@@ -12,14 +12,14 @@ import pytest
 
 from tmas.agents.packing import Prompt
 from tmas.concurrency import PriorityLimiter
-from tmas.inference.budget import recorded_tokens
-from tmas.inference.session import ProblemSession, RoleModel, Run
-from tmas.inference.store import Trace, TraceError
 from tmas.llm.client import NO_TICKET, Ticket
 from tmas.llm.connection import Progress, Report
 from tmas.llm.endpoint import EndpointDown
 from tmas.llm.tokens import ContextWindow
 from tmas.records import CallKey, Completion, Failure, FailureReason, Problem, Reply, Request, Sampling, Usage
+from tmas.run.budget import recorded_tokens
+from tmas.run.session import ProblemSession, RoleModel, Run
+from tmas.run.trace import Trace, TraceError
 from tmas.settings import Limits
 
 PROBLEM = Problem(problem_id="p", question="?")

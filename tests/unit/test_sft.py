@@ -12,7 +12,8 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
-from tmas.inference.run_directory import RunRefused, read_lines
+from tmas.files import read_lines
+from tmas.run.directory import RunRefused
 from tmas.training.sft_rows import IGNORED, Example, LeftOut
 from tmas.training.sft_run import SFTRun, TrainingFailed
 from tmas.training.sft_settings import SFTSettings

@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.support import team
 from tmas.api import run
-from tmas.inference.engine import SharedServers
-from tmas.inference.run_directory import read_lines
+from tmas.files import read_lines
+from tmas.run.models import SharedServers
 from tmas.settings import RunSettings
 
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tmas.inference.store import Trace, TraceError, read_trace, trace_name
 from tmas.records import (
     SCHEMA_VERSION,
     CallKey,
@@ -33,6 +32,7 @@ from tmas.records import (
     Sampling,
     Usage,
 )
+from tmas.run.trace import Trace, TraceError, read_trace, trace_name
 
 TEXT = st.text() | st.sampled_from(
     ["\n", "\r\n", "\x00", "\u2028\u2029", "\\n", '"', "𝔽₂ é ∑", "</think>\n", "x" * 100_000]

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from tmas.inference.syncs import TOGETHER, Syncs
+from tmas.run.syncs import TOGETHER, Syncs
 
 GOOD, BAD = 3, 4
 

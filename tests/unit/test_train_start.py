@@ -14,7 +14,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from tmas.inference.run_directory import RunRefused
+from tmas.run.directory import RunRefused
 from tmas.training import train as training
 from tmas.training.plan import Plan
 

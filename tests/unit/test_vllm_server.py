@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from tests.support.team import model as scripted
-from tmas.inference.vllm_server import ServerFailed, _command, free_port, log_tail, vllm_server
+from tmas.engines.vllm import ServerFailed, _command, free_port, log_tail, vllm_server
 from tmas.settings import ModelSettings, ServingSettings
 
 ROOT = Path(__file__).parents[2]

@@ -11,10 +11,9 @@ from typing import Any
 import orjson
 import yaml
 
-from tmas.inference.results import Line, rounds, samples
-from tmas.inference.run_directory import read_lines
-from tmas.inference.store import digest
+from tmas.files import digest, read_lines
 from tmas.records import SCHEMA_VERSION
+from tmas.run.results import Line, rounds, samples
 
 __all__ = ["Line", "Pair", "RunData", "pairs_of", "read_run", "rounds", "samples"]
 

@@ -20,7 +20,7 @@ from tmas.evaluation.estimators import mean
 from tmas.evaluation.runs import Line, RunData, read_run, samples
 from tmas.evaluation.scores import judged
 from tmas.evaluation.scoring import Report, ScoringSettings, find_verdicts
-from tmas.inference.store import digest
+from tmas.files import digest
 from tmas.problems.loader import ProblemFields
 from tmas.records import Problem
 

@@ -17,8 +17,7 @@ from rich.text import Text
 from tmas.agents.team import SolverSettings, VerifierSettings
 from tmas.cli import run_with_progress, stops_explained
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
-from tmas.inference.engine import SharedServers
-from tmas.inference.run_directory import read_lines
+from tmas.files import read_lines
 from tmas.methods import MethodSettings
 from tmas.methods.best_of_n import BestOfNSettings
 from tmas.methods.majority_vote import MajorityVoteSettings
@@ -29,6 +28,7 @@ from tmas.miniature.shown import print_demo
 from tmas.problems.loader import load_problems
 from tmas.records import Problem
 from tmas.report.report import ReportSettings, make_report
+from tmas.run.models import SharedServers
 from tmas.settings import RunSettings
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tmas.inference.results import Line
+from tmas.run.results import Line
 
 
 @dataclass(frozen=True)

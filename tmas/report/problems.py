@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tmas.inference.run_directory import read_lines
+from tmas.files import read_lines
 from tmas.records import Usage
 from tmas.report.runs import Line, Run
 from tmas.report.traces import problem_block

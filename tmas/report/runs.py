@@ -16,9 +16,9 @@ from tmas.evaluation.compare import Group, group_runs, scoring_of
 from tmas.evaluation.compute import Evaluation
 from tmas.evaluation.estimators import BootstrapSettings
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
-from tmas.inference.run_directory import read_lines
-from tmas.inference.store import trace_path
+from tmas.files import read_lines
 from tmas.records import SCHEMA_VERSION
+from tmas.run.trace import trace_path
 
 Line = dict[str, Any]
 

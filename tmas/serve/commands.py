@@ -13,8 +13,8 @@ from aiohttp import web
 from rich.console import Console
 from rich.text import Text
 
+from tmas.engines.vllm import ServerFailed
 from tmas.exits import INTERRUPTED, STOPPED, cancelled_by_sigterm, fail
-from tmas.inference.vllm_server import ServerFailed
 from tmas.llm.endpoint import EndpointDown
 from tmas.serve.app import application
 from tmas.serve.requests import MODEL

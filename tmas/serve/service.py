@@ -14,17 +14,17 @@ from pathlib import Path
 
 from tmas.answers.checker import AnswerChecker
 from tmas.concurrency import PriorityLimiter, first_cause
-from tmas.inference.cluster import ray_cluster
-from tmas.inference.engine import Clients, own_servers
-from tmas.inference.garbage import rare_collections
-from tmas.inference.run_directory import RunDirectory
-from tmas.inference.runner import run_problems, write_metrics
-from tmas.inference.session import Activity, RoleModel, Run
-from tmas.inference.worker import Solver
+from tmas.engines.ray_cluster import ray_cluster
 from tmas.llm.descriptors import allow_open_files
 from tmas.llm.endpoint import EndpointDown
 from tmas.methods import METHODS
 from tmas.records import Problem, Result
+from tmas.run.directory import RunDirectory
+from tmas.run.garbage import rare_collections
+from tmas.run.models import Clients, own_servers
+from tmas.run.runner import run_problems, write_metrics
+from tmas.run.session import Activity, RoleModel, Run
+from tmas.run.worker import Solver
 from tmas.serve.errors import ApiError
 from tmas.serve.progress import Progress, Tell
 from tmas.serve.settings import ServerSettings, ServeSettings
@@ -140,7 +140,7 @@ class Service:
 async def opened(settings: ServeSettings) -> AsyncIterator[Service]:
     """The service, with its engines and clients, for as long as the block runs.
 
-    Raises :class:`~tmas.llm.endpoint.EndpointDown` and :class:`~tmas.inference.vllm_server.ServerFailed`.
+    Raises :class:`~tmas.llm.endpoint.EndpointDown` and :class:`~tmas.engines.vllm.ServerFailed`.
     """
     run, key = settings.run(), secrets.token_urlsafe(32)
     async with AsyncExitStack() as stack:

@@ -18,13 +18,13 @@ import orjson
 from tmas.agents.base import Session
 from tmas.agents.packing import Prompt, Window
 from tmas.agents.team import Agents, AgentSettings
-from tmas.inference.replay import RecordedRun
-from tmas.inference.session import keyed_hash
 from tmas.memory.bank import line
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import Experience, Failure, FailureReason, Guideline, Problem, Record, Rollout
+from tmas.run.replay import RecordedRun
+from tmas.run.session import keyed_hash
 from tmas.training.rows import (
     STYLES,
     UNKNOWN_PASS_RATE,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import orjson
 from omegaconf import DictConfig, OmegaConf
 
-from tmas.inference.run_directory import RunRefused
+from tmas.files import file_digest
 from tmas.prompts import BUILT_IN
+from tmas.run.directory import RunRefused
 from tmas.settings import flat
 from tmas.training.inputs import REWARD, carried_prompts
 
@@ -53,12 +53,6 @@ def _judge_prompts(config: DictConfig) -> dict[str, str]:
     asked = ("judge_equivalence", *(f"judge_{name}" for name in bonuses))
     hashes = carried_prompts(config).judge_hashes(*asked)
     return {f"{_PROMPT}{name}": found for name, found in hashes.items()}
-
-
-def file_digest(file: Path) -> str:
-    """The first 20 hex digits of the SHA-256 of its content."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()[:20]
 
 
 def _selected(config: DictConfig, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:

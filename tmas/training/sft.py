@@ -22,7 +22,7 @@ def sft(settings: SFTSettings, console: Console) -> Path:
     """Trains, or goes on from the last checkpoint in ``output_dir``; returns the Hugging Face folder.
 
     Under ``torchrun`` this is one process of several. Raises ``ValueError`` for what cannot work, and
-    :class:`~tmas.inference.run_directory.RunRefused` where ``output_dir`` holds something else, before any update.
+    :class:`~tmas.run.directory.RunRefused` where ``output_dir`` holds something else, before any update.
     """
     rank, processes = _join(settings)
     console.quiet = rank > 0

@@ -10,9 +10,10 @@ from typing import Any
 
 import orjson
 
-from tmas.inference.run_directory import RunRefused, locked, read_lines
+from tmas.files import file_digest, read_lines
+from tmas.run.directory import RunRefused, locked
 from tmas.settings import flat
-from tmas.training.identity import file_digest, refuse_another_run
+from tmas.training.identity import refuse_another_run
 from tmas.training.sft_rows import LeftOut
 
 
@@ -23,7 +24,7 @@ class TrainingFailed(Exception):
 class SFTRun:
     """One run in ``path``. ``identity`` is what its outcome depends on; ``files`` count by their content.
 
-    Raises :class:`~tmas.inference.run_directory.RunRefused` where a run with another identity lies. Reading is for
+    Raises :class:`~tmas.run.directory.RunRefused` where a run with another identity lies. Reading is for
     every process, writing (:meth:`begin`, :meth:`log`, ...) for the first one alone.
     """
 

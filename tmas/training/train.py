@@ -10,7 +10,7 @@ import orjson
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from tmas.inference.run_directory import locked
+from tmas.run.directory import locked
 from tmas.training.identity import identity, refuse_another_run
 from tmas.training.inputs import carry_prompts
 from tmas.training.plan import make_plan
@@ -22,7 +22,7 @@ def train(config: DictConfig, console: Console) -> None:
 
     Raises :class:`~tmas.training.plan.PlanError` and :class:`~tmas.prompts.PromptError`, before any device is taken,
     for what cannot work, and
-    :class:`~tmas.inference.run_directory.RunRefused` where another process trains in ``output_dir``, or where the
+    :class:`~tmas.run.directory.RunRefused` where another process trains in ``output_dir``, or where the
     checkpoint to go on from is of another policy, reward or objective, or of other rows.
     """
     environment = set_environment(config)

@@ -11,16 +11,16 @@ from typing import Any, Self
 
 from tmas.answers.checker import AnswerChecker
 from tmas.concurrency import PriorityLimiter
-from tmas.inference.budget import TokenBudget, recorded_tokens
-from tmas.inference.engine import Clients
-from tmas.inference.garbage import rare_collections
-from tmas.inference.session import Activity, ProblemSession, Run
-from tmas.inference.store import Trace, trace_path
-from tmas.inference.syncs import Syncs
 from tmas.llm.descriptors import allow_open_files
 from tmas.methods import METHODS
 from tmas.methods.base import Method
 from tmas.records import Problem, Result, Usage
+from tmas.run.budget import TokenBudget, recorded_tokens
+from tmas.run.garbage import rare_collections
+from tmas.run.models import Clients
+from tmas.run.session import Activity, ProblemSession, Run
+from tmas.run.syncs import Syncs
+from tmas.run.trace import Trace, trace_path
 from tmas.settings import RunSettings
 
 LOCK_TIMEOUT = 120.0

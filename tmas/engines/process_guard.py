@@ -1,4 +1,4 @@
-"""Runs a command for as long as its standard input stays open: ``python -m tmas.inference.guard COMMAND ...``
+"""Runs a command for as long as its standard input stays open: ``python -m tmas.engines.process_guard COMMAND ...``
 
 A server must not outlive the run that started it, even if the run is killed with SIGKILL. The run holds the other end
 of a pipe; when that closes, for whatever reason, the command's process group gets SIGTERM and, after a grace, SIGKILL.

@@ -12,13 +12,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import aiohttp
 
-if TYPE_CHECKING:
-    from tmas.settings import ModelSettings, ServingSettings
-
+from tmas.settings import ModelSettings, ServingSettings
 
 ON_CPU = {"no-enable-chunked-prefill": True}
 """vLLM's build for the CPU ends when a seeded prompt is read in parts: a CPU generator cannot be set back a step."""
@@ -41,7 +38,7 @@ async def vllm_server(
     """
     with log.open("ab") as output:
         guard = subprocess.Popen(  # noqa: ASYNC220 - takes milliseconds
-            [sys.executable, "-m", "tmas.inference.guard", *_command(model, serving, port)],
+            [sys.executable, "-m", "tmas.engines.process_guard", *_command(model, serving, port)],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,

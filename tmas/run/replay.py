@@ -16,11 +16,12 @@ from pydantic import BaseModel, TypeAdapter
 
 from tmas.agents.packing import Prompt, Window
 from tmas.answers.checker import AnswerChecker
-from tmas.inference.session import keyed_hash
-from tmas.inference.store import TraceError, digest, read_trace, trace_path
+from tmas.files import digest
 from tmas.methods import METHODS, MethodSettings
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import SCHEMA_VERSION, CallKey, Failure, FailureReason, Problem, Reply, Trajectory
+from tmas.run.session import keyed_hash
+from tmas.run.trace import TraceError, read_trace, trace_path
 
 Output = TypeVar("Output", bound=BaseModel)
 

@@ -21,17 +21,13 @@ from typing import Any
 
 import orjson
 
-from tmas.inference.syncs import Syncs
+from tmas.files import digest
 from tmas.records import SCHEMA_VERSION, CallKey, Failure, PackingNote, Reply, Request
+from tmas.run.syncs import Syncs
 
 
 class TraceError(Exception):
     """The trace cannot be used: it is damaged, or it was written by another run. Names file and line."""
-
-
-def digest(value: Any) -> str:
-    """The first 20 hex digits of the SHA-256 of ``value`` as canonical JSON."""
-    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()[:20]
 
 
 def trace_name(problem_id: str) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tmas.inference.store import TraceError, read_trace
 from tmas.records import Usage
+from tmas.run.trace import TraceError, read_trace
 
 T = TypeVar("T")
 

@@ -22,11 +22,12 @@ from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tmas.concurrency import first_cause, shares
-from tmas.inference.cluster import ClusterFailed
-from tmas.inference.session import Activity
-from tmas.inference.store import digest, trace_path
-from tmas.inference.worker import Worker
+from tmas.engines.ray_cluster import ClusterFailed
+from tmas.files import digest
 from tmas.records import Problem, Result
+from tmas.run.session import Activity
+from tmas.run.trace import trace_path
+from tmas.run.worker import Worker
 from tmas.settings import RunSettings
 
 BEAT = 1.0
@@ -60,7 +61,7 @@ class Report:
 
 
 class RayWorker:
-    """A :class:`~tmas.inference.worker.Worker` in a process of its own, that Ray may begin anew on any node.
+    """A :class:`~tmas.run.worker.Worker` in a process of its own, that Ray may begin anew on any node.
 
     ``environment``: the variables that hold the keys of endpoints. ``prompts``: the digest of the run's prompts;
     those that a user replaced come with ``settings``.
@@ -158,7 +159,7 @@ class Workers:
         self._last_well = time.monotonic()
 
     async def solve(self, order: int, problem: Problem) -> Result:
-        """As :meth:`Solver.solve <tmas.inference.worker.Solver.solve>`, by workers until one of them has the result."""
+        """As :meth:`Solver.solve <tmas.run.worker.Solver.solve>`, by workers until one of them has the result."""
         deaths, size, dead = 0, -1, None
         while deaths < DEATHS:
             member = await self._least_busy()

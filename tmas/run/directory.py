@@ -21,7 +21,7 @@ from typing import Any, Self
 import orjson
 import yaml
 
-from tmas.inference.store import digest
+from tmas.files import digest, json_lines, read_lines, write_whole
 from tmas.prompts import BUILT_IN, JUDGE, Prompts
 from tmas.records import SCHEMA_VERSION, Problem
 
@@ -65,11 +65,11 @@ class RunDirectory:
             manifest = _manifest(identity, problems, prompts)
             if (path / "manifest.json").exists():
                 manifest = self._resumed_manifest(manifest, set(growing))
-            _write(path / "manifest.json", [orjson.dumps(manifest, option=orjson.OPT_INDENT_2)])
+            write_whole(path / "manifest.json", [orjson.dumps(manifest, option=orjson.OPT_INDENT_2)])
             _keep(path / "prompts", prompts)
             if config is not None:
                 text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-                _write(path / "config.yaml", [text.encode()])
+                write_whole(path / "config.yaml", [text.encode()])
             unless_refused.pop_all()
 
     def _resumed_manifest(self, new: dict[str, Any], growing: set[str]) -> dict[str, Any]:
@@ -100,31 +100,24 @@ class RunDirectory:
             raise RunRefused.because(self.path, differing)
         if told.keys() - before.keys():
             manifest["told"] = {**before, **told}
-            _write(self.path / "manifest.json", [orjson.dumps(manifest, option=orjson.OPT_INDENT_2)])
+            write_whole(self.path / "manifest.json", [orjson.dumps(manifest, option=orjson.OPT_INDENT_2)])
 
     def lines(self, name: str) -> Iterator[dict[str, Any]]:
         return read_lines(self.path / name)
 
     def append(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
         with (self.path / name).open("ab") as file:
-            file.write(b"".join(_jsonl(lines)))
+            file.write(b"".join(json_lines(lines)))
 
     def replace(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """Rewrite a JSONL file in one step: a kill leaves either the old file or the new one."""
-        _write(self.path / name, _jsonl(lines))
+        write_whole(self.path / name, json_lines(lines))
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
-        _write(self.path / "metrics.json", [orjson.dumps(metrics, option=orjson.OPT_INDENT_2)])
+        write_whole(self.path / "metrics.json", [orjson.dumps(metrics, option=orjson.OPT_INDENT_2)])
 
     def close(self) -> None:
         os.close(self._lock)
-
-
-def read_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The complete lines of a JSONL file of a run; none where there is no file yet."""
-    if file.exists():
-        with file.open("rb") as handle:
-            yield from (orjson.loads(line) for line in handle if line.endswith(b"\n"))
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -217,18 +210,4 @@ def _keep(folder: Path, prompts: Prompts) -> None:
             file.unlink()
     for name, text in replaced.items():
         folder.mkdir(exist_ok=True)
-        _write(folder / name, [text.encode()])
-
-
-def _jsonl(lines: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
-    return (orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
-
-
-def _write(path: Path, parts: Iterable[bytes]) -> None:
-    """In one step and on disk: a kill, or a loss of power, leaves either the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("wb") as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+        write_whole(folder / name, [text.encode()])

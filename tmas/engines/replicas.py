@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from tmas.concurrency import first_cause
-from tmas.inference.vllm_server import ServerFailed, free_port, log_tail, vllm_server
+from tmas.engines.vllm import ServerFailed, free_port, log_tail, vllm_server
 from tmas.settings import ModelSettings, ServingSettings
 
 log = logging.getLogger(__name__)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Self
 
 from tmas.agents.team import ReplySettings
-from tmas.inference.session import Activity, RoleModel
-from tmas.inference.vllm_server import free_port, vllm_server
+from tmas.engines.vllm import free_port, vllm_server
 from tmas.llm.client import OpenAIChat
 from tmas.llm.tokens import ContextWindow, token_counter
+from tmas.run.session import Activity, RoleModel
 from tmas.settings import ModelSettings, RunSettings
 
 Tell = Callable[[tuple[str, ...]], None]
@@ -87,7 +87,7 @@ async def own_servers(
         if serving.name == "vllm":
             activity.status = f"starting vLLM with {model.name}"
             if settings.serves_on_ray:
-                from tmas.inference.replicas import replicas
+                from tmas.engines.replicas import replicas
 
                 await stack.enter_async_context(replicas(model.absolute(), serving, key, directory, tell))
             else:
