@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from data_prep.build import BuildSettings, build
+from data_prep.build import build
+from data_prep.build_settings import BuildSettings
 from data_prep.collect import CollectSettings, collect
 from data_prep.difficulty import FilterSettings, filter_by_difficulty
 from data_prep.distill import DistillSettings, distill

@@ -7,19 +7,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from pyarrow import parquet
 
+from data_prep.build_settings import BuildSettings
 from data_prep.pool import sha256
 from tmas.llm.tokens import Count
 from tmas.run.replay import RecordedRun
 from tmas.training.contexts import TrainingProblem
 from tmas.training.rows import UNKNOWN_PASS_RATE, read_rows
-
-if TYPE_CHECKING:
-    from data_prep.build import BuildSettings
 
 _BINS = 12
 

@@ -39,8 +39,8 @@ LIGHT = (
 )
 HEAVY = ("torch", "vllm", "verl", "ray", "transformers")
 IN_A_TRAINER = {
-    *("cpu", "cpu_vllm", "reward_manager", "task_runner", "trainer"),  # loaded by verl and vLLM
-    *("sft_optimizer", "sft_progress", "sft_trainer"),  # subclasses of torch's and transformers' own
+    *("rl.cpu", "rl.cpu_vllm", "rl.reward_manager", "rl.task_runner", "rl.trainer"),  # loaded by verl and vLLM
+    *("sft.optimizer", "sft.progress", "sft.trainer"),  # subclasses of torch's and transformers' own
 }
 """Modules of tmas/training that only a trainer's process loads: they import torch, verl or transformers."""
 ON_A_CLUSTER = {"tmas.engines.replicas", "tmas.run.ray_workers"}

@@ -1,4 +1,4 @@
-"""What tmas/training/cpu.py and cpu_vllm.py mend in verl, torch and vLLM: each test fails when that changes under us.
+"""What tmas/training/rl/cpu.py and cpu_vllm.py mend in verl, torch and vLLM: a test fails when that changes.
 
 Each case runs in a process of its own, because the platform is chosen once, when verl is imported.
 """
@@ -42,7 +42,7 @@ def test_the_platform_is_found_through_verls_entry_points_and_adapts_this_proces
         """,
         VERL_PLATFORM="cpu",
     )
-    assert printed == "tmas.training.cpu cpu cuda False"
+    assert printed == "tmas.training.rl.cpu cpu cuda False"
 
 
 def test_without_the_switch_torch_and_verls_choice_are_untouched() -> None:

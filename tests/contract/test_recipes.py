@@ -23,9 +23,9 @@ from omegaconf import OmegaConf
 from tmas.cli import register_resolvers
 from tmas.serve.settings import ServeSettings
 from tmas.settings import Settings, SolveSettings
-from tmas.training.checks import wrong_shapes
 from tmas.training.export import ExportSettings
-from tmas.training.sft import SFTSettings
+from tmas.training.rl.checks import wrong_shapes
+from tmas.training.sft.settings import SFTSettings
 
 pytest.importorskip("verl", reason="needs the cpu or gpu extra")
 

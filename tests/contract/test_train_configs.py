@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipes.cpu.prepare import prepare
 from tmas.cli import register_resolvers
-from tmas.training.plan import PlanError, make_plan
+from tmas.training.rl.plan import PlanError, make_plan
 
 CONF = Path(__file__).parents[2] / "conf"
 JUDGE = "reward.custom_reward_function.reward_kwargs.settings.judge"

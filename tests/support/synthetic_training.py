@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import yaml
 
-from tmas.training.reward_metrics import reward_metrics
+from tmas.training.rl.reward_metrics import reward_metrics
 
 SOURCES = ["normal"] * 8 + ["experience"] * 6 + ["guideline"] * 2
 VALIDATED = 10

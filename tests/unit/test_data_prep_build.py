@@ -13,7 +13,8 @@ import pytest
 from pyarrow import parquet
 from pydantic import ValidationError
 
-from data_prep.build import BuildSettings, build
+from data_prep.build import build
+from data_prep.build_settings import BuildSettings
 from data_prep.difficulty import filter_by_difficulty
 from data_prep.distill import distill
 from data_prep.pages import _cell

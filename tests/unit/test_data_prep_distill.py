@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-from data_prep.build import BuildSettings, build
+from data_prep.build import build
+from data_prep.build_settings import BuildSettings
 from data_prep.cost import Expected, Length, Price, expected_estimate
 from data_prep.difficulty import filter_by_difficulty
 from data_prep.distill import DistillSettings, described, distill, estimate

@@ -17,7 +17,8 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from data_prep.build import BuildSettings, build
+from data_prep.build import build
+from data_prep.build_settings import BuildSettings
 from data_prep.distill import distill
 from tests.support import team
 from tests.support.chat_server import Body, ScriptedServer, run_in_thread
@@ -40,8 +41,8 @@ from tmas.report.training_runs import read_training
 from tmas.rewards import verl_entry
 from tmas.run.directory import RunRefused
 from tmas.run.replay import RecordedRun
-from tmas.training import train as training
-from tmas.training.plan import Plan
+from tmas.training.rl import train as training
+from tmas.training.rl.plan import Plan
 from tmas.training.rows import read_rows
 
 MARK = "Mind the small things."
@@ -271,7 +272,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """``tmas train`` with a stand-in for verl's trainer; returns the configuration that verl gets."""
     monkeypatch.setattr(os, "environ", dict(os.environ))  # a start sets variables for its processes
     monkeypatch.setattr(training, "make_plan", lambda config: Plan(()))
-    monkeypatch.setitem(sys.modules, "tmas.training.task_runner", SimpleNamespace(TaskRunner=None))
+    monkeypatch.setitem(sys.modules, "tmas.training.rl.task_runner", SimpleNamespace(TaskRunner=None))
 
     def start(prompts: Path | None, settings: dict[str, Any]) -> Any:
         seen: list[Any] = []

@@ -32,7 +32,7 @@ async def told(*replies: Reply) -> list[dict[str, Any]]:
     from tensordict import TensorDict
     from verl import DataProto
 
-    from tmas.training.reward_manager import TMASRewardManager
+    from tmas.training.rl.reward_manager import TMASRewardManager
 
     async def compute_score(solution_str: str, extra_info: dict[str, Any], **_: Any) -> dict[str, Any]:
         return {"score": 0.0, "response": solution_str, **extra_info}

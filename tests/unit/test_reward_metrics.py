@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tmas.training.reward_metrics import reward_metrics
+from tmas.training.rl.reward_metrics import reward_metrics
 
 
 def reward(source: str, score: float, **parts: Any) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from rich.console import Console
 
 from tmas.files import read_lines
 from tmas.run.directory import RunRefused
-from tmas.training.sft_rows import IGNORED, Example, LeftOut
-from tmas.training.sft_run import SFTRun, TrainingFailed
-from tmas.training.sft_settings import SFTSettings
+from tmas.training.sft.rows import IGNORED, Example, LeftOut
+from tmas.training.sft.run import SFTRun, TrainingFailed
+from tmas.training.sft.settings import SFTSettings
 
 CONF = Path(__file__).parents[2] / "conf" / "sft.yaml"
 
@@ -163,7 +163,7 @@ def example(*labels: int) -> Example:
 
 def test_shorter_rows_are_filled_masked_and_not_learned():
     pytest.importorskip("torch", reason="needs the cpu or gpu extra")
-    from tmas.training.sft_trainer import collate
+    from tmas.training.sft.trainer import collate
 
     batch = collate([[example(IGNORED, 2, 3)], [example(IGNORED)]])
     assert batch["input_ids"].tolist() == [[1, 2, 3], [1, 0, 0]]
@@ -173,7 +173,7 @@ def test_shorter_rows_are_filled_masked_and_not_learned():
 
 def test_positions_restart_with_each_chat_of_a_row_of_fixed_length():
     pytest.importorskip("torch", reason="needs the cpu or gpu extra")
-    from tmas.training.sft_trainer import collate
+    from tmas.training.sft.trainer import collate
 
     batch = collate([[example(IGNORED, 2, 3), example(IGNORED, 2)], [example(IGNORED, 2)]], length=6)
     assert batch["input_ids"].tolist() == [[1, 2, 3, 1, 2, 0], [1, 2, 0, 0, 0, 0]]
@@ -184,7 +184,7 @@ def test_positions_restart_with_each_chat_of_a_row_of_fixed_length():
 
 def test_deepspeed_settings_override_those_of_the_keys():
     pytest.importorskip("torch", reason="needs the cpu or gpu extra")
-    from tmas.training.sft_trainer import deepspeed_config
+    from tmas.training.sft.trainer import deepspeed_config
 
     over = {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}
     config = deepspeed_config(settings(zero_stage=3, deepspeed=over))
@@ -203,7 +203,7 @@ def test_a_step_is_a_line_and_a_loss_that_is_no_number_ends_the_run(rows: Path, 
     pytest.importorskip("torch", reason="needs the cpu or gpu extra")
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from tmas.training.sft_progress import Progress
+    from tmas.training.sft.progress import Progress
 
     run = begun(rows)
     progress = Progress(run, Console(width=200))

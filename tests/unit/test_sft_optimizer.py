@@ -10,7 +10,7 @@ pytest.importorskip("torch", reason="needs the cpu or gpu extra")
 
 import torch
 
-from tmas.training.sft_optimizer import MuonWithAdamW
+from tmas.training.sft.optimizer import MuonWithAdamW
 
 
 def model() -> Any:

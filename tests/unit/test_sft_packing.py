@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmas.training.sft_packing import pack
-from tmas.training.sft_rows import IGNORED, Example
+from tmas.training.sft.packing import pack
+from tmas.training.sft.rows import IGNORED, Example
 
 LENGTH = 40
 sizes = st.lists(st.integers(1, LENGTH), max_size=200)
@@ -79,7 +79,7 @@ def random_examples(sizes: list[int]) -> list[Example]:
 def test_packed_chats_have_the_loss_and_the_gradients_that_they_have_alone(model: Any):
     import torch
 
-    from tmas.training.sft_trainer import collate, model_inputs
+    from tmas.training.sft.trainer import collate, model_inputs
 
     examples = random_examples([5, 12, 9, 3, 20, 17])
     learned = sum(int((chat.labels != IGNORED).sum()) for chat in examples)

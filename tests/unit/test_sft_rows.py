@@ -14,7 +14,7 @@ pytest.importorskip("transformers", reason="needs the cpu or gpu extra")
 
 from recipes.cpu.tiny_policy import TURN_END, train_tokenizer
 from tmas.records import Message
-from tmas.training.sft_rows import IGNORED, ChatEncoder, Defect, Example, LossOn, load
+from tmas.training.sft.rows import IGNORED, ChatEncoder, Defect, Example, LossOn, load
 
 THINKING_TEMPLATE = (  # as Qwen3-Thinking's: it opens the thought itself, and keeps no thought of an earlier turn
     "{% for m in messages %}{% set last = loop.last %}"

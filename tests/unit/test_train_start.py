@@ -15,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from tmas.run.directory import RunRefused
-from tmas.training import train as training
-from tmas.training.plan import Plan
+from tmas.training.rl import train as training
+from tmas.training.rl.plan import Plan
 
 Trainer = Callable[[DictConfig], None]
 
@@ -26,7 +26,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
     """``tmas train`` into the folder ``run``, with the given trainer."""
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setattr(training, "make_plan", lambda config: Plan(()))
-    monkeypatch.setitem(sys.modules, "tmas.training.task_runner", SimpleNamespace(TaskRunner=None))
+    monkeypatch.setitem(sys.modules, "tmas.training.rl.task_runner", SimpleNamespace(TaskRunner=None))
 
     def start(trainer: Trainer, /, **settings: Any) -> None:
         stand_in = SimpleNamespace(run_ppo=lambda config, task_runner_class: trainer(config))

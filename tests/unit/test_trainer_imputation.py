@@ -53,7 +53,7 @@ class Store:
 def filled_in(
     monkeypatch: pytest.MonkeyPatch, rewards: list[dict[str, Any]], uids: list[str], padding: int = 0
 ) -> tuple[Store, dict[str, float]]:
-    from tmas.training import trainer
+    from tmas.training.rl import trainer
 
     store = Store(rewards, uids)
     monkeypatch.setattr(trainer, "tq", store)

@@ -16,7 +16,7 @@ SOURCES = ("all", "normal", "experience", "guideline")
 REWARD = ("score", "acc", "correctness", "experience", "novelty")
 REPLIES = ("truncated", "response_tokens", "outcome/*")
 MASKED = ("*_masked", "imputed", "samples")
-"""Names of :func:`tmas.training.reward_metrics.reward_metrics` under each source; ``*`` is any."""
+"""Names of :func:`tmas.training.rl.reward_metrics.reward_metrics` under each source; ``*`` is any."""
 LABELS = {"acc": "accuracy", "experience": "experience utilisation"}
 SHARES = ("acc", "correctness", "truncated", "outcome/*")
 OPTIMISATION = {

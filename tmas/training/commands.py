@@ -9,9 +9,10 @@ from rich.console import Console
 
 from tmas.exits import STOPPED, fail
 from tmas.training.export import ExportSettings, export
-from tmas.training.sft import SFTSettings, sft
-from tmas.training.sft_run import TrainingFailed
-from tmas.training.train import train
+from tmas.training.rl.train import train
+from tmas.training.sft.run import TrainingFailed
+from tmas.training.sft.settings import SFTSettings
+from tmas.training.sft.train import sft
 
 
 def sft_command(config: dict[str, Any], console: Console) -> None:

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from tmas.training.checks import data_parallel, devices, reasons
-from tmas.training.inputs import load_files, load_policy
+from tmas.training.rl.checks import data_parallel, devices, reasons
+from tmas.training.rl.inputs import load_files, load_policy
 
 _NEEDED = ("data.train_files", "data.val_files", "actor_rollout_ref.model.path")
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tmas.rewards.settings import reward_settings
 from tmas.settings import secrets_in
-from tmas.training.inputs import REWARD, Policy, RowFile
+from tmas.training.rl.inputs import REWARD, Policy, RowFile
 
 
 def devices(config: DictConfig) -> int:

@@ -14,7 +14,7 @@ from tmas.files import file_digest, read_lines
 from tmas.run.directory import RunRefused, locked
 from tmas.settings import flat
 from tmas.training.identity import refuse_another_run
-from tmas.training.sft_rows import LeftOut
+from tmas.training.sft.rows import LeftOut
 
 
 class TrainingFailed(Exception):

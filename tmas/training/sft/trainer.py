@@ -20,12 +20,12 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging
 
-from tmas.training.sft_optimizer import MuonWithAdamW
-from tmas.training.sft_packing import pack
-from tmas.training.sft_progress import Progress
-from tmas.training.sft_rows import IGNORED, Example, SFTData
-from tmas.training.sft_run import SFTRun
-from tmas.training.sft_settings import SFTSettings
+from tmas.training.sft.optimizer import MuonWithAdamW
+from tmas.training.sft.packing import pack
+from tmas.training.sft.progress import Progress
+from tmas.training.sft.rows import IGNORED, Example, SFTData
+from tmas.training.sft.run import SFTRun
+from tmas.training.sft.settings import SFTSettings
 
 
 def check_device(settings: SFTSettings, console: Console) -> None:

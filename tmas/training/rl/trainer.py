@@ -15,7 +15,7 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from tmas.rewards.hybrid import impute, is_masked
-from tmas.training.reward_metrics import reward_metrics
+from tmas.training.rl.reward_metrics import reward_metrics
 
 VERLS_OWN = ("reward", "score", "acc", "pred")
 """What verl's validation makes mean@N, best@N and maj@N of; it would do so with every component."""

@@ -10,7 +10,7 @@ from accelerate import PartialState
 from rich.console import Console
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tmas.training.sft_run import SFTRun, TrainingFailed
+from tmas.training.sft.run import SFTRun, TrainingFailed
 
 
 class Progress(TrainerCallback):

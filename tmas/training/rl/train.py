@@ -11,16 +11,17 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from tmas.run.directory import locked
-from tmas.training.identity import identity, refuse_another_run
-from tmas.training.inputs import carry_prompts
-from tmas.training.plan import make_plan
+from tmas.training.identity import refuse_another_run
+from tmas.training.rl.identity import identity
+from tmas.training.rl.inputs import carry_prompts
+from tmas.training.rl.plan import make_plan
 
 
 def train(config: DictConfig, console: Console) -> None:
     """Checks ``config``, which is resolved, prints the plan and, unless ``dry_run``, trains until
     ``trainer.total_training_steps``.
 
-    Raises :class:`~tmas.training.plan.PlanError` and :class:`~tmas.prompts.PromptError`, before any device is taken,
+    Raises :class:`~tmas.training.rl.plan.PlanError` and :class:`~tmas.prompts.PromptError`, before any device is taken,
     for what cannot work, and
     :class:`~tmas.run.directory.RunRefused` where another process trains in ``output_dir``, or where the
     checkpoint to go on from is of another policy, reward or objective, or of other rows.
@@ -58,7 +59,7 @@ def set_environment(config: DictConfig) -> dict[str, str]:
 def _run(config: DictConfig, environment: dict[str, str]) -> None:
     from verl.trainer.main_ppo import run_ppo
 
-    from tmas.training.task_runner import TaskRunner
+    from tmas.training.rl.task_runner import TaskRunner
 
     verl_config = config.copy()
     trainer = verl_config.trainer

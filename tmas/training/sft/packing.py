@@ -6,7 +6,7 @@ import bisect
 import random
 from collections.abc import Sequence
 
-from tmas.training.sft_rows import Example
+from tmas.training.sft.rows import Example
 
 
 def pack(examples: Sequence[Example], length: int, seed: int) -> list[list[Example]]:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tmas.training.sft_rows import ChatEncoder, SFTFileError, load
-from tmas.training.sft_run import SFTRun
-from tmas.training.sft_settings import SFTSettings
+from tmas.training.sft.rows import ChatEncoder, SFTFileError, load
+from tmas.training.sft.run import SFTRun
+from tmas.training.sft.settings import SFTSettings
 
 
 def sft(settings: SFTSettings, console: Console) -> Path:
@@ -35,7 +35,7 @@ def sft(settings: SFTSettings, console: Console) -> Path:
 
 
 def _train(settings: SFTSettings, run: SFTRun, rank: int, processes: int, console: Console) -> None:
-    from tmas.training.sft_trainer import check_device, train
+    from tmas.training.sft.trainer import check_device, train
 
     accumulation = settings.accumulation(processes)
     check_device(settings, console)

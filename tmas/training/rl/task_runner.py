@@ -1,4 +1,4 @@
-"""verl's task runner, with :class:`tmas.training.trainer.TMASTrainer` as its synchronous trainer."""
+"""verl's task runner, with :class:`tmas.training.rl.trainer.TMASTrainer` as its synchronous trainer."""
 
 # pyright: reportAttributeAccessIssue=false
 # verl and what it rests on are typed loosely.
@@ -19,7 +19,7 @@ class TaskRunner(_VerlTaskRunner):
     def run(self, config: DictConfig) -> None:
         from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
-        from tmas.training.trainer import TMASTrainer
+        from tmas.training.rl.trainer import TMASTrainer
 
         TRAINER_REGISTRY["sync"] = TMASTrainer
         super().run(config)
