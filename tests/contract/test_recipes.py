@@ -20,7 +20,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from tmas.cli import register_resolvers
+from tmas.cli.main import register_resolvers
 from tmas.serve.settings import ServeSettings
 from tmas.settings import Settings, SolveSettings
 from tmas.training.export import ExportSettings

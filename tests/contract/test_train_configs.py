@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from recipes.cpu.prepare import prepare
-from tmas.cli import register_resolvers
+from tmas.cli.main import register_resolvers
 from tmas.training.rl.plan import PlanError, make_plan
 
 CONF = Path(__file__).parents[2] / "conf"

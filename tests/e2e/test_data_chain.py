@@ -42,7 +42,7 @@ LONGEST = 1000
 
 
 def tmas(*words: str) -> str:
-    command = [sys.executable, "-c", "from tmas.cli import main; main()", *words]
+    command = [sys.executable, "-c", "from tmas.cli.main import main; main()", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

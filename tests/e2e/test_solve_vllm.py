@@ -19,7 +19,7 @@ from tmas.run.trace import read_trace
 pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-TMAS = [sys.executable, "-c", "from tmas.cli import main; main()", "solve", "experiment=demo_smollm2"]
+TMAS = [sys.executable, "-c", "from tmas.cli.main import main; main()", "solve", "experiment=demo_smollm2"]
 SMALL = [
     *("max_problems=2", "method.n_candidates=3", "method.max_iterations=2", "method.epsilon=0.5"),
     *("model.sampling.max_tokens=128", "model.roles.experience.sampling.max_tokens=256"),

@@ -13,7 +13,7 @@ import orjson
 
 from tests.support import team
 from tmas.methods.base import Settings as MethodSettings
-from tmas.serve.commands import bound, listening
+from tmas.serve.server import bound, listening
 from tmas.serve.service import Service, opened
 from tmas.serve.settings import ServeSettings
 

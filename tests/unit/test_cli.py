@@ -19,8 +19,8 @@ from rich.console import Console
 from tests.support import team
 from tests.support.chat_server import Body, Script, ScriptedServer, run_in_thread
 from tests.support.waiting import wait_until
-from tmas import cli
-from tmas.cli import COMMANDS, usage
+from tmas.cli import main as cli
+from tmas.cli.main import COMMANDS, usage
 from tmas.files import read_lines
 
 pytestmark = pytest.mark.timeout(120)
@@ -32,7 +32,7 @@ def command(directory: Path, base_url: str, *overrides: str) -> list[str]:
     if not problems.exists():
         problems.write_bytes(b"\n".join(orjson.dumps(p.model_dump(exclude={"metadata"})) for p in team.problems(2)))
     return [
-        *(sys.executable, "-c", "from tmas.cli import main; main()", "solve"),
+        *(sys.executable, "-c", "from tmas.cli.main import main; main()", "solve"),
         *(f"problems={problems}", f"output_dir={directory / 'run'}", "model.name=scripted"),
         *(f"model.base_url={base_url}", "model.context_length=100000", "model.sampling.max_tokens=1000"),
         *("method.n_candidates=3", "method.n_verifications=2", "method.max_iterations=2"),
@@ -190,14 +190,14 @@ def test_an_error_of_the_system_says_what_it_is(
     def failing(config: dict[str, Any], console: Console) -> None:
         raise error
 
-    monkeypatch.setattr("tmas.report.report.print_report", failing)
+    monkeypatch.setattr("tmas.cli.report.print_report", failing)
     with pytest.raises(SystemExit) as ended:
-        cli._carry_out("tmas.report.report:print_report", OmegaConf.create({}))
+        cli._carry_out("tmas.cli.report:print_report", OmegaConf.create({}))
     assert (ended.value.code, capsys.readouterr().err) == (3, message)
 
 
 def test_help_teaches_and_cfg_prints_the_composed_settings(tmp_path: Path):
-    tool = [sys.executable, "-c", "from tmas.cli import main; main()"]
+    tool = [sys.executable, "-c", "from tmas.cli.main import main; main()"]
     outputs: dict[str, str] = {}
     for words in (["--help"], ["solve", "--help"], ["solve", "--cfg", "job", "method.epsilon=0.3"]):
         done = subprocess.run([*tool, *words], capture_output=True, text=True, check=True, cwd=tmp_path)

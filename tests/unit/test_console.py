@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tmas.console import MAX_ANSWERS, print_result
+from tmas.cli.tables import MAX_ANSWERS, print_result
 from tmas.records import Usage
 
 USAGE = Usage(calls=11, prompt_tokens=22_222, cached_prompt_tokens=3_333, completion_tokens=44_444, seconds=55.5)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(180)
 
 
 def command(name: str, workspace: Path, *overrides: str) -> list[str]:
-    tool = [sys.executable, "-c", "from tmas.cli import main; main()", name]
+    tool = [sys.executable, "-c", "from tmas.cli.main import main; main()", name]
     return [*tool, f"workspace={workspace}", *overrides]
 
 
@@ -111,8 +111,7 @@ def test_wrong_input_is_one_clear_message(tmp_path: Path, name: str, overrides: 
 @pytest.mark.parametrize("name", ["collect", "filter", "distill", "build"])
 def test_help_teaches_the_next_step(name: str):
     done = subprocess.run(
-        [sys.executable, "-c", "from tmas.cli import main; main()", name, "--help"], capture_output=True, text=True,
-        check=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "tmas.cli", name, "--help"], capture_output=True, text=True, check=True
+    )
     assert f"tmas {name}" in done.stdout
     assert "All settings, as composed" in done.stdout

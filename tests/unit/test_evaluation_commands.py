@@ -52,7 +52,7 @@ def test_the_judges_ask_four_times_as_in_the_paper(judge: list[str]):
 
 
 def tmas(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from tmas.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-c", "from tmas.cli.main import main; main()", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={"COLUMNS": "160"})
 
 
@@ -87,7 +87,7 @@ def test_subset_writes_the_problems_seldom_solved(tmp_path: Path):
 
 
 def test_the_hub_is_named_when_it_cannot_be_reached(tmp_path: Path):
-    code = "import sys; sys.modules['datasets'] = None; from tmas.cli import main; main()"
+    code = "import sys; sys.modules['datasets'] = None; from tmas.cli.main import main; main()"
     command = [sys.executable, "-c", code, "gold-check", "problems=hub", "data=hle_math_100"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={"XDG_CACHE_HOME": str(tmp_path)})
     assert done.returncode == 2

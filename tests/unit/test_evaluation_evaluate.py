@@ -167,7 +167,7 @@ def test_a_run_is_given_once(tmp_path: Path):
 
 
 def tmas(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from tmas.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-c", "from tmas.cli.main import main; main()", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={"COLUMNS": "160"})
 
 

@@ -9,7 +9,7 @@ import signal
 import pytest
 import uvloop
 
-from tmas.exits import cancelled_by_sigterm
+from tmas.cli.exits import cancelled_by_sigterm
 
 
 def test_sigterm_cancels_in_the_block_and_ends_the_process_after_it():

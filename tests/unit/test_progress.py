@@ -8,8 +8,8 @@ import io
 import pytest
 from rich.console import Console
 
-from tmas import progress as module
-from tmas.progress import Progress, shown
+from tmas.cli import progress as module
+from tmas.cli.progress import Progress, shown
 from tmas.run.session import Activity
 
 

@@ -134,7 +134,7 @@ def test_the_command_writes_the_built_in_prompts_and_overwrites_nothing(tmp_path
 
 
 def tmas(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from tmas.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-c", "from tmas.cli.main import main; main()", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from tests.support import team
 from tests.support.chat_server import Body, Script, ScriptedServer, run_in_thread
-from tmas.serve.commands import bound
+from tmas.serve.server import bound
 from tmas.serve.settings import ServerSettings, ServeSettings
 
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from rich.console import Console
-from rich.text import Text
 
 from tmas.report.about import about
 from tmas.report.costs import costs
@@ -72,12 +70,6 @@ class ReportSettings(BaseModel):
     def page(self) -> Path:
         directories = (*self.runs, *self.training)
         return self.output or (directories[0] if len(directories) == 1 else Path()) / "report.html"
-
-
-def print_report(config: dict[str, Any], console: Console) -> None:
-    """What ``tmas report`` does with its settings and a console."""
-    page = make_report(ReportSettings.model_validate(config), lambda text: console.print(Text(text)))
-    console.print(Text(f"{page} ({page.stat().st_size / MEGABYTE:.1f} MB)"), soft_wrap=True)
 
 
 def make_report(settings: ReportSettings, say: Callable[[str], None] = lambda _: None) -> Path:

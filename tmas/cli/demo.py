@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tmas.agents.team import SolverSettings, VerifierSettings
-from tmas.cli import run_with_progress, stops_explained
+from tmas.cli.runs import run_with_progress, stops_explained
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.files import read_lines
 from tmas.methods import MethodSettings

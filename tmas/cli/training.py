@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from tmas.exits import STOPPED, fail
+from tmas.cli.exits import STOPPED, fail
 from tmas.training.export import ExportSettings, export
 from tmas.training.rl.train import train
 from tmas.training.sft.run import TrainingFailed

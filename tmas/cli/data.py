@@ -13,7 +13,7 @@ from data_prep.build_settings import BuildSettings
 from data_prep.collect import CollectSettings, collect
 from data_prep.difficulty import FilterSettings, filter_by_difficulty
 from data_prep.distill import DistillSettings, distill
-from tmas.cli import run_shown
+from tmas.cli.runs import run_shown
 
 _PLACES = ("workspace", "benchmarks_dir")
 """Keys of the configs that only other keys use."""

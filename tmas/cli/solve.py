@@ -1,0 +1,35 @@
+"""``tmas solve``: problems from a file into a run directory, and the result as tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tmas.cli.runs import run_shown
+from tmas.cli.tables import print_result
+from tmas.files import read_lines
+from tmas.problems.loader import SAMPLE, load_problems
+from tmas.run.metrics import metrics
+from tmas.settings import SolveSettings
+
+
+def solve_command(config: dict[str, Any], console: Console) -> None:
+    """``tmas solve``: read the problems, run, print the result."""
+    settings = SolveSettings.model_validate(config)
+    loaded = load_problems(_problem_file(settings.problems), settings.data, settings.on_bad_problem)
+    for message in loaded.skipped:
+        console.print(f"skipped {message}", markup=False, highlight=False, soft_wrap=True)
+    problems = loaded.problems[: settings.max_problems]
+    run_shown(problems, settings, settings.output_dir, config=config, console=console)
+    asked = {problem.problem_id for problem in problems}
+    lines, failures = (
+        [line for line in read_lines(settings.output_dir / name) if line["problem_id"] in asked]
+        for name in ("predictions.jsonl", "failures.jsonl")
+    )
+    print_result(console, settings.output_dir, metrics(lines, failures), lines)
+
+
+def _problem_file(path: Path) -> Path:
+    return SAMPLE if path == Path("sample") else path
