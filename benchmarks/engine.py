@@ -16,13 +16,13 @@ import aiohttp
 import orjson
 
 from recipes.cpu.tiny_policy import build
-from tests.support.processes import naming
 from tmas import prompts
 from tmas.engines.vllm import free_port, vllm_server
 from tmas.llm.client import NO_TICKET, ChatModel, OpenAIChat, Ticket
 from tmas.llm.connection import Report
 from tmas.records import Completion, Failure, Reply, Request, Sampling
 from tmas.settings import ModelSettings, ServingSettings
+from tmas.testing.processes import naming
 
 NAME, CONTEXT = "random", 16_384
 ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "HF_HUB_OFFLINE": "1"}

@@ -23,10 +23,10 @@ from benchmarks import support
 from benchmarks.engine import Dubbed, RealEngine, real_engine
 from benchmarks.scheduling import length
 from benchmarks.support import run_into
-from tests.support import team
 from tmas.concurrency import PriorityLimiter, all_of
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Request, Sampling
+from tmas.testing import team
 
 GOAL = 0.95
 SEQUENCES = 32

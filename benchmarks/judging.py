@@ -24,8 +24,8 @@ from statistics import median
 from typing import Any
 
 from recipes.cpu.prepare import prepare
-from tests.support.chat_server import Script, ScriptedServer, run_in_thread
 from tmas.files import read_lines
+from tmas.testing.chat_server import Script, ScriptedServer, run_in_thread
 
 MAX_SEQUENCES = "actor_rollout_ref.rollout.max_num_seqs"
 SETTINGS = "reward.custom_reward_function.reward_kwargs.settings"

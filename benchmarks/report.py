@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.support.browser import Watched, browser, chromium
+from tmas.testing.browser import Watched, browser, chromium
 
 TMAS = Path(sys.executable).with_name("tmas")
 
@@ -29,7 +29,7 @@ def main() -> None:
     run, page = given.folder / f"{given.problems}-{given.reasoning}", given.folder / "report.html"
     if not (run / "metrics.json").exists():
         sizes = (f"--problems={given.problems}", f"--reasoning={given.reasoning}")
-        _measure("made the run", sys.executable, "-m", "tests.support.synthetic_run", run, *sizes)
+        _measure("made the run", sys.executable, "-m", "tmas.testing.synthetic_run", run, *sizes)
     trace = sum(file.stat().st_size for file in (run / "trace").iterdir())
     print(f"trace: {trace / 1e6:,.0f} MB in {given.problems} files")
     _measure("tmas evaluate", TMAS, "evaluate", f"runs=[{run}]")

@@ -18,13 +18,13 @@ from pathlib import Path
 from benchmarks import support
 from benchmarks.scheduling import ScriptedEngine
 from benchmarks.support import run_into
-from tests.support.virtual_time import run_virtually
 from tmas.concurrency import PriorityLimiter
 from tmas.llm.client import NO_TICKET, Ticket
 from tmas.llm.connection import Progress, Report
 from tmas.llm.router import Router
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Reply, Request
+from tmas.testing.virtual_time import run_virtually
 
 GOAL = 0.95
 SPEED = 50.0

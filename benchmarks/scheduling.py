@@ -26,13 +26,13 @@ from statistics import NormalDist
 
 from benchmarks import support
 from benchmarks.support import UNBOUNDED, run_into
-from tests.support import team
-from tests.support.virtual_time import run_virtually
 from tmas.concurrency import Places, PriorityLimiter
 from tmas.llm.client import NO_TICKET, Ticket
 from tmas.llm.connection import Progress, Report
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Completion, Reply, Request, Usage
+from tmas.testing import team
+from tmas.testing.virtual_time import run_virtually
 
 GOAL = 1.03
 LONGEST = 130_000

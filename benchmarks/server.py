@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from tests.support import team
+from tmas.testing import team
 
 PROSE = "Let n be the least such integer; then it divides the sum, and each step that follows is checked in turn. " * 12
 """What replies in prose are padded with: about as much as a solution or a critique has after its thinking."""

@@ -22,14 +22,14 @@ from typing import Any
 
 import pytest
 
-from tests.support import team
-from tests.support.chat_server import ScriptedServer
 from tests.support.ray_nodes import Nodes, ray_nodes
-from tests.support.team import essence
 from tests.support.waiting import wait_until
 from tmas import asolve_all
 from tmas.engines.ray_cluster import LOOPBACK
 from tmas.files import read_lines
+from tmas.testing import team
+from tmas.testing.chat_server import ScriptedServer
+from tmas.testing.team import essence
 
 pytest.importorskip("ray", reason="needs the cpu or gpu extra")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import team
-from tests.support.processes import writing_to
 from tests.support.waiting import wait_until
 from tmas.files import read_lines
+from tmas.testing import team
+from tmas.testing.processes import writing_to
 
 pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]

@@ -14,9 +14,6 @@ import pytest
 
 pytest.importorskip("playwright", reason="playwright is not installed: it comes with the dev dependencies")
 
-from tests.support import team
-from tests.support.browser import Watched, browser, chromium
-from tests.support.synthetic_run import Writer, make, problems
 from tests.support.synthetic_training import make as make_training
 from tests.support.synthetic_training import write
 from tmas.files import read_lines
@@ -24,6 +21,9 @@ from tmas.methods import METHODS, MethodSettings
 from tmas.records import CallKey, Problem
 from tmas.report.report import ReportSettings, make_report
 from tmas.run.trace import read_trace, trace_path
+from tmas.testing import team
+from tmas.testing.browser import Watched, browser, chromium
+from tmas.testing.synthetic_run import Writer, make, problems
 
 pytestmark = pytest.mark.e2e
 

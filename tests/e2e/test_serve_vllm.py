@@ -14,8 +14,8 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.support import team
-from tests.support.processes import writing_to
+from tmas.testing import team
+from tmas.testing.processes import writing_to
 
 pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
 openai = pytest.importorskip("openai")

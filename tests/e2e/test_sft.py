@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from tests.support import tiny_sums
-from tests.support.processes import naming
 from tmas.files import read_lines
+from tmas.testing.processes import naming
 
 pytest.importorskip("deepspeed", reason="needs the cpu or gpu extra")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]

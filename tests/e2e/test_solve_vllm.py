@@ -11,10 +11,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.support.processes import writing_to
 from tests.support.waiting import wait_until
 from tmas.files import read_lines
 from tmas.run.trace import read_trace
+from tmas.testing.processes import writing_to
 
 pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]

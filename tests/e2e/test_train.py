@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.chat_server import Fault, Script, ScriptedServer, run_in_thread
 from tmas.files import read_lines
+from tmas.testing.chat_server import Fault, Script, ScriptedServer, run_in_thread
 from tmas.training.rows import Row, read_rows, write_rows
 
 pytest.importorskip("verl", reason="needs the cpu or gpu extra")

@@ -10,12 +10,12 @@ from typing import Any
 from data_prep.difficulty import FilterSettings
 from data_prep.distill import DistillSettings
 from data_prep.pool import write_lines
-from tests.support import team
-from tests.support.chat_server import ScriptedServer
 from tmas.api import run
 from tmas.methods.majority_vote import MajorityVoteSettings
 from tmas.records import Problem
 from tmas.settings import RunSettings
+from tmas.testing import team
+from tmas.testing.chat_server import ScriptedServer
 from tmas.training.contexts import TrainingProblem
 
 

@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.support.chat_server import Body, ScriptedServer, run_in_thread
 from tests.support.example_run import BLOCK, _pretty, _short, make
 from tmas.files import read_lines
+from tmas.testing.chat_server import Body, ScriptedServer, run_in_thread
 
 
 def reply(body: Body) -> list[str]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.support.chat_server import Body, Script, ScriptedServer, run_in_thread
+from tmas.testing.chat_server import Body, Script, ScriptedServer, run_in_thread
 
 PROBLEM = {"problem_id": "p1", "question": "What is the sum of the first 100 positive integers?", "answer": "5050"}
 FIRST = """\

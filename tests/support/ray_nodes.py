@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
 
-from tests.support.processes import marked
 from tmas.engines.ray_cluster import LOOPBACK, QUIET
+from tmas.testing.processes import marked
 
 MARK = "TMAS_TEST_NODE"
 

@@ -11,11 +11,11 @@ from typing import Any
 import aiohttp
 import orjson
 
-from tests.support import team
 from tmas.methods.base import Settings as MethodSettings
 from tmas.serve.server import bound, listening
 from tmas.serve.service import Service, opened
 from tmas.serve.settings import ServeSettings
+from tmas.testing import team
 
 QUESTION = "What is 1 + 1?"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks import client, engine, prefixes, scaling, store
-from tests.support import team
 from tmas.llm.client import NO_TICKET, Ticket
 from tmas.llm.connection import Report
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Completion, Message, Reply, Request, Sampling, Usage
+from tmas.testing import team
 
 SMALL = TMASSettings(max_iterations=2, n_candidates=3, n_verifications=2)
 

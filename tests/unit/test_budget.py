@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.chat_server import Script, ScriptedServer
 from tmas.llm.client import OpenAIChat
 from tmas.llm.endpoint import EndpointSettings
 from tmas.records import Failure, Message, Reply, Request, Sampling, Usage
 from tmas.run.budget import BudgetReached, TokenBudget
+from tmas.testing.chat_server import Script, ScriptedServer
 
 Count = Callable[[int], None]
 

@@ -16,12 +16,12 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from tests.support import team
-from tests.support.chat_server import Body, Script, ScriptedServer, run_in_thread
 from tests.support.waiting import wait_until
 from tmas.cli import main as cli
 from tmas.cli.main import COMMANDS, usage
 from tmas.files import read_lines
+from tmas.testing import team
+from tmas.testing.chat_server import Body, Script, ScriptedServer, run_in_thread
 
 pytestmark = pytest.mark.timeout(120)
 SECRET = "sk-canary-5127"

@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from tests.support.chat_server import Body, Fault, Script, ScriptedServer, default_reply, run_in_thread
 from tmas.llm.client import OpenAIChat
 from tmas.llm.connection import Progress
 from tmas.llm.endpoint import EndpointDown, EndpointSettings, Trouble, parse_retry_after
 from tmas.llm.stream import EventLines
 from tmas.records import Failure, FailureReason, Message, Reply, Request, Sampling, Usage
 from tmas.run.garbage import rare_collections
+from tmas.testing.chat_server import Body, Fault, Script, ScriptedServer, default_reply, run_in_thread
 
 KEY = "sk-very-secret-0123456789"
 SCHEMA = {"type": "object", "properties": {"grade": {"enum": [0, 0.5, 1]}}, "required": ["grade"]}

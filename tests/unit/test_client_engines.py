@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.chat_server import Fault, Script, ScriptedServer
 from tmas.llm import client
 from tmas.llm.client import OpenAIChat, Ticket
 from tmas.llm.endpoint import EndpointDown, EndpointSettings
 from tmas.records import Failure, FailureReason, Message, Reply, Request, Sampling
+from tmas.testing.chat_server import Fault, Script, ScriptedServer
 
 DOWN = Fault("reset", after=None)
 

@@ -20,13 +20,13 @@ from data_prep.distill import distill
 from data_prep.pages import _cell
 from data_prep.pool import read_problems
 from data_prep.sft import SFTSettings, chats
-from tests.support import team
-from tests.support.chat_server import Body, Script, ScriptedServer, run_in_thread
 from tests.support.data_steps import distill_settings, filter_settings, problem_file, runner, silent
 from tmas.llm.tokens import token_counter
 from tmas.prompts.parsing import parse_verification
 from tmas.run.replay import RecordedRun
 from tmas.settings import RunSettings
+from tmas.testing import team
+from tmas.testing.chat_server import Body, Script, ScriptedServer, run_in_thread
 from tmas.training.rows import Row, RowFileError, read_rows, validate_rows
 
 ROWS = {"normal": 8, "experience": 8, "guideline": 3}

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import team
-from tests.support.chat_server import Body, Script, ScriptedServer, run_in_thread
 from tests.support.data_steps import problem_file
+from tmas.testing import team
+from tmas.testing.chat_server import Body, Script, ScriptedServer, run_in_thread
 from tmas.training.rows import validate_rows
 
 pytest.importorskip("datasketch", reason="needs the data extra")

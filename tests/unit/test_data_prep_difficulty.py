@@ -10,12 +10,12 @@ import pytest
 
 from data_prep.difficulty import FilterSettings, filter_by_difficulty, pass_rates
 from data_prep.pool import read_problems
-from tests.support.chat_server import Body, Fault, ScriptedServer, run_in_thread
 from tests.support.data_steps import filter_settings, problem_file, runner, silent
 from tmas.files import read_lines
 from tmas.llm.endpoint import EndpointDown
 from tmas.methods.tmas import TMASSettings
 from tmas.run.replay import RecordedRun
+from tmas.testing.chat_server import Body, Fault, ScriptedServer, run_in_thread
 
 
 def replies(*texts: str) -> Any:

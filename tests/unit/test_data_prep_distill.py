@@ -13,8 +13,6 @@ from data_prep.cost import Expected, Length, Price, expected_estimate
 from data_prep.difficulty import filter_by_difficulty
 from data_prep.distill import DistillSettings, described, distill, estimate
 from data_prep.pool import read_problems
-from tests.support import team
-from tests.support.chat_server import Body, Fault, Script, ScriptedServer, run_in_thread
 from tests.support.data_steps import distill_settings, filter_settings, problem_file, runner, silent
 from tmas.files import read_lines
 from tmas.llm.endpoint import EndpointDown
@@ -23,6 +21,8 @@ from tmas.methods.majority_vote import MajorityVoteSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem
 from tmas.run.replay import RecordedRun
+from tmas.testing import team
+from tmas.testing.chat_server import Body, Fault, Script, ScriptedServer, run_in_thread
 from tmas.training.contexts import rows_from_run
 from tmas.training.rows import read_rows
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import team
-from tests.support.chat_server import ScriptedServer, run_in_thread
 from tmas.llm.descriptors import TooManyFiles
+from tmas.testing import team
+from tmas.testing.chat_server import ScriptedServer, run_in_thread
 
 SHOW = """
 import resource

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support import team
-from tests.support.chat_server import Body, ScriptedServer
 from tmas import asolve
+from tmas.testing import team
+from tmas.testing.chat_server import Body, ScriptedServer
 
 MEMORY = ("experience", "guideline")
 

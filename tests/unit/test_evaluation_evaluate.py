@@ -12,12 +12,12 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from tests.support.chat_server import Body, ScriptedServer, run_in_thread
 from tests.support.runs import Line, candidate, iteration, prediction, write_run
 from tmas.evaluation.estimators import BootstrapSettings
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.evaluation.runs import read_run
 from tmas.evaluation.scoring import MAX_ANSWER
+from tmas.testing.chat_server import Body, ScriptedServer, run_in_thread
 
 
 def lines() -> list[Line]:

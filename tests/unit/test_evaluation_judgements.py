@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from tests.support.chat_server import Body, Fault, Script, ScriptedServer
 from tmas.answers.equivalence import EQUAL, Equivalence, Verdict, undecided
 from tmas.evaluation.correctness import (
     agreement_between_passes,
@@ -25,6 +24,7 @@ from tmas.evaluation.judgements import Judgements, judge_pairs
 from tmas.evaluation.runs import Line, Pair
 from tmas.judge import Judge, JudgeSettings
 from tmas.records import Failure, FailureReason
+from tmas.testing.chat_server import Body, Fault, Script, ScriptedServer
 
 DIFFERENT = Verdict(equivalence=Equivalence.DIFFERENT)
 FAILED = Failure(reason=FailureReason.TIMEOUT, message="late")

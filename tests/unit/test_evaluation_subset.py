@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.chat_server import ScriptedServer
 from tests.support.runs import Line, candidate, iteration, prediction, problem, write_run
 from tmas.answers.checker import AnswerChecker
 from tmas.evaluation.subset import Solved, SubsetSettings, select, solved_counts, write_subset
 from tmas.problems.loader import load_problems
+from tmas.testing.chat_server import ScriptedServer
 
 GOLD = {"never": "5", "once": "5", "twice": "5", "words": "odd n"}
 ANSWERS = {

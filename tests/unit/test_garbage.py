@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import team
-from tests.support.chat_server import Body, ScriptedServer
 from tmas import asolve
 from tmas.run.garbage import RARE, rare_collections
+from tmas.testing import team
+from tmas.testing.chat_server import Body, ScriptedServer
 
 OWN = (701, 11, 12)
 

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from tests.support.chat_server import Body, Fault, Script, ScriptedServer
 from tmas import judge as judges
 from tmas.judge import Breaker, Judge, JudgeSettings, fence, forges
 from tmas.records import Failure, FailureReason
+from tmas.testing.chat_server import Body, Fault, Script, ScriptedServer
 
 
 class Opinion(BaseModel):

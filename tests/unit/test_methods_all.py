@@ -10,12 +10,12 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.support import team
-from tests.support.chat_server import Body, Script, ScriptedServer
 from tmas import Problem, Result, asolve_all
 from tmas.files import read_lines
 from tmas.methods import METHODS
 from tmas.records import Failure, Trajectory
+from tmas.testing import team
+from tmas.testing.chat_server import Body, Script, ScriptedServer
 
 pytestmark = pytest.mark.usefixtures("answers_as_text")
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tests.support import team
-from tests.support.chat_server import Body, Script, ScriptedServer
 from tmas import Problem, Result, asolve
 from tmas.methods.majority_vote import MajorityVoteSettings
 from tmas.records import Failure
+from tmas.testing import team
+from tmas.testing.chat_server import Body, Script, ScriptedServer
 
 PROBLEM = Problem(problem_id="p", question="What is one half?", answer="1/2")
 

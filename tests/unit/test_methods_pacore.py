@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tests.support import team
-from tests.support.chat_server import Body, Script, ScriptedServer
 from tmas import Problem, Result, asolve
 from tmas.methods.pacore import PaCoReSettings
+from tmas.testing import team
+from tmas.testing.chat_server import Body, Script, ScriptedServer
 
 pytestmark = pytest.mark.usefixtures("answers_as_text")
 

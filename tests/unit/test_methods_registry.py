@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from tests.support import team
-from tests.support.chat_server import Body, ScriptedServer
 from tmas import asolve
 from tmas.files import read_lines
 from tmas.methods import METHODS, MethodSettings
 from tmas.settings import ROLES, RunSettings
+from tmas.testing import team
+from tmas.testing.chat_server import Body, ScriptedServer
 
 pytestmark = pytest.mark.usefixtures("answers_as_text")
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.support import team
-from tests.support.chat_server import Body, Script, ScriptedServer
 from tmas import Problem, Result, asolve
 from tmas.records import Failure, FailureReason
+from tmas.testing import team
+from tmas.testing.chat_server import Body, Script, ScriptedServer
 
 pytestmark = pytest.mark.usefixtures("answers_as_text")
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import team
-from tests.support.chat_server import Body, Script, ScriptedServer
 from tmas import Problem, Result, asolve
 from tmas.methods.verify_refine import best_of, paired_analyses, pool_of
 from tmas.records import Failure, FailureReason, Rollout, Solution, Verification
+from tmas.testing import team
+from tmas.testing.chat_server import Body, Script, ScriptedServer
 
 pytestmark = pytest.mark.usefixtures("answers_as_text")
 

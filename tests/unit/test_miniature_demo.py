@@ -14,11 +14,11 @@ from rich.console import Console
 
 from recipes.miniature.task import Task
 from recipes.miniature.teacher import Teacher
-from tests.support.chat_server import Body, ScriptedServer, run_in_thread
 from tmas.cli.demo import demo_command
 from tmas.files import read_lines
 from tmas.miniature.equal_tokens import Costs
 from tmas.miniature.shown import BAR, print_demo
+from tmas.testing.chat_server import Body, ScriptedServer, run_in_thread
 
 CONF = str(Path(__file__).parents[2] / "conf")
 

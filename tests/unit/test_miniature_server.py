@@ -14,7 +14,6 @@ import pytest_asyncio
 from recipes.miniature.language import Finding, question, solution
 from recipes.miniature.server import application, serve
 from recipes.miniature.task import Task
-from tests.support import team
 from tests.support.miniature import PROMPTS, miniature_problems
 from tmas import asolve_all
 from tmas.judge import Judge, JudgeSettings
@@ -23,6 +22,7 @@ from tmas.llm.endpoint import EndpointSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Experience, Message, Reply, Request, Sampling
 from tmas.rewards.experience import ExperienceVerdict, prompt
+from tmas.testing import team
 
 [(BLOCKS, GOLD)] = islice(Task().problems("validation", 0), 1)
 QUESTION = question(BLOCKS)

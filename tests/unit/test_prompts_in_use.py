@@ -20,8 +20,6 @@ from rich.console import Console
 from data_prep.build import build
 from data_prep.build_settings import BuildSettings
 from data_prep.distill import distill
-from tests.support import team
-from tests.support.chat_server import Body, ScriptedServer, run_in_thread
 from tests.support.data_steps import distill_settings, problem_file, runner, silent
 from tests.support.rewards import GOLD, SOLUTION, extra_info
 from tests.support.rewards import settings as reward_settings
@@ -41,6 +39,8 @@ from tmas.report.training_runs import read_training
 from tmas.rewards import verl_entry
 from tmas.run.directory import RunRefused
 from tmas.run.replay import RecordedRun
+from tmas.testing import team
+from tmas.testing.chat_server import Body, ScriptedServer, run_in_thread
 from tmas.training.rl import train as training
 from tmas.training.rl.plan import Plan
 from tmas.training.rows import read_rows

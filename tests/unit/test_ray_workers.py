@@ -15,10 +15,10 @@ pytest.importorskip("ray", reason="needs the cpu or gpu extra")
 
 from ray.exceptions import RayActorError, RayTaskError
 
-from tests.support import team
 from tmas.engines.ray_cluster import ClusterFailed
 from tmas.records import Problem
 from tmas.run import ray_workers as workers
+from tmas.testing import team
 
 
 class Method:

@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.support import team
-from tests.support.chat_server import Body, Script, ScriptedServer, run_in_thread
 from tmas import Result, solve_all
 from tmas.records import FailureReason, Solution
 from tmas.run.replay import RecordedRun
+from tmas.testing import team
+from tmas.testing.chat_server import Body, Script, ScriptedServer, run_in_thread
 
 
 def solve(path: Path, reply: Any, model: dict[str, Any] | None = None, **options: Any) -> list[Result]:

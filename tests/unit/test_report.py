@@ -20,8 +20,6 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from tests.support import team
-from tests.support.synthetic_run import Writer, make, problems
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.files import read_lines
 from tmas.methods import METHODS
@@ -37,6 +35,8 @@ from tmas.report.report import ReportSettings, make_report, title
 from tmas.report.results import results
 from tmas.report.runs import Run, Runs, read_runs
 from tmas.report.tables import cells
+from tmas.testing import team
+from tmas.testing.synthetic_run import Writer, make, problems
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.support import team
-from tests.support.synthetic_run import Writer, make, problems
 from tmas.files import read_lines
 from tmas.report.runs import checked_lines
 from tmas.report.traces import Block, problem_block
 from tmas.run.trace import read_trace
+from tmas.testing import team
+from tmas.testing.synthetic_run import Writer, make, problems
 
 
 @pytest.fixture(scope="module")

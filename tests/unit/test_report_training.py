@@ -14,9 +14,6 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from tests.support import team
-from tests.support.synthetic_run import Writer, problems
-from tests.support.synthetic_run import make as make_run
 from tests.support.synthetic_training import make, write
 from tmas.report.figures import charts, draw, file_name
 from tmas.report.items import Bars, Choice, Item, Lines, Note, Point, Section, Series, Table
@@ -24,6 +21,9 @@ from tmas.report.report import ReportSettings, make_report
 from tmas.report.training import Charts, training
 from tmas.report.training_runs import TrainingRun, read_training
 from tmas.report.training_tables import masked, no_numbers, seconds_by_part, summary
+from tmas.testing import team
+from tmas.testing.synthetic_run import Writer, problems
+from tmas.testing.synthetic_run import make as make_run
 
 
 @pytest.fixture(scope="module")

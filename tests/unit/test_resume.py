@@ -9,14 +9,14 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.support import team
-from tests.support.chat_server import Body, Fault, Script, ScriptedServer
-from tests.support.team import essence
 from tmas import Problem, Result, asolve_all
 from tmas.files import read_lines
 from tmas.llm.endpoint import EndpointDown
 from tmas.run.budget import recorded_tokens
 from tmas.run.directory import RunRefused
+from tmas.testing import team
+from tmas.testing.chat_server import Body, Fault, Script, ScriptedServer
+from tmas.testing.team import essence
 
 
 async def solve(server: ScriptedServer, directory: Path, problems: list[Problem], **changes: Any) -> list[Result]:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from omegaconf import MissingMandatoryValue, OmegaConf
 
-from tests.support.chat_server import Body, Fault, Script, ScriptedServer, default_reply
 from tests.support.rewards import (
     EXPERIENCE,
     FIRST_STEP,
@@ -27,6 +26,7 @@ from tests.support.rewards import (
 )
 from tmas.answers.checker import AnswerChecker
 from tmas.rewards import scorer, verl_entry
+from tmas.testing.chat_server import Body, Fault, Script, ScriptedServer, default_reply
 
 KEYS = {
     *("score", "acc", "pred", "outcome", "source", "bonus", "bonus_state", "bonus_weight", "truncated"),

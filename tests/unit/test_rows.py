@@ -11,13 +11,13 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from tests.support import team
-from tests.support.chat_server import ScriptedServer, run_in_thread
 from tmas import solve_all
 from tmas.llm.tokens import ContextWindow, token_counter
 from tmas.records import Failure, Guideline, Result
 from tmas.run.replay import RecordedRun
 from tmas.run.trace import TraceError
+from tmas.testing import team
+from tmas.testing.chat_server import ScriptedServer, run_in_thread
 from tmas.training.contexts import (
     Context,
     TrainingProblem,

@@ -12,12 +12,12 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.support import team
-from tests.support.chat_server import Body, Script, ScriptedServer
 from tests.support.serving import QUESTION, runs_in, served
 from tmas.files import read_lines
 from tmas.methods import METHODS
 from tmas.serve import app
+from tmas.testing import team
+from tmas.testing.chat_server import Body, Script, ScriptedServer
 
 pytestmark = pytest.mark.usefixtures("answers_as_text")
 

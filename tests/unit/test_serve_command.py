@@ -19,10 +19,10 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from tests.support import team
-from tests.support.chat_server import Body, Script, ScriptedServer, run_in_thread
 from tmas.serve.server import bound
 from tmas.serve.settings import ServerSettings, ServeSettings
+from tmas.testing import team
+from tmas.testing.chat_server import Body, Script, ScriptedServer, run_in_thread
 
 ROOT = Path(__file__).parents[2]
 TMAS = [sys.executable, "-m", "tmas.cli"]

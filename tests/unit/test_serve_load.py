@@ -10,9 +10,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.support import team
-from tests.support.chat_server import Body, Script, ScriptedServer
 from tests.support.serving import Served, served
+from tmas.testing import team
+from tmas.testing.chat_server import Body, Script, ScriptedServer
 
 pytestmark = pytest.mark.usefixtures("answers_as_text")
 

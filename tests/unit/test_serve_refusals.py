@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.support import team
-from tests.support.chat_server import Body, Script, ScriptedServer
 from tests.support.serving import QUESTION, runs_in, served
+from tmas.testing import team
+from tmas.testing.chat_server import Body, Script, ScriptedServer
 
 pytestmark = pytest.mark.usefixtures("answers_as_text")
 SECRET = "sk-canary-7315"

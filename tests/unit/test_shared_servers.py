@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.support import team
 from tmas.api import run
 from tmas.files import read_lines
 from tmas.run.models import SharedServers
 from tmas.settings import RunSettings
+from tmas.testing import team
 
 ROOT = Path(__file__).parents[2]
 

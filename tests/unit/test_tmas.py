@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.support import team
-from tests.support.chat_server import Body, Script, ScriptedServer
-from tests.support.team import prompt
 from tmas import Problem, Result, asolve
 from tmas.records import Failure, FailureReason, Verification
+from tmas.testing import team
+from tmas.testing.chat_server import Body, Script, ScriptedServer
+from tmas.testing.team import prompt
 
 PROBLEM = Problem(problem_id="p", question="What is 1 + 1?", answer="2")
 

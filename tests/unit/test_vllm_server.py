@@ -14,9 +14,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.support.team import model as scripted
 from tmas.engines.vllm import ServerFailed, _command, free_port, log_tail, vllm_server
 from tmas.settings import ModelSettings, ServingSettings
+from tmas.testing.team import model as scripted
 
 ROOT = Path(__file__).parents[2]
 KEY = "k-1234"

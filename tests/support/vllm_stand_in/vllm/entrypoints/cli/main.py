@@ -18,8 +18,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from tests.support import team
-from tests.support.chat_server import Body, Exchange, Fault, Script, ScriptedServer
+from tmas.testing import team
+from tmas.testing.chat_server import Body, Exchange, Fault, Script, ScriptedServer
 
 TOLD = {"seconds": 0.05, "slow": 1, "faulty": 0.0, "broken": False} | json.loads(os.environ["STAND_IN"])
 FAULTS = [

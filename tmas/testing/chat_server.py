@@ -154,7 +154,7 @@ class ScriptedServer:
     async def _models(self, _: web.Request) -> web.Response:
         if self.models is not None:
             return web.json_response(self.models)
-        model = {"id": "scripted", "object": "model"}
+        model: dict[str, Any] = {"id": "scripted", "object": "model"}
         if self.context_length:
             model["max_model_len"] = self.context_length
         return web.json_response({"object": "list", "data": [model]})

@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from tests.support.chat_server import Body
 from tmas.files import read_lines
 from tmas.methods import MethodSettings
 from tmas.methods.base import Settings
@@ -17,6 +16,7 @@ from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem
 from tmas.run.trace import read_trace
 from tmas.settings import ModelSettings
+from tmas.testing.chat_server import Body
 
 MARKS = {
     "Give feedback on it": "feedback",

@@ -1,6 +1,6 @@
 """A run of any size without a model: real methods over seeded random texts, written by the real records and store.
 
-``python -m tests.support.synthetic_run FOLDER --problems 100 --reasoning 20000`` makes the published shape.
+``python -m tmas.testing.synthetic_run FOLDER --problems 100 --reasoning 20000`` makes the published shape.
 Candidates are right with a probability that grows over the iterations and depends on the problem; grades follow
 correctness with errors; some replies are cut short, cannot be read, or never come.
 """
