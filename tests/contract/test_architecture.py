@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import pkgutil
+import ast
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +15,44 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-import data_prep
-import tmas
 from tmas.methods import METHODS
 from tmas.settings import ROLES, ModelSettings, RoleOverride, ServingSettings, SolveSettings
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
-LIGHT = (
-    *(
-        "records",
-        "files",
-        "concurrency",
-        "prompts",
-        "memory",
-        "answers",
-        "problems",
-        "llm",
-        "agents",
-        "methods",
-        "settings",
-    ),
-    *("judge", "rewards"),
-)
+ROOMS = """
+tmas/records.py        every value that travels between modules or lies on disk
+tmas/files.py          JSON lines, files written in one step, digests
+tmas/concurrency.py    slots by priority, small helpers over asyncio
+tmas/prompts/          one .jinja per role, the schemas of what models reply, and its parsing
+tmas/memory/           the banks, and the test for near-duplicates
+tmas/answers/          the final answer, and whether two are equal
+tmas/problems/         problem files, and benchmarks of the Hugging Face hub
+tmas/llm/              the client of chat servers
+tmas/agents/           the session that methods see, prompts that fit, the team
+tmas/methods/          TMAS and the baselines
+tmas/settings.py       all settings of a run
+tmas/judge.py          one question to an LLM judge
+tmas/engines/          processes that serve models
+tmas/run/              session, trace, budget and run directory; what solves problems
+tmas/rewards/          the hybrid reward
+tmas/evaluation/       scores of finished runs
+tmas/serve/            the OpenAI-compatible server
+tmas/report/           the HTML report
+tmas/training/         training rows, export
+tmas/training/rl/      reinforcement learning over verl
+tmas/training/sft/     supervised fine-tuning with DeepSpeed
+tmas/miniature/        the tiny trained policy, and the figures of its demo
+tmas/api.py            the Python API
+data_prep/             from public problems to training rows
+tmas/cli/              the commands
+tmas/testing/          what tests and benchmarks share
+tmas/__init__.py       the names that users import
+"""
+"""The rooms from the ground up: a module imports only from its own room and from rooms that this table lists before."""
+ORDER = {line.split()[0]: place for place, line in enumerate(ROOMS.strip().splitlines())}
+LIGHT = [*list(ORDER)[: list(ORDER).index("tmas/engines/")], "tmas/rewards/"]
+"""Rooms that load no heavy package."""
 HEAVY = ("torch", "vllm", "verl", "ray", "transformers")
 IN_A_TRAINER = {
     *("rl.cpu", "rl.cpu_vllm", "rl.reward_manager", "rl.task_runner", "rl.trainer"),  # loaded by verl and vLLM
@@ -45,12 +61,13 @@ IN_A_TRAINER = {
 """Modules of tmas/training that only a trainer's process loads: they import torch, verl or transformers."""
 ON_A_CLUSTER = {"tmas.engines.replicas", "tmas.run.ray_workers"}
 """Imported once a run asks for Ray: its own import binds a port, to see whether there is IPv6."""
-MODULES = [
-    m.name
-    for package in (tmas, data_prep)
-    for m in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
-    if m.name not in {f"tmas.training.{name}" for name in IN_A_TRAINER} | ON_A_CLUSTER
-]
+FILES = {
+    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file.relative_to(ROOT)
+    for top in ("tmas", "data_prep")
+    for file in sorted((ROOT / top).rglob("*.py"))
+}
+"""Every module with its file."""
+MODULES = [name for name in FILES if name not in {f"tmas.training.{m}" for m in IN_A_TRAINER} | ON_A_CLUSTER]
 
 
 def python(code: str) -> str:
@@ -63,9 +80,76 @@ def python(code: str) -> str:
 # --- imports
 
 
+def room_of(module: str) -> str:
+    """The line of :data:`ROOMS` that ``module`` belongs to: the longest that its path begins with."""
+    path = FILES[module].as_posix()
+    rooms = [room for room in ORDER if path == room or (room.endswith("/") and path.startswith(room))]
+    assert rooms, f"{path} is in none of the rooms"
+    return max(rooms, key=len)
+
+
+def imports(source: str) -> Iterator[tuple[int, str]]:
+    """Line and name of each import, in functions too; those under TYPE_CHECKING are left out."""
+    left: list[ast.AST] = [ast.parse(source)]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            left += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, name.name) for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module, f"line {node.lineno}: a relative import"
+            assert node.level == 0, f"line {node.lineno}: a relative import"
+            yield from ((node.lineno, f"{node.module}.{name.name}") for name in node.names)
+        left += ast.iter_child_nodes(node)
+
+
+def imported_modules(module: str) -> Iterator[tuple[int, str]]:
+    """Line and module of each import of the project's own in ``module``; of a name it is the module that holds it."""
+    for line, name in imports((ROOT / FILES[module]).read_text("utf-8")):
+        found = name if name in FILES else name.rpartition(".")[0]
+        if found in FILES:
+            yield line, found
+
+
+def test_every_module_has_a_room_and_every_room_a_module():
+    assert {room_of(module) for module in FILES} == set(ORDER)
+
+
+def test_no_import_points_to_a_higher_room():
+    upward = [
+        f"{FILES[module]}:{line}: {room_of(module)} imports from {room_of(other)}, a higher room ({other})"
+        for module in FILES
+        for line, other in imported_modules(module)
+        if ORDER[room_of(other)] > ORDER[room_of(module)]
+    ]
+    assert not upward, "\n".join(upward)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {module: {other for _, other in imported_modules(module)} for module in FILES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" is imported by ".join(error.args[1]))
+
+
+def test_an_import_counts_in_a_function_but_not_for_types_alone():
+    source = "if TYPE_CHECKING:\n    import a\nelse:\n    import b\ndef f():\n    from c import d, e\n"
+    assert sorted(imports(source)) == [(4, "b"), (6, "c.d"), (6, "c.e")]
+
+
+def test_benchmarks_and_recipes_import_no_tests():
+    files = [file for top in ("benchmarks", "recipes") for file in (ROOT / top).rglob("*.py")]
+    found = [(file, name) for file in files for _, name in imports(file.read_text("utf-8"))]
+    assert found
+    assert [(file, name) for file, name in found if name.split(".")[0] == "tests"] == []
+
+
 def test_the_core_imports_nothing_heavy():
-    light = [m for m in MODULES if m.split(".")[1] in LIGHT]
-    assert {m.split(".")[1] for m in light} == set(LIGHT)
+    light = [module for module in FILES if room_of(module) in LIGHT]
+    assert {room_of(module) for module in light} == set(LIGHT)
     code = (
         f"import importlib, sys; [importlib.import_module(m) for m in {light}];"
         f"print(*(m for m in {HEAVY} if m in sys.modules))"
