@@ -12,7 +12,7 @@ TEXTS = st.lists(st.tuples(st.one_of(st.text(), LINES.map("\n".join)), st.intege
 
 
 def put_together(texts: Texts, runs: list[Run]) -> str:
-    """As assets/js/store.js does it."""
+    """As viewer/js/store.js does it."""
     return "\n".join("\n".join(texts.units[unit][start : start + count]) for unit, start, count in runs)
 
 

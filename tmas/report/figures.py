@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLORS = ("#3b6fd4", "#d1603d", "#2f9e77", "#8a5cc9", "#b98a0f", "#c94f8b", "#4f8a9b", "#6f6f6f")
-"""As in assets/report.css, in its light form."""
+"""As in viewer/report.css, in its light form."""
 SIZE = (5.2, 3.4)
 """Inches: a column of a paper."""
 STYLE: Any = {

@@ -1,4 +1,4 @@
-"""What a report shows, as data: the page draws it (assets/js), and so do the static figures.
+"""What a report shows, as data: the page draws it (viewer/js), and so do the static figures.
 
 A new section is a list of these; neither the page nor the figures have to know what it is about.
 """

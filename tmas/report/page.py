@@ -16,14 +16,14 @@ from typing import Any
 import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-ASSETS = Path(__file__).parent / "assets"
+VIEWER = Path(__file__).parent / "viewer"
 
 
 def write_page(file: Path, title: str, data: Mapping[str, Any], blocks: Iterable[str]) -> None:
     """``data``: what the page knows from the start. ``blocks``: (finished) elements with what it opens later."""
     script = _script()
     style = "\n".join([_katex_style(), _read("report.css")])
-    environment = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=FileSystemLoader(VIEWER), autoescape=True, undefined=StrictUndefined)
     stream = environment.get_template("page.html.jinja").stream(
         title=title,
         policy=policy(script, style),
@@ -46,7 +46,7 @@ def policy(script: str, style: str) -> str:
 
 def _script() -> str:
     """KaTeX under its licence, then the page's own files; main.js begins to run, so it comes last."""
-    own = sorted((ASSETS / "js").glob("*.js"), key=lambda file: (file.name == "main.js", file.name))
+    own = sorted((VIEWER / "js").glob("*.js"), key=lambda file: (file.name == "main.js", file.name))
     katex = [f"/* KaTeX\n{_read('katex/LICENSE')}*/", _read("katex/katex.min.js")]
     return "\n".join([*katex, *(file.read_text(encoding="utf-8") for file in own)])
 
@@ -59,7 +59,7 @@ def _katex_style() -> str:
     """KaTeX's style sheet with its fonts in it; of each font the WOFF2 file, which every browser reads."""
 
     def inlined(match: re.Match[str]) -> str:
-        font = base64.b64encode((ASSETS / "katex" / match["file"]).read_bytes()).decode()
+        font = base64.b64encode((VIEWER / "katex" / match["file"]).read_bytes()).decode()
         return f'src:url(data:font/woff2;base64,{font}) format("woff2")'
 
     return re.sub(
@@ -68,4 +68,4 @@ def _katex_style() -> str:
 
 
 def _read(name: str) -> str:
-    return (ASSETS / name).read_text(encoding="utf-8")
+    return (VIEWER / name).read_text(encoding="utf-8")
