@@ -1,0 +1,208 @@
+"""The command line as a user meets it: in a process of its own, against a scripted server."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from tests.support.waiting import wait_until
+from tmas.cli import main as cli
+from tmas.cli.main import COMMANDS, usage
+from tmas.files import read_lines
+from tmas.testing import team
+from tmas.testing.chat_server import Body, Script, ScriptedServer, run_in_thread
+
+pytestmark = pytest.mark.timeout(120)
+SECRET = "sk-canary-5127"
+
+
+def command(directory: Path, base_url: str, *overrides: str) -> list[str]:
+    problems = directory / "problems.jsonl"
+    if not problems.exists():
+        problems.write_bytes(b"\n".join(orjson.dumps(p.model_dump(exclude={"metadata"})) for p in team.problems(2)))
+    return [
+        *(sys.executable, "-c", "from tmas.cli.main import main; main()", "solve"),
+        *(f"problems={problems}", f"output_dir={directory / 'run'}", "model.name=scripted"),
+        *(f"model.base_url={base_url}", "model.context_length=100000", "model.sampling.max_tokens=1000"),
+        *("method.n_candidates=3", "method.n_verifications=2", "method.max_iterations=2"),
+        *("model.patience.max_attempts=2", "model.patience.backoff_base=0.01", *overrides),
+    ]
+
+
+def tmas(directory: Path, base_url: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "MY_KEY": SECRET}
+    return subprocess.run(
+        command(directory, base_url, *overrides), capture_output=True, text=True, check=False, env=environment
+    )
+
+
+def test_solve_prints_a_result_and_leaves_the_run_directory(tmp_path: Path):
+    with run_in_thread(ScriptedServer(team.reply)) as server:
+        done = tmas(tmp_path, server.base_url, "model.api_key_env=MY_KEY")
+    assert done.returncode == 0, done.stderr
+    for title in ("By iteration", "Selected answers", "Tokens by role", "Run directory"):
+        assert title in done.stdout
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names >= {"config.yaml", "manifest.json", "trace", "predictions.jsonl", "failures.jsonl", "metrics.json"}
+    assert server.exchanges[0].headers["Authorization"] == f"Bearer {SECRET}"
+    written = b"".join(path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
+    assert SECRET.encode() not in written
+    assert SECRET not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, number: signal.Signals):
+    def slow(body: Body) -> Script:
+        return Script(tuple(team.reply(body)), first_delay=0.05)
+
+    with run_in_thread(ScriptedServer(slow)) as server:
+        running = subprocess.Popen(command(tmp_path, server.base_url), stderr=subprocess.PIPE, text=True)
+        while len(server.requests) < 12:
+            time.sleep(0.005)
+        running.send_signal(number)
+        _, errors = running.communicate()
+        recorded = set(team.recorded_calls(tmp_path / "run"))
+        wait_until(lambda: not any(exchange.state == "open" for exchange in server.exchanges), 10)
+        before = len(server.requests)
+        done = tmas(tmp_path, server.base_url)
+    assert done.returncode == 0, done.stderr
+    if number != signal.SIGKILL:
+        assert running.returncode == 130
+        assert "the same command goes on" in errors
+    calls = team.recorded_calls(tmp_path / "run")
+    assert recorded <= set(calls)
+    assert len(server.requests) - before == len(calls) - len(recorded)
+    assert len(list(read_lines(tmp_path / "run" / "predictions.jsonl"))) == 2
+
+
+def test_two_runs_cannot_use_one_directory(tmp_path: Path):
+    refused = False
+
+    def held(body: Body) -> Script:
+        return Script(tuple(team.reply(body)), first_delay=0.01 if refused else 5)
+
+    with run_in_thread(ScriptedServer(held)) as server:
+        running = subprocess.Popen(command(tmp_path, server.base_url), stdout=subprocess.DEVNULL)
+        while not server.requests:
+            time.sleep(0.01)
+        second = tmas(tmp_path, server.base_url)
+        refused = True
+        assert running.wait() == 0
+    assert second.returncode == 2
+    assert f"in use by another run (process {running.pid}" in second.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method.epsilon=7"], "wrong settings:\n  method.epsilon: Input should be less than or equal to 1\n"),
+        (["method.n_candidats=7"], "n_candidats"),
+        (["model.api_key_env=NOT_THERE"], "NOT_THERE"),
+        (["model.base_url=null"], "wrong settings:\n  model.base_url is not set: give an OpenAI-compatible endpoint"),
+        (["model.sampling.max_tokens=200000"], "leaves no room for a prompt"),
+        (["problems=nowhere.jsonl"], "nowhere.jsonl"),
+    ],
+)
+def test_wrong_input_is_one_clear_message_before_any_call(tmp_path: Path, overrides: list[str], message: str):
+    with run_in_thread(ScriptedServer(team.reply)) as server:
+        done = tmas(tmp_path, server.base_url, *overrides)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.patience.max_attempts=0"], "model.patience.max_attempts"),
+        (["model.roles.summary.base_url=nonsense"], "must be an http:// or https:// URL"),
+        (["model.roles.summary.api_key_env=NOT_THERE"], "NOT_THERE"),
+        (["model.tokenizer=/no/such/place"], "model.tokenizer: /no/such/place cannot be loaded"),
+        (["model.sampling.max_tokens=200000", "model.tokenizer=estimate"], "leaves no room for a prompt"),
+        (["+serving.args.max-model-len=5"], "max-model-len is set by model.context_length"),
+        ([f"+serving.env.HF_TOKEN={SECRET}"], "settings are written down: set HF_TOKEN in the environment"),
+    ],
+)
+def test_what_is_wrong_is_said_before_a_server_is_started(tmp_path: Path, overrides: list[str], message: str):
+    done = tmas(tmp_path, "http://unused/v1", "serving=vllm", "model.path=/no/such/place", *overrides)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert SECRET not in done.stderr
+    assert not (tmp_path / "run" / "vllm.log").exists()
+
+
+def test_a_dead_endpoint_ends_in_bounded_time_with_its_own_exit_code(tmp_path: Path):
+    started = time.monotonic()
+    done = tmas(tmp_path, "http://127.0.0.1:9/v1")
+    assert time.monotonic() - started < 30
+    assert done.returncode == 3
+    assert "is down" in done.stderr
+    assert "the same command goes on" in done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_where_the_table_says_and_has_its_settings(name: str):
+    home, explained = COMMANDS[name]
+    assert pkgutil.resolve_name(home).__doc__
+    assert f"  tmas {name}" in usage()
+    assert explained in usage()
+    assert (Path(__file__).parents[3] / "conf" / f"{name}.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evaluate"], "tmas: not set: runs\n"),
+        (["solve"], "tmas: not set: model.name, output_dir, problems\n"),
+        (["slove"], "tmas: unknown command 'slove'\n"),
+    ],
+)
+def test_what_is_missing_or_unknown_is_one_message(words: list[str], message: str):
+    command = [sys.executable, "-m", "tmas.cli", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError("the folder is no model"), "tmas: the folder is no model\n"),
+        (PermissionError(13, "Permission denied", "runs/x"), "tmas: Permission denied: runs/x\n"),
+    ],
+)
+def test_an_error_of_the_system_says_what_it_is(
+    error: OSError, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def failing(config: dict[str, Any], console: Console) -> None:
+        raise error
+
+    monkeypatch.setattr("tmas.cli.report.print_report", failing)
+    with pytest.raises(SystemExit) as ended:
+        cli._carry_out("tmas.cli.report:print_report", OmegaConf.create({}))
+    assert (ended.value.code, capsys.readouterr().err) == (3, message)
+
+
+def test_help_teaches_and_cfg_prints_the_composed_settings(tmp_path: Path):
+    tool = [sys.executable, "-c", "from tmas.cli.main import main; main()"]
+    outputs: dict[str, str] = {}
+    for words in (["--help"], ["solve", "--help"], ["solve", "--cfg", "job", "method.epsilon=0.3"]):
+        done = subprocess.run([*tool, *words], capture_output=True, text=True, check=True, cwd=tmp_path)
+        outputs[" ".join(words)] = done.stdout
+    assert "tmas solve" in outputs["--help"]
+    assert "method.n_candidates" in outputs["solve --help"]
+    assert "epsilon: 0.3" in outputs["solve --cfg job method.epsilon=0.3"]
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,113 @@
+"""cli/progress.py: the line says everything that is going on, on a terminal and off it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+
+import pytest
+from rich.console import Console
+
+from tmas.cli import progress as module
+from tmas.cli.progress import Progress, shown
+from tmas.run.session import Activity
+
+
+class Clock:
+    """Time that the test decides."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def test_the_line_gives_every_figure(clock: Clock):
+    progress = Progress(Activity(), problems=10, iterations=20)
+    activity = progress.activity
+    activity.in_flight, activity.calls, activity.replayed, activity.failed, activity.tokens = 41, 42, 43, 44, 4500
+    activity.iterations = {"a": 3, "b": 3, "c": 0, "d": 5}
+    progress.finished("d")
+    clock.now += 45
+    assert progress.line().split(" | ") == [
+        "1/10 problems (1 in it 0, 2 in it 3)",
+        "41 calls in flight",
+        "42 made",
+        "43 from the trace",
+        "100 tokens/s",
+        "0:45 gone",
+        "? left",
+        "44 failed calls",
+    ]
+
+
+def test_the_line_at_the_start_and_without_failures(clock: Clock):
+    line = Progress(Activity(), problems=2, iterations=1).line()
+    assert line.startswith("0/2 problems (none active) | 0 calls in flight")
+    assert "failed" not in line
+
+
+def test_a_status_stands_alone(clock: Clock):
+    progress = Progress(Activity(status="starting vLLM with m"), problems=2, iterations=1)
+    clock.now += 3725
+    assert progress.line() == "starting vLLM with m (1:02:05)"
+
+
+def test_tokens_per_second_are_those_of_the_last_minute(clock: Clock):
+    progress = Progress(Activity(), problems=1, iterations=1)
+    for tokens in (60_000, 61_000, 62_000, 63_000):
+        clock.now += 30
+        progress.activity.tokens = tokens
+        line = progress.line()
+    assert " 33 tokens/s" in line  # 2,000 in 60 s
+
+
+def test_the_time_left_does_not_count_what_was_replayed(clock: Clock):
+    progress = Progress(Activity(), problems=4, iterations=10)
+    progress.finished("a")
+    progress.activity.iterations = {"b": 6}
+    clock.now += 1
+    progress.line()
+    progress.activity.calls = 1
+    assert "? left" in progress.line()
+    progress.activity.iterations = {"b": 8}
+    clock.now += 60
+    assert "11:00 left" in progress.line()  # 2 of 40 iterations in 60 s, 22 to go
+
+
+async def printed(activity: Activity, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> str:
+    monkeypatch.setattr(module, "PLAIN_INTERVAL", 0.01)
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=40)
+    async with shown(Progress(activity, problems=3, iterations=1), console):
+        await asyncio.sleep(0.05)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+async def test_off_a_terminal_a_line_is_one_line_and_no_markup(monkeypatch: pytest.MonkeyPatch):
+    output = await printed(Activity(status="starting vLLM with [red]" + "m" * 100), monkeypatch, terminal=False)
+    assert output
+    assert "\x1b" not in output
+    for line in output.splitlines():
+        assert line == "starting vLLM with [red]" + "m" * 100 + " (0:00)"
+
+
+async def test_on_a_terminal_the_whole_line_and_a_bar_are_shown_and_no_markup(monkeypatch: pytest.MonkeyPatch):
+    output = await printed(Activity(status="starting vLLM with [red]"), monkeypatch, terminal=True)
+    assert "starting vLLM with [red] (0:00)" in output
+    assert "━━━" in output
+
+
+async def test_an_error_inside_comes_out_and_ends_the_display():
+    before = asyncio.all_tasks()
+    with pytest.raises(KeyError):
+        async with shown(Progress(Activity(), problems=1, iterations=1), Console(file=io.StringIO())):
+            raise KeyError
+    assert asyncio.all_tasks() == before

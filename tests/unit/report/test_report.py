@@ -1,0 +1,415 @@
+"""``tmas report``: what it takes, what it refuses, and what the page and the figures hold."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zlib
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from tmas.evaluation.evaluate import EvaluateSettings, evaluate
+from tmas.files import read_lines
+from tmas.methods import METHODS
+from tmas.records import Problem
+from tmas.report.about import about
+from tmas.report.costs import costs
+from tmas.report.figures import draw_all, file_name
+from tmas.report.items import Cell, Choice, Lines, Row, Section, Stack, Table
+from tmas.report.memory import memory
+from tmas.report.page import policy
+from tmas.report.problems import Room
+from tmas.report.report import ReportSettings, make_report, title
+from tmas.report.results import results
+from tmas.report.runs import Run, Runs, read_runs
+from tmas.report.tables import cells
+from tmas.testing import team
+from tmas.testing.synthetic_run import Writer, make, problems
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two seeds of one method, and another one with fewer candidates and iterations; all evaluated by rule."""
+    folder = tmp_path_factory.mktemp("runs")
+    wide, narrow = team.method(max_iterations=4), team.method(n_candidates=2, max_iterations=2)
+    made = {"a1": (wide, 1), "a2": (wide, 2), "b": (narrow, 1)}
+    for name, (method, seed) in made.items():
+        asyncio.run(make(folder / name, problems(4), method, Writer(seed)))
+    asyncio.run(evaluate(EvaluateSettings(runs=tuple(folder / name for name in made))))
+    return {name: folder / name for name in made}
+
+
+def silent(text: str) -> None:
+    raise AssertionError(f"nothing had to be said: {text}")
+
+
+def read(*paths: Path) -> Runs:
+    return read_runs(paths, silent)
+
+
+def measure(section: Section, name: str) -> Stack:
+    [choice] = [item for item in section.items if isinstance(item, Choice)]
+    [item] = [option.item for option in choice.options if option.name == name]
+    assert isinstance(item, Stack)
+    return item
+
+
+def tables(section: Section, name: str) -> list[Table]:
+    return [item for item in measure(section, name).items if isinstance(item, Table)]
+
+
+# --- numbers
+
+
+def test_seeds_are_pooled_and_other_settings_are_not(runs: dict[str, Path]):
+    read_in = read(*runs.values())
+    assert [group.seeds for group in read_in.groups] == [[1, 2], [1]]
+    assert [(run.path.name, run.color) for run in read_in.runs] == [("a1", 0), ("a2", 0), ("b", 1)]
+
+
+def test_table_1_is_that_of_the_evaluation(runs: dict[str, Path]):
+    table = tables(results(read(runs["b"])), "Pass@1")[0]
+    found = json.loads((runs["b"] / "evaluation.json").read_text())["iterations"]
+    estimates = [step["scores"]["rule"]["pass_at_1"] for step in found]
+    assert table.columns == ["Method", "It 0", "It 1"]
+    assert table.rows[0] == ["synthetic"]
+    assert [cell.text for cell in table.rows[1][1:]] == [f"{100 * e['value']:.2f}" for e in estimates]  # type: ignore[union-attr]
+    assert [cell.note for cell in table.rows[1][1:]] == [  # type: ignore[union-attr]
+        f"{100 * e['low']:.1f} to {100 * e['high']:.1f}" for e in estimates
+    ]
+
+
+def test_a_method_with_fewer_iterations_has_no_entry(runs: dict[str, Path]):
+    table = tables(results(read(runs["a1"], runs["b"])), "Selected answer")[0]
+    assert table.columns[1:] == ["It 0", "It 1", "It 2", "It 3"]
+    assert [bool(cell) for cell in table.rows[2][1:]] == [True, True, False, False]
+
+
+def test_long_runs_show_the_iterations_of_the_paper(runs: dict[str, Path]):
+    def longer(evaluation: dict[str, Any]) -> dict[str, Any]:
+        return {**evaluation, "iterations": evaluation["iterations"][:1] * 20}
+
+    read_in = read(runs["a1"])
+    [group] = read_in.groups
+    long = type(group)(group.label, group.runs, tuple(map(longer, group.evaluations)))  # type: ignore[arg-type]
+    table = tables(results(Runs(read_in.runs, [long], "rule", read_in.bootstrap)), "Pass@1")[0]
+    assert table.columns[1:] == ["It 0", *(f"It {t}" for t in (1, 3, 9, 11, 17, 19))]
+
+
+def test_equal_compute_covers_all_that_was_spent_and_gives_paired_differences(runs: dict[str, Path]):
+    read_in = read(runs["a1"], runs["b"])
+    table = tables(results(read_in), "Pass@1")[1]
+    assert len(table.columns) == len(table.rows[0]) == len(table.rows[1])
+    assert table.rows[0][-1] == ""
+    assert isinstance(table.rows[1][-1], Cell)
+    last = [row[-2] for row in table.rows]
+    assert [cell.text for cell in last] == [  # type: ignore[union-attr]
+        f"{100 * g.evaluations[0]['iterations'][-1]['scores']['rule']['pass_at_1']['value']:.2f}"
+        for g in read_in.groups
+    ]
+
+
+def undecided_at_first(run: Run) -> Run:
+    """The run as it would be if no candidate of its first iteration could have been judged."""
+    first, *later = run.evaluation["iterations"]
+    modes = {
+        scoring: {mode: {**counts, "accuracy": None} for mode, counts in found.items()}
+        for scoring, found in first["modes"].items()
+    }
+    return replace(run, evaluation={**run.evaluation, "iterations": [{**first, "modes": modes}, *later]})
+
+
+def test_each_benchmark_has_charts_and_a_comparison_of_its_own(runs: dict[str, Path]):
+    read_in = read(runs["a1"], runs["b"])
+    first, second = read_in.groups
+    other = tuple({**e, "run": {**e["run"], "benchmark": "other"}} for e in second.evaluations)
+    moved = Runs(read_in.runs, [first, replace(second, evaluations=other)], "rule", read_in.bootstrap)
+    _, here, there = tables(results(moved), "Pass@1")
+    assert [[row[0] for row in table.rows] for table in (here, there)] == [[first.label], [second.label]]
+    assert there.title.endswith(" at equal compute on other")
+    charts = [c for item in measure(results(moved), "Pass@1").items if isinstance(item, Row) for c in item.items]
+    drawn = [[series.name for series in chart.series] for chart in charts if isinstance(chart, Lines)]
+    assert drawn == [[first.label]] * 2 + [[second.label]] * 2
+
+
+def test_candidates_that_could_not_be_judged_are_in_no_share(runs: dict[str, Path]):
+    read_in = read(runs["a1"])
+    section = memory(replace(read_in, runs=[undecided_at_first(run) for run in read_in.runs]))
+    assert section is not None
+    [table] = [item for item in section.items if isinstance(item, Table)]
+    assert [row[3] for row in table.rows if row[1] == "initial"] == ["–"]
+    assert all(str(row[3]).endswith("%") for row in table.rows if row[1] != "initial")
+
+
+@pytest.fixture(scope="module")
+def recycled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of RSE, which has no guideline bank and calls other roles."""
+    method = METHODS["rse"].settings_type.model_validate({"name": "rse", "n_candidates": 2, "max_iterations": 2})
+    folder = tmp_path_factory.mktemp("recycled") / "rse"
+    asyncio.run(make(folder, problems(2), method, Writer(seed=1)))
+    asyncio.run(evaluate(EvaluateSettings(runs=(folder,))))
+    return folder
+
+
+def test_a_bank_is_drawn_for_the_runs_that_keep_it(runs: dict[str, Path], recycled: Path):
+    read_in = read(runs["b"], recycled)
+    section = memory(read_in)
+    assert section is not None
+    [choice] = [item for item in section.items if isinstance(item, Choice)]
+    charts = choice.options[0].item
+    assert isinstance(charts, Row)
+    drawn = [[series.name for series in chart.series] for chart in charts.items if isinstance(chart, Lines)]
+    assert drawn == [[run.name for run in read_in.runs], [read_in.runs[0].name]]
+
+
+def test_settings_that_differ_are_not_those_of_roles_that_are_as_the_solver(runs: dict[str, Path], recycled: Path):
+    [choice] = [item for item in about(read(runs["b"], recycled), [], Room(0, 0)).items if isinstance(item, Choice)]
+    differing, every = ([str(row[0]) for row in option.item.rows] for option in choice.options)  # type: ignore[union-attr]
+    assert {"method.name", "method.n_verifications"} <= set(differing)
+    assert [key for key in differing if key.startswith("model.")] == []
+    assert {"model.verification.name", "model.distill.name"} <= set(every)
+
+
+def test_the_best_of_a_column_is_marked_only_where_there_is_another():
+    high, low, none = ({"value": v, "low": 0.0, "high": 1.0} for v in (0.5, 0.25, None))
+    assert [cell and cell.strong for cell in cells([low, high, none])] == [False, True, ""]  # type: ignore[union-attr]
+    assert [cell.strong for cell in cells([high])] == [False]  # type: ignore[union-attr]
+
+
+# --- what it takes and refuses
+
+
+def test_a_run_that_was_not_evaluated_is_evaluated_by_rule(runs: dict[str, Path], tmp_path: Path):
+    run = Path(shutil.copytree(runs["b"], tmp_path / "b"))
+    (run / "evaluation.json").unlink()
+    said: list[str] = []
+    assert read_runs([run], said.append).scoring == "rule"
+    assert said == [f"{run} has not been evaluated: doing it by rule"]
+    assert (run / "evaluation.json").exists()
+
+
+def test_a_run_that_went_on_since_it_was_evaluated_is_refused(runs: dict[str, Path], tmp_path: Path):
+    run = Path(shutil.copytree(runs["b"], tmp_path / "b"))
+    lines = (run / "predictions.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "predictions.jsonl").write_bytes(b"".join(lines[:-1]))
+    with pytest.raises(ValueError, match="gone on since it was evaluated"):
+        read_runs([run], silent)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="no run directory"):
+        make_report(ReportSettings(runs=(tmp_path,)))
+
+
+def test_a_problem_that_no_run_holds_is_refused(runs: dict[str, Path]):
+    with pytest.raises(ValueError, match="no run holds the problem p99"):
+        make_report(ReportSettings(runs=(runs["b"],), problems=("synthetic-001", "p99")))
+
+
+def test_a_run_given_twice_is_refused(runs: dict[str, Path]):
+    with pytest.raises(ValidationError, match="given twice"):
+        ReportSettings(runs=(runs["b"], runs["b"] / ".." / "b"))
+
+
+def test_the_config_shows_every_setting_with_its_default():
+    written = yaml.safe_load((ROOT / "conf" / "report.yaml").read_text("utf-8"))
+    shown = {key: value for key, value in written.items() if key not in ("defaults", "hydra", "runs")}
+    assert shown == ReportSettings(runs=(Path("r"),)).model_dump(mode="json", exclude={"runs"})
+
+
+def test_the_command_writes_the_page_into_a_single_run(runs: dict[str, Path], tmp_path: Path):
+    run = Path(shutil.copytree(runs["b"], tmp_path / "b"))
+    command = [Path(sys.executable).with_name("tmas"), "report", f"runs=[{run}]", "problems=[synthetic-002]"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    page = run / "report.html"
+    assert re.fullmatch(rf"{re.escape(str(page))} \(\d\.\d MB\)\n", done.stdout)
+    assert list(Page(page).blocks) == ["b0-2"]
+
+
+# --- the page
+
+
+class Page(HTMLParser):
+    """A written page, as a browser takes it apart. ``blocks``: lines of each problem that can be opened."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(file.read_text("utf-8"))
+        scripts = [(a, text) for (tag, a), text in zip(self.elements, self.texts, strict=True) if tag == "script"]
+        self.data = next(orjson.loads(text) for a, text in scripts if a.get("id") == "data")
+        self.blocks = {a["id"]: text.split() for a, text in scripts if a.get("type") == "text/plain"}
+        [self.script] = [text for a, text in scripts if not a]
+        [self.style] = [text for (tag, _), text in zip(self.elements, self.texts, strict=True) if tag == "style"]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self.texts.append("")
+
+        self.is_open = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.is_open = False
+
+    def handle_data(self, data: str) -> None:
+        if self.texts and self.is_open:
+            self.texts[-1] += data
+
+
+@pytest.fixture(scope="module")
+def page(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Page:
+    output = tmp_path_factory.mktemp("page") / "new" / "report.html"
+    return Page(make_report(ReportSettings(runs=(runs["a1"], runs["b"]), output=output), silent))
+
+
+def test_the_page_holds_its_sections_and_a_block_for_each_problem(page: Page):
+    titles = ["Results", "Cost and failures", "Verifier", "Memory and modes", "Problems", "About"]
+    assert [section["title"] for section in page.data["sections"]] == titles
+    blocks = [problem["block"] for run in page.data["runs"] for problem in run["problems"]]
+    assert list(page.blocks) == blocks
+    assert len(blocks) == 8
+    assert all(re.fullmatch(r"[\w+/=]+", line) for lines in page.blocks.values() for line in lines)
+
+
+def test_the_title_names_the_first_methods():
+    assert title(["tmas", "rse", "pacore"]) == "TMAS report: tmas, rse, pacore"
+    assert title(["tmas", "rse", "pacore", "vote", "best"]) == "TMAS report: tmas, rse, pacore and 2 more"
+
+
+def test_nothing_is_loaded_and_only_the_pages_own_script_runs(page: Page):
+    assert [a for _, a in page.elements if a.keys() & {"src", "srcset", "action", "data"}] == []
+    assert [a for tag, a in page.elements if tag in ("link", "iframe", "object", "embed", "base", "img")] == []
+    assert [name for _, a in page.elements for name in a if name.startswith("on")] == []
+    assert re.findall(r"url\((?!data:font/woff2;base64,)", page.style) == []
+    stated = [a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    assert stated == [policy(page.script, page.style)]
+    assert "unsafe" not in policy(page.script, page.style)
+
+
+def test_no_datum_can_end_the_element_that_it_stands_in(runs: dict[str, Path], tmp_path: Path):
+    evil = "</script><script>alert(1)</script><!--"
+    run = Path(shutil.copytree(runs["b"], tmp_path / "<b>"))
+    lines = [orjson.loads(line) | {"question": evil} for line in (run / "predictions.jsonl").read_bytes().splitlines()]
+    (run / "predictions.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    written = Page(make_report(ReportSettings(runs=(run,))))
+    assert {problem["question"] for problem in written.data["runs"][0]["problems"]} == {evil}
+    assert [tag for tag, _ in written.elements].count("script") == 2 + len(lines)
+
+
+def test_room_is_shared_by_the_problems_and_what_is_left_out_is_said(runs: dict[str, Path], tmp_path: Path):
+    output = tmp_path / "small.html"
+    small = Page(make_report(ReportSettings(runs=(runs["a1"],), output=output, max_mb=0.05), silent))
+    assert sum(len(line) for lines in small.blocks.values() for line in lines[1:]) <= 50_000
+    assert all(len(lines) > 1 for lines in small.blocks.values())
+    left_out = [problem["left_out"] for problem in small.data["runs"][0]["problems"]]
+    assert all(left_out)
+    [note] = [item["text"] for item in small.data["sections"][-1]["items"] if item["kind"] == "note"]
+    assert note.startswith(f"{sum(left_out):,} characters")
+
+
+def test_a_run_without_its_traces_keeps_its_figures_and_banks(runs: dict[str, Path], tmp_path: Path):
+    run = Path(shutil.copytree(runs["b"], tmp_path / "b"))
+    shutil.rmtree(run / "trace")
+    blocks = Page(make_report(ReportSettings(runs=(run,)))).blocks.values()
+    indices = [orjson.loads(zlib.decompress(base64.b64decode(line))) for [line] in blocks]
+    assert [index["calls"] for index in indices] == [[]] * 4
+    assert all(index["iterations"][-1]["experience_bank"] for index in indices)
+
+
+def test_verdicts_of_a_judge_take_the_place_of_the_rules(runs: dict[str, Path], tmp_path: Path):
+    """A judge is written into the files as tmas evaluate leaves them: it finds every answer equivalent, 2 to 1."""
+    run = Path(shutil.copytree(runs["b"], tmp_path / "b"))
+    evaluation = orjson.loads((run / "evaluation.json").read_bytes())
+    evaluation["settings"]["judge"] = {"name": "j", "identity": "abc", "passes": 3}
+    for problem in evaluation["by_problem"]:
+        for step in problem["iterations"]:
+            step["scores"]["judge"] = step["scores"]["rule"] | {"pass_at_1": 1.0}
+    for step in evaluation["iterations"]:
+        step["scores"]["judge"], step["modes"]["judge"] = step["scores"]["rule"], step["modes"]["rule"]
+    evaluation["calibration"]["judge"] = evaluation["calibration"]["rule"]
+    (run / "evaluation.json").write_bytes(orjson.dumps(evaluation))
+    lines = [orjson.loads(line) for line in (run / "predictions.jsonl").read_bytes().splitlines()]
+    pairs = {(p["gold"], c["answer"]) for p in lines for i in p["iterations"] for c in i["candidates"] if c["answer"]}
+    judgements = [
+        {"v": 1, "gold": gold, "answer": answer, "judge": "abc", "pass": n, "verdict": verdict}
+        for gold, answer in sorted(pairs)
+        for n, verdict in enumerate(("equivalent", "different", "equivalent"))
+    ]
+    (run / "judgements.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in judgements))
+    [entry, *_] = Page(make_report(ReportSettings(runs=(run,)))).data["runs"][0]["problems"]
+    assert entry["strip"] == [1.0, 1.0]
+    assert entry["correct"] == "equal"
+
+
+def test_problems_without_gold_answers_have_traces_and_costs_but_no_accuracy(tmp_path: Path):
+    task = Problem(problem_id="open", question="Is it so?")
+    run = asyncio.run(make(tmp_path / "run", [task], team.method(max_iterations=2), Writer(seed=1)))
+    written = Page(make_report(ReportSettings(runs=(run,), output=tmp_path / "page.html")))
+    titles = ["Results", "Cost and failures", "Memory and modes", "Problems", "About"]
+    assert [section["title"] for section in written.data["sections"]] == titles
+    assert "no accuracy can be given" in written.data["sections"][0]["items"][0]["text"]
+    [entry] = written.data["runs"][0]["problems"]
+    assert (entry["correct"], entry["strip"], entry["block"]) == (None, [], "b0-0")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_can_be_reported(tmp_path: Path, name: str):
+    settings = METHODS[name].settings_type
+    method = settings.model_validate(
+        {"name": name, "max_iterations": min(3, settings.model_fields["max_iterations"].default)}
+    )
+    run = asyncio.run(make(tmp_path / name, problems(1), method, Writer(seed=2)))
+    written = Page(make_report(ReportSettings(runs=(run,))))
+    [[line, *_]] = written.blocks.values()
+    index = orjson.loads(zlib.decompress(base64.b64decode(line)))
+    assert {call["role"] for call in index["calls"]} == set(settings.roles)
+    assert len(index["calls"]) == sum(
+        entry["type"] == "call" for f in (run / "trace").iterdir() for entry in read_lines(f)
+    )
+
+
+# --- figures
+
+
+def test_figures_are_written_as_png_and_svg(runs: dict[str, Path], tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    read_in = read(runs["a1"], runs["b"])
+    shown = [measure(results(read_in), "Pass@1"), costs(read_in.runs).items[0]]
+    written = draw_all([Section("main", "Main", shown)], tmp_path / "figures")
+    names = ["pass-1-by-iteration", "pass-1-by-tokens", "tokens-by-role-prompt-and-completion"]
+    assert [file.name for file in written] == [f"{name}.{suffix}" for name in names for suffix in ("png", "svg")]
+    assert written[0].read_bytes().startswith(b"\x89PNG")
+    assert f">{read_in.groups[1].label}<" in written[1].read_text()
+
+
+def test_without_matplotlib_figures_are_refused_in_words(runs: dict[str, Path], tmp_path: Path, monkeypatch: Any):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    settings = ReportSettings(runs=(runs["b"],), output=tmp_path / "r.html", figures=tmp_path / "figures")
+    with pytest.raises(ValueError, match="figures need matplotlib"):
+        make_report(settings, silent)
+
+
+def test_names_of_figures_are_plain():
+    assert file_name("Pass@1 by tokens/../x") == "pass-1-by-tokens-x"
+
+
+def test_a_chart_has_a_curve_for_each_group_in_its_own_color(runs: dict[str, Path]):
+    row = measure(results(read(*runs.values())), "Pass@1").items[0]
+    charts = [chart for chart in row.items if isinstance(chart, Lines)]  # type: ignore[union-attr]
+    assert [[(s.color, len(s.points)) for s in chart.series] for chart in charts] == [[(0, 4), (1, 2)]] * 2
+    assert [chart.log_x for chart in charts] == [False, True]

@@ -1,0 +1,103 @@
+"""rewards/settings.py and conf/reward/: what is refused, and that the files show what the code has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+from pydantic import ValidationError
+
+from tmas.rewards.settings import RewardSettings, reward_settings
+from tmas.settings import flat
+
+ROOT = Path(__file__).parents[3]
+CONF = ROOT / "conf" / "reward"
+JUDGE = {"name": "judge", "base_url": "http://h/v1"}
+
+
+def written(name: str) -> dict[str, Any]:
+    return yaml.safe_load((CONF / f"{name}.yaml").read_text("utf-8"))["custom_reward_function"]
+
+
+def test_hybrid_shows_every_setting_with_its_default():
+    shown = written("hybrid")["reward_kwargs"]["settings"]
+    settings = reward_settings(shown | {"judge": shown["judge"] | JUDGE})
+    assert settings.model_dump(exclude={"judge"}) == RewardSettings(judge=settings.judge).model_dump(exclude={"judge"})
+    whole = settings.model_dump(mode="json")
+    assert keys(whole) == keys(shown)
+
+
+def keys(settings: Any) -> Any:
+    return {key: keys(value) for key, value in settings.items()} if isinstance(settings, dict) else None
+
+
+def test_the_page_explains_every_setting_and_quotes_the_defaults():
+    page = (ROOT / "docs" / "rewards.md").read_text("utf-8")
+    shown = flat(written("hybrid")["reward_kwargs"]["settings"])
+    shown |= {"judge.sampling": None, "judge.patience": None}
+    names = [name for name in shown if not name.startswith(("judge.sampling.", "judge.patience."))]
+    stands = {name: re.findall(rf"`(?:reward\.)?{re.escape(name)}(?:=([^`]*))?`", page) for name in names}
+    assert [name for name, values in stands.items() if not values] == []
+    quoted = {name: {value for value in values if value} for name, values in stands.items()}
+    defaults = {name: {str(shown[name]).lower()} for name in names}
+    gates = {name for name in names if isinstance(shown[name], int | float) and not isinstance(shown[name], bool)}
+    assert {name: quoted[name] for name in gates} == {name: defaults[name] for name in gates}
+
+
+def test_hybrid_names_the_function_that_verl_calls():
+    assert written("hybrid")["path"] == "pkg://tmas.rewards.verl_entry"
+    from tmas.rewards import verl_entry
+
+    assert callable(getattr(verl_entry, written("hybrid")["name"]))
+
+
+@pytest.mark.parametrize(("name", "experience"), [("vanilla", "none"), ("delta", "delta")])
+def test_the_rewards_without_a_judge_are_hybrid_in_all_but_the_bonuses(name: str, experience: str):
+    files = [yaml.safe_load((CONF / f"{file}.yaml").read_text("utf-8")) for file in ("hybrid", name)]
+    assert files[1].pop("defaults")[0] == "hybrid"
+    merged = OmegaConf.to_container(OmegaConf.merge(*files))
+    assert isinstance(merged, dict)
+    settings = reward_settings(merged["custom_reward_function"]["reward_kwargs"]["settings"])
+    assert (settings.experience.form, settings.novelty.form, settings.judge) == (experience, "none", None)
+    assert settings.model_dump(include={"wrong_share", "truncated", "answer", "checker"}) == RewardSettings(
+        experience=settings.experience, novelty=settings.novelty
+    ).model_dump(include={"wrong_share", "truncated", "answer", "checker"})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"experience": {"weight": 1.0}}, "experience.weight"),
+        ({"novelty": {"weight": -0.1}}, "novelty.weight"),
+        ({"wrong_share": 1.1}, "wrong_share"),
+        ({"novelty": {"form": "delta"}}, "novelty.form"),
+        ({"weight": 0.3}, "weight"),
+        ({"judge": None}, "experience and novelty: form=judge needs a judge"),
+        ({"judge": None, "experience": {"form": "delta"}}, "novelty: form=judge needs a judge"),
+        ({"judge": JUDGE | {"base_url": None}}, "judge.base_url"),
+        ({"deadline": 100.0}, "deadline must be longer than judge.timeout"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(wrong: dict[str, Any], said: str):
+    with pytest.raises(ValidationError, match=said):
+        reward_settings({"judge": JUDGE | {"timeout": 120.0}} | wrong)
+
+
+def test_delta_and_none_need_no_judge():
+    settings = reward_settings({"experience": {"form": "delta"}, "novelty": {"form": "none"}})
+    assert settings.judge is None
+
+
+def test_a_judge_that_verl_hosts_is_found_by_its_router():
+    settings = reward_settings({"judge": {"name": "m", "base_url": None, "timeout": 10}}, "10.0.0.1:1234")
+    assert settings.judge
+    assert settings.judge.base_url == "http://10.0.0.1:1234/v1"
+    assert not settings.judge.stream  # the router knows no streams
+    assert reward_settings({"experience": {"form": "none"}, "novelty": {"form": "none"}}, "h:1").judge is None
+    elsewhere = reward_settings({"judge": JUDGE | {"timeout": 10}}, "10.0.0.1:1234")
+    assert elsewhere.judge
+    assert elsewhere.judge.base_url == JUDGE["base_url"]

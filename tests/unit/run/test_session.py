@@ -1,0 +1,119 @@
+"""run/session.py: what a problem's calls cost, also where they came to nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tmas.agents.packing import Prompt
+from tmas.concurrency import PriorityLimiter
+from tmas.llm.client import NO_TICKET, Ticket
+from tmas.llm.connection import Progress, Report
+from tmas.llm.endpoint import EndpointDown
+from tmas.llm.tokens import ContextWindow
+from tmas.records import CallKey, Completion, Failure, FailureReason, Problem, Reply, Request, Sampling, Usage
+from tmas.run.budget import recorded_tokens
+from tmas.run.session import ProblemSession, RoleModel, Run
+from tmas.run.trace import Trace, TraceError
+from tmas.settings import Limits
+
+PROBLEM = Problem(problem_id="p", question="?")
+KEY = CallKey(problem_id="p", iteration=0, role="solution", index=0)
+WHOLE = Reply(completions=(Completion(text="7"),), usage=Usage(calls=1, prompt_tokens=5, completion_tokens=20))
+UNTOLD = WHOLE.model_copy(update={"usage": Usage(calls=1), "notes": ("usage_missing",)})
+LOST = Failure(reason=FailureReason.ENDPOINT, message="it broke off once more")
+
+
+class Breaking:
+    """Streams 90 tokens and breaks off, 70 and breaks off, then 20 that end in ``outcome``."""
+
+    def __init__(self, outcome: Reply | Failure) -> None:
+        self._outcome = outcome
+
+    async def complete(
+        self, request: Request, on_progress: Report | None = None, ticket: Ticket = NO_TICKET
+    ) -> Reply | Failure:
+        assert on_progress
+        for tokens in (*range(91), *range(71), *range(21)):
+            on_progress(Progress(tokens, 0))
+            await asyncio.sleep(0)
+        return self._outcome
+
+
+Asked = tuple[Run, Reply | Failure, list[Usage]]
+
+
+async def asked_twice(tmp_path: Path, outcome: Reply | Failure, limit: int) -> AsyncIterator[Asked]:
+    """The run, what a call came to and the usage; and the same from what the trace holds."""
+    for _ in range(2):
+        role = RoleModel(Breaking(outcome), "m", Sampling(), ContextWindow(len, 1000, 1))
+        run = Run({"solution": role}, PriorityLimiter(1), limits=Limits(tokens_per_problem=limit))
+        with closing(Trace(tmp_path / "trace" / "t.jsonl")) as trace:
+            session = ProblemSession(PROBLEM, trace, run)
+            found = await session.ask(KEY, Prompt(text="?"))
+        yield run, found, [entry.usage for entry in session.usage]
+
+
+@pytest.mark.parametrize(("outcome", "spent"), [(WHOLE, 5 + 20 + 160), (LOST, 20 + 160)])
+async def test_budgets_count_attempts_that_broke_off_and_usage_does_not(
+    tmp_path: Path, outcome: Reply | Failure, spent: int
+):
+    (first, _, usage), (again, _, replayed) = [asked async for asked in asked_twice(tmp_path, outcome, 1000)]
+    assert first.budget.spent == recorded_tokens(tmp_path) == spent
+    assert usage == replayed == ([WHOLE.usage] if outcome is WHOLE else [])
+    assert (first.activity.replayed, again.activity.replayed) == (0, 1)
+    assert again.budget.spent == 0  # a run counts what is recorded as it begins
+
+
+async def test_what_is_recorded_counts_against_the_problem_s_budget_again(tmp_path: Path):
+    [(run, _, _), _] = [asked async for asked in asked_twice(tmp_path, WHOLE, 1000)]
+    limits = Limits(tokens_per_problem=5 + 20 + 160)
+    run = Run(run.roles, PriorityLimiter(1), limits=limits)
+    with closing(Trace(tmp_path / "trace" / "t.jsonl")) as trace:
+        session = ProblemSession(PROBLEM, trace, run)
+        assert await session.ask(KEY, Prompt(text="?")) == WHOLE
+        refused = await session.ask(KEY.model_copy(update={"index": 1}), Prompt(text="?"))
+    assert isinstance(refused, Failure)
+    assert refused.reason == FailureReason.BUDGET
+
+
+async def test_a_call_that_the_budget_cancels_costs_what_it_asked_for_and_counts_what_broke_off(tmp_path: Path):
+    async for _, found, [usage] in asked_twice(tmp_path, WHOLE, 173):
+        assert isinstance(found, Failure)
+        assert found.reason == FailureReason.BUDGET
+        assert (usage.prompt_tokens, usage.completion_tokens) == (1, 12)
+        assert recorded_tokens(tmp_path) == 1 + 12 + 160
+
+
+async def test_a_budget_holds_where_the_server_tells_no_usage(tmp_path: Path):
+    (run, found, usage), (_, again, replayed) = [asked async for asked in asked_twice(tmp_path, UNTOLD, 1000)]
+    assert found == again == UNTOLD
+    assert run.budget.spent == recorded_tokens(tmp_path) == len("?") + len("7") + 160
+    assert usage == replayed == [UNTOLD.usage]
+
+
+async def test_what_a_call_had_cost_when_the_run_ended_is_on_record(tmp_path: Path):
+    class Dying(Breaking):
+        async def complete(self, *given: Any) -> Reply | Failure:
+            await super().complete(*given)
+            raise EndpointDown("http://h/v1", "gone")
+
+    with closing(Trace(tmp_path / "trace" / "t.jsonl")) as trace:
+        role = RoleModel(Dying(WHOLE), "m", Sampling(), ContextWindow(len, 1000, 1))
+        run = Run({"solution": role}, PriorityLimiter(1))
+        with pytest.raises(EndpointDown):
+            await ProblemSession(PROBLEM, trace, run).ask(KEY, Prompt(text="?"))
+    assert run.budget.spent == recorded_tokens(tmp_path) == 20 + 160
+
+
+def test_a_damaged_trace_is_named_before_a_budget_is_reckoned(tmp_path: Path):
+    file = tmp_path / "trace" / "t.jsonl"
+    file.parent.mkdir()
+    file.write_text('{"v": 1, "type": "call\n')
+    with pytest.raises(TraceError, match=r"t\.jsonl: damaged"):
+        recorded_tokens(tmp_path)
