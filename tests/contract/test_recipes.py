@@ -230,18 +230,18 @@ def test_every_key_that_the_miniature_gives_exists(tmp_path: Path):
     for command, overrides in found:
         composes(command, overrides)
     assert Counter(command for command, _ in found) == {
-        **{"distill": 3, "solve": 4, "build": 7, "sft": 3, "train": 6, "export": 6, "evaluate": 1, "report": 1}
+        **{"distill": 3, "solve": 10, "build": 5, "sft": 3, "train": 6, "export": 6, "evaluate": 2, "report": 1}
     }
 
 
 def test_every_method_of_the_miniature_composes(tmp_path: Path):
     script = "recipes/miniature/solve.sh"
     methods = re.findall(r"^    \[(\w+)\]=", (ROOT / script).read_text("utf-8"), re.MULTILINE)
-    made = calls(script, tmp_path, "http://server/v1", "out", "problems.jsonl", *(f"{method}-3" for method in methods))
+    made = calls(script, tmp_path, "http://server/v1", "policy", "out", "problems.jsonl", *(f"{method}-3" for method in methods))
     assert len(methods) == len(made) > 10
     for (command, overrides), method in zip(commands(made), methods, strict=True):
         composes(command, overrides)
-        assert {"seed=3", f"output_dir=out/{method}-3"} <= set(overrides)
+        assert {"seed=3", "model.tokenizer=policy", f"output_dir=out/{method}-3"} <= set(overrides)
 
 
 @pytest.mark.parametrize("dockerfile", names(DOCKERFILES))

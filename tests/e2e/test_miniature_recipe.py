@@ -22,6 +22,8 @@ SMALL = {
     "OTHER": "4",
     "TEST": "2",
     "STEPS": "1",
+    "CHECK_STEPS": "20",
+    "EASY_STEPS": "20",
     "SFT_STEPS": "20",
 }
 
