@@ -237,7 +237,9 @@ def test_every_key_that_the_miniature_gives_exists(tmp_path: Path):
 def test_every_method_of_the_miniature_composes(tmp_path: Path):
     script = "recipes/miniature/solve.sh"
     methods = re.findall(r"^    \[(\w+)\]=", (ROOT / script).read_text("utf-8"), re.MULTILINE)
-    made = calls(script, tmp_path, "http://server/v1", "policy", "out", "problems.jsonl", *(f"{method}-3" for method in methods))
+    made = calls(
+        script, tmp_path, "http://server/v1", "policy", "out", "problems.jsonl", *(f"{method}-3" for method in methods)
+    )
     assert len(methods) == len(made) > 10
     for (command, overrides), method in zip(commands(made), methods, strict=True):
         composes(command, overrides)

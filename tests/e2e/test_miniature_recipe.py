@@ -40,7 +40,7 @@ def test_the_recipe_runs_from_problems_to_the_report_and_then_has_nothing_left_t
             [ROOT / "recipes/miniature/run.sh"], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    gates = json.loads((tmp_path / "gates.json").read_bytes())
+    gates = json.loads((tmp_path / "gates.json").read_bytes())["gates"]
     assert {name for name, gate in gates.items() if gate["total"]} >= {"verification exact", "plain solving"}
     [compared] = json.loads((tmp_path / "evaluation.json").read_bytes())
     assert len(compared["groups"]) >= 7
