@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from rich.table import Table
 from data_prep.sft import whole_reply
 from recipes.miniature.language import blocks_in, findings, read_answer
 from recipes.miniature.task import ORDERS, RULES, Blocks, Candidate, Task, fits, solves
-from recipes.miniature.teacher import STRATEGY, Teacher
+from recipes.miniature.teacher import MOST_RULES, STRATEGY, Teacher, followed, labels, refuted
 from tmas.boxed import extract_boxed
 from tmas.inference.replay import RecordedRun
 from tmas.inference.store import read_trace
@@ -41,6 +41,7 @@ GATES = {
     "summary exact": Gate(0.98),
     "guideline exact": Gate(0.98),
     "experience exact": Gate(0.95),
+    "exploit follows a rule that is open": Gate(0.97),
     "exploit avoids refuted": Gate(0.97),
     "exploit reuses verified": Gate(0.97),
     "explore is new": Gate(0.95),
@@ -134,28 +135,32 @@ def _of_solution(prompt: str, text: str) -> Iterator[tuple[str, Share]]:
     if tried := STRATEGY.findall(prompt):
         if len(set(tried)) < len(RULES):
             yield "explore is new", Share(candidate is not None and candidate.rule not in tried, 1)
-    elif known := findings(prompt):
-        yield from _by_memory({found[:3]: found.fits for found in known}, candidate)
+    elif findings(prompt):
+        yield from _by_memory(len(blocks), labels(prompt), followed(prompt)[:MOST_RULES], candidate)
     else:
         yield "plain solving", Share(candidate is not None and solves(blocks, candidate), 1)
 
 
-def _by_memory(known: Mapping[tuple[int, str, str], bool], candidate: Candidate | None) -> Iterator[tuple[str, Share]]:
-    """For each block with a verified order: is it taken? With refuted ones, but not only these: are they avoided?
+def _by_memory(
+    blocks: int, known: Mapping[tuple[int, str, str], bool], shown: Sequence[str], candidate: Candidate | None
+) -> Iterator[tuple[str, Share]]:
+    """Whether the candidate takes one of the ``shown`` rules that no block refutes, and how it chooses the orders.
 
-    A rule that some block refutes is only taken where all rules in the prompt are refuted: that is a guess.
+    For each block with a verified order: is it taken? With refuted ones, but not only these: are they avoided? Nothing
+    is counted where all shown rules are refuted: then the candidate is a guess.
     """
-    if candidate is None:
-        yield from (("exploit reuses verified", Share(0, 1)), ("exploit avoids refuted", Share(0, 1)))
+    opened = {rule for rule in shown if not any(refuted(known, n, rule) for n in range(blocks))}
+    if not opened:
         return
-    facts = [{o: known.get((n, candidate.rule, o)) for o in ORDERS} for n in range(len(candidate.orders))]
-    if any(set(labels.values()) == {False} for labels in facts):
+    yield "exploit follows a rule that is open", Share(candidate is not None and candidate.rule in opened, 1)
+    if candidate is None or candidate.rule not in opened:
         return
-    for order, labels in zip(candidate.orders, facts, strict=True):
-        if True in labels.values():
-            yield "exploit reuses verified", Share(labels[order] is True, 1)
-        elif False in labels.values() and None in labels.values():
-            yield "exploit avoids refuted", Share(labels[order] is None, 1)
+    for n, order in enumerate(candidate.orders):
+        found = {o: known.get((n, candidate.rule, o)) for o in ORDERS}
+        if True in found.values():
+            yield "exploit reuses verified", Share(found[order] is True, 1)
+        elif False in found.values():
+            yield "exploit avoids refuted", Share(found[order] is None, 1)
 
 
 def main(run: Path, output: Path) -> None:

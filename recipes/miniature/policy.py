@@ -50,6 +50,7 @@ def build(folder: Path, texts: Sequence[str], seed: int = 0) -> None:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     tokenizer = train_tokenizer(texts)
+    tokenizer.save_pretrained(folder)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -75,7 +76,6 @@ def build(folder: Path, texts: Sequence[str], seed: int = 0) -> None:
                 scale = 0.5 / math.sqrt(config.num_hidden_layers) if last else 0.7
                 torch.nn.init.normal_(weights, std=scale / math.sqrt(weights.shape[1]))
         model.bfloat16().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 KEY = "sk-of-this-test"
 SETTINGS = [
-    *SHIPPED,
+    *("+experiment=miniature", *SHIPPED),
     *("serve.port=0", "serve.api_key_env=SERVE_KEY"),
     *("method.n_candidates=4", "method.n_verifications=2", "method.max_iterations=3", "method.epsilon=0.5"),
 ]

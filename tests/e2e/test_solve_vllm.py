@@ -23,8 +23,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 SIZE = 12
 TMAS = [
-    *(sys.executable, "-c", "from tmas.cli import main; main()", "solve", *SHIPPED, f"problems={PROBLEMS}"),
-    *(f"max_problems={SIZE}", "method.n_candidates=4", "method.n_verifications=1"),
+    *(sys.executable, "-c", "from tmas.cli import main; main()", "solve"),
+    *("experiment=miniature", *SHIPPED, f"problems={PROBLEMS}", f"max_problems={SIZE}"),
+    *("method.n_candidates=4", "method.n_verifications=1"),
     *("method.max_iterations=4", "method.epsilon=0.5"),
 ]
 

@@ -23,13 +23,12 @@ from tmas.records import CallKey, Problem, Reply, Trajectory, Usage
 
 PROMPTS = Prompts()
 SHIPPED = (
-    *("model=endpoint", "model.name=miniature", f"model.path={POLICY}", "model.context_length=2048"),
-    *("model.sampling.top_p=1", "model.sampling.max_tokens=384"),
+    f"model.path={POLICY}",
     *("method.agents.max_new_items=16", "method.agents.structured_outputs=off"),
     *("serving=vllm", "serving.args.max-num-seqs=64", "serving.args.enforce-eager=true", "serving.args.dtype=bfloat16"),
     *("+serving.env.VLLM_CPU_KVCACHE_SPACE='2'", "+serving.env.VLLM_CPU_NUM_OF_RESERVED_CPU='0'"),
 )
-"""Command line arguments: the policy that ships with the package, on a vLLM server of the command's own."""
+"""Arguments beside ``experiment=miniature``: the shipped policy, on a vLLM server of the command's own."""
 
 blocks = st.lists(
     st.builds(Block, st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.integers(0, 9)),

@@ -52,19 +52,40 @@ def test_a_reply_with_one_other_word_is_not_exact(calls: list[Call], role: str):
     assert measured([first._replace(texts=[""], replies=[])])[f"{role} exact"] == Share(0, 1)
 
 
-def exploiting(orders: tuple[str, ...]) -> dict[str, Share]:
-    """The shares of a candidate with the rule echo, where A:ab is known to fit and B:ab is known not to."""
-    prompt = (
-        "What the verifiers found: echo 1/2\nA:echo:ab OK\nB:echo:ab BAD\n\nAa=1 Ab=2 Ac=3 At=0\nBa=1 Bb=2 Bc=3 Bt=1"
-    )
-    return measured([Call("solution", prompt, [solution(Candidate("echo", orders))], [])])
+MEMORY = """\
+echo 1/2
+A:echo:ab OK
+B:echo:ab BAD
+golf 0/2
+A:golf:ab BAD
+A:golf:ac BAD
+A:golf:bc BAD
+
+Aa=1 Ab=2 Ac=3 At=0
+Ba=1 Bb=2 Bc=3 Bt=1"""
+FOLLOWS, AVOIDS, REUSES = "exploit follows a rule that is open", "exploit avoids refuted", "exploit reuses verified"
+
+
+def exploiting(rule: str, orders: tuple[str, ...], prompt: str = MEMORY) -> dict[str, Share]:
+    """The shares of a candidate: echo is open, with A:ab known to fit and B:ab known not to; golf is refuted."""
+    shares = measured([Call("solution", prompt, [solution(Candidate(rule, orders))], [])])
+    return {name: share for name, share in shares.items() if share.total}
 
 
 def test_exploiting_reuses_what_was_verified_and_avoids_what_was_refuted():
-    assert exploiting(("ab", "ac"))["exploit reuses verified"] == Share(1, 1)
-    assert exploiting(("ab", "ac"))["exploit avoids refuted"] == Share(1, 1)
-    assert exploiting(("ac", "ab"))["exploit reuses verified"] == Share(0, 1)
-    assert exploiting(("ac", "ab"))["exploit avoids refuted"] == Share(0, 1)
+    assert exploiting("echo", ("ab", "ac")) == dict.fromkeys((FOLLOWS, AVOIDS, REUSES), Share(1, 1))
+    assert exploiting("echo", ("ac", "ab")) == {FOLLOWS: Share(1, 1), AVOIDS: Share(0, 1), REUSES: Share(0, 1)}
+
+
+@pytest.mark.parametrize("rule", ["golf", "hotel"])
+def test_a_refuted_rule_and_one_that_was_never_shown_are_mistakes_while_another_is_open(rule: str):
+    assert exploiting(rule, ("ab", "ac")) == {FOLLOWS: Share(0, 1)}
+    assert exploiting(rule, ("ab", "ac"), MEMORY.replace("echo 1/2\n", "")) == {}
+
+
+def test_a_solution_without_an_answer_follows_nothing():
+    shares = measured([Call("solution", MEMORY, [""], [])])
+    assert shares[FOLLOWS] == Share(0, 1)
 
 
 def test_exploring_with_a_listed_strategy_is_not_new(calls: list[Call]):
