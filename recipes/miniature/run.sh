@@ -9,14 +9,14 @@ OUT=${OUT:-runs/miniature${QUICK:+_quick}}
 SEEDS=${SEEDS:-$([ -n "$QUICK" ] && echo 0 || echo 0 1 2)}
 TRAIN=${TRAIN:-1500} SPREAD=${SPREAD:-800} EASY=${EASY:-1500} OTHER=${OTHER:-400} TEST=${TEST:-$([ -n "$QUICK" ] && echo 50 || echo 100)}
 STEPS=${STEPS:-$([ -n "$QUICK" ] && echo 10 || echo 30)}
-SFT_STEPS=${SFT_STEPS:-$([ -n "$QUICK" ] && echo 6000 || echo 24000)}
-CHECK_STEPS=${CHECK_STEPS:-5000} EASY_STEPS=${EASY_STEPS:-4000}
+SFT_STEPS=${SFT_STEPS:-$([ -n "$QUICK" ] && echo 6000 || echo 16000)}
+CHECK_STEPS=${CHECK_STEPS:-5000} EASY_STEPS=${EASY_STEPS:-4000} MORE_STEPS=${MORE_STEPS:-3500}
 BASELINES="majority_vote best_of_n self_refine verify_refine pacore rse"
 BUDGETS=2500,5000,10000,20000 # tokens a problem, prompts included
 ERROR_RATES=${ERROR_RATES-$([ -n "$QUICK" ] || echo 0 0.1 0.2)}
 ABLATIONS=$([ -n "$QUICK" ] || echo tmas_no_experience tmas_no_guidelines tmas_epsilon0 tmas_epsilon50 tmas_n2 tmas_n8 tmas_m2)
 mkdir -p "$OUT/rl"
-KNOBS="TRAIN=$TRAIN SPREAD=$SPREAD EASY=$EASY OTHER=$OTHER TEST=$TEST STEPS=$STEPS SFT_STEPS=$SFT_STEPS CHECK_STEPS=$CHECK_STEPS EASY_STEPS=$EASY_STEPS"
+KNOBS="TRAIN=$TRAIN SPREAD=$SPREAD EASY=$EASY OTHER=$OTHER TEST=$TEST STEPS=$STEPS SFT_STEPS=$SFT_STEPS CHECK_STEPS=$CHECK_STEPS EASY_STEPS=$EASY_STEPS MORE_STEPS=$MORE_STEPS"
 [ -e "$OUT/knobs" ] || echo "$KNOBS" > "$OUT/knobs"
 [ "$(cat "$OUT/knobs")" = "$KNOBS" ] || { echo "$OUT was begun with $(cat "$OUT/knobs"), not $KNOBS: set OUT to another folder" >&2; exit 2; }
 
@@ -69,22 +69,28 @@ build teacher_tmas task rows '{normal: 550, experience: 400, guideline: 150}' \
     '{initial: 2, exploit: 10, explore: 6, verification: 8, summary: 4, experience: 8, guideline: 3, feedback: 12, distill: 12}' \
     "chat_runs=[$RUNS]" validation_share=0.03
 build teacher_spread task rows_spread "$NONE" '{exploit: 10, verification: 10, summary: 3, experience: 8, guideline: 3}' validation_share=0.03
+build teacher_tmas task more "$NONE" \
+    '{initial: 1, exploit: 3, explore: 12, verification: 2, summary: 1, experience: 1, guideline: 1, feedback: 3, distill: 3}' \
+    "chat_runs=[$RUNS]" validation_share=0.03 seed=1
+build teacher_spread task more_spread "$NONE" '{exploit: 2, explore: 12, verification: 2, experience: 1}' validation_share=0.03 seed=1
 build teacher_easy easy rows_easy "$NONE" \
     '{initial: 1, exploit: 6, explore: 2, verification: 4, summary: 4, experience: 4, guideline: 2}' validation_share=0
 build teacher_spread task checks "$NONE" '{verification: 32}' validation_share=0.03
 build teacher_easy easy checks_easy "$NONE" '{verification: 4}' validation_share=0
 
-step "4. cold start: verification, then all roles on two blocks and two candidates, then all roles at full size"
-sft() { # sft MODEL OUT FILES MAX_LENGTH BATCH_SIZE MAX_STEPS
+step "4. cold start: verification; all roles on two blocks and two candidates; all roles at full size; more of exploring"
+sft() { # sft MODEL OUT FILES MAX_LENGTH BATCH_SIZE MAX_STEPS [settings]
     [ -e "$OUT/$2/final" ] || python -m torch.distributed.run --standalone --nproc_per_node=2 -m tmas.cli sft device=cpu deepspeed=null \
         model.path="$1" model.attn_implementation=eager train_files="$3" output_dir="$OUT/$2" on_bad_row=skip \
         packing=true max_length="$4" batch_size="$5" micro_batch_size=$(($5 / 2)) max_steps="$6" loss_on=all epochs=1 \
         gradient_checkpointing=false optimizer=muon muon_learning_rate=0.02 learning_rate=0.01 "adam_betas=[0.9,0.95]" \
-        max_grad_norm=null schedule=warmup_stable_decay warmup=20 decay=0.6 save_steps=2000 > "$OUT/$2.log"
+        max_grad_norm=null schedule=warmup_stable_decay warmup=20 decay=0.6 save_steps=2000 "${@:7}" > "$OUT/$2.log"
 }
 sft "$OUT/untrained" sft_checks "[$OUT/checks/sft_train.parquet,$OUT/checks_easy/sft_train.parquet]" 128 6 "$CHECK_STEPS"
 sft "$OUT/sft_checks/final" sft_easy "[$OUT/rows_easy/sft_train.parquet]" 288 4 "$EASY_STEPS"
-sft "$OUT/sft_easy/final" sft "[$OUT/rows/sft_train.parquet,$OUT/rows_spread/sft_train.parquet]" 640 2 "$SFT_STEPS"
+sft "$OUT/sft_easy/final" sft_all "[$OUT/rows/sft_train.parquet,$OUT/rows_spread/sft_train.parquet]" 640 2 "$SFT_STEPS"
+sft "$OUT/sft_all/final" sft "[$OUT/more/sft_train.parquet,$OUT/more_spread/sft_train.parquet]" 640 2 "$MORE_STEPS" \
+    muon_learning_rate=0.01 learning_rate=0.005 decay=0.8
 
 step "5. gates"
 solve() { # solve POLICY NAME OUT PROBLEMS METHOD-SEED ...

@@ -234,7 +234,7 @@ def test_every_key_and_method_that_the_miniature_gives_exists(tmp_path: Path):
     for command, overrides in found:
         composes(command, overrides)
     assert Counter(command for command, _ in found) == {
-        **{"distill": 3, "solve": 10, "build": 5, "sft": 3, "train": 6, "export": 6, "evaluate": 3, "report": 3}
+        **{"distill": 3, "solve": 10, "build": 7, "sft": 4, "train": 6, "export": 6, "evaluate": 3, "report": 3}
     }
     served = [call for call in made if "recipes.miniature.serving" in call]
     runs = [word.rpartition("-") for call in served for word in call[call.index("recipes/miniature/solve.sh") + 4 :]]
