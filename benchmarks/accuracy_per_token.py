@@ -2,14 +2,15 @@
 
 ``python -m benchmarks.accuracy_per_token FOLDER [--policy DIR] [--problems N]`` solves test problems by all methods and
 prints, for each baseline, the accuracy of its selected answers, that of TMAS within the tokens that the baseline spent
-at most on a problem, and the ratio of the two. Tokens are those of prompts and replies, or of replies alone. The same
-command resumes.
+on a problem in the mean, and the ratio of the two. Tokens are those of prompts and replies, or of replies alone. The
+same command resumes.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import statistics
 import sys
 from pathlib import Path
 
@@ -30,11 +31,12 @@ BASELINES = ("majority_vote", "best_of_n")
 KINDS = {"all tokens": Measure(), "generated tokens": Measure(tokens="completion")}
 
 
-def compared(ours: Group, theirs: Group, measure: Measure) -> tuple[int, float, float]:
-    """The most tokens that ``theirs`` spent on a problem, and both accuracies within so many."""
-    tokens = max(measure.spent(problem["iterations"][-1]) for e in theirs.evaluations for problem in e["by_problem"])
-    of_ours, of_theirs = (accuracy_at(group.evaluations, tokens, measure)["value"] for group in (ours, theirs))
-    return tokens, of_ours, of_theirs
+def compared(ours: Group, theirs: Group, measure: Measure) -> tuple[float, float, float]:
+    """The mean tokens of ``theirs`` on a problem, the accuracy of ``ours`` within so many, and that of ``theirs``."""
+    spent = [measure.spent(problem["iterations"][-1]) for e in theirs.evaluations for problem in e["by_problem"]]
+    mean = statistics.fmean(spent)
+    of_ours = accuracy_at(ours.evaluations, round(mean), measure)["value"]
+    return mean, of_ours, accuracy_at(theirs.evaluations, max(spent), measure)["value"]
 
 
 def show(groups: list[Group]) -> None:
@@ -56,11 +58,10 @@ def main() -> int:
     parser.add_argument("--baselines", nargs="+", default=BASELINES, help="methods of recipes/miniature/solve.sh")
     given = parser.parse_args()
     problems = given.folder / "task" / "test.jsonl"
-    if not problems.exists():
-        prepare(given.folder / "task", Task(), {"test": given.problems})
+    prepare(given.folder / "task", Task(), {"test": given.problems})
     runs = [f"{method}-0" for method in ("tmas", *given.baselines)]
-    solve = ["recipes/miniature/solve.sh", "{url}", str(given.folder), str(problems), *runs]
-    if code := asyncio.run(serve(given.policy, given.folder / "vllm.log", solve)):
+    solve = ["recipes/miniature/solve.sh", str(given.policy), str(given.folder), str(problems), *runs]
+    if code := asyncio.run(serve(given.policy, "miniature", given.folder / "vllm.log", solve)):
         return code
     folders = [given.folder / run for run in runs]
     show(group_runs(folders, uvloop.run(evaluate(EvaluateSettings(runs=tuple(folders))))))

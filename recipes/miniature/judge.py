@@ -1,7 +1,8 @@
 """The rule-based judge of the miniature. It answers the two judge prompts of the hybrid reward by exact rules.
 
-A solution of the miniature states its choices in lines such as ``so B:echo:ac``. The judge compares these lines with
-the bank in the prompt. It does not see the right answer.
+A solution of the miniature states its choices in lines such as ``so B:echo:ac``, and its answer in a box. Only a line
+that agrees with the answer counts. The judge compares these lines with the bank in the prompt. It does not see the
+right answer.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from recipes.miniature.language import blocks_in, findings
-from recipes.miniature.task import LETTERS, ORDERS, RULES, fits
+from recipes.miniature.language import blocks_in, findings, item, read_answer
+from recipes.miniature.task import fits
+from tmas.answers.extract import extract_boxed
 
 _SECTION = re.compile(r"# (Problem|Experience bank|Guidelines|Solution)\n\nBEGIN (\S+)\n(.*?)\nEND \2", re.DOTALL)
-_CHOICE = re.compile(rf"so ([{LETTERS}]):({'|'.join(RULES)}):({'|'.join(ORDERS)})\b")
 _ITEM = re.compile(r"^- \[([EG]\d+), support \d+\] (.*)$", re.MULTILINE)
 
 
@@ -31,19 +33,19 @@ def _experience(sections: Mapping[str, str]) -> dict[str, object]:
     solution uses its rule for its block, but in another order. A pitfall whose rule and order are chosen is repeated.
     """
     blocks = blocks_in(sections["Problem"])
-    chosen = {LETTERS.index(m[1]): m for m in _CHOICE.finditer(sections["Solution"])}
+    chosen = _choices(sections)
     items, repeated = [], []
     for item_id, statement in _ITEM.findall(sections["Experience bank"]):
         found = next(iter(findings(statement)), None)
         choice = chosen.get(found.block) if found else None
         use, correct, quote = "none", False, ""
-        if found and choice and choice[2] == found.rule:
-            same = choice[3] == found.order
+        if found and choice and choice.rule == found.rule:
+            same = choice.order == found.order
             if same and not found.fits:
-                repeated.append({"id": item_id, "quote": choice[0]})
+                repeated.append({"id": item_id, "quote": str(choice)})
             elif same or not found.fits:
-                use, quote = "applied", choice[0]
-                correct = found.block < len(blocks) and fits(blocks[found.block], choice[2], choice[3])
+                use, quote = "applied", str(choice)
+                correct = fits(blocks[found.block], choice.rule, choice.order)
         items.append({"id": item_id, "use": use, "correct": correct, "quote": quote})
     return {"items": items, "repeated": repeated}
 
@@ -53,13 +55,30 @@ def _novelty(sections: Mapping[str, str]) -> dict[str, object]:
 
     The description names the rule and leaves out its formula: the near-duplicate test ignores ``*`` and ``~``.
     """
-    chosen = list(_CHOICE.finditer(sections["Solution"]))
-    rule = chosen[0][2] if chosen else "none"
+    chosen = [*_choices(sections).values()]
+    rule = chosen[0].rule if chosen else "none"
     known = dict(_ITEM.findall(sections["Guidelines"]))
     return {
         "name": rule,
         "description": f"rule {rule}",
-        "steps": [choice[0] for choice in chosen],
+        "steps": [str(choice) for choice in chosen],
         "same": [item_id for item_id, text in known.items() if text.partition(":")[0] == rule],
         "variation_of": [],
     }
+
+
+class _Choice(NamedTuple):
+    block: int
+    rule: str
+    order: str
+
+    def __str__(self) -> str:
+        return f"so {item(*self)}"
+
+
+def _choices(sections: Mapping[str, str]) -> dict[int, _Choice]:
+    """By block, what the answer in the box chooses, as far as a line of the solution says so too."""
+    text = sections["Solution"]
+    answer = read_answer(extract_boxed(text) or "", len(blocks_in(sections["Problem"])))
+    chosen = [_Choice(n, answer.rule, order) for n, order in enumerate(answer.orders)] if answer else []
+    return {choice.block: choice for choice in chosen if re.search(rf"{choice}\b", text)}

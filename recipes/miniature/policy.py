@@ -33,8 +33,11 @@ VOCABULARY = 1152
 _ITEM = f"[{LETTERS}]:(?:{'|'.join(RULES)}):(?:{'|'.join(ORDERS)})"
 _NUMBER = f"[ \\n]?[{LETTERS}][abct]=\\d"
 _RULE = rf"\b(?:{'|'.join(RULES)})\b"
-_VALUE = rf"{_ITEM}|{_NUMBER}|{_RULE}|\[[EG]\d+|, support \d+\] |\d\.\d\d|\d"
-"""The pieces that differ between problems: items, numbers of a block, rules, ids, grades, digits."""
+_VALUE = rf"{_ITEM}| (?:OK|BAD|new)\b|{_NUMBER}|{_RULE}|\n- \[[EG]\d+|, support \d+\] |\d\.\d\d|\d"
+"""The pieces that differ between problems: items, labels, numbers of a block, rules, ids, grades, digits.
+
+A label is the same token wherever it occurs, so that to look a finding up is to copy a token.
+"""
 _VARIABLE = re.compile(rf"{_ITEM}|{_NUMBER}|\d{{4,}}|{_RULE} \d/|^- \[[EG]\d")
 """A line that matches this is not part of a constant passage."""
 _SHORTEST = 12
@@ -47,6 +50,7 @@ def build(folder: Path, texts: Sequence[str], seed: int = 0) -> None:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     tokenizer = train_tokenizer(texts)
+    tokenizer.save_pretrained(folder)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -65,12 +69,13 @@ def build(folder: Path, texts: Sequence[str], seed: int = 0) -> None:
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(config)
         for name, weights in model.named_parameters():
-            if weights.dim() == 2 and "embed" not in name and "lm_head" not in name:
+            if name.endswith(("q_norm.weight", "k_norm.weight")):
+                torch.nn.init.constant_(weights, 2.0)  # sharper attention from the start: look-ups are learned sooner
+            elif weights.dim() == 2 and "embed" not in name and "lm_head" not in name:
                 last = name.endswith(("o_proj.weight", "down_proj.weight"))
                 scale = 0.5 / math.sqrt(config.num_hidden_layers) if last else 0.7
                 torch.nn.init.normal_(weights, std=scale / math.sqrt(weights.shape[1]))
         model.bfloat16().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -98,7 +103,7 @@ def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     words = [f"{letter}:{rule}:{order}" for letter in LETTERS for rule in RULES for order in ORDERS]
     before = {"a": "\n", "b": " ", "c": " ", "t": " "}
     words += [f"{before[n]}{letter}{n}={digit}" for letter in LETTERS for n in before for digit in range(10)]
-    words += RULES
+    words += [*RULES, " OK", " BAD", " new"]
     tokenizer.train_from_iterator([*words * 1000, *(piece for text in texts for piece in split.split(text))], trainer)
     tokenizer.add_tokens([AddedToken(passage, normalized=False) for passage in passages])
     return PreTrainedTokenizerFast(

@@ -4,16 +4,21 @@
 # To put the result into the package: python -m recipes.miniature.ship $OUT/sft/final $OUT/task/test.jsonl
 set -euo pipefail
 export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-OUT=${OUT:-runs/miniature}
 QUICK=${QUICK:-}
+OUT=${OUT:-runs/miniature${QUICK:+_quick}}
 SEEDS=${SEEDS:-$([ -n "$QUICK" ] && echo 0 || echo 0 1 2)}
-TRAIN=${TRAIN:-1500} SPREAD=${SPREAD:-800} EASY=${EASY:-400} OTHER=${OTHER:-400} TEST=${TEST:-$([ -n "$QUICK" ] && echo 50 || echo 100)}
+TRAIN=${TRAIN:-1500} SPREAD=${SPREAD:-800} EASY=${EASY:-1500} OTHER=${OTHER:-400} TEST=${TEST:-$([ -n "$QUICK" ] && echo 50 || echo 100)}
 STEPS=${STEPS:-$([ -n "$QUICK" ] && echo 10 || echo 30)}
-SFT_STEPS=${SFT_STEPS:-$([ -n "$QUICK" ] && echo 6000 || echo 14000)}
-MORE_STEPS=${MORE_STEPS:-$((SFT_STEPS * 5 / 14))}
+SFT_STEPS=${SFT_STEPS:-$([ -n "$QUICK" ] && echo 6000 || echo 16000)}
+CHECK_STEPS=${CHECK_STEPS:-5000} EASY_STEPS=${EASY_STEPS:-4000} MORE_STEPS=${MORE_STEPS:-3500}
 BASELINES="majority_vote best_of_n self_refine verify_refine pacore rse"
+BUDGETS=2500,5000,10000,20000 # tokens a problem, prompts included
+ERROR_RATES=${ERROR_RATES-$([ -n "$QUICK" ] || echo 0 0.1 0.2)}
 ABLATIONS=$([ -n "$QUICK" ] || echo tmas_no_experience tmas_no_guidelines tmas_epsilon0 tmas_epsilon50 tmas_n2 tmas_n8 tmas_m2)
 mkdir -p "$OUT/rl"
+KNOBS="TRAIN=$TRAIN SPREAD=$SPREAD EASY=$EASY OTHER=$OTHER TEST=$TEST STEPS=$STEPS SFT_STEPS=$SFT_STEPS CHECK_STEPS=$CHECK_STEPS EASY_STEPS=$EASY_STEPS MORE_STEPS=$MORE_STEPS"
+[ -e "$OUT/knobs" ] || echo "$KNOBS" > "$OUT/knobs"
+[ "$(cat "$OUT/knobs")" = "$KNOBS" ] || { echo "$OUT was begun with $(cat "$OUT/knobs"), not $KNOBS: set OUT to another folder" >&2; exit 2; }
 
 step() { echo "== $(date +%T) $*"; }
 rules() { # rules NAME [--spread 1]: the teacher and judge behind a server; its URL goes to the file NAME
@@ -41,7 +46,7 @@ distill() { # distill TEACHER PROBLEMS OUT [settings]
 }
 distill teacher task teacher_tmas
 distill spread_teacher task teacher_spread max_problems="$SPREAD" seed=1
-distill spread_teacher easy teacher_easy method.max_iterations=4
+distill spread_teacher easy teacher_easy method.n_candidates=2 method.max_iterations=4
 for method in rse verify_refine self_refine pacore; do
     sizes=(method.n_candidates=4 method.max_iterations=8)
     [ "$method" != verify_refine ] || sizes+=(method.n_verifications=1 method.n_best=4)
@@ -57,75 +62,88 @@ RUNS="$OUT/teacher_rse,$OUT/teacher_verify_refine,$OUT/teacher_self_refine,$OUT/
     "$OUT"/teacher_{tmas,spread,easy,rse,verify_refine,self_refine,pacore}
 build() { # build RUN PROBLEMS OUT ROWS PER_ROLE [settings]
     [ -e "$OUT/$3/report.json" ] || tmas build problems="$OUT/$2/train.jsonl" run="$OUT/$1" output_dir="$OUT/$3" earlier=[] \
-        tokenizer="$OUT/untrained" max_prompt_tokens=640 "rows=$4" "sft.per_role=$5" sft.keep=readable sft.max_tokens=576 "${@:6}"
+        tokenizer="$OUT/untrained" max_prompt_tokens=768 "rows=$4" "sft.per_role=$5" sft.keep=readable sft.max_tokens=640 "${@:6}"
 }
 NONE='{normal: 0, experience: 0, guideline: 0}'
 build teacher_tmas task rows '{normal: 550, experience: 400, guideline: 150}' \
-    '{initial: 2, exploit: 8, explore: 4, verification: 4, summary: 3, experience: 5, guideline: 3, feedback: 6, distill: 4}' \
+    '{initial: 2, exploit: 10, explore: 6, verification: 8, summary: 4, experience: 8, guideline: 3, feedback: 12, distill: 12}' \
     "chat_runs=[$RUNS]" validation_share=0.03
-build teacher_spread task rows_spread "$NONE" '{exploit: 10, verification: 10, summary: 3, experience: 5, guideline: 3}' validation_share=0
-build teacher_easy easy rows_easy "$NONE" '{exploit: 4, verification: 12, summary: 2, experience: 2, guideline: 1}' validation_share=0
-
+build teacher_spread task rows_spread "$NONE" '{exploit: 10, verification: 10, summary: 3, experience: 8, guideline: 3}' validation_share=0.03
 build teacher_tmas task more "$NONE" \
-    '{initial: 2, exploit: 6, explore: 8, verification: 3, summary: 1, experience: 8, guideline: 2, feedback: 12, distill: 12}' \
-    "chat_runs=[$RUNS]" validation_share=0 seed=1
-build teacher_spread task more_spread "$NONE" '{exploit: 6, verification: 4, summary: 1, experience: 8, guideline: 2}' validation_share=0 seed=1
-build teacher_spread task checks "$NONE" '{verification: 32}' validation_share=0
-build teacher_easy easy checks_easy "$NONE" '{verification: 16}' validation_share=0
+    '{initial: 1, exploit: 3, explore: 12, verification: 2, summary: 1, experience: 1, guideline: 1, feedback: 3, distill: 3}' \
+    "chat_runs=[$RUNS]" validation_share=0.03 seed=1
+build teacher_spread task more_spread "$NONE" '{exploit: 2, explore: 12, verification: 2, experience: 1}' validation_share=0.03 seed=1
+build teacher_easy easy rows_easy "$NONE" \
+    '{initial: 1, exploit: 6, explore: 2, verification: 4, summary: 4, experience: 4, guideline: 2}' validation_share=0
+build teacher_spread task checks "$NONE" '{verification: 32}' validation_share=0.03
+build teacher_easy easy checks_easy "$NONE" '{verification: 4}' validation_share=0
 
-step "4. cold start: verification in short rows, then all roles, then more of the roles that take longest to learn"
-sft() { # sft MODEL OUT FILES MAX_LENGTH BATCH_SIZE [settings]
+step "4. cold start: verification; all roles on two blocks and two candidates; all roles at full size; more of exploring"
+sft() { # sft MODEL OUT FILES MAX_LENGTH BATCH_SIZE MAX_STEPS [settings]
     [ -e "$OUT/$2/final" ] || python -m torch.distributed.run --standalone --nproc_per_node=2 -m tmas.cli sft device=cpu deepspeed=null \
         model.path="$1" model.attn_implementation=eager train_files="$3" output_dir="$OUT/$2" on_bad_row=skip \
-        packing=true max_length="$4" batch_size="$5" micro_batch_size=$(($5 / 2)) loss_on=all epochs=1 gradient_checkpointing=false \
-        optimizer=muon muon_learning_rate=0.02 learning_rate=0.01 "adam_betas=[0.9,0.95]" max_grad_norm=null \
-        schedule=warmup_stable_decay warmup=20 decay=0.6 save_steps=2000 "${@:6}" > "$OUT/$2.log"
+        packing=true max_length="$4" batch_size="$5" micro_batch_size=$(($5 / 2)) max_steps="$6" loss_on=all epochs=1 \
+        gradient_checkpointing=false optimizer=muon muon_learning_rate=0.02 learning_rate=0.01 "adam_betas=[0.9,0.95]" \
+        max_grad_norm=null schedule=warmup_stable_decay warmup=20 decay=0.6 save_steps=2000 "${@:7}" > "$OUT/$2.log"
 }
-sft "$OUT/untrained" sft_checks "[$OUT/checks/sft_train.parquet,$OUT/checks_easy/sft_train.parquet]" 128 6
-sft "$OUT/sft_checks/final" sft_all \
-    "[$OUT/rows/sft_train.parquet,$OUT/rows_spread/sft_train.parquet,$OUT/rows_easy/sft_train.parquet]" 576 2 max_steps="$SFT_STEPS"
-sft "$OUT/sft_all/final" sft "[$OUT/more/sft_train.parquet,$OUT/more_spread/sft_train.parquet]" 576 2 max_steps="$MORE_STEPS" \
-    muon_learning_rate=0.015 decay=0.7
+sft "$OUT/untrained" sft_checks "[$OUT/checks/sft_train.parquet,$OUT/checks_easy/sft_train.parquet]" 128 6 "$CHECK_STEPS"
+sft "$OUT/sft_checks/final" sft_easy "[$OUT/rows_easy/sft_train.parquet]" 288 4 "$EASY_STEPS"
+sft "$OUT/sft_easy/final" sft_all "[$OUT/rows/sft_train.parquet,$OUT/rows_spread/sft_train.parquet]" 640 2 "$SFT_STEPS"
+sft "$OUT/sft_all/final" sft "[$OUT/more/sft_train.parquet,$OUT/more_spread/sft_train.parquet]" 640 2 "$MORE_STEPS" \
+    muon_learning_rate=0.01 learning_rate=0.005 decay=0.8
 
 step "5. gates"
-solve() { # solve POLICY OUT PROBLEMS METHOD-SEED ...
-    python -m recipes.miniature.serving "$1" "$OUT/vllm.log" recipes/miniature/solve.sh "{url}" "$2" "$OUT/task/$3.jsonl" "${@:4}"
+solve() { # solve POLICY NAME OUT PROBLEMS METHOD-SEED ...
+    python -m recipes.miniature.serving "$1" "$2" "$OUT/vllm.log" recipes/miniature/solve.sh "$OUT/untrained" "$3" "$OUT/task/$4.jsonl" "${@:5}"
 }
-[ -e "$OUT/gates.json" ] || solve "$OUT/sft/final" "$OUT/gates" validation tmas-0
+[ -e "$OUT/gates.json" ] || solve "$OUT/sft/final" sft "$OUT/gates" validation tmas-0
 python -m recipes.miniature.gates "$OUT/gates/tmas-0" "$OUT/gates.json"
 
-step "6. reinforcement learning"
-trained=()
+step "6. TMAS, baselines and ablations on the test problems"
+runs=()
 for seed in $SEEDS; do
-    for reward in vanilla hybrid; do
+    for method in tmas $BASELINES; do runs+=("$method-$seed"); done
+done
+for method in $ABLATIONS; do runs+=("$method-0"); done
+solve "$OUT/sft/final" sft "$OUT/test" test "${runs[@]}"
+compare() { # compare NAME RUN ...: the first run's group is what the others are compared with
+    local IFS=,
+    tmas evaluate "runs=[${*:2}]" "budgets=[$BUDGETS]" output="$OUT/$1.json"
+    tmas report "runs=[${*:2}]" output="$OUT/$1.html"
+}
+compare evaluation "${runs[@]/#/$OUT/test/}"
+
+step "7. the experience bank where verifiers err: the rules play all roles"
+errs=()
+for rate in $ERROR_RATES; do
+    rules "errs_$rate" --error-rate "$rate"
+    MODEL_URL=$(cat "$OUT/errs_$rate") MODEL_NAME=errs-$rate recipes/miniature/solve.sh "$OUT/untrained" "$OUT/errs/$rate" \
+        "$OUT/task/test.jsonl" tmas-0 tmas_no_experience-0
+    errs+=("$OUT/errs/$rate/tmas-0" "$OUT/errs/$rate/tmas_no_experience-0")
+done
+[ -z "$ERROR_RATES" ] || compare errs "${errs[@]}"
+
+step "8. reinforcement learning: without and with the rewards for experience and novelty"
+trained=()
+for reward in vanilla hybrid; do
+    for seed in $SEEDS; do
         judge=()
         [ "$reward" = vanilla ] || judge=(
             "reward.custom_reward_function.reward_kwargs.settings.judge.name=rules"
             "reward.custom_reward_function.reward_kwargs.settings.judge.base_url=$(cat "$OUT/teacher")"
             "reward.custom_reward_function.reward_kwargs.settings.judge.structured_outputs=false")
         run=$OUT/rl/$reward-$seed
-        trained+=("$reward-$seed")
         [ -e "$run/policy/config.json" ] || {
             tmas train experiment=miniature_grpo reward=$reward output_dir="$run" data.seed="$seed" "${judge[@]}" \
                 data.train_files="$OUT/rows/train.parquet" data.val_files="$OUT/rows/validation.parquet" \
                 actor_rollout_ref.model.path="$OUT/sft/final" trainer.total_training_steps="$STEPS" > "$run.log" 2>&1
             tmas export checkpoint="$run" output_dir="$run/policy"
         }
+        solve "$run/policy" "$reward" "$OUT/test/$reward-$seed" test "tmas-$seed"
+        trained+=("$OUT/test/$reward-$seed/tmas-$seed")
     done
 done
-
-step "7. evaluation"
-runs=()
-for method in tmas $BASELINES; do
-    for seed in $SEEDS; do runs+=("$method-$seed"); done
-done
-for method in $ABLATIONS; do runs+=("$method-0"); done
-solve "$OUT/sft/final" "$OUT/test" test "${runs[@]}"
-for policy in "${trained[@]}"; do
-    solve "$OUT/rl/$policy/policy" "$OUT/test/$policy" test tmas-0
-    runs+=("$policy/tmas-0")
-done
-list() { local IFS=,; echo "[$*]"; }
-tmas evaluate "runs=$(list "${runs[@]/#/$OUT/test/}")" output="$OUT/evaluation.json"
-tmas report "runs=$(list "${runs[@]/#/$OUT/test/}")" output="$OUT/report.html"
-step "done: $OUT/gates.json, $OUT/evaluation.json, $OUT/report.html"
+before=()
+for seed in $SEEDS; do before+=("$OUT/test/tmas-$seed"); done
+compare trained "${trained[@]}" "${before[@]}"
+step "done: $OUT/gates.json, $OUT/{evaluation,errs,trained}.{json,html}"

@@ -1,7 +1,7 @@
-"""Run a command while vLLM serves a policy: ``python -m recipes.miniature.serving POLICY LOG COMMAND ...``.
+"""Run a command while vLLM serves a policy: ``python -m recipes.miniature.serving POLICY NAME LOG COMMAND ...``.
 
-``{url}`` in the command is replaced by the server's URL, which is also in the environment variable ``POLICY_URL``. The
-server stops with the command.
+The command finds the server by the environment variables ``MODEL_URL`` and ``MODEL_NAME``. The server stops with the
+command.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ SERVING = ServingSettings(
 )
 
 
-async def serve(policy: Path, log: Path, command: list[str]) -> int:
-    """The exit code of ``command``."""
-    model = ModelSettings(name="miniature", path=str(policy), context_length=2048)
+async def serve(policy: Path, name: str, log: Path, command: list[str]) -> int:
+    """The exit code of ``command``. ``name`` is the model's name on the server."""
+    model = ModelSettings(name=name, path=str(policy), context_length=2048)
     port = free_port(SERVING.host)
     async with vllm_server(model, SERVING, port, log):
         url = f"http://{SERVING.host}:{port}/v1"
-        words = [word.replace("{url}", url) for word in command]
-        process = await asyncio.create_subprocess_exec(*words, env={**os.environ, "POLICY_URL": url})
+        environment = {**os.environ, "MODEL_URL": url, "MODEL_NAME": name}
+        process = await asyncio.create_subprocess_exec(*command, env=environment)
         return await process.wait()
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(serve(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])))
+    sys.exit(asyncio.run(serve(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4:])))

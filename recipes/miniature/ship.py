@@ -28,16 +28,18 @@ FILES = (
 """What vLLM needs of a Hugging Face folder."""
 LIMIT = 4_000_000
 """Bytes that all shipped files may have together."""
-HELD_OUT = 20
+HELD_OUT = 30
 """Problems that are shipped."""
 
 
 def ship(policy: Path, problems: Path, target: Path = FOLDER) -> dict[str, Any]:
     """Write policy, problems and manifest to ``target``; returns the manifest.
 
-    Raises ``ValueError`` where the files have more than ``LIMIT`` bytes in all, and where there are too few problems;
-    then nothing is written.
+    Raises ``ValueError`` where the files have more than ``LIMIT`` bytes in all, where there are too few problems, and
+    where ``policy`` is what it would replace; then nothing is written.
     """
+    if policy.resolve() == (target / POLICY.name).resolve():
+        raise ValueError(f"{policy} is the shipped policy itself: give the folder that the recipe made")
     with problems.open("rb") as file:
         lines = list(islice(file, HELD_OUT))
     if len(lines) < HELD_OUT:
@@ -45,17 +47,21 @@ def ship(policy: Path, problems: Path, target: Path = FOLDER) -> dict[str, Any]:
     size = sum((policy / name).stat().st_size for name in FILES) + sum(map(len, lines))
     if size > LIMIT:
         raise ValueError(f"{policy} and the problems have {size:,} bytes: at most {LIMIT:,} are shipped")
-    shutil.rmtree(target / POLICY.name, ignore_errors=True)
-    (target / POLICY.name).mkdir(parents=True)
+    copy = target / f"{POLICY.name}.new"
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir(parents=True)
     for name in FILES:
-        shutil.copyfile(policy / name, target / POLICY.name / name)  # without the mode: the copy is for everyone
+        shutil.copyfile(policy / name, copy / name)  # without the mode: the copy is for everyone
+    stages = list(_stages(policy))[::-1]
+    shutil.rmtree(target / POLICY.name, ignore_errors=True)
+    copy.rename(target / POLICY.name)
     (target / PROBLEMS.name).write_bytes(b"".join(lines))
     manifest = {
         "made_by": "recipes/miniature/run.sh, then python -m recipes.miniature.ship (docs/miniature.md)",
-        "parameters": _parameters(policy / "model.safetensors"),
+        "parameters": _parameters(target / POLICY.name / "model.safetensors"),
         "bytes": size,
         "task": asdict(Task()),
-        "stages": list(_stages(policy))[::-1],
+        "stages": stages,
         "files": hashes(target),
     }
     (target / MANIFEST.name).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))

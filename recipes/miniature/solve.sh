@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Solves the miniature's problems with one served model: solve.sh URL OUT PROBLEMS METHOD-SEED ...
-# METHOD is one of those below. Each run is in OUT/METHOD-SEED.
+# Solves the miniature's problems: MODEL_URL=URL MODEL_NAME=NAME solve.sh TOKENIZER OUT PROBLEMS METHOD-SEED ...
+# TOKENIZER is a policy's folder: it decides how much memory fits into a prompt. METHOD is one of those below. Each run is
+# in OUT/METHOD-SEED. `tmas evaluate` pools runs that differ only by seed, so two models need two names.
 set -euo pipefail
-URL=$1 OUT=$2 PROBLEMS=$3
+TOKENIZER=$1 OUT=$2 PROBLEMS=$3
 shift 3
 TEAM="method.n_candidates=4 method.n_verifications=1 method.max_iterations=8 method.epsilon=0.25
     method.agents.max_new_items=16 method.agents.structured_outputs=off"
@@ -24,6 +25,6 @@ declare -A METHODS=(
 )
 for run in "$@"; do
     # shellcheck disable=SC2086  # the settings are words
-    tmas solve experiment=miniature ${METHODS[${run%-*}]} model.base_url="$URL" problems="$PROBLEMS" \
+    tmas solve experiment=miniature ${METHODS[${run%-*}]} model.base_url="$MODEL_URL" model.name="$MODEL_NAME" model.tokenizer="$TOKENIZER" problems="$PROBLEMS" \
         output_dir="$OUT/$run" seed="${run##*-}"
 done

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -35,9 +36,14 @@ GRADE = "Based on my evaluation, the final grade is: \\boxed{{{grade:g}}}"
 _BOX = re.compile(r"\\boxed\{(\d+)\}")
 _ATTEMPT = re.compile(r'<attempt id="(\d+)".*?</attempt>', re.DOTALL)
 _COUNTED = re.compile(r"\b([a-z]+) (\d)/\d$", re.MULTILINE)
+_SUPPORT = re.compile(r"- \[E\d+, support (\d+)\] ")
 STRATEGY = re.compile(r"^- \[G\d+, support \d+\] ([a-z]+):", re.MULTILINE)
-_MOST_RULES = 3
+MOST_RULES = 3
 """A solution looks up at most this many rules before it guesses."""
+
+
+Labels = Mapping[tuple[int, str, str], bool]
+"""Whether a block, a rule and an order fit, as far as it is known."""
 
 
 @dataclass
@@ -80,7 +86,7 @@ class Teacher:
         blocks = blocks_in(prompt)
         if tried := STRATEGY.findall(prompt):
             return self._guess(blocks, avoid=tried)
-        known = findings(prompt)
+        known = labels(prompt)
         return self._by_memory(blocks, known, followed(prompt)) if known else self._guess(blocks)
 
     def verification(self, prompt: str) -> str:
@@ -143,9 +149,9 @@ class Teacher:
         references = [read_answer(digits, len(blocks)) for digits in _BOX.findall(prompt)]
         checks = [self._check(blocks, candidate) for candidate in references if candidate]
         analyses = [line for lines, known in checks for line in (*lines, counted(known))]
-        known = [found for _, part in checks for found in part]
-        followed = followed_among([(found[0].rule, fitting(found)) for _, found in checks])
-        thinking, written = parted(self._by_memory(blocks, known, followed))
+        known = {found[:3]: found.fits for _, part in checks for found in part}
+        rules = followed_among([(found[0].rule, fitting(found)) for _, found in checks])
+        thinking, written = parted(self._by_memory(blocks, known, rules))
         return thought([*analyses, *thinking], written)
 
     def distill(self, prompt: str) -> str:
@@ -170,7 +176,7 @@ class Teacher:
         orders = self.draw.choices([*ORDERS], None if uniform else self.task.order_prior, k=len(blocks))
         return solution(Candidate(rule, tuple(orders)))
 
-    def _by_memory(self, blocks: Blocks, known: Sequence[Finding], rules: Sequence[str]) -> str:
+    def _by_memory(self, blocks: Blocks, known: Labels, rules: Sequence[str]) -> str:
         """A solution with the first of ``rules`` that is not refuted. To try other rules is the task of exploration.
 
         A rule is refuted if all orders are known to fail for some block. For each block the solution takes the order
@@ -179,12 +185,11 @@ class Teacher:
         """
         if not rules:  # the prompt had no room for any attempt
             return self._guess(blocks)
-        labels = {found[:3]: found.fits for found in known}
         lines: list[str] = []
-        for rule in list(dict.fromkeys(rules))[:_MOST_RULES]:
+        for rule in list(dict.fromkeys(rules))[:MOST_RULES]:
             orders: list[str] = []
             for n in range(len(blocks)):
-                text, order = self._looked_up(n, rule, labels)
+                text, order = self._looked_up(n, rule, known)
                 lines.append(text)
                 if order is None:
                     lines.append(f"drop {rule}")
@@ -198,15 +203,15 @@ class Teacher:
         """A solution from the findings on one candidate: the same rule if at least half of the blocks fit."""
         rule = known[0].rule
         if 2 * fitting(known) >= len(blocks):
-            return self._by_memory(blocks, known, [rule])
+            return self._by_memory(blocks, {found[:3]: found.fits for found in known}, [rule])
         return self._guess(blocks, avoid=[rule])
 
-    def _looked_up(self, block: int, rule: str, labels: Mapping[tuple[int, str, str], bool]) -> tuple[str, str | None]:
+    def _looked_up(self, block: int, rule: str, known: Labels) -> tuple[str, str | None]:
         """The look-up of a block's orders up to one that fits, and the order to take: None if all are known to fail."""
         text: list[str] = []
         new: dict[str, float] = {}
         for order, p in zip(ORDERS, self.task.order_prior, strict=True):
-            label = labels.get((block, rule, order))
+            label = known.get((block, rule, order))
             text.append(f"{item(block, rule, order)} {'new' if label is None else 'OK' if label else 'BAD'}")
             if label:
                 return "\n".join(text), order
@@ -255,6 +260,21 @@ def summaries(prompt: str) -> list[tuple[int, str]]:
     ]
 
 
+def labels(prompt: str) -> Labels:
+    """What the findings in the prompt say by majority vote. A bank item has as many votes as it has support."""
+    votes: Counter[tuple[int, str, str]] = Counter()
+    for line in prompt.split("\n"):
+        support = _SUPPORT.match(line)
+        for found in findings(line):
+            votes[found[:3]] += (int(support[1]) if support else 1) * (1 if found.fits else -1)
+    return {key: count > 0 for key, count in votes.items() if count}
+
+
+def refuted(known: Labels, block: int, rule: str) -> bool:
+    """Whether every order of the rule is known to fail for the block."""
+    return all(known.get((block, rule, order)) is False for order in ORDERS)
+
+
 def followed(prompt: str) -> list[str]:
     """The rules of the attempts in the prompt, best first: most fitting blocks, then the later attempt."""
     return followed_among([(rule, int(right)) for rule, right in _COUNTED.findall(prompt)])
@@ -282,7 +302,7 @@ def summarised(known: Sequence[Finding]) -> str:
 
 def _candidate(prompt: str) -> Candidate | None:
     boxes = _BOX.findall(prompt)
-    return read_answer(boxes[-1], len(blocks_in(prompt)) or len(boxes[-1]) - 1) if boxes else None
+    return read_answer(boxes[-1], len(blocks_in(prompt))) if boxes else None
 
 
 def _unreadable() -> str:

@@ -93,9 +93,9 @@ def run(script: str, folder: Path, *arguments: str, **knobs: str) -> subprocess.
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def calls(script: str, folder: Path, *arguments: str) -> list[list[str]]:
+def calls(script: str, folder: Path, *arguments: str, **knobs: str) -> list[list[str]]:
     """How ``script`` calls other programs, in order of the calls."""
-    done = run(script, folder, *arguments)
+    done = run(script, folder, *arguments, **knobs)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in (folder / "calls").read_text().splitlines()]
 
@@ -219,7 +219,11 @@ def test_shellcheck_finds_nothing():
     subprocess.run([tool("shellcheck"), *SCRIPTS, *MINIATURE], check=True)
 
 
-def test_every_key_that_the_miniature_gives_exists(tmp_path: Path):
+SOLVE = (ROOT / "recipes/miniature/solve.sh").read_text("utf-8")
+MINIATURE_METHODS = re.findall(r"^    \[(\w+)\]=", SOLVE, re.MULTILINE)
+
+
+def test_every_key_and_method_that_the_miniature_gives_exists(tmp_path: Path):
     sizes = {"TRAIN": "2", "EASY": "2", "TEST": "2", "OUT": str(tmp_path / "out")}
     done = run("recipes/miniature/run.sh", tmp_path, **sizes)
     assert done.returncode == 0, done.stderr
@@ -230,18 +234,31 @@ def test_every_key_that_the_miniature_gives_exists(tmp_path: Path):
     for command, overrides in found:
         composes(command, overrides)
     assert Counter(command for command, _ in found) == {
-        **{"distill": 3, "solve": 4, "build": 7, "sft": 3, "train": 6, "export": 6, "evaluate": 1, "report": 1}
+        **{"distill": 3, "solve": 10, "build": 7, "sft": 4, "train": 6, "export": 6, "evaluate": 3, "report": 3}
     }
+    served = [call for call in made if "recipes.miniature.serving" in call]
+    runs = [word.rpartition("-") for call in served for word in call[call.index("recipes/miniature/solve.sh") + 4 :]]
+    assert len(served) == 1 + 1 + 6  # gates, test problems, trained policies
+    assert {method for method, _, _ in runs} == {*MINIATURE_METHODS}
+    assert {seed for _, _, seed in runs} == {"0", "1", "2"}
+
+
+def test_the_miniature_does_not_go_on_with_other_sizes(tmp_path: Path):
+    sizes = {"TRAIN": "2", "EASY": "2", "TEST": "2", "OUT": str(tmp_path / "out")}
+    assert run("recipes/miniature/run.sh", tmp_path, **sizes).returncode == 0
+    done = run("recipes/miniature/run.sh", tmp_path, **sizes | {"TEST": "3"})
+    assert done.returncode == 2
+    assert "was begun with TRAIN=2" in done.stderr
+    assert "TEST=3" in done.stderr
 
 
 def test_every_method_of_the_miniature_composes(tmp_path: Path):
-    script = "recipes/miniature/solve.sh"
-    methods = re.findall(r"^    \[(\w+)\]=", (ROOT / script).read_text("utf-8"), re.MULTILINE)
-    made = calls(script, tmp_path, "http://server/v1", "out", "problems.jsonl", *(f"{method}-3" for method in methods))
-    assert len(methods) == len(made) > 10
-    for (command, overrides), method in zip(commands(made), methods, strict=True):
+    given = ("policy", "out", "problems.jsonl", *(f"{method}-3" for method in MINIATURE_METHODS))
+    made = calls("recipes/miniature/solve.sh", tmp_path, *given, MODEL_URL="http://server/v1", MODEL_NAME="sft")
+    assert len(MINIATURE_METHODS) == len(made) > 10
+    for (command, overrides), method in zip(commands(made), MINIATURE_METHODS, strict=True):
         composes(command, overrides)
-        assert {"seed=3", f"output_dir=out/{method}-3"} <= set(overrides)
+        assert {"seed=3", "model.name=sft", "model.tokenizer=policy", f"output_dir=out/{method}-3"} <= set(overrides)
 
 
 @pytest.mark.parametrize("dockerfile", names(DOCKERFILES))

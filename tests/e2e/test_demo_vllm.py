@@ -27,7 +27,7 @@ def test_pass_at_1_rises_and_the_methods_generate_as_many_tokens(tmp_path: Path)
 
     totals = {method: orjson.loads((tmp_path / method / "metrics.json").read_bytes()) for method in METHODS}
     rates = [iteration["pass_at_1"] for iteration in totals["tmas"]["iterations"]]
-    assert rates[-1] > rates[0] + 0.05  # it rises by 0.3
+    assert rates[-1] > rates[0] + 0.15  # it rises by 0.3
     spent = {m: sum(role["completion_tokens"] for role in found["usage"].values()) for m, found in totals.items()}
     assert spent["best_of_n"] == pytest.approx(spent["tmas"], rel=0.1)
     assert spent["majority_vote"] == pytest.approx(spent["tmas"], rel=0.1)

@@ -22,6 +22,9 @@ SMALL = {
     "OTHER": "4",
     "TEST": "2",
     "STEPS": "1",
+    "CHECK_STEPS": "20",
+    "EASY_STEPS": "20",
+    "MORE_STEPS": "20",
     "SFT_STEPS": "20",
 }
 
@@ -38,9 +41,9 @@ def test_the_recipe_runs_from_problems_to_the_report_and_then_has_nothing_left_t
             [ROOT / "recipes/miniature/run.sh"], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    gates = json.loads((tmp_path / "gates.json").read_bytes())
+    gates = json.loads((tmp_path / "gates.json").read_bytes())["gates"]
     assert {name for name, gate in gates.items() if gate["total"]} >= {"verification exact", "plain solving"}
     [compared] = json.loads((tmp_path / "evaluation.json").read_bytes())
     assert len(compared["groups"]) >= 7
-    assert {run.parent.name for run in tmp_path.glob("rl/*/policy/config.json")} == {"policy"}
+    assert {run.parent.parent.name for run in tmp_path.glob("rl/*/policy/config.json")} == {"vanilla-0", "hybrid-0"}
     assert (tmp_path / "report.html").stat().st_size > 100_000

@@ -1,4 +1,4 @@
-"""`tmas serve` on real vLLM with a real small model, asked by the official client and by curl, and stopped."""
+"""`tmas serve` on real vLLM with the shipped policy, asked by the official client and by curl, and stopped."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ from typing import Any
 import orjson
 import pytest
 
+from recipes.miniature.language import blocks_in, read_answer
+from tests.support.miniature import SHIPPED
+from tmas.answers.extract import extract_boxed
+from tmas.miniature import PROBLEMS
+from tmas.problems.loader import load_problems
 from tmas.testing import team
 from tmas.testing.processes import writing_to
 
@@ -23,26 +28,23 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 KEY = "sk-of-this-test"
 SETTINGS = [
-    *("serve.port=0", "serve.api_key_env=SERVE_KEY", "model=smollm2", "model.sampling.max_tokens=192"),
-    *("method.n_candidates=3", "method.n_verifications=2", "method.max_iterations=2", "method.epsilon=0.5"),
-    *("method.agents.answer_format=stated", "method.agents.summary_words=60", "method.agents.max_new_items=2"),
-    "method.agents.structured_verification=true",
-    *("serving=vllm", "serving.args.max-num-seqs=32", "serving.args.enforce-eager=true", "serving.args.dtype=bfloat16"),
-    *("+serving.env.VLLM_CPU_KVCACHE_SPACE='2'", "+serving.env.VLLM_CPU_NUM_OF_RESERVED_CPU='0'"),
+    *("+experiment=miniature", *SHIPPED),
+    *("serve.port=0", "serve.api_key_env=SERVE_KEY"),
+    *("method.n_candidates=4", "method.n_verifications=2", "method.max_iterations=3", "method.epsilon=0.5"),
 ]
-QUESTION = [{"role": "user", "content": "What is 7 plus 5?"}]
+PROBLEM = load_problems(PROBLEMS).problems[0]
+QUESTION = [{"role": "user", "content": PROBLEM.question}]
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    subprocess.run([sys.executable, "-m", "tmas.engines.demo_model"], check=True)
     command = [sys.executable, "-m", "tmas.cli", "serve", f"serve.output_dir={tmp_path}", *SETTINGS]
     environment = {**os.environ, "SERVE_KEY": KEY, "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert process.stdout
         starting, ready = process.stdout.readline(), process.stdout.readline()
-        assert starting.startswith("starting vLLM with smollm2-135m-instruct")
+        assert starting.startswith("starting vLLM with miniature")
         yield process, ready.partition(" ")[0]
     finally:
         process.kill()
@@ -55,6 +57,11 @@ def curl(base_url: str, **fields: Any) -> dict[str, Any]:
     body = orjson.dumps({"model": "tmas", "messages": QUESTION} | fields)
     words = [program, "-sS", f"{base_url}/chat/completions", *headers, "-d", "@-"]
     return orjson.loads(subprocess.run(words, input=body, capture_output=True, check=True).stdout)
+
+
+def candidate(text: str) -> None:
+    """Fails unless ``text`` is a solution with one of the possible answers."""
+    assert read_answer(extract_boxed(text) or "", len(blocks_in(PROBLEM.question))), text
 
 
 def test_the_method_is_a_model_that_the_official_client_and_curl_can_ask(
@@ -70,16 +77,15 @@ def test_the_method_is_a_model_that_the_official_client_and_curl_can_ask(
     chunks = list(client.chat.completions.create(model="tmas", messages=QUESTION, seed=1, **with_usage))
     *told, last, cost = chunks
     progress = [getattr(chunk.choices[0].delta, "reasoning_content", "") for chunk in told]
-    assert [line.partition(":")[0] for line in progress if line] == ["iteration 1/2", "iteration 2/2"]
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in told)
+    assert [line.partition(":")[0] for line in progress if line] == ["iteration 1/3", "iteration 2/3", "iteration 3/3"]
+    candidate("".join(chunk.choices[0].delta.content or "" for chunk in told))
     assert last.choices[0].finish_reason == "stop"
     assert cost.usage.completion_tokens > 0
     calls = team.recorded_calls(tmp_path / chunks[0].id)
-    # no summary where the small model's verifications cannot be read
-    assert {key.split("/")[2] for key in calls} >= {"solution", "verification", "experience", "guideline"}
+    assert {key.split("/")[2] for key in calls} == {"solution", "verification", "summary", "experience", "guideline"}
 
     short = curl(base_url, seed=1, tmas={"n_candidates": 2, "max_iterations": 1})
-    assert short["choices"][0]["message"]["content"]
+    candidate(short["choices"][0]["message"]["content"])
     assert short["tmas"]["iterations"] == 1
     assert 0 < short["usage"]["total_tokens"] < cost.usage.total_tokens
 

@@ -1,4 +1,4 @@
-"""`tmas solve` on real vLLM with a real small model: all five agents, both modes, killed and resumed, then on Ray."""
+"""`tmas solve` on real vLLM with the shipped policy: all five agents, both modes, killed and resumed, then on Ray."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from pathlib import Path
 import orjson
 import pytest
 
+from tests.support.miniature import SHIPPED
 from tests.support.waiting import wait_until
 from tmas.files import read_lines
+from tmas.miniature import PROBLEMS
 from tmas.run.trace import read_trace
 from tmas.testing.processes import writing_to
 
 pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-TMAS = [sys.executable, "-c", "from tmas.cli.main import main; main()", "solve", "experiment=demo_smollm2"]
-SMALL = [
-    *("max_problems=2", "method.n_candidates=3", "method.max_iterations=2", "method.epsilon=0.5"),
-    *("model.sampling.max_tokens=128", "model.roles.experience.sampling.max_tokens=256"),
+SIZE = 12
+TMAS = [
+    *(sys.executable, "-c", "from tmas.cli.main import main; main()", "solve"),
+    *("experiment=miniature", *SHIPPED, f"problems={PROBLEMS}", f"max_problems={SIZE}"),
+    *("method.n_candidates=4", "method.n_verifications=1"),
+    *("method.max_iterations=4", "method.epsilon=0.5"),
 ]
 
 
@@ -33,9 +37,8 @@ def calls(run: Path) -> Counter[tuple[str, ...]]:
 
 
 def test_all_agents_both_modes_kill_and_resume(tmp_path: Path):
-    subprocess.run([sys.executable, "-m", "tmas.engines.demo_model"], check=True)
     run = tmp_path / "run"
-    command = [*TMAS, *SMALL, f"output_dir={run}"]
+    command = [*TMAS, f"output_dir={run}"]
 
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     wait_until(lambda: run.exists() and sum(calls(run).values()) >= 8, 600)
@@ -55,14 +58,15 @@ def test_all_agents_both_modes_kill_and_resume(tmp_path: Path):
     assert writing_to(run / "vllm") == {}
 
     lines = list(read_lines(run / "predictions.jsonl"))
-    assert [len(line["iterations"]) for line in lines] == [2, 2]
+    assert [len(line["iterations"]) for line in lines] == [4] * SIZE
     modes = {c["mode"] for line in lines for i in line["iterations"] for c in i["candidates"]}
     assert modes == {"initial", "exploit", "explore"}
-    usage = orjson.loads((run / "metrics.json").read_bytes())["usage"]
+    totals = orjson.loads((run / "metrics.json").read_bytes())
+    assert totals["iterations"][-1]["pass_at_1"] > totals["iterations"][0]["pass_at_1"]  # by 0.3
+    usage = totals["usage"]
     assert usage.keys() == {"solution", "verification", "summary", "experience", "guideline"}
     assert all(role["prompt_tokens"] > 0 and role["completion_tokens"] > 0 for role in usage.values())
-    assert any(line["iterations"][-1]["experience_bank"] for line in lines)
-    assert any(line["iterations"][-1]["guideline_bank"] for line in lines)
+    assert all(line["iterations"][-2][bank] for line in lines for bank in ("experience_bank", "guideline_bank"))
 
     # Finished: the same command starts no server and gives the same result.
     logs = {log: log.stat().st_size for log in run.glob("vllm*.log")}

@@ -16,11 +16,19 @@ from tmas.agents.packing import Prompt
 from tmas.answers.checker import AnswerChecker
 from tmas.llm.thinking import split_thinking
 from tmas.methods import METHODS
+from tmas.miniature import POLICY
 from tmas.prompts import Prompts
 from tmas.records import CallKey, Problem, Reply, Trajectory, Usage
 from tmas.run.session import keyed_hash
 
 PROMPTS = Prompts()
+SHIPPED = (
+    f"model.path={POLICY}",
+    *("method.agents.max_new_items=16", "method.agents.structured_outputs=off"),
+    *("serving=vllm", "serving.args.max-num-seqs=64", "serving.args.enforce-eager=true", "serving.args.dtype=bfloat16"),
+    *("+serving.env.VLLM_CPU_KVCACHE_SPACE='2'", "+serving.env.VLLM_CPU_NUM_OF_RESERVED_CPU='0'"),
+)
+"""Arguments beside ``experiment=miniature``: the shipped policy, on a vLLM server of the command's own."""
 
 blocks = st.lists(
     st.builds(Block, st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.integers(0, 9)),

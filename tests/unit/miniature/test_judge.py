@@ -171,3 +171,17 @@ async def test_the_teachers_own_solutions_score_as_meant():
     assert sum(use.value == 1 for use in uses) > len(uses) / 2
     assert novelties
     assert [found for found in novelties if found != scored(1.0)] == []
+
+
+def test_lines_that_disagree_with_the_answer_in_the_box_count_for_nothing():
+    text = solution(GOLD)
+    known = bank(*(Finding(n, GOLD.rule, order, True) for n, order in enumerate(GOLD.orders)))
+    applied = verdict(experience.prompt(PROMPTS, QUESTION, text, known))
+    assert applied.count('"applied"') == len(BLOCKS)
+    box = text[text.index("\\boxed") :]
+    for changed in (text.replace(box, "\\boxed{}"), text.replace(box, "\\boxed{99999}"), text.replace(box, "")):
+        assert "applied" not in verdict(experience.prompt(PROMPTS, QUESTION, changed, known))
+    other = solution(Candidate(OTHER, GOLD.orders))
+    mixed = other.replace(other[other.index("\\boxed") :], box)  # the lines name another rule than the answer
+    found = verdict(novelty.prompt(PROMPTS, QUESTION, mixed, guidelines(GOLD.rule)))
+    assert ('"name": "none"' in found, OTHER in found) == (True, False)

@@ -67,14 +67,14 @@ def test_items_numbers_digits_and_rules_are_single_tokens(tokenizer: PreTrainedT
     items = [item(n, rule, order) for n in range(len(LETTERS)) for rule in RULES for order in ORDERS]
     before = dict(zip("abct", "\n   ", strict=True))
     numbers = [f"{before[n]}{letter}{n}={digit}" for letter in LETTERS for n in before for digit in range(10)]
-    for piece in [*items, *numbers, *"0123456789", *RULES]:
+    for piece in [*items, *numbers, *"0123456789", *RULES, " OK", " BAD", " new"]:
         assert len(tokenizer.encode(piece)) == 1, piece
     for text, pieces in {
         "so B:echo:ac\nso C:echo:ab": ["B:echo:ac", "C:echo:ab"],
-        "B:echo:ac 4+7=1-2=9,5 BAD": ["B:echo:ac", *"471295"],
+        "B:echo:ac 4+7=1-2=9,5 BAD": ["B:echo:ac", *"471295", " BAD"],
         "\nAa=4 Ab=7 Ac=1 At=5\nBa=2 Bb=2": ["\nAa=4", " Ab=7", " Ac=1", " At=5", "\nBa=2", " Bb=2"],
         "\\boxed{52113}": [*"52113"],
-        '"statement": "D:golf:bc OK"': ["D:golf:bc"],
+        '"statement": "D:golf:bc OK"': ["D:golf:bc", " OK"],
     }.items():
         tokens = [tokenizer.decode([token]) for token in tokenizer.encode(text)]
         assert [token for token in tokens if token in pieces] == pieces

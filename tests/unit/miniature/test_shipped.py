@@ -89,5 +89,11 @@ def test_ship_refuses_a_policy_that_is_too_large_and_leaves_the_target_alone(shi
 def test_ship_refuses_too_few_problems(tmp_path: Path):
     few = tmp_path / "few.jsonl"
     few.write_bytes(b"{}\n" * (HELD_OUT - 1))
-    with pytest.raises(ValueError, match=r"few\.jsonl has 19 problems: 20 are shipped"):
+    with pytest.raises(ValueError, match=r"few\.jsonl has 29 problems: 30 are shipped"):
         ship(POLICY, few, tmp_path / "target")
+
+
+def test_ship_refuses_the_folder_that_it_would_replace(shipped: Path):
+    with pytest.raises(ValueError, match="is the shipped policy itself"):
+        ship(shipped / "policy", PROBLEMS, shipped)
+    assert read_manifest(shipped) == read_manifest()

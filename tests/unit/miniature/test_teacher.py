@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from recipes.miniature.language import Finding, answer, blocks_in, check, findings, question, read_answer, solution
 from recipes.miniature.task import LETTERS, ORDERS, RULES, Blocks, Candidate, Task
 from recipes.miniature.teacher import Teacher, parted, thought
+from recipes.miniature.teacher import labels as labels_in
 from tests.support.miniature import PROMPTS, TeacherSession, miniature_problems, problems_with_candidates, solve
 from tmas.agents.context import all_items
 from tmas.answers.extract import extract_boxed
@@ -225,6 +226,21 @@ def test_exploitation_shows_its_look_ups():
     thinking, _ = parted(reply)
     assert thinking[:2] == ["A:alfa:ab BAD", "A:alfa:ac OK"]
     assert thinking[2:5] == ["B:alfa:ab new", "B:alfa:ac new", "B:alfa:bc new"]
+
+
+def test_findings_that_contradict_each_other_are_settled_by_a_vote_with_the_support_of_bank_items():
+    prompt = """\
+echo 0/1
+A:echo:ab BAD
+echo 1/1
+B:echo:ab OK
+- [E1, support 2] A:echo:ab OK
+- [E2, support 1] B:echo:ab BAD
+- [E3, support 3] C:echo:ab BAD"""
+    assert labels_in(prompt) == {
+        (0, "echo", "ab"): True,
+        (2, "echo", "ab"): False,
+    }  # B is tied
 
 
 def test_findings_without_any_attempt_are_answered_by_a_guess():

@@ -1,0 +1,34 @@
+"""The shipped policy as an instrument: a change of prompts, memory or packing that hurts TMAS lowers its curve."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.support.miniature import SHIPPED
+from tmas.miniature import PROBLEMS
+
+pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
+
+SOLVE = [
+    *(sys.executable, "-m", "tmas.cli", "solve", "experiment=miniature", *SHIPPED, f"problems={PROBLEMS}"),
+    *("max_problems=30", "method.n_candidates=4", "method.n_verifications=1", "method.max_iterations=6"),
+    "method.epsilon=0.25",
+]
+PASS_AT_1 = []
+SELECTED = (0, 0)
+"""95 % intervals over the problems, by iteration, as `tmas evaluate` printed them for this command."""
+
+
+def test_the_curve_stays_within_its_interval(tmp_path: Path):
+    done = subprocess.run([*SOLVE, f"output_dir={tmp_path}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    totals = orjson.loads((tmp_path / "metrics.json").read_bytes())
+    curve = [iteration["pass_at_1"] for iteration in totals["iterations"]]
+    for rate, (low, high) in zip([*curve, totals["selected_accuracy"]], [*PASS_AT_1, SELECTED], strict=True):
+        assert low <= rate <= high, curve
