@@ -14,7 +14,7 @@ CHECK_STEPS=${CHECK_STEPS:-5000} EASY_STEPS=${EASY_STEPS:-4000} MORE_STEPS=${MOR
 BASELINES="majority_vote best_of_n self_refine verify_refine pacore rse"
 BUDGETS=2500,5000,10000,20000 # tokens a problem, prompts included
 ERROR_RATES=${ERROR_RATES-$([ -n "$QUICK" ] || echo 0 0.1 0.2)}
-ABLATIONS=$([ -n "$QUICK" ] || echo tmas_no_experience tmas_no_guidelines tmas_epsilon0 tmas_epsilon50 tmas_n2 tmas_n8 tmas_m2)
+ABLATIONS=$([ -n "$QUICK" ] || echo tmas_no_experience tmas_no_guidelines tmas_epsilon0 tmas_epsilon50 tmas_n2 tmas_m2)
 mkdir -p "$OUT/rl"
 KNOBS="TRAIN=$TRAIN SPREAD=$SPREAD EASY=$EASY OTHER=$OTHER TEST=$TEST STEPS=$STEPS SFT_STEPS=$SFT_STEPS CHECK_STEPS=$CHECK_STEPS EASY_STEPS=$EASY_STEPS MORE_STEPS=$MORE_STEPS"
 [ -e "$OUT/knobs" ] || echo "$KNOBS" > "$OUT/knobs"

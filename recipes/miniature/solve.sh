@@ -14,7 +14,6 @@ declare -A METHODS=(
     [tmas_epsilon0]="method=tmas $TEAM method.epsilon=0"
     [tmas_epsilon50]="method=tmas $TEAM method.epsilon=0.5"
     [tmas_n2]="method=tmas $TEAM method.n_candidates=2"
-    [tmas_n8]="method=tmas $TEAM method.n_candidates=8 method.agents.max_new_items=32"
     [tmas_m2]="method=tmas $TEAM method.n_verifications=2"
     [majority_vote]="method=majority_vote method.n_candidates=256"
     [best_of_n]="method=best_of_n method.n_candidates=64 method.n_verifications=1"
