@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from tmas.llm.endpoint import EndpointSettings, Patience, TokenLimitField
-from tmas.methods import MethodSettings, all_roles
+from tmas.methods import AnyMethodSettings, all_roles
 from tmas.methods.tmas import TMASSettings
 from tmas.problems.loader import ProblemFields
 from tmas.prompts import BUILT_IN, PromptsSetting
@@ -212,7 +212,7 @@ class RunSettings(Settings):
     """
 
     model: ModelSettings
-    method: MethodSettings = Field(default_factory=TMASSettings)
+    method: AnyMethodSettings = Field(default_factory=TMASSettings)
     serving: ServingSettings = ServingSettings()
     seed: int = 0
     concurrency: int = Field(default=800, ge=1)

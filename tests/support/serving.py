@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from tmas.methods.base import Settings as MethodSettings
+from tmas.methods.base import MethodSettings
 from tmas.serve.server import bound, listening
 from tmas.serve.service import Service, opened
 from tmas.serve.settings import ServeSettings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from rich.console import Console
 from rich.text import Text
 
-from tmas.agents.team import SolverSettings, VerifierSettings
+from tmas.agents.settings import AgentSettings
 from tmas.cli.runs import run_with_progress, stops_explained
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.files import read_lines
@@ -102,11 +102,14 @@ class _Demo:
 
 
 def _baselines(ours: TMASSettings, costs: Costs) -> list[MethodSettings]:
-    """With the agents' settings of TMAS, as far as they have such agents."""
-    agents = ours.agents.model_dump()
-    verifier = VerifierSettings(**{name: agents[name] for name in VerifierSettings.model_fields})
-    solver = SolverSettings(**{name: agents[name] for name in SolverSettings.model_fields})
+    """The baselines, with those of TMAS's agent settings that have an effect on them."""
+
+    def agents(roles: Collection[str]) -> AgentSettings:
+        return AgentSettings(**ours.agents.model_dump(include=AgentSettings.names_for(roles)))
+
     return [
-        BestOfNSettings(n_candidates=costs.best_of_n, n_verifications=ours.n_verifications, agents=verifier),
-        MajorityVoteSettings(n_candidates=costs.majority_vote, agents=solver),
+        BestOfNSettings(
+            n_candidates=costs.best_of_n, n_verifications=ours.n_verifications, agents=agents(BestOfNSettings.roles)
+        ),
+        MajorityVoteSettings(n_candidates=costs.majority_vote, agents=agents(MajorityVoteSettings.roles)),
     ]

@@ -72,7 +72,9 @@ class Bank(Items[ItemT], Generic[ItemT, OutputT]):
     """A bank that an agent keeps. ``items`` are in order of their ids, which are never given twice."""
 
     prefix: ClassVar[str]
+    role: ClassVar[str]
     item_type: ClassVar[type[Any]]
+    output_type: ClassVar[type[Any]]
 
     settings: BankSettings
 

@@ -13,7 +13,9 @@ class ExperienceBank(Bank[Experience, ExperienceOutput]):
     """Conclusions and pitfalls; only two of the same kind can be duplicates."""
 
     prefix = "E"
+    role = "experience"
     item_type = Experience
+    output_type = ExperienceOutput
 
     settings: BankSettings = BankSettings(capacity=48)
 

@@ -13,7 +13,9 @@ class GuidelineBank(Bank[Guideline, GuidelineOutput]):
     """Strategies by name and description."""
 
     prefix = "G"
+    role = "guideline"
     item_type = Guideline
+    output_type = GuidelineOutput
 
     settings: BankSettings = BankSettings(capacity=24)
 

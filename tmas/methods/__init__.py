@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from tmas.methods.base import Method, Settings
+from tmas.methods.base import Method, MethodSettings
 from tmas.methods.best_of_n import BestOfN
 from tmas.methods.majority_vote import MajorityVote
 from tmas.methods.pacore import PaCoRe
@@ -37,7 +37,7 @@ def _of_its_method(settings: Any) -> Any:
     return METHODS[name].settings_type.model_validate(settings)
 
 
-MethodSettings = Annotated[Settings, BeforeValidator(_of_its_method)]
+AnyMethodSettings = Annotated[MethodSettings, BeforeValidator(_of_its_method)]
 """The settings of any method; plain ones are validated as those of the method in their ``name``."""
 
 

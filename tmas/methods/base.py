@@ -1,75 +1,105 @@
-"""What all methods share: their settings' common part, when they stop, and how their rounds become a trajectory."""
+"""What all methods share: the common settings, when they stop, and how their rounds become a trajectory."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, field_serializer, model_validator
 
 from tmas.agents.base import Session
-from tmas.agents.team import SolverSettings
+from tmas.agents.settings import AgentSettings
 from tmas.answers.checker import AnswerChecker
 from tmas.methods.selection import SelectionSettings, selected
-from tmas.records import Iteration, Problem, Rollout, Trajectory
+from tmas.records import BankChange, Experience, Failure, Guideline, Iteration, Problem, Rollout, Trajectory
 
 Round = tuple[Rollout, ...]
 """The rollouts of one iteration, by index."""
-Hear = Callable[[Sequence[Any]], None]
-"""Hears of the rounds so far whenever another one begins or is not begun: see :meth:`Method.done`."""
 
 
-class Settings(BaseModel, frozen=True, extra="forbid"):
-    """Of a method. ``roles``: those that it calls. ``max_iterations``: the total, also on resume."""
+class Memory(NamedTuple):
+    """The memory after one iteration, and what changed it; fields as in :class:`~tmas.records.Iteration`."""
+
+    experiences: tuple[Experience, ...] = ()
+    guidelines: tuple[Guideline, ...] = ()
+    experience_change: BankChange | None = None
+    guideline_change: BankChange | None = None
+    failures: tuple[Failure, ...] = ()
+
+
+async def no_memory() -> Memory:
+    """The memory of a method that keeps none."""
+    return Memory()
+
+
+OnRound = Callable[[int, Round, Callable[[], Awaitable[Memory]]], None]
+"""Progress callback, called after each round: its number, its rollouts, and a function that waits for its memory."""
+
+
+class MethodSettings(BaseModel, frozen=True, extra="forbid"):
+    """The settings that every method has. ``roles``: the roles that the method calls."""
 
     roles: ClassVar[tuple[str, ...]]
 
     name: str
     max_iterations: int
-    agents: SolverSettings
+    agents: AgentSettings
     selection: SelectionSettings
 
+    @model_validator(mode="after")
+    def _sets_nothing_without_effect(self) -> Self:
+        default: AgentSettings = type(self).model_fields["agents"].default
+        without_effect = AgentSettings.model_fields.keys() - AgentSettings.names_for(self.roles)
+        for name in sorted(without_effect):
+            if getattr(self.agents, name) != getattr(default, name):
+                raise ValueError(f"agents.{name} has no effect on {self.name}, which calls {', '.join(self.roles)}")
+        return self
 
-S = TypeVar("S", bound=Settings)
+    @field_serializer("agents")
+    def _only_those_with_an_effect(self, agents: AgentSettings) -> dict[str, Any]:
+        return agents.model_dump(include=AgentSettings.names_for(self.roles))
+
+
+S = TypeVar("S", bound=MethodSettings)
 
 
 class Method(ABC, Generic[S]):
     """Solves one problem at a time; holds no state between problems.
 
     A method is a deterministic function of (problem, seed) whose only effects are the session's calls: it draws by
-    name, uses results by index, and never sees time or order. So resuming it is running it again on recorded calls.
+    name, uses results by index, and never sees time or order. To resume it is to run it again on the recorded calls.
     """
 
-    settings_type: ClassVar[type[Settings]]
+    settings_type: ClassVar[type[MethodSettings]]
 
-    def __init__(self, settings: S, checker: AnswerChecker, hear: Hear = lambda _: None) -> None:
-        self.settings, self.checker, self._hear = settings, checker, hear
+    def __init__(self, settings: S, checker: AnswerChecker, on_round: OnRound = lambda *_: None) -> None:
+        self.settings, self.checker, self._on_round = settings, checker, on_round
 
     @abstractmethod
     async def solve(self, problem: Problem, session: Session) -> Trajectory:
-        """All iterations on ``problem``. Failures of single calls are part of the trajectory, never raised."""
+        """Run all iterations on ``problem``. Failures of single calls are part of the trajectory, never raised."""
 
-    def done(self, session: Session, rounds: Sequence[Any], satisfied: bool = False) -> bool:
-        """Whether ``rounds`` are all. ``satisfied``: the method has what it looks for and may stop early.
+    def continues(self, session: Session, iteration: int) -> bool:
+        """Whether ``iteration`` (from 0) may begin: calls are still made, and it is not beyond ``max_iterations``."""
+        return session.stopped is None and iteration < self.settings.max_iterations
 
-        One of ``rounds`` is a :data:`Round`, or has it as ``rollouts``, with banks to wait for in ``memory()``.
-        """
-        self._hear(rounds)
-        return session.stopped is not None or satisfied or len(rounds) == self.settings.max_iterations
+    def report(self, iteration: int, rollouts: Round, memory: Callable[[], Awaitable[Memory]] = no_memory) -> None:
+        """Report a finished round to the progress callback."""
+        self._on_round(iteration, rollouts, memory)
 
     async def trajectory(
         self,
         session: Session,
         rounds: Sequence[Round],
-        satisfied: bool = False,
-        memory: Sequence[Mapping[str, Any]] = (),
+        early_stop: bool = False,
+        memories: Sequence[Memory] = (),
     ) -> Trajectory:
-        """``rounds`` with the answer selected after each. ``memory``: further fields of each :class:`Iteration`."""
+        """The trajectory of ``rounds``, with the answer selected after each. ``memories``: one for each round."""
         iterations = []
         for t, rollouts in enumerate(rounds):
             chosen = await selected(session, rounds[: t + 1], self.settings.selection, self.checker)
-            found = memory[t] if memory else {}
-            iterations.append(Iteration(index=t, rollouts=rollouts, selected=chosen, **found))
-        stop = session.stopped or ("early_stop" if satisfied else "max_iterations")
+            memory = memories[t] if memories else Memory()
+            iterations.append(Iteration(index=t, rollouts=rollouts, selected=chosen, **memory._asdict()))
+        stop = session.stopped or ("early_stop" if early_stop else "max_iterations")
         return Trajectory(iterations=tuple(iterations), stop=stop)

@@ -12,14 +12,15 @@ from pydantic import Field
 
 from tmas.agents.base import Session
 from tmas.agents.packing import Prompt
-from tmas.agents.team import Verifier, VerifierSettings
+from tmas.agents.settings import AgentSettings
+from tmas.agents.team import Team
 from tmas.concurrency import all_of
-from tmas.methods.base import Method, Settings
+from tmas.methods.base import Method, MethodSettings
 from tmas.methods.selection import SelectionSettings
 from tmas.records import Failure, Problem, Rollout, Trajectory
 
 
-class BestOfNSettings(Settings, frozen=True):
+class BestOfNSettings(MethodSettings, frozen=True):
     """N is that of MV@64, M that of TMAS."""
 
     roles = ("solution", "verification")
@@ -28,7 +29,7 @@ class BestOfNSettings(Settings, frozen=True):
     n_candidates: int = Field(default=64, ge=1, description="N")
     n_verifications: int = Field(default=8, ge=1, description="M")
     max_iterations: Literal[1] = 1
-    agents: VerifierSettings = VerifierSettings()
+    agents: AgentSettings = AgentSettings()
     selection: SelectionSettings = SelectionSettings(rule="grade")
 
 
@@ -38,11 +39,12 @@ class BestOfN(Method[BestOfNSettings]):
     settings_type = BestOfNSettings
 
     async def solve(self, problem: Problem, session: Session) -> Trajectory:
-        verifier = Verifier(problem, session, self.settings.agents)
-        prompt = verifier.bare_prompt()
-        rollouts = await all_of(self._rollout(verifier, n, prompt) for n in range(self.settings.n_candidates))
+        team = Team(problem, session, self.settings.agents)
+        prompt = team.solution_prompt()
+        rollouts = await all_of(self._rollout(team, n, prompt) for n in range(self.settings.n_candidates))
+        self.report(0, tuple(rollouts))
         return await self.trajectory(session, [tuple(rollouts)])
 
-    async def _rollout(self, verifier: Verifier[VerifierSettings], n: int, prompt: Prompt | Failure) -> Rollout:
-        sample = await verifier.solution(0, n, "initial", prompt)
-        return await verifier.verification(sample, self.settings.n_verifications)
+    async def _rollout(self, team: Team, n: int, prompt: Prompt | Failure) -> Rollout:
+        sample = await team.solution(0, n, "initial", prompt)
+        return await team.verification(sample, self.settings.n_verifications)

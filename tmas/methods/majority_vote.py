@@ -11,14 +11,15 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from tmas.agents.base import Session
-from tmas.agents.team import Solver, SolverSettings
+from tmas.agents.settings import AgentSettings
+from tmas.agents.team import Team
 from tmas.concurrency import all_of
-from tmas.methods.base import Method, Settings
+from tmas.methods.base import Method, MethodSettings
 from tmas.methods.selection import SelectionSettings
 from tmas.records import Problem, Trajectory
 
 
-class MajorityVoteSettings(Settings, frozen=True):
+class MajorityVoteSettings(MethodSettings, frozen=True):
     """K is 64, as MV@64 in Table 1 of TMAS."""
 
     roles = ("solution",)
@@ -26,7 +27,7 @@ class MajorityVoteSettings(Settings, frozen=True):
     name: Literal["majority_vote"] = "majority_vote"
     n_candidates: int = Field(default=64, ge=1, description="K")
     max_iterations: Literal[1] = 1
-    agents: SolverSettings = SolverSettings()
+    agents: AgentSettings = AgentSettings()
     selection: SelectionSettings = SelectionSettings(rule="vote")
 
     @model_validator(mode="after")
@@ -42,7 +43,8 @@ class MajorityVote(Method[MajorityVoteSettings]):
     settings_type = MajorityVoteSettings
 
     async def solve(self, problem: Problem, session: Session) -> Trajectory:
-        solver = Solver(problem, session, self.settings.agents)
-        prompt = solver.bare_prompt()
-        samples = await all_of(solver.solution(0, k, "initial", prompt) for k in range(self.settings.n_candidates))
+        team = Team(problem, session, self.settings.agents)
+        prompt = team.solution_prompt()
+        samples = await all_of(team.solution(0, k, "initial", prompt) for k in range(self.settings.n_candidates))
+        self.report(0, tuple(samples))
         return await self.trajectory(session, [tuple(samples)])

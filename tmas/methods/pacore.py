@@ -28,14 +28,15 @@ from pydantic import Field
 
 from tmas.agents.base import Session, shuffled
 from tmas.agents.packing import Prompt, cut_middle, replace_by
-from tmas.agents.team import Solver, SolverSettings
+from tmas.agents.settings import AgentSettings
+from tmas.agents.team import Team
 from tmas.concurrency import all_of
-from tmas.methods.base import Method, Round, Settings
+from tmas.methods.base import Method, MethodSettings, Round
 from tmas.methods.selection import SelectionSettings
 from tmas.records import Failure, Problem, Solution, Trajectory
 
 
-class PaCoReSettings(Settings, frozen=True):
+class PaCoReSettings(MethodSettings, frozen=True):
     """Defaults as in Table 1 of TMAS."""
 
     roles = ("solution",)
@@ -45,7 +46,7 @@ class PaCoReSettings(Settings, frozen=True):
         default=(8,), min_length=1, description="responses in each round; the last holds for all later rounds"
     )
     max_iterations: int = Field(default=20, ge=1, description="rounds in all")
-    agents: SolverSettings = SolverSettings()
+    agents: AgentSettings = AgentSettings()
     selection: SelectionSettings = SelectionSettings(rule="vote", scope="last")
 
 
@@ -55,19 +56,20 @@ class PaCoRe(Method[PaCoReSettings]):
     settings_type = PaCoReSettings
 
     async def solve(self, problem: Problem, session: Session) -> Trajectory:
-        solver = Solver(problem, session, self.settings.agents)
+        team = Team(problem, session, self.settings.agents)
         rounds: list[Round] = []
         references: list[str] = []
-        while not self.done(session, rounds):
-            rounds.append(await self._round(solver, len(rounds), references))
+        while self.continues(session, t := len(rounds)):
+            rounds.append(await self._round(team, t, references))
+            self.report(t, rounds[-1])
             references = _compacted(session, len(rounds), rounds[-1])
         return await self.trajectory(session, rounds)
 
-    async def _round(self, solver: Solver[SolverSettings], t: int, references: Sequence[str]) -> Round:
-        prompt = _synthesis_prompt(solver, references) if references else solver.bare_prompt()
+    async def _round(self, team: Team, t: int, references: Sequence[str]) -> Round:
+        prompt = _synthesis_prompt(team, references) if references else team.solution_prompt()
         mode = "exploit" if references else "initial"
         width = self.settings.widths[min(t, len(self.settings.widths) - 1)]
-        return tuple(await all_of(solver.solution(t, i, mode, prompt) for i in range(width)))
+        return tuple(await all_of(team.solution(t, i, mode, prompt) for i in range(width)))
 
 
 def _compacted(session: Session, t: int, responses: Round) -> list[str]:
@@ -76,12 +78,12 @@ def _compacted(session: Session, t: int, responses: Round) -> list[str]:
     return shuffled(session, f"references/{t}", sorted(texts, key=len))
 
 
-def _synthesis_prompt(solver: Solver[SolverSettings], references: Sequence[str]) -> Prompt | Failure:
+def _synthesis_prompt(team: Team, references: Sequence[str]) -> Prompt | Failure:
     pieces = {f"reference {i}": text for i, text in enumerate(references, start=1)}
     *longest_first, shortest = sorted(pieces, key=lambda name: -len(pieces[name]))
 
     def prompt(texts: Mapping[str, str]) -> str:
-        return solver.render("pacore", references=[text for text in texts.values() if text])
+        return team.render("pacore", references=[text for text in texts.values() if text])
 
     leave_out = [(name, replace_by("")) for name in longest_first]
-    return solver.pack("solution", prompt, pieces, [*leave_out, (shortest, cut_middle(pieces[shortest]))])
+    return team.pack("solution", prompt, pieces, [*leave_out, (shortest, cut_middle(pieces[shortest]))])

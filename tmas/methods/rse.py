@@ -26,24 +26,25 @@ Different here, and why:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
 from tmas.agents.base import Session
 from tmas.agents.context import all_items, fewer_items
 from tmas.agents.packing import Prompt, cut_middle
-from tmas.agents.team import ReplySettings, Solver
-from tmas.concurrency import all_of
+from tmas.agents.settings import AgentSettings
+from tmas.agents.team import Team
+from tmas.concurrency import all_of, settled
 from tmas.memory.recycled import RecycledBank
-from tmas.methods.base import Method, Round, Settings
+from tmas.methods.base import Memory, Method, MethodSettings, Round
 from tmas.methods.selection import SelectionSettings
 from tmas.prompts.parsing import Parsed, parse_json
 from tmas.prompts.schemas import DistillOutput, output_schema
 from tmas.records import Completion, Failure, Problem, Rollout, Solution, Trajectory
 
 
-class RSESettings(Settings, frozen=True):
+class RSESettings(MethodSettings, frozen=True):
     """Defaults as in Table 1 of TMAS."""
 
     roles = ("solution", "distill")
@@ -54,7 +55,7 @@ class RSESettings(Settings, frozen=True):
     similarity: float = Field(
         default=0.7, ge=0, le=1, description="Jaccard similarity from which two items may be one (memory/similarity.py)"
     )
-    agents: ReplySettings = ReplySettings(parse_attempts=6)
+    agents: AgentSettings = AgentSettings(parse_attempts=6)
     selection: SelectionSettings = SelectionSettings(rule="vote", scope="last")
 
 
@@ -64,17 +65,18 @@ class RSE(Method[RSESettings]):
     settings_type = RSESettings
 
     async def solve(self, problem: Problem, session: Session) -> Trajectory:
-        recycler = Recycler(problem, session, self.settings.agents)
+        recycler = Recycler(Team(problem, session, self.settings.agents))
         bank = RecycledBank(similarity=self.settings.similarity)
         rounds: list[Round] = []
-        memory: list[dict[str, Any]] = []
-        while not self.done(session, rounds):
-            t, prompt = len(rounds), recycler.prompt(bank)
+        memories: list[Memory] = []
+        while self.continues(session, t := len(rounds)):
+            prompt = recycler.prompt(bank)
             found = await all_of(self._rollout(recycler, t, i, prompt) for i in range(self.settings.n_candidates))
             rounds.append(tuple(f.rollout for f in found))
-            bank, remembered = _remember(bank, t, found)
-            memory.append(remembered)
-        return await self.trajectory(session, rounds, memory=memory)
+            bank, memory = _remember(bank, t, found)
+            memories.append(memory)
+            self.report(t, rounds[-1], lambda memory=memory: settled(memory))
+        return await self.trajectory(session, rounds, memories=memories)
 
     async def _rollout(self, recycler: Recycler, t: int, i: int, prompt: Prompt | Failure) -> _Found:
         rollout, reasoning = await recycler.sample(t, i, prompt)
@@ -90,8 +92,8 @@ class _Found(NamedTuple):
     distilled: Parsed[DistillOutput] | Failure | None = None
 
 
-def _remember(bank: RecycledBank, t: int, found: Sequence[_Found]) -> tuple[RecycledBank, dict[str, Any]]:
-    """The bank after iteration ``t``, and what the iteration's record says of it."""
+def _remember(bank: RecycledBank, t: int, found: Sequence[_Found]) -> tuple[RecycledBank, Memory]:
+    """The bank after iteration ``t``, and the memory that the iteration's record holds."""
     read = {f.rollout.index: f.distilled for f in found if isinstance(f.distilled, Parsed)}
     failures = tuple(f.distilled for f in found if isinstance(f.distilled, Failure))
     change = None
@@ -99,20 +101,23 @@ def _remember(bank: RecycledBank, t: int, found: Sequence[_Found]) -> tuple[Recy
         bank, change = bank.evolve({index: parsed.record for index, parsed in read.items()}, t)
         left_out, repaired = sum(p.dropped for p in read.values()), any(p.repaired for p in read.values())
         change = change.model_copy(update={"unreadable": left_out, "repaired": repaired})
-    return bank, {"experiences": bank.items, "experience_change": change, "failures": failures}
+    return bank, Memory(experiences=bank.items, experience_change=change, failures=failures)
 
 
-class Recycler(Solver[ReplySettings]):
+class Recycler:
     """Samples with a bank, and distils samples."""
+
+    def __init__(self, team: Team) -> None:
+        self.team = team
 
     def prompt(self, bank: RecycledBank) -> Prompt | Failure:
         """The bare problem, behind the bank in the system message."""
-        return self.pack(
+        return self.team.pack(
             "solution",
-            lambda _: self.render("solution", attempts=[], experience="", guidelines=""),
+            lambda _: self.team.render("solution", attempts=[], experience="", guidelines=""),
             {"bank": all_items(bank)},
             [("bank", fewer_items(bank))],
-            system=lambda texts: self.session.prompts.render("recycled", **texts),
+            system=lambda texts: self.team.session.prompts.render("recycled", **texts),
         )
 
     async def sample(self, t: int, i: int, prompt: Prompt | Failure) -> tuple[Rollout, str | None]:
@@ -120,27 +125,27 @@ class Recycler(Solver[ReplySettings]):
         mode = "exploit" if isinstance(prompt, Prompt) and prompt.system else "initial"
 
         def parse(completion: Completion) -> tuple[Solution, str | None]:
-            return self.candidate(t, i, mode, completion), completion.reasoning
+            return self.team.candidate(t, i, mode, completion), completion.reasoning
 
-        [found] = await self.ask(self.key(t, "solution", i), prompt, parse)
+        [found] = await self.team.ask(self.team.key(t, "solution", i), prompt, parse)
         solution, reasoning = (found, None) if isinstance(found, Failure) else found
         return Rollout(iteration=t, index=i, mode=mode, solution=solution), reasoning
 
     async def distilled(self, solution: Solution, reasoning: str | None) -> Parsed[DistillOutput] | Failure:
         """The two lists, from one rollout alone."""
         pieces = {"reasoning": reasoning or "", "solution": solution.text}
-        prompt = self.pack(
+        prompt = self.team.pack(
             "distill",
-            lambda texts: self.render("distill", **texts),
+            lambda texts: self.team.render("distill", **texts),
             pieces,
             [(name, cut_middle(text)) for name, text in pieces.items() if text],
         )
-        schema = self.settings.takes_schema(solution.thinking)
-        [found] = await self.ask(
-            self.key(solution.iteration, "distill", solution.index),
+        schema = self.team.settings.sends_schema(solution.thinking)
+        [found] = await self.team.ask(
+            self.team.key(solution.iteration, "distill", solution.index),
             prompt,
             lambda c: parse_json(c.text, DistillOutput),
             schema=output_schema(DistillOutput) if schema else None,
-            attempts=self.settings.parse_attempts,
+            attempts=self.team.settings.parse_attempts,
         )
         return found

@@ -31,9 +31,10 @@ from pydantic import Field
 
 from tmas.agents.base import Session
 from tmas.agents.packing import cut_middle
-from tmas.agents.team import Solver, SolverSettings
+from tmas.agents.settings import AgentSettings
+from tmas.agents.team import Team
 from tmas.concurrency import all_of
-from tmas.methods.base import Method, Round, Settings
+from tmas.methods.base import Memory, Method, MethodSettings, Round
 from tmas.methods.selection import SelectionSettings
 from tmas.prompts.parsing import Unparsable
 from tmas.records import NOT_SAMPLED, Completion, Failure, Problem, Rollout, Solution, Trajectory
@@ -57,13 +58,7 @@ _REWRITE = re.compile(
 )
 
 
-class RefinerSettings(SolverSettings):
-    """How drafts and feedback are asked for."""
-
-    parse_attempts: int = Field(default=3, ge=1, description="calls made in all for feedback that can be read")
-
-
-class SelfRefineSettings(Settings, frozen=True):
+class SelfRefineSettings(MethodSettings, frozen=True):
     """Defaults as in Table 1 of TMAS."""
 
     roles = ("solution", "feedback")
@@ -71,7 +66,7 @@ class SelfRefineSettings(Settings, frozen=True):
     name: Literal["self_refine"] = "self_refine"
     n_candidates: int = Field(default=8, ge=1, description="N: independent trajectories")
     max_iterations: int = Field(default=20, ge=1, description="drafts of a trajectory, the first included")
-    agents: RefinerSettings = RefinerSettings()
+    agents: AgentSettings = AgentSettings()
     selection: SelectionSettings = SelectionSettings(rule="vote", scope="last")
 
 
@@ -81,31 +76,32 @@ class SelfRefine(Method[SelfRefineSettings]):
     settings_type = SelfRefineSettings
 
     async def solve(self, problem: Problem, session: Session) -> Trajectory:
-        refiner = Refiner(problem, session, self.settings.agents)
+        refiner = Refiner(Team(problem, session, self.settings.agents))
         rounds: list[Round] = []
-        while not self.done(session, rounds, _all_stand(rounds)):
-            t, pasts = len(rounds), [[r[i] for r in rounds] for i in range(self.settings.n_candidates)]
+        while self.continues(session, t := len(rounds)) and not _all_stand(rounds):
+            pasts = [[r[i] for r in rounds] for i in range(self.settings.n_candidates)]
             rounds.append(tuple(await all_of(refiner.next(t, i, past) for i, past in enumerate(pasts))))
+            self.report(t, rounds[-1])
         return await self.trajectory(session, rounds, _all_stand(rounds), refiner.unread_in(len(rounds)))
 
 
-class Refiner(Solver[RefinerSettings]):
+class Refiner:
     """Writes drafts, and rewrites them."""
 
-    def __init__(self, problem: Problem, session: Session, settings: RefinerSettings) -> None:
-        super().__init__(problem, session, settings)
+    def __init__(self, team: Team) -> None:
+        self.team = team
         self._unread: dict[tuple[int, int], Failure] = {}
 
-    def unread_in(self, rounds: int) -> list[dict[str, tuple[Failure, ...]]]:
-        """What became of feedback that could not be read, for each round."""
+    def unread_in(self, rounds: int) -> list[Memory]:
+        """The failures of feedback that could not be read, for each round."""
         failed = [(place, self._unread[place]) for place in sorted(self._unread)]
-        return [{"failures": tuple(failure for (at, _), failure in failed if at == t)} for t in range(rounds)]
+        return [Memory(failures=tuple(failure for (at, _), failure in failed if at == t)) for t in range(rounds)]
 
     async def next(self, t: int, i: int, past: Sequence[Rollout]) -> Rollout:
         """What trajectory ``i`` has at iteration ``t``."""
         drafts = [r.solution for r in past if isinstance(r.solution, Solution)]
         if not drafts:
-            return await self.solution(t, i, "initial", self.bare_prompt())
+            return await self.team.solution(t, i, "initial", self.team.solution_prompt())
         if _stands(past[-1]):
             return past[-1].model_copy(update={"iteration": t})
         return await self.refined(t, i, drafts[-1])
@@ -113,15 +109,17 @@ class Refiner(Solver[RefinerSettings]):
     async def refined(self, t: int, i: int, draft: Solution) -> Rollout:
         """The draft rewritten, or the draft itself where the feedback finds nothing; the draft once more where the
         feedback cannot be read."""
-        prompt = self.pack(
+        prompt = self.team.pack(
             "feedback",
-            lambda texts: self.render("feedback", **texts),
+            lambda texts: self.team.render("feedback", **texts),
             {"solution": draft.text},
             [("solution", cut_middle(draft.text))],
         )
-        attempts = self.settings.parse_attempts
-        [found] = await self.ask(
-            self.key(t, "feedback", i), prompt, lambda c: self._rewrite(t, i, draft, c), attempts=attempts
+        [found] = await self.team.ask(
+            self.team.key(t, "feedback", i),
+            prompt,
+            lambda completion: self._rewrite(t, i, draft, completion),
+            attempts=self.team.settings.parse_attempts,
         )
         if isinstance(found, Failure) and found.reason not in NOT_SAMPLED:
             self._unread[t, i] = found
@@ -132,7 +130,7 @@ class Refiner(Solver[RefinerSettings]):
     def _rewrite(self, t: int, i: int, draft: Solution, completion: Completion) -> Solution:
         feedback, *rewrite = _REWRITE.split(completion.text, maxsplit=1)
         if rewrite and rewrite[0].strip():
-            return self.candidate(t, i, "exploit", completion.model_copy(update={"text": rewrite[0].strip()}))
+            return self.team.candidate(t, i, "exploit", completion.model_copy(update={"text": rewrite[0].strip()}))
         said = _ANSWER.sub("", feedback)
         if _CORRECT.search(said.lower().strip(" \n\t*_.!\"'`$")):
             return draft

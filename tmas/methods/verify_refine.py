@@ -33,9 +33,10 @@ from pydantic import Field
 from tmas.agents.base import Session, shuffled
 from tmas.agents.context import graded
 from tmas.agents.packing import Prompt, cut_middle, replace_by
-from tmas.agents.team import Verifier, VerifierSettings
+from tmas.agents.settings import AgentSettings
+from tmas.agents.team import Team
 from tmas.concurrency import all_of
-from tmas.methods.base import Method, Round, Settings
+from tmas.methods.base import Method, MethodSettings, Round
 from tmas.methods.selection import SelectionSettings
 from tmas.prompts.parsing import Unparsable, parse_verification
 from tmas.records import Completion, Failure, Mode, Problem, Rollout, Solution, Trajectory, Verification
@@ -62,7 +63,7 @@ _TRIED = 8
 """Headings, from the last on."""
 
 
-class VerifyRefineSettings(Settings, frozen=True):
+class VerifyRefineSettings(MethodSettings, frozen=True):
     """Defaults as in Table 1 of TMAS."""
 
     roles = ("solution", "verification")
@@ -72,7 +73,7 @@ class VerifyRefineSettings(Settings, frozen=True):
     n_verifications: int = Field(default=8, ge=1, description="M: analyses of each")
     n_best: int = Field(default=8, ge=1, description="n: candidates of the pool that a round rewrites")
     max_iterations: int = Field(default=20, ge=1, description="rounds, the first included")
-    agents: VerifierSettings = VerifierSettings()
+    agents: AgentSettings = AgentSettings()
     selection: SelectionSettings = SelectionSettings(rule="grade")
 
 
@@ -82,27 +83,28 @@ class VerifyRefine(Method[VerifyRefineSettings]):
     settings_type = VerifyRefineSettings
 
     async def solve(self, problem: Problem, session: Session) -> Trajectory:
-        prover = Prover(problem, session, self.settings.agents)
+        prover = Prover(Team(problem, session, self.settings.agents))
         rounds: list[Round] = []
         passed = False
-        while not self.done(session, rounds, passed):
-            t, tasks = len(rounds), self._tasks(prover, rounds)
+        while self.continues(session, t := len(rounds)) and not passed:
+            tasks = self._tasks(prover, rounds)
             rollouts = await all_of(self._rollout(prover, t, i, tasks) for i in range(self.settings.n_candidates))
             rounds.append(tuple(rollouts))
+            self.report(t, rounds[-1])
             passed = any(rollout.passes for rollout in rounds[-1])
         return await self.trajectory(session, rounds, passed)
 
     def _tasks(self, prover: Prover, rounds: Sequence[Round]) -> list[_Task]:
         """What the candidates of the next round are written from, in turn."""
         t = len(rounds)
-        best = best_of(prover.session, t, pool_of(rounds))[: self.settings.n_best]
+        best = best_of(prover.team.session, t, pool_of(rounds))[: self.settings.n_best]
         return [_Task(prover.refinement_prompt(t, rollout), rollout) for rollout in best] or [_Task(prover.prompt())]
 
     async def _rollout(self, prover: Prover, t: int, i: int, tasks: Sequence[_Task]) -> Rollout:
         prompt, source = tasks[i % len(tasks)]
         parents = ((source.iteration, source.index),) if source else ()
         rollout = await prover.solution(t, i, "exploit" if source else "initial", prompt, parents)
-        return await prover.verification(rollout, self.settings.n_verifications)
+        return await prover.team.verification(rollout, self.settings.n_verifications)
 
 
 class _Task(NamedTuple):
@@ -144,34 +146,43 @@ def _grade(analysis: Verification) -> float:
     return analysis.grade
 
 
-class Prover(Verifier[VerifierSettings]):
-    """Writes candidates that grade themselves, rewrites them, and verifies them."""
+class Prover:
+    """Writes candidates that grade themselves, and rewrites them."""
+
+    def __init__(self, team: Team) -> None:
+        self.team = team
 
     def prompt(self) -> Prompt | Failure:
         """The bare problem."""
-        return self.pack("solution", lambda _: self.render("self_graded"))
+        return self.team.pack("solution", lambda _: self.team.render("self_graded"))
 
     def refinement_prompt(self, t: int, rollout: Rollout) -> Prompt | Failure:
         """The candidate with its paired analyses. Too long, it loses analyses, the last first; then their middle."""
         assert isinstance(rollout.solution, Solution)
         solution = rollout.solution.text
-        analyses = {f"analysis {v.index}": graded(v) for v in paired_analyses(self.session, t, rollout)}
+        analyses = {f"analysis {v.index}": graded(v) for v in paired_analyses(self.team.session, t, rollout)}
 
         def prompt(texts: Mapping[str, str]) -> str:
             shown = [texts[name] for name in analyses if texts[name]]
-            return self.render("refinement", solution=texts["solution"], analyses=shown)
+            return self.team.render("refinement", solution=texts["solution"], analyses=shown)
 
         first, *others = analyses
         steps = [(name, replace_by("")) for name in reversed(others)]
         steps += [(first, cut_middle(analyses[first])), ("solution", cut_middle(solution))]
-        return self.pack("solution", prompt, {"solution": solution, **analyses}, steps)
+        return self.team.pack("solution", prompt, {"solution": solution, **analyses}, steps)
+
+    async def solution(
+        self, t: int, i: int, mode: Mode, prompt: Prompt | Failure, parents: tuple[tuple[int, int], ...]
+    ) -> Rollout:
+        """One candidate, without its self-evaluation."""
+        return await self.team.solution(t, i, mode, prompt, parents, parse=self.candidate)
 
     def candidate(self, iteration: int, index: int, mode: Mode, completion: Completion) -> Solution:
         """The solution without its self-evaluation, and the grade in that: a grade is never its answer."""
         text, evaluation = _parted(completion.text)
         if not text.strip():
             raise Unparsable("a self-evaluation without a solution")
-        solution = super().candidate(iteration, index, mode, completion.model_copy(update={"text": text.strip()}))
+        solution = self.team.candidate(iteration, index, mode, completion.model_copy(update={"text": text.strip()}))
         return solution.model_copy(update={"own_grade": _own_grade(evaluation)})
 
 

@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
-from tmas.agents.team import ReplySettings
 from tmas.engines.vllm import free_port, vllm_server
 from tmas.llm.client import OpenAIChat
 from tmas.llm.tokens import ContextWindow, token_counter
@@ -133,8 +132,7 @@ def _is_free_first(settings: RunSettings, model: ModelSettings) -> bool:
     Models are told apart by name alone: where they are served may change when the run is resumed.
     """
     agents = settings.method.agents
-    automatic = isinstance(agents, ReplySettings) and agents.structured_outputs == "auto"
-    return automatic and model.name != settings.model.for_role("solution").name
+    return agents.structured_outputs == "auto" and model.name != settings.model.for_role("solution").name
 
 
 def _window(model: ModelSettings, context_length: int) -> ContextWindow:

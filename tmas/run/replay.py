@@ -17,7 +17,7 @@ from pydantic import BaseModel, TypeAdapter
 from tmas.agents.packing import Prompt, Window
 from tmas.answers.checker import AnswerChecker
 from tmas.files import digest
-from tmas.methods import METHODS, MethodSettings
+from tmas.methods import METHODS, AnyMethodSettings
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import SCHEMA_VERSION, CallKey, Failure, FailureReason, Problem, Reply, Trajectory
 from tmas.run.session import keyed_hash
@@ -79,7 +79,7 @@ class RecordedRun:
         self.check(problem)
         prediction = self.prediction(problem.problem_id)
         terms = prediction["terms"]["method"] | {"max_iterations": len(prediction["iterations"])}
-        settings = TypeAdapter(MethodSettings).validate_python(terms)
+        settings = TypeAdapter(AnyMethodSettings).validate_python(terms)
         seed = self._manifest["settings"]["seed"]
         session = Replay(problem.problem_id, self.trace(problem.problem_id), seed, self.prompts)
         return uvloop.run(METHODS[settings.name](settings, AnswerChecker()).solve(problem, session))

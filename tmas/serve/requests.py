@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tmas.methods.base import Settings as MethodSettings
+from tmas.methods.base import MethodSettings
 from tmas.serve.errors import ApiError
 from tmas.serve.settings import MostSettings
 from tmas.settings import Limits, RunSettings

@@ -126,12 +126,11 @@ class Service:
             try:
                 async with asyncio.TaskGroup() as group:
                     progress = Progress(settings.method.max_iterations, tell, group)
-                    method = METHODS[settings.method.name](settings.method, self.checker, progress.hear)
+                    method = METHODS[settings.method.name](settings.method, self.checker, progress.on_round)
                     solve = Solver(method, run, directory.path).solve
                     await run_problems([problem], solve, directory, self.checker, settings.terms(), 1, results.append)
             except BaseExceptionGroup as raised:
                 raise first_cause(raised, foremost=EndpointDown) from None
-            progress.rest(results[0].trajectory)
             write_metrics(directory)
         return results[0]
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from tmas.llm.endpoint import read_key
-from tmas.methods import MethodSettings
+from tmas.methods import AnyMethodSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.prompts import BUILT_IN, PromptsSetting
 from tmas.settings import ModelSettings, RaySettings, RunSettings, ServingSettings, Settings
@@ -63,7 +63,7 @@ class ServeSettings(Settings):
     """Everything ``tmas serve`` takes; see conf/serve.yaml."""
 
     model: ModelSettings
-    method: MethodSettings = Field(default_factory=TMASSettings)
+    method: AnyMethodSettings = Field(default_factory=TMASSettings)
     serving: ServingSettings = ServingSettings()
     concurrency: int = Field(default=800, ge=1)
     ray: RaySettings = RaySettings()

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tmas.files import read_lines
-from tmas.methods import MethodSettings
-from tmas.methods.base import Settings
+from tmas.methods import AnyMethodSettings
+from tmas.methods.base import MethodSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem
 from tmas.run.trace import read_trace
@@ -103,9 +103,9 @@ SMALL: dict[str, dict[str, Any]] = {
 """Every method at a size for tests."""
 
 
-def small(name: str, **changes: Any) -> Settings:
+def small(name: str, **changes: Any) -> MethodSettings:
     """The settings of the method ``name`` at a size for tests."""
-    return TypeAdapter(MethodSettings).validate_python({"name": name} | SMALL[name] | changes)
+    return TypeAdapter(AnyMethodSettings).validate_python({"name": name} | SMALL[name] | changes)
 
 
 def problems(count: int) -> list[Problem]:

@@ -1,6 +1,6 @@
 """From problems, and from what a team made of them, to training rows.
 
-Prompts come from :class:`tmas.agents.team.Agents`, as in inference: a row's prompt is the one that ``tmas solve``
+Prompts come from :class:`tmas.agents.team.Team`, as in inference: a row's prompt is the one that ``tmas solve``
 sends in that iteration and mode. Contexts come out of run directories by replay, so R, E and G are those that the run
 had.
 """
@@ -17,7 +17,8 @@ import orjson
 
 from tmas.agents.base import Session
 from tmas.agents.packing import Prompt, Window
-from tmas.agents.team import Agents, AgentSettings
+from tmas.agents.settings import AgentSettings
+from tmas.agents.team import Team
 from tmas.memory.bank import line
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
@@ -195,8 +196,8 @@ def _maker(
     return lambda offer: builders[offer.source](problem, contexts()[offer.iteration], window, agents, prompts)
 
 
-def _team(problem: TrainingProblem, window: Window, agents: AgentSettings, prompts: Prompts) -> Agents:
-    return Agents(problem, cast(Session, _PromptsOnly(window, prompts)), agents)
+def _team(problem: TrainingProblem, window: Window, agents: AgentSettings, prompts: Prompts) -> Team:
+    return Team(problem, cast(Session, _PromptsOnly(window, prompts)), agents)
 
 
 class _PromptsOnly(NamedTuple):

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tmas import asolve
 from tmas.files import read_lines
-from tmas.methods import METHODS, MethodSettings
+from tmas.methods import METHODS, AnyMethodSettings
 from tmas.settings import ROLES, RunSettings
 from tmas.testing import team
 from tmas.testing.chat_server import Body, ScriptedServer
@@ -67,10 +67,10 @@ async def test_the_method_that_contributing_shows_runs_and_is_resumed(consensus:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_plain_settings_become_those_of_the_method_they_name(name: str):
-    settings = TypeAdapter(MethodSettings).validate_python({"name": name, "agents": {"answer_format": "stated"}})
+    settings = TypeAdapter(AnyMethodSettings).validate_python({"name": name, "agents": {"answer_format": "stated"}})
     assert type(settings) is METHODS[name].settings_type
     assert (settings.name, settings.agents.answer_format) == (name, "stated")
-    assert TypeAdapter(MethodSettings).validate_python(settings.model_dump(mode="json")) == settings
+    assert TypeAdapter(AnyMethodSettings).validate_python(settings.model_dump(mode="json")) == settings
 
 
 @pytest.mark.parametrize(

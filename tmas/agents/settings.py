@@ -1,0 +1,61 @@
+"""Settings of the agents, shared by all methods."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class AgentSettings(BaseModel):
+    """How the agents of a method are prompted and how their replies are read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: Literal["answer", "proof"] = Field(
+        default="answer", description="answer: the final answer goes in \\boxed{}; proof: there is no final answer"
+    )
+    answer_format: Literal["boxed", "stated"] = Field(
+        default="boxed",
+        description="boxed: only \\boxed{} holds an answer; stated: without a box, the number in the last sentence "
+        "such as 'the answer is 12' counts",
+    )
+    parse_attempts: int = Field(
+        default=3, ge=1, description="calls made for one reply, the first included, until it can be parsed"
+    )
+    structured_outputs: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="whether to send the JSON schema with a call that asks for JSON; auto: not to a model that writes "
+        "its thinking between tags, because the schema would keep it from thinking",
+    )
+    structured_verification: bool = Field(
+        default=False, description="ask for verifications as JSON too; free text is kinder to LaTeX"
+    )
+    summary_words: int = Field(default=250, ge=10, description="length in words that the summary prompt asks for")
+    max_new_items: int = Field(
+        default=8, ge=1, description="new bank items per iteration that the memory prompts ask for"
+    )
+
+    READ_BY: ClassVar[dict[str, frozenset[str]]] = {
+        "task": frozenset({"solution"}),
+        "answer_format": frozenset({"solution"}),
+        "parse_attempts": frozenset({"verification", "summary", "experience", "guideline", "feedback", "distill"}),
+        "structured_outputs": frozenset({"verification", "experience", "guideline", "distill"}),
+        "structured_verification": frozenset({"verification"}),
+        "summary_words": frozenset({"summary"}),
+        "max_new_items": frozenset({"experience", "guideline"}),
+    }
+    """The roles that each setting has an effect on."""
+
+    @classmethod
+    def names_for(cls, roles: Collection[str]) -> set[str]:
+        """The settings that have an effect on at least one of ``roles``."""
+        return {name for name, readers in cls.READ_BY.items() if readers & set(roles)}
+
+    def sends_schema(self, thinking: str) -> bool:
+        """Whether a JSON schema goes with a call to a model whose ``thinking`` came in this form.
+
+        ``thinking`` is the field of :class:`~tmas.records.Completion`: server, tags or none.
+        """
+        return {"on": True, "off": False, "auto": thinking != "tags"}[self.structured_outputs]
