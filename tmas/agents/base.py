@@ -1,8 +1,8 @@
-"""What every agent is made of: a call under a key, a prompt that fits, and replies that are read or else a failure.
+"""The session that a method works in, and the calls that every agent is made of.
 
-Agents never raise on what a model or a server did: what did not come about is a :class:`~tmas.records.Failure`. They
-reach the outside only through :class:`Session`, so that the same code runs live, from a recorded trace, and in
-distillation.
+An agent packs a prompt into the model's window, makes a call under a key, and parses the reply. It never raises on
+what a model or a server did: it returns a :class:`~tmas.records.Failure`. It reaches the outside only through
+:class:`Session`, so the same code runs live, from a recorded trace, and in distillation.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ Output = TypeVar("Output", bound=BaseModel)
 
 
 class Session(Protocol):
-    """What a method may do: draw by name, know its models' windows, render its prompts, and make calls under keys."""
+    """All that a method can reach: named random draws, model windows, prompts, and calls under keys."""
 
     @property
     def stopped(self) -> Literal["budget", "worker"] | None:
-        """Why every further call is a failure of this kind; None while calls are made."""
+        """The reason why every further call fails; None while calls are made."""
         ...
 
     def draw(self, name: str) -> float:
         """A number in [0, 1) that is a function of (seed, problem, name) alone."""
         ...
 
-    def window(self, role: str) -> Window: ...
+    def window(self, role: str) -> Window:
+        """The context window of the model that plays ``role``."""
+        ...
 
     @property
     def prompts(self) -> Prompts:
@@ -41,27 +43,30 @@ class Session(Protocol):
         ...
 
     async def decide(self, name: str, compute: Callable[[], Awaitable[Output]], output: type[Output]) -> Output:
-        """The outcome of something that may depend on time or order: computed once, written down, then replayed."""
+        """The result of ``compute``, which may depend on time or order: computed once, recorded, then replayed."""
         ...
 
     async def ask(
         self, key: CallKey, prompt: Prompt, n: int = 1, output_schema: dict[str, Any] | None = None
-    ) -> Reply | Failure: ...
+    ) -> Reply | Failure:
+        """One call for ``n`` completions of ``prompt``; a recorded call is answered from the trace."""
+        ...
 
 
 def shuffled(session: Session, name: str, items: Sequence[T]) -> list[T]:
-    """``items`` in an order that is a function of (seed, problem, name) and of how many there are."""
+    """``items`` in random order. The order is a function of (seed, problem, name) and of the number of items."""
     order = sorted(range(len(items)), key=lambda i: session.draw(f"{name}/{i}"))
     return [items[i] for i in order]
 
 
 class Caller:
-    """Makes the calls of one problem."""
+    """Packs prompts, makes the calls of one problem, and parses the replies."""
 
     def __init__(self, problem: Problem, session: Session) -> None:
         self.problem, self.session = problem, session
 
     def key(self, iteration: int, role: str, index: int) -> CallKey:
+        """The key of the first attempt at a call of this problem."""
         return CallKey(problem_id=self.problem.problem_id, iteration=iteration, role=role, index=index)
 
     def pack(
@@ -87,38 +92,34 @@ class Caller:
         schema: dict[str, Any] | None = None,
         attempts: int = 1,
     ) -> list[T | Failure]:
-        """``n`` parsed replies by index. Those that cannot be read are asked for again, ``attempts`` calls in all."""
+        """``n`` parsed completions by index. One call asks for all of them.
+
+        A completion that cannot be parsed is asked for again: ``attempts`` calls are made in all. A failed call is
+        not repeated here, because the session has retried it already.
+        """
         if isinstance(prompt, Failure):
             return [prompt.model_copy(update={"key": key})] * n
-        found: list[T | Failure] = []
+        found: dict[int, T | Failure] = {}
         missing = list(range(n))
         for attempt in range(attempts):
             key = key.model_copy(update={"attempt": attempt})
             reply = await self.session.ask(key, prompt, len(missing), schema)
-            new = _outcomes(reply, len(missing), parse, key)
-            found = new if attempt == 0 else _filled(found, missing, new)
-            missing = [i for i, value in enumerate(found) if isinstance(value, Failure)]
-            if not missing or isinstance(reply, Failure):
+            if isinstance(reply, Failure):
+                found.update(dict.fromkeys(missing, reply))
                 break
-        return found
+            for i, completion in zip(missing, reply.completions, strict=True):
+                found[i] = _parsed(completion, parse, key)
+            missing = [i for i in range(n) if isinstance(found[i], Failure)]
+            if not missing:
+                break
+        return [found[i] for i in range(n)]
 
 
-def _outcomes(reply: Reply | Failure, n: int, parse: Callable[[Completion], T], key: CallKey) -> list[T | Failure]:
-    if isinstance(reply, Failure):
-        return [reply] * n
-    return [_read(completion, parse, key) for completion in reply.completions]
-
-
-def _filled(found: list[T | Failure], missing: list[int], new: Sequence[T | Failure]) -> list[T | Failure]:
-    latest = dict(zip(missing, new, strict=True))
-    return [latest.get(i, value) for i, value in enumerate(found)]
-
-
-def _read(completion: Completion, parse: Callable[[Completion], T], key: CallKey) -> T | Failure:
+def _parsed(completion: Completion, parse: Callable[[Completion], T], key: CallKey) -> T | Failure:
     if completion.finish_reason == "length":
         return Failure(reason=FailureReason.TRUNCATED, message="the reply ran into max_tokens", key=key)
     if not completion.text.strip():
-        return Failure(reason=FailureReason.UNPARSABLE, message="nothing was written after the thinking", key=key)
+        return Failure(reason=FailureReason.UNPARSABLE, message="the reply holds no text after the thinking", key=key)
     try:
         return parse(completion)
     except Unparsable as error:

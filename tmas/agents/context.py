@@ -1,4 +1,4 @@
-"""What later prompts see of earlier work: the rollouts and the banks as text, and how each may be shortened."""
+"""Earlier work as pieces of a prompt: rollouts and banks as text, and the steps that shorten them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from tmas.records import Rollout, Solution, Verification
 
 
 class Attempts:
-    """The rollouts as pieces of a prompt: in full, shortened to their summary, or left out; worst graded first."""
+    """The rollouts as pieces of a prompt. ``full``: their texts by name.
+
+    ``shorten`` reduces an attempt to its summary, ``drop`` leaves it out; both begin with the worst graded.
+    """
 
     def __init__(self, full: dict[str, str], brief: Callable[[str], str], worst_first: Sequence[str]) -> None:
         self.full = full
@@ -20,11 +23,12 @@ class Attempts:
         self.drop = [(name, replace_by("")) for name in worst_first]
 
     def texts(self, current: Mapping[str, str]) -> list[str]:
+        """The attempts that are left in ``current``, in their order."""
         return [current[name] for name in self.full if current[name]]
 
 
 def attempts_of(rollouts: Sequence[Rollout], prompts: Prompts) -> Attempts:
-    """The rollouts that have a solution; the others have nothing to show."""
+    """The rollouts that have a solution, as pieces of a prompt."""
     solved = {f"attempt {r.index}": r for r in rollouts if isinstance(r.solution, Solution)}
     worst_first = sorted(solved, key=lambda name: (solved[name].mean_grade or 0.0, -solved[name].index))
     full = {name: _attempt(prompts, r, with_solution=True) for name, r in solved.items()}
@@ -43,15 +47,15 @@ def _attempt(prompts: Prompts, rollout: Rollout, with_solution: bool) -> str:
 
 
 def graded(verification: Verification) -> str:
-    """A critique with its grade, which a structured one does not name."""
+    """A critique followed by its grade: a critique in JSON does not state the grade itself."""
     return f"{verification.critique}\nGrade: {verification.grade:g}"
 
 
 def all_items(bank: Items[Any] | None) -> str:
-    """The whole bank as text; "" where there is none."""
+    """The whole bank as text; "" without a bank."""
     return bank.render(lambda _: True).text if bank else ""
 
 
 def fewer_items(bank: Items[Any]) -> Shorten:
-    """The packing step that leaves out the bank's least supported items."""
+    """The packing step that leaves out the bank's least supported items until it fits."""
     return lambda fits: bank.render(fits).text

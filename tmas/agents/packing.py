@@ -1,8 +1,8 @@
-"""Fitting a prompt into the model's context: what is shortened, in which order, and a note of every step.
+"""Packing: fit a prompt into the model's context window, shortening its pieces in a given order.
 
-The rule (the paper is silent): ``max_tokens`` of completion are always kept free; the problem and the instructions
-are never cut; everything else is shortened step by step, least valuable first, until the prompt fits. Each step
-that was taken is recorded with the call; a prompt that fits at no step is a ``context`` failure and is not sent.
+The paper is silent about this. Here, room for ``max_tokens`` of completion is always kept free. The problem and the
+instructions are never cut. Everything else is shortened step by step, the least valuable first, until the prompt
+fits. Each step is recorded with the call. A prompt that fits after no step is a ``context`` failure and is not sent.
 """
 
 from __future__ import annotations
@@ -15,19 +15,23 @@ from tmas.records import Message, PackingNote, Record
 Render = Callable[[Mapping[str, str]], str]
 Fits = Callable[[str], bool]
 Shorten = Callable[[Fits], str]
-"""Given a test for one piece, returns that piece's best shorter text (which may still not fit)."""
+"""Shortens one piece: given a test for its text, returns the best shorter text, which may still not fit."""
 
 
 class Window(Protocol):
-    """The room one role's model leaves for a prompt."""
+    """The room for a prompt in the context of the model that plays a role."""
 
-    def fits(self, prompt: str) -> bool: ...
+    def fits(self, prompt: str) -> bool:
+        """Whether the prompt leaves room for the completion."""
+        ...
 
-    def count(self, text: str) -> int: ...
+    def count(self, text: str) -> int:
+        """Tokens of ``text``."""
+        ...
 
 
 class Prompt(Record):
-    """A prompt that fits, with the steps that made it fit. ``system``: what the model is told before it."""
+    """A prompt that fits, with the steps that made it fit. ``system``: the system message; "" for none."""
 
     text: str
     system: str = ""
@@ -40,12 +44,12 @@ class Prompt(Record):
 
     @property
     def content(self) -> str:
-        """All that the model reads, as one text: for counting tokens."""
+        """System and user message as one text, for counting tokens."""
         return f"{self.system}\n\n{self.text}" if self.system else self.text
 
 
 class DoesNotFit(Exception):
-    """The prompt is too long even with everything shortened that may be."""
+    """The prompt is too long even after every step."""
 
 
 def pack(
@@ -57,8 +61,8 @@ def pack(
 ) -> Prompt:
     """Render ``pieces`` into a prompt, applying ``steps`` in order until it fits.
 
-    ``steps`` are (piece name, how to shorten it). ``system`` renders the system message, which has to fit too; where
-    it comes out empty there is none. Raises :class:`DoesNotFit` when all steps are used up.
+    ``steps`` are pairs of a piece's name and the function that shortens it. ``system`` renders the system message,
+    which has to fit too; an empty text means no system message. Raises :class:`DoesNotFit` after the last step.
     """
 
     def rendered(texts: Mapping[str, str]) -> Prompt:
@@ -72,7 +76,7 @@ def pack(
         name, shorten = next(remaining, (None, None))
         if name is None or shorten is None:
             size = window.count(prompt.content)
-            raise DoesNotFit(f"the prompt has {size} tokens with everything left out that may be")
+            raise DoesNotFit(f"the prompt has {size} tokens after everything that can be left out was left out")
         before = current[name]
         current[name] = shorten(lambda text, piece=name: window.fits(rendered({**current, piece: text}).content))
         notes.append(
@@ -83,12 +87,12 @@ def pack(
 
 
 def replace_by(text: str) -> Shorten:
-    """The step that puts a fixed shorter text in place."""
+    """The step that replaces a piece by a fixed shorter text."""
     return lambda _: text
 
 
 def cut_middle(text: str) -> Shorten:
-    """The step that keeps as much of the beginning and the end as fits, and says how much is missing between."""
+    """The step that cuts out the middle of ``text``, as little as needed, and notes how many characters are missing."""
 
     def keep(characters: int) -> str:
         head, tail = text[: (characters + 1) // 2], text[len(text) - characters // 2 :]

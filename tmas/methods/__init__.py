@@ -1,4 +1,4 @@
-"""The methods by name. A new one is a file here, its line below, and a config in conf/method/."""
+"""The methods by name. A new method is a file here, its line below, and a config in conf/method/."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ METHODS: dict[str, type[Method[Any]]] = {
 
 
 def _of_its_method(settings: Any) -> Any:
-    """Plain settings as those of the method that they name."""
+    """Validate plain settings as the settings of the method that they name."""
     if not isinstance(settings, Mapping):
         return settings
     name = settings.get("name")
@@ -38,7 +38,7 @@ def _of_its_method(settings: Any) -> Any:
 
 
 AnyMethodSettings = Annotated[MethodSettings, BeforeValidator(_of_its_method)]
-"""The settings of any method; plain ones are validated as those of the method in their ``name``."""
+"""Field type for the settings of any method: a mapping is validated as the settings of the method in its ``name``."""
 
 
 def all_roles() -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Best of N by the model's own verifier: N samples of the bare problem, M verifications each; the best mean grade.
 
-Not in the paper, but what its iterations must beat at equal tokens: the same solver and the same verifier, with all of
-the budget in one round. Equal grades go to the larger class of equal answers, then to the one sampled first.
+This baseline is not in the paper. It has the same solution and verification agents as TMAS and spends its whole budget
+in one round, so TMAS's iterations must beat it at equal tokens. Of equal grades the answer with more votes wins, then
+the one sampled first.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from tmas.records import Failure, Problem, Rollout, Trajectory
 
 
 class BestOfNSettings(MethodSettings, frozen=True):
-    """N is that of MV@64, M that of TMAS."""
+    """Settings of best of N; N as in MV@64, M as in TMAS."""
 
     roles = ("solution", "verification")
 
     name: Literal["best_of_n"] = "best_of_n"
-    n_candidates: int = Field(default=64, ge=1, description="N")
-    n_verifications: int = Field(default=8, ge=1, description="M")
-    max_iterations: Literal[1] = 1
+    n_candidates: int = Field(default=64, ge=1, description="N: samples")
+    n_verifications: int = Field(default=8, ge=1, description="M: verifications of each sample")
+    max_iterations: Literal[1] = Field(default=1, description="always 1: samples are drawn once")
     agents: AgentSettings = AgentSettings()
     selection: SelectionSettings = SelectionSettings(rule="grade")
 

@@ -1,7 +1,7 @@
 """Majority vote (self-consistency, arXiv 2203.11171): the largest class of equal answers among K samples.
 
-Answers are one class where they are mathematically equivalent; what cannot be decided stays apart. Equal classes go to
-the one that was sampled first. The original votes over equal strings and has no such cases.
+Answers belong to one class if they are mathematically equivalent; two answers whose equivalence cannot be decided
+stay in two classes. Of classes of equal size the one sampled first wins. The original votes over equal strings.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from tmas.records import Problem, Trajectory
 
 
 class MajorityVoteSettings(MethodSettings, frozen=True):
-    """K is 64, as MV@64 in Table 1 of TMAS."""
+    """Settings of majority vote; K = 64 as MV@64 in Table 1 of TMAS."""
 
     roles = ("solution",)
 
     name: Literal["majority_vote"] = "majority_vote"
-    n_candidates: int = Field(default=64, ge=1, description="K")
-    max_iterations: Literal[1] = 1
+    n_candidates: int = Field(default=64, ge=1, description="K: samples")
+    max_iterations: Literal[1] = Field(default=1, description="always 1: samples are drawn once")
     agents: AgentSettings = AgentSettings()
     selection: SelectionSettings = SelectionSettings(rule="vote")
 

@@ -1,22 +1,22 @@
 """PaCoRe (arXiv 2601.05593): parallel coordinated reasoning, in rounds of parallel responses.
 
-1. Round 0: the first width of responses to the bare problem.
-2. The responses of a round are compacted: what follows the thinking, empty ones dropped.
-3. Sorted by length and shuffled, they are the numbered references of the next round, which is asked for a
-   comprehensive solution of its own. All of a round see the same references.
-4. The last round's response is the answer. Published widths: 4, 1 (low); 16, 1 (medium); 32, 4, 1 (high).
+1. Round 0 samples ``widths[0]`` responses to the bare problem.
+2. The responses of a round are compacted: only the text after the thinking is kept, and empty texts are dropped.
+3. They are sorted by length, shuffled and numbered. The next round sees them as references and writes comprehensive
+   solutions of its own. All responses of a round see the same references.
+4. The response of the last round is the answer. Published widths: 4, 1 (low); 16, 1 (medium); 32, 4, 1 (high).
 
-Different here, and why:
+Differences from the original:
 
-- Table 1 of TMAS runs it for 20 iterations and reports Pass@1 over 8 candidates: the default is that. The last of
-  ``widths`` holds for all later rounds, so that the published settings are ``widths=[32, 4, 1] max_iterations=3``.
-  Where the last round has more than one response, their majority is the answer.
-- The original shuffles by one seed for all problems; here the seed is the run's, and the draw is keyed.
-- A response that was cut short is a failure and no reference: what it has is unfinished thought, which never enters a
-  prompt here. The original passes it on.
-- The original cannot be too long for its context. Here references are left out then, the longest first, and the last
-  one loses its middle.
-- A round without any reference to show works on the bare problem again.
+- The defaults are those of Table 1 of TMAS: 20 rounds of 8 responses, reported as Pass@1. The last of ``widths`` holds
+  for all later rounds, so the published high setting is ``widths=[32, 4, 1] max_iterations=3``. If the last round
+  has more than one response, their majority is the answer.
+- The original shuffles with one seed for all problems. Here the draw is a function of the run's seed and the problem.
+- A response that was cut short is a failure and no reference, because unfinished thinking never enters a prompt here.
+  The original passes it on.
+- The original assumes that all references fit. Here references that do not fit are left out, the longest first; the
+  last one is cut in the middle.
+- A round that has no reference works on the bare problem again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tmas.records import Failure, Problem, Solution, Trajectory
 
 
 class PaCoReSettings(MethodSettings, frozen=True):
-    """Defaults as in Table 1 of TMAS."""
+    """Settings of PaCoRe; defaults as in Table 1 of TMAS."""
 
     roles = ("solution",)
 
@@ -73,7 +73,7 @@ class PaCoRe(Method[PaCoReSettings]):
 
 
 def _compacted(session: Session, t: int, responses: Round) -> list[str]:
-    """The references of round ``t``."""
+    """The references of round ``t``, made of the responses of the round before."""
     texts = [r.solution.text for r in responses if isinstance(r.solution, Solution)]
     return shuffled(session, f"references/{t}", sorted(texts, key=len))
 

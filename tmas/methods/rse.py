@@ -1,26 +1,28 @@
-"""RSE, recycling search experience (arXiv 2601.21684): rollouts are distilled into a bank that guides the next ones.
+"""RSE, recycling search experience (arXiv 2601.21684): rollouts are distilled into a bank that guides later rollouts.
 
 1. Iteration 0 samples the bare problem.
-2. Each rollout is distilled on its own, from its full reasoning and its answer, strictly neutral and without any
-   feedback, into two lists: verified propositions and critical pitfalls. JSON that cannot be read is asked for again,
-   up to 5 times, and then dropped.
-3. Each list is merged with the previous bank: of equal statements, substrings and near-duplicates one is kept, the new
-   before the old and the longer before the shorter. The bank has no limit.
-4. The next iteration samples the problem with the bank in the system message: pitfalls first, to be avoided, then
-   propositions, to be verified before they are used.
+2. Each rollout is distilled independently, from its full reasoning and its answer and without any feedback, into two
+   lists: verified propositions and critical pitfalls. JSON that cannot be parsed is asked for again up to 5 times and
+   then dropped.
+3. Each list is merged with the previous bank. Of equal statements, substrings and near-duplicates one is kept: the new
+   one rather than the old one, the longer rather than the shorter. The bank has no size limit.
+4. The next iteration samples the problem with the bank in the system message: first the pitfalls to avoid, then the
+   propositions to verify before use.
 
-Published: 32 rollouts an iteration, temperature 0.6, top-p 0.95, top-k 20 (the last three are set by
-conf/method/rse.yaml). The defaults are those of Table 1 of TMAS.
+Published: 32 rollouts per iteration, temperature 0.6, top-p 0.95, top-k 20; conf/method/rse.yaml sets the last three.
+The other defaults are those of Table 1 of TMAS.
 
-Different here, and why:
+Differences from the original:
 
-- Near-duplicates are found by the project's own test (words shared, and everything decisive equal) instead of a cosine
-  above 0.8 of sentence embeddings: the core has no embedding model, and one must not merge "x = 2" with "x = 3".
-- A rollout that was cut short is a failure, and is not distilled.
-- The reasoning enters a prompt here, and only here: distilling it is the method. Too long for the context, it loses
-  its middle first, then the solution does; and a bank too long for it is shown without its least supported items.
-- The last iteration is not distilled, since nothing would be made of it.
-- The last iteration's candidates vote for the answer, on which the original leaves nothing said.
+- The project's own test finds near-duplicates (shared words, and equal numbers and symbols). The original takes a
+  cosine above 0.8 of sentence embeddings, but the core has no embedding model, and "x = 2" must not be merged with
+  "x = 3".
+- A rollout that was cut short is a failure and is not distilled.
+- The reasoning enters a prompt in this method only, because distilling it is the method. If the prompt is too long,
+  first the reasoning is cut in the middle, then the solution. A bank that does not fit is shown without its least
+  supported items.
+- The last iteration is not distilled, because no later iteration would use the result.
+- The candidates of the last iteration vote for the answer; the original does not say how it is chosen.
 """
 
 from __future__ import annotations
@@ -45,22 +47,25 @@ from tmas.records import Completion, Failure, Problem, Rollout, Solution, Trajec
 
 
 class RSESettings(MethodSettings, frozen=True):
-    """Defaults as in Table 1 of TMAS."""
+    """Settings of RSE; defaults as in Table 1 of TMAS."""
 
     roles = ("solution", "distill")
 
     name: Literal["rse"] = "rse"
-    n_candidates: int = Field(default=8, ge=1, description="rollouts of an iteration")
-    max_iterations: int = Field(default=20, ge=1)
+    n_candidates: int = Field(default=8, ge=1, description="rollouts per iteration")
+    max_iterations: int = Field(default=20, ge=1, description="iterations in all")
     similarity: float = Field(
-        default=0.7, ge=0, le=1, description="Jaccard similarity from which two items may be one (memory/similarity.py)"
+        default=0.7,
+        ge=0,
+        le=1,
+        description="Jaccard similarity of words from which two items may be duplicates (memory/similarity.py)",
     )
     agents: AgentSettings = AgentSettings(parse_attempts=6)
     selection: SelectionSettings = SelectionSettings(rule="vote", scope="last")
 
 
 class RSE(Method[RSESettings]):
-    """Samples, distils, and samples again with what was distilled."""
+    """Samples, distils the samples into a bank, and samples again with the bank."""
 
     settings_type = RSESettings
 
@@ -86,7 +91,7 @@ class RSE(Method[RSESettings]):
 
 
 class _Found(NamedTuple):
-    """A rollout, and what was distilled from it."""
+    """A rollout and what was distilled from it; None: it was not distilled."""
 
     rollout: Rollout
     distilled: Parsed[DistillOutput] | Failure | None = None
@@ -111,7 +116,7 @@ class Recycler:
         self.team = team
 
     def prompt(self, bank: RecycledBank) -> Prompt | Failure:
-        """The bare problem, behind the bank in the system message."""
+        """The bare problem, with the bank in the system message."""
         return self.team.pack(
             "solution",
             lambda _: self.team.render("solution", attempts=[], experience="", guidelines=""),
@@ -121,7 +126,7 @@ class Recycler:
         )
 
     async def sample(self, t: int, i: int, prompt: Prompt | Failure) -> tuple[Rollout, str | None]:
-        """A candidate, and its reasoning, which no record holds."""
+        """A candidate and its reasoning, which no record keeps."""
         mode = "exploit" if isinstance(prompt, Prompt) and prompt.system else "initial"
 
         def parse(completion: Completion) -> tuple[Solution, str | None]:
@@ -132,7 +137,7 @@ class Recycler:
         return Rollout(iteration=t, index=i, mode=mode, solution=solution), reasoning
 
     async def distilled(self, solution: Solution, reasoning: str | None) -> Parsed[DistillOutput] | Failure:
-        """The two lists, from one rollout alone."""
+        """The two lists of propositions and pitfalls, distilled from one rollout alone."""
         pieces = {"reasoning": reasoning or "", "solution": solution.text}
         prompt = self.team.pack(
             "distill",

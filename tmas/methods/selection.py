@@ -1,6 +1,6 @@
-"""Which candidate's answer is given: the best mean grade, or the majority; the other one breaks ties.
+"""Selection of the final answer: by best mean grade, or by majority vote. The other criterion breaks ties.
 
-The paper reports Pass@1 over all candidates and leaves the choice open; ``method.selection`` decides here.
+The paper reports Pass@1 over all candidates and does not select an answer; ``method.selection`` is our choice.
 """
 
 from __future__ import annotations
@@ -18,25 +18,27 @@ from tmas.records import NOT_SAMPLED, Record, Rollout, Selection, Solution
 
 
 class SelectionSettings(BaseModel):
-    """``rule``: grade (best mean grade, ties by votes) or vote (most votes, ties by grade).
-
-    ``scope``: candidates of all iterations so far, or of the last one that was not cut off before any was sampled.
-    """
+    """How the final answer is selected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rule: Literal["grade", "vote"] = "grade"
-    scope: Literal["all", "last"] = Field(default="all")
+    rule: Literal["grade", "vote"] = Field(
+        default="grade", description="grade: best mean grade, ties by votes; vote: most votes, ties by grade"
+    )
+    scope: Literal["all", "last"] = Field(
+        default="all",
+        description="all: candidates of all iterations so far; last: those of the last iteration that sampled any",
+    )
 
 
 class Selected(Record):
-    """The outcome of a selection: None where no candidate stands."""
+    """The outcome of a selection; None if there is no candidate."""
 
     selection: Selection | None
 
 
 def fingerprint(rounds: Sequence[Sequence[Rollout]]) -> str:
-    """Hash of what a selection depends on: the same candidates and grades give the same one."""
+    """Hash of the candidates and grades that a selection depends on."""
     facts = [
         (r.iteration, r.index, isinstance(r.solution, Solution), r.answer, r.mean_grade)
         for rollouts in rounds
@@ -48,15 +50,16 @@ def fingerprint(rounds: Sequence[Sequence[Rollout]]) -> str:
 async def selected(
     session: Session, rounds: Sequence[Sequence[Rollout]], settings: SelectionSettings, checker: AnswerChecker
 ) -> Selection | None:
-    """:func:`select`, noted in the session: a comparison of answers may time out, and a replay has to repeat it."""
+    """:func:`select`, recorded in the session: comparing answers may time out, and a replay must repeat the outcome."""
     name = f"selection/{len(rounds) - 1}/{fingerprint(rounds)}"
     return (await session.decide(name, lambda: select(rounds, settings, checker), Selected)).selection
 
 
 async def select(rounds: Sequence[Sequence[Rollout]], settings: SelectionSettings, checker: AnswerChecker) -> Selected:
-    """The selected candidate after the last of ``rounds`` (rollouts by iteration); None where no candidate stands.
+    """The selected candidate after the last of ``rounds`` (rollouts by iteration); None if there is no candidate.
 
-    Candidates with an answer go before those without. What grade and votes leave tied goes to the earliest.
+    Candidates with an answer come before those without one. Of candidates with equal grade and votes the earliest
+    is selected.
     """
     scope = rounds if settings.scope == "all" else _last(rounds)
     solved = [r for rollouts in scope for r in rollouts if isinstance(r.solution, Solution)]
@@ -79,7 +82,7 @@ async def select(rounds: Sequence[Sequence[Rollout]], settings: SelectionSetting
 
 
 def _last(rounds: Sequence[Sequence[Rollout]]) -> Sequence[Sequence[Rollout]]:
-    """The last round that had the chance of a candidate: a budget may have ended before it had."""
+    """The last round in which a candidate was sampled: a budget may end a round before that."""
     return [rollouts for rollouts in rounds if any(_was_sampled(rollout) for rollout in rollouts)][-1:]
 
 

@@ -1,24 +1,24 @@
-"""Self-Refine (arXiv 2303.17651), its mathematics task: a draft, then feedback on it and a rewrite, again and again.
+"""Self-Refine (arXiv 2303.17651), its mathematics task: write a draft, then keep rewriting it by own feedback.
 
-1. A draft from the bare problem.
-2. Feedback by the same model on its own draft and, from the same call, the rewritten solution: the next draft. Only
-   the draft goes on, not the feedback.
+1. The model writes a draft from the bare problem.
+2. One call gives the same model's feedback on the draft and the rewritten solution, which is the next draft. The next
+   call sees only the draft, not the feedback.
 3. It stops when the feedback finds nothing to correct ("it is correct"), or after ``max_iterations``.
 
-There is one trajectory in the original; here are N independent ones, so that Pass@1 by iteration is that of Table 1 of
-TMAS. A trajectory that has stopped stands in all later iterations, without calls; the problem ends when all have. The
-published temperature of the feedback, 0.7, is set by conf/method/self_refine.yaml.
+The original has one trajectory. Here N independent ones run, so that Pass@1 by iteration compares with Table 1 of
+TMAS. A trajectory that has stopped keeps its draft in all later iterations and makes no more calls; the problem ends
+when all have stopped. conf/method/self_refine.yaml sets the published temperature of the feedback, 0.7.
 
-Different here, and why:
+Differences from the original:
 
-- Solutions are text, where the original writes programs and shows examples of them; a rewrite follows a heading.
-- The draft is sampled like any candidate; the original's temperature of 0 would make N equal drafts.
-- "It is correct" stops a trajectory only as the last sentence, where no rewrite follows: feedback also says it of
-  single steps.
-- Feedback with neither of the two, or cut short, is asked for again, ``parse_attempts`` times in all. If it still fails
-  that is on record, and the draft stays the trajectory's; the next iteration asks for feedback on it once more. The
-  original starts the problem anew. A trajectory whose draft failed drafts again.
-- The last drafts vote for the answer; the original's only one is it.
+- Solutions are text; the original writes programs and shows examples. A heading marks where the rewrite begins.
+- The draft is sampled like any candidate. At the original's temperature of 0 the N drafts would be equal.
+- "It is correct" stops a trajectory only as the last sentence and without a rewrite, because feedback also says it
+  about single steps.
+- Feedback with neither a rewrite nor that sentence, or cut short, is asked for again, ``parse_attempts`` calls in all.
+  If all fail, the failure is recorded and the draft stays; the next iteration asks for feedback on it again. The
+  original starts the problem anew. A trajectory whose draft failed writes a new draft.
+- The last drafts vote for the answer; the original has only one.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ _CORRECT = re.compile(
     r"(?:^|[.!?:;\n])(?![^.!?:;\n]*(?:\bnot\b|n't|n’t|\bif\b|\bwhether\b))[^.!?:;\n]*\b"
     rf"{NOTHING_TO_CORRECT}$"
 )
-"""As the last sentence, and said without a no or an if."""
+"""Matches the last sentence, if it has no negation and no condition."""
 _ANSWER = re.compile(
     r"""(?:(?:the\s)?final\sanswer(?:\sis)?[:*\s]*)? (?:\\[\[(]|\$+)? \s*
         \\boxed\s*\{(?:[^{}]|\{[^{}]*\})*\} \s* (?:\\[\])]|\$+)?""",
     re.IGNORECASE | re.VERBOSE,
 )
-"""Some end whatever they say with it."""
+"""A boxed answer, with which some replies end whatever they say."""
 _NEW = r"\b(?:rewritten|corrected|revised|improved|refined|updated)\ solution\b"
 _REWRITE = re.compile(
     rf"^(?:\s*\#[^\n]*{_NEW}[^\n]* | \s*\*\*[^\n*]*{_NEW}[^\n*]*\*\*:? | \s*{_NEW}[:\s]*$)",
@@ -59,30 +59,30 @@ _REWRITE = re.compile(
 
 
 class SelfRefineSettings(MethodSettings, frozen=True):
-    """Defaults as in Table 1 of TMAS."""
+    """Settings of Self-Refine; defaults as in Table 1 of TMAS."""
 
     roles = ("solution", "feedback")
 
     name: Literal["self_refine"] = "self_refine"
     n_candidates: int = Field(default=8, ge=1, description="N: independent trajectories")
-    max_iterations: int = Field(default=20, ge=1, description="drafts of a trajectory, the first included")
+    max_iterations: int = Field(default=20, ge=1, description="drafts of each trajectory, the first included")
     agents: AgentSettings = AgentSettings()
     selection: SelectionSettings = SelectionSettings(rule="vote", scope="last")
 
 
 class SelfRefine(Method[SelfRefineSettings]):
-    """Refines N drafts side by side, each on its own."""
+    """Refines N drafts in parallel, each independently."""
 
     settings_type = SelfRefineSettings
 
     async def solve(self, problem: Problem, session: Session) -> Trajectory:
         refiner = Refiner(Team(problem, session, self.settings.agents))
         rounds: list[Round] = []
-        while self.continues(session, t := len(rounds)) and not _all_stand(rounds):
+        while self.continues(session, t := len(rounds)) and not _all_stopped(rounds):
             pasts = [[r[i] for r in rounds] for i in range(self.settings.n_candidates)]
             rounds.append(tuple(await all_of(refiner.next(t, i, past) for i, past in enumerate(pasts))))
             self.report(t, rounds[-1])
-        return await self.trajectory(session, rounds, _all_stand(rounds), refiner.unread_in(len(rounds)))
+        return await self.trajectory(session, rounds, _all_stopped(rounds), refiner.unread_in(len(rounds)))
 
 
 class Refiner:
@@ -98,17 +98,16 @@ class Refiner:
         return [Memory(failures=tuple(failure for (at, _), failure in failed if at == t)) for t in range(rounds)]
 
     async def next(self, t: int, i: int, past: Sequence[Rollout]) -> Rollout:
-        """What trajectory ``i`` has at iteration ``t``."""
+        """The rollout of trajectory ``i`` in iteration ``t``."""
         drafts = [r.solution for r in past if isinstance(r.solution, Solution)]
         if not drafts:
             return await self.team.solution(t, i, "initial", self.team.solution_prompt())
-        if _stands(past[-1]):
+        if _has_stopped(past[-1]):
             return past[-1].model_copy(update={"iteration": t})
         return await self.refined(t, i, drafts[-1])
 
     async def refined(self, t: int, i: int, draft: Solution) -> Rollout:
-        """The draft rewritten, or the draft itself where the feedback finds nothing; the draft once more where the
-        feedback cannot be read."""
+        """The rewritten draft; the draft itself if the feedback finds nothing to correct or cannot be parsed."""
         prompt = self.team.pack(
             "feedback",
             lambda texts: self.team.render("feedback", **texts),
@@ -137,10 +136,10 @@ class Refiner:
         raise Unparsable(f"feedback with neither a rewritten solution nor {NOTHING_TO_CORRECT!r}")
 
 
-def _stands(rollout: Rollout) -> bool:
-    """Whether the trajectory has stopped: its draft is that of an earlier iteration."""
+def _has_stopped(rollout: Rollout) -> bool:
+    """Whether the trajectory has stopped: its draft comes from an earlier iteration."""
     return isinstance(rollout.solution, Solution) and rollout.solution.iteration < rollout.iteration
 
 
-def _all_stand(rounds: Sequence[Round]) -> bool:
-    return bool(rounds) and all(_stands(rollout) for rollout in rounds[-1])
+def _all_stopped(rounds: Sequence[Round]) -> bool:
+    return bool(rounds) and all(_has_stopped(rollout) for rollout in rounds[-1])

@@ -1,24 +1,25 @@
-"""Verify-Refine (DeepSeekMath-V2, arXiv 2511.22570): a pool of graded candidates, whose best are rewritten.
+"""Verify-Refine (DeepSeekMath-V2, arXiv 2511.22570): keep a pool of graded candidates and rewrite the best ones.
 
-1. N candidates from the bare problem; each ends with a self-evaluation and its own grade.
-2. M analyses of each, graded 1, 0.5 or 0. Candidates that were cut short or could not be graded are dropped; the
-   others form the pool, a text only once.
-3. Each round takes the n best of the pool by (mean grade, own grade), ties shuffled; pairs each with up to 8 of its
-   analyses, those that found faults first, at most 4 of a grade unless all have the same; and rewrites it.
-4. The N rewrites are analysed and join the pool, with their parents. It stops when one passes all M analyses.
+1. The model writes N candidates from the bare problem. Each ends with a self-evaluation and its own grade.
+2. Each candidate gets M analyses (verifications) graded 1, 0.5 or 0. Candidates that were cut short or could not be
+   graded are dropped. The others form the pool, where equal texts count once.
+3. Each round takes the n best candidates of the pool by (mean grade, own grade), with ties in random order. It pairs
+   each with up to 8 of its analyses, those that found faults first and at most 4 of one grade (8 if all have the same
+   grade), and rewrites it.
+4. The N rewrites are analysed and join the pool. It stops when a candidate passes all M analyses.
 
-Published: N = 64, M = 64, n = 64, 16 rounds, temperature 1.0 and top-p 0.95 (the last two are set by
-conf/method/verify_refine.yaml). The defaults are those of Table 1 of TMAS.
+Published: N = 64, M = 64, n = 64, 16 rounds, temperature 1.0 and top-p 0.95; conf/method/verify_refine.yaml sets the
+last two. The other defaults are those of Table 1 of TMAS.
 
-Different here, and why:
+Differences from the original:
 
-- Each rewrite is made of one candidate, as in the published runs. N rewrites are shared out over the n best in turn,
-  so that a round always has N, also while the pool is smaller.
-- Without the self-evaluation a candidate stands, with no own grade, behind those of the same mean grade that have
-  one. The original drops it, and counts a grade that cannot be read as 0.
-- An analysis that cannot be read is asked for again; one that still fails is not a pass.
+- Each rewrite comes from one candidate, as in the published runs. The N rewrites are distributed over the n best in
+  turn, so every round has N, even while the pool is smaller.
+- A candidate without a self-evaluation stays in the pool without an own grade, behind candidates of the same mean grade
+  that have one. The original drops it, and counts a grade that cannot be parsed as 0.
+- An analysis that cannot be parsed is asked for again; one that still fails does not count as a pass.
 - Meta-verification (verifying the analyses) is off, as in the published runs.
-- While the pool is empty a round samples the bare problem again; the original gives the problem up.
+- While the pool is empty, a round samples the bare problem again; the original gives the problem up.
 """
 
 from __future__ import annotations
@@ -58,27 +59,29 @@ _GRADED_ITSELF = re.compile(
     r"(?:[^\\]|\\[\[(,;!]|\\(?:text|math)[a-z]*){0,80} \\boxed.*$",
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
-"""What a self-evaluation ends with, where it has no heading."""
-_TRIED = 8
-"""Headings, from the last on."""
+"""Matches the last line of a self-evaluation that has no heading."""
+_HEADINGS_TRIED = 8
+"""Headings that are tried, counted from the last one."""
 
 
 class VerifyRefineSettings(MethodSettings, frozen=True):
-    """Defaults as in Table 1 of TMAS."""
+    """Settings of Verify-Refine; defaults as in Table 1 of TMAS."""
 
     roles = ("solution", "verification")
 
     name: Literal["verify_refine"] = "verify_refine"
-    n_candidates: int = Field(default=8, ge=1, description="N: candidates of the first round, rewrites of the others")
-    n_verifications: int = Field(default=8, ge=1, description="M: analyses of each")
-    n_best: int = Field(default=8, ge=1, description="n: candidates of the pool that a round rewrites")
+    n_candidates: int = Field(
+        default=8, ge=1, description="N: candidates of the first round, and rewrites of every later round"
+    )
+    n_verifications: int = Field(default=8, ge=1, description="M: analyses of each candidate")
+    n_best: int = Field(default=8, ge=1, description="n: best candidates of the pool, which a round rewrites")
     max_iterations: int = Field(default=20, ge=1, description="rounds, the first included")
     agents: AgentSettings = AgentSettings()
     selection: SelectionSettings = SelectionSettings(rule="grade")
 
 
 class VerifyRefine(Method[VerifyRefineSettings]):
-    """Keeps a pool, and rewrites its best."""
+    """Keeps a pool of graded candidates and rewrites its best."""
 
     settings_type = VerifyRefineSettings
 
@@ -95,7 +98,7 @@ class VerifyRefine(Method[VerifyRefineSettings]):
         return await self.trajectory(session, rounds, passed)
 
     def _tasks(self, prover: Prover, rounds: Sequence[Round]) -> list[_Task]:
-        """What the candidates of the next round are written from, in turn."""
+        """The tasks of the next round; its candidates take them in turn."""
         t = len(rounds)
         best = best_of(prover.team.session, t, pool_of(rounds))[: self.settings.n_best]
         return [_Task(prover.refinement_prompt(t, rollout), rollout) for rollout in best] or [_Task(prover.prompt())]
@@ -108,14 +111,14 @@ class VerifyRefine(Method[VerifyRefineSettings]):
 
 
 class _Task(NamedTuple):
-    """What a candidate is written from: a prompt, and the candidate that it rewrites."""
+    """A prompt for a candidate, and the candidate that it rewrites; None: a new one."""
 
     prompt: Prompt | Failure
     source: Rollout | None = None
 
 
 def pool_of(rounds: Sequence[Round]) -> list[Rollout]:
-    """All graded candidates, of equal texts the first."""
+    """All graded candidates; of equal texts only the first."""
     pool: dict[str, Rollout] = {}
     for rollout in (rollout for rollouts in rounds for rollout in rollouts):
         if isinstance(rollout.solution, Solution) and rollout.grades:
@@ -134,7 +137,7 @@ def best_of(session: Session, t: int, pool: Sequence[Rollout]) -> list[Rollout]:
 
 
 def paired_analyses(session: Session, t: int, rollout: Rollout) -> list[Verification]:
-    """The analyses that a rewrite of ``rollout`` in round ``t`` is shown: see the module."""
+    """The analyses that the prompt shows for a rewrite of ``rollout`` in round ``t``: step 3 of the module."""
     analyses = [v for v in rollout.verifications if isinstance(v, Verification)]
     drawn = shuffled(session, f"analyses/{t}/{rollout.iteration}/{rollout.index}", analyses)
     by_grade = [list(group) for _, group in groupby(sorted(drawn, key=_grade), key=_grade)]
@@ -153,11 +156,14 @@ class Prover:
         self.team = team
 
     def prompt(self) -> Prompt | Failure:
-        """The bare problem."""
+        """The bare problem, with a request for a self-evaluation."""
         return self.team.pack("solution", lambda _: self.team.render("self_graded"))
 
     def refinement_prompt(self, t: int, rollout: Rollout) -> Prompt | Failure:
-        """The candidate with its paired analyses. Too long, it loses analyses, the last first; then their middle."""
+        """The candidate with its paired analyses.
+
+        If it is too long, analyses are left out, the last first; then the first analysis and the solution are cut.
+        """
         assert isinstance(rollout.solution, Solution)
         solution = rollout.solution.text
         analyses = {f"analysis {v.index}": graded(v) for v in paired_analyses(self.team.session, t, rollout)}
@@ -178,7 +184,7 @@ class Prover:
         return await self.team.solution(t, i, mode, prompt, parents, parse=self.candidate)
 
     def candidate(self, iteration: int, index: int, mode: Mode, completion: Completion) -> Solution:
-        """The solution without its self-evaluation, and the grade in that: a grade is never its answer."""
+        """The solution without its self-evaluation, with its own grade. A grade is never taken for the answer."""
         text, evaluation = _parted(completion.text)
         if not text.strip():
             raise Unparsable("a self-evaluation without a solution")
@@ -187,8 +193,7 @@ class Prover:
 
 
 def _parted(text: str) -> tuple[str, str]:
-    """The solution, and the self-evaluation from its heading on; without one, what stands before and in its last line
-    belongs to both."""
+    """Solution and self-evaluation. Without a heading the whole text is searched for the grade."""
     if heading := _heading(text):
         return text[: heading.start()], text[heading.end() :]
     *_, last = (None, *_GRADED_ITSELF.finditer(text))
@@ -196,14 +201,17 @@ def _parted(text: str) -> tuple[str, str]:
 
 
 def _heading(text: str) -> re.Match[str] | None:
-    """The last that a grade follows; by another name than asked for, one that says so."""
-    asked_for = [*_SELF_EVALUATION.finditer(text)][-_TRIED:]
+    """The last heading of a self-evaluation that a grade follows.
+
+    A heading other than the one asked for counts only if a grade is named after it.
+    """
+    asked_for = [*_SELF_EVALUATION.finditer(text)][-_HEADINGS_TRIED:]
     for heading in reversed(asked_for):
         if _own_grade(text[heading.end() :]) is not None:
             return heading
     if asked_for:
         return asked_for[-1]
-    for heading in reversed([*_OTHERWISE_CALLED.finditer(text)][-_TRIED:]):
+    for heading in reversed([*_OTHERWISE_CALLED.finditer(text)][-_HEADINGS_TRIED:]):
         rest = text[heading.end() :]
         if re.search(r"(?i)\b(?:grade|score)\b", rest) and _own_grade(rest) is not None:
             return heading
