@@ -21,14 +21,18 @@ KNOBS="TRAIN=$TRAIN SPREAD=$SPREAD EASY=$EASY OTHER=$OTHER TEST=$TEST STEPS=$STE
 [ "$(cat "$OUT/knobs")" = "$KNOBS" ] || { echo "$OUT was begun with $(cat "$OUT/knobs"), not $KNOBS: set OUT to another folder" >&2; exit 2; }
 
 step() { echo "== $(date +%T) $*"; }
+# Each command runs as a child that is waited for, so that SIGTERM and Ctrl-C end it together with this script.
+run() { "$@" & wait $!; }
+tmas() { run command tmas "$@"; }
+python() { run command python "$@"; }
 rules() { # rules NAME [--spread 1]: the teacher and judge behind a server; its URL goes to the file NAME
     rm -f "$OUT/$1"
-    python -m recipes.miniature.server --ready "$OUT/$1" "${@:2}" > "$OUT/$1.log" &
-    SERVERS+=($!)
+    command python -m recipes.miniature.server --ready "$OUT/$1" "${@:2}" > "$OUT/$1.log" &
     until [ -s "$OUT/$1" ]; do kill -0 $!; sleep 0.2; done
 }
-SERVERS=()
-trap 'kill "${SERVERS[@]}" 2> /dev/null || true' EXIT
+trap 'trap - EXIT; kill $(jobs -p) 2> /dev/null || true; wait' EXIT
+trap 'exit 143' TERM
+trap 'exit 130' INT
 
 step "1. problems"
 [ -e "$OUT/task/test.jsonl" ] || python -m recipes.miniature.prepare "$OUT/task" --train "$TRAIN" --validation 40 --test "$TEST"
@@ -93,11 +97,13 @@ sft "$OUT/sft_all/final" sft "[$OUT/more/sft_train.parquet,$OUT/more_spread/sft_
     muon_learning_rate=0.01 learning_rate=0.005 decay=0.8
 
 step "5. gates"
-solve() { # solve POLICY NAME OUT PROBLEMS METHOD-SEED ...
-    python -m recipes.miniature.serving "$1" "$2" "$OUT/vllm.log" recipes/miniature/solve.sh "$OUT/untrained" "$3" "$OUT/task/$4.jsonl" "${@:5}"
+solve() { # solve POLICY NAME OUT PROBLEMS METHOD-SEED ...: starts no server when all runs are finished
+    local name unfinished=()
+    for name in "${@:5}"; do [ -e "$3/$name/metrics.json" ] || unfinished+=("$name"); done
+    [ ${#unfinished[@]} = 0 ] || python -m recipes.miniature.serving "$1" "$2" "$OUT/vllm.log" recipes/miniature/solve.sh "$OUT/untrained" "$3" "$OUT/task/$4.jsonl" "${unfinished[@]}"
 }
-[ -e "$OUT/gates.json" ] || solve "$OUT/sft/final" sft "$OUT/gates" validation tmas-0
-python -m recipes.miniature.gates "$OUT/gates/tmas-0" "$OUT/gates.json"
+solve "$OUT/sft/final" sft "$OUT/gates" validation tmas-0
+python -m recipes.miniature.gates "$OUT/gates/tmas-0" "$OUT/gates.json" | tee "$OUT/gates.txt"
 
 step "6. TMAS, baselines and ablations on the test problems"
 runs=()
@@ -146,4 +152,5 @@ done
 before=()
 for seed in $SEEDS; do before+=("$OUT/test/tmas-$seed"); done
 compare trained "${trained[@]}" "${before[@]}"
-step "done: $OUT/gates.json, $OUT/{evaluation,errs,trained}.{json,html}"
+step "done: $OUT/gates.json, $OUT/{evaluation,errs,trained}.{json,html}; gates that were missed:"
+grep MISSED "$OUT/gates.txt" || echo none

@@ -36,14 +36,18 @@ def test_the_recipe_runs_from_problems_to_the_report_and_then_has_nothing_left_t
         "OUT": str(tmp_path),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
+    server_starts = []
     for _ in range(2):
         done = subprocess.run(
             [ROOT / "recipes/miniature/run.sh"], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        server_starts.append((tmp_path / "vllm.log").stat().st_mtime_ns)
+    assert server_starts[0] == server_starts[1], "the second run started vLLM again"
     gates = json.loads((tmp_path / "gates.json").read_bytes())["gates"]
     assert {name for name, gate in gates.items() if gate["total"]} >= {"verification exact", "plain solving"}
     [compared] = json.loads((tmp_path / "evaluation.json").read_bytes())
     assert len(compared["groups"]) >= 7
     assert {run.parent.parent.name for run in tmp_path.glob("rl/*/policy/config.json")} == {"vanilla-0", "hybrid-0"}
-    assert (tmp_path / "report.html").stat().st_size > 100_000
+    assert (tmp_path / "evaluation.html").stat().st_size > 100_000
+    assert (tmp_path / "trained.html").stat().st_size > 100_000
