@@ -16,6 +16,7 @@ from rich.text import Text
 
 from tmas.agents.team import SolverSettings, VerifierSettings
 from tmas.cli.runs import run_with_progress, stops_explained
+from tmas.errors import UserError
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.files import read_lines
 from tmas.methods import MethodSettings
@@ -65,7 +66,11 @@ def demo_command(config: dict[str, Any], console: Console) -> None:
 def _with_policy(model: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The shipped policy. Its hash in the name keeps two versions out of one run directory."""
     if model["path"]:
-        raise ValueError("model.path: the demo runs the policy that comes with the package; tmas solve runs others")
+        raise UserError(
+            "the demo runs the policy that comes with the package",
+            where="model.path",
+            remedy="tmas solve runs other policies.",
+        )
     version = hashlib.sha256(orjson.dumps(manifest["files"])).hexdigest()[:8]
     return {**model, "path": str(POLICY), "name": f"{model['name']}-{version}"}
 
