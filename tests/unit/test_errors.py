@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tmas.errors import FileDefects, UserError
+from tmas.evaluation.runs import read_run
+from tmas.files import read_lines
 from tmas.problems.loader import ProblemFileError
 from tmas.prompts.texts import PromptError
 from tmas.run.directory import RunRefused
+from tmas.run.replay import RecordedRun
 from tmas.run.trace import TraceError
 from tmas.training.rows import RowFileError
 
@@ -54,3 +58,19 @@ def test_a_bug_is_no_mistake_of_the_user():
     with pytest.raises(ValueError, match="shorter") as bug:
         list(zip([1, 2], [1], strict=True))
     assert not isinstance(bug.value, UserError)
+
+
+def test_a_damaged_line_of_a_run_s_file_is_named(tmp_path: Path):
+    file = tmp_path / "predictions.jsonl"
+    file.write_bytes(b'{"a": 1}\n{"a": \n{"a": 2}\n')
+    lines = read_lines(file)
+    assert next(lines) == {"a": 1}
+    with pytest.raises(UserError, match=r"predictions\.jsonl:2: damaged line \("):
+        next(lines)
+
+
+@pytest.mark.parametrize("read", [read_run, RecordedRun])
+def test_a_damaged_manifest_is_named(read: Callable[[Path], object], tmp_path: Path):
+    (tmp_path / "manifest.json").write_bytes(b"{")
+    with pytest.raises(UserError, match=r"manifest\.json: damaged \("):
+        read(tmp_path)
