@@ -102,7 +102,7 @@ def read_key(variable: str, setting: str) -> str:
     """The key in an environment variable; ``setting`` is the one that names the variable, for the error without one."""
     key = os.environ.get(variable, "").strip()
     if not key:
-        raise UserError(f"the environment variable {variable} holds no key", where=setting, remedy=f"Set {variable}.")
+        raise UserError(f"the environment variable {variable} ({setting}) holds no key", remedy=f"Set {variable}.")
     return key
 
 
