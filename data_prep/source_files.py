@@ -38,7 +38,10 @@ def _files(source: Source) -> list[tuple[str, Path]]:
 
     found: list[tuple[str, Path]] = []
     for subset in source.subsets or (None,):
-        builder = datasets.load_dataset_builder(str(source.dataset), subset, revision=source.revision)
+        try:
+            builder = datasets.load_dataset_builder(str(source.dataset), subset, revision=source.revision)
+        except ValueError as error:  # an unknown subset
+            raise ProblemFileError([f"{source.dataset}: {error}"]) from error
         splits = builder.config.data_files or {}
         if source.split not in splits:
             raise ProblemFileError([f"{source.dataset}: has no split {source.split!r}"])

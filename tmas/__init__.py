@@ -1,8 +1,8 @@
 """TMAS: scaling test-time compute with a team of agents (arXiv 2605.10344).
 
-The Python API is in ``__all__``: :func:`solve`, :func:`solve_all`, their ``async`` forms, and the settings and records
-that they take and give. Names are imported when they are first used, so that a reward worker which needs
-``tmas.records`` does not load the rest.
+The Python API is in ``__all__``: :func:`solve`, :func:`solve_all`, their ``async`` forms, the settings and records
+that they take and give, and :class:`UserError`. Names are imported when they are first used, so that a reward worker
+which needs ``tmas.records`` does not load the rest.
 """
 
 from importlib import import_module
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tmas.api import asolve, asolve_all, solve, solve_all
+    from tmas.errors import UserError
     from tmas.methods.tmas import TMASSettings
     from tmas.problems.loader import load_problems
     from tmas.records import Failure, Problem, Result, Sampling
@@ -24,6 +25,7 @@ _HOMES = {
     "Sampling": "records",
     "ServingSettings": "settings",
     "TMASSettings": "methods.tmas",
+    "UserError": "errors",
     "asolve": "api",
     "asolve_all": "api",
     "load_problems": "problems.loader",
@@ -39,6 +41,7 @@ __all__ = [
     "Sampling",
     "ServingSettings",
     "TMASSettings",
+    "UserError",
     "asolve",
     "asolve_all",
     "load_problems",

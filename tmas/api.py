@@ -20,6 +20,7 @@ from typing import Any
 import uvloop
 
 from tmas.engines.ray_cluster import ray_cluster
+from tmas.errors import UserError
 from tmas.methods import MethodSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem, Result
@@ -65,9 +66,11 @@ async def asolve_all(
     goes on when it is made again; None: a temporary one. ``settings``: further fields of
     :class:`~tmas.settings.RunSettings`.
 
-    Raises :class:`~tmas.llm.endpoint.EndpointDown` when the endpoint is dead and
-    :class:`~tmas.run.directory.RunRefused` when the directory holds another run. What a model
-    or a server did to single calls is in the results, as failures.
+    Raises :class:`~tmas.llm.endpoint.EndpointDown` when the endpoint is dead, and
+    :class:`~tmas.errors.UserError` for wrong input, such as an API key that is not set;
+    :class:`~tmas.run.directory.RunRefused`, which is one, when the directory holds another run. Wrong
+    settings raise pydantic's ``ValidationError``. What a model or a server did to single calls is in the
+    results, as failures.
     """
     run_settings = RunSettings(model=model, method=method or TMASSettings(), **settings)
     results: dict[str, Result] = {}
@@ -101,7 +104,7 @@ async def run(
     """
     ids = Counter(problem.problem_id for problem in problems)
     if repeated := [name for name, count in ids.items() if count > 1]:
-        raise ValueError(f"several problems have the same problem_id: {', '.join(repeated)}")
+        raise UserError(f"several problems have the same problem_id: {', '.join(repeated)}")
     activity = activity or Activity()
     with closing(
         RunDirectory(

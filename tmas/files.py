@@ -10,12 +10,21 @@ from typing import Any
 
 import orjson
 
+from tmas.errors import UserError
+
 
 def read_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The complete lines of a JSONL file of a run; none where there is no file yet."""
-    if file.exists():
-        with file.open("rb") as handle:
-            yield from (orjson.loads(line) for line in handle if line.endswith(b"\n"))
+    """The complete lines of a JSONL file of a run; none where there is no file yet. Raises :class:`UserError` for a
+    damaged one."""
+    if not file.exists():
+        return
+    with file.open("rb") as handle:
+        for number, line in enumerate(handle, start=1):
+            if line.endswith(b"\n"):
+                try:
+                    yield orjson.loads(line)
+                except orjson.JSONDecodeError as error:
+                    raise UserError(f"damaged line ({error})", where=f"{file}:{number}") from None
 
 
 def json_lines(lines: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:

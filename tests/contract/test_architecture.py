@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 ROOMS = """
 tmas/records.py        every value that travels between modules or lies on disk
+tmas/errors.py         UserError, the mistake that a user can correct
 tmas/files.py          JSON lines, files written in one step, digests
 tmas/concurrency.py    slots by priority, small helpers over asyncio
 tmas/prompts/          one .jinja per role, the schemas of what models reply, and its parsing

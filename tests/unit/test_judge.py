@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tmas import judge as judges
+from tmas.errors import UserError
 from tmas.judge import Breaker, Judge, JudgeSettings, fence, forges
 from tmas.records import Failure, FailureReason
 from tmas.testing.chat_server import Body, Fault, Script, ScriptedServer
@@ -223,7 +224,7 @@ def test_the_identity_is_what_verdicts_depend_on():
 
 
 def test_a_missing_key_is_said_before_any_call():
-    with pytest.raises(ValueError, match="NO_SUCH_KEY"):
+    with pytest.raises(UserError, match="NO_SUCH_KEY"):
         Judge(JudgeSettings(name="a", base_url="http://h/v1", api_key_env="NO_SUCH_KEY"))
 
 

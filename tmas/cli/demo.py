@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.text import Text
 
 from tmas.agents.settings import AgentSettings
+from tmas.cli.composing import validated
 from tmas.cli.runs import run_with_progress, stops_explained
+from tmas.errors import UserError
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.files import read_lines
 from tmas.methods import MethodSettings
@@ -53,7 +55,7 @@ class DemoSettings(RunSettings):
 def demo_command(config: dict[str, Any], console: Console) -> None:
     """``tmas demo``: three runs on one vLLM server, their evaluation, a report, and a summary for the terminal."""
     manifest = read_manifest()
-    settings = DemoSettings.model_validate({**config, "model": _with_policy(config["model"], manifest)})
+    settings = validated(DemoSettings.model_validate, {**config, "model": _with_policy(config["model"], manifest)})
     problems = load_problems(PROBLEMS).problems[: settings.max_problems]
     with stops_explained(settings.output_dir):
         runs = uvloop.run(_Demo(settings, problems, console).all_runs())
@@ -65,7 +67,11 @@ def demo_command(config: dict[str, Any], console: Console) -> None:
 def _with_policy(model: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The shipped policy. Its hash in the name keeps two versions out of one run directory."""
     if model["path"]:
-        raise ValueError("model.path: the demo runs the policy that comes with the package; tmas solve runs others")
+        raise UserError(
+            "the demo runs the policy that comes with the package",
+            where="model.path",
+            remedy="tmas solve runs other policies.",
+        )
     version = hashlib.sha256(orjson.dumps(manifest["files"])).hexdigest()[:8]
     return {**model, "path": str(POLICY), "name": f"{model['name']}-{version}"}
 

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tmas.errors import UserError
+
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray's switch to bind 127.0.0.1 alone. It reads it when it is imported."""
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
@@ -47,7 +49,7 @@ def ray_cluster(address: str | None) -> Iterator[None]:
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts its own in place of the run's
         yield
     except ConnectionError as error:
-        raise ValueError(f"ray.address: there is no Ray cluster at {address} ({error})") from None
+        raise UserError(f"there is no Ray cluster at {address} ({error})", where="ray.address") from None
     finally:
         ray.shutdown()
 
@@ -56,8 +58,8 @@ def _refuse_silence(address: str) -> None:
     """Ray would try for minutes to reach what is not there."""
     found = re.fullmatch(r"\[?([^\]]+)\]?:(\d+)", address)
     if not found:
-        raise ValueError(f"ray.address: {address} is neither HOST:PORT nor auto")
+        raise UserError(f"{address} is neither HOST:PORT nor auto", where="ray.address")
     try:
         socket.create_connection((found[1], int(found[2])), CONNECT_TIMEOUT).close()
     except OSError as error:
-        raise ValueError(f"ray.address: there is no Ray cluster at {address} ({error})") from None
+        raise UserError(f"there is no Ray cluster at {address} ({error})", where="ray.address") from None

@@ -16,6 +16,7 @@ from ray.exceptions import RayActorError
 
 from tmas.concurrency import first_cause
 from tmas.engines.vllm import ServerFailed, free_port, log_tail, vllm_server
+from tmas.errors import UserError
 from tmas.settings import ModelSettings, ServingSettings
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ async def replicas(
     """
     placement = Placement.of(serving.tensor_parallel_size)
     if placement.room < serving.replicas:
-        raise ValueError(
+        raise UserError(
             f"serving.replicas={serving.replicas}: the Ray cluster has room for {placement.room} replicas "
             f"with serving.tensor_parallel_size={serving.tensor_parallel_size}"
         )

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from tmas.concurrency import all_of
+from tmas.errors import UserError
 from tmas.evaluation.runs import Pair
 from tmas.judge import EquivalenceVerdict, Judge, equivalence_prompt
 from tmas.records import SCHEMA_VERSION, Failure
@@ -43,7 +44,11 @@ class Judgements:
             try:
                 self._take(orjson.loads(line))
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{file}:{number}: damaged line ({error}); move the file away to judge anew") from None
+                raise UserError(
+                    f"damaged line ({error})",
+                    where=f"{file}:{number}",
+                    remedy="Move the file away and run the same command again: all answers are judged anew.",
+                ) from None
 
     def get(self, key: Key) -> Line | None:
         """The line of the verdict; None where there is none yet."""

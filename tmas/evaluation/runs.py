@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import yaml
 
+from tmas.errors import UserError
 from tmas.files import digest, read_lines
 from tmas.records import SCHEMA_VERSION
 from tmas.run.results import Line, rounds, samples
@@ -64,16 +65,22 @@ def pairs_of(line: Line) -> set[Pair]:
 
 
 def read_run(path: Path) -> RunData:
-    """Raises ``ValueError`` for a directory that is no run, has another schema version, or has finished no problem."""
+    """Raises ``UserError`` for a directory that is no run, has another schema version, or has finished no problem."""
     try:
         manifest = orjson.loads((path / "manifest.json").read_bytes())
     except FileNotFoundError:
-        raise ValueError(f"{path} is no run directory: it holds no manifest.json") from None
+        raise UserError("no run directory: it holds no manifest.json", where=path) from None
+    except orjson.JSONDecodeError as error:
+        raise UserError(f"damaged ({error})", where=path / "manifest.json") from None
     if manifest["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(f"{path} was written in schema version {manifest['schema_version']}, not {SCHEMA_VERSION}")
+        raise UserError(f"written in schema version {manifest['schema_version']}, not {SCHEMA_VERSION}", where=path)
     lines = tuple(sorted(read_lines(path / "predictions.jsonl"), key=lambda line: line["problem_id"]))
     if not lines:
-        raise ValueError(f"{path} holds no finished problem yet (predictions.jsonl)")
+        raise UserError(
+            "holds no finished problem yet (predictions.jsonl)",
+            where=path,
+            remedy="Resume the run with its own command.",
+        )
     return RunData(path, manifest, lines, _benchmark(path / "config.yaml"))
 
 

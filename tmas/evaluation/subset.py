@@ -15,6 +15,7 @@ import orjson
 from pydantic import Field
 
 from tmas.answers.checker import AnswerChecker
+from tmas.errors import UserError
 from tmas.evaluation.correctness import Scoring
 from tmas.evaluation.estimators import mean
 from tmas.evaluation.runs import Line, RunData, read_run, samples
@@ -66,13 +67,14 @@ async def solved_counts(
 
 
 def select(counts: Sequence[Solved], settings: SubsetSettings) -> list[Solved]:
-    """The subset; raises ``ValueError`` for undecided problems unless the settings say what becomes of them."""
+    """The subset; raises ``UserError`` for undecided problems unless the settings say what becomes of them."""
     open_ = [s for s in counts if s.least <= settings.max_solved < s.most]
     if open_ and settings.on_undecided == "refuse":
         names = ", ".join(s.problem.problem_id for s in open_[:10])
-        raise ValueError(
+        raise UserError(
             f"{len(open_)} problems have undecided answers and may be in the subset or not ({names}"
-            f"{', ...' if len(open_) > 10 else ''}): give a judge, or on_undecided=include or exclude"
+            f"{', ...' if len(open_) > 10 else ''})",
+            remedy="Give a judge, or on_undecided=include or on_undecided=exclude.",
         )
     limit = (lambda s: s.least) if settings.on_undecided == "include" else (lambda s: s.most)
     return [s for s in counts if limit(s) <= settings.max_solved]
@@ -100,16 +102,23 @@ def _first_iteration(run: RunData) -> RunData:
 
 def _check(runs: Sequence[RunData], problems: Sequence[Problem], wanted: int) -> None:
     if len(models := {run.models["solution"] for run in runs}) > 1:
-        raise ValueError(f"the runs are of several models: {', '.join(sorted(models))}")
+        raise UserError(f"the runs are of several models: {', '.join(sorted(models))}", where="runs")
     for problem in problems:
         if problem.answer is None:
-            raise ValueError(f"problem {problem.problem_id!r} has no gold answer")
+            raise UserError(f"problem {problem.problem_id!r} has no gold answer", where="problems")
         known = digest([problem.question, problem.answer])
         for run in runs:
             if run.manifest["problems"].get(problem.problem_id, known) != known:
-                raise ValueError(f"problem {problem.problem_id!r} had another question or answer in {run.path}")
+                raise UserError(
+                    f"problem {problem.problem_id!r} had another question or answer",
+                    where=run.path,
+                    remedy="Give the problem file that the run was made with.",
+                )
         if (found := len(_candidates(runs, problem))) != wanted:
-            raise ValueError(f"problem {problem.problem_id!r} has {found} samples in the runs, not {wanted}")
+            raise UserError(
+                f"problem {problem.problem_id!r} has {found} samples in the runs, not {wanted}",
+                remedy="Finish the runs, or set samples.",
+            )
 
 
 def _candidates(runs: Sequence[RunData], problem: Problem) -> list[Line]:

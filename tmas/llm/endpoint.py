@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from tmas.errors import UserError
+
 MISCONFIGURED = frozenset({301, 302, 303, 307, 308, 401, 402, 404, 405})
 """A wrong key, model or URL, or an account without money: no call can succeed."""
 PASSING = frozenset({408, 409, 425, 429})
@@ -100,7 +102,7 @@ def read_key(variable: str, setting: str) -> str:
     """The key in an environment variable; ``setting`` is the one that names the variable, for the error without one."""
     key = os.environ.get(variable, "").strip()
     if not key:
-        raise ValueError(f"the environment variable {variable} ({setting}) holds no key")
+        raise UserError(f"the environment variable {variable} ({setting}) holds no key", remedy=f"Set {variable}.")
     return key
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tmas.errors import UserError
 from tmas.llm.endpoint import OPTIONAL
 from tmas.llm.stream import Answer
 from tmas.records import Failure, Reply, Request, Usage
@@ -24,7 +25,7 @@ def chat_body(
         "stream_options": {"include_usage": True},
     }
     if clash := sampling.extra.keys() & (body.keys() | OPTIONAL.keys()):
-        raise ValueError(f"sampling.extra may not set {sorted(clash)}")
+        raise UserError(f"may not set {sorted(clash)}", where="sampling.extra")
     if n > 1:
         body["n"] = n
     if request.seed is not None:

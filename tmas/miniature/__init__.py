@@ -13,13 +13,15 @@ from typing import Any
 
 import orjson
 
+from tmas.errors import UserError
+
 FOLDER = Path(__file__).parent
 POLICY = FOLDER / "policy"
 PROBLEMS = FOLDER / "problems.jsonl"
 MANIFEST = FOLDER / "manifest.json"
 
 
-class DamagedPolicy(ValueError):
+class DamagedPolicy(UserError):
     """The shipped files are not those that the manifest lists."""
 
 

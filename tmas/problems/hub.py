@@ -14,6 +14,8 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
+from tmas.errors import UserError
+
 
 class HubSource(BaseModel):
     """Rows of a data set: ``path``, ``name`` (its configuration), ``split`` and ``revision`` as ``load_dataset`` takes
@@ -35,7 +37,7 @@ class HubSource(BaseModel):
     sample: int | None = Field(default=None, ge=1)
 
 
-class HubError(ValueError):
+class HubError(UserError):
     """The data set cannot be had; the message says why and what to do."""
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from tmas.errors import FileDefects
 from tmas.problems.files import READERS, Row, is_unicode
 from tmas.problems.hub import HubError, HubSource, fetch
 from tmas.records import Problem
@@ -69,13 +70,8 @@ class ProblemFields(BaseModel):
         return fetch(self.hub, tuple(dict.fromkeys((*self.required, *answer))), self.problem_id)
 
 
-class ProblemFileError(ValueError):
-    """What is wrong with a problem file; ``defects`` are all of them, the message lists the first ones."""
-
-    def __init__(self, defects: Sequence[str]) -> None:
-        self.defects = tuple(defects)
-        more = [f"and {len(defects) - _MESSAGES} more"] if len(defects) > _MESSAGES else []
-        super().__init__("\n".join([*defects[:_MESSAGES], *more]))
+class ProblemFileError(FileDefects):
+    """Defects of a problem file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,17 @@ from importlib import resources
 
 from jinja2 import nodes
 
+from tmas.errors import UserError
+
 JUDGE = "judge_"
 """Prompts whose name begins so are those of judges; the others are those of agents."""
 
 
-class PromptError(ValueError):
-    """A folder of prompts cannot be used; the message names each file and line with what is wrong."""
+class PromptError(UserError, ValueError):
+    """A folder of prompts cannot be used; the message names each file and line with what is wrong.
+
+    It is a ``ValueError`` as well, because the setting ``prompts`` is read in a pydantic validator.
+    """
 
 
 @cache

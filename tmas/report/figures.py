@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tmas.errors import UserError
 from tmas.report.items import Bars, Choice, Item, Lines, Row, Section, Series, Stack
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def draw_all(sections: Sequence[Section], folder: Path) -> list[Path]:
     try:
         from matplotlib import pyplot, rc_context
     except ImportError:
-        raise ValueError("figures need matplotlib: pip install 'tmas[report]'") from None
+        raise UserError("figures need matplotlib", remedy="Run pip install 'tmas[report]'.") from None
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for chart in (chart for section in sections for item in section.items for chart in charts(item)):

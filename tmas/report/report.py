@@ -9,6 +9,7 @@ from typing import IO, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from tmas.errors import UserError
 from tmas.report.about import about
 from tmas.report.costs import costs
 from tmas.report.figures import draw_all
@@ -75,7 +76,7 @@ class ReportSettings(BaseModel):
 def make_report(settings: ReportSettings, say: Callable[[str], None] = lambda _: None) -> Path:
     """Writes the page and, where asked for, the figures; returns the page. ``say`` is told what takes time.
 
-    Raises ``ValueError`` where a directory is no run, has gone on since it was evaluated, or lacks a problem, and where
+    Raises ``UserError`` where a directory is no run, has gone on since it was evaluated, or lacks a problem, and where
     a line of a training run cannot be read.
     """
     runs = read_runs(settings.runs, say)
@@ -125,5 +126,5 @@ def _count(runs: Runs, wanted: Sequence[str] | None) -> int:
     """Problems that can be opened, over all runs."""
     present = [line["problem_id"] for run in runs.runs for line in run.predictions()]
     if missing := set(wanted or ()) - set(present):
-        raise ValueError(f"no run holds the problem {', '.join(sorted(missing))}")
+        raise UserError(f"no run holds the problem {', '.join(sorted(missing))}", where="problems")
     return sum(wanted is None or problem in wanted for problem in present)

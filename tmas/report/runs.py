@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import uvloop
 
+from tmas.errors import UserError
 from tmas.evaluation.compare import Group, group_runs, scoring_of
 from tmas.evaluation.compute import Evaluation
 from tmas.evaluation.estimators import BootstrapSettings
@@ -92,18 +93,21 @@ def _evaluation(path: Path, say: Callable[[str], None]) -> Evaluation:
         say(f"{path} has not been evaluated: doing it by rule")
         [evaluation] = uvloop.run(evaluate(EvaluateSettings(runs=(path,))))
         return evaluation
-    evaluation = orjson.loads(file.read_bytes())
+    try:
+        evaluation = orjson.loads(file.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise UserError(f"damaged ({error})", where=file, remedy="Run tmas evaluate again.") from None
     if evaluation["v"] != SCHEMA_VERSION:
-        raise ValueError(f"{file} was written in schema version {evaluation['v']}, not {SCHEMA_VERSION}")
+        raise UserError(f"written in schema version {evaluation['v']}, not {SCHEMA_VERSION}", where=file)
     lengths = [len(line["iterations"]) for line in read_lines(path / "predictions.jsonl")]
     seen = evaluation["problems"]["finished"], sum(step["running"] for step in evaluation["iterations"])
     if seen != (len(lengths), sum(lengths)):
-        raise ValueError(f"{file}: the run has gone on since it was evaluated; give tmas evaluate again")
+        raise UserError("the run has gone on since it was evaluated", where=file, remedy="Run tmas evaluate again.")
     return evaluation
 
 
 def checked_lines(file: Path) -> Iterator[Line]:
-    """The complete lines of a trace; a damaged one raises ``ValueError`` with file and line."""
+    """The complete lines of a trace; a damaged one raises ``UserError`` with file and line."""
     if not file.exists():
         return
     with file.open("rb") as handle:
@@ -113,4 +117,4 @@ def checked_lines(file: Path) -> Iterator[Line]:
             try:
                 yield orjson.loads(line)
             except orjson.JSONDecodeError as error:
-                raise ValueError(f"{file}:{number}: damaged line ({error})") from None
+                raise UserError(f"damaged line ({error})", where=f"{file}:{number}") from None

@@ -12,11 +12,12 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tmas.errors import UserError
 from tmas.evaluation.compare import told_apart
 from tmas.settings import flat
 
 NOT_THERE = (
-    "{path}: no line in {path}/starts/*/metrics.jsonl, so there are no curves. Either this is no output_dir of tmas "
+    "no line in {path}/starts/*/metrics.jsonl, so there are no curves. Either this is no output_dir of tmas "
     "train, or its first step has not ended, or trainer.logger of the run lacks file"
 )
 
@@ -85,7 +86,7 @@ class TrainingRun:
         try:
             settings = flat(yaml.safe_load(file.read_bytes()))
         except yaml.YAMLError as error:
-            raise ValueError(f"{file}: {error}") from None
+            raise UserError(str(error), where=file) from None
         return {key: value for key, value in settings.items() if not _is_left_out(key)}
 
 
@@ -94,7 +95,7 @@ def _is_left_out(key: str) -> bool:
 
 
 def read_training(paths: Sequence[Path], first_color: int = 0) -> list[TrainingRun]:
-    """Raises ``ValueError`` where a directory holds no curves, or a line (named by file and number) cannot be read."""
+    """Raises ``UserError`` where a directory holds no curves, or a line (named by file and number) cannot be read."""
     return [
         TrainingRun(path, name, first_color + i, *_read(path))
         for i, (path, name) in enumerate(zip(paths, told_apart(paths), strict=True))
@@ -105,7 +106,7 @@ def _read(path: Path) -> tuple[list[int], Steps]:
     files = sorted(path.glob("starts/*/metrics.jsonl"))
     starts = [lines for lines in (list(_lines(file)) for file in files) if lines]
     if not starts:
-        raise ValueError(NOT_THERE.format(path=path))
+        raise UserError(NOT_THERE.format(path=path), where=path)
     return [lines[0].step for lines in starts], joined(starts)
 
 
@@ -140,4 +141,4 @@ def _lines(file: Path) -> Iterator[Logged]:
             except ValidationError as error:
                 first = error.errors()[0]
                 place = ".".join(str(part) for part in first["loc"]) or "line"
-                raise ValueError(f"{file}:{number}: {place}: {first['msg']}") from None
+                raise UserError(f"{place}: {first['msg']}", where=f"{file}:{number}") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tmas.records import Usage
-from tmas.run.trace import TraceError, read_trace
+from tmas.run.trace import REDO, TraceError, read_trace
 
 T = TypeVar("T")
 
@@ -135,4 +135,4 @@ def _entries(trace: Path) -> Iterator[dict[str, Any]]:
     try:
         yield from read_trace(trace)
     except (KeyError, TypeError, ValueError) as error:
-        raise TraceError(f"{trace}: damaged ({error}); move the file away to redo it") from error
+        raise TraceError(f"damaged ({error})", where=trace, remedy=REDO) from error

@@ -21,6 +21,7 @@ from typing import Any, Self
 import orjson
 import yaml
 
+from tmas.errors import UserError
 from tmas.files import digest, json_lines, read_lines, write_whole
 from tmas.prompts import BUILT_IN, JUDGE, Prompts
 from tmas.records import SCHEMA_VERSION, Problem
@@ -28,7 +29,7 @@ from tmas.records import SCHEMA_VERSION, Problem
 PACKAGES = ("tmas", "math-verify", "tokenizers", "vllm", "ray", "torch", "transformers", "verl")
 
 
-class RunRefused(Exception):
+class RunRefused(UserError):
     """This directory cannot take this run; the message says why and what to do."""
 
     @classmethod

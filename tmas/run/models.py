@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from tmas.engines.vllm import free_port, vllm_server
+from tmas.errors import UserError
 from tmas.llm.client import OpenAIChat
 from tmas.llm.tokens import ContextWindow, token_counter
 from tmas.run.session import Activity, RoleModel
@@ -66,7 +67,11 @@ class Clients:
         chat = self._chats[model.endpoint()]
         length = model.context_length or await chat.context_length(model.name)
         if length is None:
-            raise ValueError(f"model.context_length: the server does not tell it for {model.name}; set it, in tokens")
+            raise UserError(
+                f"the server does not report it for {model.name}",
+                where="model.context_length",
+                remedy="Set it, in tokens.",
+            )
         if model.context_length is None:
             self.told[f"model.{role}.context_length"] = length
         free_first = _is_free_first(self._settings, model)

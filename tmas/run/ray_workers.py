@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tmas.concurrency import first_cause, shares
 from tmas.engines.ray_cluster import ClusterFailed
+from tmas.errors import UserError
 from tmas.files import digest
 from tmas.records import Problem, Result
 from tmas.run.session import Activity
@@ -101,9 +102,16 @@ class RayWorker:
         settings, directory, key = self._given
         node = ray.util.get_node_ip_address()
         if not (directory / "manifest.json").exists():
-            raise ValueError(f"output_dir: there is no {directory} on the Ray node {node}: all nodes must share it")
+            raise UserError(
+                f"there is no {directory} on the Ray node {node}",
+                where="output_dir",
+                remedy="Give a directory that all nodes share.",
+            )
         if digest(settings.prompts.hashes()) != self._prompts:
-            raise ValueError(f"the Ray node {node} has another version of tmas, with other prompts, than this one")
+            raise UserError(
+                f"the Ray node {node} has another version of tmas, with other prompts, than this one",
+                remedy="Install the same version on all nodes.",
+            )
         worker = await Worker(settings, directory, key, self._activity).__aenter__()
         worker.resize(order.places)
         worker.tell(order.base_urls)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from tmas.agents.packing import Prompt, Window
 from tmas.answers.checker import AnswerChecker
+from tmas.errors import UserError
 from tmas.files import digest
 from tmas.methods import METHODS, AnyMethodSettings
 from tmas.prompts import BUILT_IN, Prompts
@@ -29,16 +30,19 @@ Output = TypeVar("Output", bound=BaseModel)
 class RecordedRun:
     """The run directory ``path``. ``problem_ids`` are those of its finished problems, in the order of finishing.
 
-    Raises ``ValueError`` where ``path`` is no run directory of this schema version.
+    Raises ``UserError`` where ``path`` is no run directory of this schema version.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if not (path / "manifest.json").is_file():
-            raise ValueError(f"{path}: holds no manifest.json, so it is no run directory")
-        self._manifest = orjson.loads((path / "manifest.json").read_bytes())
+            raise UserError("holds no manifest.json, so it is no run directory", where=path)
+        try:
+            self._manifest = orjson.loads((path / "manifest.json").read_bytes())
+        except orjson.JSONDecodeError as error:
+            raise UserError(f"damaged ({error})", where=path / "manifest.json") from None
         if self._manifest["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"{path}: has schema version {self._manifest['schema_version']}, not {SCHEMA_VERSION}")
+            raise UserError(f"has schema version {self._manifest['schema_version']}, not {SCHEMA_VERSION}", where=path)
         self._offsets = dict(_lines(path / "predictions.jsonl"))
 
     @property
@@ -70,9 +74,9 @@ class RecordedRun:
         return path
 
     def check(self, problem: Problem) -> None:
-        """Raise ``ValueError`` if the problem with this id had another question or answer in the run."""
+        """Raise ``UserError`` if the problem with this id had another question or answer in the run."""
         if self._manifest["problems"][problem.problem_id] != digest([problem.question, problem.answer]):
-            raise ValueError(f"{self.path}: problem {problem.problem_id!r} was run with another question or answer")
+            raise UserError(f"problem {problem.problem_id!r} was run with another question or answer", where=self.path)
 
     def trajectory(self, problem: Problem) -> Trajectory:
         """The method's trajectory for ``problem``, after :meth:`check`. For callers without an event loop."""

@@ -21,12 +21,15 @@ from typing import Any
 
 import orjson
 
+from tmas.errors import UserError
 from tmas.files import digest
 from tmas.records import SCHEMA_VERSION, CallKey, Failure, PackingNote, Reply, Request
 from tmas.run.syncs import Syncs
 
+REDO = "Move the file away and run the same command again: the problem is solved anew."
 
-class TraceError(Exception):
+
+class TraceError(UserError):
     """The trace cannot be used: it is damaged, or it was written by another run. Names file and line."""
 
 
@@ -85,9 +88,11 @@ class Trace:
             if version == SCHEMA_VERSION:
                 self._index(entry, len(line))
         except (KeyError, TypeError, ValueError) as error:
-            raise TraceError(f"{self.path}:{number}: damaged line ({error}); move the file away to redo it") from error
+            raise TraceError(f"damaged line ({error})", where=f"{self.path}:{number}", remedy=REDO) from error
         if version != SCHEMA_VERSION:
-            raise TraceError(f"{self.path}:{number}: schema version {version}, this code reads {SCHEMA_VERSION}")
+            raise TraceError(
+                f"schema version {version}, this version of tmas reads {SCHEMA_VERSION}", where=f"{self.path}:{number}"
+            )
 
     def _index(self, entry: dict[str, Any], length: int) -> None:
         if entry["type"] == "call":
@@ -108,7 +113,7 @@ class Trace:
         recorded, offset, length = self._calls[str(key)]
         if recorded != digest(request.model_dump()):
             raise TraceError(
-                f"{self.path}: {key} was recorded for another request; the run is not the one that was begun"
+                f"{key} was recorded for another request, so this is not the run that was started", where=self.path
             )
         entry = orjson.loads(os.pread(self._file, length, offset))
         return Failure(**entry["failure"]) if "failure" in entry else Reply(**entry["reply"])

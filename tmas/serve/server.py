@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from tmas.errors import UserError
 from tmas.serve.app import application
 from tmas.serve.service import Service
 from tmas.serve.settings import ServerSettings
@@ -22,7 +23,7 @@ def bound(serve: ServerSettings) -> socket.socket:
         port.bind((serve.host, serve.port))
     except OSError as error:
         port.close()
-        raise ValueError(f"serve.host={serve.host} serve.port={serve.port}: {error.strerror}") from None
+        raise UserError(str(error.strerror), where=f"serve.host={serve.host} serve.port={serve.port}") from None
     return port
 
 

@@ -19,6 +19,7 @@ from tmas.agents.base import Session
 from tmas.agents.packing import Prompt, Window
 from tmas.agents.settings import AgentSettings
 from tmas.agents.team import Team
+from tmas.errors import UserError
 from tmas.memory.bank import line
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
@@ -109,7 +110,7 @@ def contexts_of(run: RecordedRun, problem: Problem) -> list[Context]:
 def row_prompts(run: RecordedRun, given: Prompts | None = None) -> Prompts:
     """The prompts that rows are rendered with: the run's own; ``given`` has to be equal to them.
 
-    Raises ``ValueError`` where a file that rows are rendered with is another one in the run. That is so too where a
+    Raises ``UserError`` where a file that rows are rendered with is another one in the run. That is so too where a
     built-in prompt has changed since the run was made.
     """
     prompts = run.prompts if given is None else given
@@ -118,8 +119,8 @@ def row_prompts(run: RecordedRun, given: Prompts | None = None) -> Prompts:
     if changed:
         lines = [f"{prompts.place(name)}: {then!r} in the run, {now!r} now" for name, (then, now) in changed.items()]
         told = f"{run.path}: rows have to be rendered with the run's own prompts, and these are others:"
-        mend = "" if given is None else "\nLeave out prompts=FOLDER: the run's own prompts are then taken."
-        raise ValueError("\n  ".join([told, *lines]) + mend)
+        remedy = None if given is None else "Leave out prompts=FOLDER: the run's own prompts are then taken."
+        raise UserError("\n  ".join([told, *lines]), remedy=remedy)
     return prompts
 
 
@@ -189,7 +190,7 @@ def _maker(
     """Makes the rows of one problem; its trace is replayed when the first is made."""
     method = prediction["terms"]["method"]
     if method["name"] != "tmas":
-        raise ValueError(f"{run.path}: is a run of {method['name']}, and contexts come from runs of tmas")
+        raise UserError(f"is a run of {method['name']}, and contexts come from runs of tmas", where=run.path)
     agents = AgentSettings.model_validate(method["agents"])
     contexts = cache(lambda: {context.iteration: context for context in contexts_of(run, problem)})
     builders = {"experience": experience_row, "guideline": guideline_row}

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from tmas.errors import UserError
 from tmas.settings import Settings
 
 
@@ -27,7 +28,7 @@ class ExportSettings(Settings):
     output_dir: Path
 
 
-class ExportError(ValueError):
+class ExportError(UserError):
     """There is no complete checkpoint, or what it gives is no whole model."""
 
 

@@ -16,6 +16,7 @@ import pyarrow
 from pyarrow import parquet
 from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from tmas.errors import FileDefects
 from tmas.records import Experience, Guideline, Message, Record
 from tmas.rewards.hybrid import Source
 
@@ -50,7 +51,6 @@ SCHEMA = pyarrow.schema(
 )
 """Exactly this, in every file: verl concatenates them, and structs that differ do not go together."""
 _BATCH = 256
-_MESSAGES = 20
 
 
 def _not_blank(text: str) -> str:
@@ -133,13 +133,8 @@ class Row(_Strict):
             raise ValueError(f"field extra_info.{field}: not a JSON list of bank items ({_first(error)})") from None
 
 
-class RowFileError(ValueError):
-    """What is wrong with a parquet file of rows; ``defects`` are all of them, the message lists the first ones."""
-
-    def __init__(self, defects: Sequence[str]) -> None:
-        self.defects = tuple(defects)
-        more = [f"and {len(defects) - _MESSAGES} more"] if len(defects) > _MESSAGES else []
-        super().__init__("\n".join([*defects[:_MESSAGES], *more]))
+class RowFileError(FileDefects):
+    """Defects of a parquet file of rows."""
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:

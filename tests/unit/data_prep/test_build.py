@@ -21,6 +21,7 @@ from data_prep.pages import _cell
 from data_prep.pool import read_problems
 from data_prep.sft import SFTSettings, chats
 from tests.support.data_steps import distill_settings, filter_settings, problem_file, runner, silent
+from tmas.errors import UserError
 from tmas.llm.tokens import token_counter
 from tmas.prompts.parsing import parse_verification
 from tmas.run.replay import RecordedRun
@@ -299,7 +300,7 @@ def test_a_further_run_on_other_questions_is_refused(steps: Path, tmp_path: Path
     with run_in_thread(ScriptedServer(team.reply)) as server:
         settings = RunSettings(model=team.model(server.base_url), method=team.small("majority_vote"))
         runner(problems, settings, tmp_path / "other")
-    with pytest.raises(ValueError, match="was run with another question or answer"):
+    with pytest.raises(UserError, match="was run with another question or answer"):
         made(steps, tmp_path / "rows", chat_runs=[tmp_path / "other"])
 
 
@@ -353,9 +354,9 @@ def test_text_of_problems_and_models_is_never_markup(steps: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda steps: {"run": steps}, ValueError, "holds no manifest.json"),
-        (lambda steps: {"problems": steps / "nowhere.jsonl"}, ValueError, "run the step that makes it"),
-        (lambda steps: {"tokenizer": str(steps)}, ValueError, "holds no tokenizer.json"),
+        (lambda steps: {"run": steps}, UserError, "holds no manifest.json"),
+        (lambda steps: {"problems": steps / "nowhere.jsonl"}, UserError, "run the step that makes it"),
+        (lambda steps: {"tokenizer": str(steps)}, UserError, "holds no tokenizer.json"),
         (lambda steps: {"earlier": [steps / "teacher"]}, FileNotFoundError, "report.json"),
     ],
 )
@@ -371,7 +372,7 @@ def test_a_run_on_other_questions_is_refused(steps: Path, tmp_path: Path):
     pool = tmp_path / "changed.jsonl"
     lines = (steps / "filtered" / "problems.jsonl").read_text().replace("What is", "Compute")
     pool.write_text(lines)
-    with pytest.raises(ValueError, match="was run with another question or answer"):
+    with pytest.raises(UserError, match="was run with another question or answer"):
         build(settings(steps, tmp_path, problems=pool), silent)
 
 

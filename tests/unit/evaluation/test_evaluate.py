@@ -13,6 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.support.runs import Line, candidate, iteration, prediction, write_run
+from tmas.errors import UserError
 from tmas.evaluation.estimators import BootstrapSettings
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.evaluation.runs import read_run
@@ -147,14 +148,14 @@ async def test_a_run_without_gold_answers_still_has_its_facts(tmp_path: Path):
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"no run directory: it holds no manifest\.json"):
+    with pytest.raises(UserError, match=r"no run directory: it holds no manifest\.json"):
         read_run(tmp_path)
-    with pytest.raises(ValueError, match="no finished problem"):
+    with pytest.raises(UserError, match="no finished problem"):
         read_run(write_run(tmp_path / "empty", []))
     other = write_run(tmp_path / "other", lines())
     manifest = orjson.loads((other / "manifest.json").read_bytes())
     (other / "manifest.json").write_bytes(orjson.dumps(manifest | {"schema_version": 99}))
-    with pytest.raises(ValueError, match="schema version 99"):
+    with pytest.raises(UserError, match="schema version 99"):
         read_run(other)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tmas.answers.equivalence import EQUAL, Equivalence, Verdict, undecided
+from tmas.errors import UserError
 from tmas.evaluation.correctness import (
     agreement_between_passes,
     agreement_of_rule_and_judge,
@@ -133,7 +134,7 @@ async def test_a_torn_last_line_is_cut_off_and_its_verdict_asked_for_again(tmp_p
 @pytest.mark.parametrize("damage", [b"nonsense\n", b"[]\n", b'{"v": 1}\n', b'{"v": 99, "verdict": null}\n'])
 def test_other_damage_names_file_and_line(tmp_path: Path, damage: bytes):
     (tmp_path / "j.jsonl").write_bytes(damage)
-    with pytest.raises(ValueError, match=r"j\.jsonl:1: "):
+    with pytest.raises(UserError, match=r"j\.jsonl:1: "):
         Judgements(tmp_path / "j.jsonl")
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.runs import Line, candidate, iteration, prediction, problem, write_run
 from tmas.answers.checker import AnswerChecker
+from tmas.errors import UserError
 from tmas.evaluation.subset import Solved, SubsetSettings, select, solved_counts, write_subset
 from tmas.problems.loader import load_problems
 from tmas.testing.chat_server import ScriptedServer
@@ -73,7 +74,7 @@ def chosen(on_undecided: str) -> list[str]:
 
 
 def test_undecided_problems_are_refused_unless_told_what_becomes_of_them():
-    with pytest.raises(ValueError, match=r"1 problems have undecided answers .*\(words\)"):
+    with pytest.raises(UserError, match=r"1 problems have undecided answers .*\(words\)"):
         chosen("refuse")
     assert chosen("include") == ["never", "once", "words"]
     assert chosen("exclude") == ["never", "once"]
@@ -103,11 +104,11 @@ async def test_wrong_runs_are_refused(tmp_path: Path, runs: list[dict[str, Any]]
         )
         for i, run in enumerate(runs)
     ]
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         await counts(settings(*paths))
 
 
 async def test_runs_of_other_questions_are_refused(tmp_path: Path):
     run = write_run(tmp_path / "run", [prediction("never", "6", [iteration([candidate("6")] * 4)])])
-    with pytest.raises(ValueError, match="'never' had another question or answer"):
+    with pytest.raises(UserError, match="'never' had another question or answer"):
         await counts(settings(run))

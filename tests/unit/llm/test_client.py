@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from tmas.errors import UserError
 from tmas.llm.client import OpenAIChat
 from tmas.llm.connection import Progress
 from tmas.llm.endpoint import EndpointDown, EndpointSettings, Trouble, parse_retry_after
@@ -92,7 +93,7 @@ def test_a_trailing_slash_makes_no_difference():
 
 def test_a_missing_key_names_its_variable(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("MY_KEY", raising=False)
-    with pytest.raises(ValueError, match="MY_KEY"):
+    with pytest.raises(UserError, match="MY_KEY"):
         OpenAIChat(EndpointSettings(base_url="http://h/v1", api_key_env="MY_KEY"))
 
 
@@ -146,7 +147,7 @@ async def test_n_seed_and_schema_are_only_sent_when_asked_for():
 @pytest.mark.parametrize("field", ["model", "n", "seed", "stream"])
 async def test_extra_may_not_override(field: str):
     async with ScriptedServer() as server:
-        with pytest.raises(ValueError, match=field):
+        with pytest.raises(UserError, match=field):
             await complete(server, ask(sampling=Sampling(extra={field: 1})))
 
 

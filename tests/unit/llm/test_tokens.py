@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from tmas.errors import UserError
 from tmas.llm.tokens import CHAT_TEMPLATE_TOKENS, ContextWindow, token_counter
 
 
@@ -29,7 +30,7 @@ def test_a_folder_or_a_file_gives_the_model_s_own_tokens(model_folder: Path):
 
 
 def test_a_folder_without_a_tokenizer_is_not_looked_for_on_the_hub(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"holds no tokenizer\.json"):
+    with pytest.raises(UserError, match=r"holds no tokenizer\.json"):
         token_counter(str(tmp_path))
 
 
@@ -46,9 +47,9 @@ def test_the_completion_and_the_chat_template_are_always_kept_free():
 
 
 def test_a_context_without_room_for_a_prompt_is_refused_with_both_numbers():
-    with pytest.raises(ValueError, match=r"max_tokens=8192 leaves no room .*context_length=8192 tokens"):
+    with pytest.raises(UserError, match=r"max_tokens=8192 leaves no room .*context_length=8192 tokens"):
         ContextWindow(len, 8192, 8192)
-    with pytest.raises(ValueError, match="no room"):
+    with pytest.raises(UserError, match="no room"):
         ContextWindow(len, 8192 + CHAT_TEMPLATE_TOKENS, 8192)
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from recipes.miniature.task import Task
 from recipes.miniature.teacher import Teacher
 from tmas.cli.demo import demo_command
+from tmas.errors import UserError
 from tmas.files import read_lines
 from tmas.miniature.equal_tokens import Costs
 from tmas.miniature.shown import BAR, print_demo
@@ -178,6 +179,6 @@ def test_three_runs_at_equal_tokens_and_a_second_command_that_asks_no_model(tmp_
     ],
 )
 def test_what_the_demo_cannot_do_is_refused(tmp_path: Path, setting: str, message: str):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         demo(tmp_path / "run", "http://127.0.0.1:9/v1", "serving=vllm", setting)
     assert not (tmp_path / "run").exists()

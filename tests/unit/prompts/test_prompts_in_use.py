@@ -27,6 +27,7 @@ from tests.support.runs import candidate, iteration, prediction, write_run
 from tests.support.serving import runs_in, served
 from tests.support.synthetic_training import make as make_training
 from tmas import asolve_all
+from tmas.errors import UserError
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.methods import METHODS
 from tmas.prompts import BUILT_IN, PromptError, Prompts
@@ -185,7 +186,7 @@ async def test_a_worker_on_ray_gets_the_texts_and_needs_no_folder(
             await worker.solve(0, team.problems(1)[0])
         assert asked(server)
         assert all(MARK in prompt for prompt in asked(server))
-        with pytest.raises(ValueError, match="another version of tmas, with other prompts"):
+        with pytest.raises(UserError, match="another version of tmas, with other prompts"):
             await workers.RayWorker(settings, *others, "of another version")._begin(workers.Order(8, ()))
 
 
@@ -223,7 +224,7 @@ def test_rows_are_rendered_with_the_prompts_of_the_run(teacher: Path, tmp_path: 
 
 def test_build_refuses_other_prompts_than_those_of_the_run_by_name(teacher: Path, tmp_path: Path):
     other = changed(tmp_path / "other", "form", mark="Otherwise.")
-    with pytest.raises(ValueError, match="with the run's own prompts, and these are others:") as refused:
+    with pytest.raises(UserError, match="with the run's own prompts, and these are others:") as refused:
         built(teacher, tmp_path / "rows", other)
     lines = str(refused.value).splitlines()[1:]
     assert [line.partition(".jinja")[0].strip() for line in lines[:-1]] == ["built-in attempt", str(other / "form")]

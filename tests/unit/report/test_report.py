@@ -20,6 +20,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from tmas.errors import UserError
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.files import read_lines
 from tmas.methods import METHODS
@@ -206,17 +207,17 @@ def test_a_run_that_went_on_since_it_was_evaluated_is_refused(runs: dict[str, Pa
     run = Path(shutil.copytree(runs["b"], tmp_path / "b"))
     lines = (run / "predictions.jsonl").read_bytes().splitlines(keepends=True)
     (run / "predictions.jsonl").write_bytes(b"".join(lines[:-1]))
-    with pytest.raises(ValueError, match="gone on since it was evaluated"):
+    with pytest.raises(UserError, match="gone on since it was evaluated"):
         read_runs([run], silent)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="no run directory"):
+    with pytest.raises(UserError, match="no run directory"):
         make_report(ReportSettings(runs=(tmp_path,)))
 
 
 def test_a_problem_that_no_run_holds_is_refused(runs: dict[str, Path]):
-    with pytest.raises(ValueError, match="no run holds the problem p99"):
+    with pytest.raises(UserError, match="no run holds the problem p99"):
         make_report(ReportSettings(runs=(runs["b"],), problems=("synthetic-001", "p99")))
 
 
@@ -400,7 +401,7 @@ def test_figures_are_written_as_png_and_svg(runs: dict[str, Path], tmp_path: Pat
 def test_without_matplotlib_figures_are_refused_in_words(runs: dict[str, Path], tmp_path: Path, monkeypatch: Any):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     settings = ReportSettings(runs=(runs["b"],), output=tmp_path / "r.html", figures=tmp_path / "figures")
-    with pytest.raises(ValueError, match="figures need matplotlib"):
+    with pytest.raises(UserError, match="figures need matplotlib"):
         make_report(settings, silent)
 
 

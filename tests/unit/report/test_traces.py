@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tmas.errors import UserError
 from tmas.files import read_lines
 from tmas.report.runs import checked_lines
 from tmas.report.traces import Block, problem_block
@@ -99,7 +100,7 @@ def test_a_share_is_kept_to_and_prompts_and_replies_come_before_reasoning(trace:
 def test_a_damaged_line_is_named(tmp_path: Path):
     file = tmp_path / "trace.jsonl"
     file.write_text('{"type": "decision", "name": "n", "value": 1}\n{"type": "ca\n')
-    with pytest.raises(ValueError, match=r"trace\.jsonl:2: damaged line"):
+    with pytest.raises(UserError, match=r"trace\.jsonl:2: damaged line"):
         list(checked_lines(file))
 
 

@@ -15,6 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.support.synthetic_training import make, write
+from tmas.errors import UserError
 from tmas.report.figures import charts, draw, file_name
 from tmas.report.items import Bars, Choice, Item, Lines, Note, Point, Section, Series, Table
 from tmas.report.report import ReportSettings, make_report
@@ -112,12 +113,12 @@ def test_a_line_that_is_being_written_does_not_count_yet(tmp_path: Path):
 def test_a_line_that_cannot_be_read_is_named(tmp_path: Path, line: bytes, said: str):
     file = write(tmp_path, 1, [(1, {"a": 1.0})])
     file.write_bytes(file.read_bytes() + line + b"\n")
-    with pytest.raises(ValueError, match=re.escape(f"{file}:2: {said}")):
+    with pytest.raises(UserError, match=re.escape(f"{file}:2: {said}")):
         read_training([tmp_path])
 
 
 def test_a_directory_without_curves_is_refused_in_words(tmp_path: Path):
-    with pytest.raises(ValueError, match=rf"{tmp_path}: no line in .* no output_dir of tmas train"):
+    with pytest.raises(UserError, match=rf"{tmp_path}: no line in .* no output_dir of tmas train"):
         read_training([tmp_path])
 
 
@@ -349,7 +350,7 @@ def test_curves_without_their_config_are_shown_all_the_same(tmp_path: Path):
 def test_a_config_that_cannot_be_read_is_named(tmp_path: Path):
     file = write(tmp_path, 1, [(1, {"a": 1.0})]).with_name("config.yaml")
     file.write_text("a: [1\nb: 2\n")
-    with pytest.raises(ValueError, match=rf"(?s){file}: .*line 2"):
+    with pytest.raises(UserError, match=rf"(?s){file}: .*line 2"):
         make_report(ReportSettings(training=(tmp_path,)))
 
 

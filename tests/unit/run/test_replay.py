@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from tmas import Result, solve_all
+from tmas.errors import UserError
 from tmas.records import FailureReason, Solution
 from tmas.run.replay import RecordedRun
 from tmas.testing import team
@@ -85,5 +86,5 @@ def test_an_unfinished_line_and_another_schema_version(tmp_path: Path):
     assert RecordedRun(tmp_path).prediction("p2")["problem_id"] == "p2"
     manifest = tmp_path / "manifest.json"
     manifest.write_bytes(orjson.dumps(orjson.loads(manifest.read_bytes()) | {"schema_version": 0}))
-    with pytest.raises(ValueError, match="schema version 0"):
+    with pytest.raises(UserError, match="schema version 0"):
         RecordedRun(tmp_path)

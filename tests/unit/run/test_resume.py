@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from tmas import Problem, Result, asolve_all
+from tmas.errors import UserError
 from tmas.files import read_lines
 from tmas.llm.endpoint import EndpointDown
 from tmas.run.budget import recorded_tokens
@@ -187,6 +188,6 @@ async def test_every_failure_is_listed_with_its_call(tmp_path: Path):
 
 
 async def test_problems_of_one_id_are_refused_before_anything_is_written(tmp_path: Path):
-    with pytest.raises(ValueError, match="several problems have the same problem_id: p0"):
+    with pytest.raises(UserError, match="several problems have the same problem_id: p0"):
         await asolve_all([*team.problems(2), *team.problems(1)], team.model("http://h/v1"), output_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -19,6 +19,7 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
+from tmas.errors import UserError
 from tmas.serve.server import bound
 from tmas.serve.settings import ServerSettings, ServeSettings
 from tmas.testing import team
@@ -191,7 +192,7 @@ def test_any_other_host_needs_one(tmp_path: Path, host: str):
 @pytest.mark.parametrize("held", ["", "  \n"])
 def test_an_empty_key_is_no_key(tmp_path: Path, held: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MY_KEY", held)
-    with pytest.raises(ValueError, match="holds no key"):
+    with pytest.raises(UserError, match="holds no key"):
         ServerSettings(output_dir=tmp_path, api_key_env="MY_KEY").read_key()
 
 

@@ -12,6 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from tmas import solve_all
+from tmas.errors import UserError
 from tmas.llm.tokens import ContextWindow, token_counter
 from tmas.records import Failure, Guideline, Result
 from tmas.run.replay import RecordedRun
@@ -165,9 +166,9 @@ def test_rows_from_a_run_keep_proportions_and_limits_and_are_the_same_each_time(
 
 def test_a_run_with_other_problems_or_without_its_trace_is_refused(run: tuple[Path, list[Result]], tmp_path: Path):
     changed = [PROBLEMS[0].model_copy(update={"question": "What is 0?"})]
-    with pytest.raises(ValueError, match="'p0' was run with another question or answer"):
+    with pytest.raises(UserError, match="'p0' was run with another question or answer"):
         list(rows_from_run(run[0], changed, WIDE, per_problem=1))
-    with pytest.raises(ValueError, match="no run directory"):
+    with pytest.raises(UserError, match="no run directory"):
         list(rows_from_run(tmp_path, PROBLEMS, WIDE, per_problem=1))
     for name in ("manifest.json", "predictions.jsonl"):
         (tmp_path / name).write_bytes((run[0] / name).read_bytes())

@@ -9,13 +9,14 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from tmas.errors import UserError
 from tmas.training.rl.checks import data_parallel, devices, reasons
 from tmas.training.rl.inputs import load_files, load_policy
 
 _NEEDED = ("data.train_files", "data.val_files", "actor_rollout_ref.model.path")
 
 
-class PlanError(ValueError):
+class PlanError(UserError):
     """The run cannot work as configured; the message lists every reason with the key to change."""
 
 

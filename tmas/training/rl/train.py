@@ -10,6 +10,7 @@ import orjson
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from tmas.errors import UserError
 from tmas.run.directory import locked
 from tmas.training.identity import refuse_another_run
 from tmas.training.rl.identity import identity
@@ -72,7 +73,7 @@ def _run(config: DictConfig, environment: dict[str, str]) -> None:
     runtime_env.env_vars = {**(runtime_env.get("env_vars") or {}), **environment}
     try:
         run_ppo(verl_config, task_runner_class=TaskRunner)
-    except (ValueError, OSError) as error:  # nothing that was given is wrong any more: it keeps its traceback
+    except (UserError, OSError) as error:  # the input was checked before: show the traceback
         raise RuntimeError("the training failed") from error
 
 

@@ -14,24 +14,22 @@ from jinja2 import TemplateError
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from tmas.errors import FileDefects, UserError
 from tmas.problems.files import READERS, Row
 from tmas.records import Message
 
 LossOn = Literal["assistant", "all"]
 IGNORED = -100
 """The label of a token that is not learned; torch's cross entropy leaves it out."""
-_SHOWN = 20
 _ROWS_AT_ONCE = 1000
 _MESSAGES = TypeAdapter(list[Message])
 
 
-class SFTFileError(ValueError):
-    """What is wrong with the files; the message has a line for each of the first defects."""
+class SFTFileError(FileDefects):
+    """Defects of the files of chats."""
 
     def __init__(self, left_out: Sequence[LeftOut]) -> None:
-        lines = [str(row) for row in left_out[:_SHOWN]]
-        more = [f"and {len(left_out) - _SHOWN:,} more"] if len(left_out) > _SHOWN else []
-        super().__init__("\n".join([*lines, *more, "on_bad_row=skip trains without them"]))
+        super().__init__([str(row) for row in left_out], "on_bad_row=skip trains without them.")
 
 
 class Defect(Exception):
@@ -99,21 +97,22 @@ class ChatEncoder:
 
     @classmethod
     def load(cls, path: str, max_length: int, loss_on: LossOn = "assistant") -> ChatEncoder:
-        """Of the policy at ``path``; raises ``ValueError`` where there is none, or none that fits."""
+        """Of the policy at ``path``; raises ``UserError`` where there is none, or none that fits."""
         from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
+        where = f"model.path {path}"
         try:
             tokenizer, config = AutoTokenizer.from_pretrained(path), AutoConfig.from_pretrained(path)
         except (OSError, ValueError) as error:
-            raise ValueError(f"model.path {path}: {str(error).splitlines()[0]}") from error
+            raise UserError(str(error).splitlines()[0], where=where) from error
         try:
             ends = GenerationConfig.from_pretrained(path).eos_token_id
         except OSError:  # not every model has one; then its config tells
             ends = GenerationConfig.from_model_config(config).eos_token_id
         if not tokenizer.chat_template:
-            raise ValueError(f"model.path {path}: its tokenizer has no chat template, so no chat can be rendered")
+            raise UserError("the tokenizer has no chat template, so no chat can be rendered", where=where)
         if max_length > (context := config.get_text_config().max_position_embeddings):
-            raise ValueError(f"max_length {max_length:,} is more than the policy's context of {context:,} tokens")
+            raise UserError(f"max_length {max_length:,} is more than the policy's context of {context:,} tokens")
         return cls(tokenizer, frozenset([ends] if isinstance(ends, int) else ends or ()), max_length, loss_on)
 
     def examples(self, chats: Sequence[Sequence[Message]]) -> Iterator[Example | Defect]:
@@ -141,7 +140,7 @@ class ChatEncoder:
             labels[numpy.repeat([not said for _, said in pieces], [len(ids) for ids, _ in pieces])] = IGNORED
         labels[0] = IGNORED  # no token comes before it to predict it from
         if int(tokens[-1]) not in self._end_tokens:
-            raise ValueError(
+            raise UserError(
                 f"model.path: the chat template ends a turn with {self.tokenizer.decode(tokens[-1:])!r}, which does "
                 "not end a generation (eos_token_id of generation_config.json): the policy would never learn to stop"
             )
@@ -196,7 +195,7 @@ def load(train_files: Sequence[Path], val_files: Sequence[Path], encoder: ChatEn
 def _examples(files: Sequence[Path], encoder: ChatEncoder, left_out: list[LeftOut]) -> Iterator[Example]:
     for file in files:
         if file.suffix not in READERS:
-            raise ValueError(f"{file}: not one of {', '.join(READERS)}")
+            raise UserError(f"not one of {', '.join(READERS)}", where=file)
         rows = READERS[file.suffix](file.read_bytes())
         while batch := list(islice(rows, _ROWS_AT_ONCE)):
             chats = [_messages_or_defect(row) for row in batch]

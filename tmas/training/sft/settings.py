@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
+from tmas.errors import UserError
 from tmas.settings import Settings
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -100,7 +101,7 @@ class SFTSettings(Settings):
         """Micro batches in an update of each process."""
         accumulation, rest = divmod(self.batch_size, self.micro_batch_size * processes)
         if rest or not accumulation:
-            raise ValueError(
+            raise UserError(
                 f"batch_size {self.batch_size} is not divisible by micro_batch_size {self.micro_batch_size} x "
                 f"{processes} processes"
             )

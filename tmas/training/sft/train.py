@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tmas.errors import UserError
 from tmas.training.sft.rows import ChatEncoder, SFTFileError, load
 from tmas.training.sft.run import SFTRun
 from tmas.training.sft.settings import SFTSettings
@@ -21,7 +22,7 @@ from tmas.training.sft.settings import SFTSettings
 def sft(settings: SFTSettings, console: Console) -> Path:
     """Trains, or goes on from the last checkpoint in ``output_dir``; returns the Hugging Face folder.
 
-    Under ``torchrun`` this is one process of several. Raises ``ValueError`` for what cannot work, and
+    Under ``torchrun`` this is one process of several. Raises ``UserError`` for what cannot work, and
     :class:`~tmas.run.directory.RunRefused` where ``output_dir`` holds something else, before any update.
     """
     rank, processes = _join(settings)
@@ -44,7 +45,7 @@ def _train(settings: SFTSettings, run: SFTRun, rank: int, processes: int, consol
     if data.left_out and settings.on_bad_row == "refuse":
         raise SFTFileError(data.left_out)
     if not data.train:
-        raise ValueError("train_files: there is no row to train on")
+        raise UserError("there is no row to train on", where="train_files")
     if rank == 0:
         run.begin(data.left_out)
     console.print(str(data), markup=False)

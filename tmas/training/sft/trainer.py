@@ -20,6 +20,7 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging
 
+from tmas.errors import UserError
 from tmas.training.sft.optimizer import MuonWithAdamW
 from tmas.training.sft.packing import pack
 from tmas.training.sft.progress import Progress
@@ -29,7 +30,7 @@ from tmas.training.sft.settings import SFTSettings
 
 
 def check_device(settings: SFTSettings, console: Console) -> None:
-    """Raises ``ValueError`` if the device is missing; prints a hint if GPUs stay idle."""
+    """Raises ``UserError`` if the device is missing; prints a hint if GPUs stay idle."""
     if settings.device == "cpu":
         if settings.deepspeed is not None:
             from deepspeed import ops
@@ -39,7 +40,7 @@ def check_device(settings: SFTSettings, console: Console) -> None:
         return
     there, used = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if not there:
-        raise ValueError("device=cuda, but torch finds no GPU here; device=cpu trains on the processors")
+        raise UserError("torch finds no GPU here", where="device=cuda", remedy="device=cpu trains on the processors.")
     if there > used:
         console.print(f"{used} of {there} GPUs: torchrun --nproc_per_node={there} -m tmas.cli sft ... takes all")
 
@@ -58,12 +59,15 @@ def train(
         console.print(_fill(train_rows), markup=False)
     # Before the model: ZeRO 3 shards it as it loads.
     arguments = _arguments(settings, run, accumulation, bool(val_rows))
-    model = AutoModelForCausalLM.from_pretrained(
-        settings.model.path,
-        # DeepSpeed keeps fp32 master weights; without it the weights themselves are fp32, computed with in bf16.
-        dtype=torch.float32 if settings.deepspeed is None else torch.bfloat16,
-        attn_implementation=settings.model.attn_implementation,
-    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            settings.model.path,
+            # DeepSpeed keeps fp32 master weights; without it the weights themselves are fp32, computed with in bf16.
+            dtype=torch.float32 if settings.deepspeed is None else torch.bfloat16,
+            attn_implementation=settings.model.attn_implementation,
+        )
+    except (ImportError, ValueError) as error:  # transformers refuses an attn_implementation so
+        raise UserError(str(error), where="model") from error
     configs = copy.deepcopy((model.config, model.generation_config))  # the Trainer changes them
     trainer = SFTTrainer(
         model=model,

@@ -14,6 +14,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from tmas.errors import UserError
 from tmas.run.directory import RunRefused
 from tmas.training.rl import train as training
 from tmas.training.rl.plan import Plan
@@ -133,7 +134,7 @@ def test_two_trainers_cannot_write_one_directory(start: Callable[..., None]):
     start(lambda _: None)  # it is free again
 
 
-@pytest.mark.parametrize("error", [ValueError("a shape"), OSError("no space left")])
+@pytest.mark.parametrize("error", [UserError("no key"), OSError("no space left")])
 def test_what_fails_in_training_is_not_taken_for_wrong_input(start: Callable[..., None], error: Exception):
     def failing(_: DictConfig) -> None:
         raise error
@@ -141,3 +142,11 @@ def test_what_fails_in_training_is_not_taken_for_wrong_input(start: Callable[...
     with pytest.raises(RuntimeError, match="training failed") as failed:
         start(failing)
     assert failed.value.__cause__ is error
+
+
+def test_a_bug_in_training_is_raised_as_it_is(start: Callable[..., None]):
+    def failing(_: DictConfig) -> None:
+        raise ValueError("a shape")
+
+    with pytest.raises(ValueError, match="a shape"):
+        start(failing)

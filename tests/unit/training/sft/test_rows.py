@@ -13,6 +13,7 @@ from pyarrow import parquet
 pytest.importorskip("transformers", reason="needs the cpu or gpu extra")
 
 from recipes.cpu.tiny_policy import TURN_END, train_tokenizer
+from tmas.errors import UserError
 from tmas.records import Message
 from tmas.training.sft.rows import IGNORED, ChatEncoder, Defect, Example, LossOn, load
 
@@ -155,7 +156,7 @@ def test_max_length_is_inclusive(tokenizer: Any):
 
 
 def test_a_template_whose_turns_would_not_end_a_generation_is_refused(tokenizer: Any):
-    with pytest.raises(ValueError, match="never learn to stop"):
+    with pytest.raises(UserError, match="never learn to stop"):
         next(ChatEncoder(tokenizer, frozenset([tokenizer.pad_token_id]), 1000).examples([messages(*CHAT)]))
 
 
@@ -168,7 +169,7 @@ def test_parquet_with_further_columns_is_read(tokenizer: Any, tmp_path: Path):
 
 
 def test_a_file_of_an_unknown_kind_is_refused(tokenizer: Any, tmp_path: Path):
-    with pytest.raises(ValueError, match=r"a\.txt: not one of \.jsonl"):
+    with pytest.raises(UserError, match=r"a\.txt: not one of \.jsonl"):
         load(rows(tmp_path / "a.txt", chat(*CHAT)), [], encoder(tokenizer))
 
 
@@ -177,10 +178,10 @@ def test_a_policy_whose_context_is_too_short_is_refused(tmp_path: Path):
 
     train_tokenizer(["x"]).save_pretrained(tmp_path)
     Qwen3Config(max_position_embeddings=2048).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="max_length 4,096 is more than the policy's context of 2,048 tokens"):
+    with pytest.raises(UserError, match="max_length 4,096 is more than the policy's context of 2,048 tokens"):
         ChatEncoder.load(str(tmp_path), 4096)
 
 
 def test_a_policy_that_is_not_there_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"model\.path "):
+    with pytest.raises(UserError, match=r"model\.path "):
         ChatEncoder.load(str(tmp_path), 64)

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
+from tmas.errors import UserError
 from tmas.files import read_lines
 from tmas.run.directory import RunRefused
 from tmas.training.sft.rows import IGNORED, Example, LeftOut
@@ -76,7 +77,7 @@ def test_the_update_is_the_same_however_many_processes_share_it():
 
 @pytest.mark.parametrize("processes", [3, 64])
 def test_a_batch_that_does_not_divide_is_refused(processes: int):
-    with pytest.raises(ValueError, match=f"batch_size 32 is not divisible by micro_batch_size 1 x {processes}"):
+    with pytest.raises(UserError, match=f"batch_size 32 is not divisible by micro_batch_size 1 x {processes}"):
         settings(batch_size=32).accumulation(processes)
 
 
