@@ -151,7 +151,7 @@ async def _solving(here: Worker, directory: RunDirectory, shared: SharedServers 
             own = own_servers(settings, here.key, here.directory, here.activity, here.tell)
             await stack.enter_async_context(own)
         await here.ready()
-        directory.hold(here.told)
+        directory.hold(here.reported)
         if not settings.on_ray:
             yield here.solve
             return

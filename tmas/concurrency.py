@@ -1,4 +1,4 @@
-"""Small helpers over asyncio: run together, what went wrong, already done, bounded with priorities, shares."""
+"""Small helpers over asyncio: gather coroutines, find the first error, and limit concurrency by priority."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def all_of(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+async def gather_all(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Results in the order given. If one raises, the others are cancelled (``asyncio.gather`` lets them run)."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(coroutine) for coroutine in coroutines]
@@ -33,14 +33,14 @@ def _leaves(raised: BaseException) -> list[BaseException]:
     return [raised]
 
 
-def settled(value: T) -> Awaitable[T]:
+def resolved(value: T) -> Awaitable[T]:
     """An awaitable that already has its value, and may be awaited many times."""
     future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
     future.set_result(value)
     return future
 
 
-class Places:
+class Slots:
     """What one holder has of a :class:`PriorityLimiter`."""
 
     def __init__(self, limiter: PriorityLimiter, held: int) -> None:
@@ -53,7 +53,7 @@ class Places:
 
 
 class PriorityLimiter:
-    """``limit`` places; of those waiting for some, the smallest priority goes first, then the first come.
+    """``limit`` slots; of those waiting for some, the smallest priority goes first, then the first come.
 
     A holder of several begins as soon as one is free, so that none stays empty until all of them are: in use are at
     most ``limit``, and those that the last one to begin took beyond it.
@@ -70,7 +70,7 @@ class PriorityLimiter:
 
     @property
     def wanted(self) -> int:
-        """Places in use, and those that are waited for."""
+        """Slots in use, and those that are waited for."""
         return self.in_use + sum(count for _, _, count, turn in self._waiting if not turn.done())
 
     def resize(self, limit: int) -> None:
@@ -79,12 +79,12 @@ class PriorityLimiter:
         self._give_back(more)
 
     @asynccontextmanager
-    async def places(self, priority: tuple[int, ...], count: int = 1) -> AsyncIterator[Places]:
+    async def slots(self, priority: tuple[int, ...], count: int = 1) -> AsyncIterator[Slots]:
         if self._free > 0:
             self._free -= count
         else:
             await self._turn(priority, count)
-        held = Places(self, count)
+        held = Slots(self, count)
         try:
             yield held
         finally:
@@ -109,14 +109,14 @@ class PriorityLimiter:
                 turn.set_result(None)
 
 
-def shares(loads: Sequence[tuple[int, int]], places: int) -> list[int]:
-    """How many of ``places`` each of the workers may have in flight, by (what it has, what it could have).
+def divide_slots(loads: Sequence[tuple[int, int]], slots: int) -> list[int]:
+    """How many of ``slots`` each of the workers may have in flight, by (what it has, what it could have).
 
     Nobody is asked to give up what is in flight. Of the rest each next place goes to the one with the fewest that
     could use it, and what nobody can use yet to the one with the fewest.
     """
     given = [in_use for in_use, _ in loads]
-    for _ in range(places - sum(given)):
+    for _ in range(slots - sum(given)):
         hungry = [i for i, (_, wanted) in enumerate(loads) if given[i] < wanted]
         given[min(hungry or range(len(loads)), key=given.__getitem__)] += 1
     return given

@@ -23,12 +23,12 @@ from tmas.prompts import BUILT_IN, Prompts
 from tmas.prompts.parsing import Unparsable, parse_json
 from tmas.prompts.schemas import output_schema, storable
 from tmas.records import Completion, Failure, FailureReason, Message, Reply, Request, Sampling, Usage
-from tmas.settings import Patience
+from tmas.settings import RetrySettings
 
 V = TypeVar("V", bound=BaseModel)
 
 FAILURES_IN_A_ROW = 5
-"""So many calls that an endpoint fails in a row open the :class:`Breaker`."""
+"""So many calls that an endpoint fails in a row open the :class:`CircuitBreaker`."""
 COOLING = 30.0
 """Seconds for which an open breaker lets no call through."""
 
@@ -38,7 +38,7 @@ class JudgeSettings(BaseModel):
 
     ``api_key_env`` names the variable that holds the key. ``passes``: independent verdicts on each question.
     ``timeout``: seconds for a question's verdicts, with everything asked again for their sake; the wait for one of the
-    ``concurrency`` places comes before it. ``parse_attempts``: calls in all for verdicts that can be read.
+    ``concurrency`` slots comes before it. ``parse_attempts``: calls in all for verdicts that can be read.
     ``structured_outputs``: send the JSON schema; turn it off for a model that thinks between tags on a server that does
     not take the thinking apart, since the schema would keep it from thinking. ``stream``: turn it off for a server that
     gives replies as a whole alone.
@@ -56,7 +56,7 @@ class JudgeSettings(BaseModel):
     parse_attempts: int = Field(default=2, ge=1)
     structured_outputs: bool = True
     stream: bool = True
-    patience: Patience = Patience(max_attempts=3, backoff_max=10.0)
+    patience: RetrySettings = RetrySettings(max_attempts=3, backoff_max=10.0)
 
     @property
     def identity(self) -> str:
@@ -100,7 +100,7 @@ def equivalence_prompt(prompts: Prompts, gold: str, answer: str) -> str:
     return prompts.render("judge_equivalence", gold=gold, answer=answer, fence=fence(gold, answer))
 
 
-class Breaker:
+class CircuitBreaker:
     """Opens after :data:`FAILURES_IN_A_ROW`; after each :data:`COOLING` one call may try, and a success closes it."""
 
     def __init__(self) -> None:
@@ -138,8 +138,8 @@ class Judge:
         )
         self._chat = OpenAIChat(endpoint)
         allow_open_files(settings.concurrency)
-        self._places = asyncio.Semaphore(settings.concurrency)
-        self._breaker = Breaker()
+        self._slots = asyncio.Semaphore(settings.concurrency)
+        self._breaker = CircuitBreaker()
 
     async def __aenter__(self) -> Self:
         return self
@@ -155,7 +155,7 @@ class Judge:
         """
         wanted = passes or self.settings.passes
         verdicts: list[V] = []
-        async with self._places:
+        async with self._slots:
             failure = await self._bounded(prompt, output, wanted, verdicts)
         failures = [] if failure is None else [failure] * (wanted - len(verdicts))
         self.counts.update(["verdicts"] * len(verdicts) + [missing.reason.value for missing in failures])

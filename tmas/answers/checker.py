@@ -15,7 +15,7 @@ from typing import Self
 
 from pebble import ProcessExpired, ProcessPool
 
-from tmas.answers.equivalence import Verdict, at_sight, decide, normalise, undecided
+from tmas.answers.equivalence import Comparison, compare_texts, decide, normalise, undecided
 
 _MEMORY_BYTES = 4 * 2**30
 _MOST_KNOWN = 1 << 16
@@ -51,16 +51,16 @@ class AnswerChecker:
         self._workers = workers
         self._max_tasks = max_tasks
         self._pool: ProcessPool | None = None
-        self._pending: set[Future[Verdict]] = set()
-        self._known: dict[tuple[str, str], Verdict] = {}
+        self._pending: set[Future[Comparison]] = set()
+        self._known: dict[tuple[str, str], Comparison] = {}
         self._lock = threading.Lock()
 
-    async def compare(self, gold: str, answer: str) -> Verdict:
+    async def compare(self, gold: str, answer: str) -> Comparison:
         """Whether ``answer`` is equivalent to ``gold``; the order matters (gold ``(0,1)`` takes ``x \\in (0,1)``).
 
         Never raises for what the answers hold: a comparison that fails, hangs or kills its worker is undecided.
         """
-        if seen := at_sight(gold, answer) or self._known.get((gold, answer)):
+        if seen := compare_texts(gold, answer) or self._known.get((gold, answer)):
             return seen
         [outcome] = await asyncio.gather(self._decide(gold, answer), return_exceptions=True)
         if isinstance(outcome, BrokenProcessPool):  # an idle worker was killed from outside before this one began
@@ -73,7 +73,7 @@ class AnswerChecker:
         self._remember(gold, answer, outcome)
         return outcome
 
-    def _remember(self, gold: str, answer: str, verdict: Verdict) -> None:
+    def _remember(self, gold: str, answer: str, verdict: Comparison) -> None:
         with self._lock:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.pop(next(iter(self._known)))
@@ -89,7 +89,7 @@ class AnswerChecker:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _decide(self, gold: str, answer: str) -> Verdict:
+    async def _decide(self, gold: str, answer: str) -> Comparison:
         pool, future = await asyncio.to_thread(self._schedule, gold, answer)  # starting the pool takes a second
         verdict = asyncio.wrap_future(future)
         try:
@@ -101,7 +101,7 @@ class AnswerChecker:
         finally:
             verdict.cancel()
 
-    def _schedule(self, gold: str, answer: str) -> tuple[ProcessPool, Future[Verdict]]:
+    def _schedule(self, gold: str, answer: str) -> tuple[ProcessPool, Future[Comparison]]:
         with self._lock:
             if self._pool is not None and not self._pool.active:  # an idle worker was killed from outside
                 self._stop_pool()

@@ -20,7 +20,7 @@ class Equivalence(StrEnum):
     UNDECIDED = "undecided"
 
 
-class Verdict(Record):
+class Comparison(Record):
     """Whether two answers are equivalent; ``reason`` tells why it is undecided, and is None otherwise."""
 
     equivalence: Equivalence
@@ -31,19 +31,19 @@ class Verdict(Record):
         return self.equivalence is Equivalence.EQUAL
 
 
-EQUAL = Verdict(equivalence=Equivalence.EQUAL)
-DIFFERENT = Verdict(equivalence=Equivalence.DIFFERENT)
+EQUAL = Comparison(equivalence=Equivalence.EQUAL)
+DIFFERENT = Comparison(equivalence=Equivalence.DIFFERENT)
 
 
-def undecided(reason: str) -> Verdict:
+def undecided(reason: str) -> Comparison:
     """A verdict that tells why there is none."""
-    return Verdict(equivalence=Equivalence.UNDECIDED, reason=reason)
+    return Comparison(equivalence=Equivalence.UNDECIDED, reason=reason)
 
 
 _WHOLE_NUMBER = re.compile(r"-?\d{1,1000}")
 
 
-def at_sight(gold: str, answer: str) -> Verdict | None:
+def compare_texts(gold: str, answer: str) -> Comparison | None:
     """The verdict on equal texts, typesetting aside, and on two whole numbers; None where it takes :func:`decide`."""
     gold, answer = normalise(gold), normalise(answer)
     if gold and gold == answer:
@@ -66,7 +66,7 @@ _WORDS = re.compile(rf"(?<![A-Za-z])(?:[A-Za-z]{{4,}}|(?i:{_SHORT_WORDS}))(?![A-
 _LETTERS = re.compile(r"\\[A-Za-z]+|(?<![\dA-Za-z])(?P<word>[A-Za-z]{2,})")
 
 
-def decide(gold: str, answer: str) -> Verdict:
+def decide(gold: str, answer: str) -> Comparison:
     """The verdict. It may take for ever, or all memory: :mod:`tmas.answers.checker` runs it in a worker."""
     values, units = zip(*map(_split_unit, (gold, answer)), strict=True)
     if all(units) and units[0] != units[1]:
@@ -91,7 +91,7 @@ def _split_unit(answer: str) -> tuple[str, str]:
     return value, unit + (match["power"] or "")
 
 
-def _decide_mathematics(gold: str, answer: str) -> Verdict:
+def _decide_mathematics(gold: str, answer: str) -> Comparison:
     """The verdict on two normalised answers without words."""
     parsed = parse(gold, answer), parse(answer, gold)
     for side, expressions in zip(_SIDES, parsed, strict=True):

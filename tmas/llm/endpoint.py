@@ -45,7 +45,7 @@ class EndpointDown(Exception):
         return f"the endpoint {self.base_url} is down: {self.error}"
 
 
-class Patience(BaseModel):
+class RetrySettings(BaseModel):
     """How patient to be with an endpoint. Times are in seconds.
 
     There is no limit on a whole call: it lives as long as data comes (``idle_timeout`` between two pieces,
@@ -63,7 +63,7 @@ class Patience(BaseModel):
     retry_after_max: float = Field(default=600.0, ge=0)
 
 
-class EndpointSettings(Patience):
+class EndpointSettings(RetrySettings):
     """Where a chat server is, how to speak to it, and how patient to be with it.
 
     ``base_url``: one, or those of several servers of the same model. ``api_key_env`` names the environment variable
@@ -117,7 +117,7 @@ def _checked(base_url: str) -> str:
 
 
 @dataclass(eq=False)
-class Trouble(Exception):
+class RequestError(Exception):
     """Why one HTTP request gave no answer.
 
     ``status`` is what the server said, None where the connection broke, stood still (``hung``) or carried no whole

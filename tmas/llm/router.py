@@ -3,11 +3,11 @@
 A problem has a home among the engines (rendezvous hashing: when one comes or goes, only the problems of that one move),
 where the beginnings of its prompts are cached. A call goes home unless
 
-- the home has its share of all places in use: no engine is given more while others are not full; or
+- the home has its share of all slots in use: no engine is given more while others are not full; or
 - it has :data:`SPILL` calls more than the emptiest: reading a prompt anew costs less than decoding in a batch that is
   so much larger.
 
-Shares go by speed: an engine that decodes less than half as fast as the fastest gets problems and places in proportion,
+Shares go by speed: an engine that decodes less than half as fast as the fastest gets problems and slots in proportion,
 and one that stands still gets next to none.
 """
 
@@ -79,12 +79,12 @@ class Engine:
 
 
 class Router:
-    """Engines, and the choice among them. ``places``: completions that may be in flight at all of them together."""
+    """Engines, and the choice among them. ``slots``: completions that may be in flight at all of them together."""
 
     def __init__(
-        self, base_urls: Iterable[str], places: int = sys.maxsize, now: Callable[[], float] = time.monotonic
+        self, base_urls: Iterable[str], slots: int = sys.maxsize, now: Callable[[], float] = time.monotonic
     ) -> None:
-        self.places, self._now = places, now
+        self.slots, self._now = slots, now
         self.engines: dict[str, Engine] = {}
         self.update(base_urls)
 
@@ -103,7 +103,7 @@ class Router:
         if len(fit) < 2:
             return fit[0] if fit else None
         weights = _weights(fit)
-        share = self.places / sum(weights.values())
+        share = self.slots / sum(weights.values())
         free = {engine: math.ceil(share * weights[engine]) - engine.in_flight for engine in fit}
         open_ = [e for e in fit if free[e] >= count] or [e for e in fit if free[e] > 0] or fit
         loads = {engine: (engine.in_flight + 1) / weights[engine] for engine in open_}

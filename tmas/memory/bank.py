@@ -32,7 +32,7 @@ class BankSettings(BaseModel):
     )
 
 
-class Rendered(Record):
+class RenderedBank(Record):
     """A bank as text for a prompt, and which of its items are in it."""
 
     text: str
@@ -40,7 +40,7 @@ class Rendered(Record):
     left_out: tuple[str, ...]
 
 
-class Items(Record, Generic[ItemT]):
+class ItemCollection(Record, Generic[ItemT]):
     """Immutable items of one problem, and how prompts show them."""
 
     items: tuple[ItemT, ...] = ()
@@ -50,7 +50,7 @@ class Items(Record, Generic[ItemT]):
     def _layout(self, items: Sequence[ItemT]) -> str:
         """The text for prompts: one line an item, in order. Without items it is empty."""
 
-    def render(self, fits: Callable[[str], bool]) -> Rendered:
+    def render(self, fits: Callable[[str], bool]) -> RenderedBank:
         """As many items as ``fits`` allows, perhaps none: left out first are those of the least support, less the
         iterations for which they were not seen.
 
@@ -63,12 +63,12 @@ class Items(Record, Generic[ItemT]):
 
         n = bisect_left(range(len(weakest)), True, key=lambda n: fits(self._layout(without(n))))
         shown = without(n)
-        return Rendered(
+        return RenderedBank(
             text=self._layout(shown), shown=tuple(item.item_id for item in shown), left_out=tuple(weakest[:n])
         )
 
 
-class Bank(Items[ItemT], Generic[ItemT, OutputT]):
+class Bank(ItemCollection[ItemT], Generic[ItemT, OutputT]):
     """A bank that an agent keeps. ``items`` are in order of their ids, which are never given twice."""
 
     prefix: ClassVar[str]

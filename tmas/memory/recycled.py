@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import NamedTuple
 
-from tmas.memory.bank import Items
+from tmas.memory.bank import ItemCollection
 from tmas.memory.similarity import near_duplicate
 from tmas.prompts.schemas import DistillOutput
 from tmas.records import BankChange, Experience
@@ -22,7 +22,7 @@ class _Head(NamedTuple):
     place: int
 
 
-class RecycledBank(Items[Experience]):
+class RecycledBank(ItemCollection[Experience]):
     """Propositions (``conclusion``) and pitfalls; without a limit, as published.
 
     ``similarity``: the Jaccard similarity from which two statements may be one (:mod:`tmas.memory.similarity`).

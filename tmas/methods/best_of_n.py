@@ -13,7 +13,7 @@ from pydantic import Field
 from tmas.agents.base import Session
 from tmas.agents.packing import Prompt
 from tmas.agents.team import Verifier, VerifierSettings
-from tmas.concurrency import all_of
+from tmas.concurrency import gather_all
 from tmas.methods.base import Method, Settings
 from tmas.methods.selection import SelectionSettings
 from tmas.records import Failure, Problem, Rollout, Trajectory
@@ -40,7 +40,7 @@ class BestOfN(Method[BestOfNSettings]):
     async def solve(self, problem: Problem, session: Session) -> Trajectory:
         verifier = Verifier(problem, session, self.settings.agents)
         prompt = verifier.bare_prompt()
-        rollouts = await all_of(self._rollout(verifier, n, prompt) for n in range(self.settings.n_candidates))
+        rollouts = await gather_all(self._rollout(verifier, n, prompt) for n in range(self.settings.n_candidates))
         return await self.trajectory(session, [tuple(rollouts)])
 
     async def _rollout(self, verifier: Verifier[VerifierSettings], n: int, prompt: Prompt | Failure) -> Rollout:

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from tmas.agents.base import Session
 from tmas.agents.team import Solver, SolverSettings
-from tmas.concurrency import all_of
+from tmas.concurrency import gather_all
 from tmas.methods.base import Method, Settings
 from tmas.methods.selection import SelectionSettings
 from tmas.records import Problem, Trajectory
@@ -44,5 +44,5 @@ class MajorityVote(Method[MajorityVoteSettings]):
     async def solve(self, problem: Problem, session: Session) -> Trajectory:
         solver = Solver(problem, session, self.settings.agents)
         prompt = solver.bare_prompt()
-        samples = await all_of(solver.solution(0, k, "initial", prompt) for k in range(self.settings.n_candidates))
+        samples = await gather_all(solver.solution(0, k, "initial", prompt) for k in range(self.settings.n_candidates))
         return await self.trajectory(session, [tuple(samples)])

@@ -29,7 +29,7 @@ from pydantic import Field
 from tmas.agents.base import Session, shuffled
 from tmas.agents.packing import Prompt, cut_middle, replace_by
 from tmas.agents.team import Solver, SolverSettings
-from tmas.concurrency import all_of
+from tmas.concurrency import gather_all
 from tmas.methods.base import Method, Round, Settings
 from tmas.methods.selection import SelectionSettings
 from tmas.records import Failure, Problem, Solution, Trajectory
@@ -67,7 +67,7 @@ class PaCoRe(Method[PaCoReSettings]):
         prompt = _synthesis_prompt(solver, references) if references else solver.bare_prompt()
         mode = "exploit" if references else "initial"
         width = self.settings.widths[min(t, len(self.settings.widths) - 1)]
-        return tuple(await all_of(solver.solution(t, i, mode, prompt) for i in range(width)))
+        return tuple(await gather_all(solver.solution(t, i, mode, prompt) for i in range(width)))
 
 
 def _compacted(session: Session, t: int, responses: Round) -> list[str]:

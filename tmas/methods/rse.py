@@ -34,7 +34,7 @@ from tmas.agents.base import Session
 from tmas.agents.context import all_items, fewer_items
 from tmas.agents.packing import Prompt, cut_middle
 from tmas.agents.team import ReplySettings, Solver
-from tmas.concurrency import all_of
+from tmas.concurrency import gather_all
 from tmas.memory.recycled import RecycledBank
 from tmas.methods.base import Method, Round, Settings
 from tmas.methods.selection import SelectionSettings
@@ -70,7 +70,7 @@ class RSE(Method[RSESettings]):
         memory: list[dict[str, Any]] = []
         while not self.done(session, rounds):
             t, prompt = len(rounds), recycler.prompt(bank)
-            found = await all_of(self._rollout(recycler, t, i, prompt) for i in range(self.settings.n_candidates))
+            found = await gather_all(self._rollout(recycler, t, i, prompt) for i in range(self.settings.n_candidates))
             rounds.append(tuple(f.rollout for f in found))
             bank, remembered = _remember(bank, t, found)
             memory.append(remembered)

@@ -32,7 +32,7 @@ from pydantic import Field
 from tmas.agents.base import Session
 from tmas.agents.packing import cut_middle
 from tmas.agents.team import Solver, SolverSettings
-from tmas.concurrency import all_of
+from tmas.concurrency import gather_all
 from tmas.methods.base import Method, Round, Settings
 from tmas.methods.selection import SelectionSettings
 from tmas.prompts.parsing import Unparsable
@@ -85,7 +85,7 @@ class SelfRefine(Method[SelfRefineSettings]):
         rounds: list[Round] = []
         while not self.done(session, rounds, _all_stand(rounds)):
             t, pasts = len(rounds), [[r[i] for r in rounds] for i in range(self.settings.n_candidates)]
-            rounds.append(tuple(await all_of(refiner.next(t, i, past) for i, past in enumerate(pasts))))
+            rounds.append(tuple(await gather_all(refiner.next(t, i, past) for i, past in enumerate(pasts))))
         return await self.trajectory(session, rounds, _all_stand(rounds), refiner.unread_in(len(rounds)))
 
 

@@ -24,7 +24,7 @@ from pydantic import Field
 from tmas.agents.base import Session
 from tmas.agents.packing import Prompt
 from tmas.agents.team import Agents, AgentSettings, Evolved
-from tmas.concurrency import all_of, settled
+from tmas.concurrency import gather_all, resolved
 from tmas.memory.bank import BankSettings
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
@@ -75,7 +75,7 @@ class TMAS(Method[TMASSettings]):
         return await self.trajectory(session, [r.rollouts for r in rounds], self._satisfied(previous), memory)
 
     async def _rollouts(self, agents: Agents, t: int, previous: _Round) -> Round:
-        rollouts = await all_of(self._rollout(agents, t, i, previous) for i in range(self.settings.n_candidates))
+        rollouts = await gather_all(self._rollout(agents, t, i, previous) for i in range(self.settings.n_candidates))
         previous.prompts.clear()  # they are long, and nobody asks for them again
         return tuple(rollouts)
 
@@ -111,8 +111,8 @@ class TMAS(Method[TMASSettings]):
     def _before_first(self) -> _Round:
         return _Round(
             (),
-            settled(Evolved(ExperienceBank(settings=self.settings.experience))),
-            settled(Evolved(GuidelineBank(settings=self.settings.guidelines))),
+            resolved(Evolved(ExperienceBank(settings=self.settings.experience))),
+            resolved(Evolved(GuidelineBank(settings=self.settings.guidelines))),
         )
 
 

@@ -34,7 +34,7 @@ from tmas.agents.base import Session, shuffled
 from tmas.agents.context import graded
 from tmas.agents.packing import Prompt, cut_middle, replace_by
 from tmas.agents.team import Verifier, VerifierSettings
-from tmas.concurrency import all_of
+from tmas.concurrency import gather_all
 from tmas.methods.base import Method, Round, Settings
 from tmas.methods.selection import SelectionSettings
 from tmas.prompts.parsing import Unparsable, parse_verification
@@ -87,7 +87,7 @@ class VerifyRefine(Method[VerifyRefineSettings]):
         passed = False
         while not self.done(session, rounds, passed):
             t, tasks = len(rounds), self._tasks(prover, rounds)
-            rollouts = await all_of(self._rollout(prover, t, i, tasks) for i in range(self.settings.n_candidates))
+            rollouts = await gather_all(self._rollout(prover, t, i, tasks) for i in range(self.settings.n_candidates))
             rounds.append(tuple(rollouts))
             passed = any(rollout.passes for rollout in rounds[-1])
         return await self.trajectory(session, rounds, passed)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from tmas.problems.files import READERS, Row, is_unicode
+from tmas.problems.files import READERS, FileRow, is_unicode
 from tmas.problems.hub import HubError, HubSource, fetch
 from tmas.records import Problem
 
@@ -123,7 +123,7 @@ def load_problems(
     return LoadedProblems(tuple(problems), tuple(defects))
 
 
-def _read(path: Path) -> list[Row]:
+def _read(path: Path) -> list[FileRow]:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise ProblemFileError([f"{path}: its suffix is none of {', '.join(READERS)}"])
@@ -136,7 +136,7 @@ def _read(path: Path) -> list[Row]:
     return rows
 
 
-def _check_columns(path: Path, rows: Sequence[Row], fields: ProblemFields) -> None:
+def _check_columns(path: Path, rows: Sequence[FileRow], fields: ProblemFields) -> None:
     columns = dict.fromkeys(column for row in rows for column in row.values)
     missing = [column for column in fields.required if column not in columns]
     if columns and missing:
@@ -146,7 +146,7 @@ def _check_columns(path: Path, rows: Sequence[Row], fields: ProblemFields) -> No
         )
 
 
-def _problem(row: Row, fields: ProblemFields, generated_id: str) -> Problem:
+def _problem(row: FileRow, fields: ProblemFields, generated_id: str) -> Problem:
     """The problem of a row; raises a :class:`_Defect` with a message for every field that is wrong."""
     if row.defect:
         raise _Defect(row.defect)

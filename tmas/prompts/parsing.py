@@ -27,7 +27,7 @@ class Parsed(NamedTuple, Generic[M]):
     dropped: int
 
 
-class Verdict(NamedTuple):
+class ParsedVerification(NamedTuple):
     """A verification as read: ``grade`` is 0.0, 0.5 or 1.0."""
 
     critique: str
@@ -147,7 +147,7 @@ LEAD = 100
 """Characters before the first of these words in which what belongs to it may begin ("Based on my evaluation, ...")."""
 
 
-def parse_verification(text: str) -> Verdict:
+def parse_verification(text: str) -> ParsedVerification:
     r"""A critique and its grade, from JSON or from free text.
 
     In free text the last labelled grade counts (``Grade: 0.5``, ``**Score:** 1/2``, DeepSeekMath-V2's ``… score should
@@ -157,7 +157,7 @@ def parse_verification(text: str) -> Verdict:
     """
     if re.search(r"""["'](?:critique|grade)["']\s*:""", text):
         record, repaired, _ = parse_json(text, VerificationOutput)
-        return Verdict(record.critique, float(record.grade), repaired)
+        return ParsedVerification(record.critique, float(record.grade), repaired)
     stated = _deciding(text.rstrip(" \n\t\\])$*-`"))
     if not stated:
         raise Unparsable("no grade")
@@ -167,7 +167,7 @@ def parse_verification(text: str) -> Verdict:
         raise Unparsable(f"not one grade of 0, 0.5 and 1: {stated[-1][0][-60:]!r}")
     if not re.search(r"[^\W\d_]{2}", text[: stated[0].start()] + text[stated[-1].end() :]):
         raise Unparsable("a grade without a critique")
-    return Verdict(text.strip(), float(grade))
+    return ParsedVerification(text.strip(), float(grade))
 
 
 def _deciding(text: str) -> list[re.Match[str]]:

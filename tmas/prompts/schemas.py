@@ -59,11 +59,11 @@ Statement = Annotated[Text, Field(min_length=1)]
 Indices = Annotated[tuple[int, ...], BeforeValidator(_indices), Field(json_schema_extra={"maxItems": 64})]
 
 
-class _Wire(BaseModel):
+class _OutputModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class VerificationOutput(_Wire):
+class VerificationOutput(_OutputModel):
     """A verification; the critique comes first, so that the grade follows from it."""
 
     critique: Annotated[
@@ -72,7 +72,7 @@ class VerificationOutput(_Wire):
     grade: Annotated[Literal["0", "0.5", "1"], BeforeValidator(lambda value: grade_of(str(value)) or value)]
 
 
-class _New(_Wire):
+class _New(_OutputModel):
     """An item to add. ``content`` are the fields that it shares with its bank record; ``rollouts`` count from 0."""
 
     @property
@@ -92,7 +92,7 @@ class NewGuideline(_New):
     rollouts: Indices = ()
 
 
-class _Update(_Wire):
+class _Update(_OutputModel):
     """What becomes of an item in the bank; ``content`` are the fields that a correction replaces."""
 
     id: Annotated[str, BeforeValidator(_item_id), Field(max_length=16)]
@@ -117,21 +117,21 @@ class GuidelineUpdate(_Update):
     description: Text = ""
 
 
-class ExperienceOutput(_Wire):
+class ExperienceOutput(_OutputModel):
     """The experience agent's reply; empty lists say that there is nothing new."""
 
     new: Annotated[tuple[NewExperience, ...], _EMPTY_LIST, Field(json_schema_extra={"maxItems": 32})] = ()
     updates: Annotated[tuple[ExperienceUpdate, ...], _EMPTY_LIST, Field(json_schema_extra={"maxItems": 64})] = ()
 
 
-class GuidelineOutput(_Wire):
+class GuidelineOutput(_OutputModel):
     """The guideline agent's reply; empty lists say that there is nothing new."""
 
     new: Annotated[tuple[NewGuideline, ...], _EMPTY_LIST, Field(json_schema_extra={"maxItems": 32})] = ()
     updates: Annotated[tuple[GuidelineUpdate, ...], _EMPTY_LIST, Field(json_schema_extra={"maxItems": 64})] = ()
 
 
-class DistillOutput(_Wire):
+class DistillOutput(_OutputModel):
     """What RSE distils from one rollout."""
 
     verified_propositions: Annotated[tuple[Statement, ...], _EMPTY_LIST, Field(json_schema_extra={"maxItems": 32})] = ()

@@ -6,9 +6,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Literal, NamedTuple
 
 from tmas.answers.checker import AnswerChecker
-from tmas.answers.equivalence import Equivalence, Verdict, normalise
+from tmas.answers.equivalence import Comparison, Equivalence, normalise
 from tmas.answers.extract import all_boxed, extract_stated
-from tmas.concurrency import all_of
+from tmas.concurrency import gather_all
 from tmas.judge import EquivalenceVerdict, Judge, equivalence_prompt, forges
 from tmas.records import Failure
 from tmas.rewards.component import Component
@@ -49,7 +49,7 @@ async def correctness(text: str, gold: str, check: Check, settings: AnswerSettin
         return _wrong("unverifiable", last)
     if len(answers) > settings.max_boxes:
         return _wrong("ambiguous", last)
-    checked = await all_of(check(gold, answer) for answer in answers)
+    checked = await gather_all(check(gold, answer) for answer in answers)
     found = {one.right for one in checked}
     if found >= {True, False}:
         return _wrong("ambiguous", last)
@@ -93,7 +93,7 @@ async def checkable_by_rule(checker: AnswerChecker, gold: str) -> bool:
     return (await checker.compare(gold, PLAIN_NUMBER)).equivalence is not Equivalence.UNDECIDED
 
 
-def _is_doubt(verdict: Verdict) -> bool:
+def _is_doubt(verdict: Comparison) -> bool:
     return (verdict.reason or "").startswith(("equal but for", "different, unless"))
 
 

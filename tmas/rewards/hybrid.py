@@ -16,7 +16,7 @@ BONUS: Mapping[str, str] = {"experience": "experience", "guideline": "novelty"}
 """The component that a source is rewarded for beside correctness."""
 
 
-class Parts(Record):
+class RewardBreakdown(Record):
     """What one response's reward is made of. ``weight``: w of its source; ``wrong_share``: of its bonus that a wrong
     answer keeps."""
 
@@ -69,10 +69,10 @@ def is_masked(sample: Mapping[str, Any]) -> bool:
 def impute(samples: Sequence[Mapping[str, Any]], groups: Sequence[Hashable]) -> list[float]:
     """The samples' scores with what was masked filled in, so that it moves no sample against its siblings.
 
-    ``samples`` are reports (:meth:`Parts.report`), ``groups`` names the group of each: its prompt. A masked bonus
-    becomes the mean bonus of the siblings that are as right as it; a masked correctness makes the whole score the mean
-    of the siblings' scores. Where no sibling was scored, the batch's samples of the same source stand in; without
-    these, 0.
+    ``samples`` are reports (:meth:`RewardBreakdown.report`), ``groups`` names the group of each: its prompt. A masked
+    bonus becomes the mean bonus of the siblings with the same correctness. A masked correctness makes the whole score
+    the mean of the siblings' scores. Where no sibling was scored, the mean is over the batch's samples of the same
+    source; without these it is 0.
     """
     sources = [sample["source"] for sample in samples]
     rights = [(sample["correctness_state"], sample["correctness"]) for sample in samples]

@@ -17,14 +17,14 @@ from tmas.rewards import experience, novelty
 from tmas.rewards.component import Component, absent, masked, mean_of, scored
 from tmas.rewards.correctness import Check, Checked, Correctness, Outcome, check_by_judge, check_by_rule, correctness
 from tmas.rewards.evidence import Evidence
-from tmas.rewards.hybrid import Parts, Source
+from tmas.rewards.hybrid import RewardBreakdown, Source
 from tmas.rewards.settings import RewardSettings
 
 C = TypeVar("C", bound=Component)
 V = TypeVar("V", bound=BaseModel)
 
 
-class Row(BaseModel):
+class RewardInput(BaseModel):
     """What of a row's ``extra_info`` the reward reads. ``experience`` and ``guidelines`` come as JSON lists;
     ``baseline_pass_rate`` is negative where it is unknown.
 
@@ -73,14 +73,15 @@ class Scorer:
     async def score(
         self, data_source: str, response: str, gold: str, extra_info: Mapping[str, Any] | None
     ) -> dict[str, str | float]:
-        """The report of one response (:meth:`~tmas.rewards.hybrid.Parts.report`), with ``truncated`` (0 or 1) and
-        ``response_tokens``, within ``deadline`` seconds. What row, response or judge do wrong is in it, not raised."""
+        """The report of one response (:meth:`~tmas.rewards.hybrid.RewardBreakdown.report`), with ``truncated`` (0 or 1)
+        and ``response_tokens``. It takes at most ``deadline`` seconds. Errors of the row, the response or the judge are
+        reported in it, never raised."""
         end = asyncio.get_running_loop().time() + self.settings.deadline
         check = self._checks.get(data_source)
         try:
-            row = Row.model_validate(extra_info or {})
+            row = RewardInput.model_validate(extra_info or {})
         except ValidationError:
-            row, check = Row(), None
+            row, check = RewardInput(), None
         text = split_thinking(OPEN + response if row.thinking_opened else response, "").text
         if check is None:
             right = _unscored("row", "bad_row")
@@ -91,7 +92,7 @@ class Scorer:
             right = await _until(end, work, _unscored("timeout", "answered"))
         bonus = await _until(end, self._bonus(row, text, right), masked("timeout"))
         weight, share = self.settings.weight_of(row.source), self.settings.wrong_share
-        parts = Parts(source=row.source, correctness=right, bonus=bonus, weight=weight, wrong_share=share)
+        parts = RewardBreakdown(source=row.source, correctness=right, bonus=bonus, weight=weight, wrong_share=share)
         return {**parts.report(), "truncated": int(row.truncated), "response_tokens": row.response_tokens}
 
     @cached_property
@@ -108,7 +109,7 @@ class Scorer:
             return _unscored("truncated", "truncated")
         return Correctness(state="scored", outcome="truncated")
 
-    async def _bonus(self, row: Row, text: str, right: Correctness) -> Component:
+    async def _bonus(self, row: RewardInput, text: str, right: Correctness) -> Component:
         """The bonus of the row's source; there is none without an answer that was compared."""
         if right.state != "scored" or right.outcome != "answered":
             return absent(right.why or right.outcome)
@@ -118,7 +119,7 @@ class Scorer:
             return await self._novelty(row, text)
         return absent("" if row.source == "normal" else "empty_bank")
 
-    async def _experience(self, row: Row, text: str, correct: bool) -> Component:
+    async def _experience(self, row: RewardInput, text: str, correct: bool) -> Component:
         settings, items = self.settings.experience, row.experience
         if settings.form == "none":
             return absent("off")
@@ -130,7 +131,7 @@ class Scorer:
             text, prompt, experience.ExperienceVerdict, lambda v: experience.score(v, evidence, items, settings)
         )
 
-    async def _novelty(self, row: Row, text: str) -> Component:
+    async def _novelty(self, row: RewardInput, text: str) -> Component:
         settings, items = self.settings.novelty, row.guidelines
         if settings.form == "none":
             return absent("off")
@@ -140,7 +141,7 @@ class Scorer:
             text, prompt, novelty.NoveltyVerdict, lambda v: novelty.score(v, evidence, items, settings)
         )
 
-    def _evidence(self, row: Row, text: str, items: Iterable[Experience | Guideline]) -> Evidence:
+    def _evidence(self, row: RewardInput, text: str, items: Iterable[Experience | Guideline]) -> Evidence:
         return Evidence(text, [row.prompt, row.question, *(item.text for item in items)], self.settings.evidence)
 
     async def _judged(self, text: str, prompt: str, output: type[V], score: Callable[[V], Component]) -> Component:

@@ -13,7 +13,7 @@ from tmas.records import Failure, Trajectory
 Tell = Callable[[str], None]
 
 
-class Progress:
+class IterationProgress:
     """Tells of each iteration once, in order, as soon as its banks are written. ``total``: iterations at most."""
 
     def __init__(self, total: int, tell: Tell, group: asyncio.TaskGroup) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class VirtualLoop(asyncio.SelectorEventLoop):
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """Its time stands still while there is something to do, and then leaps to the next timer.
 
     Work given to threads is done at once, in the loop's own thread: it takes no time. Sockets and processes of the
@@ -41,7 +41,7 @@ class _AtOnce(ThreadPoolExecutor):
         return future
 
 
-def run_virtually(main: Coroutine[Any, Any, T]) -> T:
-    """:func:`asyncio.run` on a :class:`VirtualLoop`."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+def run_in_virtual_time(main: Coroutine[Any, Any, T]) -> T:
+    """:func:`asyncio.run` on a :class:`VirtualTimeLoop`."""
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(main)
