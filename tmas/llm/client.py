@@ -1,4 +1,4 @@
-"""The chat client: requests to one OpenAI-compatible server or to several, routed, retried and counted in one place."""
+"""The chat client: routes, retries and counts requests to one or several OpenAI-compatible servers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tmas.records import Failure, FailureReason, Reply, Request
 log = logging.getLogger(__name__)
 
 ENGINE_PAUSE = 1.0
-"""Seconds between two looks for an engine that is well, or for any at all."""
+"""Seconds between two checks whether an engine is healthy, or whether there is an engine at all."""
 
 T = TypeVar("T")
 
@@ -34,9 +34,10 @@ ChoiceProgressCallback = Callable[[int, StreamProgress], None]
 
 @dataclass(frozen=True)
 class RoutingHint:
-    """Where and when a call is best served, which changes nothing of the reply.
+    """Tells the router and the server where and when a call is best served. It does not change the reply.
 
-    ``problem``: calls of one share the beginnings of their prompts. ``priority``: the smallest goes first.
+    ``problem``: calls of the same problem share prompt prefixes, so they go to the same engine if possible.
+    ``priority``: calls with the smallest number go first.
     """
 
     problem: str = ""
@@ -47,7 +48,7 @@ NO_HINT = RoutingHint()
 
 
 class ChatModel(Protocol):
-    """Whatever answers requests. A failure it returns has no key yet: that is the caller's to set."""
+    """Answers chat requests. A failure that it returns has no call key; the caller sets it."""
 
     async def complete(
         self, request: Request, on_progress: ProgressCallback | None = None, hint: RoutingHint = NO_HINT
@@ -57,10 +58,10 @@ class ChatModel(Protocol):
 class OpenAIChat:
     """A :class:`ChatModel` over HTTP, meant to be shared by thousands of concurrent calls.
 
-    What fails on one engine is asked on another at once; only when all have failed there is a pause. An engine that
-    failed is looked after until it is well. What a server refuses of :data:`OPTIONAL` is learned on the way and no
-    longer sent. ``slots``: completions that may be in flight on all engines together, of which each has its share.
-    ``key``: instead of the one that the settings name.
+    A request that fails on one engine is retried on another immediately; the client pauses only after all engines have
+    failed. A failed engine is probed until it is healthy again. The client learns which :data:`OPTIONAL` fields a
+    server refuses and stops sending them. ``slots``: maximum number of completions in flight on all engines together;
+    each engine has a share of them. ``key``: API key to use instead of the one that the settings name.
     """
 
     def __init__(
@@ -76,8 +77,8 @@ class OpenAIChat:
         self._connection = Connection(settings, session, key)
         self._refused: set[str] = set()
         self._probes: dict[Engine, asyncio.Task[None]] = {}
-        self._last_served = 0.0  # when the latest request that was served had been sent
-        self._asking = 0  # calls of which it is open whether they will be served
+        self._last_served = 0.0  # when the newest request that succeeded was sent
+        self._asking = 0  # calls in flight, whose outcome is not known yet
         self._jitter = random.Random()
 
     async def __aenter__(self) -> Self:
@@ -97,10 +98,10 @@ class OpenAIChat:
     async def complete(
         self, request: Request, on_progress: ProgressCallback | None = None, hint: RoutingHint = NO_HINT
     ) -> Reply | Failure:
-        """Ask for all ``request.n`` completions; raises :class:`EndpointDown` where no other call gets through either.
+        """Request ``request.n`` completions. Raises :class:`EndpointDown` if no other call succeeds either.
 
-        An attempt that is retried starts its progress again from nothing. Cancelling closes the connections at once,
-        so that the server stops generating.
+        A retried attempt reports its progress from zero again. Cancelling closes the connections at once, so that the
+        server stops generating.
         """
         running: dict[int, StreamProgress] = {}
 
@@ -115,9 +116,9 @@ class OpenAIChat:
         return joined(answers, request.n)
 
     async def context_length(self, model: str) -> int | None:
-        """The context of ``model`` in tokens where the server's list of models tells it, as vLLM's does; else None.
+        """Return the context length of ``model`` in tokens, or None if the server's model list does not contain it.
 
-        Raises :class:`EndpointDown` where the list cannot be had within the patience of ``settings``.
+        vLLM's list contains it. Raises :class:`EndpointDown` if the list cannot be read within the retry settings.
         """
         try:
             listed = await self._served("", lambda engine: self._connection.models(engine.base_url))
@@ -128,7 +129,7 @@ class OpenAIChat:
     async def _ask_all(
         self, request: Request, hint: RoutingHint, report: ChoiceProgressCallback
     ) -> list[Answer | Failure]:
-        """One answer with all choices; or else the first alone, so that its prompt is cached, then each of the rest."""
+        """Request all choices at once. If the server refuses ``n``, request the first, which fills its cache, then the rest."""
         first = await self._ask(request, 1 if "n" in self._refused else request.n, 0, hint, report)
         if isinstance(first, Failure) or len(first.completions) >= request.n:
             return [first]
@@ -145,7 +146,7 @@ class OpenAIChat:
     async def _ask(
         self, request: Request, n: int, index: int, hint: RoutingHint, report: ChoiceProgressCallback
     ) -> Answer | Failure:
-        """``n`` choices (from the choice ``index`` on) in one answer, asked for until it comes or patience ends."""
+        """Request ``n`` choices, starting at choice ``index``, in one answer, with retries."""
         priority = hint.priority if self.settings.send_priority else None
         body = chat_body(request, n, index, self.settings.token_limit_field, priority)
         if not self.settings.stream:
@@ -162,9 +163,9 @@ class OpenAIChat:
         return await self._give_up(failed)
 
     async def _served(self, problem: str, attempt: Callable[[Engine], Awaitable[T]], count: int = 1) -> T:
-        """``attempt`` on one engine after the other until one succeeds; raises the last :class:`RequestError`.
+        """Run ``attempt`` on one engine after the other until one succeeds. Raises the last :class:`RequestError`.
 
-        An engine is tried again when all have been, after a pause, ``max_attempts`` times.
+        After all engines have failed there is a pause, and a new round begins. There are ``max_attempts`` rounds.
         """
         rounds, tried, first_failed = 0, set[Engine](), 0.0
         while True:
@@ -180,19 +181,19 @@ class OpenAIChat:
                 if rounds == self.settings.max_attempts or not error.may_pass:
                     error.base_url, error.since = engine.base_url, first_failed
                     raise
-                log.info("%s failed, asking again: %s", engine.base_url, error.brief)
+                log.info("%s failed, retrying: %s", engine.base_url, error.brief)
                 self._look_after(engine, error.retry_after)
                 if not tried:
                     await asyncio.sleep(self._pause(rounds, error.retry_after))
 
     async def _engine(self, problem: str, tried: Collection[Engine], count: int) -> Engine:
-        """The next engine to try; waits where there is none, as when all are being started again."""
-        while (engine := self.router.choose(problem, tried, count)) is None:  # noqa: ASYNC110 - of a router without a loop
+        """Choose the next engine to try. Waits if there is none, for example while all of them restart."""
+        while (engine := self.router.choose(problem, tried, count)) is None:  # noqa: ASYNC110 - the router has no event loop
             await asyncio.sleep(ENGINE_PAUSE)
         return engine
 
     def _look_after(self, engine: Engine, retry_after: float) -> None:
-        """Send ``engine`` no more calls until it is well, if there are others that can take them."""
+        """Mark ``engine`` as unhealthy until a probe succeeds. A single engine is never marked."""
         if len(self.router.engines) > 1 and engine not in self._probes:
             probe = asyncio.create_task(self._until_well(engine, min(retry_after, self.settings.retry_after_max)))
             self._probes[engine] = probe
@@ -204,11 +205,11 @@ class OpenAIChat:
         while not await self._connection.is_reachable(engine.base_url):
             await asyncio.sleep(ENGINE_PAUSE)
             if self.router.engines.get(engine.base_url) is not engine:
-                return  # it is gone, and another may listen there
+                return  # this engine was removed; another one may use its address now
         engine.is_healthy = True
 
     async def _attempt(self, engine: Engine, body: dict[str, Any], report: ProgressCallback) -> Answer:
-        """Post ``body`` less what the server refuses; a refusal is learned once asking without has helped."""
+        """Post ``body`` without the refused fields. A refusal is remembered once a request without the field succeeds."""
         dropped: set[str] = set()
 
         def count_and_report(progress: StreamProgress) -> None:
@@ -234,13 +235,13 @@ class OpenAIChat:
                     return answer
 
     async def _first_verdict(self) -> None:
-        """Waits while nothing was served yet and a call that is under way may be: a refusal is quicker than a reply."""
+        """Wait while no call has succeeded yet and others are in flight: a refusal arrives faster than a reply."""
         while not self._last_served and self._asking and not self._connection.streaming:  # noqa: ASYNC110 - as above
             await asyncio.sleep(ENGINE_PAUSE)
 
     def _learn(self, refused: set[str]) -> None:
         for name in refused - self._refused:
-            log.warning("%s takes no %s: going on without", ", ".join(self.router.engines), name)
+            log.warning("%s refuses the field %s; it is not sent any more", ", ".join(self.router.engines), name)
         self._refused |= refused
 
     def _pause(self, rounds: int, retry_after: float) -> float:
@@ -248,13 +249,13 @@ class OpenAIChat:
         return max(backoff * self._jitter.uniform(0.5, 1), min(retry_after, self.settings.retry_after_max))
 
     async def _give_up(self, error: RequestError) -> Failure:
-        """This call's own failure; or :class:`EndpointDown` if no engine answers anybody else either."""
+        """Return this call's failure. Raises :class:`EndpointDown` if the engines answer no other call either."""
         message = error.brief
         if error.is_context:
             return Failure(reason=FailureReason.CONTEXT, message=message)
         if error.status not in MISCONFIGURED and not error.may_pass:
             await self._first_verdict()
-        never_served = not self._last_served  # what refuses all that were asked would refuse the rest
+        never_served = not self._last_served  # an endpoint that refused every call so far would refuse the rest, too
         silent = never_served or (error.may_pass and self._last_served < error.since)
         if error.status in MISCONFIGURED or (silent and not self._connection.streaming):
             raise EndpointDown(error.base_url, message)

@@ -1,4 +1,4 @@
-"""HTTP to the engines of an endpoint: one shared session, one key, one streamed answer at a time."""
+"""HTTP requests to the engines of an endpoint, over one shared session with one key."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tmas.llm.endpoint import EndpointSettings, RequestError, parse_retry_after
 from tmas.llm.stream import Answer, EventLines, Payloads, PlainBody
 
 LINGER = 1.0
-"""Seconds given to a finished answer's connection to end its body, so that it can be used again."""
+"""Seconds to wait for the end of the body after a finished answer, so that the connection can be reused."""
 SLACK = 0.01
-"""The share of ``idle_timeout`` by which it may be late, for it is not moved with each of thousands of pieces."""
+"""Fraction by which ``idle_timeout`` may fire late. The deadline is not moved for each of thousands of chunks."""
 LIST_TIMEOUT, PROBE_TIMEOUT = 300.0, 10.0
-"""Seconds in which a server has to tell its models: when asked for them, and to count as well."""
+"""Seconds in which a server must answer with its model list: for a request, and for a health probe."""
 
 
 class StreamProgress(NamedTuple):
-    """How far the completions of a request have come: tokens streamed, and how many of them have ended."""
+    """Progress of a request: tokens streamed so far, and the number of completions that have ended."""
 
     tokens: int
     ended: int
@@ -35,7 +35,7 @@ ProgressCallback = Callable[[StreamProgress], None]
 
 
 class Connection:
-    """``streaming``: answers that have begun and are not complete, on all engines together."""
+    """Sends requests to any engine of an endpoint. ``streaming``: number of answers that have started but not ended."""
 
     def __init__(
         self, settings: EndpointSettings, session: aiohttp.ClientSession | None = None, key: str | None = None
@@ -54,7 +54,7 @@ class Connection:
             await self._session.close()
 
     async def post(self, base_url: str, body: dict[str, Any], report: ProgressCallback) -> Answer:
-        """The whole answer to ``body``; raises :class:`RequestError` where there is none."""
+        """Post ``body`` and return the complete answer. Raises :class:`RequestError` if there is none."""
         answer, started, loop, n = Answer(), time.monotonic(), asyncio.get_running_loop(), body.get("n", 1)
         begun, moved = 0, -math.inf
         try:
@@ -89,7 +89,7 @@ class Connection:
         answer.finish(time.monotonic() - started)
         report(
             StreamProgress(answer.tokens, answer.ended)
-        )  # nothing is awaited from here: a budget cannot take it away
+        )  # no await from here on: a budget cannot cancel it
         return answer
 
     async def models(self, base_url: str, timeout: float = LIST_TIMEOUT) -> list[dict[str, Any]]:
@@ -105,10 +105,10 @@ class Connection:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _broken(error) from None
         except (AttributeError, ValueError):
-            raise RequestError("what it tells of its models is not JSON as OpenAI has it") from None
+            raise RequestError("the list of models is not JSON in OpenAI's format") from None
 
     async def is_reachable(self, base_url: str) -> bool:
-        """Whether the engine answers at all."""
+        """Whether the engine answers, with any status below 500."""
         try:
             await self.models(base_url, PROBE_TIMEOUT)
         except TooManyFiles:
@@ -118,7 +118,7 @@ class Connection:
         return True
 
     def _hidden(self, error: RequestError) -> RequestError:
-        """``error`` without the key, should the server have echoed it."""
+        """Remove the key from the message of ``error``, in case the server echoed it."""
         if self._key:
             error.message = error.message.replace(self._key, "***")
         return error
@@ -138,7 +138,7 @@ class Connection:
 
 
 def _new_session() -> aiohttp.ClientSession:
-    # vLLM closes idle connections after 5 s: be quicker, or a request may be sent into a closing one.
+    # vLLM closes idle connections after 5 s. Close them earlier, or a request may go to a closing connection.
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4.0)
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 

@@ -13,11 +13,11 @@ from tmas.records import Completion, Usage
 
 DONE = b"[DONE]"
 BROKEN_OFF = frozenset({"abort", "error"})
-"""Finish reasons by which vLLM says that it dropped a generation."""
+"""Finish reasons with which vLLM reports an aborted generation."""
 
 
 class Payloads(Protocol):
-    """Cuts the bytes of a body, as they come, into payloads for :meth:`Answer.add_all`."""
+    """Splits the bytes of a response body into payloads for :meth:`Answer.add_all`."""
 
     def feed(self, data: bytes) -> list[bytes]: ...
 
@@ -25,7 +25,7 @@ class Payloads(Protocol):
 
 
 class EventLines:
-    """The ``data:`` lines of an event stream, one payload each, as every chat server writes them."""
+    """Server-sent events: each ``data:`` line is one payload."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -39,7 +39,7 @@ class EventLines:
 
 
 class PlainBody:
-    """The whole body as one payload, with nothing to follow."""
+    """A plain JSON body: the whole body is one payload."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -54,7 +54,7 @@ class PlainBody:
 
 @dataclass(slots=True)
 class StreamedChoice:
-    """What has come of one of the ``n`` choices."""
+    """The parts received so far of one of the ``n`` choices."""
 
     content: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
@@ -62,10 +62,10 @@ class StreamedChoice:
 
 
 class Answer:
-    """A chat completion being put together from its payloads.
+    """Assembles a chat completion from its payloads.
 
-    ``tokens`` counts the chunks that carried text, or is the server's own count where its chunks have one; ``done``:
-    the server said that nothing follows; ``notes``: what the request had to do without.
+    ``tokens``: the server's token count if it sends one, else the number of chunks with text. ``done``: the server has
+    sent its end mark. ``notes``: request fields that had to be left out, and other remarks.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Answer:
         self._choices: dict[int, StreamedChoice] = {}
 
     def add_all(self, payloads: list[bytes]) -> None:
-        """Take in payloads; raises :class:`RequestError` where one is an error, or no chunk of a chat completion."""
+        """Add payloads. Raises :class:`RequestError` for an error payload and for a malformed chunk."""
         for payload in payloads:
             if payload == DONE:
                 self.done = True
@@ -94,11 +94,11 @@ class Answer:
 
     @property
     def ended(self) -> int:
-        """How many choices are there to the last token."""
+        """Number of choices that are complete."""
         return len(self._choices) if self.done else self._finished
 
     def finish(self, seconds: float) -> None:
-        """Set ``completions`` and ``usage`` (``seconds`` is how long it took), or raise :class:`RequestError`."""
+        """Set ``completions`` and ``usage``; ``seconds`` is the duration. Raises :class:`RequestError` if it is incomplete."""
         choices = [choice for _, choice in sorted(self._choices.items())]
         reasons = [choice.finish_reason for choice in choices]
         if not choices:
@@ -107,7 +107,7 @@ class Answer:
             raise RequestError(f"the stream ended early, after {self.tokens} chunks")
         try:
             if BROKEN_OFF.intersection(reasons):
-                raise RequestError(f"the server broke the generation off: finish reasons {reasons}")
+                raise RequestError(f"the server aborted the generation: finish reasons {reasons}")
             self.completions = tuple(map(_completion, choices))
             self.usage = Usage(calls=1, seconds=seconds, **(_counts(self._counts) if self._counts else {}))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
