@@ -103,7 +103,7 @@ def equivalence_prompt(prompts: Prompts, gold: str, answer: str) -> str:
 
 
 class CircuitBreaker:
-    """Opens after :data:`FAILURES_IN_A_ROW` failures. Every :data:`COOLING` seconds one call may try; a success closes it."""
+    """Opens after :data:`FAILURES_IN_A_ROW` failures. One call may try every :data:`COOLING` s; a success closes it."""
 
     def __init__(self) -> None:
         self._failed = 0
@@ -150,7 +150,7 @@ class Judge:
         await self._chat.close()
 
     async def ask(self, prompt: str, output: type[V], passes: int | None = None) -> list[V | Failure]:
-        """Return ``passes`` independent verdicts of type ``output``, failures last. ``passes`` defaults to the settings.
+        """Return ``passes`` independent verdicts of type ``output``, failures last. It defaults to the settings.
 
         If the server can, all verdicts are choices of one request, so that the prompt is computed once. The reason of a
         failure is ``timeout``, ``endpoint``, ``unparsable``, or ``judge`` for a truncated reply or a prompt too long.

@@ -1,7 +1,9 @@
-"""Whether two answers are equivalent: as text, by math-verify, or by words with equal mathematics between them.
+"""Decides whether two answers are equivalent: as text, by math-verify, or as equal words with equal mathematics
+between.
 
-Some habits of math-verify would call different answers equal and are kept from it: it drops what resembles a unit
-(``2c`` is 2), reads words as products of letters (``listen`` is ``silent``), and see :mod:`tmas.answers.symbolic`.
+Some habits of math-verify would make different answers equal, and are avoided here: it drops what looks like a unit
+(``2c`` is 2) and reads words as products of letters (``listen`` is ``silent``). For others see
+:mod:`tmas.answers.symbolic`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ class Equivalence(StrEnum):
 
 
 class Comparison(Record):
-    """Whether two answers are equivalent; ``reason`` tells why it is undecided, and is None otherwise."""
+    """Result of comparing two answers. ``reason``: why it is undecided; None otherwise."""
 
     equivalence: Equivalence
     reason: str | None = None
@@ -36,7 +38,7 @@ DIFFERENT = Comparison(equivalence=Equivalence.DIFFERENT)
 
 
 def undecided(reason: str) -> Comparison:
-    """A verdict that tells why there is none."""
+    """Return an undecided result with its reason."""
     return Comparison(equivalence=Equivalence.UNDECIDED, reason=reason)
 
 
@@ -44,7 +46,7 @@ _WHOLE_NUMBER = re.compile(r"-?\d{1,1000}")
 
 
 def compare_texts(gold: str, answer: str) -> Comparison | None:
-    """The verdict on equal texts, typesetting aside, and on two whole numbers; None where it takes :func:`decide`."""
+    """Compare equal texts (ignoring typesetting) and whole numbers. Returns None if :func:`decide` is needed."""
     gold, answer = normalise(gold), normalise(answer)
     if gold and gold == answer:
         return EQUAL
@@ -67,7 +69,7 @@ _LETTERS = re.compile(r"\\[A-Za-z]+|(?<![\dA-Za-z])(?P<word>[A-Za-z]{2,})")
 
 
 def decide(gold: str, answer: str) -> Comparison:
-    """The verdict. It may take for ever, or all memory: :mod:`tmas.answers.checker` runs it in a worker."""
+    """Compare two answers completely. It may hang or exhaust memory, so :mod:`tmas.answers.checker` runs it."""
     values, units = zip(*map(_split_unit, (gold, answer)), strict=True)
     if all(units) and units[0] != units[1]:
         return undecided("the units differ")
@@ -78,7 +80,9 @@ def decide(gold: str, answer: str) -> Comparison:
 
 
 def _split_unit(answer: str) -> tuple[str, str]:
-    """A number and its unit (``5 \\text{ cm}^2``); without a unit where what goes before it is not a plain number."""
+    r"""Split a number from its unit (``5 \text{ cm}^2``). The unit is empty if the text before it is not a plain
+    number.
+    """
     match = _UNIT.search(answer)
     if match is None:
         return normalise(answer), ""
@@ -92,7 +96,7 @@ def _split_unit(answer: str) -> tuple[str, str]:
 
 
 def _decide_mathematics(gold: str, answer: str) -> Comparison:
-    """The verdict on two normalised answers without words."""
+    """Compare two normalised answers without words."""
     parsed = parse(gold, answer), parse(answer, gold)
     for side, expressions in zip(_SIDES, parsed, strict=True):
         if not expressions:
@@ -105,7 +109,7 @@ def _decide_mathematics(gold: str, answer: str) -> Comparison:
 
 
 def _same_words(gold: str, answer: str) -> bool:
-    """Whether both say the same words, with equal mathematics between them: piece by piece, and in this order."""
+    """Whether both have the same words, with equal mathematics between them, piece by piece and in order."""
     (words, pieces), (other_words, other_pieces) = map(_words_and_pieces, (gold, answer))
     return (
         words == other_words
@@ -119,7 +123,7 @@ def _same_piece(one: str, other: str) -> bool:
 
 
 def _words_and_pieces(value: str) -> tuple[list[str], list[str]]:
-    """The words (letters side by side that no digit goes before), and what stands between them and between commas."""
+    """Return the words (adjacent letters without a preceding digit) and the pieces between words and commas."""
     words = [match for match in _LETTERS.finditer(value) if match["word"]]
     starts, ends = [0, *(word.end() for word in words)], [*(word.start() for word in words), len(value)]
     between = [value[start:end] for start, end in zip(starts, ends, strict=True)]

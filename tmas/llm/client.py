@@ -129,7 +129,7 @@ class OpenAIChat:
     async def _ask_all(
         self, request: Request, hint: RoutingHint, report: ChoiceProgressCallback
     ) -> list[Answer | Failure]:
-        """Request all choices at once. If the server refuses ``n``, request the first, which fills its cache, then the rest."""
+        """Request all choices at once. If the server refuses ``n``, request the first, then the rest with a cached prompt."""
         first = await self._ask(request, 1 if "n" in self._refused else request.n, 0, hint, report)
         if isinstance(first, Failure) or len(first.completions) >= request.n:
             return [first]
@@ -209,7 +209,7 @@ class OpenAIChat:
         engine.is_healthy = True
 
     async def _attempt(self, engine: Engine, body: dict[str, Any], report: ProgressCallback) -> Answer:
-        """Post ``body`` without the refused fields. A refusal is remembered once a request without the field succeeds."""
+        """Post ``body`` without the refused fields. A refusal is remembered once a request without it succeeds."""
         dropped: set[str] = set()
 
         def count_and_report(progress: StreamProgress) -> None:

@@ -87,9 +87,7 @@ class Connection:
         finally:
             self.streaming -= begun
         answer.finish(time.monotonic() - started)
-        report(
-            StreamProgress(answer.tokens, answer.ended)
-        )  # no await from here on: a budget cannot cancel it
+        report(StreamProgress(answer.tokens, answer.ended))  # no await from here on: a budget cannot cancel it
         return answer
 
     async def models(self, base_url: str, timeout: float = LIST_TIMEOUT) -> list[dict[str, Any]]:

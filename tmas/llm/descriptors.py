@@ -18,8 +18,8 @@ class TooManyFiles(OSError):
     def now(cls) -> Self:
         allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return cls(
-            f"no more than {allowed:,} files and sockets may be open: raise the limit (`ulimit -n`, up to `ulimit -Hn`), "
-            "or lower concurrency or active_problems"
+            f"no more than {allowed:,} files and sockets may be open: raise the limit (`ulimit -n`, up to "
+            "`ulimit -Hn`), or lower concurrency or active_problems"
         )
 
 

@@ -35,7 +35,7 @@ SLOWEST = 1e-3
 
 @dataclass(eq=False)
 class Engine:
-    """One engine. ``in_flight``: number of completions. ``is_healthy``: False excludes it while another engine is healthy."""
+    """One engine. ``in_flight``: number of completions. ``is_healthy``: False excludes it while another one is healthy."""
 
     base_url: str
     now: Callable[[], float]
@@ -53,7 +53,7 @@ class Engine:
 
     @contextmanager
     def call(self, count: int) -> Iterator[Callable[[int, int], None]]:
-        """Count ``count`` completions as in flight. Yields a callback that takes (tokens streamed, completions ended)."""
+        """Count ``count`` completions as in flight. Yields a callback for (tokens streamed, completions ended)."""
         streamed = ended = 0
 
         def progress(tokens: int, now_ended: int) -> None:
@@ -125,6 +125,6 @@ def _weights(engines: Collection[Engine]) -> dict[Engine, float]:
 
 
 def _affinity(problem: str, base_url: str, weight: float) -> float:
-    """Score of weighted rendezvous hashing. The engine with the largest score is the home; shares follow the weights."""
+    """Score of weighted rendezvous hashing. The engine with the largest score is the home. Shares follow weights."""
     drawn = int.from_bytes(hashlib.sha256(f"{problem}\0{base_url}".encode()).digest()[:7])
     return -weight / math.log((drawn + 1) / (2**56 + 1))

@@ -1,4 +1,4 @@
-"""Reading problem files row by row: JSONL, JSON, CSV and parquet. A row that cannot be read says so in its place."""
+"""Reads problem files row by row: JSONL, JSON, CSV and parquet. An unreadable row is returned with its defect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ _BETWEEN_ITEMS = re.compile(r"[\s,]*")
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """A row by column, or the defect that keeps it from being read. ``place``: the line it begins in, from 1."""
+    """One row as a mapping by column, or the defect that prevents reading it. ``place``: its first line, counted from
+    1.
+    """
 
     place: str
     values: dict[str, Any]
@@ -24,12 +26,14 @@ class FileRow:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether ``text`` can be written as UTF-8: bytes that were not UTF-8, and lone surrogates, cannot."""
+    """Whether ``text`` can be written as UTF-8. Invalid bytes and lone surrogates cannot."""
     return _SURROGATE.search(text) is None
 
 
 def _decode(data: bytes) -> str:
-    """UTF-8 with or without a byte order mark; a broken byte becomes a lone surrogate, to be reported with its row."""
+    """Decode UTF-8 with or without a byte order mark. An invalid byte becomes a lone surrogate and is reported with its
+    row.
+    """
     return data.decode("utf-8-sig", errors="surrogateescape")
 
 
@@ -50,7 +54,7 @@ def _object(place: str, source: str) -> FileRow:
 
 
 def _json(data: bytes) -> Iterator[FileRow]:
-    """The objects of a JSON list, each read on its own so that its line is known."""
+    """Read the objects of a JSON list one by one, so that the line of each is known."""
     text, decoder = _decode(data), json.JSONDecoder()
     try:
         if not isinstance(json.loads(text), list):
@@ -84,7 +88,7 @@ def _csv(data: bytes) -> Iterator[FileRow]:
 
 
 def _leniently(lines: Sequence[str]) -> list[str]:
-    """The cells of a record that breaks the rules; none where they cannot be told."""
+    """Read the cells of an invalid CSV record, or none if that is impossible."""
     try:
         return next(csv.reader(lines), [])
     except csv.Error:
@@ -119,4 +123,4 @@ READERS: dict[str, Callable[[bytes], Iterator[FileRow]]] = {
     ".csv": _csv,
     ".parquet": _parquet,
 }
-"""By suffix: the content of a file to its rows."""
+"""By suffix: a function from the content of a file to its rows."""
