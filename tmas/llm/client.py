@@ -129,7 +129,7 @@ class OpenAIChat:
     async def _ask_all(
         self, request: Request, hint: RoutingHint, report: ChoiceProgressCallback
     ) -> list[Answer | Failure]:
-        """Request all choices at once. If the server refuses ``n``, request the first, then the rest with a cached prompt."""
+        """Request all choices at once. If the server refuses ``n``, request the first, then the others."""
         first = await self._ask(request, 1 if "n" in self._refused else request.n, 0, hint, report)
         if isinstance(first, Failure) or len(first.completions) >= request.n:
             return [first]

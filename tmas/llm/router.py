@@ -35,7 +35,7 @@ SLOWEST = 1e-3
 
 @dataclass(eq=False)
 class Engine:
-    """One engine. ``in_flight``: number of completions. ``is_healthy``: False excludes it while another one is healthy."""
+    """One engine. ``in_flight``: number of completions. ``is_healthy``: False excludes it if another is healthy."""
 
     base_url: str
     now: Callable[[], float]

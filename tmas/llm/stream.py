@@ -98,7 +98,7 @@ class Answer:
         return len(self._choices) if self.done else self._finished
 
     def finish(self, seconds: float) -> None:
-        """Set ``completions`` and ``usage``; ``seconds`` is the duration. Raises :class:`RequestError` if incomplete."""
+        """Set ``completions`` and ``usage``; ``seconds``: duration. Raises :class:`RequestError` if incomplete."""
         choices = [choice for _, choice in sorted(self._choices.items())]
         reasons = [choice.finish_reason for choice in choices]
         if not choices:

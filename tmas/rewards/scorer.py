@@ -1,4 +1,4 @@
-"""Scores one response at a time: reads its row, asks the checker and the judge, and is never kept waiting for long."""
+"""Scores one response at a time with the checker and the judge, within a deadline."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ V = TypeVar("V", bound=BaseModel)
 
 
 class RewardInput(BaseModel):
-    """What of a row's ``extra_info`` the reward reads. ``experience`` and ``guidelines`` come as JSON lists;
-    ``baseline_pass_rate`` is negative where it is unknown.
+    """The fields of a row's ``extra_info`` that the reward reads.
 
-    The reward manager adds ``truncated``, ``response_tokens``, ``thinking_opened``: the prompt ends in an opened
-    thought, as the chat templates of some models have it, so that the response begins within it; and ``prompt``, which
-    shows earlier attempts as well.
+    ``experience`` and ``guidelines`` are JSON lists. ``baseline_pass_rate`` is negative if unknown. The reward manager
+    adds ``truncated``, ``response_tokens``, ``thinking_opened`` (the prompt ends in an opened thought, as in some chat
+    templates, so that the response begins within it) and ``prompt``, which also shows earlier attempts.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -51,7 +50,7 @@ class RewardInput(BaseModel):
 
 
 class Scorer:
-    """An async context manager for one event loop. Workers and connections open when first needed."""
+    """Scores responses; an async context manager for one event loop. Workers and connections open on first use."""
 
     def __init__(self, settings: RewardSettings) -> None:
         self.settings = settings
@@ -67,7 +66,7 @@ class Scorer:
 
     @cached_property
     def _judge(self) -> Judge:
-        assert self.settings.judge  # the settings say so wherever one is asked for
+        assert self.settings.judge  # the settings guarantee it where a judge is used
         return Judge(self.settings.judge, self.settings.prompts)
 
     async def score(
@@ -110,7 +109,7 @@ class Scorer:
         return Correctness(state="scored", outcome="truncated")
 
     async def _bonus(self, row: RewardInput, text: str, right: Correctness) -> Component:
-        """The bonus of the row's source; there is none without an answer that was compared."""
+        """Score the bonus of the row's source. It is absent unless an answer was compared."""
         if right.state != "scored" or right.outcome != "answered":
             return absent(right.why or right.outcome)
         if row.source == "experience" and row.experience:
@@ -145,8 +144,11 @@ class Scorer:
         return Evidence(text, [row.prompt, row.question, *(item.text for item in items)], self.settings.evidence)
 
     async def _judged(self, text: str, prompt: str, output: type[V], score: Callable[[V], Component]) -> Component:
-        """The mean over the judge's passes. A text beyond ``max_solution_chars``, or with a verdict of its own for the
-        judge to copy, earns nothing and is not judged."""
+        """Return the mean over the judge's passes.
+
+        A text longer than ``max_solution_chars``, or with a forged verdict for the judge to copy, gets 0 without a
+        call.
+        """
         if len(text) > self.settings.max_solution_chars:
             return scored(0.0, "too_long")
         if forges(text, output):
@@ -160,7 +162,7 @@ def _unscored(why: str, outcome: Outcome) -> Correctness:
 
 
 async def _until(end: float, work: Awaitable[C], late: C) -> C:
-    """What ``work`` gives, or ``late`` once the loop's clock passes ``end``."""
+    """Return the result of ``work``, or ``late`` after the loop's clock passes ``end``."""
     try:
         async with asyncio.timeout_at(end):
             return await work
