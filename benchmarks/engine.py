@@ -18,8 +18,8 @@ import orjson
 from recipes.cpu.tiny_policy import build
 from tmas import prompts
 from tmas.engines.vllm import free_port, vllm_server
-from tmas.llm.client import NO_TICKET, ChatModel, OpenAIChat, Ticket
-from tmas.llm.connection import Report
+from tmas.llm.client import NO_HINT, ChatModel, OpenAIChat, RoutingHint
+from tmas.llm.connection import ProgressCallback
 from tmas.records import Completion, Failure, Reply, Request, Sampling
 from tmas.settings import ModelSettings, ServingSettings
 from tmas.testing.processes import naming
@@ -41,12 +41,12 @@ class Dubbed:
         self.asked: list[Request] = []
 
     async def complete(
-        self, request: Request, on_progress: Report | None = None, ticket: Ticket = NO_TICKET
+        self, request: Request, on_progress: ProgressCallback | None = None, hint: RoutingHint = NO_HINT
     ) -> Reply | Failure:
         sampling = Sampling(max_tokens=self._length(request), extra=self._extra)
         asked = request.model_copy(update={"model": NAME, "sampling": sampling, "output_schema": None})
         self.asked.append(asked)
-        reply = await self._chat.complete(asked, on_progress, ticket)
+        reply = await self._chat.complete(asked, on_progress, hint)
         if isinstance(reply, Failure):
             return reply
         texts = self._words(

@@ -23,7 +23,7 @@ from benchmarks import support
 from benchmarks.engine import Dubbed, RealEngine, real_engine
 from benchmarks.scheduling import length
 from benchmarks.support import run_into
-from tmas.concurrency import PriorityLimiter, all_of
+from tmas.concurrency import PriorityLimiter, gather_all
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Request, Sampling
 from tmas.testing import team
@@ -75,7 +75,7 @@ async def measure(problems: int, shorter: float, settings: TMASSettings) -> floa
 
             first, asked = await run("run")
             again = [salted(request, "again") for request in asked]
-            saturated = asyncio.ensure_future(all_of(engine.chat.complete(request) for request in again))
+            saturated = asyncio.ensure_future(gather_all(engine.chat.complete(request) for request in again))
             most = await tokens_per_second(engine, saturated)
             second, _ = await run("second")
             return (first + second) / 2 / most

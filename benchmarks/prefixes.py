@@ -19,9 +19,9 @@ from benchmarks import support
 from benchmarks.engine import Dubbed, RealEngine, real_engine
 from benchmarks.server import replies
 from benchmarks.support import run_into
-from tmas.concurrency import PriorityLimiter, all_of
-from tmas.llm.client import NO_TICKET, ChatModel, Ticket
-from tmas.llm.connection import Report
+from tmas.concurrency import PriorityLimiter, gather_all
+from tmas.llm.client import NO_HINT, ChatModel, RoutingHint
+from tmas.llm.connection import ProgressCallback
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Failure, Message, Reply, Request
 
@@ -36,11 +36,11 @@ class Usual:
         self._chat = chat
 
     async def complete(
-        self, request: Request, on_progress: Report | None = None, ticket: Ticket = NO_TICKET
+        self, request: Request, on_progress: ProgressCallback | None = None, hint: RoutingHint = NO_HINT
     ) -> Reply | Failure:
         messages = tuple(Message(role=m.role, content=instructions_first(m.content)) for m in request.messages)
         single = request.model_copy(update={"messages": messages, "n": 1})
-        return (await all_of(self._chat.complete(single, None, ticket) for _ in range(request.n)))[0]
+        return (await gather_all(self._chat.complete(single, None, hint) for _ in range(request.n)))[0]
 
 
 def instructions_first(prompt: str) -> str:

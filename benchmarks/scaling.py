@@ -19,12 +19,12 @@ from benchmarks import support
 from benchmarks.scheduling import ScriptedEngine
 from benchmarks.support import run_into
 from tmas.concurrency import PriorityLimiter
-from tmas.llm.client import NO_TICKET, Ticket
-from tmas.llm.connection import Progress, Report
+from tmas.llm.client import NO_HINT, RoutingHint
+from tmas.llm.connection import ProgressCallback, StreamProgress
 from tmas.llm.router import Router
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Reply, Request
-from tmas.testing.virtual_time import run_virtually
+from tmas.testing.virtual_time import run_in_virtual_time
 
 GOAL = 0.95
 SPEED = 50.0
@@ -36,35 +36,37 @@ PIECE = 500.0
 class Routed:
     """Several engines as one model: each call goes where the router sends it, which hears of every token."""
 
-    def __init__(self, engines: int, places: int) -> None:
+    def __init__(self, engines: int, slots: int) -> None:
         names = [f"http://engine-{i}/v1" for i in range(engines)]
-        self.engines = {name: ScriptedEngine(places, SPEED, PIECE) for name in names}
-        self._router = Router(names, engines * places, asyncio.get_running_loop().time)
+        self.engines = {name: ScriptedEngine(slots, SPEED, PIECE) for name in names}
+        self._router = Router(names, engines * slots, asyncio.get_running_loop().time)
 
-    async def complete(self, request: Request, on_progress: Report | None = None, ticket: Ticket = NO_TICKET) -> Reply:
-        engine = self._router.choose(ticket.problem, count=request.n)
+    async def complete(
+        self, request: Request, on_progress: ProgressCallback | None = None, hint: RoutingHint = NO_HINT
+    ) -> Reply:
+        engine = self._router.choose(hint.problem, count=request.n)
         assert engine
         with engine.call(request.n) as count:
 
-            def told(progress: Progress) -> None:
+            def count_and_report(progress: StreamProgress) -> None:
                 count(*progress)
                 if on_progress:
                     on_progress(progress)
 
-            return await self.engines[engine.base_url].complete(request, told, ticket)
+            return await self.engines[engine.base_url].complete(request, count_and_report, hint)
 
 
-def makespan(engines: int, places: int, problems: int, settings: TMASSettings) -> tuple[float, list[float]]:
+def makespan(engines: int, slots: int, problems: int, settings: TMASSettings) -> tuple[float, list[float]]:
     """Virtual seconds, and the tokens that each engine decoded."""
 
     async def run() -> tuple[float, list[float]]:
-        chat = Routed(engines, places)
+        chat = Routed(engines, slots)
         with tempfile.TemporaryDirectory() as folder:
-            limiter = PriorityLimiter(engines * places)
+            limiter = PriorityLimiter(engines * slots)
             await run_into(Path(folder), support.problems(problems), settings, chat, limiter)
         return asyncio.get_running_loop().time(), [engine.work for engine in chat.engines.values()]
 
-    return run_virtually(run())
+    return run_in_virtual_time(run())
 
 
 def main() -> None:

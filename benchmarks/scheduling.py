@@ -5,7 +5,7 @@ project's own method, session, trace and limiter on a scripted engine, at severa
 only the lengths of completions take time. They are heavy-tailed (log-normal, cut at 130,000 tokens) and depend on the
 role, the problem and the call alone, so that every run of a table has the same ones.
 
-Printed is the makespan over its lower bound: the longest problem's critical path, or all the work over all the places,
+Printed is the makespan over its lower bound: the longest problem's critical path, or all the work over all the slots,
 whichever is more. Beside "furthest behind first", which is what ``tmas solve`` does, stand "first come first served"
 and "stage by stage", where no problem goes on before all have ended the stage, as in other public pipelines.
 """
@@ -26,13 +26,13 @@ from statistics import NormalDist
 
 from benchmarks import support
 from benchmarks.support import UNBOUNDED, run_into
-from tmas.concurrency import Places, PriorityLimiter
-from tmas.llm.client import NO_TICKET, Ticket
-from tmas.llm.connection import Progress, Report
+from tmas.concurrency import PriorityLimiter, Slots
+from tmas.llm.client import NO_HINT, RoutingHint
+from tmas.llm.connection import ProgressCallback, StreamProgress
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Completion, Reply, Request, Usage
 from tmas.testing import team
-from tmas.testing.virtual_time import run_virtually
+from tmas.testing.virtual_time import run_in_virtual_time
 
 GOAL = 1.03
 LONGEST = 130_000
@@ -43,16 +43,18 @@ SPREAD, PROBLEM_SPREAD = 0.8, 0.4
 
 
 class ScriptedEngine:
-    """Decodes up to ``places`` completions at once, each at ``speed`` tokens a second; others wait in order of arrival.
+    """Decodes up to ``slots`` completions at once, each at ``speed`` tokens a second; others wait in order of arrival.
 
     ``piece``: tokens of a completion after which it tells how far it has come.
     """
 
-    def __init__(self, places: int, speed: float = 1.0, piece: float = math.inf) -> None:
-        self._places, self._speed, self._piece = PriorityLimiter(places), speed, piece
+    def __init__(self, slots: int, speed: float = 1.0, piece: float = math.inf) -> None:
+        self._slots, self._speed, self._piece = PriorityLimiter(slots), speed, piece
         self.work = 0.0
 
-    async def complete(self, request: Request, on_progress: Report | None = None, ticket: Ticket = NO_TICKET) -> Reply:
+    async def complete(
+        self, request: Request, on_progress: ProgressCallback | None = None, hint: RoutingHint = NO_HINT
+    ) -> Reply:
         body = {"messages": [m.model_dump() for m in request.messages], "n": request.n, "seed": request.seed}
         role, tokens, ended = team.role_of(body), 0.0, 0
 
@@ -60,14 +62,14 @@ class ScriptedEngine:
             nonlocal tokens, ended
             left = length(role, f"{request.seed}/{choice}", team.prompt(body))
             self.work += left
-            async with self._places.places(()):
+            async with self._slots.slots(()):
                 while left > 0:
                     piece = min(left, self._piece)
                     await asyncio.sleep(piece / self._speed)
                     left, tokens = left - piece, tokens + piece
                     ended += left == 0
                     if on_progress:
-                        on_progress(Progress(int(tokens), ended))
+                        on_progress(StreamProgress(int(tokens), ended))
 
         async with asyncio.TaskGroup() as group:
             for choice in range(request.n):
@@ -92,9 +94,9 @@ class FirstCome(PriorityLimiter):
     """Without priorities."""
 
     @asynccontextmanager
-    async def places(self, priority: tuple[int, ...], count: int = 1) -> AsyncIterator[Places]:
-        async with super().places((), count) as places:
-            yield places
+    async def slots(self, priority: tuple[int, ...], count: int = 1) -> AsyncIterator[Slots]:
+        async with super().slots((), count) as slots:
+            yield slots
 
 
 class StageByStage(PriorityLimiter):
@@ -106,15 +108,15 @@ class StageByStage(PriorityLimiter):
         self._stage = asyncio.Event()
 
     @asynccontextmanager
-    async def places(self, priority: tuple[int, ...], count: int = 1) -> AsyncIterator[Places]:
+    async def slots(self, priority: tuple[int, ...], count: int = 1) -> AsyncIterator[Slots]:
         stage = self._stage
         if not self._holding:
             asyncio.get_running_loop().call_later(1e-6, self._begin)
         await stage.wait()
         self._holding += 1
         try:
-            async with super().places(priority, count) as places:
-                yield places
+            async with super().slots(priority, count) as slots:
+                yield slots
         finally:
             self._holding -= 1
             if not self._holding:
@@ -138,7 +140,7 @@ def measure(
             await run_into(Path(folder), support.problems(problems), settings, engine, order(concurrency))
         return asyncio.get_running_loop().time(), engine.work
 
-    return run_virtually(run())
+    return run_in_virtual_time(run())
 
 
 def main() -> None:

@@ -26,8 +26,8 @@ from benchmarks import support
 from benchmarks.server import replies
 from benchmarks.support import memory, most_memory, run_into
 from tmas.concurrency import PriorityLimiter
-from tmas.llm.client import NO_TICKET, Ticket
-from tmas.llm.connection import Report
+from tmas.llm.client import NO_HINT, RoutingHint
+from tmas.llm.connection import ProgressCallback
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Completion, Reply, Request, Usage
 from tmas.run.directory import RunDirectory
@@ -44,7 +44,9 @@ GOAL = 1.1
 class Scripted:
     """Replies at once, each with two kilobytes of reasoning."""
 
-    async def complete(self, request: Request, on_progress: Report | None = None, ticket: Ticket = NO_TICKET) -> Reply:
+    async def complete(
+        self, request: Request, on_progress: ProgressCallback | None = None, hint: RoutingHint = NO_HINT
+    ) -> Reply:
         texts = replies({"messages": [m.model_dump() for m in request.messages], "n": request.n, "seed": request.seed})
         completions = tuple(Completion(text=text, reasoning=REASONING, thinking="server") for text in texts)
         return Reply(completions=completions, usage=Usage(calls=1, prompt_tokens=1000, completion_tokens=500))

@@ -20,7 +20,7 @@ from tmas.records import Failure
 from tmas.run.replay import RecordedRun
 from tmas.run.session import keyed_hash
 from tmas.training.contexts import TrainingProblem, normal_row, row_prompts, rows_from_run
-from tmas.training.rows import Row, Source, Split, validate_rows, write_rows
+from tmas.training.rows import Source, Split, TrainingRow, validate_rows, write_rows
 
 SPLITS: tuple[Split, ...] = ("train", "validation")
 
@@ -87,7 +87,7 @@ class _Builder:
         share = 1.0 if split == "train" else self.settings.validation_share
         return {source: round(count * share) for source, count in self.settings.rows.by_source().items()}
 
-    def _memory_rows(self, problems: Sequence[TrainingProblem], wanted: Mapping[Source, int]) -> Iterator[Row]:
+    def _memory_rows(self, problems: Sequence[TrainingProblem], wanted: Mapping[Source, int]) -> Iterator[TrainingRow]:
         yield from rows_from_run(
             self.settings.run,
             problems,
@@ -100,11 +100,11 @@ class _Builder:
             on_skip=self._skip,
         )
 
-    def _normal_rows(self, problems: Sequence[TrainingProblem], used: Container[str]) -> Iterator[Row]:
+    def _normal_rows(self, problems: Sequence[TrainingProblem], used: Container[str]) -> Iterator[TrainingRow]:
         """Rows without memory, in drawn order. Problems without another row come first."""
         for problem in sorted(problems, key=lambda p: (p.problem_id in used, self._key(p, "normal"))):
             row = normal_row(problem, self.window, prompts=self.prompts)
-            if isinstance(row, Row):
+            if isinstance(row, TrainingRow):
                 yield row
             else:
                 self._skip(row)
@@ -116,5 +116,5 @@ class _Builder:
         return keyed_hash(self.settings.seed, problem.problem_id, name)
 
 
-def _name(row: Row) -> str:
+def _name(row: TrainingRow) -> str:
     return f"place of {row.source} {row.extra_info.iteration}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, NonNegativeInt
 
-from data_prep.sft import SFTSettings
+from data_prep.sft import SFTDataSettings
 from tmas.prompts import PromptsSetting
 from tmas.settings import Settings
 from tmas.training.rows import Source
@@ -47,6 +47,6 @@ class BuildSettings(Settings):
     validation_share: float = Field(default=0.05, ge=0, lt=1)
     seed: int = 0
     prompts: PromptsSetting | None = None
-    sft: SFTSettings = SFTSettings()
+    sft: SFTDataSettings = SFTDataSettings()
     chat_runs: tuple[Path, ...] = ()
     earlier: tuple[Path, ...] = ()

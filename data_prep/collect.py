@@ -20,7 +20,7 @@ from data_prep.clean import CleanSettings, clean
 from data_prep.decontaminate import Benchmark, Benchmarks
 from data_prep.pool import json_line, read_problems, sha256, whole_file, write_report
 from data_prep.source_files import read_source
-from data_prep.sources import Defect, Source, answers_of, question_of
+from data_prep.sources import Source, SourceDefect, answers_of, question_of
 from tmas.files import digest, read_lines
 from tmas.problems.loader import ProblemFileError
 from tmas.settings import Settings
@@ -84,7 +84,7 @@ def _problems(name: str, source: Source, counts: Counter[str]) -> Iterator[Train
         counts["rows"] += 1
         try:
             question, answers = question_of(row, source), answers_of(row, source)
-        except Defect as defect:
+        except SourceDefect as defect:
             counts["skipped"] += 1
             yield {"place": row.place, "defect": str(defect)}
             continue

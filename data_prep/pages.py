@@ -17,7 +17,7 @@ from pyarrow import parquet
 
 from data_prep.pool import whole_file
 from tmas.files import read_lines
-from tmas.training.rows import Row, read_rows
+from tmas.training.rows import TrainingRow, read_rows
 
 SAMPLES = 4
 """Rows of each source, and removed problems of each reason, that the page shows in full."""
@@ -75,9 +75,9 @@ def _chats(path: Path) -> dict[str, list[dict[str, str]]]:
     return dict(sorted(found.items()))
 
 
-def _samples(path: Path) -> dict[str, list[Row]]:
+def _samples(path: Path) -> dict[str, list[TrainingRow]]:
     """The first rows of each source."""
-    found: defaultdict[str, list[Row]] = defaultdict(list)
+    found: defaultdict[str, list[TrainingRow]] = defaultdict(list)
     for row in read_rows(path) if path.exists() else ():
         if len(found[row.source]) < SAMPLES:
             found[row.source].append(row)

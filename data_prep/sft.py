@@ -47,7 +47,7 @@ _BATCH = 256
 MODES = get_args(Mode)
 
 
-class SFTSettings(Settings):
+class SFTDataSettings(Settings):
     """Which replies become chats.
 
     ``per_role``: maximum number of chats that one problem of a run gives for a role: one number for all roles, or a
@@ -91,7 +91,7 @@ class Chat(Record):
     licence: str
 
 
-class _Found(NamedTuple):
+class _TeacherReply(NamedTuple):
     """A chat, the name of its call, and the mode of the candidate if the chat is a solution."""
 
     name: str
@@ -102,7 +102,7 @@ class _Found(NamedTuple):
 def chats(
     run: RecordedRun,
     problems: Iterable[TrainingProblem],
-    settings: SFTSettings,
+    settings: SFTDataSettings,
     count: Count,
     seed: int,
     counts: Counter[str],
@@ -133,7 +133,7 @@ def write_chats(path: Path, chats: Iterable[Chat]) -> int:
 
 
 def _drawn(
-    found: Iterable[_Found], settings: SFTSettings, count: Count, seed: int, counts: Counter[str]
+    found: Iterable[_TeacherReply], settings: SFTDataSettings, count: Count, seed: int, counts: Counter[str]
 ) -> dict[str, list[tuple[int, Chat]]]:
     """At most ``most_of`` chats of each role or mode, drawn by ``seed`` and the call's name.
 
@@ -154,7 +154,7 @@ def _drawn(
     return kept
 
 
-def _kept(run: RecordedRun, problem: TrainingProblem, settings: SFTSettings) -> Iterator[_Found]:
+def _kept(run: RecordedRun, problem: TrainingProblem, settings: SFTDataSettings) -> Iterator[_TeacherReply]:
     """Every reply to the problem that ``settings.keep`` takes."""
     prediction = run.prediction(problem.problem_id)
     for entry in read_trace(run.trace(problem.problem_id)):
@@ -166,7 +166,7 @@ def _kept(run: RecordedRun, problem: TrainingProblem, settings: SFTSettings) -> 
             if completion["finish_reason"] == "length" or not _is_readable(key["role"], text):
                 continue
             if settings.keep == "readable" or _is_success(key, text, prediction):
-                yield _Found(
+                yield _TeacherReply(
                     f"{key['role']}/{key['iteration']}/{key['index']}/{key['attempt']}/{choice}",
                     _mode(key, prediction),
                     Chat(
@@ -227,7 +227,7 @@ def _bank_update(text: str, role: str) -> ExperienceOutput | GuidelineOutput | N
     return None if parsed.repaired or parsed.dropped else parsed.record
 
 
-def _content(completion: Mapping[str, Any], settings: SFTSettings) -> str:
+def _content(completion: Mapping[str, Any], settings: SFTDataSettings) -> str:
     return whole_reply(completion) if settings.reasoning else completion["text"]
 
 

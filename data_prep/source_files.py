@@ -12,14 +12,14 @@ import pyarrow
 from pyarrow import parquet
 
 from data_prep.sources import Source
-from tmas.problems.files import READERS, Row
+from tmas.problems.files import READERS, FileRow
 from tmas.problems.loader import ProblemFileError
 
 _BATCH = 1000
 _BUFFER = 1 << 20
 
 
-def read_source(source: Source) -> Iterator[Row]:
+def read_source(source: Source) -> Iterator[FileRow]:
     """All rows of a source, placed by file and line; a row that cannot be read says so.
 
     Raises :class:`ProblemFileError` for a broken file.
@@ -27,7 +27,7 @@ def read_source(source: Source) -> Iterator[Row]:
     columns = {dotted.split(".")[0] for dotted in (source.question, source.answer)}
     for name, path in _files(source):
         for row in _rows(Path(name).suffix.lower(), path, columns):
-            yield Row(f"{name}:{row.place}", row.values, row.defect)
+            yield FileRow(f"{name}:{row.place}", row.values, row.defect)
 
 
 def _files(source: Source) -> list[tuple[str, Path]]:
@@ -51,13 +51,13 @@ def _files(source: Source) -> list[tuple[str, Path]]:
     return found
 
 
-def _rows(suffix: str, path: Path, columns: set[str]) -> Iterator[Row]:
+def _rows(suffix: str, path: Path, columns: set[str]) -> Iterator[FileRow]:
     if suffix not in READERS:
         raise ProblemFileError([f"{path}: its suffix is none of {', '.join(READERS)}"])
     yield from _parquet(path, columns) if suffix == ".parquet" else _text_file(path, suffix)
 
 
-def _parquet(path: Path, columns: set[str]) -> Iterator[Row]:
+def _parquet(path: Path, columns: set[str]) -> Iterator[FileRow]:
     number = 0
     try:
         with parquet.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
@@ -67,18 +67,18 @@ def _parquet(path: Path, columns: set[str]) -> Iterator[Row]:
             for batch in file.iter_batches(_BATCH, columns=sorted(columns)):
                 for values in batch.to_pylist():
                     number += 1
-                    yield Row(f"row {number}", values)
+                    yield FileRow(f"row {number}", values)
     except (pyarrow.ArrowException, OSError) as error:
         raise ProblemFileError([f"{path}: cannot be read after row {number}: {error}"]) from error
 
 
-def _text_file(path: Path, suffix: str) -> Iterator[Row]:
+def _text_file(path: Path, suffix: str) -> Iterator[FileRow]:
     try:
         with path.open("rb") as file:
             if suffix != ".jsonl":
                 yield from READERS[suffix](file.read())
                 return
             for number, line in enumerate(file, 1):
-                yield from (Row(str(number), row.values, row.defect) for row in READERS[suffix](line))
+                yield from (FileRow(str(number), row.values, row.defect) for row in READERS[suffix](line))
     except OSError as error:
         raise ProblemFileError([f"{path}: {error.strerror}"]) from error

@@ -11,7 +11,7 @@ import orjson
 from pydantic import Field, field_validator, model_validator
 
 from tmas.answers.extract import extract_boxed
-from tmas.problems.files import Row, is_unicode
+from tmas.problems.files import FileRow, is_unicode
 from tmas.settings import Settings
 
 
@@ -60,22 +60,22 @@ class Source(Settings):
         return self
 
 
-class Defect(ValueError):
+class SourceDefect(ValueError):
     """What is wrong with a row."""
 
 
-def question_of(row: Row, source: Source) -> str:
-    """The question without what ``strip`` takes out; raises :class:`Defect`."""
+def question_of(row: FileRow, source: Source) -> str:
+    """The question without what ``strip`` takes out; raises :class:`SourceDefect`."""
     text = _text(_value(row, source.question), source.question)
     for pattern in source.strip:
         text = re.sub(pattern, "", text)
     if not text.strip():
-        raise Defect(f"field {source.question!r}: empty without what is stripped")
+        raise SourceDefect(f"field {source.question!r}: empty without what is stripped")
     return text.strip()
 
 
-def answers_of(row: Row, source: Source) -> tuple[str, ...]:
-    """The accepted answers, at least one; a finite number is taken as its text. Raises :class:`Defect`."""
+def answers_of(row: FileRow, source: Source) -> tuple[str, ...]:
+    """The accepted answers, at least one; a finite number is taken as its text. Raises :class:`SourceDefect`."""
     value = _value(row, source.answer)
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     text = _text(str(value) if is_number else value, source.answer)
@@ -86,7 +86,7 @@ def answers_of(row: Row, source: Source) -> tuple[str, ...]:
         matches = list(re.finditer(source.answer_regex, text))
         found = matches[-1][1] if matches else None
     if not found or not found.strip():
-        raise Defect(f"field {source.answer!r}: holds no answer")
+        raise SourceDefect(f"field {source.answer!r}: holds no answer")
     return (found.strip(),)
 
 
@@ -96,13 +96,13 @@ def _listed(text: str, field: str) -> tuple[str, ...]:
     except orjson.JSONDecodeError:
         values = None
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and v.strip() for v in values):
-        raise Defect(f"field {field!r}: not a JSON list of answers")
+        raise SourceDefect(f"field {field!r}: not a JSON list of answers")
     return tuple(dict.fromkeys(value.strip() for value in values))
 
 
-def _value(row: Row, dotted: str) -> Any:
+def _value(row: FileRow, dotted: str) -> Any:
     if row.defect:
-        raise Defect(row.defect)
+        raise SourceDefect(row.defect)
     value: Any = row.values
     for part in dotted.split("."):
         if isinstance(value, list) and part.isdigit() and int(part) < len(value):
@@ -114,9 +114,9 @@ def _value(row: Row, dotted: str) -> Any:
 
 def _text(value: Any, field: str) -> str:
     if not isinstance(value, str):
-        raise Defect(f"field {field!r}: {'missing' if value is None else f'is {type(value).__name__}, not text'}")
+        raise SourceDefect(f"field {field!r}: {'missing' if value is None else f'is {type(value).__name__}, not text'}")
     if not value.strip() or not is_unicode(value):
-        raise Defect(f"field {field!r}: {'not valid UTF-8' if value.strip() else 'empty'}")
+        raise SourceDefect(f"field {field!r}: {'not valid UTF-8' if value.strip() else 'empty'}")
     return value
 
 

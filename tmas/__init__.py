@@ -1,8 +1,8 @@
 """TMAS: scaling test-time compute with a team of agents (arXiv 2605.10344).
 
-The Python API is in ``__all__``: :func:`solve`, :func:`solve_all`, their ``async`` forms, the settings and records
-that they take and give, and :class:`UserError`. Names are imported when they are first used, so that a reward worker
-which needs ``tmas.records`` does not load the rest.
+The Python API is in ``__all__``: :func:`solve`, :func:`solve_all`, their ``async`` forms, their settings and records,
+and :class:`UserError`. Names are imported when they are first used, so that a reward worker that needs only
+``tmas.records`` does not load the rest.
 """
 
 from importlib import import_module

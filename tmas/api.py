@@ -40,14 +40,14 @@ def solve(problem: str | Problem, model: ModelSettings, method: MethodSettings |
 def solve_all(
     problems: Sequence[Problem], model: ModelSettings, method: MethodSettings | None = None, **options: Any
 ) -> list[Result]:
-    """Solve many problems, concurrently, and wait for them. See :func:`asolve_all`."""
+    """Solve many problems concurrently and wait for them. See :func:`asolve_all` for the options."""
     return uvloop.run(asolve_all(problems, model, method, **options))
 
 
 async def asolve(
     problem: str | Problem, model: ModelSettings, method: MethodSettings | None = None, **options: Any
 ) -> Result:
-    """:func:`solve` for callers with an event loop. A plain string is taken as the question."""
+    """Solve one problem; for callers with an event loop. A plain string is taken as the question."""
     if isinstance(problem, str):
         problem = Problem(problem_id="problem", question=problem)
     return (await asolve_all([problem], model, method, **options))[0]
@@ -60,17 +60,16 @@ async def asolve_all(
     output_dir: Path | str | None = None,
     **settings: Any,
 ) -> list[Result]:
-    """Results in the order of ``problems``.
+    """Solve problems and return the results in the order of ``problems``.
 
-    ``method``: its settings (default: TMAS as published). ``output_dir``: the run directory, in which the same call
-    goes on when it is made again; None: a temporary one. ``settings``: further fields of
+    ``method``: settings of the method; defaults to TMAS as published. ``output_dir``: the run directory; the same call
+    resumes an interrupted run in it. None uses a temporary directory. ``settings``: further fields of
     :class:`~tmas.settings.RunSettings`.
 
-    Raises :class:`~tmas.llm.endpoint.EndpointDown` when the endpoint is dead, and
-    :class:`~tmas.errors.UserError` for wrong input, such as an API key that is not set;
-    :class:`~tmas.run.directory.RunRefused`, which is one, when the directory holds another run. Wrong
-    settings raise pydantic's ``ValidationError``. What a model or a server did to single calls is in the
-    results, as failures.
+    Raises :class:`~tmas.llm.endpoint.EndpointDown` if the endpoint is down, and :class:`~tmas.errors.UserError` for
+    wrong input, such as an API key that is not set; its subclass :class:`~tmas.run.directory.RunRefused` says that the
+    directory contains another run. Wrong settings raise pydantic's ``ValidationError``. Failures of single calls are
+    in the results and are never raised.
     """
     run_settings = RunSettings(model=model, method=method or TMASSettings(), **settings)
     results: dict[str, Result] = {}
@@ -96,11 +95,11 @@ async def run(
     replay_finished: bool = False,
     servers: SharedServers | None = None,
 ) -> None:
-    """Run ``problems`` into ``output_dir``. What :func:`asolve_all` and the command line share.
+    """Run ``problems`` into ``output_dir``. :func:`asolve_all` and the command line share this function.
 
-    ``config``: written to ``config.yaml``. ``activity``: counters to watch. ``replay_finished``: hand finished problems
-    to ``on_result`` too, from their traces. ``servers``: used in place of servers of this run alone; they do not work
-    on Ray.
+    ``config``: written to ``config.yaml``. ``activity``: counters for progress displays. ``replay_finished``: also pass
+    finished problems to ``on_result``, from their traces. ``servers``: use these servers instead of servers for this
+    run alone; they do not work on Ray.
     """
     ids = Counter(problem.problem_id for problem in problems)
     if repeated := [name for name, count in ids.items() if count > 1]:
@@ -143,7 +142,9 @@ async def _solve_pending(
 
 @asynccontextmanager
 async def _solving(here: Worker, directory: RunDirectory, shared: SharedServers | None) -> AsyncIterator[Solve]:
-    """With ``shared`` servers or the run's own, if it has any: by ``here``, or by workers on Ray."""
+    """Open the ``shared`` servers or the run's own, and yield the function that solves: of ``here``, or of workers on
+    Ray.
+    """
     settings = here.settings
     async with AsyncExitStack() as stack:
         if settings.on_ray:
@@ -154,7 +155,7 @@ async def _solving(here: Worker, directory: RunDirectory, shared: SharedServers 
             own = own_servers(settings, here.key, here.directory, here.activity, here.tell)
             await stack.enter_async_context(own)
         await here.ready()
-        directory.hold(here.told)
+        directory.hold(here.reported)
         if not settings.on_ray:
             yield here.solve
             return

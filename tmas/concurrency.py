@@ -1,4 +1,4 @@
-"""Small helpers over asyncio: run together, what went wrong, already done, bounded with priorities, shares."""
+"""Small helpers over asyncio: gather coroutines, find the first error, and limit concurrency by priority."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def all_of(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Results in the order given. If one raises, the others are cancelled (``asyncio.gather`` lets them run)."""
+async def gather_all(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutines concurrently and return their results in the order given.
+
+    If one raises, the others are cancelled. ``asyncio.gather`` would let them run.
+    """
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(coroutine) for coroutine in coroutines]
     return [task.result() for task in tasks]
@@ -22,7 +25,7 @@ async def all_of(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 def first_cause(
     raised: BaseExceptionGroup[BaseException], foremost: type[BaseException] | None = None
 ) -> BaseException:
-    """The first error in a group of groups; one of the kind ``foremost`` goes before others."""
+    """Return the first error in nested exception groups; an error of the type ``foremost`` takes precedence."""
     causes = list(_leaves(raised))
     return next((c for c in causes if foremost and isinstance(c, foremost)), causes[0])
 
@@ -33,30 +36,30 @@ def _leaves(raised: BaseException) -> list[BaseException]:
     return [raised]
 
 
-def settled(value: T) -> Awaitable[T]:
-    """An awaitable that already has its value, and may be awaited many times."""
+def resolved(value: T) -> Awaitable[T]:
+    """Return an awaitable that already has its value. It can be awaited any number of times."""
     future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
     future.set_result(value)
     return future
 
 
-class Places:
-    """What one holder has of a :class:`PriorityLimiter`."""
+class Slots:
+    """The slots that one holder has in a :class:`PriorityLimiter`."""
 
     def __init__(self, limiter: PriorityLimiter, held: int) -> None:
         self._limiter, self.held = limiter, held
 
     def keep(self, count: int) -> None:
-        """Give back all but ``count``; what was given back may be taken again, should the work start anew."""
+        """Hold ``count`` slots from now on and return the others. A retried call may raise its count again."""
         self._limiter._give_back(self.held - count)
         self.held = count
 
 
 class PriorityLimiter:
-    """``limit`` places; of those waiting for some, the smallest priority goes first, then the first come.
+    """Limits concurrency to ``limit`` slots. Waiters are served by priority (smallest first), then in order of arrival.
 
-    A holder of several begins as soon as one is free, so that none stays empty until all of them are: in use are at
-    most ``limit``, and those that the last one to begin took beyond it.
+    A holder of several slots starts as soon as one slot is free, so that no slot stays empty while it waits for the
+    others. The slots in use can therefore exceed ``limit``, but only by what the last holder to start took beyond it.
     """
 
     def __init__(self, limit: int) -> None:
@@ -70,21 +73,21 @@ class PriorityLimiter:
 
     @property
     def wanted(self) -> int:
-        """Places in use, and those that are waited for."""
+        """Number of slots in use or waited for."""
         return self.in_use + sum(count for _, _, count, turn in self._waiting if not turn.done())
 
     def resize(self, limit: int) -> None:
-        """Another limit from now on; what is in use beyond it is given back as it ends."""
+        """Change the limit. Slots in use beyond the new limit are returned when their holders finish."""
         more, self._limit = limit - self._limit, limit
         self._give_back(more)
 
     @asynccontextmanager
-    async def places(self, priority: tuple[int, ...], count: int = 1) -> AsyncIterator[Places]:
+    async def slots(self, priority: tuple[int, ...], count: int = 1) -> AsyncIterator[Slots]:
         if self._free > 0:
             self._free -= count
         else:
             await self._turn(priority, count)
-        held = Places(self, count)
+        held = Slots(self, count)
         try:
             yield held
         finally:
@@ -109,14 +112,14 @@ class PriorityLimiter:
                 turn.set_result(None)
 
 
-def shares(loads: Sequence[tuple[int, int]], places: int) -> list[int]:
-    """How many of ``places`` each of the workers may have in flight, by (what it has, what it could have).
+def divide_slots(loads: Sequence[tuple[int, int]], slots: int) -> list[int]:
+    """Divide ``slots`` among workers. ``loads`` holds (slots in use, slots wanted) for each worker.
 
-    Nobody is asked to give up what is in flight. Of the rest each next place goes to the one with the fewest that
-    could use it, and what nobody can use yet to the one with the fewest.
+    A worker keeps every slot that it uses. Each remaining slot goes to the worker with the fewest slots among those
+    that want more. If no worker wants more, it goes to the worker with the fewest slots.
     """
     given = [in_use for in_use, _ in loads]
-    for _ in range(places - sum(given)):
+    for _ in range(slots - sum(given)):
         hungry = [i for i, (_, wanted) in enumerate(loads) if given[i] < wanted]
         given[min(hungry or range(len(loads)), key=given.__getitem__)] += 1
     return given

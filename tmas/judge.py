@@ -1,7 +1,7 @@
-"""LLM judges: one question, several independent verdicts, every failure a record. Evaluation and rewards share them.
+"""LLM judges for evaluation and rewards. A judge gives several independent verdicts on one question.
 
-What a judge is shown was written by models: :func:`fence` gives the marks that set it apart in a prompt, and
-:func:`forges` tells a verdict that was made up for the judge to copy.
+A judge reads text that models wrote. :func:`fence` returns a mark that delimits such text in a prompt. :func:`forges`
+detects text that contains a made-up verdict for the judge to copy. Every failure is a record.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from tmas.prompts import BUILT_IN, Prompts
 from tmas.prompts.parsing import Unparsable, parse_json
 from tmas.prompts.schemas import output_schema, storable
 from tmas.records import Completion, Failure, FailureReason, Message, Reply, Request, Sampling, Usage
-from tmas.settings import Patience
+from tmas.settings import RetrySettings
 
 V = TypeVar("V", bound=BaseModel)
 
 FAILURES_IN_A_ROW = 5
-"""So many calls that an endpoint fails in a row open the :class:`Breaker`."""
+"""Number of consecutive failed calls that opens the :class:`CircuitBreaker`."""
 COOLING = 30.0
-"""Seconds for which an open breaker lets no call through."""
+"""Seconds for which an open circuit breaker lets no call through."""
 
 
 class JudgeSettings(BaseModel):
     """A model that judges, behind an OpenAI-compatible endpoint.
 
-    ``api_key_env`` names the variable that holds the key. ``passes``: independent verdicts on each question.
-    ``timeout``: seconds for a question's verdicts, with everything asked again for their sake; the wait for one of the
-    ``concurrency`` places comes before it. ``parse_attempts``: calls in all for verdicts that can be read.
-    ``structured_outputs``: send the JSON schema; turn it off for a model that thinks between tags on a server that does
-    not take the thinking apart, since the schema would keep it from thinking. ``stream``: turn it off for a server that
-    gives replies as a whole alone.
+    ``api_key_env``: name of the environment variable that holds the key. ``passes``: independent verdicts on each
+    question. ``timeout``: seconds for all verdicts on a question, including retries, but without the wait for one of
+    the ``concurrency`` slots. ``parse_attempts``: maximum number of calls to get verdicts that can be parsed.
+    ``structured_outputs``: send the JSON schema. Turn it off for a model that thinks between tags if the server does
+    not separate the thinking: the schema would prevent the thinking. ``stream``: turn it off for a server that does not
+    stream.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -56,18 +56,20 @@ class JudgeSettings(BaseModel):
     parse_attempts: int = Field(default=2, ge=1)
     structured_outputs: bool = True
     stream: bool = True
-    patience: Patience = Patience(max_attempts=3, backoff_max=10.0)
+    patience: RetrySettings = RetrySettings(max_attempts=3, backoff_max=10.0)
 
     @property
     def identity(self) -> str:
-        """Names the judge by what its verdicts depend on; where it is served and how patiently is not part of it."""
+        """Hash of the settings that verdicts depend on. The address and the retry settings are not part of it."""
         chosen = self.model_dump_json(include={"name", "sampling", "structured_outputs"})
         return hashlib.sha256(chosen.encode()).hexdigest()[:16]
 
 
 def fence(*texts: str) -> str:
-    """A mark that occurs in none of ``texts``, and is the same for the same texts, so that no text can end its own
-    quotation. A prompt puts it around each of them and says that what stands between is data."""
+    """Return a mark that occurs in none of ``texts``, so that no text can end its own quotation.
+
+    The mark is deterministic. A prompt puts it around each text and says that the text between the marks is data.
+    """
     digest = hashlib.sha256()
     while True:
         digest.update("\0".join(texts).encode(errors="replace"))
@@ -77,7 +79,7 @@ def fence(*texts: str) -> str:
 
 
 def forges(text: str, verdict: type[BaseModel]) -> bool:
-    """Whether ``text`` holds a field of ``verdict`` as JSON writes it."""
+    """Whether ``text`` contains a field of ``verdict`` in JSON notation."""
     return _fields(verdict).search(text) is not None
 
 
@@ -89,19 +91,19 @@ def _fields(verdict: type[BaseModel]) -> re.Pattern[str]:
 
 
 class EquivalenceVerdict(BaseModel):
-    """Whether two final answers state the same. The reasoning comes first, so that the verdict follows from it."""
+    """Whether two final answers are equivalent. The reasoning comes first, so that the verdict follows from it."""
 
     reasoning: Annotated[str, AfterValidator(storable), Field(json_schema_extra={"maxLength": 4000})] = ""
     verdict: Annotated[Literal["equivalent", "different"], BeforeValidator(lambda value: str(value).strip().lower())]
 
 
 def equivalence_prompt(prompts: Prompts, gold: str, answer: str) -> str:
-    """The question that an :class:`EquivalenceVerdict` answers; it shows nothing but the two answers."""
+    """Render the question that an :class:`EquivalenceVerdict` answers. It shows only the two answers."""
     return prompts.render("judge_equivalence", gold=gold, answer=answer, fence=fence(gold, answer))
 
 
-class Breaker:
-    """Opens after :data:`FAILURES_IN_A_ROW`; after each :data:`COOLING` one call may try, and a success closes it."""
+class CircuitBreaker:
+    """Opens after :data:`FAILURES_IN_A_ROW` failures. One call may try every :data:`COOLING` s; a success closes it."""
 
     def __init__(self) -> None:
         self._failed = 0
@@ -122,10 +124,10 @@ class Breaker:
 
 
 class Judge:
-    """Asks a judge; an async context manager for one event loop. Raises only for settings that are wrong.
+    """Client of a judge; an async context manager for one event loop. It raises only for wrong settings.
 
-    ``prompts``: its questions are rendered from them. ``counts``: verdicts given (``verdicts``), failed ones by reason,
-    and those of them that an open breaker kept from being asked for (``not_asked``). ``usage``: what the answers cost.
+    ``prompts``: source of its questions. ``counts``: number of verdicts (``verdicts``), of failed verdicts by reason,
+    and of those that an open circuit breaker prevented (``not_asked``). ``usage``: tokens and calls of the answers.
     """
 
     def __init__(self, settings: JudgeSettings, prompts: Prompts = BUILT_IN) -> None:
@@ -138,8 +140,8 @@ class Judge:
         )
         self._chat = OpenAIChat(endpoint)
         allow_open_files(settings.concurrency)
-        self._places = asyncio.Semaphore(settings.concurrency)
-        self._breaker = Breaker()
+        self._slots = asyncio.Semaphore(settings.concurrency)
+        self._breaker = CircuitBreaker()
 
     async def __aenter__(self) -> Self:
         return self
@@ -148,24 +150,24 @@ class Judge:
         await self._chat.close()
 
     async def ask(self, prompt: str, output: type[V], passes: int | None = None) -> list[V | Failure]:
-        """``passes`` independent verdicts (default: those of the settings), failed ones last; ``output`` is their form.
+        """Return ``passes`` independent verdicts of type ``output``, failures last. It defaults to the settings.
 
-        All are choices of one request where the server can, so that the prompt is computed once. A failure's reason is
-        ``timeout``, ``endpoint``, ``unparsable`` or, for a reply that was cut short or a prompt too long, ``judge``.
+        If the server can, all verdicts are choices of one request, so that the prompt is computed once. The reason of a
+        failure is ``timeout``, ``endpoint``, ``unparsable``, or ``judge`` for a truncated reply or a prompt too long.
         """
         wanted = passes or self.settings.passes
         verdicts: list[V] = []
-        async with self._places:
+        async with self._slots:
             failure = await self._bounded(prompt, output, wanted, verdicts)
         failures = [] if failure is None else [failure] * (wanted - len(verdicts))
         self.counts.update(["verdicts"] * len(verdicts) + [missing.reason.value for missing in failures])
         return [*verdicts, *failures]
 
     async def _bounded(self, prompt: str, output: type[V], wanted: int, verdicts: list[V]) -> Failure | None:
-        """Fills ``verdicts``, as far as time and endpoint allow; the failure tells why some are missing."""
+        """Fill ``verdicts`` within the time limit. The failure tells why some are missing."""
         if not self._breaker.admits():
             self.counts["not_asked"] += wanted
-            return _failure(FailureReason.ENDPOINT, "not asked: the judge's endpoint failed again and again")
+            return _failure(FailureReason.ENDPOINT, "not asked: the judge's endpoint failed repeatedly")
         try:
             async with asyncio.timeout(self.settings.timeout):
                 failure = await self._collect(prompt, output, wanted, verdicts)
@@ -191,7 +193,7 @@ class Judge:
         return failure
 
     def _request(self, prompt: str, output: type[BaseModel], n: int) -> Request:
-        """Without a seed: passes that are asked for later must not repeat those before."""
+        """Build a request without a seed: a later pass must not repeat an earlier one."""
         return Request(
             model=self.settings.name,
             messages=(Message(role="user", content=prompt.encode(errors="replace").decode()),),
@@ -202,7 +204,7 @@ class Judge:
 
 
 def _read(reply: Reply, output: type[V], verdicts: list[V]) -> Failure | None:
-    """Adds the verdicts in ``reply`` that can be read; the failure of the last one that cannot."""
+    """Add the verdicts in ``reply`` that can be parsed. Returns the failure of the last one that cannot."""
     failure = None
     for completion in reply.completions:
         verdict = _verdict(completion, output)
@@ -215,7 +217,7 @@ def _read(reply: Reply, output: type[V], verdicts: list[V]) -> Failure | None:
 
 def _verdict(completion: Completion, output: type[V]) -> V | Failure:
     if completion.finish_reason == "length":
-        return _failure(FailureReason.JUDGE, "the judge's reply ran into max_tokens")
+        return _failure(FailureReason.JUDGE, "the judge's reply reached max_tokens")
     try:
         return parse_json(completion.text, output).record
     except Unparsable as error:

@@ -1,7 +1,7 @@
-"""The vocabulary: every value that travels between agents, methods, the store and the reports.
+"""The vocabulary: every value that agents, methods, the trace and the reports exchange.
 
-Records are frozen and refuse unknown fields, so a run directory written by one version is either
-read exactly or refused. A failure is a record with a reason, never an empty string or a zero.
+Records are frozen and refuse unknown fields. A run directory written by another version is therefore either read
+exactly or refused. A failure is a record with a reason, never an empty string or a zero.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 SCHEMA_VERSION = 1
-"""Version of everything below as it lies on disk; raised with every change a reader could trip over."""
+"""Version of these records on disk. Raise it with every change that could break a reader."""
 
 
 class Record(BaseModel):
-    """Base of all records: immutable, and strict about its fields."""
+    """Base of all records. It is immutable and refuses unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Problem(Record):
-    """One task: ``question`` in, optionally the gold ``answer`` (never shown to any agent)."""
+    """A problem: the ``question`` and, optionally, the gold ``answer``, which no agent ever sees."""
 
     problem_id: str = Field(min_length=1)
     question: str = Field(min_length=1)
@@ -31,24 +31,25 @@ class Problem(Record):
 
 
 class FailureReason(StrEnum):
-    """Why a call, or what was to be read from it, is missing."""
+    """Why a call, or a value parsed from its reply, is missing."""
 
-    TRUNCATED = "truncated"  # the model ran into max_tokens
-    UNPARSABLE = "unparsable"  # the reply does not hold what the role must give
-    ENDPOINT = "endpoint"  # the server refused, or kept failing while it served others
+    TRUNCATED = "truncated"  # the reply reached max_tokens
+    UNPARSABLE = "unparsable"  # the reply cannot be parsed
+    ENDPOINT = "endpoint"  # the server refused, or failed repeatedly while it answered others
     TIMEOUT = "timeout"  # the server stopped making progress
-    CONTEXT = "context"  # the prompt cannot be made to fit the model's context
-    BUDGET = "budget"  # the token budget was used up
+    CONTEXT = "context"  # the prompt does not fit the model's context after all shortening
+    BUDGET = "budget"  # the token budget is exhausted
     WORKER = "worker"  # the processes that worked on the problem died, one after the other
     JUDGE = "judge"  # a judge gave no verdict
 
 
 NOT_SAMPLED = frozenset({FailureReason.ENDPOINT, FailureReason.TIMEOUT, FailureReason.BUDGET, FailureReason.WORKER})
-"""A candidate that is missing for one of these says nothing about the model: it is counted, and in no rate."""
+"""A candidate that is missing for one of these reasons says nothing about the model. It is counted, but is in no rate.
+"""
 
 
 class CallKey(Record):
-    """Names one call of one problem: the same key means the same call, in this run and in any replay of it."""
+    """Identifies one call of one problem, in this run and in every replay of it."""
 
     problem_id: str
     iteration: int
@@ -61,7 +62,7 @@ class CallKey(Record):
 
 
 class Failure(Record):
-    """Something that did not come about, and why."""
+    """A missing result, with the reason."""
 
     reason: FailureReason
     message: str
@@ -76,7 +77,7 @@ class Message(Record):
 
 
 class Sampling(Record):
-    """Decoding settings of one role. ``extra`` goes to the server as it is (``top_k``, ``min_p``, ...)."""
+    """Decoding settings of one role. ``extra`` is sent to the server unchanged (``top_k``, ``min_p``, ...)."""
 
     temperature: float = Field(default=1.0, ge=0)
     top_p: float = Field(default=0.95, gt=0, le=1)
@@ -85,7 +86,7 @@ class Sampling(Record):
 
 
 class Request(Record):
-    """What is asked of a chat server: ``n`` completions of one prompt, optionally bound to a JSON schema."""
+    """A request to a chat server: ``n`` completions of one prompt, optionally constrained by a JSON schema."""
 
     model: str
     messages: tuple[Message, ...]
@@ -96,7 +97,7 @@ class Request(Record):
 
 
 class Usage(Record):
-    """Counts as the server reported them; ``seconds`` is the wall-clock time summed over calls."""
+    """Token counts as the server reported them. ``seconds`` is wall-clock time summed over calls."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -113,10 +114,10 @@ class Usage(Record):
 
 
 class Completion(Record):
-    """One completion, its thinking split off: only ``text`` may travel on into other prompts.
+    """One completion, with the thinking separated. Only ``text`` may enter other prompts.
 
-    ``thinking`` tells how the model's reasoning came: in the server's own field, between tags, or not at all.
-    ``finish_reason`` is the server's word (``stop``, ``length``, ...).
+    ``thinking``: where the reasoning was: in the server's own field, between tags, or nowhere. ``finish_reason``: the
+    server's value (``stop``, ``length``, ...).
     """
 
     text: str
@@ -126,7 +127,7 @@ class Completion(Record):
 
 
 class Reply(Record):
-    """A server's answer to a :class:`Request`: its ``n`` completions by index, and what they cost."""
+    """A server's answer to a :class:`Request`: ``n`` completions by index, and their usage."""
 
     completions: tuple[Completion, ...]
     usage: Usage
@@ -134,7 +135,7 @@ class Reply(Record):
 
 
 class PackingNote(Record):
-    """One step taken to fit a prompt into the context: which piece went from how many tokens to how many."""
+    """One step of shortening a prompt: the name of the piece and its size in tokens before and after."""
 
     piece: str
     tokens_before: int
@@ -142,8 +143,8 @@ class PackingNote(Record):
 
 
 Mode = Literal["initial", "exploit", "explore"]
-"""What a candidate was written from. ``initial``: the problem alone; ``exploit``: earlier work, to be built on;
-``explore``: the strategies already tried, to be moved away from."""
+"""What a candidate was written from. ``initial``: the problem alone. ``exploit``: earlier work, to build on.
+``explore``: the strategies already tried, to move away from."""
 
 
 def _on_the_scale(grade: float) -> float:
@@ -153,13 +154,13 @@ def _on_the_scale(grade: float) -> float:
 
 
 Grade = Annotated[float, AfterValidator(_on_the_scale)]
-"""DeepSeekMath-V2's scale. 1: complete; 0.5: minor errors or omissions; 0: fatal errors."""
+"""The scale of DeepSeekMath-V2. 1: complete. 0.5: minor errors or omissions. 0: fatal errors."""
 
 
 class Solution(Record):
-    """A candidate: what the solution agent wrote after thinking, and the answer found in it (None: none was found).
+    """A candidate: the text after the thinking, and the answer found in it (None if none was found).
 
-    ``own_grade``: the grade that it gave itself, where it was asked for one.
+    ``own_grade``: the grade that the candidate gave itself, if it was asked for one.
     """
 
     iteration: int
@@ -172,7 +173,7 @@ class Solution(Record):
 
 
 class Verification(Record):
-    """One independent check of a candidate, and its grade. ``critique`` None: let go, see :meth:`Rollout.folded`."""
+    """One independent check of a candidate, with its grade. ``critique`` is None after :meth:`Rollout.folded`."""
 
     index: int
     grade: Grade
@@ -180,9 +181,9 @@ class Verification(Record):
 
 
 class Rollout(Record):
-    """A candidate with its M verifications and the summary folded from them; any part may be a failure instead.
+    """A candidate with its M verifications and the summary of them. Each part may be a failure instead.
 
-    ``parents``: the (iteration, candidate) pairs that it rewrites.
+    ``parents``: the (iteration, candidate) pairs that the candidate rewrites.
     """
 
     iteration: int
@@ -199,12 +200,12 @@ class Rollout(Record):
 
     @property
     def mean_grade(self) -> float | None:
-        """Mean over the verifications that succeeded; None where none did."""
+        """Mean over the successful verifications; None if there is none."""
         return sum(self.grades) / len(self.grades) if self.grades else None
 
     @property
     def passes(self) -> bool:
-        """Whether every one of its verifications grades it 1; one that failed does not."""
+        """Whether every verification gives grade 1. A failed verification does not."""
         return bool(self.grades) and self.grades == [1.0] * len(self.verifications)
 
     @property
@@ -212,7 +213,9 @@ class Rollout(Record):
         return self.solution.answer if isinstance(self.solution, Solution) else None
 
     def folded(self) -> Rollout:
-        """Without the critiques, which are most of a run and which the summary has folded; the trace keeps them."""
+        """Return a copy without critiques. They are most of a run's text; the summary replaces them, and the trace
+        keeps them.
+        """
         kept = (
             v.model_copy(update={"critique": None}) if isinstance(v, Verification) else v for v in self.verifications
         )
@@ -224,9 +227,9 @@ class Rollout(Record):
 
 
 class Experience(Record):
-    """A low-level finding: a validated intermediate conclusion, or an error pattern and how to avoid it.
+    """A low-level finding: a validated intermediate conclusion, or an error pattern with the way to avoid it.
 
-    ``rollouts`` are the (iteration, candidate) pairs it was drawn from; ``support`` counts how often it was found.
+    ``rollouts``: the (iteration, candidate) pairs that it was found in. ``support``: how often it was found.
     """
 
     item_id: str
@@ -243,7 +246,7 @@ class Experience(Record):
 
 
 class Guideline(Record):
-    """A high-level strategy that was tried. Fields as in :class:`Experience`."""
+    """A high-level strategy that was tried. The fields are as in :class:`Experience`."""
 
     item_id: str
     name: str
@@ -259,10 +262,10 @@ class Guideline(Record):
 
 
 class BankChange(Record):
-    """What one reply did to a bank, as item ids. ``merged``: items that took in a near-duplicate of themselves.
+    """How one reply changed a bank, as item ids. ``merged``: items that absorbed a near-duplicate.
 
-    ``unknown``: updates of ids that the bank does not hold; ``unreadable``: entries of the reply that were left out;
-    ``repaired``: its JSON had to be repaired.
+    ``unknown``: number of updates with an id that is not in the bank. ``unreadable``: number of invalid entries that
+    were left out. ``repaired``: whether the JSON had to be repaired.
     """
 
     added: tuple[str, ...] = ()
@@ -277,7 +280,7 @@ class BankChange(Record):
 
 
 class Selection(Record):
-    """The answer chosen so far, and the rule that chose it. ``votes``: candidates in its class of equal answers."""
+    """The selected answer so far, and the rule that selected it. ``votes``: number of equal answers."""
 
     iteration: int
     candidate: int
@@ -288,7 +291,7 @@ class Selection(Record):
 
 
 class Iteration(Record):
-    """One round: the N rollouts, both banks after it, and the answer that would be given if the run ended here."""
+    """One iteration: the N rollouts, both banks after it, and the answer that would be returned if it ended here."""
 
     index: int
     rollouts: tuple[Rollout, ...]
@@ -308,7 +311,7 @@ StopReason = Literal["max_iterations", "early_stop", "budget", "worker"]
 
 
 class Trajectory(Record):
-    """What a method hands back for one problem: its iterations and why it stopped."""
+    """The result of a method for one problem: its iterations and the reason why it stopped."""
 
     iterations: tuple[Iteration, ...]
     stop: StopReason
@@ -327,7 +330,7 @@ class UsageEntry(Record):
 
 
 class Result(Record):
-    """A finished problem: the trajectory, the selected solution's text, and the cost by role and iteration."""
+    """A finished problem: the trajectory, other failures, and the usage by role and iteration."""
 
     problem: Problem
     method: str
@@ -342,7 +345,7 @@ class Result(Record):
 
     @property
     def solution(self) -> str | None:
-        """The selected candidate's text; None where no candidate was selected."""
+        """The text of the selected candidate; None if no candidate was selected."""
         chosen = self.trajectory.selected
         if chosen is None:
             return None

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from tmas.llm.endpoint import EndpointSettings, Patience, TokenLimitField
+from tmas.llm.endpoint import EndpointSettings, RetrySettings, TokenLimitField
 from tmas.methods import AnyMethodSettings, all_roles
 from tmas.methods.tmas import TMASSettings
 from tmas.problems.loader import ProblemFields
@@ -73,7 +73,7 @@ class ModelSettings(Settings):
     tokenizer: str = "auto"
     send_seed: bool = True
     sampling: Sampling = Sampling()
-    patience: Patience = Patience()
+    patience: RetrySettings = RetrySettings()
     roles: dict[str, RoleOverride] = Field(default_factory=dict)
 
     @field_validator("roles")

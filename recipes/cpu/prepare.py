@@ -25,7 +25,7 @@ from recipes.cpu.tiny_policy import CONTEXT, build
 from tmas.llm.tokens import ContextWindow, token_counter
 from tmas.records import Experience, Failure, Guideline
 from tmas.training.contexts import Context, TrainingProblem, experience_row, guideline_row, normal_row
-from tmas.training.rows import Row, Source, write_rows
+from tmas.training.rows import Source, TrainingRow, write_rows
 
 SKILL = 0.4
 REPLY_TOKENS = 48
@@ -49,7 +49,7 @@ def prepare(folder: Path, n_train: int = 512, n_val: int = 32, n_sft: int = 4096
     (folder / "problems.jsonl").write_bytes(b"\n".join(map(orjson.dumps, lines)) + b"\n")
 
 
-def _row(draw: random.Random, window: ContextWindow, split: str, index: int) -> Row:
+def _row(draw: random.Random, window: ContextWindow, split: str, index: int) -> TrainingRow:
     a, b = draw.randrange(10), draw.randrange(10)
     problem = _problem(a, b, split, index)
     [source] = draw.choices(list(SHARES), list(SHARES.values()))

@@ -141,6 +141,20 @@ def test_an_import_counts_in_a_function_but_not_for_types_alone():
     assert sorted(imports(source)) == [(4, "b"), (6, "c.d"), (6, "c.e")]
 
 
+DUPLICATES = {"Run", "Settings", "Solver"}
+"""Class names that still occur twice. A name leaves this set with its second class; none may be added."""
+
+
+def test_no_two_classes_share_a_name():
+    classes: dict[str, list[str]] = {}
+    for module, file in FILES.items():
+        for node in ast.walk(ast.parse((ROOT / file).read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                classes.setdefault(node.name.lstrip("_"), []).append(f"{module}.{node.name}")
+    shared = {name: places for name, places in classes.items() if len(places) > 1 and name not in DUPLICATES}
+    assert not shared, f"each class needs a name of its own: {shared}"
+
+
 def test_benchmarks_and_recipes_import_no_tests():
     files = [file for top in ("benchmarks", "recipes") for file in (ROOT / top).rglob("*.py")]
     found = [(file, name) for file in files for _, name in imports(file.read_text("utf-8"))]

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from tests.support.runs import candidate, iteration, prediction, write_run
 from tmas.api import run
-from tmas.concurrency import all_of
+from tmas.concurrency import gather_all
 from tmas.engines.demo_model import NAME as SMALL_MODEL
 from tmas.engines.demo_model import build_smollm2
 from tmas.engines.vllm import free_port, vllm_server
@@ -104,7 +104,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, base_url: str) -> dict[str, R
 
 async def solved(base_url: str, folder: Path) -> dict[str, tuple[Result, int]]:
     """The result of each method, and how many calls it made."""
-    return dict(zip(SMALL, await all_of(solve(name, base_url, folder / name) for name in SMALL), strict=True))
+    return dict(zip(SMALL, await gather_all(solve(name, base_url, folder / name) for name in SMALL), strict=True))
 
 
 async def solve(name: str, base_url: str, directory: Path) -> tuple[Result, int]:

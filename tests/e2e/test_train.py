@@ -22,7 +22,7 @@ import pytest
 
 from tmas.files import read_lines
 from tmas.testing.chat_server import Fault, Script, ScriptedServer, run_in_thread
-from tmas.training.rows import Row, read_rows, write_rows
+from tmas.training.rows import TrainingRow, read_rows, write_rows
 
 pytest.importorskip("verl", reason="needs the cpu or gpu extra")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
@@ -229,6 +229,6 @@ def test_a_judge_that_turns_slow_lies_and_breaks_and_bombs_among_the_answers(tas
     assert list(start.rglob("offline-run-*/*.wandb"))
 
 
-def with_bomb(row: Row) -> Row:
+def with_bomb(row: TrainingRow) -> TrainingRow:
     """A gold answer that no computer evaluates."""
     return row.model_copy(update={"reward_model": row.reward_model.model_copy(update={"ground_truth": BOMB})})

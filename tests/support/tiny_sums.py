@@ -9,7 +9,7 @@ import orjson
 
 from recipes.cpu.tiny_policy import build
 from tmas.training.contexts import TrainingProblem, normal_row
-from tmas.training.rows import Row
+from tmas.training.rows import TrainingRow
 
 
 class _Roomy:
@@ -30,7 +30,7 @@ def problems(count: int) -> list[TrainingProblem]:
 def chat(problem: TrainingProblem) -> dict[str, list[dict[str, str]]]:
     """The prompt of ``tmas solve``'s first iteration, and a right reply to it."""
     row = normal_row(problem, _Roomy())
-    assert isinstance(row, Row)
+    assert isinstance(row, TrainingRow)
     reply = f"I add the two numbers. The answer is \\boxed{{{problem.answer}}}."
     return {"messages": [*(m.model_dump() for m in row.prompt), {"role": "assistant", "content": reply}]}
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import settings
 
 from tmas.answers.checker import AnswerChecker
-from tmas.answers.equivalence import Equivalence, Verdict
+from tmas.answers.equivalence import Comparison, Equivalence
 
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure; each test has a time limit
 settings.load_profile("unhurried")
@@ -23,7 +23,7 @@ def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
 def answers_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers that differ as text differ, without workers that would compare them."""
 
-    async def compare(self: AnswerChecker, gold: str, answer: str) -> Verdict:
-        return Verdict(equivalence=Equivalence.EQUAL if gold == answer else Equivalence.DIFFERENT)
+    async def compare(self: AnswerChecker, gold: str, answer: str) -> Comparison:
+        return Comparison(equivalence=Equivalence.EQUAL if gold == answer else Equivalence.DIFFERENT)
 
     monkeypatch.setattr(AnswerChecker, "compare", compare)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks import client, engine, prefixes, scaling, store
-from tmas.llm.client import NO_TICKET, Ticket
-from tmas.llm.connection import Report
+from tmas.llm.client import NO_HINT, RoutingHint
+from tmas.llm.connection import ProgressCallback
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Completion, Message, Reply, Request, Sampling, Usage
 from tmas.testing import team
@@ -24,7 +24,9 @@ class Recorder:
     def __init__(self) -> None:
         self.asked: list[Request] = []
 
-    async def complete(self, request: Request, on_progress: Report | None = None, ticket: Ticket = NO_TICKET) -> Reply:
+    async def complete(
+        self, request: Request, on_progress: ProgressCallback | None = None, hint: RoutingHint = NO_HINT
+    ) -> Reply:
         self.asked.append(request)
         return Reply(completions=(Completion(text="gibberish"),) * request.n, usage=Usage(calls=1, completion_tokens=5))
 

@@ -1,4 +1,4 @@
-"""concurrency.py: run together, already done, bounded with priorities, shares."""
+"""concurrency.py: concurrent coroutines, resolved awaitables, slots by priority, and their division."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tmas.concurrency import PriorityLimiter, all_of, settled, shares
+from tmas.concurrency import PriorityLimiter, divide_slots, gather_all, resolved
 
 
 async def test_all_of_gives_results_in_the_order_given():
@@ -18,8 +18,8 @@ async def test_all_of_gives_results_in_the_order_given():
             await asyncio.sleep(0)
         return i
 
-    assert await all_of(value(i) for i in range(5)) == [0, 1, 2, 3, 4]
-    assert await all_of([]) == []
+    assert await gather_all(value(i) for i in range(5)) == [0, 1, 2, 3, 4]
+    assert await gather_all([]) == []
 
 
 async def test_one_failure_cancels_the_others():
@@ -36,13 +36,13 @@ async def test_one_failure_cancels_the_others():
         raise KeyError("x")
 
     with pytest.raises(ExceptionGroup) as raised:
-        await all_of([wait(), fail()])
+        await gather_all([wait(), fail()])
     assert [type(e) for e in raised.value.exceptions] == [KeyError]
     assert ended == ["cancelled"]
 
 
 async def test_a_settled_value_can_be_awaited_again():
-    value = settled("v")
+    value = resolved("v")
     assert [await value, await value] == ["v", "v"]
 
 
@@ -58,7 +58,7 @@ class Team:
         self.got: list[int] = []
 
     async def work(self, name: int, priority: tuple[int, ...], ticks: int = 1) -> None:
-        async with self.limiter.places(priority):
+        async with self.limiter.slots(priority):
             self.got.append(name)
             self.holding += 1
             self.most = max(self.most, self.holding)
@@ -116,7 +116,7 @@ async def test_the_smallest_priority_goes_first_then_the_first_come():
 
 async def test_a_slot_given_to_a_waiter_that_is_cancelled_at_that_moment_goes_to_the_next():
     team = Team(1)
-    async with team.limiter.places((0,)):
+    async with team.limiter.slots((0,)):
         first, second = (asyncio.create_task(team.work(name, (name,))) for name in (1, 2))
         await asyncio.sleep(0)
     first.cancel()  # its turn has come, but it has not run since
@@ -129,19 +129,19 @@ async def test_a_slot_given_to_a_waiter_that_is_cancelled_at_that_moment_goes_to
 async def test_an_error_inside_gives_the_slot_back():
     team = Team(1)
     with pytest.raises(KeyError):
-        async with team.limiter.places((0,)):
+        async with team.limiter.slots((0,)):
             raise KeyError
     assert await team.has_all_slots()
 
 
-# --- holders of several places
+# --- holders of several slots
 
 
 async def test_a_holder_of_several_begins_when_one_is_free_and_nobody_passes_it():
     limiter, begun = PriorityLimiter(4), []
 
     async def hold(name: str, count: int, until: asyncio.Event) -> None:
-        async with limiter.places((0,), count):
+        async with limiter.slots((0,), count):
             begun.append(name)
             await until.wait()
 
@@ -150,7 +150,7 @@ async def test_a_holder_of_several_begins_when_one_is_free_and_nobody_passes_it(
         for name, count, until in (("a", 1, first), ("b", 2, later), ("c", 8, later), ("d", 1, later)):
             group.create_task(hold(name, count, until))
         await asyncio.sleep(0.01)
-        assert begun == ["a", "b", "c"]  # 11 places of 4: the last one to begin may go beyond
+        assert begun == ["a", "b", "c"]  # 11 slots of 4: the last one to begin may go beyond
         first.set()
         await asyncio.sleep(0.01)
         assert begun == ["a", "b", "c"]
@@ -162,22 +162,22 @@ async def test_places_that_are_given_back_early_go_to_others_and_may_be_taken_ag
     limiter, begun = PriorityLimiter(3), []
 
     async def pass_by(name: str) -> None:
-        async with limiter.places((0,)):
+        async with limiter.slots((0,)):
             begun.append(name)
 
-    async with asyncio.TaskGroup() as group, limiter.places((0,), 3) as places:
+    async with asyncio.TaskGroup() as group, limiter.slots((0,), 3) as slots:
         group.create_task(pass_by("first"))
         await asyncio.sleep(0.01)
         assert begun == []
-        places.keep(2)
+        slots.keep(2)
         await asyncio.sleep(0.01)
         assert begun == ["first"]
-        places.keep(3)  # as a call does that is tried again from its start
+        slots.keep(3)  # as a call does that is tried again from its start
         group.create_task(pass_by("second"))
         await asyncio.sleep(0.01)
         assert begun == ["first"]
     assert begun == ["first", "second"]
-    async with limiter.places((0,), 3):
+    async with limiter.slots((0,), 3):
         assert limiter._free == 0
 
 
@@ -186,7 +186,7 @@ async def test_a_limit_is_raised_for_those_who_wait_and_lowered_as_places_come_b
     end = asyncio.Event()
 
     async def hold(i: int) -> None:
-        async with limiter.places((i,)):
+        async with limiter.slots((i,)):
             begun.append(i)
             await end.wait()
 
@@ -207,7 +207,7 @@ async def test_a_limit_is_raised_for_those_who_wait_and_lowered_as_places_come_b
 
 
 @pytest.mark.parametrize(
-    ("loads", "places", "expected"),
+    ("loads", "slots", "expected"),
     [
         ([(0, 0), (0, 0)], 10, [5, 5]),
         ([(0, 100), (0, 100)], 10, [5, 5]),
@@ -215,21 +215,21 @@ async def test_a_limit_is_raised_for_those_who_wait_and_lowered_as_places_come_b
         ([(6, 100), (0, 100)], 10, [6, 4]),
         ([(9, 9), (0, 3)], 10, [9, 1]),
         ([(3, 3), (0, 1)], 10, [5, 5]),
-        ([(8, 9), (5, 9)], 10, [8, 5]),  # more in flight than there are places: what is begun ends
+        ([(8, 9), (5, 9)], 10, [8, 5]),  # more in flight than there are slots: what is begun ends
     ],
 )
-def test_places_are_shared_by_what_each_can_use(loads: list[tuple[int, int]], places: int, expected: list[int]):
-    assert shares(loads, places) == expected
+def test_places_are_shared_by_what_each_can_use(loads: list[tuple[int, int]], slots: int, expected: list[int]):
+    assert divide_slots(loads, slots) == expected
 
 
 loads = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)).map(lambda t: (t[0], sum(t))), min_size=1)
 
 
 @given(loads, st.integers(1, 200))
-def test_every_place_is_given_and_none_idles_while_another_could_use_it(loads: list[tuple[int, int]], places: int):
-    given_ = shares(loads, places)
+def test_every_place_is_given_and_none_idles_while_another_could_use_it(loads: list[tuple[int, int]], slots: int):
+    given_ = divide_slots(loads, slots)
     used = sum(in_use for in_use, _ in loads)
-    assert sum(given_) == max(places, used)
+    assert sum(given_) == max(slots, used)
     idle = sum(max(0, have - wanted) for have, (_, wanted) in zip(given_, loads, strict=True))
     short = sum(max(0, wanted - have) for have, (_, wanted) in zip(given_, loads, strict=True))
     assert not (idle and short)

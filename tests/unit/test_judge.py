@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from tmas import judge as judges
 from tmas.errors import UserError
-from tmas.judge import Breaker, Judge, JudgeSettings, fence, forges
+from tmas.judge import CircuitBreaker, Judge, JudgeSettings, fence, forges
 from tmas.records import Failure, FailureReason
 from tmas.testing.chat_server import Body, Fault, Script, ScriptedServer
 
@@ -189,7 +189,7 @@ async def test_a_wrong_key_or_address_is_an_endpoint_failure():
 async def test_a_breaker_opens_lets_one_call_try_after_cooling_and_closes_again(monkeypatch: pytest.MonkeyPatch):
     now = [0.0]
     monkeypatch.setattr(judges.time, "monotonic", lambda: now[0])
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for _ in range(judges.FAILURES_IN_A_ROW):
         assert breaker.admits()
         breaker.saw(served=False)

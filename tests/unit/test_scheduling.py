@@ -13,7 +13,7 @@ def test_a_run_ends_near_the_bound_and_long_before_one_that_goes_stage_by_stage(
     critical, work = measure(PriorityLimiter, UNBOUNDED, 12, SMALL)
     bound = max(critical, work / 16)
     (ours, _), (stages, _) = (measure(order, 16, 12, SMALL) for order in (PriorityLimiter, StageByStage))
-    assert 1 <= ours / bound < 1.25  # so few problems leave places empty at their ends
+    assert 1 <= ours / bound < 1.25  # so few problems leave slots empty at their ends
     assert ours < 0.8 * stages
 
 

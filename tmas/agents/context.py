@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tmas.agents.packing import Shorten, replace_by
-from tmas.memory.bank import Items
+from tmas.memory.bank import ItemCollection
 from tmas.prompts import Prompts
 from tmas.records import Rollout, Solution, Verification
 
@@ -51,11 +51,11 @@ def graded(verification: Verification) -> str:
     return f"{verification.critique}\nGrade: {verification.grade:g}"
 
 
-def all_items(bank: Items[Any] | None) -> str:
+def all_items(bank: ItemCollection[Any] | None) -> str:
     """The whole bank as text; "" without a bank."""
     return bank.render(lambda _: True).text if bank else ""
 
 
-def fewer_items(bank: Items[Any]) -> Shorten:
+def fewer_items(bank: ItemCollection[Any]) -> Shorten:
     """The packing step that leaves out the bank's least supported items until it fits."""
     return lambda fits: bank.render(fits).text

@@ -1,4 +1,4 @@
-"""Compare answers and group equal ones: :mod:`tmas.answers.equivalence` in worker processes that can be killed."""
+"""Compare answers and group equal ones. Comparisons run in worker processes that can be killed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import Self
 
 from pebble import ProcessExpired, ProcessPool
 
-from tmas.answers.equivalence import Verdict, at_sight, decide, normalise, undecided
+from tmas.answers.equivalence import Comparison, compare_texts, decide, normalise, undecided
 
 _MEMORY_BYTES = 4 * 2**30
 _MOST_KNOWN = 1 << 16
-"""Comparisons that a checker remembers: a method looks at the same answers after each of its iterations."""
+"""Comparisons that a checker caches. A method compares the same answers again after each iteration."""
 _POOL_CHECK = 1.0
-"""Seconds between two looks at the pool while a comparison waits."""
+"""Seconds between two checks of the pool while a comparison waits."""
 _REASONS: dict[type[BaseException], str] = {
     TimeoutError: "timeout",
     asyncio.CancelledError: "the checker was closed",
@@ -32,8 +32,8 @@ _REASONS: dict[type[BaseException], str] = {
 
 
 def _prepare_worker() -> None:
-    """Limits memory, lets SIGTERM end even a stuck C call, and loads math-verify outside any comparison's time."""
-    logging.disable(logging.WARNING)  # math-verify warns of the time limits that are ours here
+    """Limit memory, let SIGTERM end even a blocked C call, and load math-verify before any comparison is timed."""
+    logging.disable(logging.WARNING)  # math-verify warns that it has no time limit; the pool has one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     decide("1", "2")
@@ -42,8 +42,8 @@ def _prepare_worker() -> None:
 class AnswerChecker:
     """Compares answers in up to ``workers`` processes, which start with the first comparison that needs one.
 
-    ``timeout`` is in seconds a comparison, waiting for a free worker not counted; a worker is replaced after
-    ``max_tasks`` comparisons. What was compared once is not compared again. Works in any thread and event loop.
+    ``timeout``: seconds per comparison, without the wait for a free worker. ``max_tasks``: comparisons after which a
+    worker is replaced. Results are cached. The checker works in any thread and event loop.
     """
 
     def __init__(self, timeout: float = 5.0, workers: int = 2, max_tasks: int = 1000) -> None:
@@ -51,16 +51,16 @@ class AnswerChecker:
         self._workers = workers
         self._max_tasks = max_tasks
         self._pool: ProcessPool | None = None
-        self._pending: set[Future[Verdict]] = set()
-        self._known: dict[tuple[str, str], Verdict] = {}
+        self._pending: set[Future[Comparison]] = set()
+        self._known: dict[tuple[str, str], Comparison] = {}
         self._lock = threading.Lock()
 
-    async def compare(self, gold: str, answer: str) -> Verdict:
-        """Whether ``answer`` is equivalent to ``gold``; the order matters (gold ``(0,1)`` takes ``x \\in (0,1)``).
+    async def compare(self, gold: str, answer: str) -> Comparison:
+        r"""Compare ``answer`` with ``gold``. The order matters: the gold answer ``(0,1)`` accepts ``x \in (0,1)``.
 
-        Never raises for what the answers hold: a comparison that fails, hangs or kills its worker is undecided.
+        It never raises because of an answer: a comparison that fails, hangs or kills its worker is undecided.
         """
-        if seen := at_sight(gold, answer) or self._known.get((gold, answer)):
+        if seen := compare_texts(gold, answer) or self._known.get((gold, answer)):
             return seen
         [outcome] = await asyncio.gather(self._decide(gold, answer), return_exceptions=True)
         if isinstance(outcome, BrokenProcessPool):  # an idle worker was killed from outside before this one began
@@ -68,19 +68,19 @@ class AnswerChecker:
         if isinstance(outcome, BaseException):
             verdict = undecided(_REASONS.get(type(outcome), f"{type(outcome).__name__} in the comparison"))
             if not isinstance(outcome, TimeoutError | MemoryError):
-                return verdict  # it may come out otherwise another time
+                return verdict  # not cached: another attempt may succeed
             outcome = verdict
         self._remember(gold, answer, outcome)
         return outcome
 
-    def _remember(self, gold: str, answer: str, verdict: Verdict) -> None:
+    def _remember(self, gold: str, answer: str, verdict: Comparison) -> None:
         with self._lock:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.pop(next(iter(self._known)))
             self._known[gold, answer] = verdict
 
     async def close(self) -> None:
-        """Ends the workers; what is still being compared becomes undecided. A later comparison starts new ones."""
+        """End the workers. Comparisons in progress become undecided. A later comparison starts new workers."""
         await asyncio.to_thread(self._stop)
 
     async def __aenter__(self) -> Self:
@@ -89,33 +89,33 @@ class AnswerChecker:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _decide(self, gold: str, answer: str) -> Verdict:
+    async def _decide(self, gold: str, answer: str) -> Comparison:
         pool, future = await asyncio.to_thread(self._schedule, gold, answer)  # starting the pool takes a second
         verdict = asyncio.wrap_future(future)
         try:
             while not verdict.done():
                 await asyncio.wait([verdict], timeout=_POOL_CHECK)
                 if not (verdict.done() or pool.active):
-                    raise BrokenProcessPool  # it never answers what stood in its queue when it broke
+                    raise BrokenProcessPool  # a broken pool never answers what was in its queue
             return verdict.result()
         finally:
             verdict.cancel()
 
-    def _schedule(self, gold: str, answer: str) -> tuple[ProcessPool, Future[Verdict]]:
+    def _schedule(self, gold: str, answer: str) -> tuple[ProcessPool, Future[Comparison]]:
         with self._lock:
             if self._pool is not None and not self._pool.active:  # an idle worker was killed from outside
                 self._stop_pool()
             pool = self._pool = self._pool or self._new_pool()
             try:
                 future = pool.schedule(decide, args=(gold, answer), timeout=self._timeout)
-            except RuntimeError as error:  # it broke just now
+            except RuntimeError as error:  # the pool broke in the meantime
                 raise BrokenProcessPool from error
             self._pending.add(future)
         future.add_done_callback(self._pending.discard)
         return pool, future
 
     def _new_pool(self) -> ProcessPool:
-        context = multiprocessing.get_context("forkserver")  # forks from a clean process that has all imported
+        context = multiprocessing.get_context("forkserver")  # forks from a clean process with all imports done
         context.set_forkserver_preload([__name__, "math_verify"])
         return ProcessPool(self._workers, self._max_tasks, initializer=_prepare_worker, context=context)
 
@@ -133,9 +133,9 @@ class AnswerChecker:
 
 
 async def group_equivalent(answers: Sequence[str], checker: AnswerChecker) -> list[int]:
-    """The class of each answer, numbered in order of first sight.
+    """Return the class of each answer, numbered in order of first occurrence.
 
-    An answer joins the first class whose first member it is equivalent to; what is undecided stays apart.
+    An answer joins the first class whose first member is equivalent to it. If that is undecided, it does not join.
     """
     first_members: list[str] = []
     classes: dict[str, int] = {}

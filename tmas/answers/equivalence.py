@@ -1,7 +1,9 @@
-"""Whether two answers are equivalent: as text, by math-verify, or by words with equal mathematics between them.
+"""Decides whether two answers are equivalent: as text, by math-verify, or as equal words with equal mathematics
+between.
 
-Some habits of math-verify would call different answers equal and are kept from it: it drops what resembles a unit
-(``2c`` is 2), reads words as products of letters (``listen`` is ``silent``), and see :mod:`tmas.answers.symbolic`.
+Some habits of math-verify would make different answers equal, and are avoided here: it drops what looks like a unit
+(``2c`` is 2) and reads words as products of letters (``listen`` is ``silent``). For others see
+:mod:`tmas.answers.symbolic`.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ class Equivalence(StrEnum):
     UNDECIDED = "undecided"
 
 
-class Verdict(Record):
-    """Whether two answers are equivalent; ``reason`` tells why it is undecided, and is None otherwise."""
+class Comparison(Record):
+    """Result of comparing two answers. ``reason``: why it is undecided; None otherwise."""
 
     equivalence: Equivalence
     reason: str | None = None
@@ -31,20 +33,20 @@ class Verdict(Record):
         return self.equivalence is Equivalence.EQUAL
 
 
-EQUAL = Verdict(equivalence=Equivalence.EQUAL)
-DIFFERENT = Verdict(equivalence=Equivalence.DIFFERENT)
+EQUAL = Comparison(equivalence=Equivalence.EQUAL)
+DIFFERENT = Comparison(equivalence=Equivalence.DIFFERENT)
 
 
-def undecided(reason: str) -> Verdict:
-    """A verdict that tells why there is none."""
-    return Verdict(equivalence=Equivalence.UNDECIDED, reason=reason)
+def undecided(reason: str) -> Comparison:
+    """Return an undecided result with its reason."""
+    return Comparison(equivalence=Equivalence.UNDECIDED, reason=reason)
 
 
 _WHOLE_NUMBER = re.compile(r"-?\d{1,1000}")
 
 
-def at_sight(gold: str, answer: str) -> Verdict | None:
-    """The verdict on equal texts, typesetting aside, and on two whole numbers; None where it takes :func:`decide`."""
+def compare_texts(gold: str, answer: str) -> Comparison | None:
+    """Compare equal texts (ignoring typesetting) and whole numbers. Returns None if :func:`decide` is needed."""
     gold, answer = normalise(gold), normalise(answer)
     if gold and gold == answer:
         return EQUAL
@@ -66,8 +68,8 @@ _WORDS = re.compile(rf"(?<![A-Za-z])(?:[A-Za-z]{{4,}}|(?i:{_SHORT_WORDS}))(?![A-
 _LETTERS = re.compile(r"\\[A-Za-z]+|(?<![\dA-Za-z])(?P<word>[A-Za-z]{2,})")
 
 
-def decide(gold: str, answer: str) -> Verdict:
-    """The verdict. It may take for ever, or all memory: :mod:`tmas.answers.checker` runs it in a worker."""
+def decide(gold: str, answer: str) -> Comparison:
+    """Compare two answers completely. It may hang or exhaust memory, so :mod:`tmas.answers.checker` runs it."""
     values, units = zip(*map(_split_unit, (gold, answer)), strict=True)
     if all(units) and units[0] != units[1]:
         return undecided("the units differ")
@@ -78,7 +80,9 @@ def decide(gold: str, answer: str) -> Verdict:
 
 
 def _split_unit(answer: str) -> tuple[str, str]:
-    """A number and its unit (``5 \\text{ cm}^2``); without a unit where what goes before it is not a plain number."""
+    r"""Split a number from its unit (``5 \text{ cm}^2``). The unit is empty if the text before it is not a plain
+    number.
+    """
     match = _UNIT.search(answer)
     if match is None:
         return normalise(answer), ""
@@ -91,8 +95,8 @@ def _split_unit(answer: str) -> tuple[str, str]:
     return value, unit + (match["power"] or "")
 
 
-def _decide_mathematics(gold: str, answer: str) -> Verdict:
-    """The verdict on two normalised answers without words."""
+def _decide_mathematics(gold: str, answer: str) -> Comparison:
+    """Compare two normalised answers without words."""
     parsed = parse(gold, answer), parse(answer, gold)
     for side, expressions in zip(_SIDES, parsed, strict=True):
         if not expressions:
@@ -105,7 +109,7 @@ def _decide_mathematics(gold: str, answer: str) -> Verdict:
 
 
 def _same_words(gold: str, answer: str) -> bool:
-    """Whether both say the same words, with equal mathematics between them: piece by piece, and in this order."""
+    """Whether both have the same words, with equal mathematics between them, piece by piece and in order."""
     (words, pieces), (other_words, other_pieces) = map(_words_and_pieces, (gold, answer))
     return (
         words == other_words
@@ -119,7 +123,7 @@ def _same_piece(one: str, other: str) -> bool:
 
 
 def _words_and_pieces(value: str) -> tuple[list[str], list[str]]:
-    """The words (letters side by side that no digit goes before), and what stands between them and between commas."""
+    """Return the words (adjacent letters without a preceding digit) and the pieces between words and commas."""
     words = [match for match in _LETTERS.finditer(value) if match["word"]]
     starts, ends = [0, *(word.end() for word in words)], [*(word.start() for word in words), len(value)]
     between = [value[start:end] for start, end in zip(starts, ends, strict=True)]

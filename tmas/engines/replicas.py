@@ -1,4 +1,4 @@
-"""vLLM on a Ray cluster: each replica is an actor that owns a server on its node, and is started again when it dies."""
+"""vLLM on a Ray cluster. Each replica is an actor that owns a server on its node, and is restarted when it dies."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from tmas.settings import ModelSettings, ServingSettings
 log = logging.getLogger(__name__)
 
 STARTS = 3
-"""Failures in a row after which a replica is given up."""
+"""Consecutive failures after which a replica is given up."""
 STOP_TIMEOUT = 30.0
-"""Seconds for a server to end before its actor is killed."""
+"""Seconds for a server to stop before its actor is killed."""
 
 
 class Replica:
-    """A vLLM server on the node where this actor lies; it ends with the actor, however that ends."""
+    """A vLLM server on the node of this actor. The server ends with the actor, even if that is killed."""
 
     def __init__(self, model: ModelSettings, serving: ServingSettings, key: str, log_file: Path) -> None:
         self._model, self._serving, self._key, self._log_file = model, serving, key, log_file
         self._stack = AsyncExitStack()
 
     async def start(self) -> str:
-        """The base URL, at the node's address in the cluster, once it is healthy; raises :class:`ServerFailed`."""
+        """Start the server. Returns its base URL in the cluster once it is healthy. Raises :class:`ServerFailed`."""
         self._log_file.parent.mkdir(parents=True, exist_ok=True)
         serving = self._serving.model_copy(update={"host": ray.util.get_node_ip_address()})
         port = free_port(serving.host)
@@ -44,7 +44,7 @@ class Replica:
         return serving.base_url(port)
 
     async def ended(self) -> str:
-        """Waits until the server has ended; its last words."""
+        """Wait until the server has ended. Returns the last lines of its log."""
         await asyncio.to_thread(self._guard.wait)
         return log_tail(self._log_file)
 
@@ -54,14 +54,14 @@ class Replica:
 
 @dataclass
 class Placement:
-    """What a replica takes of a node: its GPUs, or one of the CPUs where the cluster has no GPU."""
+    """Resources of one replica: GPUs, or one CPU if the cluster has no GPU. ``room``: replicas that fit the cluster."""
 
     options: dict[str, Any]
     room: int
 
     @staticmethod
     def of(tensor_parallel_size: int) -> Placement:
-        """For replicas of so many GPUs, with how many the nodes have room for in all."""
+        """Compute the placement of replicas with ``tensor_parallel_size`` GPUs each."""
         gpus = [int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
         if sum(gpus):
             return Placement({"num_gpus": tensor_parallel_size}, sum(n // tensor_parallel_size for n in gpus))
@@ -72,10 +72,10 @@ class Placement:
 async def replicas(
     model: ModelSettings, serving: ServingSettings, key: str, directory: Path, tell: Callable[[tuple[str, ...]], None]
 ) -> AsyncIterator[None]:
-    """``serving.replicas`` servers while the block runs, which begins with the first that is ready.
+    """Run ``serving.replicas`` servers. The block starts when the first one is ready.
 
-    ``tell`` hears the base URLs of those that are ready whenever they change. Logs are ``vllm-I.log`` in ``directory``,
-    on the replica's node. Raises :class:`ServerFailed` when none is left that starts.
+    ``tell`` is called with the base URLs of the ready servers whenever they change. Logs are ``vllm-I.log`` in
+    ``directory``, on the replica's node. Raises :class:`ServerFailed` when no replica can be started any more.
     """
     placement = Placement.of(serving.tensor_parallel_size)
     if placement.room < serving.replicas:
@@ -98,12 +98,12 @@ async def replicas(
 
 
 def _log_files(directory: Path, count: int) -> list[Path]:
-    """One for each replica, wherever its process is started."""
+    """The log file of each replica, independent of its node."""
     return [directory.resolve() / f"vllm-{i}.log" for i in range(count)]
 
 
 class _Fleet:
-    """The replicas that are ready, and how each is kept running."""
+    """The ready replicas, and the loop that keeps each one running."""
 
     def __init__(self, actor: Any, tell: Callable[[tuple[str, ...]], None]) -> None:
         self._actor, self._tell = actor, tell
@@ -111,7 +111,7 @@ class _Fleet:
         self.ready = asyncio.Event()
 
     async def keep(self, *given: Any) -> str:
-        """Start a replica whenever there is none; why it was given up in the end."""
+        """Restart a replica whenever it ends. Returns the reason when it is given up."""
         failed = 0
         while True:
             replica = self._actor.remote(*given)
@@ -123,13 +123,13 @@ class _Fleet:
                 reason = str(getattr(error, "cause", error))
             finally:
                 await _stopped(replica)
-            log.warning("a vLLM replica ended and is started again: %s", reason)
+            log.warning("a vLLM replica ended and is being restarted: %s", reason)
             failed += 1
             if failed == STARTS:
                 return reason
 
     async def _while_ready(self, replica: Any, base_url: str) -> str:
-        """Tell of the replica until it has ended."""
+        """Report the replica as ready until it has ended."""
         self._change([*self._base_urls, base_url])
         self.ready.set()
         try:

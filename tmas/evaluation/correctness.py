@@ -8,8 +8,8 @@ from itertools import combinations
 from typing import Any
 
 from tmas.answers.checker import AnswerChecker, group_equivalent
-from tmas.answers.equivalence import Equivalence, Verdict, normalise
-from tmas.concurrency import all_of
+from tmas.answers.equivalence import Comparison, Equivalence, normalise
+from tmas.concurrency import gather_all
 from tmas.evaluation.estimators import mean
 from tmas.evaluation.judgements import Outcome
 from tmas.evaluation.runs import Line, Pair, pairs_of
@@ -24,13 +24,13 @@ _SHOWN = 100
 """Disagreements listed in evaluation.json."""
 
 
-async def rule_verdicts(pairs: Collection[Pair], checker: AnswerChecker) -> dict[Pair, Verdict]:
+async def rule_verdicts(pairs: Collection[Pair], checker: AnswerChecker) -> dict[Pair, Comparison]:
     """The verdict of math-verify on each pair."""
     ordered = sorted(pairs)
-    return dict(zip(ordered, await all_of(checker.compare(*pair) for pair in ordered), strict=True))
+    return dict(zip(ordered, await gather_all(checker.compare(*pair) for pair in ordered), strict=True))
 
 
-async def answer_classes(line: Line, rule: Mapping[Pair, Verdict], checker: AnswerChecker) -> dict[str, int]:
+async def answer_classes(line: Line, rule: Mapping[Pair, Comparison], checker: AnswerChecker) -> dict[str, int]:
     """The class of equivalent answers that each answer belongs to; those equal to the gold answer are class 0."""
     pairs = pairs_of(line)
     others = sorted(answer for gold, answer in pairs if not rule[gold, answer].equal)
@@ -44,12 +44,12 @@ def is_identical(pair: Pair) -> bool:
     return normalise(gold) == normalise(answer)
 
 
-def by_rule(rule: Mapping[Pair, Verdict]) -> Scoring:
+def by_rule(rule: Mapping[Pair, Comparison]) -> Scoring:
     decided = {Equivalence.EQUAL: True, Equivalence.DIFFERENT: False, Equivalence.UNDECIDED: None}
     return [{pair: decided[verdict.equivalence] for pair, verdict in rule.items()}]
 
 
-def by_judge(judged: Mapping[Pair, Sequence[Outcome]], rule: Mapping[Pair, Verdict]) -> Scoring:
+def by_judge(judged: Mapping[Pair, Sequence[Outcome]], rule: Mapping[Pair, Comparison]) -> Scoring:
     """What no judge was asked about (identical answers; what the rule had decided) is scored by the rule."""
     [decided] = by_rule(rule)
     passes = max(map(len, judged.values()), default=1)
@@ -59,7 +59,7 @@ def by_judge(judged: Mapping[Pair, Sequence[Outcome]], rule: Mapping[Pair, Verdi
     ]
 
 
-def counts(rule: Mapping[Pair, Verdict]) -> dict[str, Any]:
+def counts(rule: Mapping[Pair, Comparison]) -> dict[str, Any]:
     """Verdicts of the rule by kind, and why those that are undecided are."""
     kinds = Counter(verdict.equivalence.value for verdict in rule.values())
     reasons = Counter(verdict.reason for verdict in rule.values() if verdict.reason)
@@ -93,7 +93,7 @@ def agreement_between_passes(judged: Mapping[Pair, Sequence[Outcome]]) -> dict[s
 
 
 def agreement_of_rule_and_judge(
-    judged: Mapping[Pair, Sequence[Outcome]], rule: Mapping[Pair, Verdict]
+    judged: Mapping[Pair, Sequence[Outcome]], rule: Mapping[Pair, Comparison]
 ) -> dict[str, Any]:
     """The rule's verdicts against the majority of the judge's passes (``split``: as many for as against)."""
     table = {kind.value: dict.fromkeys(_SAID, 0) for kind in Equivalence}

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from tmas.answers.checker import AnswerChecker
-from tmas.concurrency import all_of
+from tmas.concurrency import gather_all
 from tmas.evaluation.correctness import (
     agreement_between_passes,
     agreement_of_rule_and_judge,
@@ -50,7 +50,7 @@ async def evaluate(settings: EvaluateSettings, report: Report = lambda *_: None)
 
 async def _classes(run: RunData, verdicts: Verdicts, checker: AnswerChecker) -> dict[str, Classes]:
     golden = [line for line in run.lines if line["gold"] is not None]
-    found = await all_of(answer_classes(line, verdicts.rule, checker) for line in golden)
+    found = await gather_all(answer_classes(line, verdicts.rule, checker) for line in golden)
     return {line["problem_id"]: classes for line, classes in zip(golden, found, strict=True)}
 
 

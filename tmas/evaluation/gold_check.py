@@ -14,10 +14,10 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from tmas.answers.checker import AnswerChecker
-from tmas.answers.equivalence import Equivalence, Verdict, normalise, undecided
+from tmas.answers.equivalence import Comparison, Equivalence, normalise, undecided
 from tmas.answers.extract import extract_boxed
 from tmas.answers.rewrites import rewrites
-from tmas.concurrency import all_of
+from tmas.concurrency import gather_all
 from tmas.problems.loader import ProblemFields
 from tmas.records import Problem
 
@@ -46,7 +46,7 @@ class Check(NamedTuple):
     gold: str
     answer: str
 
-    def is_right(self, verdict: Verdict) -> bool:
+    def is_right(self, verdict: Comparison) -> bool:
         wanted = Equivalence.DIFFERENT if self.name == OTHER else Equivalence.EQUAL
         return verdict.equivalence is wanted
 
@@ -72,7 +72,7 @@ def _others(golds: Sequence[str]) -> Iterator[str | None]:
 async def gold_check(problems: Sequence[Problem], checker: AnswerChecker) -> dict[str, Any]:
     """Counts by check, and every comparison that did not come out as it must."""
     found = checks(problems)
-    verdicts = await all_of(_verdict(check, checker) for check in found)
+    verdicts = await gather_all(_verdict(check, checker) for check in found)
     outcomes = list(zip(found, verdicts, strict=True))
     return {
         "problems": len(problems),
@@ -92,7 +92,7 @@ def is_passed(found: Mapping[str, Any]) -> bool:
     return counts["equal"] == counts["answers"]
 
 
-async def _verdict(check: Check, checker: AnswerChecker) -> Verdict:
+async def _verdict(check: Check, checker: AnswerChecker) -> Comparison:
     reply = f"It follows that the answer is\n\\[\n\\boxed{{{check.answer}}}\n\\]\nThis completes the solution."
     extracted = extract_boxed(reply)
     return undecided("nothing was extracted") if extracted is None else await checker.compare(check.gold, extracted)
@@ -104,6 +104,6 @@ def _names(found: Sequence[Check]) -> list[str]:
     return sorted(set(names), key=lambda name: (name != AS_WRITTEN, name != OTHER, -names.count(name), name))
 
 
-def _counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
+def _counts(verdicts: Sequence[Comparison]) -> dict[str, int]:
     kinds = [verdict.equivalence for verdict in verdicts]
     return {"answers": len(kinds), **{kind.value: kinds.count(kind) for kind in Equivalence}}

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from tmas.concurrency import all_of
+from tmas.concurrency import gather_all
 from tmas.errors import UserError
 from tmas.evaluation.runs import Pair
 from tmas.judge import EquivalenceVerdict, Judge, equivalence_prompt
@@ -95,7 +95,7 @@ async def judge_pairs(
         on_judged()
         return pair, [_outcome(line) for line in lines.values()]
 
-    return dict(await all_of(outcomes(pair) for pair in wanted))
+    return dict(await gather_all(outcomes(pair) for pair in wanted))
 
 
 async def _lines(pair: Pair, files: Collection[Judgements], judge: Judge) -> dict[Key, Line]:

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tmas.answers.checker import AnswerChecker
-from tmas.answers.equivalence import Equivalence, Verdict
+from tmas.answers.equivalence import Comparison, Equivalence
 from tmas.evaluation.correctness import Scoring, by_judge, by_rule, is_identical, rule_verdicts
 from tmas.evaluation.judgements import Judgements, Outcome, judge_pairs
 from tmas.evaluation.runs import Pair, RunData
@@ -52,7 +52,7 @@ class ScoringSettings(BaseModel):
 class Verdicts:
     """What is known of every answer of some runs. ``judged`` is None where no judge was asked."""
 
-    rule: Mapping[Pair, Verdict]
+    rule: Mapping[Pair, Comparison]
     judged: Mapping[Pair, Sequence[Outcome]] | None
 
     def of(self, run: RunData) -> Verdicts:
@@ -89,7 +89,7 @@ async def find_verdicts(
     return Verdicts(rule, judged)
 
 
-def _is_judged(pair: Pair, verdict: Verdict, settings: ScoringSettings) -> bool:
+def _is_judged(pair: Pair, verdict: Comparison, settings: ScoringSettings) -> bool:
     decided = verdict.equivalence is not Equivalence.UNDECIDED
     needless = is_identical(pair) or (settings.judge_scope == "undecided" and decided)
     return not needless and len(pair[1]) <= MAX_ANSWER

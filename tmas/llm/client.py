@@ -1,4 +1,4 @@
-"""The chat client: requests to one OpenAI-compatible server or to several, routed, retried and counted in one place."""
+"""The chat client: routes, retries and counts requests to one or several OpenAI-compatible servers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any, Protocol, Self, TypeVar
 
 import aiohttp
 
-from tmas.llm.connection import Connection, Progress, Report
-from tmas.llm.endpoint import MISCONFIGURED, OPTIONAL, EndpointDown, EndpointSettings, Trouble
+from tmas.llm.connection import Connection, ProgressCallback, StreamProgress
+from tmas.llm.endpoint import MISCONFIGURED, OPTIONAL, EndpointDown, EndpointSettings, RequestError
 from tmas.llm.payload import chat_body, joined
 from tmas.llm.router import Engine, Router
 from tmas.llm.stream import Answer
@@ -25,42 +25,43 @@ from tmas.records import Failure, FailureReason, Reply, Request
 log = logging.getLogger(__name__)
 
 ENGINE_PAUSE = 1.0
-"""Seconds between two looks for an engine that is well, or for any at all."""
+"""Seconds between two checks whether an engine is healthy, or whether there is an engine at all."""
 
 T = TypeVar("T")
 
-PartReport = Callable[[int, Progress], None]
+ChoiceProgressCallback = Callable[[int, StreamProgress], None]
 
 
 @dataclass(frozen=True)
-class Ticket:
-    """Where and when a call is best served, which changes nothing of the reply.
+class RoutingHint:
+    """Tells the router and the server where and when a call is best served. It does not change the reply.
 
-    ``problem``: calls of one share the beginnings of their prompts. ``priority``: the smallest goes first.
+    ``problem``: calls of the same problem share prompt prefixes, so they go to the same engine if possible.
+    ``priority``: calls with the smallest number go first.
     """
 
     problem: str = ""
     priority: int = 0
 
 
-NO_TICKET = Ticket()
+NO_HINT = RoutingHint()
 
 
 class ChatModel(Protocol):
-    """Whatever answers requests. A failure it returns has no key yet: that is the caller's to set."""
+    """Answers chat requests. A failure that it returns has no call key; the caller sets it."""
 
     async def complete(
-        self, request: Request, on_progress: Report | None = None, ticket: Ticket = NO_TICKET
+        self, request: Request, on_progress: ProgressCallback | None = None, hint: RoutingHint = NO_HINT
     ) -> Reply | Failure: ...
 
 
 class OpenAIChat:
     """A :class:`ChatModel` over HTTP, meant to be shared by thousands of concurrent calls.
 
-    What fails on one engine is asked on another at once; only when all have failed there is a pause. An engine that
-    failed is looked after until it is well. What a server refuses of :data:`OPTIONAL` is learned on the way and no
-    longer sent. ``places``: completions that may be in flight on all engines together, of which each has its share.
-    ``key``: instead of the one that the settings name.
+    A request that fails on one engine is retried on another immediately; the client pauses only after all engines have
+    failed. A failed engine is probed until it is healthy again. The client learns which :data:`OPTIONAL` fields a
+    server refuses and stops sending them. ``slots``: maximum number of completions in flight on all engines together;
+    each engine has a share of them. ``key``: API key to use instead of the one that the settings name.
     """
 
     def __init__(
@@ -68,16 +69,16 @@ class OpenAIChat:
         settings: EndpointSettings,
         session: aiohttp.ClientSession | None = None,
         *,
-        places: int = sys.maxsize,
+        slots: int = sys.maxsize,
         key: str | None = None,
     ) -> None:
         self.settings = settings
-        self.router = Router(settings.base_urls, places)
+        self.router = Router(settings.base_urls, slots)
         self._connection = Connection(settings, session, key)
         self._refused: set[str] = set()
         self._probes: dict[Engine, asyncio.Task[None]] = {}
-        self._last_served = 0.0  # when the latest request that was served had been sent
-        self._asking = 0  # calls of which it is open whether they will be served
+        self._last_served = 0.0  # when the newest request that succeeded was sent
+        self._asking = 0  # calls in flight, whose outcome is not known yet
         self._jitter = random.Random()
 
     async def __aenter__(self) -> Self:
@@ -95,37 +96,41 @@ class OpenAIChat:
         await self._connection.close()
 
     async def complete(
-        self, request: Request, on_progress: Report | None = None, ticket: Ticket = NO_TICKET
+        self, request: Request, on_progress: ProgressCallback | None = None, hint: RoutingHint = NO_HINT
     ) -> Reply | Failure:
-        """Ask for all ``request.n`` completions; raises :class:`EndpointDown` where no other call gets through either.
+        """Request ``request.n`` completions. Raises :class:`EndpointDown` if no other call succeeds either.
 
-        An attempt that is retried starts its progress again from nothing. Cancelling closes the connections at once,
-        so that the server stops generating.
+        A retried attempt reports its progress from zero again. Cancelling closes the connections at once, so that the
+        server stops generating.
         """
-        running: dict[int, Progress] = {}
+        running: dict[int, StreamProgress] = {}
 
-        def report(index: int, progress: Progress) -> None:
+        def report(index: int, progress: StreamProgress) -> None:
             running[index] = progress
             if on_progress:
-                on_progress(progress if len(running) == 1 else Progress(*map(sum, zip(*running.values(), strict=True))))
+                on_progress(
+                    progress if len(running) == 1 else StreamProgress(*map(sum, zip(*running.values(), strict=True)))
+                )
 
-        answers = await self._ask_all(request, ticket, report)
+        answers = await self._ask_all(request, hint, report)
         return joined(answers, request.n)
 
     async def context_length(self, model: str) -> int | None:
-        """The context of ``model`` in tokens where the server's list of models tells it, as vLLM's does; else None.
+        """Return the context length of ``model`` in tokens, or None if the server's model list does not contain it.
 
-        Raises :class:`EndpointDown` where the list cannot be had within the patience of ``settings``.
+        vLLM's list contains it. Raises :class:`EndpointDown` if the list cannot be read within the retry settings.
         """
         try:
             listed = await self._served("", lambda engine: self._connection.models(engine.base_url))
-        except Trouble as trouble:
-            raise EndpointDown(trouble.base_url, trouble.brief) from None
+        except RequestError as error:
+            raise EndpointDown(error.base_url, error.brief) from None
         return next((entry.get("max_model_len") for entry in listed if entry.get("id") == model), None)
 
-    async def _ask_all(self, request: Request, ticket: Ticket, report: PartReport) -> list[Answer | Failure]:
-        """One answer with all choices; or else the first alone, so that its prompt is cached, then each of the rest."""
-        first = await self._ask(request, 1 if "n" in self._refused else request.n, 0, ticket, report)
+    async def _ask_all(
+        self, request: Request, hint: RoutingHint, report: ChoiceProgressCallback
+    ) -> list[Answer | Failure]:
+        """Request all choices at once. If the server refuses ``n``, request the first, then the others."""
+        first = await self._ask(request, 1 if "n" in self._refused else request.n, 0, hint, report)
         if isinstance(first, Failure) or len(first.completions) >= request.n:
             return [first]
         self._learn({"n"})
@@ -133,60 +138,62 @@ class OpenAIChat:
         missing = range(len(first.completions), request.n)
         try:
             async with asyncio.TaskGroup() as group:
-                rest = [group.create_task(self._ask(request, 1, index, ticket, report)) for index in missing]
+                rest = [group.create_task(self._ask(request, 1, index, hint, report)) for index in missing]
         except ExceptionGroup as raised:
             raise raised.exceptions[0] from None
         return [first, *(task.result() for task in rest)]
 
-    async def _ask(self, request: Request, n: int, index: int, ticket: Ticket, report: PartReport) -> Answer | Failure:
-        """``n`` choices (from the choice ``index`` on) in one answer, asked for until it comes or patience ends."""
-        priority = ticket.priority if self.settings.send_priority else None
+    async def _ask(
+        self, request: Request, n: int, index: int, hint: RoutingHint, report: ChoiceProgressCallback
+    ) -> Answer | Failure:
+        """Request ``n`` choices, starting at choice ``index``, in one answer, with retries."""
+        priority = hint.priority if self.settings.send_priority else None
         body = chat_body(request, n, index, self.settings.token_limit_field, priority)
         if not self.settings.stream:
             del body["stream"], body["stream_options"]
         self._asking += 1
         try:
             return await self._served(
-                ticket.problem, lambda engine: self._attempt(engine, body, partial(report, index)), n
+                hint.problem, lambda engine: self._attempt(engine, body, partial(report, index)), n
             )
-        except Trouble as trouble:
-            failed = trouble
+        except RequestError as error:
+            failed = error
         finally:
             self._asking -= 1
         return await self._give_up(failed)
 
     async def _served(self, problem: str, attempt: Callable[[Engine], Awaitable[T]], count: int = 1) -> T:
-        """``attempt`` on one engine after the other until one succeeds; raises the last :class:`Trouble`.
+        """Run ``attempt`` on one engine after the other until one succeeds. Raises the last :class:`RequestError`.
 
-        An engine is tried again when all have been, after a pause, ``max_attempts`` times.
+        After all engines have failed there is a pause, and a new round begins. There are ``max_attempts`` rounds.
         """
         rounds, tried, first_failed = 0, set[Engine](), 0.0
         while True:
             engine = await self._engine(problem, tried, count)
             try:
                 return await attempt(engine)
-            except Trouble as trouble:
+            except RequestError as error:
                 first_failed = first_failed or time.monotonic()
                 tried.add(engine)
                 if self.router.choose(problem, tried) is None:
                     rounds += 1
                     tried.clear()
-                if rounds == self.settings.max_attempts or not trouble.may_pass:
-                    trouble.base_url, trouble.since = engine.base_url, first_failed
+                if rounds == self.settings.max_attempts or not error.may_pass:
+                    error.base_url, error.since = engine.base_url, first_failed
                     raise
-                log.info("%s failed, asking again: %s", engine.base_url, trouble.brief)
-                self._look_after(engine, trouble.retry_after)
+                log.info("%s failed, retrying: %s", engine.base_url, error.brief)
+                self._look_after(engine, error.retry_after)
                 if not tried:
-                    await asyncio.sleep(self._pause(rounds, trouble.retry_after))
+                    await asyncio.sleep(self._pause(rounds, error.retry_after))
 
     async def _engine(self, problem: str, tried: Collection[Engine], count: int) -> Engine:
-        """The next engine to try; waits where there is none, as when all are being started again."""
-        while (engine := self.router.choose(problem, tried, count)) is None:  # noqa: ASYNC110 - of a router without a loop
+        """Choose the next engine to try. Waits if there is none, for example while all of them restart."""
+        while (engine := self.router.choose(problem, tried, count)) is None:  # noqa: ASYNC110 - the router has no event loop
             await asyncio.sleep(ENGINE_PAUSE)
         return engine
 
     def _look_after(self, engine: Engine, retry_after: float) -> None:
-        """Send ``engine`` no more calls until it is well, if there are others that can take them."""
+        """Mark ``engine`` as unhealthy until a probe succeeds. A single engine is never marked."""
         if len(self.router.engines) > 1 and engine not in self._probes:
             probe = asyncio.create_task(self._until_well(engine, min(retry_after, self.settings.retry_after_max)))
             self._probes[engine] = probe
@@ -195,17 +202,17 @@ class OpenAIChat:
     async def _until_well(self, engine: Engine, pause: float) -> None:
         engine.is_healthy = False
         await asyncio.sleep(pause)
-        while not await self._connection.is_well(engine.base_url):
+        while not await self._connection.is_reachable(engine.base_url):
             await asyncio.sleep(ENGINE_PAUSE)
             if self.router.engines.get(engine.base_url) is not engine:
-                return  # it is gone, and another may listen there
+                return  # this engine was removed; another one may use its address now
         engine.is_healthy = True
 
-    async def _attempt(self, engine: Engine, body: dict[str, Any], report: Report) -> Answer:
-        """Post ``body`` less what the server refuses; a refusal is learned once asking without has helped."""
+    async def _attempt(self, engine: Engine, body: dict[str, Any], report: ProgressCallback) -> Answer:
+        """Post ``body`` without the refused fields. A refusal is remembered once a request without it succeeds."""
         dropped: set[str] = set()
 
-        def told(progress: Progress) -> None:
+        def count_and_report(progress: StreamProgress) -> None:
             count(*progress)
             report(progress)
 
@@ -215,9 +222,9 @@ class OpenAIChat:
                 started = time.monotonic()
                 sent = {name: value for name, value in body.items() if name not in refused}
                 try:
-                    answer = await self._connection.post(engine.base_url, sent, told)
-                except Trouble as trouble:
-                    field = trouble.refused_field(sent)
+                    answer = await self._connection.post(engine.base_url, sent, count_and_report)
+                except RequestError as error:
+                    field = error.refused_field(sent)
                     if field is None:
                         raise
                     dropped.add(field)
@@ -228,28 +235,28 @@ class OpenAIChat:
                     return answer
 
     async def _first_verdict(self) -> None:
-        """Waits while nothing was served yet and a call that is under way may be: a refusal is quicker than a reply."""
+        """Wait while no call has succeeded yet and others are in flight: a refusal arrives faster than a reply."""
         while not self._last_served and self._asking and not self._connection.streaming:  # noqa: ASYNC110 - as above
             await asyncio.sleep(ENGINE_PAUSE)
 
     def _learn(self, refused: set[str]) -> None:
         for name in refused - self._refused:
-            log.warning("%s takes no %s: going on without", ", ".join(self.router.engines), name)
+            log.warning("%s refuses the field %s; it is not sent any more", ", ".join(self.router.engines), name)
         self._refused |= refused
 
     def _pause(self, rounds: int, retry_after: float) -> float:
         backoff = min(self.settings.backoff_max, self.settings.backoff_base * 2 ** (rounds - 1))
         return max(backoff * self._jitter.uniform(0.5, 1), min(retry_after, self.settings.retry_after_max))
 
-    async def _give_up(self, trouble: Trouble) -> Failure:
-        """This call's own failure; or :class:`EndpointDown` if no engine answers anybody else either."""
-        message = trouble.brief
-        if trouble.is_context:
+    async def _give_up(self, error: RequestError) -> Failure:
+        """Return this call's failure. Raises :class:`EndpointDown` if the engines answer no other call either."""
+        message = error.brief
+        if error.is_context:
             return Failure(reason=FailureReason.CONTEXT, message=message)
-        if trouble.status not in MISCONFIGURED and not trouble.may_pass:
+        if error.status not in MISCONFIGURED and not error.may_pass:
             await self._first_verdict()
-        never_served = not self._last_served  # what refuses all that were asked would refuse the rest
-        silent = never_served or (trouble.may_pass and self._last_served < trouble.since)
-        if trouble.status in MISCONFIGURED or (silent and not self._connection.streaming):
-            raise EndpointDown(trouble.base_url, message)
-        return Failure(reason=FailureReason.TIMEOUT if trouble.hung else FailureReason.ENDPOINT, message=message)
+        never_served = not self._last_served  # an endpoint that refused every call so far would refuse the rest, too
+        silent = never_served or (error.may_pass and self._last_served < error.since)
+        if error.status in MISCONFIGURED or (silent and not self._connection.streaming):
+            raise EndpointDown(error.base_url, message)
+        return Failure(reason=FailureReason.TIMEOUT if error.hung else FailureReason.ENDPOINT, message=message)

@@ -1,4 +1,4 @@
-"""HTTP to the engines of an endpoint: one shared session, one key, one streamed answer at a time."""
+"""HTTP requests to the engines of an endpoint, over one shared session with one key."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ import aiohttp
 import orjson
 
 from tmas.llm.descriptors import EXHAUSTED, TooManyFiles
-from tmas.llm.endpoint import EndpointSettings, Trouble, parse_retry_after
+from tmas.llm.endpoint import EndpointSettings, RequestError, parse_retry_after
 from tmas.llm.stream import Answer, EventLines, Payloads, PlainBody
 
 LINGER = 1.0
-"""Seconds given to a finished answer's connection to end its body, so that it can be used again."""
+"""Seconds to wait for the end of the body after a finished answer, so that the connection can be reused."""
 SLACK = 0.01
-"""The share of ``idle_timeout`` by which it may be late, for it is not moved with each of thousands of pieces."""
+"""Fraction by which ``idle_timeout`` may fire late. The deadline is not moved for each of thousands of chunks."""
 LIST_TIMEOUT, PROBE_TIMEOUT = 300.0, 10.0
-"""Seconds in which a server has to tell its models: when asked for them, and to count as well."""
+"""Seconds in which a server must answer with its model list: for a request, and for a health probe."""
 
 
-class Progress(NamedTuple):
-    """How far the completions of a request have come: tokens streamed, and how many of them have ended."""
+class StreamProgress(NamedTuple):
+    """Progress of a request: tokens streamed so far, and the number of completions that have ended."""
 
     tokens: int
     ended: int
 
 
-Report = Callable[[Progress], None]
+ProgressCallback = Callable[[StreamProgress], None]
 
 
 class Connection:
-    """``streaming``: answers that have begun and are not complete, on all engines together."""
+    """Sends requests to any engine of an endpoint. ``streaming``: number of answers that have started but not ended."""
 
     def __init__(
         self, settings: EndpointSettings, session: aiohttp.ClientSession | None = None, key: str | None = None
@@ -53,8 +53,8 @@ class Connection:
         if self._session and self._owns_session:
             await self._session.close()
 
-    async def post(self, base_url: str, body: dict[str, Any], report: Report) -> Answer:
-        """The whole answer to ``body``; raises :class:`Trouble` where there is none."""
+    async def post(self, base_url: str, body: dict[str, Any], report: ProgressCallback) -> Answer:
+        """Post ``body`` and return the complete answer. Raises :class:`RequestError` if there is none."""
         answer, started, loop, n = Answer(), time.monotonic(), asyncio.get_running_loop(), body.get("n", 1)
         begun, moved = 0, -math.inf
         try:
@@ -63,7 +63,7 @@ class Connection:
                 self._send(base_url, body) as response,
             ):
                 if response.status != 200:
-                    raise _http_trouble(response, await response.read())
+                    raise _http_error(response, await response.read())
                 payloads: Payloads = PlainBody() if response.content_type == "application/json" else EventLines()
                 while data := await response.content.readany():
                     answer.add_all(payloads.feed(data))
@@ -77,49 +77,49 @@ class Connection:
                         moved = now
                         deadline.reschedule(now + (1 + SLACK) * self.settings.idle_timeout)
                     if answer.ended < n:
-                        report(Progress(answer.tokens, answer.ended))
+                        report(StreamProgress(answer.tokens, answer.ended))
                 answer.add_all(payloads.close())
-        except Trouble as trouble:
-            raise self._hidden(trouble) from None
+        except RequestError as error:
+            raise self._hidden(error) from None
         except (aiohttp.ClientError, TimeoutError) as error:
             if not answer.done:
                 raise _broken(error) from None
         finally:
             self.streaming -= begun
         answer.finish(time.monotonic() - started)
-        report(Progress(answer.tokens, answer.ended))  # nothing is awaited from here: a budget cannot take it away
+        report(StreamProgress(answer.tokens, answer.ended))  # no await from here on: a budget cannot cancel it
         return answer
 
     async def models(self, base_url: str, timeout: float = LIST_TIMEOUT) -> list[dict[str, Any]]:
-        """The engine's list of its models; raises :class:`Trouble` where it does not tell it, in time (seconds)."""
+        """The engine's list of models. Raises :class:`RequestError` if there is none within ``timeout`` seconds."""
         within = aiohttp.ClientTimeout(total=timeout)
         try:
             async with self._open().get(f"{base_url}/models", headers=self._headers, timeout=within) as response:
                 if response.status != 200:
-                    raise _http_trouble(response, await response.read())
+                    raise _http_error(response, await response.read())
                 return (await response.json()).get("data", [])
-        except Trouble as trouble:
-            raise self._hidden(trouble) from None
+        except RequestError as error:
+            raise self._hidden(error) from None
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _broken(error) from None
         except (AttributeError, ValueError):
-            raise Trouble("what it tells of its models is not JSON as OpenAI has it") from None
+            raise RequestError("the list of models is not JSON in OpenAI's format") from None
 
-    async def is_well(self, base_url: str) -> bool:
-        """Whether the engine answers at all."""
+    async def is_reachable(self, base_url: str) -> bool:
+        """Whether the engine answers, with any status below 500."""
         try:
             await self.models(base_url, PROBE_TIMEOUT)
         except TooManyFiles:
             return False
-        except Trouble as trouble:
-            return trouble.status is not None and trouble.status < 500
+        except RequestError as error:
+            return error.status is not None and error.status < 500
         return True
 
-    def _hidden(self, trouble: Trouble) -> Trouble:
-        """``trouble`` without the key, should the server have echoed it."""
+    def _hidden(self, error: RequestError) -> RequestError:
+        """Remove the key from the message of ``error``, in case the server echoed it."""
         if self._key:
-            trouble.message = trouble.message.replace(self._key, "***")
-        return trouble
+            error.message = error.message.replace(self._key, "***")
+        return error
 
     def _send(self, base_url: str, body: dict[str, Any]) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         return self._open().post(
@@ -136,19 +136,19 @@ class Connection:
 
 
 def _new_session() -> aiohttp.ClientSession:
-    # vLLM closes idle connections after 5 s: be quicker, or a request may be sent into a closing one.
+    # vLLM closes idle connections after 5 s. Close them earlier, or a request may go to a closing connection.
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4.0)
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 
-def _broken(error: Exception) -> Trouble:
+def _broken(error: Exception) -> RequestError:
     if isinstance(error, OSError) and error.errno in EXHAUSTED:
         raise TooManyFiles.now() from error
     if isinstance(error, aiohttp.ClientError):
-        return Trouble(f"{type(error).__name__}: {error}")
-    return Trouble("the server stopped making progress", hung=True)
+        return RequestError(f"{type(error).__name__}: {error}")
+    return RequestError("the server stopped making progress", hung=True)
 
 
-def _http_trouble(response: aiohttp.ClientResponse, body: bytes) -> Trouble:
+def _http_error(response: aiohttp.ClientResponse, body: bytes) -> RequestError:
     message = f"HTTP {response.status}: {body.decode(errors='replace')}"
-    return Trouble(message, response.status, parse_retry_after(response.headers.get("Retry-After", "")))
+    return RequestError(message, response.status, parse_retry_after(response.headers.get("Retry-After", "")))

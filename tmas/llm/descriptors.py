@@ -1,4 +1,4 @@
-"""The files that a process may have open at once: a socket for each call in flight, a trace for each open problem."""
+"""The limit on open files: each call in flight needs a socket, and each open problem a trace file."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import resource
 from typing import Self
 
 SPARE = 256
-"""For all that is neither: libraries, logs, pipes, the connections of a server's users."""
+"""File descriptors kept for everything else: libraries, logs, pipes, and connections from clients of `tmas serve`."""
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class TooManyFiles(OSError):
-    """The system lets this process open no further file or socket: waiting helps no call."""
+    """This process cannot open another file or socket. A retry does not help."""
 
     @classmethod
     def now(cls) -> Self:
         allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return cls(
-            f"no more than {allowed:,} files and sockets may be open: raise that (`ulimit -n`, up to `ulimit -Hn`), "
-            "or lower concurrency or active_problems"
+            f"no more than {allowed:,} files and sockets may be open: raise the limit (`ulimit -n`, up to "
+            "`ulimit -Hn`), or lower concurrency or active_problems"
         )
 
 
 def allow_open_files(count: int) -> None:
-    """Raise this process's soft limit to ``count`` and some to spare, or as far as its hard limit lets it go.
+    """Raise this process's soft limit on open files to ``count + SPARE``, or to its hard limit if that is lower.
 
-    The 1,024 of a common shell are fewer than the calls of a run.
+    The usual default of 1,024 is less than the number of concurrent calls in a run.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count + SPARE if hard == resource.RLIM_INFINITY else min(count + SPARE, hard)

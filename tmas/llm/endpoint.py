@@ -1,4 +1,4 @@
-"""What a chat server is to its client: its address, our patience with it, and what its complaints mean."""
+"""Settings of a chat endpoint (address, key, retries) and the meaning of its errors."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from tmas.errors import UserError
 
 MISCONFIGURED = frozenset({301, 302, 303, 307, 308, 401, 402, 404, 405})
-"""A wrong key, model or URL, or an account without money: no call can succeed."""
+"""Statuses for a wrong key, model or URL, or an account without credit: no call can succeed."""
 PASSING = frozenset({408, 409, 425, 429})
-"""Asking again may help, as it may for every 5xx."""
+"""Statuses for which a retry may help. A retry may also help for every 5xx status."""
 CONTEXT = re.compile(r"context.?(length|window|size)|max(imum)?.model.len|(prompt|input) is too long", re.IGNORECASE)
 OPTIONAL = {
     "response_format": (
@@ -30,14 +30,15 @@ OPTIONAL = {
     "stream_options": (re.compile(r"stream_options|include_usage"), None),
     "priority": (re.compile(r"priority", re.IGNORECASE), None),
 }
-"""Fields that a server may refuse: how its complaint reads, and the note left when we ask without."""
+"""Optional request fields that a server may refuse: a pattern for its error message, and the note on the reply when the
+field is left out."""
 MESSAGE_LENGTH = len("HTTP 400: ") + 300
 
 TokenLimitField = Literal["max_tokens", "max_completion_tokens"]
 
 
 class EndpointDown(Exception):
-    """The endpoint as a whole is dead: the run has to stop, and can be resumed."""
+    """The whole endpoint is down. The run stops and can be resumed."""
 
     def __init__(self, base_url: str, error: str) -> None:
         super().__init__(base_url, error)
@@ -47,11 +48,11 @@ class EndpointDown(Exception):
         return f"the endpoint {self.base_url} is down: {self.error}"
 
 
-class Patience(BaseModel):
-    """How patient to be with an endpoint. Times are in seconds.
+class RetrySettings(BaseModel):
+    """Timeouts and retries for an endpoint. Times are in seconds.
 
-    There is no limit on a whole call: it lives as long as data comes (``idle_timeout`` between two pieces,
-    ``first_token_timeout`` before the first).
+    The duration of a call is not limited as long as data arrives: ``first_token_timeout`` applies before the first
+    chunk, ``idle_timeout`` between two chunks.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -65,12 +66,13 @@ class Patience(BaseModel):
     retry_after_max: float = Field(default=600.0, ge=0)
 
 
-class EndpointSettings(Patience):
-    """Where a chat server is, how to speak to it, and how patient to be with it.
+class EndpointSettings(RetrySettings):
+    """Address, request options and retry settings of a chat endpoint.
 
-    ``base_url``: one, or those of several servers of the same model. ``api_key_env`` names the environment variable
-    that holds the key; ``token_limit_field`` the field that the server takes ``max_tokens`` in; ``send_priority``: send
-    vLLM's ``priority`` with each request; ``stream`` False: take each reply as a whole, within ``first_token_timeout``.
+    ``base_url``: one URL, or the URLs of several servers of the same model. ``api_key_env``: name of the environment
+    variable that holds the key. ``token_limit_field``: name of the request field for ``max_tokens``.
+    ``send_priority``: send vLLM's ``priority`` with each request. ``stream``: False requests each reply as a whole,
+    which must then arrive within ``first_token_timeout``.
     """
 
     base_url: str | tuple[str, ...]
@@ -94,12 +96,15 @@ class EndpointSettings(Patience):
         return (self.base_url,) if isinstance(self.base_url, str) else self.base_url
 
     def read_key(self) -> str | None:
-        """The key itself; None where the endpoint needs none."""
+        """Read the key from the environment; None if the endpoint needs none."""
         return self.api_key_env and read_key(self.api_key_env, "api_key_env")
 
 
 def read_key(variable: str, setting: str) -> str:
-    """The key in an environment variable; ``setting`` is the one that names the variable, for the error without one."""
+    """Read the key from an environment variable. ``setting`` names the variable and is shown in the error message.
+
+    Raises ``ValueError`` if the variable is not set or empty.
+    """
     key = os.environ.get(variable, "").strip()
     if not key:
         raise UserError(f"the environment variable {variable} ({setting}) holds no key", remedy=f"Set {variable}.")
@@ -119,12 +124,12 @@ def _checked(base_url: str) -> str:
 
 
 @dataclass(eq=False)
-class Trouble(Exception):
-    """Why one HTTP request gave no answer.
+class RequestError(Exception):
+    """One HTTP request failed.
 
-    ``status`` is what the server said, None where the connection broke, stood still (``hung``) or carried no whole
-    answer. ``retry_after``: seconds for which the server asked to be left alone. Of a call that is given up:
-    ``base_url`` is the server's that failed last, ``since`` the monotonic time of its first failure.
+    ``status``: HTTP status, or None if the connection broke, stalled (``hung``) or delivered an incomplete answer.
+    ``retry_after``: seconds that the server asked to wait. The last two fields are set when a call is given up:
+    ``base_url`` is the server that failed last, ``since`` the monotonic time of the call's first failure.
     """
 
     message: str
@@ -136,20 +141,21 @@ class Trouble(Exception):
 
     @property
     def brief(self) -> str:
-        """The message, not too long."""
+        """The message, cut to a readable length."""
         return self.message[:MESSAGE_LENGTH]
 
     @property
     def may_pass(self) -> bool:
+        """Whether a retry may help."""
         return self.status is None or self.status in PASSING or self.status >= 500
 
     @property
     def is_context(self) -> bool:
-        """The prompt is too long for the model."""
+        """Whether the prompt is too long for the model."""
         return self.status in (400, 413, 422) and CONTEXT.search(self.message) is not None
 
     def refused_field(self, sent: Container[str]) -> str | None:
-        """The optional field among those ``sent`` that the server complains about."""
+        """Return the optional field among those ``sent`` that the server refused, if any."""
         if self.status not in (400, 422) or self.is_context:
             return None
         return next(
@@ -158,7 +164,7 @@ class Trouble(Exception):
 
 
 def parse_retry_after(header: str) -> float:
-    """Seconds meant by a Retry-After header, which holds seconds or a date; 0 if it holds neither."""
+    """Parse a Retry-After header (seconds or a date) into seconds; 0 if it is neither."""
     if re.fullmatch(r"\d+(\.\d+)?", header):
         return float(header)
     try:

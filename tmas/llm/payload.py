@@ -1,4 +1,4 @@
-"""A :class:`~tmas.records.Request` as the JSON of a chat completion, and the answers to it as one reply."""
+"""Builds the JSON body of a chat completion request, and joins several answers into one reply."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tmas.records import Failure, Reply, Request, Usage
 def chat_body(
     request: Request, n: int, index: int, token_limit_field: str, priority: int | None = None
 ) -> dict[str, Any]:
-    """The JSON to post; a choice asked for singly gets the seed that vLLM gives to it among ``n``: seed + index."""
+    """Build the JSON body. Choice ``index`` gets seed + index, the seed that vLLM would give it among ``n`` choices."""
     sampling = request.sampling
     body: dict[str, Any] = {
         "model": request.model,
@@ -39,7 +39,7 @@ def chat_body(
 
 
 def joined(answers: list[Answer | Failure], n: int) -> Reply | Failure:
-    """All answers as one, or the first failure among them."""
+    """Join all answers into one reply, or return the first failure among them."""
     completions, usage, notes = [], Usage(), set()
     for answer in answers:
         if isinstance(answer, Failure):

@@ -1,14 +1,14 @@
-"""Which of several engines a call goes to: pure policy, no I/O.
+"""Chooses the engine for each call. It is pure policy and does no I/O.
 
-A problem has a home among the engines (rendezvous hashing: when one comes or goes, only the problems of that one move),
-where the beginnings of its prompts are cached. A call goes home unless
+Each problem has a home engine, where the prefixes of its prompts are cached. The home is chosen by rendezvous hashing:
+when an engine is added or removed, only that engine's problems move. A call goes to its home engine unless
 
-- the home has its share of all places in use: no engine is given more while others are not full; or
-- it has :data:`SPILL` calls more than the emptiest: reading a prompt anew costs less than decoding in a batch that is
-  so much larger.
+- the home uses all of its share of the slots while other engines have free slots; or
+- the home has :data:`SPILL` more calls in flight than the least loaded engine. Prefilling a prompt again then costs
+  less than decoding in a much larger batch.
 
-Shares go by speed: an engine that decodes less than half as fast as the fastest gets problems and places in proportion,
-and one that stands still gets next to none.
+Shares depend on speed. An engine that decodes less than half as fast as the fastest one gets problems and slots in
+proportion to its speed. A stalled engine gets almost none.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 SPILL = 16
-"""Completions that a home may have in flight beyond the emptiest engine."""
+"""Completions that a home engine may have in flight beyond the least loaded engine."""
 HALF_LIFE = 60.0
-"""Seconds after which what was seen of an engine's speed counts half."""
+"""Half-life, in seconds, of the weight of an engine's speed measurements."""
 EVIDENCE = 100.0
-"""Seconds of completions in flight, summed over them, before an engine's speed is judged."""
+"""Completion-seconds (time in flight summed over completions) before an engine's speed is used."""
 EQUAL = 0.5
-"""Engines above this share of the fastest one's speed count as equally fast: the rest is the batch that they have."""
+"""Engines above this fraction of the fastest speed count as equally fast; smaller differences come from batch sizes."""
 SLOWEST = 1e-3
-"""Weight of an engine that stands still: it stays the last resort, and is seen should it move again."""
+"""Weight of a stalled engine: it is used as a last resort, and its recovery is noticed."""
 
 
 @dataclass(eq=False)
 class Engine:
-    """One engine, by its base URL. ``in_flight``: completions; ``is_healthy`` False: none goes there if another can."""
+    """One engine. ``in_flight``: number of completions. ``is_healthy``: False excludes it if another is healthy."""
 
     base_url: str
     now: Callable[[], float]
@@ -47,13 +47,13 @@ class Engine:
 
     @property
     def speed(self) -> float | None:
-        """Tokens a second of one completion, of late; None while too little was seen."""
+        """Recent decoding speed of one completion in tokens per second; None while there is too little data."""
         self._advance()
         return self._tokens / self._busy if self._busy >= EVIDENCE else None
 
     @contextmanager
     def call(self, count: int) -> Iterator[Callable[[int, int], None]]:
-        """Count ``count`` completions as in flight; what is yielded takes tokens streamed and completions ended."""
+        """Count ``count`` completions as in flight. Yields a callback for (tokens streamed, completions ended)."""
         streamed = ended = 0
 
         def progress(tokens: int, now_ended: int) -> None:
@@ -79,31 +79,31 @@ class Engine:
 
 
 class Router:
-    """Engines, and the choice among them. ``places``: completions that may be in flight at all of them together."""
+    """Chooses among engines. ``slots``: maximum number of completions in flight on all engines together."""
 
     def __init__(
-        self, base_urls: Iterable[str], places: int = sys.maxsize, now: Callable[[], float] = time.monotonic
+        self, base_urls: Iterable[str], slots: int = sys.maxsize, now: Callable[[], float] = time.monotonic
     ) -> None:
-        self.places, self._now = places, now
+        self.slots, self._now = slots, now
         self.engines: dict[str, Engine] = {}
         self.update(base_urls)
 
     def update(self, base_urls: Iterable[str]) -> None:
-        """These are the engines now; those that stay keep what is known of them."""
+        """Replace the list of engines. Engines that stay keep their measurements."""
         known = self.engines
         self.engines = {base_url: known.get(base_url) or Engine(base_url, self._now) for base_url in base_urls}
 
     def choose(self, problem: str, tried: Collection[Engine] = (), count: int = 1) -> Engine | None:
-        """The engine for ``count`` completions of ``problem``; None if all engines were ``tried``.
+        """Choose the engine for ``count`` completions of ``problem``; None if all engines were ``tried``.
 
-        An ailing one comes last. One that has room for all of them goes before those that have room for some.
+        Unhealthy engines come last. Engines with free slots for all completions come before those with some.
         """
         left = [engine for engine in self.engines.values() if engine not in tried]
         fit = [engine for engine in left if engine.is_healthy] or left
         if len(fit) < 2:
             return fit[0] if fit else None
         weights = _weights(fit)
-        share = self.places / sum(weights.values())
+        share = self.slots / sum(weights.values())
         free = {engine: math.ceil(share * weights[engine]) - engine.in_flight for engine in fit}
         open_ = [e for e in fit if free[e] >= count] or [e for e in fit if free[e] > 0] or fit
         loads = {engine: (engine.in_flight + 1) / weights[engine] for engine in open_}
@@ -125,6 +125,6 @@ def _weights(engines: Collection[Engine]) -> dict[Engine, float]:
 
 
 def _affinity(problem: str, base_url: str, weight: float) -> float:
-    """Weighted rendezvous hashing: the engine with the largest is the home; shares are as the weights."""
+    """Score of weighted rendezvous hashing. The engine with the largest score is the home. Shares follow weights."""
     drawn = int.from_bytes(hashlib.sha256(f"{problem}\0{base_url}".encode()).digest()[:7])
     return -weight / math.log((drawn + 1) / (2**56 + 1))

@@ -7,17 +7,17 @@ from typing import Any, Protocol
 
 import orjson
 
-from tmas.llm.endpoint import Trouble
+from tmas.llm.endpoint import RequestError
 from tmas.llm.thinking import split_thinking
 from tmas.records import Completion, Usage
 
 DONE = b"[DONE]"
 BROKEN_OFF = frozenset({"abort", "error"})
-"""Finish reasons by which vLLM says that it dropped a generation."""
+"""Finish reasons with which vLLM reports an aborted generation."""
 
 
 class Payloads(Protocol):
-    """Cuts the bytes of a body, as they come, into payloads for :meth:`Answer.add_all`."""
+    """Splits the bytes of a response body into payloads for :meth:`Answer.add_all`."""
 
     def feed(self, data: bytes) -> list[bytes]: ...
 
@@ -25,7 +25,7 @@ class Payloads(Protocol):
 
 
 class EventLines:
-    """The ``data:`` lines of an event stream, one payload each, as every chat server writes them."""
+    """Server-sent events: each ``data:`` line is one payload."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -39,7 +39,7 @@ class EventLines:
 
 
 class PlainBody:
-    """The whole body as one payload, with nothing to follow."""
+    """A plain JSON body: the whole body is one payload."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -53,8 +53,8 @@ class PlainBody:
 
 
 @dataclass(slots=True)
-class Choice:
-    """What has come of one of the ``n`` choices."""
+class StreamedChoice:
+    """The parts received so far of one of the ``n`` choices."""
 
     content: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
@@ -62,10 +62,10 @@ class Choice:
 
 
 class Answer:
-    """A chat completion being put together from its payloads.
+    """Assembles a chat completion from its payloads.
 
-    ``tokens`` counts the chunks that carried text, or is the server's own count where its chunks have one; ``done``:
-    the server said that nothing follows; ``notes``: what the request had to do without.
+    ``tokens``: the server's token count if it sends one, else the number of chunks with text. ``done``: the server has
+    sent its end mark. ``notes``: request fields that had to be left out, and other remarks.
     """
 
     def __init__(self) -> None:
@@ -76,10 +76,10 @@ class Answer:
         self.usage = Usage()
         self._counts: dict[str, Any] | None = None
         self._finished = 0
-        self._choices: dict[int, Choice] = {}
+        self._choices: dict[int, StreamedChoice] = {}
 
     def add_all(self, payloads: list[bytes]) -> None:
-        """Take in payloads; raises :class:`Trouble` where one is an error, or no chunk of a chat completion."""
+        """Add payloads. Raises :class:`RequestError` for an error payload and for a malformed chunk."""
         for payload in payloads:
             if payload == DONE:
                 self.done = True
@@ -90,28 +90,28 @@ class Answer:
         try:
             self._add_chunk(orjson.loads(payload))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise Trouble(f"malformed chunk ({error!r}): {payload!r}") from None
+            raise RequestError(f"malformed chunk ({error!r}): {payload!r}") from None
 
     @property
     def ended(self) -> int:
-        """How many choices are there to the last token."""
+        """Number of choices that are complete."""
         return len(self._choices) if self.done else self._finished
 
     def finish(self, seconds: float) -> None:
-        """Set ``completions`` and ``usage`` (``seconds`` is how long it took), or raise :class:`Trouble`."""
+        """Set ``completions`` and ``usage``; ``seconds``: duration. Raises :class:`RequestError` if incomplete."""
         choices = [choice for _, choice in sorted(self._choices.items())]
         reasons = [choice.finish_reason for choice in choices]
         if not choices:
-            raise Trouble("the answer has no choices")
+            raise RequestError("the answer has no choices")
         if not self.done and None in reasons:
-            raise Trouble(f"the stream ended early, after {self.tokens} chunks")
+            raise RequestError(f"the stream ended early, after {self.tokens} chunks")
         try:
             if BROKEN_OFF.intersection(reasons):
-                raise Trouble(f"the server broke the generation off: finish reasons {reasons}")
+                raise RequestError(f"the server aborted the generation: finish reasons {reasons}")
             self.completions = tuple(map(_completion, choices))
             self.usage = Usage(calls=1, seconds=seconds, **(_counts(self._counts) if self._counts else {}))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise Trouble(f"malformed answer: {error!r}") from None
+            raise RequestError(f"malformed answer: {error!r}") from None
         if not self._counts:
             self.notes.append("usage_missing")
 
@@ -126,7 +126,7 @@ class Answer:
 
     def _add_choice(self, part: dict[str, Any]) -> None:
         index = int(part.get("index", 0))
-        choice = self._choices.get(index) or self._choices.setdefault(index, Choice())
+        choice = self._choices.get(index) or self._choices.setdefault(index, StreamedChoice())
         delta = part.get("delta") or part.get("message") or {}
         content, reasoning = delta.get("content"), delta.get("reasoning_content") or delta.get("reasoning")
         if content:
@@ -140,13 +140,13 @@ class Answer:
             choice.finish_reason = finish_reason
 
 
-def _server_error(error: Any) -> Trouble:
+def _server_error(error: Any) -> RequestError:
     code = error.get("code") if isinstance(error, dict) else None
     is_status = isinstance(code, int) and 400 <= code < 600
-    return Trouble(f"error in the answer: {error}", status=code if is_status else None)
+    return RequestError(f"error in the answer: {error}", status=code if is_status else None)
 
 
-def _completion(choice: Choice) -> Completion:
+def _completion(choice: StreamedChoice) -> Completion:
     content, reasoning = "".join(choice.content), "".join(choice.reasoning)
     return split_thinking(content, reasoning, choice.finish_reason or "unknown")
 

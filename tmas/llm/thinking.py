@@ -1,4 +1,4 @@
-"""Tells what a model thought from what it says."""
+"""Separates a model's reasoning from its answer text."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ OPEN, CLOSE = "<think>", "</think>"
 
 
 def split_thinking(content: str, server_reasoning: str, finish_reason: str = "stop") -> Completion:
-    """Make a completion of a choice's ``content`` and the reasoning that the server itself took off it ("" for none).
+    """Build a completion from ``content`` and the reasoning that the server has already separated ("" if none).
 
-    Everything before the last ``</think>`` is reasoning too, and what follows a ``<think>`` that is never closed; where
-    that leaves no text at all, ``finish_reason`` tells whether it was truncated. Both parts come stripped.
+    Text before the last ``</think>`` is reasoning, and so is text after an unclosed ``<think>``. If no answer text
+    remains, ``finish_reason`` tells whether the reply was truncated. Both parts are stripped.
     """
     text, thought = _by_tags(content)
     parts = [part.strip() for part in (server_reasoning, thought) if part is not None and part.strip()]
@@ -22,7 +22,7 @@ def split_thinking(content: str, server_reasoning: str, finish_reason: str = "st
 
 
 def _by_tags(content: str) -> tuple[str, str | None]:
-    """What is said, and what was thought; None where there are no tags."""
+    """Return (answer text, reasoning). The reasoning is None if there are no tags."""
     if CLOSE in content:
         thought, _, said = content.rpartition(CLOSE)
         text, _, unclosed = said.partition(OPEN)

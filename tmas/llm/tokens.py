@@ -1,4 +1,4 @@
-"""How much prompt fits: the model's own tokenizer, and the room its context leaves beside the completion."""
+"""Counts tokens and computes how long a prompt may be."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from tokenizers import Tokenizer
 from tmas.errors import UserError
 
 CHAT_TEMPLATE_TOKENS = 64
-"""Kept free for what the server's chat template adds around a single message."""
+"""Tokens reserved for the chat template around a single message."""
 BYTES_PER_TOKEN = 2.5
-"""Of ``tokenizer=estimate``: low on purpose; mathematics in English has about 3."""
+"""Used by ``tokenizer=estimate``. English mathematics has about 3; the lower value is on the safe side."""
 
 Count = Callable[[str], int]
 
 
 def token_counter(tokenizer: str) -> Count:
-    """Counts tokens with a model folder's or file's tokenizer, one from the hub, or by bytes (``estimate``).
+    """Return a function that counts tokens.
 
-    Raises ``UserError`` where there is none.
+    ``tokenizer``: a model folder, a tokenizer file, a name on the Hugging Face hub, or ``estimate`` (by bytes).
+    Raises ``UserError`` if the tokenizer cannot be loaded.
     """
     if tokenizer == "estimate":
         return lambda text: math.ceil(len(text.encode()) / BYTES_PER_TOKEN)
@@ -41,7 +42,7 @@ def token_counter(tokenizer: str) -> Count:
 
 
 class ContextWindow:
-    """The prompt room of one role: ``context_length - max_tokens``, less the chat template's share. In tokens."""
+    """The longest prompt of one role, in tokens: ``context_length - max_tokens - CHAT_TEMPLATE_TOKENS``."""
 
     def __init__(self, count: Count, context_length: int, max_tokens: int) -> None:
         self.limit = context_length - max_tokens - CHAT_TEMPLATE_TOKENS
@@ -54,5 +55,5 @@ class ContextWindow:
         return self._count(text)
 
     def fits(self, prompt: str) -> bool:
-        # A token is at least one byte: most prompts are known to fit without being tokenised.
+        # A token has at least one byte, so most prompts need not be tokenised to know that they fit.
         return len(prompt.encode()) <= self.limit or self._count(prompt) <= self.limit

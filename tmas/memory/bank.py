@@ -1,4 +1,4 @@
-"""What both memory banks share: how a reply changes one, what it gives up when full, and how much of it is shown."""
+"""The common part of both memory banks: how a reply changes a bank, what is evicted, and what is shown."""
 
 from __future__ import annotations
 
@@ -20,41 +20,42 @@ OutputT = TypeVar("OutputT", ExperienceOutput, GuidelineOutput)
 
 
 class BankSettings(BaseModel):
-    """Limits of a bank; the paper publishes neither."""
+    """Limits of a bank. The paper does not publish them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     capacity: int = Field(
-        ge=1, description="items kept; beyond it go those of the least support, less iterations unseen"
+        ge=1,
+        description="maximum number of items; items with the smallest support + last iteration seen are evicted",
     )
     similarity: float = Field(
-        default=0.7, ge=0, le=1, description="Jaccard similarity from which two items may be one (memory/similarity.py)"
+        default=0.7, ge=0, le=1, description="minimum Jaccard similarity of duplicates (memory/similarity.py)"
     )
 
 
-class Rendered(Record):
-    """A bank as text for a prompt, and which of its items are in it."""
+class RenderedBank(Record):
+    """A bank as text for a prompt, with the ids of the items that are shown and left out."""
 
     text: str
     shown: tuple[str, ...]
     left_out: tuple[str, ...]
 
 
-class Items(Record, Generic[ItemT]):
-    """Immutable items of one problem, and how prompts show them."""
+class ItemCollection(Record, Generic[ItemT]):
+    """Immutable items of one problem, and their text for prompts."""
 
     items: tuple[ItemT, ...] = ()
     next_id: int = 1
 
     @abstractmethod
     def _layout(self, items: Sequence[ItemT]) -> str:
-        """The text for prompts: one line an item, in order. Without items it is empty."""
+        """The text for prompts, one line per item, in order. It is empty without items."""
 
-    def render(self, fits: Callable[[str], bool]) -> Rendered:
-        """As many items as ``fits`` allows, perhaps none: left out first are those of the least support, less the
-        iterations for which they were not seen.
+    def render(self, fits: Callable[[str], bool]) -> RenderedBank:
+        """Render as many items as ``fits`` allows, possibly none.
 
-        ``fits`` is asked about a few texts, and about none that is empty. Lines keep their order whatever is left out.
+        Items with the smallest support + last iteration seen are left out first. The remaining lines keep their order.
+        ``fits`` is called for a few texts, never for an empty one.
         """
         weakest = [item.item_id for item in _weakest_first(self.items)]
 
@@ -63,13 +64,13 @@ class Items(Record, Generic[ItemT]):
 
         n = bisect_left(range(len(weakest)), True, key=lambda n: fits(self._layout(without(n))))
         shown = without(n)
-        return Rendered(
+        return RenderedBank(
             text=self._layout(shown), shown=tuple(item.item_id for item in shown), left_out=tuple(weakest[:n])
         )
 
 
-class Bank(Items[ItemT], Generic[ItemT, OutputT]):
-    """A bank that an agent keeps. ``items`` are in order of their ids, which are never given twice."""
+class Bank(ItemCollection[ItemT], Generic[ItemT, OutputT]):
+    """A bank that an agent maintains. ``items`` are in order of their ids, which are never reused."""
 
     prefix: ClassVar[str]
     role: ClassVar[str]
@@ -82,13 +83,16 @@ class Bank(Items[ItemT], Generic[ItemT, OutputT]):
         return near_duplicate(a.text, b.text, self.settings.similarity)
 
     def evolve(self, output: OutputT, iteration: int, n_rollouts: int) -> tuple[Self, BankChange]:
-        """The bank after the reply ``output`` to the ``n_rollouts`` rollouts of ``iteration``, and what changed.
+        """Apply the reply ``output`` to the bank. Returns the new bank and the change.
 
-        Updates come first, for they speak of the bank that the model was shown. A confirmation adds 1 to an item's
-        support; a correction sets it back to 1, because what was found before was the old text. A new or corrected
-        item that nearly duplicates another one confirms that one and leaves it its rollouts. Rollout indices outside
-        ``range(n_rollouts)`` are left out. When the bank is over capacity the weakest items go: an iteration unseen
-        costs an item one support, so that a full bank still takes in what is new; of equals the oldest goes.
+        ``output`` refers to the ``n_rollouts`` rollouts of ``iteration``; rollout indices outside ``range(n_rollouts)``
+        are ignored. Updates are applied first, because they refer to the bank that the model was shown. A confirmation
+        adds 1 to an item's support. A correction resets it to 1, because earlier findings confirmed the old text. A new
+        or corrected item that nearly duplicates another one confirms that one and adds its rollouts to it.
+
+        A bank over capacity evicts the items with the smallest support + last iteration seen, the oldest first among
+        equals. So each iteration in which an item is not seen costs it one support, and a full bank still accepts new
+        items.
         """
         draft = _Draft({item.item_id: item for item in self.items}, self._alike, iteration, self.next_id)
         for update in output.updates:
@@ -117,7 +121,7 @@ _PAST = {"confirm": "confirmed", "correct": "corrected", "drop": "dropped"}
 
 @dataclass
 class _Draft(Generic[ItemT]):
-    """A bank while a reply is worked into it."""
+    """A bank while a reply is applied to it."""
 
     items: dict[str, ItemT]
     alike: Callable[[ItemT, ItemT], bool]
@@ -154,7 +158,7 @@ class _Draft(Generic[ItemT]):
         return BankChange.model_validate(self.log | {"unknown": self.unknown})
 
     def _put(self, item: ItemT) -> bool:
-        """Puts ``item`` in its place, or merges it into the first other item like it; whether it is in the bank."""
+        """Store ``item``, or merge it into the first similar item. Returns whether it was stored."""
         others = (other for other in self.items.values() if other.item_id != item.item_id)
         twin = next((other for other in others if self.alike(other, item)), None)
         if twin is None:

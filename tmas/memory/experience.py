@@ -1,4 +1,4 @@
-"""The experience bank E: low-level findings, to be reused or to be avoided."""
+"""The experience bank E: low-level findings to reuse, and pitfalls to avoid."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tmas.records import Experience
 
 
 class ExperienceBank(Bank[Experience, ExperienceOutput]):
-    """Conclusions and pitfalls; only two of the same kind can be duplicates."""
+    """Conclusions and pitfalls. Only two items of the same kind can be duplicates."""
 
     prefix = "E"
     role = "experience"

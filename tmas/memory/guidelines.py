@@ -1,4 +1,4 @@
-"""The guideline bank G: high-level strategies that were tried, to be moved away from."""
+"""The guideline bank G: high-level strategies that were tried, to move away from."""
 
 from __future__ import annotations
 

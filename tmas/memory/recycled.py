@@ -1,4 +1,4 @@
-"""The bank of RSE: what was distilled from all rollouts so far, each statement once, in its newest and longest form."""
+"""RSE's bank: statements distilled from all rollouts, without duplicates, each in its newest and longest form."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import NamedTuple
 
-from tmas.memory.bank import Items
+from tmas.memory.bank import ItemCollection
 from tmas.memory.similarity import near_duplicate
 from tmas.prompts.schemas import DistillOutput
 from tmas.records import BankChange, Experience
@@ -15,26 +15,26 @@ KINDS = {"conclusion": "verified_propositions", "pitfall": "critical_pitfalls"}
 
 
 class _Head(NamedTuple):
-    """A statement that is kept. ``is_old``: it was in the bank before; ``place``: among all that are kept."""
+    """A statement that is kept. ``is_old``: it was already in the bank. ``place``: index among the kept ones."""
 
     statement: str
     is_old: bool
     place: int
 
 
-class RecycledBank(Items[Experience]):
-    """Propositions (``conclusion``) and pitfalls; without a limit, as published.
+class RecycledBank(ItemCollection[Experience]):
+    """Propositions (``conclusion``) and pitfalls, without a size limit, as published.
 
-    ``similarity``: the Jaccard similarity from which two statements may be one (:mod:`tmas.memory.similarity`).
+    ``similarity``: minimum Jaccard similarity of duplicates (:mod:`tmas.memory.similarity`).
     """
 
     similarity: float = 0.7
 
     def evolve(self, distilled: Mapping[int, DistillOutput], iteration: int) -> tuple[RecycledBank, BankChange]:
-        """The bank after ``distilled`` (by rollout of ``iteration``), and what changed.
+        """Merge ``distilled`` (by rollout of ``iteration``) into the bank. Returns the new bank and the change.
 
-        Greedily, the new before the old and of each the longest first: a statement that repeats one already kept goes
-        into that one, which takes over its rollouts and support.
+        The merge is greedy: new statements come before old ones, and longer before shorter ones. A statement that
+        repeats one already kept is merged into it, with its rollouts and support.
         """
         new = [item for index, output in distilled.items() for item in _items(output, iteration, index)]
         kept: list[Experience] = []
@@ -59,7 +59,7 @@ class RecycledBank(Items[Experience]):
         return self.model_copy(update={"items": items, "next_id": next(ids)}), change
 
     def _repeated(self, item: Experience, heads: Sequence[_Head]) -> int | None:
-        """The place of the first of ``heads`` that ``item`` repeats. Two old ones were compared before."""
+        """Return the index of the first of ``heads`` that ``item`` repeats. Two old statements were compared before."""
         said, is_old = item.statement, bool(item.item_id)
         for statement, head_is_old, place in heads:
             if said in statement or (not (is_old and head_is_old) and near_duplicate(said, statement, self.similarity)):
@@ -73,7 +73,7 @@ class RecycledBank(Items[Experience]):
 
 
 def _items(output: DistillOutput, iteration: int, index: int) -> list[Experience]:
-    """The statements of one rollout; they get an id when they are kept."""
+    """The statements of one rollout. They get an id when they are kept."""
     seen = {"item_id": "", "created": iteration, "last_seen": iteration, "rollouts": ((iteration, index),)}
     return [
         Experience.model_validate({"kind": kind, "statement": statement, **seen})

@@ -1,10 +1,10 @@
-r"""The one near-duplicate test of the project: for the banks, the novelty reward and decontamination.
+"""The project's near-duplicate test, used by the banks, the novelty reward and decontamination.
 
-Two texts say the same if they share most of their words *and* everything that a small edit would turn into another
-claim is the same in both: numbers, negations, quantifiers and opposites, and each expression with its variables, order
-and brackets. So "x = 2" and "x = 3", "2(n-1)" and "2n-1", "converges" and "does not converge" are never duplicates,
-however long the text around them. The test errs on that side: a duplicate kept costs a line, a wrong merge loses a
-finding. It does not see synonyms, nor which way round words stand ("A implies B").
+Two texts are near-duplicates if they share most of their words *and* agree in everything that a small edit would turn
+into another claim: numbers, negations, quantifiers and opposites, and each expression with its variables, order and
+brackets. So "x = 2" and "x = 3", "2(n-1)" and "2n-1", "converges" and "does not converge" are never duplicates, however
+long the text around them. The test prefers to keep duplicates: a kept duplicate costs a line, a wrong merge loses a
+finding. It does not recognise synonyms, and it ignores the order of words ("A implies B").
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _BRACKETS = {
     **dict.fromkeys(["(", "{", r"\{", r"\lbrace"], ("(",)), "[": ("(", "["),
     **dict.fromkeys([")", "}", r"\}", r"\rbrace"], (")",)), "]": ("]", ")"),
 }  # fmt: skip
-"""All group; the square ones stand in their group as well, for an interval may be open on one side."""
+"""All brackets form groups. Square brackets are also kept in the group, because an interval may be open on one side."""
 _BREAKS = frozenset(".,;:?&") | {r"\quad", r"\qquad", r"\ldots", r"\cdots", r"\dots", r"\\"}
 _UNSEEN = frozenset("$_'\"`*~·×") | {r"\left", r"\right", r"\cdot", r"\times", r"\ast", r"\displaystyle"}
 _WORDLIKE = frozenset({r"\text", r"\textbf", r"\mathrm", r"\mathbf"})
@@ -56,7 +56,7 @@ _WITHIN = frozenset(",;:")
 _ARTICLES = frozenset("aAI")
 
 Expression = tuple["str | Expression", ...]
-"""Symbols in their order; what stands in brackets is one of its own."""
+"""Symbols in order. A bracketed part is an expression of its own."""
 
 
 class _Profile(NamedTuple):
@@ -66,8 +66,10 @@ class _Profile(NamedTuple):
 
 
 def tokens(text: str) -> frozenset[str]:
-    r"""The set of LaTeX commands, lowercased words, variables, numbers and symbols in ``text``; one name a symbol
-    (``\leq``, ``<=`` and ``≤`` are the same), without brackets, punctuation and layout."""
+    r"""The set of LaTeX commands, lowercased words, variables, numbers and symbols in ``text``.
+
+    Each symbol has one name (``\leq``, ``<=`` and ``≤`` are the same). Brackets, punctuation and layout are left out.
+    """
     return frozenset(_profile(text).tokens)
 
 
@@ -77,8 +79,11 @@ def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
 
 
 def near_duplicate(a: str, b: str, threshold: float) -> bool:
-    """Whether two texts make the same statement (see the module): Jaccard over words and commands of at least
-    ``threshold``, and everything decisive equal, repetitions counted. Symmetric; every text duplicates itself."""
+    """Whether two texts make the same statement; see the module's docstring.
+
+    The Jaccard similarity of words and commands must be at least ``threshold``, and all decisive tokens must be equal,
+    including repetitions. The test is symmetric, and every text is a duplicate of itself.
+    """
     first, second = _profile(a), _profile(b)
     return first.decisive == second.decisive and jaccard(first.words, second.words) >= threshold
 
@@ -95,12 +100,12 @@ def _profile(text: str) -> _Profile:
 
 
 def lex(text: str) -> tuple[str, ...]:
-    """The tokens of ``text`` in their order; see :func:`tokens`."""
+    """The tokens of ``text`` in order; see :func:`tokens`."""
     return tuple(t for t in _raw(text) if t not in _NOISE and (t[0] != "\\" or t[1:].isalpha()))
 
 
 def _raw(text: str) -> Iterator[str]:
-    """All tokens, those that are but layout and punctuation too."""
+    """All tokens, including layout and punctuation."""
     plain = unicodedata.normalize("NFKC", text.replace("’", "'"))
     plain = re.sub(r"n't\b|(?<=\bcan)not\b", " not", plain, flags=re.IGNORECASE)
     found = (m[0] if m[0][0] == "\\" or len(m[0]) == 1 else m[0].lower() for m in _TOKEN.finditer(plain))
@@ -108,7 +113,7 @@ def _raw(text: str) -> Iterator[str]:
 
 
 def _beside_words(found: Sequence[str]) -> Iterator[Expression]:
-    """Operators with what stands on either side where that is a word, as in ``AB = CD`` or ``sin x < cos x``."""
+    """Operators with a word as a neighbour, together with both neighbours, as in ``AB = CD`` or ``sin x < cos x``."""
     padded = ("", *found, "")
     for before, token, after in zip(padded, padded[1:], padded[2:], strict=False):
         if token in _ORDERED and any(len(side) > 1 and side[0].isalpha() for side in (before, after)):
@@ -116,7 +121,7 @@ def _beside_words(found: Sequence[str]) -> Iterator[Expression]:
 
 
 def _expressions(text: str) -> Iterator[Expression]:
-    """The mathematics between words and punctuation marks, piece by piece."""
+    """The mathematical expressions between words and punctuation marks."""
     run: list[str] = []
     tokens = (*_raw(text), ".")
     for token, following in zip(tokens, (*tokens[1:], ""), strict=True):
@@ -135,7 +140,7 @@ def _expressions(text: str) -> Iterator[Expression]:
 
 
 def _grouped(run: Sequence[str]) -> Expression:
-    """Brackets around a single symbol or around the whole change nothing, nor does one that is never closed."""
+    """Group a run by its brackets. Brackets around one symbol or the whole, and unclosed ones, change nothing."""
     open_: list[list[str | Expression]] = [[]]
     for token in run:
         if token == "(":

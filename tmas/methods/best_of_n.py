@@ -15,7 +15,7 @@ from tmas.agents.base import Session
 from tmas.agents.packing import Prompt
 from tmas.agents.settings import AgentSettings
 from tmas.agents.team import Team
-from tmas.concurrency import all_of
+from tmas.concurrency import gather_all
 from tmas.methods.base import Method, MethodSettings
 from tmas.methods.selection import SelectionSettings
 from tmas.records import Failure, Problem, Rollout, Trajectory
@@ -42,7 +42,7 @@ class BestOfN(Method[BestOfNSettings]):
     async def solve(self, problem: Problem, session: Session) -> Trajectory:
         team = Team(problem, session, self.settings.agents)
         prompt = team.solution_prompt()
-        rollouts = await all_of(self._rollout(team, n, prompt) for n in range(self.settings.n_candidates))
+        rollouts = await gather_all(self._rollout(team, n, prompt) for n in range(self.settings.n_candidates))
         self.report(0, tuple(rollouts))
         return await self.trajectory(session, [tuple(rollouts)])
 

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from tmas.agents.base import Session
 from tmas.agents.settings import AgentSettings
 from tmas.agents.team import Team
-from tmas.concurrency import all_of
+from tmas.concurrency import gather_all
 from tmas.methods.base import Method, MethodSettings
 from tmas.methods.selection import SelectionSettings
 from tmas.records import Problem, Trajectory
@@ -45,6 +45,6 @@ class MajorityVote(Method[MajorityVoteSettings]):
     async def solve(self, problem: Problem, session: Session) -> Trajectory:
         team = Team(problem, session, self.settings.agents)
         prompt = team.solution_prompt()
-        samples = await all_of(team.solution(0, k, "initial", prompt) for k in range(self.settings.n_candidates))
+        samples = await gather_all(team.solution(0, k, "initial", prompt) for k in range(self.settings.n_candidates))
         self.report(0, tuple(samples))
         return await self.trajectory(session, [tuple(samples)])

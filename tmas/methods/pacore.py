@@ -30,7 +30,7 @@ from tmas.agents.base import Session, shuffled
 from tmas.agents.packing import Prompt, cut_middle, replace_by
 from tmas.agents.settings import AgentSettings
 from tmas.agents.team import Team
-from tmas.concurrency import all_of
+from tmas.concurrency import gather_all
 from tmas.methods.base import Method, MethodSettings, Round
 from tmas.methods.selection import SelectionSettings
 from tmas.records import Failure, Problem, Solution, Trajectory
@@ -69,7 +69,7 @@ class PaCoRe(Method[PaCoReSettings]):
         prompt = _synthesis_prompt(team, references) if references else team.solution_prompt()
         mode = "exploit" if references else "initial"
         width = self.settings.widths[min(t, len(self.settings.widths) - 1)]
-        return tuple(await all_of(team.solution(t, i, mode, prompt) for i in range(width)))
+        return tuple(await gather_all(team.solution(t, i, mode, prompt) for i in range(width)))
 
 
 def _compacted(session: Session, t: int, responses: Round) -> list[str]:

@@ -37,7 +37,7 @@ from tmas.agents.context import all_items, fewer_items
 from tmas.agents.packing import Prompt, cut_middle
 from tmas.agents.settings import AgentSettings
 from tmas.agents.team import Team
-from tmas.concurrency import all_of, settled
+from tmas.concurrency import gather_all, resolved
 from tmas.memory.recycled import RecycledBank
 from tmas.methods.base import Memory, Method, MethodSettings, Round
 from tmas.methods.selection import SelectionSettings
@@ -76,11 +76,11 @@ class RSE(Method[RSESettings]):
         memories: list[Memory] = []
         while self.continues(session, t := len(rounds)):
             prompt = recycler.prompt(bank)
-            found = await all_of(self._rollout(recycler, t, i, prompt) for i in range(self.settings.n_candidates))
+            found = await gather_all(self._rollout(recycler, t, i, prompt) for i in range(self.settings.n_candidates))
             rounds.append(tuple(f.rollout for f in found))
             bank, memory = _remember(bank, t, found)
             memories.append(memory)
-            self.report(t, rounds[-1], lambda memory=memory: settled(memory))
+            self.report(t, rounds[-1], lambda memory=memory: resolved(memory))
         return await self.trajectory(session, rounds, memories=memories)
 
     async def _rollout(self, recycler: Recycler, t: int, i: int, prompt: Prompt | Failure) -> _Found:

@@ -33,7 +33,7 @@ from tmas.agents.base import Session
 from tmas.agents.packing import cut_middle
 from tmas.agents.settings import AgentSettings
 from tmas.agents.team import Team
-from tmas.concurrency import all_of
+from tmas.concurrency import gather_all
 from tmas.methods.base import Memory, Method, MethodSettings, Round
 from tmas.methods.selection import SelectionSettings
 from tmas.prompts.parsing import Unparsable
@@ -80,7 +80,7 @@ class SelfRefine(Method[SelfRefineSettings]):
         rounds: list[Round] = []
         while self.continues(session, t := len(rounds)) and not _all_stopped(rounds):
             pasts = [[r[i] for r in rounds] for i in range(self.settings.n_candidates)]
-            rounds.append(tuple(await all_of(refiner.next(t, i, past) for i, past in enumerate(pasts))))
+            rounds.append(tuple(await gather_all(refiner.next(t, i, past) for i, past in enumerate(pasts))))
             self.report(t, rounds[-1])
         return await self.trajectory(session, rounds, _all_stopped(rounds), refiner.unread_in(len(rounds)))
 

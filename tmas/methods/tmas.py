@@ -24,7 +24,7 @@ from tmas.agents.base import Session
 from tmas.agents.packing import Prompt
 from tmas.agents.settings import AgentSettings
 from tmas.agents.team import Bank, Evolved, Team
-from tmas.concurrency import all_of, settled
+from tmas.concurrency import gather_all, resolved
 from tmas.memory.bank import BankSettings
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
@@ -73,14 +73,14 @@ class TMAS(Method[TMASSettings]):
         s = self.settings
         team = Team(problem, session, s.agents)
         R: Round = ()
-        E: EvolvingE = settled(Evolved(ExperienceBank(settings=s.experience)))
-        G: EvolvingG = settled(Evolved(GuidelineBank(settings=s.guidelines)))
+        E: EvolvingE = resolved(Evolved(ExperienceBank(settings=s.experience)))
+        G: EvolvingG = resolved(Evolved(GuidelineBank(settings=s.guidelines)))
         rounds: list[Round] = []
         banks: list[tuple[EvolvingE, EvolvingG]] = []
         passed = False
         async with asyncio.TaskGroup() as background:
             while self.continues(session, t := len(rounds)) and not passed:
-                R = tuple(await all_of(self._rollout(team, t, i, R, E, G) for i in range(s.n_candidates)))
+                R = tuple(await gather_all(self._rollout(team, t, i, R, E, G) for i in range(s.n_candidates)))
                 if s.use_experience:
                     E = background.create_task(_evolve(team, t, R, E))
                 if s.use_guidelines:

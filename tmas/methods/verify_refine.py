@@ -36,7 +36,7 @@ from tmas.agents.context import graded
 from tmas.agents.packing import Prompt, cut_middle, replace_by
 from tmas.agents.settings import AgentSettings
 from tmas.agents.team import Team
-from tmas.concurrency import all_of
+from tmas.concurrency import gather_all
 from tmas.methods.base import Method, MethodSettings, Round
 from tmas.methods.selection import SelectionSettings
 from tmas.prompts.parsing import Unparsable, parse_verification
@@ -91,7 +91,7 @@ class VerifyRefine(Method[VerifyRefineSettings]):
         passed = False
         while self.continues(session, t := len(rounds)) and not passed:
             tasks = self._tasks(prover, rounds)
-            rollouts = await all_of(self._rollout(prover, t, i, tasks) for i in range(self.settings.n_candidates))
+            rollouts = await gather_all(self._rollout(prover, t, i, tasks) for i in range(self.settings.n_candidates))
             rounds.append(tuple(rollouts))
             self.report(t, rounds[-1])
             passed = any(rollout.passes for rollout in rounds[-1])

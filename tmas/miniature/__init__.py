@@ -1,7 +1,7 @@
-"""The miniature policy that ships with the package, with held-out problems of its task (docs/miniature.md).
+"""The miniature policy that ships with the package, and held-out problems of its task (docs/miniature.md).
 
-``policy/`` is a Hugging Face folder, ``problems.jsonl`` a problem file, and ``manifest.json`` says how both were made
-and what the SHA-256 of each file is. ``python -m recipes.miniature.ship`` writes all of them.
+``policy/`` is a Hugging Face folder, ``problems.jsonl`` a problem file. ``manifest.json`` says how both were made and
+contains the SHA-256 of each file. ``python -m recipes.miniature.ship`` writes all of them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ MANIFEST = FOLDER / "manifest.json"
 
 
 class DamagedPolicy(UserError):
-    """The shipped files are not those that the manifest lists."""
+    """The shipped files differ from the manifest."""
 
 
 def read_manifest(folder: Path = FOLDER) -> dict[str, Any]:
-    """The manifest, once every file in ``folder`` was found to be as it lists them; raises :class:`DamagedPolicy`."""
+    """Return the manifest after checking every file in ``folder`` against it. Raises :class:`DamagedPolicy`."""
     try:
         manifest = orjson.loads((folder / MANIFEST.name).read_bytes())
     except FileNotFoundError:
@@ -46,7 +46,7 @@ def read_manifest(folder: Path = FOLDER) -> dict[str, Any]:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each shipped file but the manifest, by its path in ``folder``."""
+    """The SHA-256 of each shipped file except the manifest, by its path in ``folder``."""
     return {str(file.relative_to(folder)): _sha256(file) for file in _files(folder)}
 
 

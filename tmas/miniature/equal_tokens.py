@@ -1,4 +1,4 @@
-"""Sample sizes with which a baseline generates as many tokens as a finished TMAS run."""
+"""Computes sample sizes with which a baseline generates as many tokens as a finished TMAS run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tmas.run.results import Line
 
 @dataclass(frozen=True)
 class Costs:
-    """Generated tokens in a TMAS run: of a whole problem, and of one candidate of iteration 0 and its verification.
+    """Generated tokens in a TMAS run: per problem, per candidate of iteration 0, and per verification of it.
 
-    Iteration 0 has no memory yet, so its prompts are those of the baselines: a candidate of majority vote costs a
-    ``solution``, one of best of N a ``solution`` and a ``verification``.
+    Iteration 0 has no memory yet, so its prompts are those of the baselines. A candidate of majority vote costs a
+    ``solution``, a candidate of best of N a ``solution`` and a ``verification``.
     """
 
     problem: float
@@ -22,7 +22,7 @@ class Costs:
 
     @classmethod
     def measured(cls, lines: Iterable[Line]) -> Costs:
-        """From the lines of the run's predictions.jsonl: usage by role and iteration."""
+        """Compute the costs from the lines of the run's predictions.jsonl: usage by role and iteration."""
         lines = list(lines)
         first = [entry for line in lines for entry in line["usage"] if entry["iteration"] == 0]
         candidates = sum(len(line["iterations"][0]["candidates"]) for line in lines)
@@ -41,12 +41,12 @@ class Costs:
 
     @property
     def majority_vote(self) -> int:
-        """Candidates of a majority vote."""
+        """Number of candidates of a majority vote."""
         return max(1, round(self.problem / self.solution))
 
     @property
     def best_of_n(self) -> int:
-        """Candidates of best of N."""
+        """Number of candidates of best of N."""
         return max(1, round(self.problem / (self.solution + self.verification)))
 
 

@@ -1,4 +1,4 @@
-"""What ``tmas demo`` prints at its end: a table of the methods, a chart of TMAS by iteration, and what to do next."""
+"""Prints the result of ``tmas demo``: a table of the methods, a chart of TMAS by iteration, and the next steps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ NEXT = "solve problems=sample output_dir=runs/first model=qwen3_4b_thinking mode
 
 
 def print_demo(console: Console, evaluations: Sequence[Evaluation], parameters: int, page: Path) -> None:
-    """``evaluations``: of the three runs, TMAS's first. ``parameters``: of the policy. ``page``: the report."""
+    """``evaluations``: of the three runs, TMAS first. ``parameters``: number of the policy's. ``page``: path of the
+    report.
+    """
     console.print(_methods(evaluations))
     console.print(_by_iteration(evaluations))
     console.print(
@@ -62,7 +64,7 @@ def _methods(evaluations: Sequence[Evaluation]) -> Table:
 
 
 def _by_iteration(evaluations: Sequence[Evaluation]) -> Table:
-    """Bars of Pass@1 and of the selected answers: an iteration of TMAS each, then the baselines."""
+    """Bars of Pass@1 and of the selected answers: one row per iteration of TMAS, then one per baseline."""
     ours, *others = evaluations
     table = Table(
         title="TMAS by iteration, then the others",
@@ -97,5 +99,5 @@ def _percent(share: float) -> str:
 
 
 def _program() -> str:
-    """``tmas`` as the shell finds it."""
+    """The path of ``tmas`` as the shell finds it."""
     return "tmas" if shutil.which("tmas") else os.path.relpath(Path(sys.executable).with_name("tmas"))

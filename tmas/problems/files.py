@@ -1,4 +1,4 @@
-"""Reading problem files row by row: JSONL, JSON, CSV and parquet. A row that cannot be read says so in its place."""
+"""Reads problem files row by row: JSONL, JSON, CSV and parquet. An unreadable row is returned with its defect."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ _BETWEEN_ITEMS = re.compile(r"[\s,]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A row by column, or the defect that keeps it from being read. ``place``: the line it begins in, from 1."""
+class FileRow:
+    """One row as a mapping by column, or the defect that prevents reading it. ``place``: its first line, counted from
+    1.
+    """
 
     place: str
     values: dict[str, Any]
@@ -24,40 +26,42 @@ class Row:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether ``text`` can be written as UTF-8: bytes that were not UTF-8, and lone surrogates, cannot."""
+    """Whether ``text`` can be written as UTF-8. Invalid bytes and lone surrogates cannot."""
     return _SURROGATE.search(text) is None
 
 
 def _decode(data: bytes) -> str:
-    """UTF-8 with or without a byte order mark; a broken byte becomes a lone surrogate, to be reported with its row."""
+    """Decode UTF-8 with or without a byte order mark. An invalid byte becomes a lone surrogate and is reported with its
+    row.
+    """
     return data.decode("utf-8-sig", errors="surrogateescape")
 
 
-def _jsonl(data: bytes) -> Iterator[Row]:
+def _jsonl(data: bytes) -> Iterator[FileRow]:
     for number, line in enumerate(_decode(data).split("\n"), 1):
         if line.strip():
             yield _object(str(number), line)
 
 
-def _object(place: str, source: str) -> Row:
+def _object(place: str, source: str) -> FileRow:
     if not is_unicode(source):
-        return Row(place, {}, "not valid UTF-8")
+        return FileRow(place, {}, "not valid UTF-8")
     try:
         value = json.loads(source)
     except (ValueError, RecursionError) as error:
-        return Row(place, {}, f"invalid JSON: {error}")
-    return Row(place, value) if isinstance(value, dict) else Row(place, {}, "not a JSON object")
+        return FileRow(place, {}, f"invalid JSON: {error}")
+    return FileRow(place, value) if isinstance(value, dict) else FileRow(place, {}, "not a JSON object")
 
 
-def _json(data: bytes) -> Iterator[Row]:
-    """The objects of a JSON list, each read on its own so that its line is known."""
+def _json(data: bytes) -> Iterator[FileRow]:
+    """Read the objects of a JSON list one by one, so that the line of each is known."""
     text, decoder = _decode(data), json.JSONDecoder()
     try:
         if not isinstance(json.loads(text), list):
-            yield Row("1", {}, "not a list of objects")
+            yield FileRow("1", {}, "not a list of objects")
             return
     except (ValueError, RecursionError) as error:
-        yield Row(str(getattr(error, "lineno", 1)), {}, f"invalid JSON: {error}")
+        yield FileRow(str(getattr(error, "lineno", 1)), {}, f"invalid JSON: {error}")
         return
     end = text.index("[") + 1
     line = 1 + text.count("\n", 0, end)
@@ -68,7 +72,7 @@ def _json(data: bytes) -> Iterator[Row]:
         line += text.count("\n", start, end)
 
 
-def _csv(data: bytes) -> Iterator[Row]:
+def _csv(data: bytes) -> Iterator[FileRow]:
     lines = list(io.StringIO(_decode(data), newline=""))
     rows = csv.reader(lines, strict=True)
     header: list[str] | None = None
@@ -84,39 +88,39 @@ def _csv(data: bytes) -> Iterator[Row]:
 
 
 def _leniently(lines: Sequence[str]) -> list[str]:
-    """The cells of a record that breaks the rules; none where they cannot be told."""
+    """Read the cells of an invalid CSV record, or none if that is impossible."""
     try:
         return next(csv.reader(lines), [])
     except csv.Error:
         return []
 
 
-def _csv_row(place: str, header: Sequence[str], cells: Sequence[str], error: str | None) -> Row:
+def _csv_row(place: str, header: Sequence[str], cells: Sequence[str], error: str | None) -> FileRow:
     values = dict(zip(header, cells, strict=False))
     if len(cells) == len(header) or not cells:
-        return Row(place, values, error)
+        return FileRow(place, values, error)
     field = repr(header[len(cells)]) if len(cells) < len(header) else "beyond the last"
     shifted = f"{len(cells)} values for {len(header)} columns: a misplaced quote or comma may have shifted them"
-    return Row(place, values, f"field {field}: {shifted}")
+    return FileRow(place, values, f"field {field}: {shifted}")
 
 
-def _parquet(data: bytes) -> Iterator[Row]:
+def _parquet(data: bytes) -> Iterator[FileRow]:
     import pyarrow
     from pyarrow import parquet
 
     try:
         rows = parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
-        yield Row("row 1", {}, f"broken parquet: {error}")
+        yield FileRow("row 1", {}, f"broken parquet: {error}")
         return
     for number, values in enumerate(rows, 1):
-        yield Row(f"row {number}", values)
+        yield FileRow(f"row {number}", values)
 
 
-READERS: dict[str, Callable[[bytes], Iterator[Row]]] = {
+READERS: dict[str, Callable[[bytes], Iterator[FileRow]]] = {
     ".jsonl": _jsonl,
     ".json": _json,
     ".csv": _csv,
     ".parquet": _parquet,
 }
-"""By suffix: the content of a file to its rows."""
+"""By suffix: a function from the content of a file to its rows."""

@@ -1,6 +1,6 @@
-"""Benchmarks from the Hugging Face hub: ``problems=hub`` takes the rows that the preset ``data=NAME`` names.
+"""Loads benchmarks from the Hugging Face hub: ``problems=hub`` takes the rows that the preset ``data=NAME`` names.
 
-They are written once, as JSONL, to ``$XDG_CACHE_HOME/tmas/benchmarks``, and read from there like any problem file.
+They are written once, as JSONL, to ``$XDG_CACHE_HOME/tmas/benchmarks``, and then read like any problem file.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from tmas.errors import UserError
 
 
 class HubSource(BaseModel):
-    """Rows of a data set: ``path``, ``name`` (its configuration), ``split`` and ``revision`` as ``load_dataset`` takes
-    them.
+    """Rows of a data set. ``path``, ``name`` (its configuration), ``split`` and ``revision`` are those of
+    ``load_dataset``.
 
-    ``columns``: what a column is called there, where it is called otherwise than in the local file. ``where``: only
-    rows with these values (``""``: empty). ``sample``: of these the so many whose ids have the smallest SHA-256, so
-    that the choice is fixed and owes nothing to the order of the rows.
+    ``columns``: names of columns on the hub that differ from the local names. ``where``: take only rows with these
+    values (``""``: empty). ``sample``: take this many rows, those whose ids have the smallest SHA-256, so that the
+    choice is fixed and independent of the order of the rows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,13 +38,13 @@ class HubSource(BaseModel):
 
 
 class HubError(UserError):
-    """The data set cannot be had; the message says why and what to do."""
+    """The data set cannot be loaded. The message says why and what to do."""
 
 
 def fetch(source: HubSource, columns: Sequence[str], id_column: str | None) -> Path:
-    """A JSONL file of the rows with ``columns`` (by their local names), downloaded where it is not there yet.
+    """Return a JSONL file of the rows with ``columns`` (by their local names), downloaded if it is missing.
 
-    Raises :class:`HubError` without access, without a network, and where rows or columns are not as they should be.
+    Raises :class:`HubError` without access or network, and if rows or columns are not as expected.
     """
     wanted = hashlib.sha256(f"{source.model_dump_json()} {columns}".encode()).hexdigest()[:12]
     target = _cache() / f"{source.path.strip('/').replace('/', '--')}-{wanted}.jsonl"
@@ -90,8 +90,8 @@ def _advice(source: HubSource, error: Exception) -> str:
     if "gated" not in str(error).lower():
         return ""
     return (
-        f"\nIts authors want to be asked: accept the terms on the page of {source.path}, then `hf auth login`, or set "
-        "HF_TOKEN to a token that may read it. A file that you have can be given instead: problems=FILE"
+        f"\nThe data set is gated: accept the terms on the page of {source.path}, then `hf auth login`, or set "
+        "HF_TOKEN to a token that may read it. Or use a local file: problems=FILE"
     )
 
 

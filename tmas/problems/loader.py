@@ -1,7 +1,7 @@
-"""Problem files: JSONL, JSON, CSV and parquet, whatever their columns are called.
+"""Reads problem files (JSONL, JSON, CSV, parquet) with any column names.
 
-A file is checked as a whole before anything is begun. Every defect is named by file, line and field, and all of them
-come in one error; or the bad rows are left out and reported.
+A file is validated completely before a run starts. One error lists all defects with file, line and field, or bad rows
+are left out and reported.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from tmas.errors import FileDefects
-from tmas.problems.files import READERS, Row, is_unicode
+from tmas.problems.files import READERS, FileRow, is_unicode
 from tmas.problems.hub import HubError, HubSource, fetch
 from tmas.records import Problem
 
 SAMPLE = Path(__file__).with_name("sample_problems.jsonl")
-"""A few problems that come with the package; ``tmas solve problems=sample`` runs them."""
+"""A few problems that ship with the package; ``tmas solve problems=sample`` runs them."""
 _MESSAGES = 20
 
 
 class ProblemFields(BaseModel):
-    """Where a problem's parts are: names of columns (CSV, parquet) or keys (JSON).
+    r"""Names of the columns (CSV, parquet) or keys (JSON) of a problem's parts.
 
-    ``problem_id``: null numbers the rows (``<file stem>-<row>``). ``answer``: null where there are none; without
-    ``answer_required`` single rows may lack it. ``answer_regex``: the answer is the first group of its last match in
-    that field (GSM8K: ``####\\s*(.+)``). ``metadata``: further columns to keep with the problem. ``hub``: where the
-    same columns are on the Hugging Face hub.
+    ``problem_id``: null numbers the rows (``<file stem>-<row>``). ``answer``: null if there are none; unless
+    ``answer_required``, single rows may lack it. ``answer_regex``: the answer is the first group of the last match in
+    that field (GSM8K: ``####\\s*(.+)``). ``metadata``: further columns to keep with the problem. ``hub``: the data set
+    on the Hugging Face hub with the same columns.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,7 +63,7 @@ class ProblemFields(BaseModel):
         return tuple(column for column in (self.problem_id, self.question, answer, *self.metadata) if column)
 
     def fetch(self) -> Path:
-        """The file that ``hub`` stands for, downloaded where it is not there yet."""
+        """Return the file for ``hub``, downloaded if it is missing."""
         if self.hub is None:
             raise HubError("problems=hub: the preset given as data=NAME names no data set on the hub; give a file")
         answer = () if self.answer is None else (self.answer,)
@@ -76,24 +76,24 @@ class ProblemFileError(FileDefects):
 
 @dataclass(frozen=True, slots=True)
 class LoadedProblems:
-    """The problems in the order of the file, and a message for each defect of the rows that were left out."""
+    """The problems in the order of the file, and a message for each defect of the rows left out."""
 
     problems: tuple[Problem, ...]
     skipped: tuple[str, ...] = ()
 
 
 class _Defect(ValueError):
-    """What is wrong with a row: one message an argument."""
+    """Defects of a row: one message per argument."""
 
 
 def load_problems(
     path: Path | str, fields: ProblemFields | None = None, on_bad: Literal["refuse", "skip"] = "refuse"
 ) -> LoadedProblems:
-    """All problems of a file; its suffix (.jsonl, .json, .csv, .parquet) tells the format, text is UTF-8.
+    """Load all problems of a file. Its suffix (.jsonl, .json, .csv, .parquet) determines the format; text is UTF-8.
 
-    The path ``hub`` stands for what ``fields.hub`` names. Raises :class:`~tmas.problems.hub.HubError` where that cannot
-    be had, and :class:`ProblemFileError` for a file that cannot be read, lacks a column, or holds no good row; and for
-    any bad row (a missing, empty or mistyped field, a repeated id), unless ``on_bad`` is ``skip``.
+    The path ``hub`` loads the data set that ``fields.hub`` names. Raises :class:`~tmas.problems.hub.HubError` if it
+    cannot be loaded. Raises :class:`ProblemFileError` for a file that cannot be read, lacks a column or has no valid
+    row, and, unless ``on_bad`` is ``skip``, for any bad row (a missing, empty or mistyped field, a repeated id).
     """
     path, fields = Path(path), fields or ProblemFields()
     if path == Path("hub"):
@@ -119,7 +119,7 @@ def load_problems(
     return LoadedProblems(tuple(problems), tuple(defects))
 
 
-def _read(path: Path) -> list[Row]:
+def _read(path: Path) -> list[FileRow]:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise ProblemFileError([f"{path}: its suffix is none of {', '.join(READERS)}"])
@@ -132,7 +132,7 @@ def _read(path: Path) -> list[Row]:
     return rows
 
 
-def _check_columns(path: Path, rows: Sequence[Row], fields: ProblemFields) -> None:
+def _check_columns(path: Path, rows: Sequence[FileRow], fields: ProblemFields) -> None:
     columns = dict.fromkeys(column for row in rows for column in row.values)
     missing = [column for column in fields.required if column not in columns]
     if columns and missing:
@@ -142,8 +142,8 @@ def _check_columns(path: Path, rows: Sequence[Row], fields: ProblemFields) -> No
         )
 
 
-def _problem(row: Row, fields: ProblemFields, generated_id: str) -> Problem:
-    """The problem of a row; raises a :class:`_Defect` with a message for every field that is wrong."""
+def _problem(row: FileRow, fields: ProblemFields, generated_id: str) -> Problem:
+    """Build the problem of a row. Raises :class:`_Defect` with a message for every invalid field."""
     if row.defect:
         raise _Defect(row.defect)
     wanted: list[tuple[str, str | None, Callable[[Any], Any]]] = [
@@ -176,7 +176,7 @@ def _string(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """As :func:`_string`, but a finite number is taken as its text."""
+    """Like :func:`_string`, but a finite number is converted to text."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     return str(value) if whole or (isinstance(value, float | Decimal) and math.isfinite(value)) else _string(value)
 

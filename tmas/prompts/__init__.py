@@ -1,11 +1,12 @@
-"""Prompts are files: one ``.jinja`` per role or shared part in this folder. A user's folder can replace single ones.
+"""Loads and renders prompts. Each role and each shared part is one ``.jinja`` file here; a user's folder can replace
+some.
 
 Training rows, distilled contexts, judges and inference all render through :class:`Prompts`, so that training matches
-use. Every built-in prompt begins with what other calls share (the problem, then the attempts or the candidate), so that
-a server with prefix caching computes it once.
+use. Every built-in prompt begins with the text that other calls share (the problem, then the attempts or the
+candidate), so that a server with prefix caching computes it once.
 
-A prompt is rendered in Jinja's sandbox, since a folder may come from somebody else. What a model wrote is only ever a
-value: it is never compiled as a template.
+Prompts are rendered in Jinja's sandbox, because a folder may come from somebody else. Text from a model is only used as
+a value and is never compiled as a template.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from tmas.prompts.texts import JUDGE, PromptError, built_in_texts, hash_of, incl
 
 
 class Prompts:
-    """All prompt files: the built-in ones, some of them replaced.
+    """All prompt files: the built-in ones, of which some may be replaced.
 
-    ``replaced``: the texts that differ from the built-in ones, by name. ``folder``: where they were read. Immutable. A
-    copy in another process has the texts with it and needs no folder.
+    ``replaced``: texts that differ from the built-in ones, by name. ``folder``: where they were read. Instances are
+    immutable. A copy in another process contains the texts and needs no folder.
     """
 
     def __init__(self, replaced: Mapping[str, str] | None = None, folder: Path | None = None) -> None:
@@ -40,7 +41,7 @@ class Prompts:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The built-in prompts with the ``.jinja`` files of ``folder`` in their places.
+        """Load the built-in prompts, replaced by the ``.jinja`` files of ``folder``.
 
         Raises :class:`PromptError` for a folder with an unknown file, and for a prompt that could fail later.
         """
@@ -63,7 +64,7 @@ class Prompts:
         return {**built_in_texts(), **self.replaced}
 
     def render(self, name: str, **values: object) -> str:
-        """Render a prompt. A variable that it uses and does not get is an error."""
+        """Render a prompt. A variable that it uses must be given."""
         template = self._templates.get(name) or self._compile(name)
         return template.render(**values).strip()
 
@@ -72,18 +73,18 @@ class Prompts:
         return hash_of(self.texts[name])
 
     def hashes(self) -> dict[str, str]:
-        """The hash of each prompt file of the agents: a run with other prompts is another run.
+        """The hash of each prompt file of the agents. A run can only be resumed with the same hashes.
 
-        Judges' prompts are left out, since no run depends on them; see :meth:`judge_hashes`.
+        Judges' prompts are left out, because no run depends on them; see :meth:`judge_hashes`.
         """
         return {name: self.hash(name) for name in sorted(self.texts) if not name.startswith(JUDGE)}
 
     def judge_hashes(self, *names: str) -> dict[str, str]:
-        """The hash of each file that verdicts depend on: judges' prompts and what they include."""
+        """The hash of each file that verdicts depend on: the judges' prompts ``names`` and their includes."""
         return {file: self.hash(file) for file in sorted({file for name in names for file in self.files_of(name)})}
 
     def files_of(self, name: str) -> set[str]:
-        """The names of a prompt file and of all files that it includes, directly or not."""
+        """The names of a prompt file and of all files that it includes, directly or indirectly."""
         found, left = set[str](), [name]
         while left:
             file = left.pop()
@@ -97,16 +98,16 @@ class Prompts:
         return self.environment.parse(self.texts[name], name, self.place(name))
 
     def inlined(self, name: str) -> nodes.Template:
-        """The syntax tree of a prompt with the files that it includes in their places.
+        """The syntax tree of a prompt with included files inserted.
 
-        Jinja takes as long to render an include as to render a prompt.
+        Jinja needs as much time to render an include as to render a prompt.
         """
         tree = _Inliner(self).visit(self.parsed(name))
         tree.set_environment(self.environment)
         return tree
 
     def place(self, name: str) -> str:
-        """A prompt file as error messages name it."""
+        """The name of a prompt file in error messages."""
         return str(self.folder / f"{name}.jinja") if self.folder and name in self.replaced else f"built-in {name}.jinja"
 
     @cached_property
@@ -119,7 +120,7 @@ class Prompts:
             autoescape=False,
             auto_reload=False,
         )
-        environment.globals.clear()  # range and the like, which no prompt uses and each rendering would copy
+        environment.globals.clear()  # range etc.: no prompt uses them, and each rendering would copy them
         del environment.filters["random"]  # a resumed run must render the same prompts
         return environment
 
@@ -130,9 +131,9 @@ class Prompts:
         return template
 
     def packed(self) -> str | None:
-        """The replaced texts as JSON, for configurations that are sent to other machines; None where there are none.
+        """The replaced texts as JSON, for configurations that are sent to other machines; None if there are none.
 
-        It holds no ``$``, which OmegaConf would take for the beginning of an interpolation.
+        The JSON contains no ``$``, which OmegaConf would read as an interpolation.
         """
         return orjson.dumps(self.replaced).decode().replace("$", "\\u0024") if self.replaced else None
 
@@ -142,7 +143,7 @@ class Prompts:
         try:
             texts: dict[str, str] = orjson.loads(packed)
         except orjson.JSONDecodeError:
-            raise PromptError("not the texts of prompts as JSON: give prompts=FOLDER, which sets them") from None
+            raise PromptError("not the texts of prompts as JSON: set prompts=FOLDER instead, which sets them") from None
         if unknown := sorted(texts.keys() - built_in_texts().keys()):
             raise PromptError(f"this version of tmas has no prompt {', '.join(unknown)}")
         prompts = cls(texts)
@@ -150,31 +151,31 @@ class Prompts:
         return prompts
 
     def write_all(self, folder: Path) -> None:
-        """Write all texts into ``folder``. Raises :class:`PromptError` where a file there differs."""
+        """Write all texts into ``folder``. Raises :class:`PromptError` if a file there has another content."""
         folder.mkdir(parents=True, exist_ok=True)
         files = {folder / f"{name}.jinja": text.encode() for name, text in self.texts.items()}
         if differing := [file for file, text in files.items() if file.exists() and file.read_bytes() != text]:
             names = ", ".join(file.name for file in differing)
-            raise PromptError(f"{folder} holds other texts in {names}: give another folder, or move these files away")
+            raise PromptError(f"{folder} holds other texts in {names}: use another folder, or move these files away")
         for file, text in files.items():
             file.write_bytes(text)
 
     def write(self, folder: Path) -> None:
-        """Write the replaced texts into ``folder``, which is then usable as ``prompts=FOLDER``."""
+        """Write the replaced texts into ``folder``, which can then be used as ``prompts=FOLDER``."""
         for name, text in self.replaced.items():
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{name}.jinja").write_bytes(text.encode())
 
 
 BUILT_IN = Prompts()
-"""The prompts of this version, none of them replaced."""
+"""The prompts of this version, without replacements."""
 
 
 class _Inliner(NodeTransformer):
     def __init__(self, prompts: Prompts) -> None:
         self._prompts = prompts
 
-    def visit_Include(self, node: nodes.Include) -> nodes.Node:  # the name that Jinja calls
+    def visit_Include(self, node: nodes.Include) -> nodes.Node:  # Jinja requires this name
         return nodes.Scope(self.visit(self._prompts.parsed(include_of(node))).body, lineno=node.lineno)
 
 
@@ -195,6 +196,6 @@ PromptsSetting = Annotated[
     BeforeValidator(_from_setting),
     PlainSerializer(lambda prompts: str(prompts.folder) if prompts.folder else None),
 ]
-"""A field of settings: a folder is read and checked, None is :data:`BUILT_IN`. It is written down as the folder."""
+"""A field of settings. A folder is read and checked; None is :data:`BUILT_IN`. It is serialised as the folder."""
 PackedPrompts = Annotated[InstanceOf[Prompts], BeforeValidator(_from_packed), PlainSerializer(Prompts.packed)]
-"""A field of settings that are sent to other machines: it is given and written down as :meth:`Prompts.packed`."""
+"""A field of settings that are sent to other machines. It is read and serialised as :meth:`Prompts.packed`."""

@@ -1,4 +1,4 @@
-"""The check of a user's prompts, before any model is called: files, syntax, includes, variables, sample renderings."""
+"""Checks a user's prompts before any model is called: files, syntax, includes, variables, sample renderings."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from tmas.prompts import Prompts
 
 _REFUSED = {nodes.Extends: "extends", nodes.Block: "block", nodes.Import: "import", nodes.FromImport: "from"}
-"""Tags that join files in other ways than an include does."""
+"""Tags that combine files in other ways than an include."""
 
 
 def read_folder(folder: Path) -> dict[str, str]:
-    """The texts of the ``.jinja`` files in ``folder`` by name. Hidden files and those of other types are ignored."""
+    """Read the texts of the ``.jinja`` files in ``folder`` by name. Hidden files and other types are ignored."""
     if not folder.is_dir():
         raise PromptError(f"{folder}: there is no such folder")
     files = sorted(file for file in folder.glob("*.jinja") if not file.name.startswith("."))
@@ -34,14 +34,14 @@ def read_folder(folder: Path) -> dict[str, str]:
 
 
 def check(prompts: Prompts) -> None:
-    """Raises :class:`PromptError` with everything that is wrong in the replaced prompts and in what includes them."""
+    """Raise :class:`PromptError` with all defects of the replaced prompts and of prompts that include them."""
     for stage in (_wrong_syntax, _wrong_variables, _wrong_renderings):
         if found := list(stage(prompts)):
             raise PromptError("\n  ".join(found))
 
 
 def _wrong_syntax(prompts: Prompts) -> Iterator[str]:
-    """What is wrong in each file by itself, then files that include themselves."""
+    """Yield the syntax errors of each file. If there are none, yield files that include themselves."""
     before = False
     for name, text in prompts.replaced.items():
         for line, what in _defects_of_file(prompts, name, text):
@@ -76,12 +76,12 @@ def _circles(prompts: Prompts) -> Iterator[str]:
 
 
 def _affected(prompts: Prompts) -> list[str]:
-    """The prompts that replaced files are part of."""
+    """The prompts that contain replaced files."""
     return [name for name in VARIABLES if prompts.files_of(name) & prompts.replaced.keys()]
 
 
 def _wrong_variables(prompts: Prompts) -> Iterator[str]:
-    """Each variable of a file once, for the first prompt that does not have it."""
+    """Yield each unknown variable of a file once, for the first prompt that lacks it."""
     named = set[tuple[str, str]]()
     for name in _affected(prompts):
         given = VARIABLES[name]
@@ -98,7 +98,7 @@ def _wrong_variables(prompts: Prompts) -> Iterator[str]:
 
 
 def _first_use(prompts: Prompts, name: str, variable: str) -> tuple[str, int]:
-    """The file and line in which a prompt uses a variable; its own file and those of the user come first."""
+    """Find the file and line where a prompt uses a variable, first in its own file and in the user's files."""
     files = sorted(prompts.files_of(name), key=lambda file: (file != name, file not in prompts.replaced, file))
     for file in files:
         for node in prompts.parsed(file).find_all(nodes.Name):
@@ -108,7 +108,7 @@ def _first_use(prompts: Prompts, name: str, variable: str) -> tuple[str, int]:
 
 
 def _wrong_renderings(prompts: Prompts) -> Iterator[str]:
-    """The first sample of each prompt that cannot be rendered, or that leaves nothing to send."""
+    """Yield, for each prompt, the first sample that cannot be rendered or gives an empty text."""
     for name in _affected(prompts):
         for values in samples(name):
             if found := _wrong_rendering(prompts, name, values):
@@ -118,7 +118,7 @@ def _wrong_renderings(prompts: Prompts) -> Iterator[str]:
 
 
 def _wrong_rendering(prompts: Prompts, name: str, values: dict[str, Any]) -> str | None:
-    """Rendered with Jinja's own includes first, since then an error has the file and line that it comes from."""
+    """Render with Jinja's own includes first, because its errors then have the right file and line."""
     try:
         prompts.environment.get_template(name).render(**values)
         text = prompts.render(name, **values)

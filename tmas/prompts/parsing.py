@@ -1,4 +1,4 @@
-"""Model text in, wire record out, or :class:`Unparsable`. What cannot be read is never replaced by a default."""
+"""Parses model text into records, or raises :class:`Unparsable`. A missing value never gets a default."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Unparsable(ValueError):
-    """The reply does not hold what was asked for; the message says what is missing."""
+    """The reply does not contain the required output. The message says what is missing."""
 
 
 class Parsed(NamedTuple, Generic[M]):
-    """A wire record; whether its JSON had to be repaired; how many bad list entries were left out."""
+    """A parsed record, whether its JSON had to be repaired, and how many invalid list entries were dropped."""
 
     record: M
     repaired: bool
     dropped: int
 
 
-class Verdict(NamedTuple):
-    """A verification as read: ``grade`` is 0.0, 0.5 or 1.0."""
+class ParsedVerification(NamedTuple):
+    """A parsed verification. ``grade`` is 0.0, 0.5 or 1.0."""
 
     critique: str
     grade: float
@@ -36,10 +36,10 @@ class Verdict(NamedTuple):
 
 
 def parse_json(text: str, model: type[M]) -> Parsed[M]:
-    """The last JSON object in ``text`` that is a ``model``, whatever is written around it.
+    """Return the last JSON object in ``text`` that is a valid ``model``, ignoring the text around it.
 
-    List entries that are not valid are left out and counted, unless none is left. Where no object can be read as it
-    stands, json-repair is tried on the last one that was closed. Raises :class:`Unparsable`.
+    Invalid list entries are dropped and counted, unless all are invalid. If no object can be parsed, json-repair is
+    tried on the last closed one. Raises :class:`Unparsable`.
     """
     protected = protect_latex(text)
     try:
@@ -67,7 +67,7 @@ def _repaired(text: str, model: type[M]) -> Parsed[M]:
     if not starts:
         raise Unparsable(f"no JSON object with {' or '.join(model.model_fields)}")
     try:
-        # Up to a closing brace only: a "0.5" that was cut short must not be read as "0".
+        # Only up to a closing brace: a truncated "0.5" must not be read as "0".
         value = json_repair.loads(text[starts[-1] : text.rfind("}") + 1], skip_json_loads=True)
         return _validated(value, model, repaired=True)
     except ValueError:
@@ -92,7 +92,7 @@ _N_COMMANDS = (
     "abla|eqq?|ot|otin|otag|onumber|olimits|ewline|orm|atural|leq|geq|subseteq|supseteq|cong|sim|vdash|[ew]arrow|"
     "rightarrow|Rightarrow|leftarrow|Leftarrow"
 )
-_N_AMBIGUOUS = "e|u|i|eg|mid|exists|parallel"  # a new line may well begin with these
+_N_AMBIGUOUS = "e|u|i|eg|mid|exists|parallel"  # a new line may also begin with these
 _T_COMMANDS = (
     "imes|heta|o|op|anh?|au|ag|frac|ilde|binom|herefore|hinspace|riangle(?:q|left|right|down|lefteq|righteq)?|"
     "ext(?:bf|it|rm|tt|sf|sc|up|style|normal)?|woheadrightarrow"
@@ -100,11 +100,11 @@ _T_COMMANDS = (
 
 
 def protect_latex(json_text: str) -> str:
-    r"""Doubles the backslashes in raw JSON text that are LaTeX and not escapes.
+    r"""Double the backslashes in raw JSON text that belong to LaTeX and not to JSON escapes.
 
-    ``\frac`` decodes as a form feed and "rac", ``\alpha`` not at all. Doubled ones stay as they are. ``\ne``,
-    ``\nu`` and the like can also be a line break before a word: they are LaTeX unless the text doubles its
-    backslashes elsewhere, for then it knows how to write JSON.
+    ``\frac`` would decode as a form feed and "rac", and ``\alpha`` not at all. Doubled backslashes stay as they are.
+    ``\ne``, ``\nu`` and similar ones can also be a line break before a word. They count as LaTeX, unless the text has
+    doubled backslashes elsewhere, which shows that it escapes correctly.
     """
     doubled = re.search(r"\\\\[A-Za-z]", json_text)
     pattern = _ESCAPES["certain" if doubled else "likely"]
@@ -112,7 +112,7 @@ def protect_latex(json_text: str) -> str:
 
 
 def _escapes(n_commands: str) -> re.Pattern[str]:
-    """A backslash; with what follows it where the two are a JSON escape."""
+    """Match a backslash, together with what follows it if the two are a JSON escape."""
     return re.compile(
         rf"""\\(
             ["\\/] | u[0-9a-fA-F]{{4}} | [bfr](?![A-Za-z])
@@ -144,20 +144,20 @@ _STATED = re.compile(
 )
 _GRADE_WORD = re.compile(r"[gG][rR][aA][dD][eE]|[sS][cC][oO][rR][eE]|\\[bB][oO][xX][eE][dD]")
 LEAD = 100
-"""Characters before the first of these words in which what belongs to it may begin ("Based on my evaluation, ...")."""
+"""Number of characters before the first such word in which its sentence may begin ("Based on my evaluation, ...")."""
 
 
-def parse_verification(text: str) -> Verdict:
-    r"""A critique and its grade, from JSON or from free text.
+def parse_verification(text: str) -> ParsedVerification:
+    r"""Parse a critique and its grade, from JSON or from free text.
 
     In free text the last labelled grade counts (``Grade: 0.5``, ``**Score:** 1/2``, DeepSeekMath-V2's ``… score should
-    be: \boxed{0.5}``), one in a box before others, and what is stated behind it must not contradict it; without a
-    label, the box in the last line. Raises :class:`Unparsable` for any grade but 0, 0.5 and 1, for two of them, for
+    be: \boxed{0.5}``). A boxed grade comes before others, and later statements must not contradict it. Without a label,
+    the box in the last line counts. Raises :class:`Unparsable` for any grade except 0, 0.5 and 1, for two grades, for
     none, and for a grade without a critique.
     """
     if re.search(r"""["'](?:critique|grade)["']\s*:""", text):
         record, repaired, _ = parse_json(text, VerificationOutput)
-        return Verdict(record.critique, float(record.grade), repaired)
+        return ParsedVerification(record.critique, float(record.grade), repaired)
     stated = _deciding(text.rstrip(" \n\t\\])$*-`"))
     if not stated:
         raise Unparsable("no grade")
@@ -167,11 +167,11 @@ def parse_verification(text: str) -> Verdict:
         raise Unparsable(f"not one grade of 0, 0.5 and 1: {stated[-1][0][-60:]!r}")
     if not re.search(r"[^\W\d_]{2}", text[: stated[0].start()] + text[stated[-1].end() :]):
         raise Unparsable("a grade without a critique")
-    return Verdict(text.strip(), float(grade))
+    return ParsedVerification(text.strip(), float(grade))
 
 
 def _deciding(text: str) -> list[re.Match[str]]:
-    first = _GRADE_WORD.search(text)  # for the pattern of the whole is slow, and most of a critique states nothing
+    first = _GRADE_WORD.search(text)  # the full pattern is slow, and most of a critique contains no grade
     stated = list(_STATED.finditer(text, max(0, first.start() - LEAD))) if first else []
     labelled = [match for match in stated if match[4] is None]
     if not labelled:

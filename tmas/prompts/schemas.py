@@ -1,6 +1,6 @@
-"""What the agents are asked to write as JSON: wire records, and their schema for a server's structured output.
+"""The JSON output of agents: one model per role, and its schema for structured output.
 
-Bounds on lists are in the schema alone: a longer list costs tokens but does no harm.
+Limits on lists are only in the schema: a longer list costs tokens but does no harm.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 
 def _one_line(text: str) -> str:
-    """Bank items are shown one a line: no line break, control or format character may be in them."""
+    """Put ``text`` on one line without control or format characters: prompts show one bank item per line."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def storable(text: str) -> str:
-    """``text`` as UTF-8 can hold it."""
+    """Make ``text`` valid UTF-8."""
     return text.strip().encode(errors="replace").decode()  # JSON can spell lone surrogates, UTF-8 cannot
 
 
 def grade_of(spelling: str) -> str | None:
-    """The grade that ``spelling`` means (``1/2``, ``**0.5**``, ``1.0``), None where it means none on the scale."""
+    """Parse a grade (``1/2``, ``**0.5**``, ``1.0``). Returns None if it is not 0, 0.5 or 1."""
     plain = re.sub(r"[\s*$(]|out(?= of)", "", re.sub(r"\\[dt]?frac\s*(\{1\}\{2\}|12)", "1/2", spelling))
     return _SPELLINGS.get(plain.replace("of", "/").removesuffix(".0").removesuffix("/1"))
 
@@ -37,13 +37,13 @@ def _lower(value: Any) -> Any:
 
 
 def _item_id(value: Any) -> Any:
-    """``E1`` in what a model may write for it: ``[E1]``, ``E1, support 2``."""
+    """Extract the id from variants such as ``[E1]`` or ``E1, support 2``."""
     found = re.search(r"[EG]\d+", value) if isinstance(value, str) else None
     return found[0] if found else value
 
 
 def _indices(value: Any) -> list[int]:
-    """Those that can be read: it is the finding that counts, not which attempts it is from."""
+    """Parse the valid indices and drop others, because the finding matters more than its source."""
     listed = value if isinstance(value, list | tuple) else [value]
     numbers = [
         re.search(r"-?\d+", str(one)) for one in listed if isinstance(one, int | str) and not isinstance(one, bool)
@@ -59,12 +59,12 @@ Statement = Annotated[Text, Field(min_length=1)]
 Indices = Annotated[tuple[int, ...], BeforeValidator(_indices), Field(json_schema_extra={"maxItems": 64})]
 
 
-class _Wire(BaseModel):
+class _OutputModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class VerificationOutput(_Wire):
-    """A verification; the critique comes first, so that the grade follows from it."""
+class VerificationOutput(_OutputModel):
+    """A verification. The critique comes first, so that the grade follows from it."""
 
     critique: Annotated[
         str, AfterValidator(storable), Field(min_length=1, json_schema_extra={"minLength": 1, "maxLength": 20_000})
@@ -72,8 +72,8 @@ class VerificationOutput(_Wire):
     grade: Annotated[Literal["0", "0.5", "1"], BeforeValidator(lambda value: grade_of(str(value)) or value)]
 
 
-class _New(_Wire):
-    """An item to add. ``content`` are the fields that it shares with its bank record; ``rollouts`` count from 0."""
+class _New(_OutputModel):
+    """A new item. ``content``: the fields of its bank record. ``rollouts`` count from 0."""
 
     @property
     def content(self) -> dict[str, Any]:
@@ -92,8 +92,8 @@ class NewGuideline(_New):
     rollouts: Indices = ()
 
 
-class _Update(_Wire):
-    """What becomes of an item in the bank; ``content`` are the fields that a correction replaces."""
+class _Update(_OutputModel):
+    """An update of an item in the bank. ``content``: the fields that a correction replaces."""
 
     id: Annotated[str, BeforeValidator(_item_id), Field(max_length=16)]
     action: Annotated[Literal["confirm", "correct", "drop"], BeforeValidator(_lower)]
@@ -117,35 +117,37 @@ class GuidelineUpdate(_Update):
     description: Text = ""
 
 
-class ExperienceOutput(_Wire):
-    """The experience agent's reply; empty lists say that there is nothing new."""
+class ExperienceOutput(_OutputModel):
+    """The experience agent's reply. Empty lists mean that there is nothing new."""
 
     new: Annotated[tuple[NewExperience, ...], _EMPTY_LIST, Field(json_schema_extra={"maxItems": 32})] = ()
     updates: Annotated[tuple[ExperienceUpdate, ...], _EMPTY_LIST, Field(json_schema_extra={"maxItems": 64})] = ()
 
 
-class GuidelineOutput(_Wire):
-    """The guideline agent's reply; empty lists say that there is nothing new."""
+class GuidelineOutput(_OutputModel):
+    """The guideline agent's reply. Empty lists mean that there is nothing new."""
 
     new: Annotated[tuple[NewGuideline, ...], _EMPTY_LIST, Field(json_schema_extra={"maxItems": 32})] = ()
     updates: Annotated[tuple[GuidelineUpdate, ...], _EMPTY_LIST, Field(json_schema_extra={"maxItems": 64})] = ()
 
 
-class DistillOutput(_Wire):
-    """What RSE distils from one rollout."""
+class DistillOutput(_OutputModel):
+    """The statements that RSE distils from one rollout."""
 
     verified_propositions: Annotated[tuple[Statement, ...], _EMPTY_LIST, Field(json_schema_extra={"maxItems": 32})] = ()
     critical_pitfalls: Annotated[tuple[Statement, ...], _EMPTY_LIST, Field(json_schema_extra={"maxItems": 32})] = ()
 
 
 def output_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """``model`` as a JSON schema in the subset that xgrammar and OpenAI's strict mode share: no references, closed
-    objects, every field required."""
+    """Return the JSON schema of ``model`` in the subset that xgrammar and OpenAI's strict mode share.
+
+    It has no references, closed objects, and every field is required.
+    """
     schema = _json_schema(model)
     return _strict(schema, schema.get("$defs", {}))
 
 
-@cache  # pydantic takes a tenth of what a whole run costs to make them anew for each call
+@cache  # without the cache, pydantic would take a tenth of a run's CPU time
 def _json_schema(model: type[BaseModel]) -> dict[str, Any]:
     return model.model_json_schema()
 
@@ -153,7 +155,7 @@ def _json_schema(model: type[BaseModel]) -> dict[str, Any]:
 def bank_schema(
     model: type[ExperienceOutput | GuidelineOutput], rollouts: Sequence[int], item_ids: Sequence[str], max_new: int
 ) -> dict[str, Any]:
-    """:func:`output_schema` bound to what there is: these rollouts, these items, at most so many new ones."""
+    """:func:`output_schema` restricted to these rollouts, these item ids and at most ``max_new`` new items."""
     schema = output_schema(model)
     new, updates = schema["properties"]["new"], schema["properties"]["updates"]
     new["maxItems"] = max_new

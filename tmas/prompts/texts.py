@@ -1,4 +1,4 @@
-"""The built-in prompt files: their texts, their hashes, and what Jinja's tree says of an include."""
+"""The built-in prompt files: their texts, their hashes, and the target of an include."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jinja2 import nodes
 from tmas.errors import UserError
 
 JUDGE = "judge_"
-"""Prompts whose name begins so are those of judges; the others are those of agents."""
+"""Prefix of the names of judges' prompts. All other prompts are those of agents."""
 
 
 class PromptError(UserError, ValueError):
@@ -34,5 +34,5 @@ def hash_of(text: str) -> str:
 
 
 def include_of(node: nodes.Include) -> str:
-    """The name that an include gives in quotes; "" where it computes one."""
+    """The quoted name in an include; "" if the name is computed."""
     return node.template.value if isinstance(node.template, nodes.Const) else ""

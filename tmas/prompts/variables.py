@@ -1,4 +1,4 @@
-"""The variables of each prompt that is rendered, with sample values for every branch that a prompt may take."""
+"""The variables of each prompt, with sample values for every branch of the prompt."""
 
 from __future__ import annotations
 
@@ -45,9 +45,10 @@ VARIABLES: Mapping[str, Mapping[str, Sequence[Any]]] = {
     },
     "verification": {**_TASK, "solution": ["It is 12."], "structured": [False, True]},
 }
-"""By prompt, then by variable. Files that are not here are parts: prompts include them, and they have its variables."""
+"""By prompt, then by variable. Files that are missing here are parts; they have the variables of the prompt that
+includes them."""
 MAY_BE_EMPTY = frozenset({"attempt", "recycled"})
-"""Prompts that no call consists of alone."""
+"""Prompts that are never the whole prompt of a call, so that they may be empty."""
 
 
 def samples(name: str) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,6 @@
-"""The hybrid reward (paper, section "Hybrid reward"; its formulas are not published): docs/rewards.md has ours.
+"""The hybrid reward (paper, section "Hybrid reward"). The paper does not publish its formulas; docs/rewards.md has
+ours.
 
-``correctness``, ``experience`` and ``novelty`` are the components, ``hybrid`` puts them together and fills in what was
-masked, ``scorer`` asks for them, and ``verl_entry`` is what verl sees.
+``correctness``, ``experience`` and ``novelty`` are the components. ``hybrid`` combines them and fills in masked ones,
+``scorer`` computes them, and ``verl_entry`` is the function that verl calls.
 """

@@ -1,4 +1,4 @@
-"""One part of a reward, and what it may be instead of a number."""
+"""One component of a reward: a number, masked, or absent."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ State = Literal["scored", "masked", "absent"]
 
 
 class Component(Record):
-    """``value`` in [0, 1] if ``scored``, and otherwise 0 and to be left out.
+    """``value``: in [0, 1] if ``scored``, otherwise 0 and not to be used.
 
-    ``masked``: whoever was to score it failed. ``absent``: there is nothing to score (another kind of row, switched
-    off, no answer). ``why``: a word for the reason; for a scored one, of what kept it at 0 without being asked about.
+    ``masked``: the scoring failed. ``absent``: there is nothing to score (another source, switched off, no answer).
+    ``why``: one word for the reason, or for why a scored value is 0.
     """
 
     state: State
@@ -37,7 +37,7 @@ def absent(why: str = "") -> Component:
 
 
 def mean_of(passes: Sequence[Component]) -> Component:
-    """The mean over the passes that scored; where none did, masked for the first one's reason."""
+    """The mean over the scored passes. Without any, masked with the reason of the first pass."""
     values = [one.value for one in passes if one.state == "scored"]
     if not values:
         return masked(passes[0].why)

@@ -1,4 +1,4 @@
-"""Whether the final answer is right: what counts as one, and what each verdict on it is worth."""
+"""Scores whether the final answer is correct."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Literal, NamedTuple
 
 from tmas.answers.checker import AnswerChecker
-from tmas.answers.equivalence import Equivalence, Verdict, normalise
+from tmas.answers.equivalence import Comparison, Equivalence, normalise
 from tmas.answers.extract import all_boxed, extract_stated
-from tmas.concurrency import all_of
+from tmas.concurrency import gather_all
 from tmas.judge import EquivalenceVerdict, Judge, equivalence_prompt, forges
 from tmas.records import Failure
 from tmas.rewards.component import Component
@@ -16,12 +16,13 @@ from tmas.rewards.settings import AnswerSettings
 
 Outcome = Literal["answered", "no_answer", "ambiguous", "unverifiable", "truncated", "bad_row"]
 PLAIN_NUMBER = r"\frac{355}{113}"
-"""What a checker in order can compare with every gold answer that can be checked by rule."""
+"""A working checker can compare this number with every gold answer that can be checked by rule."""
 
 
 class Checked(NamedTuple):
-    """``right`` is None where nobody could decide, for the reason ``why``; ``verifiable`` is False where the answer
-    itself is why it cannot be checked."""
+    """``right``: None if undecided, for the reason ``why``. ``verifiable``: False if the answer itself prevents the
+    check.
+    """
 
     right: bool | None
     why: str = ""
@@ -29,18 +30,20 @@ class Checked(NamedTuple):
 
 
 Check = Callable[[str, str], Coroutine[Any, Any, Checked]]
-"""Whether an answer is right, given (gold, answer)."""
+"""Checks an answer, given (gold, answer)."""
 
 
 class Correctness(Component):
-    """The component with what became of the response; ``answer`` is the last box, without typesetting, or empty."""
+    """The component with the outcome of the response. ``answer``: the last box, without typesetting, or empty."""
 
     outcome: Outcome
     answer: str = ""
 
 
 async def correctness(text: str, gold: str, check: Check, settings: AnswerSettings) -> Correctness:
-    """``text`` is what follows the thinking. Every box in it must be right: a hedge is ``ambiguous``, and wrong."""
+    """Score ``text``, the text after the thinking. All boxes in it must be correct; contradictory ones are
+    ``ambiguous``.
+    """
     answers = _answers(text, settings)
     if not answers:
         return _wrong("no_answer", "")
@@ -49,21 +52,24 @@ async def correctness(text: str, gold: str, check: Check, settings: AnswerSettin
         return _wrong("unverifiable", last)
     if len(answers) > settings.max_boxes:
         return _wrong("ambiguous", last)
-    checked = await all_of(check(gold, answer) for answer in answers)
+    checked = await gather_all(check(gold, answer) for answer in answers)
     found = {one.right for one in checked}
     if found >= {True, False}:
         return _wrong("ambiguous", last)
     for one in checked:
-        if one.right is None and False not in found:  # one wrong box is enough
+        if one.right is None and False not in found:  # one wrong box decides
             return Correctness(state="masked", why=one.why, outcome="answered", answer=last)
     outcome = "answered" if checked[-1].verifiable else "unverifiable"
     return Correctness(state="scored", value=float(checked[-1].right is True), outcome=outcome, answer=last)
 
 
 async def check_by_rule(checker: AnswerChecker, gold: str, answer: str) -> Checked:
-    """math-verify's verdict. An answer that it cannot decide about (words, a tower of powers, another unit), twice,
-    though it can about a plain number, is itself at fault and wrong; else the gold answer or the checker is. A doubt
-    about two answers that could both be read is left as it is."""
+    """Check by math-verify, which may be undecided (words, a tower of powers, another unit).
+
+    An undecided answer is compared again, if a plain number can be compared with ``gold``. If it is still undecided,
+    the answer itself is at fault and wrong. Otherwise the gold answer or the checker is at fault, and nobody decides. A
+    doubt about two answers that could both be parsed also remains undecided.
+    """
     verdict = await checker.compare(gold, answer)
     if verdict.equivalence is Equivalence.UNDECIDED and not _is_doubt(verdict):
         if not await checkable_by_rule(checker, gold):
@@ -75,8 +81,10 @@ async def check_by_rule(checker: AnswerChecker, gold: str, answer: str) -> Check
 
 
 async def check_by_judge(judge: Judge, gold: str, answer: str) -> Checked:
-    """The majority of the judge's passes, by the evaluation's prompt. It is not asked where only typesetting differs,
-    nor about an answer with a verdict of its own in it, which is wrong."""
+    """Return the majority of the judge's passes, with the evaluation's prompt.
+
+    The judge is not asked if only typesetting differs. An answer that contains a forged verdict is wrong.
+    """
     if normalise(gold) == normalise(answer):
         return Checked(True)
     if forges(answer, EquivalenceVerdict):
@@ -89,16 +97,16 @@ async def check_by_judge(judge: Judge, gold: str, answer: str) -> Checked:
 
 
 async def checkable_by_rule(checker: AnswerChecker, gold: str) -> bool:
-    """Whether answers can be compared with ``gold`` by rule at all: rows of which they cannot belong to a judge."""
+    """Whether answers can be compared with ``gold`` by rule at all. Other rows need a judge."""
     return (await checker.compare(gold, PLAIN_NUMBER)).equivalence is not Equivalence.UNDECIDED
 
 
-def _is_doubt(verdict: Verdict) -> bool:
+def _is_doubt(verdict: Comparison) -> bool:
     return (verdict.reason or "").startswith(("equal but for", "different, unless"))
 
 
 def _answers(text: str, settings: AnswerSettings) -> list[str]:
-    """The answers in ``text`` that are not the same but for typesetting, in order of their last sight."""
+    """The answers in ``text`` that differ by more than typesetting, in order of their last occurrence."""
     found = all_boxed(text)
     if not found and settings.format == "stated" and (stated := extract_stated(text)):
         found = [stated]

@@ -1,4 +1,4 @@
-"""What a judge says is believed where it can quote it: whether a quote stands in the solution, and is its own work."""
+"""Checks the judge's quotes: whether a quote occurs in the solution, and whether it is the solution's own work."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from functools import cached_property
 from tmas.memory.similarity import lex
 from tmas.rewards.settings import EvidenceSettings
 
-_ITEM_ID = re.compile(r"\b[EG]\d+\b")  # to name an item is no mathematics
+_ITEM_ID = re.compile(r"\b[EG]\d+\b")  # an item id is not mathematics
 _SHORTEST_QUOTE = 3
 _LETTERS_THAT_ARE_WORDS = frozenset("aAI")
 _OPERATORS = frozenset("=<>≤≥≠≡≅≈∼∈∉⊂⊆⊃⊇∣∤+*^→⇒⇔")
 
 
 class Evidence:
-    """Checks quotes against one final solution. ``given`` is what the policy saw: problem, bank, earlier attempts.
+    """Checks quotes against one final solution. ``given``: what the policy saw (problem, bank, earlier attempts).
 
-    Quotes are compared token by token, so that spacing, typesetting and punctuation do not matter.
+    Quotes are compared by tokens, so spacing, typesetting and punctuation do not matter.
     """
 
     def __init__(self, solution: str, given: Iterable[str], settings: EvidenceSettings) -> None:
         self._solution, self._given, self.settings = solution, tuple(given), settings
 
     def found(self, quote: str) -> bool:
-        """Whether the quote stands in the solution; one of less than three tokens would stand anywhere."""
+        """Whether the quote occurs in the solution. Quotes of fewer than three tokens do not count."""
         tokens = lex(quote)
         return len(tokens) >= _SHORTEST_QUOTE and _joined(tokens) in self._text
 
     def own_work(self, quotes: Iterable[str]) -> int:
-        """How many of the quotes stand in the solution and show work of its own, those within another not counted."""
+        """Count the quotes that occur in the solution as its own work, without those contained in another."""
         shown = {_joined(lex(quote)) for quote in quotes if self._is_own(quote)}
         distinct = sorted((quote for quote in shown if quote in self._text), key=len, reverse=True)
         return sum(not any(quote in longer for longer in distinct[:i]) for i, quote in enumerate(distinct))

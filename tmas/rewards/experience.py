@@ -1,5 +1,4 @@
-"""How well a solution used the experience it was given: judged item by item (``judge``), or by what the memory was
-worth to the outcome (``delta``)."""
+"""Scores the use of experience: by a judge for each item (``judge``), or by the gain over the pass rate (``delta``)."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ _READS = ConfigDict(frozen=True, extra="ignore")
 
 
 class ItemUse(BaseModel):
-    """What became of one item: ``applied`` if a step that the answer rests on comes about by it, as ``quote`` shows."""
+    """The use of one item. ``applied``: a step that the answer depends on was derived from it, as ``quote`` shows."""
 
     model_config = _READS
 
@@ -34,7 +33,7 @@ class ItemUse(BaseModel):
 
 
 class Repetition(BaseModel):
-    """A pitfall of the bank that the solution ran into, as ``quote`` shows."""
+    """A pitfall of the bank that the solution repeats, as ``quote`` shows."""
 
     model_config = _READS
 
@@ -43,7 +42,7 @@ class Repetition(BaseModel):
 
 
 class ExperienceVerdict(BaseModel):
-    """What the judge is asked for."""
+    """The judge's verdict."""
 
     model_config = _READS
 
@@ -52,7 +51,7 @@ class ExperienceVerdict(BaseModel):
 
 
 def prompt(prompts: Prompts, question: str, solution: str, items: Sequence[Experience]) -> str:
-    """What the judge is shown; nothing about the gold answer, nor whether the solution is right."""
+    """Render the judge's prompt. It contains neither the gold answer nor whether the solution is correct."""
     bank = all_items(ExperienceBank(items=tuple(items)))
     marks = {"mark": fence(question, bank), "solution_mark": fence(question, bank, solution)}
     return prompts.render("judge_experience", question=question, bank=bank, solution=solution, **marks)
@@ -61,11 +60,10 @@ def prompt(prompts: Prompts, question: str, solution: str, items: Sequence[Exper
 def score(
     verdict: ExperienceVerdict, evidence: Evidence, items: Sequence[Experience], settings: ExperienceSettings
 ) -> Component:
-    """The share of ``enough`` items (of all, if there are fewer) that the solution shows to have applied.
+    """Return min(1, n / ``enough``), where n is the number of items shown to be applied (``enough`` at most all items).
 
-    A pitfall that was run into leaves nothing. An item counts if it was applied correctly and the quote is own work
-    that repeats no item. A verdict that names items that do not exist or none at all, or whose quotes are made up, is
-    no verdict.
+    A repeated pitfall gives 0. An item counts if it was applied correctly and the quote is the solution's own work and
+    repeats no item. A verdict that names unknown items or no items, or whose quotes are all invented, is masked.
     """
     texts = {item.item_id: item.text for item in items}
     pitfalls = {item.item_id for item in items if item.kind == "pitfall"}
@@ -86,7 +84,7 @@ def score(
 
 
 def delta(correct: bool, baseline: float | None) -> Component:
-    """What the memory added to the outcome: 1 - the pass rate without memory if ``correct``, else nothing."""
+    """The gain of memory over the pass rate without it: max(0, correct - ``baseline``). Masked without a baseline."""
     if baseline is None:
         return masked("baseline")
     return scored(max(0.0, correct - baseline))

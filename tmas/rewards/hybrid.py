@@ -1,4 +1,4 @@
-"""The hybrid reward: correctness and, by the row's source, one bonus. Formulas and reasons: docs/rewards.md."""
+"""The hybrid reward: correctness and, depending on the row's source, one bonus. docs/rewards.md has the formulas."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from tmas.rewards.correctness import Correctness
 
 Source = Literal["normal", "experience", "guideline"]
 BONUS: Mapping[str, str] = {"experience": "experience", "guideline": "novelty"}
-"""The component that a source is rewarded for beside correctness."""
+"""The component that a source is rewarded for, in addition to correctness."""
 
 
-class Parts(Record):
-    """What one response's reward is made of. ``weight``: w of its source; ``wrong_share``: of its bonus that a wrong
-    answer keeps."""
+class RewardBreakdown(Record):
+    """The parts of one response's reward. ``weight``: w of its source. ``wrong_share``: share of the bonus that a wrong
+    answer keeps.
+    """
 
     source: Source
     correctness: Correctness
@@ -28,18 +29,18 @@ class Parts(Record):
 
     @property
     def bonus_weight(self) -> float:
-        """What a bonus of 1 adds to this response's score."""
+        """The amount that a bonus of 1 adds to this response's score."""
         if self.correctness.state != "scored" or self.bonus.state == "absent":
             return 0.0
         return self.weight * (1.0 if self.correctness.value == 1 else self.wrong_share)
 
     @property
     def score(self) -> float:
-        """R = c + w b (b's wrong_share where c = 0), without what is masked: that is for :func:`impute`."""
+        """R = c + w b, or wrong_share w b if c = 0. Masked parts count as 0; :func:`impute` fills them in."""
         return self.correctness.value + self.bonus_weight * self.bonus.value
 
     def report(self) -> dict[str, str | float]:
-        """The reward and all that it is made of, flat: the same keys and types for every response."""
+        """The reward and its parts as a flat mapping, with the same keys and types for every response."""
         components = {"correctness": self.correctness, "experience": absent(), "novelty": absent()}
         if self.source in BONUS:
             components[BONUS[self.source]] = self.bonus
@@ -62,17 +63,17 @@ class Parts(Record):
 
 
 def is_masked(sample: Mapping[str, Any]) -> bool:
-    """Whether :func:`impute` has something to fill in."""
+    """Whether :func:`impute` has to fill in a part of the sample."""
     return "masked" in (sample["correctness_state"], sample["bonus_state"])
 
 
 def impute(samples: Sequence[Mapping[str, Any]], groups: Sequence[Hashable]) -> list[float]:
-    """The samples' scores with what was masked filled in, so that it moves no sample against its siblings.
+    """Return the samples' scores with masked parts filled in, so that they favour no sample over its siblings.
 
-    ``samples`` are reports (:meth:`Parts.report`), ``groups`` names the group of each: its prompt. A masked bonus
-    becomes the mean bonus of the siblings that are as right as it; a masked correctness makes the whole score the mean
-    of the siblings' scores. Where no sibling was scored, the batch's samples of the same source stand in; without
-    these, 0.
+    ``samples`` are reports (:meth:`RewardBreakdown.report`), ``groups`` the prompt of each. A masked
+    bonus becomes the mean bonus of the siblings with the same correctness. A masked correctness makes the whole score
+    the mean of the siblings' scores. Where no sibling was scored, the mean is over the batch's samples of the same
+    source; without these it is 0.
     """
     sources = [sample["source"] for sample in samples]
     rights = [(sample["correctness_state"], sample["correctness"]) for sample in samples]
@@ -89,8 +90,10 @@ def impute(samples: Sequence[Mapping[str, Any]], groups: Sequence[Hashable]) -> 
 
 
 def _filled(values: Sequence[float | None], *levels: Sequence[Hashable]) -> list[float]:
-    """``values`` with each None replaced by the mean of the known ones that share its key, in the first level where
-    there are any, or else by 0."""
+    """Replace each None in ``values`` by the mean of the known values with the same key.
+
+    The first level with such values is used; without any, 0.
+    """
     means = [_means(values, keys) for keys in levels]
     fillers = (
         next((known[key] for known, key in zip(means, keys, strict=True) if key in known), 0.0)

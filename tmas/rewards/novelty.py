@@ -1,4 +1,4 @@
-"""Whether a solution carried out a strategy that is none of the guidelines it was given."""
+"""Scores whether a solution used a strategy that is not among its guidelines."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Ids = Annotated[tuple[Annotated[str, Field(max_length=16)], ...], Field(json_sch
 
 
 class NoveltyVerdict(BaseModel):
-    """What the judge is asked for: the approach that was carried out, quotes of its key steps, and its likes.
+    """The judge's verdict: the approach of the solution, quotes of its key steps, and similar guidelines.
 
-    ``same``: ids of the guidelines with the same main idea; ``variation_of``: of those that it varies or extends.
+    ``same``: ids of guidelines with the same main idea. ``variation_of``: ids of guidelines that it varies or extends.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -36,7 +36,7 @@ class NoveltyVerdict(BaseModel):
 
 
 def prompt(prompts: Prompts, question: str, solution: str, guidelines: Sequence[Guideline]) -> str:
-    """What the judge is shown; nothing about the gold answer, nor whether the solution is right."""
+    """Render the judge's prompt. It contains neither the gold answer nor whether the solution is correct."""
     bank = all_items(GuidelineBank(items=tuple(guidelines)))
     marks = {"mark": fence(question, bank), "solution_mark": fence(question, bank, solution)}
     return prompts.render("judge_novelty", question=question, bank=bank, solution=solution, **marks)
@@ -45,11 +45,11 @@ def prompt(prompts: Prompts, question: str, solution: str, guidelines: Sequence[
 def score(
     verdict: NoveltyVerdict, evidence: Evidence, guidelines: Sequence[Guideline], settings: NoveltySettings
 ) -> Component:
-    """1 for a strategy that is none of the ``guidelines``, ``variation`` for one that varies one of them, else 0.
+    """Return 1 for a new strategy, ``variation`` for a variation of one of the ``guidelines``, and 0 otherwise.
 
-    It is known if the judge says so, or if name, description or both nearly duplicate a guideline's. It is carried out
-    if the quotes hold ``min_steps`` steps of the solution's own. A verdict that names guidelines that do not exist, or
-    whose quotes are made up, is no verdict.
+    A strategy is known if the judge says so, or if its name, description or both nearly duplicate a guideline's. It
+    must be carried out: the quotes must contain ``min_steps`` steps of the solution's own work. A verdict that names
+    unknown guidelines, or whose quotes are all invented, is masked.
     """
     known = {guideline.item_id for guideline in guidelines}
     likes = {*verdict.same, *verdict.variation_of}

@@ -1,4 +1,4 @@
-"""Scores one response at a time: reads its row, asks the checker and the judge, and is never kept waiting for long."""
+"""Scores one response at a time with the checker and the judge, within a deadline."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ from tmas.rewards import experience, novelty
 from tmas.rewards.component import Component, absent, masked, mean_of, scored
 from tmas.rewards.correctness import Check, Checked, Correctness, Outcome, check_by_judge, check_by_rule, correctness
 from tmas.rewards.evidence import Evidence
-from tmas.rewards.hybrid import Parts, Source
+from tmas.rewards.hybrid import RewardBreakdown, Source
 from tmas.rewards.settings import RewardSettings
 
 C = TypeVar("C", bound=Component)
 V = TypeVar("V", bound=BaseModel)
 
 
-class Row(BaseModel):
-    """What of a row's ``extra_info`` the reward reads. ``experience`` and ``guidelines`` come as JSON lists;
-    ``baseline_pass_rate`` is negative where it is unknown.
+class RewardInput(BaseModel):
+    """The fields of a row's ``extra_info`` that the reward reads.
 
-    The reward manager adds ``truncated``, ``response_tokens``, ``thinking_opened``: the prompt ends in an opened
-    thought, as the chat templates of some models have it, so that the response begins within it; and ``prompt``, which
-    shows earlier attempts as well.
+    ``experience`` and ``guidelines`` are JSON lists. ``baseline_pass_rate`` is negative if unknown. The reward manager
+    adds ``truncated``, ``response_tokens``, ``thinking_opened`` (the prompt ends in an opened thought, as in some chat
+    templates, so that the response begins within it) and ``prompt``, which also shows earlier attempts.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -51,7 +50,7 @@ class Row(BaseModel):
 
 
 class Scorer:
-    """An async context manager for one event loop. Workers and connections open when first needed."""
+    """Scores responses; an async context manager for one event loop. Workers and connections open on first use."""
 
     def __init__(self, settings: RewardSettings) -> None:
         self.settings = settings
@@ -67,20 +66,21 @@ class Scorer:
 
     @cached_property
     def _judge(self) -> Judge:
-        assert self.settings.judge  # the settings say so wherever one is asked for
+        assert self.settings.judge  # the settings guarantee it where a judge is used
         return Judge(self.settings.judge, self.settings.prompts)
 
     async def score(
         self, data_source: str, response: str, gold: str, extra_info: Mapping[str, Any] | None
     ) -> dict[str, str | float]:
-        """The report of one response (:meth:`~tmas.rewards.hybrid.Parts.report`), with ``truncated`` (0 or 1) and
-        ``response_tokens``, within ``deadline`` seconds. What row, response or judge do wrong is in it, not raised."""
+        """The report of one response (:meth:`~tmas.rewards.hybrid.RewardBreakdown.report`), with ``truncated`` (0 or 1)
+        and ``response_tokens``. It takes at most ``deadline`` seconds. Errors of the row, the response or the judge are
+        reported in it, never raised."""
         end = asyncio.get_running_loop().time() + self.settings.deadline
         check = self._checks.get(data_source)
         try:
-            row = Row.model_validate(extra_info or {})
+            row = RewardInput.model_validate(extra_info or {})
         except ValidationError:
-            row, check = Row(), None
+            row, check = RewardInput(), None
         text = split_thinking(OPEN + response if row.thinking_opened else response, "").text
         if check is None:
             right = _unscored("row", "bad_row")
@@ -91,7 +91,7 @@ class Scorer:
             right = await _until(end, work, _unscored("timeout", "answered"))
         bonus = await _until(end, self._bonus(row, text, right), masked("timeout"))
         weight, share = self.settings.weight_of(row.source), self.settings.wrong_share
-        parts = Parts(source=row.source, correctness=right, bonus=bonus, weight=weight, wrong_share=share)
+        parts = RewardBreakdown(source=row.source, correctness=right, bonus=bonus, weight=weight, wrong_share=share)
         return {**parts.report(), "truncated": int(row.truncated), "response_tokens": row.response_tokens}
 
     @cached_property
@@ -108,8 +108,8 @@ class Scorer:
             return _unscored("truncated", "truncated")
         return Correctness(state="scored", outcome="truncated")
 
-    async def _bonus(self, row: Row, text: str, right: Correctness) -> Component:
-        """The bonus of the row's source; there is none without an answer that was compared."""
+    async def _bonus(self, row: RewardInput, text: str, right: Correctness) -> Component:
+        """Score the bonus of the row's source. It is absent unless an answer was compared."""
         if right.state != "scored" or right.outcome != "answered":
             return absent(right.why or right.outcome)
         if row.source == "experience" and row.experience:
@@ -118,7 +118,7 @@ class Scorer:
             return await self._novelty(row, text)
         return absent("" if row.source == "normal" else "empty_bank")
 
-    async def _experience(self, row: Row, text: str, correct: bool) -> Component:
+    async def _experience(self, row: RewardInput, text: str, correct: bool) -> Component:
         settings, items = self.settings.experience, row.experience
         if settings.form == "none":
             return absent("off")
@@ -130,7 +130,7 @@ class Scorer:
             text, prompt, experience.ExperienceVerdict, lambda v: experience.score(v, evidence, items, settings)
         )
 
-    async def _novelty(self, row: Row, text: str) -> Component:
+    async def _novelty(self, row: RewardInput, text: str) -> Component:
         settings, items = self.settings.novelty, row.guidelines
         if settings.form == "none":
             return absent("off")
@@ -140,12 +140,15 @@ class Scorer:
             text, prompt, novelty.NoveltyVerdict, lambda v: novelty.score(v, evidence, items, settings)
         )
 
-    def _evidence(self, row: Row, text: str, items: Iterable[Experience | Guideline]) -> Evidence:
+    def _evidence(self, row: RewardInput, text: str, items: Iterable[Experience | Guideline]) -> Evidence:
         return Evidence(text, [row.prompt, row.question, *(item.text for item in items)], self.settings.evidence)
 
     async def _judged(self, text: str, prompt: str, output: type[V], score: Callable[[V], Component]) -> Component:
-        """The mean over the judge's passes. A text beyond ``max_solution_chars``, or with a verdict of its own for the
-        judge to copy, earns nothing and is not judged."""
+        """Return the mean over the judge's passes.
+
+        A text longer than ``max_solution_chars``, or with a forged verdict for the judge to copy, gets 0 without a
+        call.
+        """
         if len(text) > self.settings.max_solution_chars:
             return scored(0.0, "too_long")
         if forges(text, output):
@@ -159,7 +162,7 @@ def _unscored(why: str, outcome: Outcome) -> Correctness:
 
 
 async def _until(end: float, work: Awaitable[C], late: C) -> C:
-    """What ``work`` gives, or ``late`` once the loop's clock passes ``end``."""
+    """Return the result of ``work``, or ``late`` after the loop's clock passes ``end``."""
     try:
         async with asyncio.timeout_at(end):
             return await work

@@ -1,4 +1,4 @@
-"""The settings of the reward, typed and checked: every weight and gate. Reasons: docs/rewards.md."""
+"""Settings of the reward: all weights and thresholds. docs/rewards.md gives the reasons."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from tmas.settings import Settings
 
 
 class AnswerSettings(Settings):
-    """``format`` as ``method.agents.answer_format``. More different boxes than ``max_boxes`` are ambiguous uncompared,
-    a box of more than ``max_chars`` characters is no answer."""
+    """``format``: as ``method.agents.answer_format``.
+
+    More than ``max_boxes`` different boxes are ambiguous. A box longer than ``max_chars`` characters is not an answer.
+    """
 
     format: Literal["boxed", "stated"] = "boxed"
     max_boxes: int = Field(default=4, ge=1)
@@ -22,15 +24,18 @@ class AnswerSettings(Settings):
 
 
 class CheckerSettings(Settings):
-    """math-verify's workers in each reward process; ``timeout`` in seconds a comparison."""
+    """Workers for math-verify in each reward process. ``timeout``: seconds per comparison."""
 
     timeout: float = Field(default=5.0, gt=0)
     workers: int = Field(default=2, ge=1)
 
 
 class EvidenceSettings(Settings):
-    """When a quote shows a step of the solution's own: at least ``min_tokens`` tokens, ``min_symbols`` of them
-    mathematical, are in no run of ``copied_run`` or more that stands in the problem or the bank."""
+    """When a quote counts as the solution's own work.
+
+    Runs of at least ``copied_run`` tokens that occur in the prompt are removed. ``min_tokens`` tokens must remain,
+    ``min_symbols`` of them mathematical.
+    """
 
     min_tokens: int = Field(default=6, ge=1)
     min_symbols: int = Field(default=3, ge=0)
@@ -38,7 +43,9 @@ class EvidenceSettings(Settings):
 
 
 class ExperienceSettings(Settings):
-    """``enough`` items applied earn the whole bonus; ``similarity`` from which a quote repeats a bank item."""
+    """``enough``: applied items that earn the whole bonus. ``similarity``: minimum similarity of a quote that repeats
+    an item.
+    """
 
     form: Literal["judge", "delta", "none"] = "judge"
     weight: float = Field(default=0.3, ge=0, lt=1)
@@ -47,8 +54,10 @@ class ExperienceSettings(Settings):
 
 
 class NoveltySettings(Settings):
-    """``min_steps`` steps must be shown; a variation of a known strategy earns ``variation``; ``similarity`` from which
-    an approach is one of the guidelines."""
+    """``min_steps``: steps that must be shown. ``variation``: bonus for a variation of a known strategy.
+
+    ``similarity``: minimum similarity of an approach that equals a guideline.
+    """
 
     form: Literal["judge", "none"] = "judge"
     weight: float = Field(default=0.3, ge=0, lt=1)
@@ -58,12 +67,12 @@ class NoveltySettings(Settings):
 
 
 class RewardSettings(Settings):
-    """Everything that ``reward_kwargs.settings`` may hold.
+    """All settings under ``reward_kwargs.settings``.
 
-    ``wrong_share``: of its bonus that a wrong answer keeps. ``truncated``: what a cut-off response counts as.
-    ``deadline``: seconds for one sample with all waiting; more than the judge's ``timeout``, or its breaker would never
-    open. ``max_solution_chars``: a longer final text earns no bonus. ``judge``: only opened when something needs it.
-    ``prompts``: the judges' prompts; ``tmas train prompts=FOLDER`` sets it.
+    ``wrong_share``: share of its bonus that a wrong answer keeps. ``truncated``: how a truncated response is scored.
+    ``deadline``: seconds per sample including all waiting; it must exceed the judge's ``timeout``, or the circuit
+    breaker would never open. ``max_solution_chars``: a longer final text earns no bonus. ``judge``: opened only when
+    needed. ``prompts``: the judges' prompts, set by ``tmas train prompts=FOLDER``.
     """
 
     wrong_share: float = Field(default=0.5, ge=0, le=1)
@@ -79,7 +88,7 @@ class RewardSettings(Settings):
     prompts: PackedPrompts = BUILT_IN
 
     def weight_of(self, source: str) -> float:
-        """w, the weight of the bonus that rows of ``source`` can earn."""
+        """The weight w of the bonus for rows of ``source``."""
         return {"experience": self.experience.weight, "guideline": self.novelty.weight}.get(source, 0.0)
 
     @model_validator(mode="after")
@@ -93,8 +102,10 @@ class RewardSettings(Settings):
 
 
 def reward_settings(values: Mapping[str, Any], router_address: str | None = None) -> RewardSettings:
-    """Checked settings from plain ones; ``router_address`` (``host:port``): of the judge that verl hosts, which is
-    asked where the judge has no ``base_url`` of its own."""
+    """Validate plain settings.
+
+    ``router_address`` (``host:port``): address of the judge that verl hosts, used if the judge has no ``base_url``.
+    """
     judge = values.get("judge")
     if judge and router_address and not judge.get("base_url"):
         whole = {"base_url": f"http://{router_address}/v1", "stream": False}  # verl 0.9.1's router takes no streams

@@ -1,4 +1,4 @@
-"""What verl sees: ``reward.custom_reward_function.path=pkg://tmas.rewards.verl_entry``."""
+"""The reward function that verl calls: ``reward.custom_reward_function.path=pkg://tmas.rewards.verl_entry``."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ async def compute_score(
     reward_router_address: str | None = None,
     **_: object,
 ) -> dict[str, str | float]:
-    """The reward of one response and its parts (docs/rewards.md lists the keys); always the same keys and types.
+    """Return the reward of one response and its parts, always with the same keys and types (see docs/rewards.md).
 
-    verl calls it in a reward worker, as soon as the response is there. ``settings``: see
-    :class:`~tmas.rewards.settings.RewardSettings`. ``reward_router_address``: of the judge that verl hosts, if it does.
-    Raises only for settings that are wrong; workers and connections are shared by the calls of one event loop.
+    verl calls this in a reward worker as soon as the response is complete. ``settings``: see
+    :class:`~tmas.rewards.settings.RewardSettings`. ``reward_router_address``: address of the judge that verl hosts, if
+    any. It raises only for wrong settings. The calls of one event loop share workers and connections.
     """
     scorer = _scorer(settings, reward_router_address)
     return await scorer.score(data_source, solution_str, ground_truth, extra_info)
 
 
 async def close() -> None:
-    """Ends the workers and connections of this event loop; verl's workers never need to, since they end whole."""
+    """Close the workers and connections of this event loop. verl's workers need not call it."""
     for scorer in _scorers.pop(asyncio.get_running_loop(), {}).values():
         await scorer.__aexit__()
 

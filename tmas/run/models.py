@@ -31,14 +31,14 @@ class Clients:
     def __init__(self, settings: RunSettings, key: str | None = None) -> None:
         self._settings = settings
         self._models = settings.role_models()
-        places = settings.concurrency
+        slots = settings.concurrency
         endpoints = dict.fromkeys(model.endpoint() for model in self._models.values())
         self._own = [endpoint for endpoint in endpoints if not endpoint.base_urls]
-        self._chats = {e: OpenAIChat(e, places=places, key=key if e in self._own else None) for e in endpoints}
+        self._chats = {e: OpenAIChat(e, slots=slots, key=key if e in self._own else None) for e in endpoints}
         for model in self._models.values():
             _window(model, model.context_length or sys.maxsize)  # a length that is not known yet may be long enough
         self._stack = AsyncExitStack()
-        self.told: dict[str, int] = {}
+        self.reported: dict[str, int] = {}
         """Context lengths in tokens that servers told, by the key of the setting that is null."""
 
     async def __aenter__(self) -> Self:
@@ -54,10 +54,10 @@ class Clients:
         for endpoint in self._own:
             self._chats[endpoint].router.update(base_urls)
 
-    def resize(self, places: int) -> None:
+    def resize(self, slots: int) -> None:
         """So many completions may be in flight from now on, at each endpoint's engines together."""
         for chat in self._chats.values():
-            chat.router.places = places
+            chat.router.slots = slots
 
     async def roles(self) -> dict[str, RoleModel]:
         """A model for each role; asks servers for the context lengths that are not set."""
@@ -73,7 +73,7 @@ class Clients:
                 remedy="Set it, in tokens.",
             )
         if model.context_length is None:
-            self.told[f"model.{role}.context_length"] = length
+            self.reported[f"model.{role}.context_length"] = length
         free_first = _is_free_first(self._settings, model)
         return RoleModel(chat, model.name, model.sampling, _window(model, length), model.send_seed, free_first)
 

@@ -21,7 +21,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tmas.concurrency import first_cause, shares
+from tmas.concurrency import divide_slots, first_cause
 from tmas.engines.ray_cluster import ClusterFailed
 from tmas.errors import UserError
 from tmas.files import digest
@@ -32,9 +32,9 @@ from tmas.run.worker import Worker
 from tmas.settings import RunSettings
 
 BEAT = 1.0
-"""Seconds between two beats of a worker: what it hears of its servers and places, and tells of its work."""
+"""Seconds between two heartbeats of a worker: what it hears of its servers and slots, and tells of its work."""
 HUNG = 60.0
-"""Seconds without an answer to a beat after which a worker is killed."""
+"""Seconds without an answer to a heartbeat after which a worker is killed."""
 GATHERING = 60.0
 """Seconds in which all workers should have come up: the first problems are shared among those that have."""
 NONE_LEFT = 600.0
@@ -45,9 +45,9 @@ DEATHS = 3
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is told with each beat."""
+    """What a worker is told with each heartbeat."""
 
-    places: int
+    slots: int
     base_urls: tuple[str, ...]
 
 
@@ -76,22 +76,22 @@ class RayWorker:
         self._activity = Activity()
         self._began: asyncio.Task[Worker] | None = None
 
-    async def beat(self, order: Order) -> Report:
+    async def heartbeat(self, order: Order) -> Report:
         self._began = self._began or asyncio.create_task(self._begin(order))
         if not self._began.done():
             return Report(self._life)
         worker = self._began.result()
-        worker.resize(order.places)
+        worker.resize(order.slots)
         if order.base_urls != worker.base_urls:
             worker.tell(order.base_urls)
         return Report(self._life, worker.limiter.in_use, worker.limiter.wanted, self._activity)
 
     async def hear(self) -> bool:
-        """Whether it has answered a beat, and so can be given problems; that it is heard says that it lives."""
+        """Whether it has answered a heartbeat, and so can be given problems; that it is heard says that it lives."""
         return self._began is not None
 
     async def solve(self, order: int, problem: Problem) -> Result:
-        assert self._began, "a worker is given problems when it has answered a beat"
+        assert self._began, "a worker is given problems when it has answered a heartbeat"
         worker = await asyncio.shield(self._began)
         try:
             return await worker.solve(order, problem)
@@ -113,7 +113,7 @@ class RayWorker:
                 remedy="Install the same version on all nodes.",
             )
         worker = await Worker(settings, directory, key, self._activity).__aenter__()
-        worker.resize(order.places)
+        worker.resize(order.slots)
         worker.tell(order.base_urls)
         await worker.ready()
         return worker
@@ -121,7 +121,7 @@ class RayWorker:
 
 @dataclass(eq=False)
 class _Member:
-    """One worker as the run sees it. ``open``: problems that it has, or is about to be given; ``granted``: places that
+    """One worker as the run sees it. ``open``: problems that it has, or is about to be given; ``granted``: slots that
     it was last told of."""
 
     actor: Any
@@ -132,7 +132,7 @@ class _Member:
 
     @property
     def holds(self) -> int:
-        """Places that it has taken, or may have by now."""
+        """Slots that it has taken, or may have by now."""
         return max(self.report.in_use, self.granted)
 
     def lost(self) -> None:
@@ -140,7 +140,7 @@ class _Member:
         self.is_well, self.report, self.granted = False, Report(), 0
 
     async def hears(self) -> bool:
-        """Whether it lives at this moment: what a beat has not told yet is no death over a problem."""
+        """Whether it lives at this moment: what a heartbeat has not told yet is no death over a problem."""
         try:
             self.is_well = await self.actor.hear.remote() and self.is_well
         except RayActorError:
@@ -198,7 +198,7 @@ class Workers:
         """Beat for ever; raises what a worker raised, and :class:`ClusterFailed` for one that cannot be started."""
         while True:
             try:
-                report = await asyncio.wait_for(member.actor.beat.remote(self._order(member)), HUNG)
+                report = await asyncio.wait_for(member.actor.heartbeat.remote(self._order(member)), HUNG)
             except TimeoutError:
                 member.lost()
                 ray.kill(member.actor, no_restart=False)
@@ -225,8 +225,8 @@ class Workers:
     def _order(self, member: _Member) -> Order:
         """What others were told of counts as theirs, until they have been told of less."""
         loads = [(m.report.in_use if m is member else m.holds, m.report.wanted) for m in self._members]
-        places = shares(loads, self._here.settings.concurrency)
-        member.granted = places[self._members.index(member)]
+        slots = divide_slots(loads, self._here.settings.concurrency)
+        member.granted = slots[self._members.index(member)]
         return Order(member.granted, self._here.base_urls)
 
     def _show(self) -> None:
@@ -272,7 +272,7 @@ def _actors(here: Worker) -> list[Any]:
 
     def begun(node: str) -> Any:
         place = NodeAffinitySchedulingStrategy(node, soft=True)
-        most = settings.active_problems + 8  # problems at once, and beats beside them
+        most = settings.active_problems + 8  # problems at once, and heartbeats beside them
         # A byte of memory, which every node has: Ray asks no node in particular for an actor that needs nothing.
         options = {
             "num_cpus": 0,

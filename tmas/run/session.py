@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from tmas.agents.packing import Prompt, Window
 from tmas.concurrency import PriorityLimiter
-from tmas.llm.client import ChatModel, Ticket
-from tmas.llm.connection import Progress
+from tmas.llm.client import ChatModel, RoutingHint
+from tmas.llm.connection import StreamProgress
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import (
     CallKey,
@@ -147,24 +147,24 @@ class ProblemSession:
 
     async def _call(self, key: CallKey, request: Request, prompt: Prompt) -> Reply | Failure:
         role, activity = self.run.roles[key.role], self.run.activity
-        ticket = Ticket(self.problem.problem_id, key.iteration * MOST_PROBLEMS + self.order)
-        async with self.run.limiter.places((ticket.priority,), request.n) as places:
+        hint = RoutingHint(self.problem.problem_id, key.iteration * MOST_PROBLEMS + self.order)
+        async with self.run.limiter.slots((hint.priority,), request.n) as slots:
             if self._refusing:
                 raise BudgetReached
             started, streamed, broken = time.time(), 0, 0
 
-            def on_progress(progress: Progress, count: Callable[[int], None]) -> None:
+            def on_progress(progress: StreamProgress, count: Callable[[int], None]) -> None:
                 nonlocal streamed, broken
                 activity.tokens += progress.tokens - streamed
                 broken += max(0, streamed - progress.tokens)  # an attempt that broke off, and begins again
                 streamed = progress.tokens
-                places.keep(request.n - progress.ended)
+                slots.keep(request.n - progress.ended)
                 count(broken + progress.tokens)
 
             activity.in_flight += 1
             try:
                 outcome = await self._budget.bounded(
-                    lambda count: role.chat.complete(request, lambda progress: on_progress(progress, count), ticket),
+                    lambda count: role.chat.complete(request, lambda progress: on_progress(progress, count), hint),
                     role.window.count(prompt.content) if self._budget.is_limited else 0,
                 )
             except BudgetReached as reached:

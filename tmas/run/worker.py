@@ -90,19 +90,19 @@ class Worker:
         await self._stack.aclose()
 
     @property
-    def told(self) -> dict[str, int]:
+    def reported(self) -> dict[str, int]:
         """Context lengths in tokens that servers told, by the key of the setting that is null."""
-        return self._clients.told
+        return self._clients.reported
 
     def tell(self, base_urls: tuple[str, ...]) -> None:
         """These are the run's own servers from now on."""
         self.base_urls = base_urls
         self._clients.tell(base_urls)
 
-    def resize(self, places: int) -> None:
+    def resize(self, slots: int) -> None:
         """So many completions may be in flight from now on."""
-        self.limiter.resize(places)
-        self._clients.resize(places)
+        self.limiter.resize(slots)
+        self._clients.resize(slots)
 
     async def ready(self) -> None:
         """Ask the servers what they must tell, and count what the run has cost so far, if it has a budget."""

@@ -64,7 +64,7 @@ class _Api:
         asked = read_request(await request.read())
         server = self._service.settings
         question = read_question(asked.messages, server.max_question_characters)
-        job = Job(f"chatcmpl-{secrets.token_hex(12)}", question, asked.wishes.settings(self._default, server.most))
+        job = Job(f"chatcmpl-{secrets.token_hex(12)}", question, asked.options.settings(self._default, server.most))
         if asked.stream:
             return await self._streamed(request, job, asked.include_usage)
         async with self._service.solving(job, lambda _: None) as task:

@@ -12,7 +12,7 @@ from tmas.records import Failure
 Tell = Callable[[str], None]
 
 
-class Progress:
+class IterationProgress:
     """Writes a line for each round, in order, as soon as its banks are written. ``total``: iterations at most."""
 
     def __init__(self, total: int, tell: Tell, group: asyncio.TaskGroup) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tmas.methods.base import MethodSettings
 from tmas.serve.errors import ApiError
-from tmas.serve.settings import MostSettings
+from tmas.serve.settings import RequestLimits
 from tmas.settings import Limits, RunSettings
 
 MODEL = "tmas"
@@ -30,15 +30,15 @@ NEUTRAL: dict[str, Any] = {
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class _Wire(BaseModel):
+class _RequestModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class StreamOptions(_Wire):
+class StreamOptions(_RequestModel):
     include_usage: bool = False
 
 
-class Wishes(_Wire):
+class RequestOptions(_RequestModel):
     """The field ``tmas``: settings of the method for this request alone. ``seed`` None: one is drawn."""
 
     n_candidates: int | None = Field(default=None, ge=1)
@@ -48,7 +48,7 @@ class Wishes(_Wire):
     tokens_per_problem: int | None = Field(default=None, ge=1)
     seed: Seed | None = None
 
-    def settings(self, default: RunSettings, most: MostSettings) -> RunSettings:
+    def settings(self, default: RunSettings, most: RequestLimits) -> RunSettings:
         """Those of the run; raises :class:`ApiError` for what the method does not have or ``most`` does not allow."""
         method = self._method(default.method, most)
         tokens = self.tokens_per_problem or most.tokens_per_problem
@@ -57,12 +57,12 @@ class Wishes(_Wire):
         seed = secrets.randbits(31) if self.seed is None else self.seed
         return default.model_copy(update={"method": method, "seed": seed, "limits": Limits(tokens_per_problem=tokens)})
 
-    def _method(self, method: MethodSettings, most: MostSettings) -> MethodSettings:
+    def _method(self, method: MethodSettings, most: RequestLimits) -> MethodSettings:
         given = self.model_dump(exclude={"tokens_per_problem", "seed"}, exclude_none=True)
         for name, value in given.items():
             if not hasattr(method, name):
                 raise _refused(f"tmas.{name}", f"the method of this server, {method.name}, has none")
-            if name in MostSettings.model_fields:
+            if name in RequestLimits.model_fields:
                 _within(name, value, getattr(most, name) or getattr(method, name))
         try:
             return type(method).model_validate(method.model_dump() | given)
@@ -70,7 +70,7 @@ class Wishes(_Wire):
             raise _first_of(error, "tmas.") from None
 
 
-class ChatRequest(_Wire):
+class ChatRequest(_RequestModel):
     """The fields of a chat completion request that mean something here.
 
     ``seed`` is OpenAI's name of ``tmas.seed``. ``user`` may be given and changes nothing.
@@ -82,14 +82,14 @@ class ChatRequest(_Wire):
     stream_options: StreamOptions | None = None
     seed: Seed | None = None
     user: str | None = None
-    tmas: Wishes = Wishes()
+    tmas: RequestOptions = RequestOptions()
 
     @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
     @property
-    def wishes(self) -> Wishes:
+    def options(self) -> RequestOptions:
         return self.tmas if self.seed is None else self.tmas.model_copy(update={"seed": self.seed})
 
 

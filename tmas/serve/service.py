@@ -26,7 +26,7 @@ from tmas.run.runner import run_problems, write_metrics
 from tmas.run.session import Activity, RoleModel, Run
 from tmas.run.worker import Solver
 from tmas.serve.errors import ApiError
-from tmas.serve.progress import Progress, Tell
+from tmas.serve.progress import IterationProgress, Tell
 from tmas.serve.settings import ServerSettings, ServeSettings
 from tmas.settings import RunSettings
 
@@ -125,7 +125,7 @@ class Service:
             stack.enter_context(closing(directory))
             try:
                 async with asyncio.TaskGroup() as group:
-                    progress = Progress(settings.method.max_iterations, tell, group)
+                    progress = IterationProgress(settings.method.max_iterations, tell, group)
                     method = METHODS[settings.method.name](settings.method, self.checker, progress.on_round)
                     solve = Solver(method, run, directory.path).solve
                     await run_problems([problem], solve, directory, self.checker, settings.terms(), 1, results.append)

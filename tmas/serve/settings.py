@@ -15,7 +15,7 @@ from tmas.prompts import BUILT_IN, PromptsSetting
 from tmas.settings import ModelSettings, RaySettings, RunSettings, ServingSettings, Settings
 
 
-class MostSettings(Settings):
+class RequestLimits(Settings):
     """The most that a request may ask for; null: what the method is set to, and for tokens: no limit.
 
     ``tokens_per_problem``: prompt and completion together; also of requests that name none.
@@ -45,7 +45,7 @@ class ServerSettings(Settings):
     max_waiting: int = Field(default=16, ge=0)
     max_request_bytes: int = Field(default=1_000_000, ge=1)
     max_question_characters: int = Field(default=50_000, ge=1)
-    most: MostSettings = MostSettings()
+    most: RequestLimits = RequestLimits()
     drain_seconds: float = Field(default=30.0, ge=0)
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Headless Chromium on a page from disk, watched: no script error, no dialog, no request may come of it."""
+"""Opens a page from disk in headless Chromium and records script errors, dialogs and requests."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 
 def chromium() -> str | None:
-    """The Chromium of this machine (``CHROMIUM`` names another); None where there is none."""
+    """The path of Chromium on this machine (``CHROMIUM`` overrides it), or None."""
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Watched:
-    """A browser with one window. ``troubles``: what should not have happened."""
+    """A browser with one window. ``troubles``: everything that should not have happened."""
 
     def __init__(self, browser: Any, **options: Any) -> None:
         self.page = browser.new_context(**options).new_page()
@@ -33,7 +33,7 @@ class Watched:
         self.page.on("popup", lambda _: self.troubles.append("popup"))
 
     def open(self, file: Path, address: str = "") -> Any:
-        """The window on ``file``, at ``#address``."""
+        """Open ``file`` at ``#address``."""
         self.page.goto(f"{file.absolute().as_uri()}#{address}", wait_until="commit")
         self.page.wait_for_selector("main > *")
         return self.drawn()
@@ -43,7 +43,7 @@ class Watched:
         return self.drawn()
 
     def drawn(self) -> Any:
-        """The window, a frame later: charts are drawn when their place has a size."""
+        """Wait for the next frame, because charts are drawn once their size is known. Returns the page."""
         self.page.evaluate(DRAWN)
         return self.page
 
@@ -58,7 +58,7 @@ class Watched:
 
 @contextmanager
 def browser(executable: str) -> Iterator[Any]:
-    """A headless Chromium; what it opens are our own pages, so its sandbox, which root cannot have, is off."""
+    """Headless Chromium without its sandbox, which root cannot use; it only opens our own pages."""
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         yield launched

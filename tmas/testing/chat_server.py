@@ -1,4 +1,4 @@
-"""A scripted OpenAI-compatible server over real HTTP on loopback: exact replies, faults on demand, and no model."""
+"""A scripted OpenAI-compatible server over real HTTP on loopback, with exact replies and faults but without a model."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ HANG = 3600.0
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with one request, after so many chunks (None: before the headers).
+    """A fault in one request after ``after`` chunks (None: before the headers).
 
     ``status``: refuse with a status, headers and a body. ``reset``: reset the connection. ``hang``: send nothing more.
     ``truncate``: end the stream early. ``malformed``: send half a chunk's JSON. ``empty``: send no choices and end.
-    ``error``: send an error event, with ``status`` as its code.
+    ``error``: send an error event with ``status`` as its code.
     """
 
     kind: Literal["status", "reset", "hang", "truncate", "malformed", "empty", "error"]
@@ -38,9 +38,9 @@ class Fault:
 
 @dataclass(frozen=True)
 class Script:
-    """One answer: a text per choice, how it is sent, and what goes wrong. Delays are in seconds.
+    """One answer: a text per choice, its transmission, and an optional fault. Delays are in seconds.
 
-    ``raw``: these pieces of bytes are the body of the response, each a write of its own.
+    ``raw``: the body of the response as byte chunks, each written separately.
     """
 
     texts: tuple[str, ...] = ("",)
@@ -62,7 +62,7 @@ ReplyFunction = Callable[[Body], str | list[str] | Script]
 
 
 def default_reply(body: Body) -> list[str]:
-    """A text per choice, a function of (messages, seed + choice) alone; an instance of the JSON schema if asked for."""
+    """Return a text per choice that depends only on messages and seed, or an instance of the requested JSON schema."""
     if schema := body.get("response_format", {}).get("json_schema", {}).get("schema"):
         return [json.dumps(example(schema, schema))] * body.get("n", 1)
     asked = json.dumps(body["messages"])
@@ -71,7 +71,7 @@ def default_reply(body: Body) -> list[str]:
 
 
 def example(schema: Body, root: Body) -> Any:
-    """A small instance of a JSON schema as pydantic writes them; ``root`` holds its ``$defs``."""
+    """A small instance of a JSON schema in pydantic's form. ``root`` contains its ``$defs``."""
     if "$ref" in schema:
         return example(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
     if "anyOf" in schema:
@@ -87,7 +87,7 @@ def example(schema: Body, root: Body) -> Any:
 
 @dataclass
 class Exchange:
-    """One request as it came, and what has become of it (``aborted``: the client left, or we cut it off)."""
+    """One request and its state. ``aborted``: the client or the server closed the connection early."""
 
     body: Body
     headers: Mapping[str, str]
@@ -95,12 +95,12 @@ class Exchange:
 
 
 class ScriptedServer:
-    """Answers ``/v1/chat/completions`` by ``reply``; an async context manager, or see :func:`run_in_thread`.
+    """Answers ``/v1/chat/completions`` with ``reply``. An async context manager; see also :func:`run_in_thread`.
 
-    ``faults`` strike the first requests, one each (None: spare this one). ``refuses``: request fields that get a 400.
-    ``max_choices``: choices given where more are asked for. ``context_length``: told in the list of models. ``key``:
-    others get a 401. ``port``: 0 for any free one. ``on_end`` hears of each request that has ended. ``models``: told
-    instead of the list of models.
+    ``faults``: applied to the first requests, one each (None: no fault). ``refuses``: request fields that get a 400.
+    ``max_choices``: maximum number of choices in a reply. ``context_length``: shown in the list of models. ``key``:
+    requests without it get a 401. ``port``: 0 for any free port. ``on_end``: called when a request has ended.
+    ``models``: replaces the list of models.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ async def _well(_: web.Request) -> web.Response:
 
 @contextmanager
 def run_in_thread(server: ScriptedServer) -> Iterator[ScriptedServer]:
-    """Run ``server`` on a loop and thread of its own: for clients in other processes, or to time a client alone."""
+    """Run ``server`` with its own loop and thread, for clients in other processes or to time a client separately."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -240,7 +240,7 @@ async def _stream(request: web.Request, body: Body, script: Script, fault: Fault
 
 
 async def _strike(fault: Fault, request: web.Request) -> bytes:
-    """The last bytes of a spoiled stream; a connection that hangs or is reset never gets that far."""
+    """Apply a fault. Returns the last bytes of a broken stream; a hanging or reset connection never returns."""
     if fault.kind == "error":
         return _event({"error": {"message": "scripted error", "code": fault.status}})
     if fault.kind in SPOILED:
@@ -259,7 +259,7 @@ def _event(data: Body) -> bytes:
 
 
 def _events(body: Body, script: Script) -> Iterator[bytes]:
-    """The stream of one answer, its choices interleaved."""
+    """The events of one answer, with its choices interleaved."""
     wants_usage = script.usage != "none" and body.get("stream_options", {}).get("include_usage")
     sent = 0
     for index in range(len(script.texts)):
@@ -290,13 +290,13 @@ def _deltas(script: Script) -> Iterator[tuple[int, Body]]:
 
 
 def _pieces(text: str, words: int = 1) -> list[str]:
-    """``text`` cut after every so many words: joined again, it is ``text``."""
+    """Split ``text`` after every ``words`` words. Joining the pieces gives ``text``."""
     cut = re.findall(r"\S+\s*|\s+", text)
     return ["".join(cut[start : start + words]) for start in range(0, len(cut), words)]
 
 
 def _usage(body: Body, script: Script, completion_words: int | None = None) -> Body:
-    """Counts in words. ``cached_tokens`` may be left out by a server, as here by default."""
+    """Token counts in words. Servers may omit ``cached_tokens``, as this one does by default."""
     prompt = sum(len(_pieces(message["content"])) for message in body["messages"])
     completion = sum(len(_pieces(script.reasoning)) + len(_pieces(text)) for text in script.texts)
     details = None if script.cached_tokens is None else {"cached_tokens": script.cached_tokens}

@@ -1,4 +1,4 @@
-"""Other processes on this machine, as /proc shows them."""
+"""Finds other processes on this machine through /proc."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 
 
 def writing_to(prefix: Path) -> dict[int, str]:
-    """Processes whose output goes to a file whose path begins with ``prefix``, by id, with their command lines."""
+    """Processes whose output goes to a file with a path that starts with ``prefix``: command lines by process id."""
     prefix = prefix.parent.resolve() / prefix.name
     return {pid: _words(pid) for pid in _all() if _output(pid).startswith(str(prefix))}
 
 
 def naming(words: str) -> list[int]:
-    """Processes, but this one, that have ``words`` in their command line."""
+    """Ids of other processes with ``words`` in their command line."""
     return [pid for pid in _all() if pid != os.getpid() and words in _words(pid)]
 
 
 def marked(mark: str) -> dict[int, str]:
-    """Processes with ``mark`` (``NAME=VALUE``, or how it begins) in their environment, with their command lines."""
+    """Processes with ``mark`` (``NAME=VALUE`` or a prefix of it) in their environment: command lines by process id."""
     return {pid: _words(pid) for pid in _all() if mark in _read(pid, "environ")}
 
 

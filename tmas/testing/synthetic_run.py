@@ -1,8 +1,8 @@
-"""A run of any size without a model: real methods over seeded random texts, written by the real records and store.
+"""Creates a run of any size without a model: real methods over seeded random texts, written by the real trace code.
 
-``python -m tmas.testing.synthetic_run FOLDER --problems 100 --reasoning 20000`` makes the published shape.
-Candidates are right with a probability that grows over the iterations and depends on the problem; grades follow
-correctness with errors; some replies are cut short, cannot be read, or never come.
+``python -m tmas.testing.synthetic_run FOLDER --problems 100 --reasoning 20000`` creates a run of the published size.
+The probability of a correct candidate depends on the problem and grows over the iterations. Grades follow correctness,
+with errors. Some replies are truncated, cannot be parsed, or are missing.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ FORMULAS = (
 
 
 class Writer:
-    """Writes what the agents would. ``ability`` and ``gain``: log-odds at the start, and what the memory adds."""
+    """Writes the replies of all agents. ``ability``: log-odds at the start. ``gain``: what the memory adds to them."""
 
     def __init__(self, seed: int, ability: float = -0.6, gain: float = 1.2, reasoning: int = 400) -> None:
         self.seed, self.ability, self.gain, self.reasoning = seed, ability, gain, reasoning
 
     def reply(self, problem: Problem, key: CallKey, prompt: str, n: int) -> Reply | Failure:
-        """The outcome of a call; a function of the seed and the arguments."""
+        """The outcome of a call, a function of the seed and the arguments."""
         dice = random.Random(f"{self.seed}/{key}")
         if dice.random() < 0.003:
             return Failure(reason=FailureReason.TIMEOUT, message="the stream made no progress for 600 s", key=key)
@@ -146,7 +146,7 @@ def _prose(dice: random.Random, length: int) -> str:
 
 
 class SyntheticSession:
-    """Implements :class:`tmas.agents.base.Session`: every call is answered by the writer and recorded in the trace."""
+    """Implements :class:`tmas.agents.base.Session`. The writer answers every call, and the trace records it."""
 
     stopped = None
     prompts = BUILT_IN
@@ -189,7 +189,7 @@ class SyntheticSession:
 
 
 def problems(count: int) -> list[Problem]:
-    """Questions with formulas; the answers are integers."""
+    """Questions with formulas and integer answers."""
     dice = random.Random(count)
     return [
         Problem(problem_id=f"synthetic-{i:03}", question=_prose(dice, 220), answer=str(dice.randrange(1000)))
@@ -198,7 +198,7 @@ def problems(count: int) -> list[Problem]:
 
 
 async def make(folder: Path, tasks: Sequence[Problem], method: MethodSettings, writer: Writer) -> Path:
-    """Solve ``tasks`` into the run directory ``folder``, one after the other."""
+    """Solve ``tasks`` one after the other into the run directory ``folder``."""
     model = ModelSettings(name="synthetic", base_url="http://127.0.0.1:9/v1")
     settings = RunSettings(model=model, method=method, seed=writer.seed)
     terms = settings.terms()

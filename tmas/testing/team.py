@@ -1,4 +1,4 @@
-"""A scripted team: what each role replies is a function of prompt and seed alone, so that runs replay exactly."""
+"""A scripted team. Each role's reply depends only on prompt and seed, so that runs replay exactly."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def prompt(body: Body) -> str:
 
 
 def role_of(body: Body) -> str:
-    """The role that a request's prompt is for."""
+    """The role that a request belongs to, by its prompt."""
     return next((role for mark, role in MARKS.items() if mark in prompt(body)), "solution")
 
 
 def number(body: Body, choice: int = 0) -> int:
-    """Pseudo-random, from prompt and seed alone."""
+    """A pseudo-random number that depends only on prompt, seed and choice."""
     contents = "".join(message["content"] for message in body["messages"])
     text = f"{contents}|{body.get('seed')}|{choice}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
 
 
 def reply(body: Body) -> list[str]:
-    """A well-formed reply for each choice asked for."""
+    """A well-formed reply for each requested choice."""
     kind = "self-graded" if "Self-evaluation" in prompt(body) else role_of(body)
     return [REPLIES[kind](number(body, choice)) for choice in range(body.get("n", 1))]
 
@@ -75,7 +75,7 @@ REPLIES: dict[str, Any] = {
 
 
 def model(base_url: str, **changes: Any) -> ModelSettings:
-    """The scripted server as a model, with little patience."""
+    """Settings for the scripted server as a model, with short retries."""
     settings = {
         "name": "scripted",
         "base_url": base_url,
@@ -87,7 +87,7 @@ def model(base_url: str, **changes: Any) -> ModelSettings:
 
 
 def method(**changes: Any) -> TMASSettings:
-    """TMAS at a size for tests: N = 3, M = 2, T = 3."""
+    """TMAS settings at test size: N = 3, M = 2, T = 3."""
     return TMASSettings.model_validate(SMALL["tmas"] | changes)
 
 
@@ -100,11 +100,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "pacore": {"widths": [3], "max_iterations": 3},
     "rse": {"n_candidates": 3, "max_iterations": 3},
 }
-"""Every method at a size for tests."""
+"""Settings of every method at test size."""
 
 
 def small(name: str, **changes: Any) -> MethodSettings:
-    """The settings of the method ``name`` at a size for tests."""
+    """The settings of the method ``name`` at test size."""
     return TypeAdapter(AnyMethodSettings).validate_python({"name": name} | SMALL[name] | changes)
 
 
@@ -119,7 +119,7 @@ def recorded_calls(run_directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def essence(directory: Path) -> list[dict[str, Any]]:
-    """Prediction lines without what the clock and the order of finishing put in."""
+    """Prediction lines without values that depend on the clock or the order of completion."""
     lines = sorted(read_lines(directory / "predictions.jsonl"), key=lambda line: line["problem_id"])
     for line in lines:
         for entry in line["usage"]:

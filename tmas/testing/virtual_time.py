@@ -1,4 +1,4 @@
-"""An event loop with a clock of its own: hours of waiting pass at once, and the same program gives the same times."""
+"""An event loop with virtual time: waiting takes no real time, and the same program always gives the same times."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """Its time stands still while there is something to do, and then leaps to the next timer.
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """Its clock stands still while there is work to do, and then jumps to the next timer.
 
-    Work given to threads is done at once, in the loop's own thread: it takes no time. Sockets and processes of the
-    real world have no place here.
+    Work for threads runs immediately in the loop's own thread and takes no time. Real sockets and processes do not
+    work.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class _AtOnce(ThreadPoolExecutor):
         return future
 
 
-def run_virtually(main: Coroutine[Any, Any, T]) -> T:
-    """:func:`asyncio.run` on a :class:`VirtualLoop`."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+def run_in_virtual_time(main: Coroutine[Any, Any, T]) -> T:
+    """Like :func:`asyncio.run`, on a :class:`VirtualTimeLoop`."""
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(main)

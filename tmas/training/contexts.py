@@ -34,10 +34,10 @@ from tmas.training.rows import (
     ExtraInfo,
     PassRate,
     RewardModel,
-    Row,
     Source,
     Split,
     Text,
+    TrainingRow,
 )
 
 PUBLISHED: Mapping[Source, int] = {"experience": 1600, "guideline": 600}
@@ -69,7 +69,7 @@ _AS_PUBLISHED = AgentSettings()
 
 def normal_row(
     problem: TrainingProblem, window: Window, agents: AgentSettings = _AS_PUBLISHED, prompts: Prompts = BUILT_IN
-) -> Row | Failure:
+) -> TrainingRow | Failure:
     """A_sol(Q). All three give a ``context`` failure where nothing that fits ``window`` would be left to show."""
     return _row(problem, "normal", -1, _team(problem, window, agents, prompts).solution_prompt())
 
@@ -80,7 +80,7 @@ def experience_row(
     window: Window,
     agents: AgentSettings = _AS_PUBLISHED,
     prompts: Prompts = BUILT_IN,
-) -> Row | Failure:
+) -> TrainingRow | Failure:
     """A_sol(Q, R, E): the prompt of a candidate that exploits."""
     bank = ExperienceBank(items=context.experiences)
     prompt = _team(problem, window, agents, prompts).solution_prompt(rollouts=context.rollouts, experience=bank)
@@ -93,7 +93,7 @@ def guideline_row(
     window: Window,
     agents: AgentSettings = _AS_PUBLISHED,
     prompts: Prompts = BUILT_IN,
-) -> Row | Failure:
+) -> TrainingRow | Failure:
     """A_sol(Q, G): the prompt of a candidate that explores."""
     prompt = _team(problem, window, agents, prompts).solution_prompt(guidelines=GuidelineBank(items=context.guidelines))
     return _row(problem, "guideline", context.iteration, prompt, context.guidelines)
@@ -135,7 +135,7 @@ def rows_from_run(
     seed: int = 0,
     prompts: Prompts | None = None,
     on_skip: Callable[[Failure], None] = lambda _: None,
-) -> Iterator[Row]:
+) -> Iterator[TrainingRow]:
     """Rows with memory out of a run directory of the method ``tmas``, until there are as many as ``wanted``.
 
     Problems come in an order drawn by ``seed``. Each gives at most ``per_problem`` rows, the next always of the source
@@ -186,7 +186,7 @@ def _next(offers: Sequence[_Offer], made: Mapping[Source, int], wanted: Mapping[
 
 def _maker(
     run: RecordedRun, prediction: Mapping[str, Any], problem: TrainingProblem, window: Window, prompts: Prompts
-) -> Callable[[_Offer], Row | Failure]:
+) -> Callable[[_Offer], TrainingRow | Failure]:
     """Makes the rows of one problem; its trace is replayed when the first is made."""
     method = prediction["terms"]["method"]
     if method["name"] != "tmas":
@@ -217,13 +217,13 @@ def _row(
     iteration: int,
     prompt: Prompt | Failure,
     bank: Sequence[Experience | Guideline] = (),
-) -> Row | Failure:
+) -> TrainingRow | Failure:
     if isinstance(prompt, Failure):
         return prompt
     shown = [item for item in bank if line(item) in prompt.text]
     if source != "normal" and not shown:
         return Failure(reason=FailureReason.CONTEXT, message=f"{source}: no item of the bank fits, or it is empty")
-    return Row(
+    return TrainingRow(
         prompt=prompt.messages,
         data_source=problem.data_source,
         reward_model=RewardModel(style=STYLES[problem.data_source], ground_truth=problem.answer),

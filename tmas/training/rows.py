@@ -92,7 +92,7 @@ class ExtraInfo(_Strict):
     licence: str
 
 
-class Row(_Strict):
+class TrainingRow(_Strict):
     """One row as it lies in the parquet file; ``source`` is its column ``_source``."""
 
     prompt: Annotated[tuple[Message, ...], Field(min_length=1, strict=False)]
@@ -137,7 +137,7 @@ class RowFileError(FileDefects):
     """Defects of a parquet file of rows."""
 
 
-def write_rows(path: Path, rows: Iterable[Row]) -> int:
+def write_rows(path: Path, rows: Iterable[TrainingRow]) -> int:
     """Write ``rows`` in their order and return how many; ``index`` becomes each one's place. The file appears whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")
@@ -153,7 +153,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> int:
     return count
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[TrainingRow]:
     """The rows of a file, a batch at a time in memory; raises :class:`RowFileError` at the first defect."""
     for checked in _checked(path):
         if isinstance(checked, str):
@@ -182,7 +182,7 @@ def validate_rows(path: Path) -> int:
     return count
 
 
-def _checked(path: Path) -> Iterator[Row | str]:
+def _checked(path: Path) -> Iterator[TrainingRow | str]:
     """Each row, or what is wrong with it; a file that cannot be read or lacks a column is refused as a whole."""
     try:
         with parquet.ParquetFile(path) as file:
@@ -213,9 +213,9 @@ def _type_defects(name: str, found: pyarrow.DataType, wanted: pyarrow.DataType) 
         yield f"field {name}: is {found}, must be {wanted}"
 
 
-def _row(values: dict[str, Any], place: str) -> Row | str:
+def _row(values: dict[str, Any], place: str) -> TrainingRow | str:
     try:
-        return Row.model_validate(values)
+        return TrainingRow.model_validate(values)
     except ValidationError as error:
         return f"{place}: {_first(error)}"
 

@@ -15,7 +15,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from tests.support.benchmarks import WITH_ANSWERS, gold_answers, needs_data
 from tmas.answers.checker import AnswerChecker, group_equivalent
-from tmas.answers.equivalence import Equivalence, Verdict
+from tmas.answers.equivalence import Comparison, Equivalence
 from tmas.answers.extract import extract_boxed
 
 BOMB = "9^{9^{9^{9}}}"
@@ -27,8 +27,8 @@ async def checker() -> AsyncIterator[AnswerChecker]:
         yield started
 
 
-def verdict(equivalence: str, reason: str | None = None) -> Verdict:
-    return Verdict(equivalence=Equivalence(equivalence), reason=reason)
+def verdict(equivalence: str, reason: str | None = None) -> Comparison:
+    return Comparison(equivalence=Equivalence(equivalence), reason=reason)
 
 
 async def test_equal_strings_start_no_worker() -> None:
@@ -52,7 +52,7 @@ async def test_what_was_compared_is_known_and_a_worker_that_died_is_not_held_aga
     asked: list[str] = []
     outcomes = iter([ProcessExpired("died"), verdict("equal"), TimeoutError()])
 
-    async def decide(gold: str, answer: str) -> Verdict:
+    async def decide(gold: str, answer: str) -> Comparison:
         asked.append(answer)
         outcome = next(outcomes)
         if isinstance(outcome, BaseException):
@@ -92,7 +92,7 @@ async def test_a_comparison_that_a_breaking_pool_loses_is_made_again(
 ) -> None:
     await checker.compare("1/2", "0.5")
     assert checker._pool is not None
-    lost: Future[Verdict] = Future()  # as one that stands in the pool's queue when the pool breaks
+    lost: Future[Comparison] = Future()  # as one that stands in the pool's queue when the pool breaks
     monkeypatch.setattr(checker._pool, "schedule", lambda *_, **__: lost)
     comparison = asyncio.create_task(checker.compare("1/4", "0.25"))
     await eventually(lambda: lost in checker._pending)
@@ -160,7 +160,7 @@ async def test_closing_ends_what_is_being_compared_and_a_later_comparison_starts
 
 
 def test_it_works_off_the_main_thread() -> None:
-    verdicts: list[Verdict] = []
+    verdicts: list[Comparison] = []
 
     async def compare() -> None:
         async with AnswerChecker(timeout=20.0) as checker:
@@ -179,7 +179,7 @@ class Counting(AnswerChecker):
         super().__init__()
         self.count = 0
 
-    async def compare(self, gold: str, answer: str) -> Verdict:
+    async def compare(self, gold: str, answer: str) -> Comparison:
         self.count += 1
         return verdict("equal" if gold.lower() == answer.lower() else "different")
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tests.support.benchmarks import WITH_ANSWERS, gold_answers, needs_data
 from tmas.answers.checker import AnswerChecker
-from tmas.answers.equivalence import Equivalence, at_sight, decide, normalise
-from tmas.concurrency import all_of
+from tmas.answers.equivalence import Equivalence, compare_texts, decide, normalise
+from tmas.concurrency import gather_all
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ UNDECIDED = [
     ],
 )
 def test_what_is_decided_at_sight(gold: str, answer: str, equivalence: str | None) -> None:
-    seen = at_sight(gold, answer)
+    seen = compare_texts(gold, answer)
     assert (seen and seen.equivalence.value) == equivalence
 
 
@@ -251,7 +251,7 @@ async def test_what_misses_a_gold_answer_narrowly_is_never_equal(file: str) -> N
     pairs = [(gold, other) for gold in golds for other in near_misses(gold) if normalise(other) != normalise(gold)]
     assert len(pairs) > 100
     async with AnswerChecker(timeout=20.0) as checker:
-        verdicts = await all_of(checker.compare(*pair) for pair in pairs)
+        verdicts = await gather_all(checker.compare(*pair) for pair in pairs)
     assert [pair for pair, seen in zip(pairs, verdicts, strict=True) if seen.equal] == []
 
 

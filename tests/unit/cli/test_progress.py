@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from tmas.cli import progress as module
-from tmas.cli.progress import Progress, shown
+from tmas.cli.progress import RunProgress, shown
 from tmas.run.session import Activity
 
 
@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_the_line_gives_every_figure(clock: Clock):
-    progress = Progress(Activity(), problems=10, iterations=20)
+    progress = RunProgress(Activity(), problems=10, iterations=20)
     activity = progress.activity
     activity.in_flight, activity.calls, activity.replayed, activity.failed, activity.tokens = 41, 42, 43, 44, 4500
     activity.iterations = {"a": 3, "b": 3, "c": 0, "d": 5}
@@ -50,19 +50,19 @@ def test_the_line_gives_every_figure(clock: Clock):
 
 
 def test_the_line_at_the_start_and_without_failures(clock: Clock):
-    line = Progress(Activity(), problems=2, iterations=1).line()
+    line = RunProgress(Activity(), problems=2, iterations=1).line()
     assert line.startswith("0/2 problems (none active) | 0 calls in flight")
     assert "failed" not in line
 
 
 def test_a_status_stands_alone(clock: Clock):
-    progress = Progress(Activity(status="starting vLLM with m"), problems=2, iterations=1)
+    progress = RunProgress(Activity(status="starting vLLM with m"), problems=2, iterations=1)
     clock.now += 3725
     assert progress.line() == "starting vLLM with m (1:02:05)"
 
 
 def test_tokens_per_second_are_those_of_the_last_minute(clock: Clock):
-    progress = Progress(Activity(), problems=1, iterations=1)
+    progress = RunProgress(Activity(), problems=1, iterations=1)
     for tokens in (60_000, 61_000, 62_000, 63_000):
         clock.now += 30
         progress.activity.tokens = tokens
@@ -71,7 +71,7 @@ def test_tokens_per_second_are_those_of_the_last_minute(clock: Clock):
 
 
 def test_the_time_left_does_not_count_what_was_replayed(clock: Clock):
-    progress = Progress(Activity(), problems=4, iterations=10)
+    progress = RunProgress(Activity(), problems=4, iterations=10)
     progress.finished("a")
     progress.activity.iterations = {"b": 6}
     clock.now += 1
@@ -86,7 +86,7 @@ def test_the_time_left_does_not_count_what_was_replayed(clock: Clock):
 async def printed(activity: Activity, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> str:
     monkeypatch.setattr(module, "PLAIN_INTERVAL", 0.01)
     console = Console(file=io.StringIO(), force_terminal=terminal, width=40)
-    async with shown(Progress(activity, problems=3, iterations=1), console):
+    async with shown(RunProgress(activity, problems=3, iterations=1), console):
         await asyncio.sleep(0.05)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -108,6 +108,6 @@ async def test_on_a_terminal_the_whole_line_and_a_bar_are_shown_and_no_markup(mo
 async def test_an_error_inside_comes_out_and_ends_the_display():
     before = asyncio.all_tasks()
     with pytest.raises(KeyError):
-        async with shown(Progress(Activity(), problems=1, iterations=1), Console(file=io.StringIO())):
+        async with shown(RunProgress(Activity(), problems=1, iterations=1), Console(file=io.StringIO())):
             raise KeyError
     assert asyncio.all_tasks() == before

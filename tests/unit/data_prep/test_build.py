@@ -19,7 +19,7 @@ from data_prep.difficulty import filter_by_difficulty
 from data_prep.distill import distill
 from data_prep.pages import _cell
 from data_prep.pool import read_problems
-from data_prep.sft import SFTSettings, chats
+from data_prep.sft import SFTDataSettings, chats
 from tests.support.data_steps import distill_settings, filter_settings, problem_file, runner, silent
 from tmas.errors import UserError
 from tmas.llm.tokens import token_counter
@@ -28,7 +28,7 @@ from tmas.run.replay import RecordedRun
 from tmas.settings import RunSettings
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer, run_in_thread
-from tmas.training.rows import Row, RowFileError, read_rows, validate_rows
+from tmas.training.rows import RowFileError, TrainingRow, read_rows, validate_rows
 
 ROWS = {"normal": 8, "experience": 8, "guideline": 3}
 
@@ -62,7 +62,7 @@ def settings(steps: Path, output: Path, **changes: Any) -> BuildSettings:
     return BuildSettings.model_validate(given | changes)
 
 
-def made(steps: Path, output: Path, **changes: Any) -> dict[str, list[Row]]:
+def made(steps: Path, output: Path, **changes: Any) -> dict[str, list[TrainingRow]]:
     build(settings(steps, output, **changes), silent)
     return {path.stem: list(read_rows(path)) for path in output.glob("[tv]*.parquet")}
 
@@ -115,7 +115,7 @@ def test_the_seed_decides_everything(steps: Path, tmp_path: Path):
     assert files(tmp_path / "b", 1) != first
 
 
-def sizes(rows: Iterable[Row]) -> list[int]:
+def sizes(rows: Iterable[TrainingRow]) -> list[int]:
     return [token_counter("estimate")(row.prompt[0].content) for row in rows]
 
 
@@ -191,7 +191,7 @@ def test_a_bank_update_that_had_to_be_repaired_or_led_nowhere_is_no_success(tmp_
         pool = problem_file(tmp_path, 4)
         distill(distill_settings(server, tmp_path / "teacher", pool), runner, silent)
     run, counts = RecordedRun(tmp_path / "teacher"), Counter[str]()
-    found = list(chats(run, read_problems(pool), SFTSettings(per_role=99), len, 0, counts))
+    found = list(chats(run, read_problems(pool), SFTDataSettings(per_role=99), len, 0, counts))
     assert "experience" not in {chat.role for chat in found}
     assert {"guideline", "solution"}.isdisjoint(chat.role for chat in found if chat.problem_id == "p1")
     assert {"guideline", "solution"} <= {chat.role for chat in found}
@@ -230,7 +230,7 @@ def kind_of(chat: dict[str, Any], per_role: dict[str, int]) -> str:
 )
 def test_a_mapping_that_says_nothing_or_two_things_is_refused(per_role: dict[str, int], message: str):
     with pytest.raises(ValidationError, match=message):
-        SFTSettings(per_role=per_role)
+        SFTDataSettings(per_role=per_role)
 
 
 def test_readable_chats_are_all_replies_that_parse(tmp_path: Path):
@@ -248,7 +248,7 @@ def test_readable_chats_are_all_replies_that_parse(tmp_path: Path):
     run = RecordedRun(tmp_path / "teacher")
 
     def found(keep: str) -> list[tuple[str, str, str, str]]:
-        settings = SFTSettings.model_validate({"keep": keep, "per_role": 99})
+        settings = SFTDataSettings.model_validate({"keep": keep, "per_role": 99})
         made = chats(run, read_problems(pool), settings, len, 0, Counter())
         return [(c.problem_id, c.role, c.messages[-2].content, c.messages[-1].content) for c in made]
 

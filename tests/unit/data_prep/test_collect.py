@@ -20,9 +20,9 @@ from data_prep.collect import CollectSettings, collect, gather
 from data_prep.decontaminate import Benchmark, Benchmarks, DecontaminationSettings
 from data_prep.pool import read_problems, whole_file
 from data_prep.source_files import read_source
-from data_prep.sources import Defect, Source, answers_of, question_of
+from data_prep.sources import Source, SourceDefect, answers_of, question_of
 from tmas.files import read_lines
-from tmas.problems.files import Row
+from tmas.problems.files import FileRow
 from tmas.problems.loader import ProblemFileError
 from tmas.training.contexts import TrainingProblem
 
@@ -76,16 +76,18 @@ def test_skywork_gives_all_accepted_answers_once(tmp_path: Path):
 
 @pytest.mark.parametrize("truth", ["1/2", "[]", '["1", 2]', '[" "]'])
 def test_a_list_of_answers_that_is_none_is_a_defect(truth: str):
-    with pytest.raises(Defect, match=r"'reward_model.ground_truth': not a JSON list of answers"):
-        answers_of(Row("1", verl_row("Q", truth)), preset("skywork_or1_math", files=["x.parquet"]))
+    with pytest.raises(SourceDefect, match=r"'reward_model.ground_truth': not a JSON list of answers"):
+        answers_of(FileRow("1", verl_row("Q", truth)), preset("skywork_or1_math", files=["x.parquet"]))
 
 
 def test_gsm8k_and_math_give_the_answer_out_of_their_solutions():
     gsm8k, math = preset("gsm8k"), preset("math")
-    assert answers_of(Row("1", {"answer": "She has <<3+4=7>>7.\n#### 1,007"}), gsm8k) == ("1,007",)
-    assert answers_of(Row("1", {"solution": r"So $\boxed{1}$, no: $\boxed{\frac{1}{2}}$."}), math) == (r"\frac{1}{2}",)
-    with pytest.raises(Defect, match="holds no answer"):
-        answers_of(Row("1", {"solution": "So it is 2."}), math)
+    assert answers_of(FileRow("1", {"answer": "She has <<3+4=7>>7.\n#### 1,007"}), gsm8k) == ("1,007",)
+    assert answers_of(FileRow("1", {"solution": r"So $\boxed{1}$, no: $\boxed{\frac{1}{2}}$."}), math) == (
+        r"\frac{1}{2}",
+    )
+    with pytest.raises(SourceDefect, match="holds no answer"):
+        answers_of(FileRow("1", {"solution": "So it is 2."}), math)
 
 
 def test_a_data_set_of_the_hub_is_read_through_datasets(tmp_path: Path):

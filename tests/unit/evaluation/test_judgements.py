@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tmas.answers.equivalence import EQUAL, Equivalence, Verdict, undecided
+from tmas.answers.equivalence import EQUAL, Comparison, Equivalence, undecided
 from tmas.errors import UserError
 from tmas.evaluation.correctness import (
     agreement_between_passes,
@@ -27,7 +27,7 @@ from tmas.judge import Judge, JudgeSettings
 from tmas.records import Failure, FailureReason
 from tmas.testing.chat_server import Body, Fault, Script, ScriptedServer
 
-DIFFERENT = Verdict(equivalence=Equivalence.DIFFERENT)
+DIFFERENT = Comparison(equivalence=Equivalence.DIFFERENT)
 FAILED = Failure(reason=FailureReason.TIMEOUT, message="late")
 
 
@@ -244,7 +244,7 @@ async def test_classes_begin_with_the_gold_answer_s():
     class Same:
         compare: Callable[..., Any]
 
-        async def compare(self, gold: str, answer: str) -> Verdict:
+        async def compare(self, gold: str, answer: str) -> Comparison:
             return EQUAL if gold[0] == answer[0] else DIFFERENT
 
     line = {"gold": "1", "iterations": [{"candidates": [{"answer": a} for a in ("1", "b", "b2", "c", None, "b")]}]}

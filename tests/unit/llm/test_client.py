@@ -16,8 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from tmas.errors import UserError
 from tmas.llm.client import OpenAIChat
-from tmas.llm.connection import Progress
-from tmas.llm.endpoint import EndpointDown, EndpointSettings, Trouble, parse_retry_after
+from tmas.llm.connection import StreamProgress
+from tmas.llm.endpoint import EndpointDown, EndpointSettings, RequestError, parse_retry_after
 from tmas.llm.stream import EventLines
 from tmas.records import Failure, FailureReason, Message, Reply, Request, Sampling, Usage
 from tmas.run.garbage import rare_collections
@@ -225,12 +225,12 @@ async def test_an_answer_is_whole_once_done_is_said_though_the_body_never_ends(m
 
 
 async def test_progress_is_told_as_it_comes():
-    seen: list[Progress] = []
+    seen: list[StreamProgress] = []
     script = Script(("b c d e", "f"), "a", chunk_delay=0.005)
     async with ScriptedServer(lambda _: script) as server, OpenAIChat(settings(server.base_url)) as chat:
         await chat.complete(ask(n=2), seen.append)
     assert seen == sorted(seen)
-    assert seen[-1] == Progress(tokens=7, ended=2)
+    assert seen[-1] == StreamProgress(tokens=7, ended=2)
 
 
 async def test_choices_end_one_by_one():
@@ -238,7 +238,7 @@ async def test_choices_end_one_by_one():
         choice = {"index": index, "delta": {"content": "a"}, "finish_reason": finish_reason}
         return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
 
-    seen: list[Progress] = []
+    seen: list[StreamProgress] = []
     pieces = (piece(0, None), piece(1, None), piece(1, "stop"), piece(0, None), piece(0, "length") + DONE)
     script = Script(raw=pieces, chunk_delay=0.02)
     async with ScriptedServer(lambda _: script) as server, OpenAIChat(settings(server.base_url)) as chat:
@@ -247,7 +247,7 @@ async def test_choices_end_one_by_one():
 
 
 async def test_progress_adds_up_over_choices_asked_for_singly():
-    seen: list[Progress] = []
+    seen: list[StreamProgress] = []
     async with ScriptedServer(refuses=["n"]) as server, OpenAIChat(settings(server.base_url)) as chat:
         reply = await chat.complete(ask(n=3), seen.append)
     assert isinstance(reply, Reply)
@@ -255,7 +255,7 @@ async def test_progress_adds_up_over_choices_asked_for_singly():
 
 
 async def test_progress_follows_the_servers_own_counts():
-    seen: list[Progress] = []
+    seen: list[StreamProgress] = []
     script = Script(("a b c d e f",), usage="every", words_per_chunk=3, chunk_delay=0.01)
     async with ScriptedServer(lambda _: script) as server, OpenAIChat(settings(server.base_url)) as chat:
         await chat.complete(ask(), seen.append)
@@ -369,7 +369,7 @@ async def test_a_complaint_that_is_not_mended_is_not_remembered():
     ],
 )
 def test_what_complaints_mean(message: str, field: str | None):
-    assert Trouble(message, 400).refused_field({"n", "seed", "response_format", "stream_options"}) == field
+    assert RequestError(message, 400).refused_field({"n", "seed", "response_format", "stream_options"}) == field
 
 
 # --- failures that pass

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tmas.llm import client
-from tmas.llm.client import OpenAIChat, Ticket
+from tmas.llm.client import OpenAIChat, RoutingHint
 from tmas.llm.endpoint import EndpointDown, EndpointSettings
 from tmas.records import Failure, FailureReason, Message, Reply, Request, Sampling
 from tmas.testing.chat_server import Fault, Script, ScriptedServer
@@ -24,11 +24,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "ENGINE_PAUSE", 0.05)
 
 
-def chat_of(*servers: ScriptedServer, places: int = 10**6, **changes: Any) -> OpenAIChat:
+def chat_of(*servers: ScriptedServer, slots: int = 10**6, **changes: Any) -> OpenAIChat:
     patience = {"backoff_base": 0.01, "max_attempts": 3}
-    return OpenAIChat(
-        EndpointSettings(base_url=tuple(s.base_url for s in servers), **patience | changes), places=places
-    )
+    return OpenAIChat(EndpointSettings(base_url=tuple(s.base_url for s in servers), **patience | changes), slots=slots)
 
 
 def ask(seed: int, n: int = 1) -> Request:
@@ -54,7 +52,7 @@ async def test_calls_of_one_problem_go_to_one_server():
         servers = await started(stack, 3)
         async with chat_of(*servers) as chat:
             for seed in range(30):
-                await chat.complete(ask(seed), ticket=Ticket(f"p{seed % 10}"))
+                await chat.complete(ask(seed), hint=RoutingHint(f"p{seed % 10}"))
         at = [{body["seed"] % 10 for body in server.requests} for server in servers]
         assert sum(map(len, at)) == 10  # no problem is at two servers
         assert len(set().union(*at)) == 10
@@ -63,8 +61,8 @@ async def test_calls_of_one_problem_go_to_one_server():
 async def test_a_server_gets_no_more_than_its_share():
     async with AsyncExitStack() as stack:
         servers = await started(stack, 2, reply=lambda _: Script(("a",), first_delay=3600))
-        async with chat_of(*servers, places=8) as chat:
-            calls = [asyncio.create_task(chat.complete(ask(seed), ticket=Ticket("p"))) for seed in range(8)]
+        async with chat_of(*servers, slots=8) as chat:
+            calls = [asyncio.create_task(chat.complete(ask(seed), hint=RoutingHint("p"))) for seed in range(8)]
             await until(lambda: sum(len(server.requests) for server in servers) == 8)
             assert [len(server.requests) for server in servers] == [4, 4]
             for call in calls:
@@ -78,14 +76,14 @@ async def test_a_server_that_dies_loses_no_call_and_none_is_answered_twice():
         mortal = ScriptedServer(lambda _: slow)
         await mortal.__aenter__()
         async with chat_of(*servers, mortal, backoff_base=30) as chat:  # any pause would be too long for this test
-            calls = [asyncio.create_task(chat.complete(ask(seed), ticket=Ticket(f"p{seed}"))) for seed in range(60)]
+            calls = [asyncio.create_task(chat.complete(ask(seed), hint=RoutingHint(f"p{seed}"))) for seed in range(60)]
             await until(lambda: len(mortal.requests) >= 5)
             await mortal.__aexit__()
             replies = await asyncio.gather(*calls)
             assert all(isinstance(reply, Reply) for reply in replies)
             assert seeds(servers) == list(range(60))
             before = len(mortal.requests)
-            await asyncio.gather(*(chat.complete(ask(seed), ticket=Ticket(f"p{seed}")) for seed in range(60)))
+            await asyncio.gather(*(chat.complete(ask(seed), hint=RoutingHint(f"p{seed}")) for seed in range(60)))
             assert len(mortal.requests) == before  # nothing is tried there while it is gone
 
 
@@ -100,7 +98,7 @@ async def test_a_server_that_comes_back_gets_its_problems_again():
                 nonlocal asked
                 async with asyncio.timeout(10):
                     while not until():
-                        await chat.complete(ask(asked), ticket=Ticket(problem or f"p{asked}"))
+                        await chat.complete(ask(asked), hint=RoutingHint(problem or f"p{asked}"))
                         asked += 1
 
             await ask_on(lambda: ailing.requests)  # which is reset: the problem asked for last is at home there
@@ -119,7 +117,7 @@ async def test_an_answer_that_breaks_off_is_asked_for_elsewhere_at_once():
     async with AsyncExitStack() as stack:
         servers = await started(stack, 2, reply=reply)
         async with chat_of(*servers, backoff_base=30) as chat:
-            answer = await chat.complete(ask(7, n=2), ticket=Ticket("p"))
+            answer = await chat.complete(ask(7, n=2), hint=RoutingHint("p"))
     assert isinstance(answer, Reply)
     assert [len(server.requests) for server in servers] == [1, 1]
 
@@ -142,7 +140,7 @@ async def test_a_server_that_asks_to_be_left_alone_is():
         busy = await stack.enter_async_context(ScriptedServer(faults=[full]))
         async with chat_of(other, busy) as chat:
             for seed in range(20):
-                await chat.complete(ask(seed), ticket=Ticket(f"p{seed}"))
+                await chat.complete(ask(seed), hint=RoutingHint(f"p{seed}"))
     assert len(busy.requests) == 1
     assert seeds([other]) == list(range(20))
 
@@ -167,7 +165,7 @@ async def test_a_call_that_no_server_can_answer_is_its_own_failure():
 
             async def others() -> None:
                 for seed in range(100, 200):
-                    await chat.complete(ask(seed), ticket=Ticket(f"p{seed}"))
+                    await chat.complete(ask(seed), hint=RoutingHint(f"p{seed}"))
                     begun.set()
 
             task = asyncio.create_task(others())
@@ -185,7 +183,7 @@ async def test_a_server_that_tells_nonsense_of_its_models_is_looked_after_until_
         for server in servers:
             server.models = told
         async with chat_of(*servers) as chat:
-            await chat.complete(ask(0), ticket=Ticket("p"))
+            await chat.complete(ask(0), hint=RoutingHint("p"))
             ailing = [engine for engine in chat.router.engines.values() if not engine.is_healthy]
             assert ailing
             with pytest.raises(EndpointDown, match="models"):
@@ -203,7 +201,7 @@ async def test_a_server_that_is_gone_for_good_is_no_longer_looked_after():
         await gone.__aexit__()
         async with chat_of(server, gone) as chat:
             for seed in range(8):
-                await chat.complete(ask(seed), ticket=Ticket(f"p{seed}"))
+                await chat.complete(ask(seed), hint=RoutingHint(f"p{seed}"))
             assert chat._probes
             chat.router.update([server.base_url])
             await until(lambda: not chat._probes)
@@ -222,12 +220,12 @@ async def test_the_context_length_is_told_by_whichever_server_is_there():
 @pytest.mark.parametrize("sent", [True, False])
 async def test_priorities_are_sent_where_the_server_takes_them(sent: bool):
     async with ScriptedServer() as server, chat_of(server, send_priority=sent) as chat:
-        await chat.complete(ask(1), ticket=Ticket("p", 77))
+        await chat.complete(ask(1), hint=RoutingHint("p", 77))
     assert server.requests[0].get("priority") == (77 if sent else None)
 
 
 async def test_a_server_without_priorities_is_asked_without():
     async with ScriptedServer(refuses=["priority"]) as server, chat_of(server, send_priority=True) as chat:
-        replies = [await chat.complete(ask(seed), ticket=Ticket("p", 77)) for seed in range(2)]
+        replies = [await chat.complete(ask(seed), hint=RoutingHint("p", 77)) for seed in range(2)]
     assert all(isinstance(reply, Reply) and not reply.notes for reply in replies)
     assert ["priority" in body for body in server.requests] == [True, False, False]

@@ -29,8 +29,8 @@ def calls() -> ExitStack:
     return ExitStack()
 
 
-def router(count: int, places: int = 10**6, now: Callable[[], float] = lambda: 0.0) -> Router:
-    return Router([f"http://engine-{i}/v1" for i in range(count)], places, now)
+def router(count: int, slots: int = 10**6, now: Callable[[], float] = lambda: 0.0) -> Router:
+    return Router([f"http://engine-{i}/v1" for i in range(count)], slots, now)
 
 
 def homes(routes: Router) -> dict[str, Engine]:
@@ -89,9 +89,9 @@ def test_a_call_spills_to_the_emptiest_once_home_has_so_many_more(calls: ExitSta
 
 
 @given(st.integers(1, 6), st.integers(1, 60), st.lists(st.integers(1, 8), max_size=80))
-def test_no_engine_gets_more_while_another_has_less_than_its_share(engines: int, places: int, sizes: list[int]):
-    routes = router(engines, places)
-    share = places / engines
+def test_no_engine_gets_more_while_another_has_less_than_its_share(engines: int, slots: int, sizes: list[int]):
+    routes = router(engines, slots)
+    share = slots / engines
     with ExitStack() as calls:
         for i, size in enumerate(sizes):
             full = [engine for engine in routes.engines.values() if engine.in_flight >= share]
@@ -102,7 +102,7 @@ def test_no_engine_gets_more_while_another_has_less_than_its_share(engines: int,
 
 
 def test_completions_that_have_ended_make_room(calls: ExitStack):
-    routes = router(2, places=16)
+    routes = router(2, slots=16)
     home = routed(routes, "p")
     progress = calls.enter_context(home.call(8))
     assert routes.choose("p") is not home
@@ -129,7 +129,7 @@ def test_what_was_tried_or_ails_is_avoided_while_there_is_another():
 
 
 def test_a_call_for_several_goes_where_all_have_room(calls: ExitStack):
-    routes = router(2, places=20)
+    routes = router(2, slots=20)
     home = routes.choose("p")
     assert home
     other = next(engine for engine in routes.engines.values() if engine is not home)
@@ -155,7 +155,7 @@ def decode(engines: list[Engine], clock: Clock, speeds: list[float], seconds: in
 
 def test_a_slow_engine_gets_problems_and_places_in_proportion(calls: ExitStack):
     clock = Clock()
-    routes = router(4, places=310, now=clock)
+    routes = router(4, slots=310, now=clock)
     engines = list(routes.engines.values())
     decode(engines, clock, [50, 50, 5, 50])
     assert engines[2].speed == pytest.approx(5, rel=0.05)
@@ -168,7 +168,7 @@ def test_a_slow_engine_gets_problems_and_places_in_proportion(calls: ExitStack):
 
 def test_an_engine_that_stands_still_is_the_last_resort():
     clock = Clock()
-    routes = router(2, places=100, now=clock)
+    routes = router(2, slots=100, now=clock)
     still, other = routes.engines.values()
     decode([still, other], clock, [0, 50])
     assert set(homes(routes).values()) == {other}
@@ -177,7 +177,7 @@ def test_an_engine_that_stands_still_is_the_last_resort():
 
 def test_differences_that_the_batch_explains_do_not_count():
     clock = Clock()
-    routes = router(2, places=100, now=clock)
+    routes = router(2, slots=100, now=clock)
     before = homes(routes)
     decode(list(routes.engines.values()), clock, [30, 50])
     assert homes(routes) == before

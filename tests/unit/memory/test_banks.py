@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tmas.memory.bank import BankSettings, Rendered
+from tmas.memory.bank import BankSettings, RenderedBank
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
 from tmas.prompts.schemas import ExperienceOutput, ExperienceUpdate, GuidelineOutput, NewExperience
@@ -137,7 +137,7 @@ def test_an_iteration_unseen_costs_an_item_one_support() -> None:
 
 def test_render_experiences() -> None:
     bank, _ = evolve(ExperienceBank(), new(CLAIMS[0]), new(CLAIMS[5], "pitfall"), new(CLAIMS[3]), new(CLAIMS[1]))
-    assert bank.render(lambda _: True) == Rendered(
+    assert bank.render(lambda _: True) == RenderedBank(
         text=f"Pitfalls to avoid:\n- [E2, support 1] {CLAIMS[5]}\n\n"
         "Findings to reuse, re-check before relying on them:\n"
         f"- [E1, support 2] {CLAIMS[0]}\n- [E3, support 1] {CLAIMS[3]}",
@@ -162,7 +162,7 @@ def test_render_leaves_out_the_first_to_be_evicted() -> None:
 
 
 def test_an_empty_bank_renders_nothing() -> None:
-    empty = Rendered(text="", shown=(), left_out=())
+    empty = RenderedBank(text="", shown=(), left_out=())
     assert ExperienceBank().render(lambda _: False) == empty
     assert GuidelineBank().render(lambda _: True) == empty
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tmas.answers.equivalence import Equivalence, Verdict
+from tmas.answers.equivalence import Comparison, Equivalence
 from tmas.methods.selection import SelectionSettings, fingerprint, select
 from tmas.records import Failure, FailureReason, Rollout, Selection, Solution, Verification
 
@@ -19,9 +19,9 @@ Candidate = tuple[str | None, Sequence[float]]
 class Halves:
     """A checker that knows one thing: 1/2 is 0.5."""
 
-    async def compare(self, gold: str, answer: str) -> Verdict:
+    async def compare(self, gold: str, answer: str) -> Comparison:
         same = gold == answer or {gold, answer} == {"1/2", "0.5"}
-        return Verdict(equivalence=Equivalence.EQUAL if same else Equivalence.DIFFERENT)
+        return Comparison(equivalence=Equivalence.EQUAL if same else Equivalence.DIFFERENT)
 
 
 def rollout(t: int, i: int, answer: str | None, grades: Sequence[float]) -> Rollout:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tmas.prompts import parsing
-from tmas.prompts.parsing import Unparsable, Verdict, parse_json, parse_verification, protect_latex
+from tmas.prompts.parsing import ParsedVerification, Unparsable, parse_json, parse_verification, protect_latex
 from tmas.prompts.schemas import ExperienceOutput, GuidelineOutput, VerificationOutput, output_schema
 
 ITEM = {"kind": "pitfall", "statement": "Dividing by x needs x to be nonzero.", "rollouts": [0, 2]}
@@ -275,7 +275,7 @@ FRAGMENTS = [CRITIQUE, CRITIQUE * 3, "Based on my evaluation, the final overall 
 
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=10).map("".join))
 def test_what_is_skipped_unread_decides_nothing(text: str) -> None:
-    def read() -> Verdict | str:
+    def read() -> ParsedVerification | str:
         try:
             return parse_verification(text)
         except Unparsable as error:

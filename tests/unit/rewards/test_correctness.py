@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tmas.answers.checker import AnswerChecker
-from tmas.answers.equivalence import EQUAL, Equivalence, Verdict, decide, undecided
+from tmas.answers.equivalence import EQUAL, Comparison, Equivalence, decide, undecided
 from tmas.rewards.correctness import PLAIN_NUMBER, Checked, Correctness, check_by_rule, correctness
 from tmas.rewards.settings import AnswerSettings
 
@@ -100,13 +100,13 @@ def test_only_boxes_that_are_all_right_are_right(answers: list[str]):
 class Scripted(AnswerChecker):
     """Gives the verdicts that it was made with, by answer and in order; any other answer is different."""
 
-    def __init__(self, **verdicts: list[Verdict]) -> None:
+    def __init__(self, **verdicts: list[Comparison]) -> None:
         super().__init__()
         self._verdicts = {answer: iter(given) for answer, given in verdicts.items()}
 
-    async def compare(self, gold: str, answer: str) -> Verdict:
+    async def compare(self, gold: str, answer: str) -> Comparison:
         answer = "plain" if answer == PLAIN_NUMBER else answer
-        different = Verdict(equivalence=Equivalence.DIFFERENT)
+        different = Comparison(equivalence=Equivalence.DIFFERENT)
         return next(self._verdicts[answer]) if answer in self._verdicts else different
 
 

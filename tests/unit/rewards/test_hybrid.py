@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tmas.rewards.component import Component, absent, masked, mean_of, scored
 from tmas.rewards.correctness import Correctness, Outcome
-from tmas.rewards.hybrid import Parts, Source, impute
+from tmas.rewards.hybrid import RewardBreakdown, Source, impute
 
 units = st.floats(0, 1)
 components = units.map(scored) | st.sampled_from([masked("timeout"), masked("judge"), absent(), absent("off")])
@@ -26,7 +26,7 @@ corrects = st.builds(
     answer=st.text(max_size=3),
 ) | st.builds(Correctness, state=st.just("masked"), why=st.just("endpoint"), outcome=outcomes)
 everything = st.builds(
-    Parts,
+    RewardBreakdown,
     source=st.sampled_from(get_args(Source)),
     correctness=corrects,
     bonus=components,
@@ -35,14 +35,16 @@ everything = st.builds(
 )
 
 
-def parts(correct: float | None, bonus: Component | None = None, source: str = "experience", **changes: Any) -> Parts:
+def parts(
+    correct: float | None, bonus: Component | None = None, source: str = "experience", **changes: Any
+) -> RewardBreakdown:
     """With the default weights; ``correct`` None is masked."""
     state = {"state": "scored", "value": correct} if correct is not None else {"state": "masked", "why": "timeout"}
     given = {"source": source, "correctness": state | {"outcome": "answered"}, "bonus": bonus or absent()}
-    return Parts.model_validate(given | {"weight": 0.3, "wrong_share": 0.5} | changes)
+    return RewardBreakdown.model_validate(given | {"weight": 0.3, "wrong_share": 0.5} | changes)
 
 
-def imputed(*samples: Parts, groups: str | None = None) -> list[float]:
+def imputed(*samples: RewardBreakdown, groups: str | None = None) -> list[float]:
     return impute([sample.report() for sample in samples], [*(groups or "a" * len(samples))])
 
 
@@ -58,26 +60,26 @@ def test_the_score_is_correctness_and_the_weighted_bonus(correct: float, bonus: 
 
 
 @given(everything, everything)
-def test_no_bonus_lets_a_wrong_answer_reach_a_right_one(wrong: Parts, right: Parts):
+def test_no_bonus_lets_a_wrong_answer_reach_a_right_one(wrong: RewardBreakdown, right: RewardBreakdown):
     answers = [Correctness(state="scored", value=value, outcome="answered") for value in (0.0, 1.0)]
     low, high = (one.model_copy(update={"correctness": c}) for one, c in zip((wrong, right), answers, strict=True))
     assert low.score < 1 <= high.score
 
 
 @given(everything, units, units)
-def test_more_bonus_is_never_less_score(some: Parts, a: float, b: float):
+def test_more_bonus_is_never_less_score(some: RewardBreakdown, a: float, b: float):
     low, high = (some.model_copy(update={"bonus": scored(value)}).score for value in sorted((a, b)))
     assert low <= high
 
 
 @given(everything, everything)
-def test_every_response_reports_the_same_flat_keys_of_the_same_types(one: Parts, other: Parts):
+def test_every_response_reports_the_same_flat_keys_of_the_same_types(one: RewardBreakdown, other: RewardBreakdown):
     assert {k: type(v) for k, v in one.report().items()} == {k: type(v) for k, v in other.report().items()}
     assert {type(value) for value in one.report().values()} == {float, str}
 
 
 @given(everything)
-def test_what_is_masked_or_absent_adds_nothing_to_the_score(some: Parts):
+def test_what_is_masked_or_absent_adds_nothing_to_the_score(some: RewardBreakdown):
     if some.bonus.state != "scored" or some.correctness.state != "scored":
         assert some.report()["score"] == some.correctness.value
 
@@ -140,7 +142,7 @@ batches = st.lists(st.tuples(everything, st.sampled_from("abc")), max_size=12)
 
 
 @given(batches)
-def test_only_what_was_masked_changes(batch: list[tuple[Parts, str]]):
+def test_only_what_was_masked_changes(batch: list[tuple[RewardBreakdown, str]]):
     scores = imputed(*(some for some, _ in batch), groups="".join(group for _, group in batch))
     for (some, _), score in zip(batch, scores, strict=True):
         assert math.isfinite(score)
@@ -151,9 +153,9 @@ def test_only_what_was_masked_changes(batch: list[tuple[Parts, str]]):
 
 
 @given(batches)
-def test_a_masked_correctness_has_no_advantage_in_its_group(batch: list[tuple[Parts, str]]):
+def test_a_masked_correctness_has_no_advantage_in_its_group(batch: list[tuple[RewardBreakdown, str]]):
     scores = imputed(*(some for some, _ in batch), groups="".join(group for _, group in batch))
-    members: defaultdict[str, list[tuple[Parts, float]]] = defaultdict(list)
+    members: defaultdict[str, list[tuple[RewardBreakdown, float]]] = defaultdict(list)
     for (some, group), score in zip(batch, scores, strict=True):
         members[group].append((some, score))
     for group in members.values():
@@ -171,7 +173,7 @@ def test_a_masked_bonus_leaves_the_mean_of_its_siblings_as_it_is(bonuses: list[f
 
 
 @given(batches, st.randoms(use_true_random=False))
-def test_the_order_of_the_batch_does_not_matter(batch: list[tuple[Parts, str]], random: Any):
+def test_the_order_of_the_batch_does_not_matter(batch: list[tuple[RewardBreakdown, str]], random: Any):
     def scores_of(places: list[int]) -> dict[int, float]:
         samples = [batch[place][0].report() for place in places]
         return dict(zip(places, impute(samples, [batch[place][1] for place in places]), strict=True))

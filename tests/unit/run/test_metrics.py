@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tmas.answers.equivalence import EQUAL, Equivalence, Verdict, undecided
+from tmas.answers.equivalence import EQUAL, Comparison, Equivalence, undecided
 from tmas.records import (
     CallKey,
     Experience,
@@ -42,11 +42,11 @@ class Checker:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    async def compare(self, gold: str, answer: str) -> Verdict:
+    async def compare(self, gold: str, answer: str) -> Comparison:
         self.asked.append(answer)
         if answer == "?":
             return undecided("cannot be parsed")
-        return EQUAL if answer == gold else Verdict(equivalence=Equivalence.DIFFERENT)
+        return EQUAL if answer == gold else Comparison(equivalence=Equivalence.DIFFERENT)
 
 
 def rollout(t: int, i: int, answer: str | Failure | None, *grades: float) -> Rollout:

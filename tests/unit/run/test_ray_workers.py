@@ -29,8 +29,8 @@ class Method:
 
 
 class Actor:
-    """Solves after a moment. ``deaf``: it has died, which no beat has told yet. ``new``: it has begun anew, likewise.
-    ``troubles``: what happens to problems, one after the other."""
+    """Solves after a moment. ``deaf``: it has died, but no heartbeat has shown it. ``new``: it has restarted,
+    likewise. ``troubles``: what happens to problems, one after the other."""
 
     def __init__(self, deaf: bool = False, new: bool = False, troubles: Sequence[Exception] = ()) -> None:
         self.solved: Counter[str] = Counter()
@@ -101,12 +101,12 @@ async def test_places_that_one_was_told_of_are_given_to_another_only_when_it_has
     made = fleet(monkeypatch, [Actor(), Actor()])
     one, other = made._members
     one.report = workers.Report("a", in_use=10, wanted=10)
-    assert made._order(one).places == 10
+    assert made._order(one).slots == 10
     one.report = workers.Report("a", in_use=0, wanted=0)  # and by now it may have begun ten more
     other.report = workers.Report("b", in_use=0, wanted=10)
-    assert made._order(other).places == 0
-    assert made._order(one).places == 0
-    assert made._order(other).places == 10
+    assert made._order(other).slots == 0
+    assert made._order(one).slots == 0
+    assert made._order(other).slots == 10
 
 
 async def test_a_run_without_any_worker_stops_after_a_while(monkeypatch: pytest.MonkeyPatch):

@@ -12,8 +12,8 @@ import pytest
 
 from tmas.agents.packing import Prompt
 from tmas.concurrency import PriorityLimiter
-from tmas.llm.client import NO_TICKET, Ticket
-from tmas.llm.connection import Progress, Report
+from tmas.llm.client import NO_HINT, RoutingHint
+from tmas.llm.connection import ProgressCallback, StreamProgress
 from tmas.llm.endpoint import EndpointDown
 from tmas.llm.tokens import ContextWindow
 from tmas.records import CallKey, Completion, Failure, FailureReason, Problem, Reply, Request, Sampling, Usage
@@ -36,11 +36,11 @@ class Breaking:
         self._outcome = outcome
 
     async def complete(
-        self, request: Request, on_progress: Report | None = None, ticket: Ticket = NO_TICKET
+        self, request: Request, on_progress: ProgressCallback | None = None, hint: RoutingHint = NO_HINT
     ) -> Reply | Failure:
         assert on_progress
         for tokens in (*range(91), *range(71), *range(21)):
-            on_progress(Progress(tokens, 0))
+            on_progress(StreamProgress(tokens, 0))
             await asyncio.sleep(0)
         return self._outcome
 

@@ -109,9 +109,9 @@ async def test_every_method_can_be_served_and_tells_of_its_iterations(tmp_path: 
 
 async def test_a_request_sets_the_method_for_itself_alone(tmp_path: Path):
     most = {"n_candidates": 5, "max_iterations": 4}
-    wishes = {"n_candidates": 5, "n_verifications": 1, "max_iterations": 1, "epsilon": 0}
+    options = {"n_candidates": 5, "n_verifications": 1, "max_iterations": 1, "epsilon": 0}
     async with ScriptedServer(team.reply) as engine, served(tmp_path, engine.base_url, most=most) as server:
-        first = await server.ask(tmas=wishes)
+        first = await server.ask(tmas=options)
         asked = len(engine.requests)
         second = await server.ask(tmas={"seed": 1})
     assert asked == 5 + 5 + 5 + 2  # candidates, their verifications and summaries, the two banks
@@ -138,11 +138,11 @@ async def test_a_message_of_text_parts_is_one_question(tmp_path: Path):
 
 @pytest.mark.parametrize("limit", ["of the request", "of the server"])
 async def test_a_token_budget_ends_a_request_with_what_there_is(tmp_path: Path, limit: str):
-    most, wishes = (
+    most, options = (
         ({"tokens_per_problem": 2000}, {}) if limit == "of the server" else ({}, {"tokens_per_problem": 2000})
     )
     async with ScriptedServer(team.reply) as engine, served(tmp_path, engine.base_url, most=most) as server:
-        reply = await server.ask(tmas=wishes)
+        reply = await server.ask(tmas=options)
     assert reply.json["choices"][0]["finish_reason"] == "length"
     assert reply.json["tmas"]["stop"] == "budget"
     assert reply.json["tmas"]["failures"]["budget"] > 0

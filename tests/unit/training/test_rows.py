@@ -28,7 +28,7 @@ from tmas.training.contexts import (
     normal_row,
     rows_from_run,
 )
-from tmas.training.rows import SCHEMA, Row, RowFileError, read_rows, validate_rows, write_rows
+from tmas.training.rows import SCHEMA, RowFileError, TrainingRow, read_rows, validate_rows, write_rows
 
 PROBLEMS = [
     TrainingProblem(
@@ -75,8 +75,8 @@ def sent_prompts(run: tuple[Path, list[Result]], mode: str) -> dict[tuple[str, i
     }
 
 
-def messages(row: Row | Failure) -> list[Any]:
-    assert isinstance(row, Row)
+def messages(row: TrainingRow | Failure) -> list[Any]:
+    assert isinstance(row, TrainingRow)
     return [message.model_dump() for message in row.prompt]
 
 
@@ -89,7 +89,7 @@ def test_a_normal_row_has_the_prompt_of_the_first_iteration(run: tuple[Path, lis
 
 @pytest.mark.parametrize(("mode", "build"), [("exploit", experience_row), ("explore", guideline_row)])
 def test_a_row_with_memory_has_the_prompt_that_solve_sent(
-    run: tuple[Path, list[Result]], mode: str, build: Callable[..., Row | Failure]
+    run: tuple[Path, list[Result]], mode: str, build: Callable[..., TrainingRow | Failure]
 ):
     sent = sent_prompts(run, mode)
     assert len(sent) >= 4
@@ -111,13 +111,13 @@ def test_a_replayed_trajectory_is_the_one_that_was_run(run: tuple[Path, list[Res
 def test_a_prompt_is_packed_to_the_token_limit_and_the_row_keeps_what_it_shows(run: tuple[Path, list[Result]]):
     context = contexts_of(RecordedRun(run[0]), PROBLEMS[0])[-1]
     whole = experience_row(PROBLEMS[0], context, WIDE)
-    assert isinstance(whole, Row)
+    assert isinstance(whole, TrainingRow)
     assert whole.experiences == list(context.experiences)
     count = token_counter("estimate")
     size = count(whole.prompt[0].content)
     sizes = range(size, 0, -10)
     packed = [experience_row(PROBLEMS[0], context, room(64 + limit)) for limit in sizes]
-    made = [row for row in packed if isinstance(row, Row)]
+    made = [row for row in packed if isinstance(row, TrainingRow)]
     assert all(count(row.prompt[0].content) <= limit for row, limit in zip(made, sizes, strict=False))
     kept = [[item.item_id for item in row.experiences] for row in made]
     assert kept[-1] == [max(context.experiences, key=lambda e: (e.support + e.last_seen, e.created)).item_id]
@@ -143,14 +143,14 @@ def test_the_gold_answer_is_nowhere_but_in_the_reward_model(run: tuple[Path, lis
 # --- rows from runs
 
 
-def normal(problem: TrainingProblem) -> Row:
+def normal(problem: TrainingProblem) -> TrainingRow:
     row = normal_row(problem, WIDE)
-    assert isinstance(row, Row)
+    assert isinstance(row, TrainingRow)
     return row
 
 
 def test_rows_from_a_run_keep_proportions_and_limits_and_are_the_same_each_time(run: tuple[Path, list[Result]]):
-    def rows(**options: Any) -> list[Row]:
+    def rows(**options: Any) -> list[TrainingRow]:
         return list(rows_from_run(run[0], PROBLEMS, WIDE, **{"per_problem": 9, **options}))
 
     assert len(rows()) == 3 * 3 * 2  # problems x contexts x sources
@@ -180,11 +180,11 @@ def test_a_run_with_other_problems_or_without_its_trace_is_refused(run: tuple[Pa
 
 
 @pytest.fixture(scope="module")
-def rows(run: tuple[Path, list[Result]]) -> list[Row]:
+def rows(run: tuple[Path, list[Result]]) -> list[TrainingRow]:
     return [*map(normal, PROBLEMS), *rows_from_run(run[0], PROBLEMS, WIDE, per_problem=2)]
 
 
-def test_a_file_has_the_announced_columns_and_reads_back(rows: list[Row], tmp_path: Path):
+def test_a_file_has_the_announced_columns_and_reads_back(rows: list[TrainingRow], tmp_path: Path):
     path = tmp_path / "new" / "train.parquet"
     assert write_rows(path, iter(rows)) == len(rows) == validate_rows(path)
     table = parquet.read_table(path)
@@ -201,8 +201,8 @@ def test_a_file_has_the_announced_columns_and_reads_back(rows: list[Row], tmp_pa
     assert one.experiences == []
 
 
-def test_a_file_appears_whole_or_not_at_all(rows: list[Row], tmp_path: Path):
-    def interrupted() -> Iterator[Row]:
+def test_a_file_appears_whole_or_not_at_all(rows: list[TrainingRow], tmp_path: Path):
+    def interrupted() -> Iterator[TrainingRow]:
         yield rows[0]
         raise KeyboardInterrupt
 
@@ -246,7 +246,9 @@ DEFECTS = [
 
 
 @pytest.mark.parametrize(("change", "message"), DEFECTS)
-def test_a_bad_row_is_named_with_file_row_and_field(rows: list[Row], tmp_path: Path, change: Change, message: str):
+def test_a_bad_row_is_named_with_file_row_and_field(
+    rows: list[TrainingRow], tmp_path: Path, change: Change, message: str
+):
     values = [row.model_dump(by_alias=True) for row in rows if row.source == "experience"][:3]
     for index, value in enumerate(values):
         value["extra_info"]["index"] = index
@@ -259,7 +261,7 @@ def test_a_bad_row_is_named_with_file_row_and_field(rows: list[Row], tmp_path: P
     assert caught.value.defects[0].startswith(f"{path}: row 2: {message}")
 
 
-def test_every_bad_row_is_listed(rows: list[Row], tmp_path: Path):
+def test_every_bad_row_is_listed(rows: list[TrainingRow], tmp_path: Path):
     values = [row.model_dump(by_alias=True) for row in rows] * 10
     path = tmp_path / "train.parquet"
     parquet.write_table(pyarrow.Table.from_pylist(values, SCHEMA), path)
@@ -292,7 +294,7 @@ def test_missing_and_mistyped_columns_are_named(tmp_path: Path, schema: pyarrow.
     assert list(caught.value.defects) == [f"{path}: {message}" for message in messages]
 
 
-def test_a_broken_an_empty_and_a_missing_file_are_refused(rows: list[Row], tmp_path: Path):
+def test_a_broken_an_empty_and_a_missing_file_are_refused(rows: list[TrainingRow], tmp_path: Path):
     path = tmp_path / "train.parquet"
     with pytest.raises(RowFileError, match="cannot be read as parquet"):
         validate_rows(path)
@@ -305,7 +307,7 @@ def test_a_broken_an_empty_and_a_missing_file_are_refused(rows: list[Row], tmp_p
         list(read_rows(path))
 
 
-def test_a_damaged_page_in_the_middle_is_refused(rows: list[Row], tmp_path: Path):
+def test_a_damaged_page_in_the_middle_is_refused(rows: list[TrainingRow], tmp_path: Path):
     path = tmp_path / "train.parquet"
     write_rows(path, rows)
     data = bytearray(path.read_bytes())
@@ -315,7 +317,7 @@ def test_a_damaged_page_in_the_middle_is_refused(rows: list[Row], tmp_path: Path
         validate_rows(path)
 
 
-def test_extra_info_holds_what_the_problem_brought(rows: list[Row]):
+def test_extra_info_holds_what_the_problem_brought(rows: list[TrainingRow]):
     info = rows[-1].extra_info
     assert (info.origin, info.licence, info.baseline_pass_rate, info.split) == ("made up", "CC0", 0.25, "train")
     assert info.question == PROBLEMS[int(info.problem_id[1])].question

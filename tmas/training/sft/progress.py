@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from tmas.training.sft.run import SFTRun, TrainingFailed
 
 
-class Progress(TrainerCallback):
+class SFTProgress(TrainerCallback):
     """Keeps metrics.jsonl and the console, and tells complete checkpoints from torn ones."""
 
     def __init__(self, run: SFTRun, console: Console) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from tmas.errors import FileDefects, UserError
-from tmas.problems.files import READERS, Row
+from tmas.problems.files import READERS, FileRow
 from tmas.records import Message
 
 LossOn = Literal["assistant", "all"]
@@ -32,7 +32,7 @@ class SFTFileError(FileDefects):
         super().__init__([str(row) for row in left_out], "on_bad_row=skip trains without them.")
 
 
-class Defect(Exception):
+class RowDefect(Exception):
     """Why a row is left out; see :class:`LeftOut` for the reasons."""
 
     def __init__(self, reason: str, message: str) -> None:
@@ -115,17 +115,17 @@ class ChatEncoder:
             raise UserError(f"max_length {max_length:,} is more than the policy's context of {context:,} tokens")
         return cls(tokenizer, frozenset([ends] if isinstance(ends, int) else ends or ()), max_length, loss_on)
 
-    def examples(self, chats: Sequence[Sequence[Message]]) -> Iterator[Example | Defect]:
+    def examples(self, chats: Sequence[Sequence[Message]]) -> Iterator[Example | RowDefect]:
         """For each chat its tokens with the learned ones as labels, or the reason to leave it out.
 
         Each piece of a chat is tokenized alone, as it is when the model generates: a prompt first, then what follows
         it. All pieces of all chats go to the tokenizer in one call.
         """
         pieces = [self._pieces_or_defect(messages) for messages in chats]
-        texts = [text for chat in pieces if not isinstance(chat, Defect) for text, _ in chat]
+        texts = [text for chat in pieces if not isinstance(chat, RowDefect) for text, _ in chat]
         tokens = iter(self._tokenized(texts))
         for chat in pieces:
-            yield chat if isinstance(chat, Defect) else self._example([(next(tokens), said) for _, said in chat])
+            yield chat if isinstance(chat, RowDefect) else self._example([(next(tokens), said) for _, said in chat])
 
     def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
         if not self.tokenizer.is_fast:
@@ -133,7 +133,7 @@ class ChatEncoder:
         encodings = self.tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
-    def _example(self, pieces: Sequence[tuple[Sequence[int], bool]]) -> Example | Defect:
+    def _example(self, pieces: Sequence[tuple[Sequence[int], bool]]) -> Example | RowDefect:
         tokens = numpy.array([token for ids, _ in pieces for token in ids], numpy.int32)
         labels = tokens.copy()
         if self._loss_on == "assistant":
@@ -145,24 +145,24 @@ class ChatEncoder:
                 "not end a generation (eos_token_id of generation_config.json): the policy would never learn to stop"
             )
         if len(tokens) > self._max_length:
-            return Defect("too_long", f"{len(tokens):,} tokens, more than max_length {self._max_length:,}")
+            return RowDefect("too_long", f"{len(tokens):,} tokens, more than max_length {self._max_length:,}")
         return Example(tokens, labels)
 
-    def _pieces_or_defect(self, messages: Sequence[Message]) -> list[tuple[str, bool]] | Defect:
+    def _pieces_or_defect(self, messages: Sequence[Message]) -> list[tuple[str, bool]] | RowDefect:
         try:
             self._check(messages)
             return list(self._pieces(messages))
-        except Defect as defect:
+        except RowDefect as defect:
             return defect
 
     def _check(self, messages: Sequence[Message]) -> None:
         if not messages or messages[-1].role != "assistant":
-            raise Defect("malformed", "field messages: the last one must be the assistant's")
+            raise RowDefect("malformed", "field messages: the last one must be the assistant's")
         for number, message in enumerate(messages):
             if not message.content.strip():
-                raise Defect("malformed", f"field messages.{number}.content: is empty")
+                raise RowDefect("malformed", f"field messages.{number}.content: is empty")
             if found := [token for token in self._control_tokens if token in message.content]:
-                raise Defect("control_token", f"field messages.{number}.content: holds {found[0]}")
+                raise RowDefect("control_token", f"field messages.{number}.content: holds {found[0]}")
 
     def _pieces(self, messages: Sequence[Message]) -> Iterator[tuple[str, bool]]:
         """The rendered chat piece by piece, and whether the assistant wrote the piece."""
@@ -172,7 +172,9 @@ class ChatEncoder:
                 asked = self._render(messages[:number], add_generation_prompt=True)
                 answered = self._render(messages[: number + 1]).rstrip()  # what follows the end token is not generated
                 if not (asked.startswith(before) and answered.startswith(asked)):
-                    raise Defect("template", f"message {number}: the template renders what came before it differently")
+                    raise RowDefect(
+                        "template", f"message {number}: the template renders what came before it differently"
+                    )
                 yield asked[len(before) :], False
                 yield answered[len(asked) :], True
                 before = answered
@@ -182,7 +184,7 @@ class ChatEncoder:
         try:
             return self.tokenizer.apply_chat_template(chat, tokenize=False, **options)
         except TemplateError as error:  # templates refuse chats of a shape that their model does not know
-            raise Defect("template", str(error)) from None
+            raise RowDefect("template", str(error)) from None
 
 
 def load(train_files: Sequence[Path], val_files: Sequence[Path], encoder: ChatEncoder) -> SFTData:
@@ -199,9 +201,9 @@ def _examples(files: Sequence[Path], encoder: ChatEncoder, left_out: list[LeftOu
         rows = READERS[file.suffix](file.read_bytes())
         while batch := list(islice(rows, _ROWS_AT_ONCE)):
             chats = [_messages_or_defect(row) for row in batch]
-            encoded = encoder.examples([chat for chat in chats if not isinstance(chat, Defect)])
+            encoded = encoder.examples([chat for chat in chats if not isinstance(chat, RowDefect)])
             for row, chat in zip(batch, chats, strict=True):
-                outcome = chat if isinstance(chat, Defect) else next(encoded)
+                outcome = chat if isinstance(chat, RowDefect) else next(encoded)
                 if isinstance(outcome, Example):
                     yield outcome
                 else:
@@ -209,14 +211,14 @@ def _examples(files: Sequence[Path], encoder: ChatEncoder, left_out: list[LeftOu
                     left_out.append(LeftOut(file, place, outcome.reason, str(outcome)))
 
 
-def _messages_or_defect(row: Row) -> list[Message] | Defect:
+def _messages_or_defect(row: FileRow) -> list[Message] | RowDefect:
     if row.defect:
-        return Defect("unreadable", row.defect)
+        return RowDefect("unreadable", row.defect)
     if "messages" not in row.values:
-        return Defect("malformed", "field messages: is missing")
+        return RowDefect("malformed", "field messages: is missing")
     try:
         return _MESSAGES.validate_python(row.values["messages"])
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in ("messages", *first["loc"]))
-        return Defect("malformed", f"field {where}: {first['msg']}")
+        return RowDefect("malformed", f"field {where}: {first['msg']}")

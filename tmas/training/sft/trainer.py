@@ -23,7 +23,7 @@ from transformers.utils import logging
 from tmas.errors import UserError
 from tmas.training.sft.optimizer import MuonWithAdamW
 from tmas.training.sft.packing import pack
-from tmas.training.sft.progress import Progress
+from tmas.training.sft.progress import SFTProgress
 from tmas.training.sft.rows import IGNORED, Example, SFTData
 from tmas.training.sft.run import SFTRun
 from tmas.training.sft.settings import SFTSettings
@@ -75,7 +75,7 @@ def train(
         train_dataset=train_rows,  # type: ignore[arg-type]
         eval_dataset=val_rows or None,  # type: ignore[arg-type]
         data_collator=partial(collate, length=settings.row_length),
-        callbacks=[Progress(run, console)],
+        callbacks=[SFTProgress(run, console)],
         optimizer_cls_and_kwargs=_muon(settings),  # type: ignore[arg-type]
     )
     trainer.decay, trainer.packed = settings.decay, settings.packing

@@ -15,7 +15,7 @@ pytest.importorskip("transformers", reason="needs the cpu or gpu extra")
 from recipes.cpu.tiny_policy import TURN_END, train_tokenizer
 from tmas.errors import UserError
 from tmas.records import Message
-from tmas.training.sft.rows import IGNORED, ChatEncoder, Defect, Example, LossOn, load
+from tmas.training.sft.rows import IGNORED, ChatEncoder, Example, LossOn, RowDefect, load
 
 THINKING_TEMPLATE = (  # as Qwen3-Thinking's: it opens the thought itself, and keeps no thought of an earlier turn
     "{% for m in messages %}{% set last = loop.last %}"
@@ -85,7 +85,7 @@ def test_chats_encoded_together_give_the_tokens_of_each_alone_and_a_defect_in_it
     one, bad, two = messages(*CHAT), messages(("user", "x")), messages(*CHAT[:2])
     encoding = encoder(tokenizer)
     first, defect, last = encoding.examples([one, bad, two])
-    assert isinstance(defect, Defect)
+    assert isinstance(defect, RowDefect)
     for together, turns in [(first, one), (last, two)]:
         assert isinstance(together, Example)
         whole = tokenizer.apply_chat_template([m.model_dump() for m in turns], tokenize=False)
@@ -151,7 +151,7 @@ def test_max_length_is_inclusive(tokenizer: Any):
     length = len(encoded(encoder(tokenizer), messages(*CHAT)).input_ids)
     assert len(encoded(encoder(tokenizer, length), messages(*CHAT)).input_ids) == length
     [defect] = encoder(tokenizer, length - 1).examples([messages(*CHAT)])
-    assert isinstance(defect, Defect)
+    assert isinstance(defect, RowDefect)
     assert f"more than max_length {length - 1}" in str(defect)
 
 

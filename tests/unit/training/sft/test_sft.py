@@ -204,10 +204,10 @@ def test_a_step_is_a_line_and_a_loss_that_is_no_number_ends_the_run(rows: Path, 
     pytest.importorskip("torch", reason="needs the cpu or gpu extra")
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from tmas.training.sft.progress import Progress
+    from tmas.training.sft.progress import SFTProgress
 
     run = begun(rows)
-    progress = Progress(run, Console(width=200))
+    progress = SFTProgress(run, Console(width=200))
     arguments, control = TrainingArguments(use_cpu=True), TrainerControl()
     state = TrainerState(global_step=3, max_steps=9, epoch=0.5, num_input_tokens_seen=1234, is_world_process_zero=True)
     progress.on_log(
