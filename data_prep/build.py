@@ -13,8 +13,9 @@ from data_prep.build_settings import BuildSettings
 from data_prep.describe import describe, reports_of
 from data_prep.difficulty import Say
 from data_prep.pages import write_card, write_page
-from data_prep.pool import read_problems, write_report
+from data_prep.pool import read_problems
 from data_prep.sft import Chat, chats, write_chats
+from tmas.files import write_json
 from tmas.llm.tokens import ContextWindow, token_counter
 from tmas.records import Failure
 from tmas.run.replay import RecordedRun
@@ -37,7 +38,7 @@ def build(settings: BuildSettings, say: Say) -> None:
     for name, counts in made.items():
         say(f"{name}: " + (", ".join(f"{n:,} {what}" for what, n in sorted(counts.items())) or "nothing to write"))
     report = describe(settings, problems, made, builder.skipped, builder.count) | {"earlier": earlier}
-    write_report(settings.output_dir / "report.json", report)
+    write_json(settings.output_dir / "report.json", report)
     write_card(settings.output_dir / "README.md", report)
     write_page(settings.output_dir / "look.html", settings.output_dir, settings.earlier, report)
 

@@ -13,7 +13,7 @@ import orjson
 from pyarrow import parquet
 
 from data_prep.build_settings import BuildSettings
-from data_prep.pool import sha256
+from tmas.files import file_digest
 from tmas.llm.tokens import Count
 from tmas.run.replay import RecordedRun
 from tmas.training.contexts import TrainingProblem
@@ -43,7 +43,7 @@ def describe(
         "origins": _origins(problems),
         "files": {path.name: _file(path) for path in paths if path.exists()},
         "teacher": _teacher(settings.run),
-        "inputs": {str(path): sha256(path) for path in _inputs(settings)},
+        "inputs": {str(path): file_digest(path, 64) for path in _inputs(settings)},
     }
 
 
@@ -121,4 +121,4 @@ def _origins(problems: Iterable[TrainingProblem]) -> list[dict[str, Any]]:
 
 
 def _file(path: Path) -> dict[str, Any]:
-    return {"rows": parquet.read_metadata(path).num_rows, "bytes": path.stat().st_size, "sha256": sha256(path)}
+    return {"rows": parquet.read_metadata(path).num_rows, "bytes": path.stat().st_size, "sha256": file_digest(path, 64)}
