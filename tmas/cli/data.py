@@ -13,6 +13,7 @@ from data_prep.build_settings import BuildSettings
 from data_prep.collect import CollectSettings, collect
 from data_prep.difficulty import FilterSettings, filter_by_difficulty
 from data_prep.distill import DistillSettings, distill
+from tmas.cli.composing import validated
 from tmas.cli.runs import run_shown
 
 _PLACES = ("workspace", "benchmarks_dir")
@@ -21,24 +22,24 @@ _PLACES = ("workspace", "benchmarks_dir")
 
 def collect_command(config: dict[str, Any], console: Console) -> None:
     """``tmas collect``: no model is called."""
-    collect(CollectSettings.model_validate(_own(config)), _say(console))
+    collect(validated(CollectSettings.model_validate, _own(config)), _say(console))
 
 
 def filter_command(config: dict[str, Any], console: Console) -> None:
     """``tmas filter``."""
     run = partial(run_shown, config=config, console=console)
-    filter_by_difficulty(FilterSettings.model_validate(_own(config)), run, _say(console))
+    filter_by_difficulty(validated(FilterSettings.model_validate, _own(config)), run, _say(console))
 
 
 def distill_command(config: dict[str, Any], console: Console) -> None:
     """``tmas distill``."""
     run = partial(run_shown, config=config, console=console)
-    distill(DistillSettings.model_validate(_own(config)), run, _say(console))
+    distill(validated(DistillSettings.model_validate, _own(config)), run, _say(console))
 
 
 def build_command(config: dict[str, Any], console: Console) -> None:
     """``tmas build``: no model is called."""
-    build(BuildSettings.model_validate(_own(config)), _say(console))
+    build(validated(BuildSettings.model_validate, _own(config)), _say(console))
 
 
 def _own(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tmas.agents.team import SolverSettings, VerifierSettings
+from tmas.cli.composing import validated
 from tmas.cli.runs import run_with_progress, stops_explained
 from tmas.errors import UserError
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
@@ -53,7 +54,7 @@ class DemoSettings(RunSettings):
 def demo_command(config: dict[str, Any], console: Console) -> None:
     """``tmas demo``: three runs on one vLLM server, their evaluation, a report, and a summary for the terminal."""
     manifest = read_manifest()
-    settings = DemoSettings.model_validate({**config, "model": _with_policy(config["model"], manifest)})
+    settings = validated(DemoSettings.model_validate, {**config, "model": _with_policy(config["model"], manifest)})
     problems = load_problems(PROBLEMS).problems[: settings.max_problems]
     with stops_explained(settings.output_dir):
         runs = uvloop.run(_Demo(settings, problems, console).all_runs())

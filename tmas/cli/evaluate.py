@@ -12,6 +12,7 @@ from rich.progress import Progress
 from rich.text import Text
 
 from tmas.answers.checker import AnswerChecker
+from tmas.cli.composing import validated
 from tmas.cli.exits import NOT_PASSED, STOPPED, fail
 from tmas.evaluation.compare import Group, by_benchmark, comparison, group_runs
 from tmas.evaluation.compute import Evaluation
@@ -26,7 +27,7 @@ from tmas.problems.loader import LoadedProblems, load_problems
 
 def evaluate_command(config: dict[str, Any], console: Console) -> None:
     """``tmas evaluate``."""
-    settings = EvaluateSettings.model_validate(config)
+    settings = validated(EvaluateSettings.model_validate, config)
     with _progress(console) as report:
         evaluations = uvloop.run(evaluate(settings, report))
     groups = group_runs(settings.runs, evaluations)
@@ -52,7 +53,7 @@ def _compare(groups: Sequence[Group], settings: EvaluateSettings, console: Conso
 
 def subset_command(config: dict[str, Any], console: Console) -> None:
     """``tmas subset``."""
-    settings = SubsetSettings.model_validate(config)
+    settings = validated(SubsetSettings.model_validate, config)
     problems = _problems(settings, console).problems
 
     async def counted() -> Any:
@@ -68,7 +69,7 @@ def subset_command(config: dict[str, Any], console: Console) -> None:
 
 def gold_check_command(config: dict[str, Any], console: Console) -> None:
     """``tmas gold-check``."""
-    settings = GoldCheckSettings.model_validate(config)
+    settings = validated(GoldCheckSettings.model_validate, config)
     problems = _problems(settings, console).problems
 
     async def checked() -> dict[str, Any]:
@@ -93,7 +94,7 @@ def _problems(settings: SubsetSettings | GoldCheckSettings, console: Console) ->
 def _say_what_is_missing(evaluations: Sequence[Evaluation]) -> None:
     failed = sum(sum((e["verdicts"]["judge"] or {"failed": {}})["failed"].values()) for e in evaluations)
     if failed:
-        fail(f"{failed} verdicts of the judge failed; the same command asks for them again", STOPPED)
+        fail(f"{failed} verdicts of the judge failed. Run the same command again to ask for them again.", STOPPED)
 
 
 @contextmanager

@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 NOT_PASSED, WRONG_INPUT, STOPPED, INTERRUPTED = 1, 2, 3, 130
-"""A check found something wrong · nothing was begun · stopped, and the same command goes on · Ctrl-C, as well."""
+"""A check did not pass · wrong input, reported before any work · stopped by a server, the system or a failed training ·
+interrupted by Ctrl-C or SIGTERM. After the last two, the same command resumes.
+
+A bug ends with a traceback and with Python's own exit code, which is 1 as well."""
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -6,18 +6,16 @@ import importlib.util
 import logging
 import pkgutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
-from pydantic import ValidationError
+from omegaconf import OmegaConf
 from rich.console import Console
 
+from tmas.cli.composing import compose_settings
 from tmas.cli.exits import INTERRUPTED, STOPPED, WRONG_INPUT, fail
 from tmas.cli.prompts import write_built_in
-from tmas.run.directory import RunRefused
-from tmas.run.trace import TraceError
+from tmas.errors import UserError
 
 COMMANDS = {
     "solve": ("tmas.cli.solve:solve_command", "solve problems; the same command again resumes"),
@@ -42,25 +40,35 @@ COMMANDS = {
 PROMPTS = "the built-in prompts as files, to change some of them and give them as prompts=FOLDER"
 
 
-def main() -> None:
-    """Entry point of ``tmas``; ends the process with the command's exit code."""
-    command = sys.argv[1] if len(sys.argv) > 1 else "--help"
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``tmas``: carry out a command. Raises ``SystemExit`` with its exit code unless it is 0.
+
+    ``arguments``: those of the process by default. A :class:`UserError`, a missing file and Ctrl-C each become one
+    message. Every other exception is a bug and keeps its traceback; Python then exits with code 1.
+    """
+    command, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        _carry_out(command, rest)
+    except UserError as error:
+        fail(str(error), WRONG_INPUT)
+    except KeyboardInterrupt:
+        fail("Interrupted. Run the same command again to resume.", INTERRUPTED)
+    except OSError as error:
+        fail(f"{error.strerror}: {error.filename}" if error.filename else str(error), STOPPED)
+
+
+def _carry_out(command: str, arguments: Sequence[str]) -> None:
     if command in ("-h", "--help", "help"):
         print(usage())
-        return
-    if command == "prompts":
-        write_built_in(sys.argv[2:])
-        return
-    if command not in COMMANDS:
+    elif command == "prompts":
+        write_built_in(arguments)
+    elif command not in COMMANDS:
         fail(f"unknown command {command!r}\n\n{usage()}", WRONG_INPUT)
-    sys.argv = [f"tmas {command}", *sys.argv[2:]]
-    register_resolvers()
-
-    @hydra.main(config_path=str(_config_directory()), config_name=command, version_base="1.3")
-    def carry_out(config: DictConfig) -> None:
-        _carry_out(COMMANDS[command][0], config)
-
-    carry_out()
+    else:
+        register_resolvers()
+        for settings in compose_settings(command, arguments, _config_directory()):
+            logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+            pkgutil.resolve_name(COMMANDS[command][0])(settings, Console())
 
 
 def usage() -> str:
@@ -73,34 +81,6 @@ tmas COMMAND key=value ...: scaling test-time compute with a team of agents
 {lines}
 
 tmas COMMAND --help explains a command and its settings; --cfg job prints what was composed, without running."""
-
-
-def _carry_out(home: str, config: DictConfig) -> None:
-    """What the user can mend becomes one clear message, anything else keeps its traceback."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        pkgutil.resolve_name(home)(_plain(config), Console())
-    except ValidationError as error:
-        fail("\n  ".join(["wrong settings:", *_defects(error)]), WRONG_INPUT)
-    except (RunRefused, TraceError, ValueError) as error:
-        fail(str(error), WRONG_INPUT)
-    except KeyboardInterrupt:
-        fail("interrupted; the same command goes on", INTERRUPTED)
-    except OSError as error:
-        fail(f"{error.strerror}: {error.filename}" if error.filename else str(error), STOPPED)
-
-
-def _defects(error: ValidationError) -> list[str]:
-    """Each with the setting that it is about, where it is about one alone."""
-    found = ((".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors())
-    return [f"{where}: {what}" if where else what for where, what in found]
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    """The composed settings as plain values; ``ValueError`` names what is not set."""
-    if missing := sorted(OmegaConf.missing_keys(config)):
-        raise ValueError(f"not set: {', '.join(missing)}")
-    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
 def _config_directory() -> Path:

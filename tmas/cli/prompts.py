@@ -6,9 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tmas.cli.exits import STOPPED, WRONG_INPUT, fail
 from tmas.prompts import BUILT_IN
-from tmas.prompts.texts import PromptError
 
 
 def write_built_in(arguments: Sequence[str]) -> None:
@@ -16,10 +14,5 @@ def write_built_in(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser("tmas prompts", description="Write all built-in prompts as .jinja files.")
     parser.add_argument("folder", type=Path, help="it is created; a file there that differs is not overwritten")
     folder: Path = parser.parse_args(arguments).folder
-    try:
-        BUILT_IN.write_all(folder)
-    except PromptError as error:
-        fail(str(error), WRONG_INPUT)
-    except OSError as error:
-        fail(f"{error.strerror}: {error.filename}", STOPPED)
+    BUILT_IN.write_all(folder)
     print(f"Wrote {len(BUILT_IN.texts)} prompts. Change some, delete the others if you like, and add prompts={folder}.")

@@ -7,10 +7,11 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from tmas.cli.composing import validated
 from tmas.report.report import MEGABYTE, ReportSettings, make_report
 
 
 def print_report(config: dict[str, Any], console: Console) -> None:
     """Write the page, and the figures where asked for."""
-    page = make_report(ReportSettings.model_validate(config), lambda text: console.print(Text(text)))
+    page = make_report(validated(ReportSettings.model_validate, config), lambda text: console.print(Text(text)))
     console.print(Text(f"{page} ({page.stat().st_size / MEGABYTE:.1f} MB)"), soft_wrap=True)

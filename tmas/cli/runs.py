@@ -62,6 +62,6 @@ def stops_explained(directory: Path) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, asyncio.CancelledError):
-        fail(f"interrupted; the same command goes on in {directory}", INTERRUPTED)
+        fail(f"Interrupted. Run the same command again to resume in {directory}.", INTERRUPTED)
     except (EndpointDown, ServerFailed, ClusterFailed) as error:
-        fail(f"{error}\nWhat was done is kept: the same command goes on in {directory}", STOPPED)
+        fail(f"{error}\nFinished calls are kept. Run the same command again to resume in {directory}.", STOPPED)

@@ -10,6 +10,7 @@ import uvloop
 from rich.console import Console
 from rich.text import Text
 
+from tmas.cli.composing import validated
 from tmas.cli.exits import INTERRUPTED, STOPPED, cancelled_by_sigterm, fail
 from tmas.engines.vllm import ServerFailed
 from tmas.llm.endpoint import EndpointDown
@@ -21,19 +22,19 @@ from tmas.serve.settings import ServeSettings
 
 def serve_command(config: dict[str, Any], console: Console) -> None:
     """``tmas serve``: until SIGTERM or Ctrl-C, each of which lets running requests end for a while."""
-    settings = ServeSettings.model_validate(config)
+    settings = validated(ServeSettings.model_validate, config)
     try:
         uvloop.run(_serve(settings, console))
     except asyncio.CancelledError:
         console.print("stopped")
     except KeyboardInterrupt:
-        fail("interrupted", INTERRUPTED)
+        fail("Interrupted.", INTERRUPTED)
     except (EndpointDown, ServerFailed) as error:
         fail(str(error), STOPPED)
 
 
 async def _serve(settings: ServeSettings, console: Console) -> None:
-    key, run, folder = settings.serve.read_key(), settings.run(), settings.serve.output_dir
+    key, run, folder = settings.serve.read_key(), validated(settings.run), settings.serve.output_dir
     with cancelled_by_sigterm(), closing(bound(settings.serve)) as port:
         if run.serving.name == "vllm":
             console.print(Text(f"starting vLLM with {run.model.name}; its log is in {folder}"), soft_wrap=True)

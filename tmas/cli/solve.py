@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from tmas.cli.composing import validated
 from tmas.cli.runs import run_shown
 from tmas.cli.tables import print_result
 from tmas.files import read_lines
@@ -17,7 +18,7 @@ from tmas.settings import SolveSettings
 
 def solve_command(config: dict[str, Any], console: Console) -> None:
     """``tmas solve``: read the problems, run, print the result."""
-    settings = SolveSettings.model_validate(config)
+    settings = validated(SolveSettings.model_validate, config)
     loaded = load_problems(_problem_file(settings.problems), settings.data, settings.on_bad_problem)
     for message in loaded.skipped:
         console.print(f"skipped {message}", markup=False, highlight=False, soft_wrap=True)

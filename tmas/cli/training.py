@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from tmas.cli.composing import validated
 from tmas.cli.exits import STOPPED, fail
 from tmas.training.export import ExportSettings, export
 from tmas.training.rl.train import train
@@ -18,7 +19,7 @@ from tmas.training.sft.train import sft
 def sft_command(config: dict[str, Any], console: Console) -> None:
     """``tmas sft``; one process of several under ``torchrun -m tmas.cli sft``."""
     try:
-        sft(SFTSettings.model_validate(config), console)
+        sft(validated(SFTSettings.model_validate, config), console)
     except TrainingFailed as error:
         fail(str(error), STOPPED)
 
@@ -30,4 +31,4 @@ def train_command(config: dict[str, Any], console: Console) -> None:
 
 def export_command(config: dict[str, Any], console: Console) -> None:
     """``tmas export``."""
-    export(ExportSettings.model_validate(config), console)
+    export(validated(ExportSettings.model_validate, config), console)

@@ -13,7 +13,6 @@ from typing import Any
 
 import orjson
 import pytest
-from omegaconf import OmegaConf
 from rich.console import Console
 
 from tests.support.waiting import wait_until
@@ -79,7 +78,7 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, number: s
     assert done.returncode == 0, done.stderr
     if number != signal.SIGKILL:
         assert running.returncode == 130
-        assert "the same command goes on" in errors
+        assert f"Interrupted. Run the same command again to resume in {tmp_path / 'run'}.\n" in errors
     calls = team.recorded_calls(tmp_path / "run")
     assert recorded <= set(calls)
     assert len(server.requests) - before == len(calls) - len(recorded)
@@ -150,7 +149,7 @@ def test_a_dead_endpoint_ends_in_bounded_time_with_its_own_exit_code(tmp_path: P
     assert time.monotonic() - started < 30
     assert done.returncode == 3
     assert "is down" in done.stderr
-    assert "the same command goes on" in done.stderr
+    assert f"Run the same command again to resume in {tmp_path / 'run'}.\n" in done.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -165,8 +164,8 @@ def test_every_command_is_where_the_table_says_and_has_its_settings(name: str):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["evaluate"], "tmas: not set: runs\n"),
-        (["solve"], "tmas: not set: model.name, output_dir, problems\n"),
+        (["evaluate"], "tmas: not set: runs. Give each as KEY=VALUE. `tmas evaluate --help` shows an example.\n"),
+        (["solve"], "tmas: not set: model.name, output_dir, problems. Give each as KEY=VALUE. "),
         (["slove"], "tmas: unknown command 'slove'\n"),
     ],
 )
@@ -192,7 +191,7 @@ def test_an_error_of_the_system_says_what_it_is(
 
     monkeypatch.setattr("tmas.cli.report.print_report", failing)
     with pytest.raises(SystemExit) as ended:
-        cli._carry_out("tmas.cli.report:print_report", OmegaConf.create({}))
+        cli.main(["report", "runs=[runs/x]"])
     assert (ended.value.code, capsys.readouterr().err) == (3, message)
 
 

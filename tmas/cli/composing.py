@@ -1,0 +1,193 @@
+"""From ``KEY=VALUE`` arguments to settings, by Hydra; what is wrong with them is a :class:`UserError`."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from tmas.errors import UserError
+
+T = TypeVar("T")
+_NO_SUCH_KEY = re.compile(r"Could not override '([^']+)'\.|Could not delete from config\. '([^']+)' does not exist")
+_EXISTS = re.compile(r"Could not append to config\. An item is already at '([^']+)'")
+_COMMA = re.compile(r"Ambiguous value for argument '([^\n]+)'\n")
+
+
+def compose_settings(command: str, arguments: Sequence[str], directory: Path) -> list[dict[str, Any]]:
+    """The composed settings of ``command`` as plain values, one for each job of Hydra.
+
+    There is one job; there are several with ``--multirun``, and none where Hydra itself prints what was asked for
+    (``--help``, ``--cfg``, ``--info``). ``directory``: the folder conf/. No command runs inside of Hydra, so all that
+    Hydra raises is about the arguments: it becomes a :class:`UserError`.
+    """
+    jobs: list[dict[str, Any] | UserError] = []
+
+    @hydra.main(config_path=str(directory), config_name=command, version_base="1.3")
+    def collect(config: DictConfig) -> None:
+        try:
+            jobs.append(_plain(config, command))
+        except UserError as error:  # if it were raised here, Hydra would print a line of its own
+            jobs.append(error)
+
+    try:
+        with _command_line(command, arguments):
+            collect()
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise _Explanation(command, arguments, directory).of(error) from None
+    settings: list[dict[str, Any]] = []
+    for job in jobs:
+        if isinstance(job, UserError):
+            raise job
+        settings.append(job)
+    return settings
+
+
+def validated(make: Callable[..., T], *values: Any) -> T:
+    """``make(*values)``, which builds settings. Wrong settings are a :class:`UserError` that names each of them."""
+    try:
+        return make(*values)
+    except ValidationError as error:
+        found = ((".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors())
+        defects = [f"{where}: {what}" if where else what for where, what in found]
+        raise UserError("\n  ".join(["wrong settings:", *defects])) from None
+
+
+@contextmanager
+def _command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
+    """Hydra reads ``sys.argv``. With HYDRA_FULL_ERROR it raises its errors; otherwise it prints them and exits."""
+    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = [f"tmas {command}", *arguments], "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        if full_error is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
+
+
+def _plain(config: DictConfig, command: str) -> dict[str, Any]:
+    try:
+        if missing := sorted(OmegaConf.missing_keys(config)):
+            remedy = f"Give each as KEY=VALUE. `tmas {command} --help` shows an example."
+            raise UserError(f"not set: {', '.join(missing)}", remedy=remedy)
+        return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:  # an interpolation ${...} that leads nowhere
+        raise UserError(str(error).splitlines()[0], where=error.full_key) from None
+
+
+class _Explanation:
+    """Says what is wrong with the arguments of a command that Hydra refused."""
+
+    def __init__(self, command: str, arguments: Sequence[str], directory: Path) -> None:
+        self._command = command
+        self._overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+        self._directory = directory
+
+    def of(self, error: Exception) -> UserError:
+        if isinstance(error, OverrideParseException):
+            return _syntax(error, self._command)
+        if isinstance(error, MissingConfigException) and error.options:
+            group, _, option = str(error.missing_cfg_file).rpartition("/")
+            return self._no_option(group, option, error.options)
+        text = str(error)
+        if found := _NO_SUCH_KEY.search(text):
+            return self._no_key(found[1] or found[2])
+        if found := _EXISTS.search(text):
+            remedy = f"Give {found[1]}=VALUE without the +."
+            return UserError("there is such a setting already", where=f"+{found[1]}", remedy=remedy)
+        if found := _COMMA.search(text):
+            remedy = "Write a list as KEY=[A,B] and a text with a comma as 'KEY=\"A,B\"'."
+            return UserError("the value has a comma", where=found[1], remedy=remedy)
+        if text.startswith("Config group override must be a string"):
+            return self._no_name(text)
+        if isinstance(error, ValueError) and not isinstance(error, OmegaConfBaseException):
+            raise error  # Hydra raises no other ValueError about arguments
+        return UserError(text.partition("\nConfig search path:")[0].strip())
+
+    def _no_name(self, text: str) -> UserError:
+        """A number or null was given for a group."""
+        for group, value in (override.split("=", 1) for override in self._overrides):
+            files = (self._directory / group).glob("*.yaml") if self._is_group(group) else ()
+            options = [file.stem for file in files]
+            if options and value not in options:
+                return self._no_option(group, value, options)
+        return UserError(text)
+
+    def _no_option(self, group: str, option: str, options: Iterable[str]) -> UserError:
+        options = sorted(options)
+        near = get_close_matches(option, options, n=1)
+        hint = f"Did you mean {group}={near[0]}?" if near else f"The options are {', '.join(options)}."
+        return UserError(
+            f"the group {group} has no such option", where=f"{group}={option}", remedy=f"{hint} {self._list_of(group)}"
+        )
+
+    def _no_key(self, key: str) -> UserError:
+        keys = self._keys(key)
+        near = _nearest(key, [name for name in keys if not (key.startswith(f"{name}.") and _has_inner(name, keys))])
+        top = (near[0] if near else key).partition(".")[0]
+        hint = f"Did you mean {' or '.join(near)}? " if near else ""
+        listed = self._list_of(top if _has_inner(top, keys) else None)
+        return UserError(f"tmas {self._command} has no such setting", where=key, remedy=f"{hint}{listed}")
+
+    def _keys(self, wrong: str) -> list[str]:
+        """The dotted keys of the command with the chosen groups, and its groups."""
+        chosen = [o for o in self._overrides if self._is_group(key := o.partition("=")[0].lstrip("+")) and key != wrong]
+        with hydra.initialize_config_dir(str(self._directory), version_base="1.3"):
+            try:
+                config = hydra.compose(self._command, overrides=chosen, return_hydra_config=True)
+            except HydraException:  # a group that the command does not have
+                config = hydra.compose(self._command, return_hydra_config=True)
+        groups = [group for group in config.hydra.runtime.choices if not group.startswith("hydra/")]
+        with open_dict(config):
+            del config["hydra"]
+        return list(dict.fromkeys([*_dotted(config), *groups]))
+
+    def _is_group(self, key: str) -> bool:
+        return bool(key) and (self._directory / key.partition("@")[0]).is_dir()
+
+    def _list_of(self, group: str | None) -> str:
+        if group is None:
+            return f"`tmas options {self._command}` lists all settings."
+        return f"`tmas options {self._command} {group}` lists the settings of {group}."
+
+
+def _syntax(error: OverrideParseException, command: str) -> UserError:
+    if "=" not in error.override:
+        remedy = f"`tmas {command} --help` shows an example."
+        return UserError("this is not of the form KEY=VALUE", where=error.override, remedy=remedy)
+    [detail, *_] = (line for line in str(error).splitlines() if not line.startswith("Error parsing"))
+    remedy = "A value with spaces or special characters needs quotes inside of the shell's: 'KEY=\"VALUE\"'."
+    return UserError(f"the value cannot be read ({detail})", where=error.override, remedy=remedy)
+
+
+def _nearest(key: str, keys: Sequence[str]) -> list[str]:
+    """At most three: keys that end in ``key`` (the group was left out), then those that are spelt like it."""
+    without_group = [name for name in keys if name.endswith(f".{key}")]
+    return list(dict.fromkeys([*without_group, *get_close_matches(key, keys, n=3, cutoff=0.75)]))[:3]
+
+
+def _has_inner(key: str, keys: Iterable[str]) -> bool:
+    return any(name.startswith(f"{key}.") for name in keys)
+
+
+def _dotted(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    for name in config:
+        key = f"{prefix}{name}"
+        yield key
+        inner = None if OmegaConf.is_missing(config, name) else config._get_node(name)
+        if isinstance(inner, DictConfig) and not inner._is_none() and not inner._is_interpolation():
+            yield from _dotted(inner, f"{key}.")
