@@ -46,6 +46,11 @@ class RecordedRun:
         self._offsets = _offsets(path / "predictions.jsonl")
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that the run's outcome depends on, by dotted key."""
+        return self._manifest["settings"]
+
+    @property
     def problem_ids(self) -> KeysView[str]:
         return self._offsets.keys()
 
@@ -84,7 +89,7 @@ class RecordedRun:
         prediction = self.prediction(problem.problem_id)
         terms = prediction["terms"]["method"] | {"max_iterations": len(prediction["iterations"])}
         settings = TypeAdapter(MethodSettings).validate_python(terms)
-        seed = self._manifest["settings"]["seed"]
+        seed = self.settings["seed"]
         session = Replay(problem.problem_id, self.trace(problem.problem_id), seed, self.prompts)
         return uvloop.run(METHODS[settings.name](settings, AnswerChecker()).solve(problem, session))
 
