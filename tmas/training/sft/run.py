@@ -36,10 +36,7 @@ class SFTRun:
         self._logged = time.monotonic()
         self._lock: int | None = None
         if self._manifest.exists():
-            self._refuse_another_run()
-
-    def _refuse_another_run(self) -> None:
-        refuse_another_run(self._identity, self._manifest, self.path)
+            refuse_another_run(self._identity, self._manifest, self.path)
 
     def begin(self, left_out: Iterable[LeftOut]) -> None:
         """Take the directory for this process, and write what is known before the first update."""
