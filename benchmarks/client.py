@@ -1,5 +1,8 @@
 """What a call costs the client: CPU time, and memory while it is in flight, with thousands of them at once.
 
+The goal is a ratio: a call of TMAS takes at most a quarter of the CPU time that a call of the ``openai`` client takes
+in the same run. Milliseconds depend on the machine and on what else it does.
+
 ``python -m benchmarks.client`` runs TMAS by ``tmas.api`` as ``tmas solve`` does, all in (rendering, packing, client,
 parsing, trace on disk), against a server in a process of its own that holds each request for a while and streams its
 reply in pieces. M is 1, so that each call is a request of its own and as many requests are in flight as are allowed.
@@ -31,8 +34,8 @@ from tmas.records import Problem
 from tmas.run.session import Activity
 from tmas.settings import ModelSettings, RunSettings
 
-GOAL = 1.0
-"""Milliseconds of CPU a call."""
+GOAL = 0.25
+"""CPU time of a call of TMAS over that of a call of the ``openai`` client."""
 RATE = 500
 """Requests a second that the server answers when as many are in flight as may be."""
 PATIENCE = 120.0
@@ -116,7 +119,8 @@ async def openai(base_url: str, concurrency: int, problems: int) -> Cost:
         return meter.read(concurrency, concurrency - served)
 
 
-CLIENTS = {"tmas, all in": tmas, "openai, bare": openai}
+TMAS, OPENAI = "tmas, all in", "openai, bare"
+CLIENTS = {TMAS: tmas, OPENAI: openai}
 
 
 def measure(name: str, concurrency: int, problems: int, pieces: int = 8, rate: float = RATE) -> Cost:
@@ -141,15 +145,20 @@ def main() -> None:
     print(f"{'client':>12}  {'in flight':>9}  {'calls':>6}  {'failed':>6}  {'CPU ms a call':>13}  {'KiB a call':>10}")
     met = True
     for concurrency in given.concurrency:
+        cpu_ms: dict[str, float] = {}
         for name in given.clients:
             cost = measure(name, concurrency, concurrency // 6, given.pieces)
-            met &= name == "openai, bare" or cost.cpu_ms <= GOAL
+            cpu_ms[name] = cost.cpu_ms
             print(
                 f"{name:>12}  {cost.most:>9,}  {cost.calls:>6,}  {cost.failed:>6,}  {cost.cpu_ms:>13.2f}  "
                 f"{cost.kib:>10.0f}  ({cost.seconds:.0f} s)",
                 flush=True,
             )
-    print(f"goal {GOAL} ms: {'met' if met else 'missed'}")
+        if cpu_ms.keys() == CLIENTS.keys():
+            ratio = cpu_ms[TMAS] / cpu_ms[OPENAI]
+            met &= ratio <= GOAL
+            verdict = "met" if ratio <= GOAL else "missed"
+            print(f"{concurrency:,} in flight: {ratio:.2f} of the openai client's CPU time, goal {GOAL}: {verdict}")
     sys.exit(not met)
 
 

@@ -16,8 +16,8 @@ from tmas.records import Problem, Sampling
 from tmas.run.directory import RunDirectory
 from tmas.run.garbage import rare_collections
 from tmas.run.runner import run_problems
-from tmas.run.session import Activity, RoleModel, Run
-from tmas.run.worker import Solver
+from tmas.run.session import Activity, RoleModel, RunState
+from tmas.run.solver import ProblemSolver
 
 UNBOUNDED = 10**9
 
@@ -38,10 +38,10 @@ async def run_into(
     """Solve ``asked`` by ``chat`` into the run directory ``folder``, or replay what is there, as ``tmas solve``."""
     window = ContextWindow(len, UNBOUNDED, 1)
     roles = {role: RoleModel(chat, "scripted", Sampling(), window) for role in settings.roles}
-    run = Run(roles, limiter, activity=activity or Activity())
+    run = RunState(roles, limiter, activity=activity or Activity())
     with rare_collections(), closing(RunDirectory(folder, {}, asked)) as directory:
         async with AnswerChecker() as checker:
-            solve = Solver(TMAS(settings, checker), run, directory.path).solve
+            solve = ProblemSolver(TMAS(settings, checker), run, directory.path).solve
             terms = {"method": settings.model_dump()}
             await run_problems(asked, solve, directory, checker, terms, active, lambda _: None)
 

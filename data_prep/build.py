@@ -6,15 +6,16 @@ The inputs and ``seed`` determine everything: the same command writes the same r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from data_prep.build_settings import BuildSettings
 from data_prep.describe import describe, reports_of
 from data_prep.difficulty import Say
 from data_prep.pages import write_card, write_page
-from data_prep.pool import read_problems, write_report
-from data_prep.sft import Chat, chats, write_chats
+from data_prep.pool import read_problems
+from data_prep.sft import chats, write_chats
+from tmas.files import write_json
 from tmas.llm.tokens import ContextWindow, token_counter
 from tmas.records import Failure
 from tmas.run.replay import RecordedRun
@@ -36,33 +37,62 @@ def build(settings: BuildSettings, say: Say) -> None:
         made[f"sft_{split}.parquet"] = builder.write_chats(chosen, split)
     for name, counts in made.items():
         say(f"{name}: " + (", ".join(f"{n:,} {what}" for what, n in sorted(counts.items())) or "nothing to write"))
-    report = describe(settings, problems, made, builder.skipped, builder.count) | {"earlier": earlier}
-    write_report(settings.output_dir / "report.json", report)
+    described = describe(settings, builder.teacher, problems, made, builder.skipped, builder.count)
+    report = described | {"earlier": earlier}
+    write_json(settings.output_dir / "report.json", report)
     write_card(settings.output_dir / "README.md", report)
     write_page(settings.output_dir / "look.html", settings.output_dir, settings.earlier, report)
 
 
 class _Builder:
-    """Writes the files of each split. ``skipped`` counts the rows and chats that were left out, by reason."""
+    """Opens the recorded runs, and writes the files of each split.
+
+    ``runs``: the runs that give chats; the first of them, ``teacher``, gives rows, too. ``skipped``: number of rows and
+    chats that were left out, by reason.
+    """
 
     def __init__(self, settings: BuildSettings) -> None:
         self.settings = settings
+        self.runs = [RecordedRun(path) for path in (settings.run, *settings.chat_runs)]
+        self.teacher = self.runs[0]
+        self.prompts = row_prompts(self.teacher, settings.prompts)
         self.count = token_counter(settings.tokenizer)
-        self.window = ContextWindow(self.count, settings.max_prompt_tokens, 0)
-        self.prompts = row_prompts(RecordedRun(settings.run), settings.prompts)
         self.skipped: Counter[str] = Counter()
 
     def in_its_split(self, problem: TrainingProblem) -> TrainingProblem:
         """The problem with its split, which depends only on the seed and the problem's id."""
-        drawn = self._key(problem, "split") / 2**56 < self.settings.validation_share
-        return problem.model_copy(update={"split": "validation" if drawn else "train"})
+        drawn = keyed_hash(self.settings.seed, problem.problem_id, "split") / 2**56
+        return problem.model_copy(update={"split": "validation" if drawn < self.settings.validation_share else "train"})
 
     def write_rows(self, problems: Sequence[TrainingProblem], split: Split) -> dict[str, int]:
-        wanted = self._wanted(split)
-        rows = [*self._memory_rows(problems, wanted)]
-        rows += islice(self._normal_rows(problems, {row.extra_info.problem_id for row in rows}), wanted["normal"])
-        rows.sort(key=lambda row: keyed_hash(self.settings.seed, row.extra_info.problem_id, _name(row)))
-        path = self.settings.output_dir / f"{split}.parquet"
+        """Write the RL rows of a split; returns the number of rows by source. Without any row there is no file."""
+        settings, seed = self.settings, self.settings.seed
+        share = 1.0 if split == "train" else settings.validation_share
+        wanted: dict[Source, int] = {s: round(count * share) for s, count in settings.rows.by_source().items()}
+        normal_wanted = wanted.pop("normal")
+        window = ContextWindow(self.count, settings.max_prompt_tokens, 0)
+        skipped: list[Failure] = []
+        rows = list(
+            rows_from_run(
+                self.teacher,
+                problems,
+                window,
+                per_problem=settings.per_problem,
+                wanted=wanted,
+                iterations=settings.iterations,
+                seed=seed,
+                prompts=self.prompts,
+                on_skip=skipped.append,
+            )
+        )
+        # Rows without memory, in drawn order. Problems without another row come first.
+        used = {row.extra_info.problem_id for row in rows}
+        drawn = sorted(problems, key=lambda p: (p.problem_id in used, keyed_hash(seed, p.problem_id, "normal")))
+        made = (normal_row(problem, window, prompts=self.prompts) for problem in drawn)
+        rows += islice(_without_failures(made, skipped), normal_wanted)
+        self.skipped.update(f"row: {failure.reason}" for failure in skipped)
+        rows.sort(key=lambda row: keyed_hash(seed, row.extra_info.problem_id, _name(row)))
+        path = settings.output_dir / f"{split}.parquet"
         if rows:
             write_rows(path, rows)
             validate_rows(path)
@@ -71,49 +101,36 @@ class _Builder:
         return dict(Counter(row.source for row in rows))
 
     def write_chats(self, problems: Sequence[TrainingProblem], split: Split) -> dict[str, int]:
-        counts: Counter[str] = Counter()
-        path = self.settings.output_dir / f"sft_{split}.parquet"
-        runs = map(RecordedRun, (self.settings.run, *self.settings.chat_runs))
-        if not write_chats(path, (chat for run in runs for chat in self._chats(run, problems, counts))):
+        """Write the chats of a split; returns the number of chats by role or mode. Without any chat there is no file.
+
+        The chats are written while the traces are read, so that no run has to fit into memory.
+        """
+        settings, counts = self.settings, Counter[str]()
+        path = settings.output_dir / f"sft_{split}.parquet"
+        found = (
+            chat
+            for run in self.runs
+            for chat in chats(
+                run,
+                [problem for problem in problems if problem.problem_id in run.problem_ids],
+                settings.sft,
+                self.count,
+                settings.seed,
+                counts,
+            )
+        )
+        if not write_chats(path, found):
             path.unlink()
         self.skipped["chat: too long"] += counts.pop("too long", 0)
         return dict(counts)
 
-    def _chats(self, run: RecordedRun, problems: Sequence[TrainingProblem], counts: Counter[str]) -> Iterator[Chat]:
-        finished = [problem for problem in problems if problem.problem_id in run.problem_ids]
-        return chats(run, finished, self.settings.sft, self.count, self.settings.seed, counts)
 
-    def _wanted(self, split: Split) -> dict[Source, int]:
-        share = 1.0 if split == "train" else self.settings.validation_share
-        return {source: round(count * share) for source, count in self.settings.rows.by_source().items()}
-
-    def _memory_rows(self, problems: Sequence[TrainingProblem], wanted: Mapping[Source, int]) -> Iterator[TrainingRow]:
-        yield from rows_from_run(
-            self.settings.run,
-            problems,
-            self.window,
-            per_problem=self.settings.per_problem,
-            wanted={source: count for source, count in wanted.items() if source != "normal"},
-            iterations=self.settings.iterations,
-            seed=self.settings.seed,
-            prompts=self.prompts,
-            on_skip=self._skip,
-        )
-
-    def _normal_rows(self, problems: Sequence[TrainingProblem], used: Container[str]) -> Iterator[TrainingRow]:
-        """Rows without memory, in drawn order. Problems without another row come first."""
-        for problem in sorted(problems, key=lambda p: (p.problem_id in used, self._key(p, "normal"))):
-            row = normal_row(problem, self.window, prompts=self.prompts)
-            if isinstance(row, TrainingRow):
-                yield row
-            else:
-                self._skip(row)
-
-    def _skip(self, failure: Failure) -> None:
-        self.skipped[f"row: {failure.reason}"] += 1
-
-    def _key(self, problem: TrainingProblem, name: str) -> int:
-        return keyed_hash(self.settings.seed, problem.problem_id, name)
+def _without_failures(made: Iterable[TrainingRow | Failure], failures: list[Failure]) -> Iterator[TrainingRow]:
+    for row in made:
+        if isinstance(row, Failure):
+            failures.append(row)
+        else:
+            yield row
 
 
 def _name(row: TrainingRow) -> str:

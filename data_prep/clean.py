@@ -19,9 +19,9 @@ from pydantic import Field
 
 from data_prep.decontaminate import Benchmarks, DecontaminationSettings, Match
 from data_prep.near import NearIndex
-from data_prep.pool import write_lines
 from tmas.answers.checker import AnswerChecker
 from tmas.answers.equivalence import Equivalence
+from tmas.files import write_lines
 from tmas.memory.similarity import jaccard, lex, near_duplicate, tokens
 from tmas.records import Record
 from tmas.settings import Settings

@@ -18,10 +18,10 @@ import uvloop
 
 from data_prep.clean import CleanSettings, clean
 from data_prep.decontaminate import Benchmark, Benchmarks
-from data_prep.pool import json_line, read_problems, sha256, whole_file, write_report
+from data_prep.pool import read_problems
 from data_prep.source_files import read_source
 from data_prep.sources import Source, SourceDefect, answers_of, question_of
-from tmas.files import digest, read_lines
+from tmas.files import digest, file_digest, json_line, read_lines, whole_file, write_json
 from tmas.problems.loader import ProblemFileError
 from tmas.settings import Settings
 from tmas.training.contexts import TrainingProblem
@@ -47,7 +47,7 @@ def collect(settings: CollectSettings, say: Say) -> None:
     reports = {name: gather(name, source, folder, say) for name, source in settings.source.items()}
     pool = (problem for name in reports for problem in read_problems(folder / f"{name}.jsonl"))
     cleaned = uvloop.run(clean(pool, benchmarks, settings.clean, settings.output_dir))
-    write_report(settings.output_dir / "report.json", {"sources": reports, **cleaned})
+    write_json(settings.output_dir / "report.json", {"sources": reports, **cleaned})
     say(f"{cleaned['kept']:,} problems kept, {sum(cleaned['removed'].values()):,} removed: {cleaned['removed']}")
 
 
@@ -72,7 +72,7 @@ def gather(name: str, source: Source, folder: Path, say: Say) -> dict[str, Any]:
         raise ProblemFileError([f"source {name}: none of {counts['rows']:,} rows is a problem:", *first])
     found = {key: counts[key] for key in ("rows", "kept", "copies", "skipped")}
     report = {"settings": settings, "sha256": hashes, **found}
-    write_report(report_file, report)
+    write_json(report_file, report)
     say(f"{name}: " + ", ".join(f"{count:,} {key}" for key, count in found.items()))
     return report
 
@@ -110,6 +110,6 @@ def _short_hash(text: str) -> int:
 
 def _sha256(path: Path) -> str:
     try:
-        return sha256(path)
+        return file_digest(path, 64)
     except OSError as error:
         raise ProblemFileError([f"{path}: {error.strerror}"]) from error

@@ -13,7 +13,7 @@ import orjson
 from pyarrow import parquet
 
 from data_prep.build_settings import BuildSettings
-from data_prep.pool import sha256
+from tmas.files import file_digest
 from tmas.llm.tokens import Count
 from tmas.run.replay import RecordedRun
 from tmas.training.contexts import TrainingProblem
@@ -24,6 +24,7 @@ _BINS = 12
 
 def describe(
     settings: BuildSettings,
+    teacher: RecordedRun,
     problems: Sequence[TrainingProblem],
     made: Mapping[str, Mapping[str, int]],
     skipped: Mapping[str, int],
@@ -42,8 +43,8 @@ def describe(
         "pass_rates": dict(sorted(Counter(_rate(problem) for problem in problems).items())),
         "origins": _origins(problems),
         "files": {path.name: _file(path) for path in paths if path.exists()},
-        "teacher": _teacher(settings.run),
-        "inputs": {str(path): sha256(path) for path in _inputs(settings)},
+        "teacher": _teacher(teacher),
+        "inputs": {str(path): file_digest(path, 64) for path in _inputs(settings)},
     }
 
 
@@ -56,13 +57,13 @@ def reports_of(steps: Iterable[Path]) -> dict[str, Any]:
     return {str(step): orjson.loads((step / "report.json").read_bytes()) for step in steps}
 
 
-def _teacher(run: Path) -> dict[str, Any]:
-    """Whose runs contexts and chats come from, and how large these were."""
-    settings = orjson.loads((run / "manifest.json").read_bytes())["settings"]
+def _teacher(run: RecordedRun) -> dict[str, Any]:
+    """The models and the sizes of the run that contexts and chats come from."""
+    settings = run.settings
     sizes = ("n_candidates", "n_verifications", "max_iterations", "epsilon")
     return {
         "models": sorted({value for key, value in settings.items() if re.fullmatch(r"model\.[^.]+\.name", key)}),
-        "problems": len(RecordedRun(run).problem_ids),
+        "problems": len(run.problem_ids),
         "seed": settings["seed"],
         **{name: settings[f"method.{name}"] for name in sizes},
     }
@@ -121,4 +122,4 @@ def _origins(problems: Iterable[TrainingProblem]) -> list[dict[str, Any]]:
 
 
 def _file(path: Path) -> dict[str, Any]:
-    return {"rows": parquet.read_metadata(path).num_rows, "bytes": path.stat().st_size, "sha256": sha256(path)}
+    return {"rows": parquet.read_metadata(path).num_rows, "bytes": path.stat().st_size, "sha256": file_digest(path, 64)}

@@ -13,8 +13,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from data_prep.pool import read_problems, write_lines, write_report
+from data_prep.pool import read_problems
 from tmas.evaluation.runs import samples
+from tmas.files import write_json, write_lines
 from tmas.run.replay import RecordedRun
 from tmas.run.session import keyed_hash
 from tmas.settings import RunSettings
@@ -70,7 +71,7 @@ def filter_by_difficulty(settings: FilterSettings, run: Runner, say: Say) -> Non
         "policy": settings.model.for_role("solution").name,
         "histogram": histogram(rates.get(problem.problem_id) for problem in problems),
     }
-    write_report(settings.output_dir / "report.json", report)
+    write_json(settings.output_dir / "report.json", report)
     say(f"{len(kept):,} of {len(problems):,} problems kept; removed: {report['removed']}")
     for rate, count in report["histogram"].items():
         say(f"  pass rate {rate}: {count:,}")

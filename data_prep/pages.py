@@ -15,8 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyarrow import parquet
 
-from data_prep.pool import whole_file
-from tmas.files import read_lines
+from tmas.files import read_lines, whole_file
 from tmas.training.rows import TrainingRow, read_rows
 
 SAMPLES = 4

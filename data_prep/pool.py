@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
 
-import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from tmas.problems.loader import ProblemFileError
 from tmas.training.contexts import TrainingProblem
@@ -35,42 +30,3 @@ def _problem(line: bytes, place: str) -> TrainingProblem:
         raise ProblemFileError(
             [f"{place}: field {field!r}: {first['msg']}" if field else f"{place}: {first['msg']}"]
         ) from None
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file for writing that takes its place only when the block ends well: a kill leaves the old one or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-
-
-def json_line(value: BaseModel | Mapping[str, Any]) -> bytes:
-    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    return orjson.dumps(plain, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def write_lines(path: Path, values: Iterable[BaseModel | Mapping[str, Any]]) -> int:
-    """Write JSONL as a whole; returns how many lines."""
-    count = 0
-    with whole_file(path) as file:
-        for value in values:
-            file.write(json_line(value))
-            count += 1
-    return count
-
-
-def write_report(path: Path, report: Mapping[str, Any]) -> None:
-    """What a step did, as indented JSON."""
-    with whole_file(path) as file:
-        file.write(orjson.dumps(report, option=orjson.OPT_INDENT_2))
-
-
-def sha256(path: Path) -> str:
-    """The hash of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

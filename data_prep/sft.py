@@ -20,6 +20,7 @@ import pyarrow
 from pyarrow import parquet
 from pydantic import Field, NonNegativeInt, field_validator
 
+from tmas.files import whole_file
 from tmas.llm.tokens import CHAT_TEMPLATE_TOKENS, Count
 from tmas.methods import all_roles
 from tmas.prompts.parsing import Unparsable, parse_json, parse_verification
@@ -122,13 +123,11 @@ def chats(
 
 def write_chats(path: Path, chats: Iterable[Chat]) -> int:
     """Write the chats to a parquet file, which appears only when it is complete. Returns the number of chats."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, total, remaining = path.with_name(f".{path.name}.new"), 0, iter(chats)
-    with parquet.ParquetWriter(temporary, SCHEMA) as writer:
+    total, remaining = 0, iter(chats)
+    with whole_file(path) as file, parquet.ParquetWriter(file, SCHEMA) as writer:
         while values := [chat.model_dump() for chat in islice(remaining, _BATCH)]:
             writer.write_table(pyarrow.Table.from_pylist(values, SCHEMA))
             total += len(values)
-    temporary.rename(path)
     return total
 
 

@@ -9,26 +9,24 @@ print(result.answer, result.solution)
 
 from __future__ import annotations
 
-import secrets
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
-from tmas.engines.ray_cluster import ray_cluster
 from tmas.errors import UserError
 from tmas.methods import MethodSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem, Result
 from tmas.run.directory import RunDirectory
-from tmas.run.models import SharedServers, own_servers
+from tmas.run.models import SharedServers
 from tmas.run.runner import Solve, keep_finished, put_in_order, run_problems, write_metrics
+from tmas.run.runtime import open_runtime
 from tmas.run.session import Activity
-from tmas.run.worker import Worker
 from tmas.settings import ModelSettings, RunSettings
 
 
@@ -132,33 +130,14 @@ async def _solve_pending(
     on_result: Callable[[Result], None],
     servers: SharedServers | None,
 ) -> None:
-    key = servers.key if servers else secrets.token_urlsafe(32)
-    worker = Worker(settings, directory.path, key, activity)
-    async with worker, _solving(worker, directory, servers) as solve:
-        await run_problems(
-            problems, solve, directory, worker.checker, settings.terms(), settings.active_problems, on_result
-        )
-
-
-@asynccontextmanager
-async def _solving(here: Worker, directory: RunDirectory, shared: SharedServers | None) -> AsyncIterator[Solve]:
-    """Open the ``shared`` servers or the run's own, and yield the function that solves: of ``here``, or of workers on
-    Ray.
-    """
-    settings = here.settings
+    active = settings.active_problems
     async with AsyncExitStack() as stack:
+        runtime = await stack.enter_async_context(open_runtime(settings, directory.path, activity, active, servers))
+        directory.hold(runtime.reported)
+        solver = await runtime.solver(settings, directory.path, activity)
+        solve: Solve = solver.solve
         if settings.on_ray:
-            stack.enter_context(ray_cluster(settings.ray.address))
-        if shared:
-            here.tell(await shared.base_urls(settings, here.activity))
-        else:
-            own = own_servers(settings, here.key, here.directory, here.activity, here.tell)
-            await stack.enter_async_context(own)
-        await here.ready()
-        directory.hold(here.reported)
-        if not settings.on_ray:
-            yield here.solve
-            return
-        from tmas.run.ray_workers import workers
+            from tmas.run.ray_workers import workers
 
-        yield (await stack.enter_async_context(workers(here))).solve
+            solve = (await stack.enter_async_context(workers(runtime, solver))).solve
+        await run_problems(problems, solve, directory, runtime.checker, settings.terms(), active, on_result)

@@ -1,53 +1,152 @@
-"""Files as runs write and read them: JSON lines, whole files written in one step, and digests."""
+"""Files: atomic writes, JSON lines and digests. Every module uses these functions instead of its own.
+
+An atomic write goes to a hidden file beside the target, which then takes the target's place. A kill or a loss of power
+leaves the old content or the new content, never a part of it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import orjson
+from pydantic import BaseModel
 
 from tmas.errors import UserError
 
+Jsonable = BaseModel | Mapping[str, Any]
+
+
+# --- atomic writes
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write. It replaces ``path`` when the block ends without an error, after it is on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to fill. It becomes ``path``, which must not exist, when the block ends without an error."""
+    temporary = _temporary(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
+    with whole_file(path) as file:
+        file.write(content)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically."""
+    write_whole(path, orjson.dumps(value, option=orjson.OPT_INDENT_2))
+
+
+def write_lines(path: Path, values: Iterable[Jsonable]) -> int:
+    """Write JSON lines atomically; returns the number of lines. One line at a time is in memory."""
+    count = 0
+    with whole_file(path) as file:
+        for value in values:
+            file.write(json_line(value))
+            count += 1
+    return count
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
+
+
+# --- JSON lines
+
+
+class JsonLine(NamedTuple):
+    """A complete line of a JSON lines file. ``number`` counts from 1; ``start`` and ``end`` are offsets in bytes."""
+
+    number: int
+    start: int
+    end: int
+    value: dict[str, Any]
+
+
+def scan_lines(file: Path, error: type[UserError] = UserError, remedy: str | None = None) -> Iterator[JsonLine]:
+    """The complete lines of a file with their places.
+
+    A last line without a newline is left out: a kill interrupted its writing. A line that is not JSON raises ``error``
+    with file and line.
+    """
+    start = 0
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                value = orjson.loads(line)
+            except orjson.JSONDecodeError as reason:
+                raise error(f"damaged line ({reason})", where=f"{file}:{number}", remedy=remedy) from None
+            yield JsonLine(number, start, start + len(line), value)
+            start += len(line)
+
 
 def read_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The complete lines of a JSONL file of a run; none where there is no file yet. Raises :class:`UserError` for a
-    damaged one."""
-    if not file.exists():
-        return
-    with file.open("rb") as handle:
-        for number, line in enumerate(handle, start=1):
-            if line.endswith(b"\n"):
-                try:
-                    yield orjson.loads(line)
-                except orjson.JSONDecodeError as error:
-                    raise UserError(f"damaged line ({error})", where=f"{file}:{number}") from None
+    """The values of :func:`scan_lines`; none if there is no file yet."""
+    return (line.value for line in scan_lines(file)) if file.exists() else iter(())
 
 
-def json_lines(lines: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
-    """Each mapping as a line of JSON."""
-    return (orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
+def cut_torn_line(file: Path, end: int) -> None:
+    """Remove what follows ``end``, where the last complete line ends, so that the next line starts on its own."""
+    if file.stat().st_size > end:
+        os.truncate(file, end)
 
 
-def write_whole(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file in one step and onto the disk: a kill or a loss of power leaves the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("wb") as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def append_lines(file: Path, values: Iterable[Jsonable]) -> None:
+    """Append JSON lines in one write, so that a kill leaves at most one incomplete line."""
+    with file.open("ab") as handle:
+        handle.write(b"".join(map(json_line, values)))
+
+
+def json_line(value: Jsonable) -> bytes:
+    """A record or a mapping as one line of JSON."""
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return orjson.dumps(plain, option=orjson.OPT_APPEND_NEWLINE)
+
+
+# --- digests
 
 
 def digest(value: Any) -> str:
     """The first 20 hex digits of the SHA-256 of ``value`` as canonical JSON."""
-    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()[:20]
+    return text_digest(orjson.dumps(value, option=orjson.OPT_SORT_KEYS))
 
 
-def file_digest(file: Path) -> str:
-    """The first 20 hex digits of the SHA-256 of its content."""
+def text_digest(text: str | bytes, digits: int = 20) -> str:
+    """The first hex digits of the SHA-256 of a text in UTF-8, or of bytes."""
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()[:digits]
+
+
+def file_digest(file: Path, digits: int = 20) -> str:
+    """The first hex digits of the SHA-256 of a file's content; 64 are all of them."""
     with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()[:20]
+        return hashlib.file_digest(content, "sha256").hexdigest()[:digits]

@@ -16,6 +16,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from tmas.files import text_digest
 from tmas.llm.client import OpenAIChat
 from tmas.llm.descriptors import TooManyFiles, allow_open_files
 from tmas.llm.endpoint import EndpointDown, EndpointSettings
@@ -62,7 +63,7 @@ class JudgeSettings(BaseModel):
     def identity(self) -> str:
         """Hash of the settings that verdicts depend on. The address and the retry settings are not part of it."""
         chosen = self.model_dump_json(include={"name", "sampling", "structured_outputs"})
-        return hashlib.sha256(chosen.encode()).hexdigest()[:16]
+        return text_digest(chosen, 16)
 
 
 def fence(*texts: str) -> str:

@@ -17,11 +17,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import orjson
 import pyarrow
 from pyarrow import parquet
 
 from recipes.cpu.tiny_policy import CONTEXT, build
+from tmas.files import write_lines
 from tmas.llm.tokens import ContextWindow, token_counter
 from tmas.records import Experience, Failure, Guideline
 from tmas.training.contexts import Context, TrainingProblem, experience_row, guideline_row, normal_row
@@ -46,7 +46,7 @@ def prepare(folder: Path, n_train: int = 512, n_val: int = 32, n_sft: int = 4096
     parquet.write_table(pyarrow.Table.from_pylist([{"messages": chat} for chat in chats]), folder / "sft.parquet")
     problems = [_problem(draw.randrange(10), draw.randrange(10), "validation", i) for i in range(n_val)]
     lines = [p.model_dump(include={"problem_id", "question", "answer"}) for p in problems]
-    (folder / "problems.jsonl").write_bytes(b"\n".join(map(orjson.dumps, lines)) + b"\n")
+    write_lines(folder / "problems.jsonl", lines)
 
 
 def _row(draw: random.Random, window: ContextWindow, split: str, index: int) -> TrainingRow:

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import orjson
 from rich.console import Console
 from rich.table import Table
 
@@ -25,6 +24,7 @@ from recipes.miniature.language import blocks_in, findings, read_answer
 from recipes.miniature.task import ORDERS, RULES, Blocks, Candidate, Task, fits, solves
 from recipes.miniature.teacher import MOST_RULES, STRATEGY, Teacher, followed, labels, refuted
 from tmas.answers.extract import extract_boxed
+from tmas.files import write_json
 from tmas.run.replay import RecordedRun
 from tmas.run.trace import read_trace
 
@@ -180,7 +180,7 @@ def main(run: Path, output: Path) -> None:
     Console().print(table, second)
     gates = {name: {**share._asdict(), "share": share.value, "met": met(name, share)} for name, share in shares.items()}
     true = {role: {**share._asdict(), "share": share.value} for role, share in findings_of.items()}
-    output.write_bytes(orjson.dumps({"gates": gates, "true_findings": true}, option=orjson.OPT_INDENT_2))
+    write_json(output, {"gates": gates, "true_findings": true})
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from data_prep.pool import write_lines
 from recipes.miniature.language import answer, question
 from recipes.miniature.task import Split, Task
+from tmas.files import write_lines
 from tmas.records import Problem
 from tmas.training.contexts import TrainingProblem
 

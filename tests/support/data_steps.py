@@ -9,8 +9,8 @@ from typing import Any
 
 from data_prep.difficulty import FilterSettings
 from data_prep.distill import DistillSettings
-from data_prep.pool import write_lines
 from tmas.api import run
+from tmas.files import write_lines
 from tmas.methods.majority_vote import MajorityVoteSettings
 from tmas.records import Problem
 from tmas.settings import RunSettings

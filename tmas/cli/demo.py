@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from tmas.cli.composing import validated
 from tmas.cli.runs import run_with_progress, stops_explained
 from tmas.errors import UserError
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
-from tmas.files import read_lines
+from tmas.files import read_lines, text_digest
 from tmas.methods import MethodSettings
 from tmas.methods.best_of_n import BestOfNSettings
 from tmas.methods.majority_vote import MajorityVoteSettings
@@ -72,7 +71,7 @@ def _with_policy(model: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[
             where="model.path",
             remedy="tmas solve runs other policies.",
         )
-    version = hashlib.sha256(orjson.dumps(manifest["files"])).hexdigest()[:8]
+    version = text_digest(orjson.dumps(manifest["files"]), 8)
     return {**model, "path": str(POLICY), "name": f"{model['name']}-{version}"}
 
 

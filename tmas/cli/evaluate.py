@@ -16,11 +16,12 @@ from tmas.cli.composing import validated
 from tmas.cli.exits import NOT_PASSED, STOPPED, fail
 from tmas.evaluation.compare import Group, by_benchmark, comparison, group_runs
 from tmas.evaluation.compute import Evaluation
-from tmas.evaluation.evaluate import EvaluateSettings, evaluate, write_json
+from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.evaluation.gold_check import GoldCheckSettings, gold_check, is_passed
 from tmas.evaluation.scoring import Report
 from tmas.evaluation.subset import SubsetSettings, select, solved_counts, write_subset
 from tmas.evaluation.tables import print_comparison, print_evaluation, print_gold_check
+from tmas.files import write_json
 from tmas.problems.loader import LoadedProblems, load_problems
 
 

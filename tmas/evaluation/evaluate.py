@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from tmas.answers.checker import AnswerChecker
 from tmas.concurrency import gather_all
 from tmas.evaluation.correctness import (
@@ -22,6 +20,7 @@ from tmas.evaluation.runs import RunData, read_run
 from tmas.evaluation.scores import Classes
 from tmas.evaluation.scoring import Report, ScoringSettings, Verdicts, find_verdicts
 from tmas.evaluation.summary import summary
+from tmas.files import write_json
 from tmas.records import SCHEMA_VERSION
 
 
@@ -95,10 +94,3 @@ def _judge_settings(settings: ScoringSettings) -> dict[str, Any] | None:
         "prompts": settings.prompts.judge_hashes("judge_equivalence"),
         "replaced": {name: text for name, text in settings.prompts.replaced.items() if name in asked},
     }
-
-
-def write_json(file: Path, value: Any) -> None:
-    """In one step: a kill leaves either the old file or the new one."""
-    temporary = file.with_name(f".{file.name}.new")
-    temporary.write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2))
-    temporary.rename(file)

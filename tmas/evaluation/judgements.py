@@ -6,22 +6,22 @@ the next evaluation.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import orjson
-
 from tmas.concurrency import gather_all
 from tmas.errors import UserError
 from tmas.evaluation.runs import Pair
+from tmas.files import append_lines, cut_torn_line, scan_lines, text_digest
 from tmas.judge import EquivalenceVerdict, Judge, equivalence_prompt
 from tmas.records import SCHEMA_VERSION, Failure
 
 Outcome = bool | Failure
 """One pass: whether the judge found the two equivalent, or why there is no verdict."""
 Line = dict[str, Any]
+
+REDO = "Move the file away and run the same command again: all answers are judged anew."
 
 
 class Key(NamedTuple):
@@ -40,15 +40,16 @@ class Judgements:
     def __init__(self, file: Path) -> None:
         self.file = file
         self._lines: dict[Key, Line] = {}
-        for number, line in enumerate(_complete_lines(file), start=1):
+        if not file.exists():
+            return
+        end = 0
+        for line in scan_lines(file, remedy=REDO):
             try:
-                self._take(orjson.loads(line))
+                self._take(line.value)
             except (ValueError, KeyError, TypeError) as error:
-                raise UserError(
-                    f"damaged line ({error})",
-                    where=f"{file}:{number}",
-                    remedy="Move the file away and run the same command again: all answers are judged anew.",
-                ) from None
+                raise UserError(f"damaged line ({error})", where=f"{file}:{line.number}", remedy=REDO) from None
+            end = line.end
+        cut_torn_line(file, end)
 
     def get(self, key: Key) -> Line | None:
         """The line of the verdict; None where there is none yet."""
@@ -56,8 +57,7 @@ class Judgements:
 
     def add(self, lines: Iterable[Line]) -> None:
         written = list(lines)
-        with self.file.open("ab", buffering=0) as file:
-            file.write(b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in written))
+        append_lines(self.file, written)
         for line in written:
             self._take(line)
 
@@ -66,15 +66,6 @@ class Judgements:
             raise ValueError(f"schema version {line['v']}, not {SCHEMA_VERSION}")
         if line["verdict"] is not None:
             self._lines[Key(line["gold"], line["answer"], line["judge"], line["prompt"], line["pass"])] = line
-
-
-def _complete_lines(file: Path) -> list[bytes]:
-    content = file.read_bytes() if file.exists() else b""
-    end = content.rfind(b"\n") + 1
-    if end < len(content):
-        with file.open("r+b") as handle:
-            handle.truncate(end)
-    return content[:end].splitlines()
 
 
 async def judge_pairs(
@@ -101,8 +92,8 @@ async def judge_pairs(
 async def _lines(pair: Pair, files: Collection[Judgements], judge: Judge) -> dict[Key, Line]:
     gold, answer = pair
     prompt = equivalence_prompt(judge.prompts, gold, answer)
-    digest = hashlib.sha256(prompt.encode(errors="replace")).hexdigest()[:16]
-    keys = [Key(gold, answer, judge.settings.identity, digest, number) for number in range(judge.settings.passes)]
+    asked_with = text_digest(prompt.encode(errors="replace"), 16)
+    keys = [Key(gold, answer, judge.settings.identity, asked_with, number) for number in range(judge.settings.passes)]
     known = {key: line for key in keys for file in files if (line := file.get(key))}
     missing = [key for key in keys if key not in known]
     verdicts = await judge.ask(prompt, EquivalenceVerdict, len(missing)) if missing else []

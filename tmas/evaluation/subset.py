@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import orjson
 from pydantic import Field
 
 from tmas.answers.checker import AnswerChecker
@@ -21,7 +20,7 @@ from tmas.evaluation.estimators import mean
 from tmas.evaluation.runs import Line, RunData, read_run, samples
 from tmas.evaluation.scores import judged
 from tmas.evaluation.scoring import Report, ScoringSettings, find_verdicts
-from tmas.files import digest
+from tmas.files import digest, write_lines
 from tmas.problems.loader import ProblemFields
 from tmas.records import Problem
 
@@ -93,7 +92,7 @@ def write_subset(file: Path, subset: Sequence[Solved], settings: SubsetSettings)
         }
         for s in subset
     ]
-    file.write_bytes(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
+    write_lines(file, rows)
 
 
 def _first_iteration(run: RunData) -> RunData:

@@ -6,7 +6,6 @@ contains the SHA-256 of each file. ``python -m recipes.miniature.ship`` writes a
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import orjson
 
 from tmas.errors import UserError
+from tmas.files import file_digest
 
 FOLDER = Path(__file__).parent
 POLICY = FOLDER / "policy"
@@ -46,16 +46,11 @@ def read_manifest(folder: Path = FOLDER) -> dict[str, Any]:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each shipped file except the manifest, by its path in ``folder``."""
-    return {str(file.relative_to(folder)): _sha256(file) for file in _files(folder)}
+    """The SHA-256 of each shipped file but the manifest, by its path in ``folder``."""
+    return {str(file.relative_to(folder)): file_digest(file, 64) for file in _files(folder)}
 
 
 def _files(folder: Path) -> Iterator[Path]:
     yield from sorted(file for file in (folder / POLICY.name).glob("**/*") if file.is_file())
     if (folder / PROBLEMS.name).is_file():
         yield folder / PROBLEMS.name
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

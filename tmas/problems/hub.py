@@ -5,16 +5,15 @@ They are written once, as JSONL, to ``$XDG_CACHE_HOME/tmas/benchmarks``, and the
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from tmas.errors import UserError
+from tmas.files import text_digest, write_lines
 
 
 class HubSource(BaseModel):
@@ -46,14 +45,11 @@ def fetch(source: HubSource, columns: Sequence[str], id_column: str | None) -> P
 
     Raises :class:`HubError` without access or network, and if rows or columns are not as expected.
     """
-    wanted = hashlib.sha256(f"{source.model_dump_json()} {columns}".encode()).hexdigest()[:12]
+    wanted = text_digest(f"{source.model_dump_json()} {columns}", 12)
     target = _cache() / f"{source.path.strip('/').replace('/', '--')}-{wanted}.jsonl"
     if not target.exists():
         rows = _sampled(source, _rows(source, columns), id_column)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_suffix(".new")
-        temporary.write_bytes(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
-        temporary.rename(target)
+        write_lines(target, rows)
     return target
 
 
@@ -102,6 +98,6 @@ def _sampled(source: HubSource, rows: list[dict[str, Any]], id_column: str | Non
         raise HubError(f"{source.path}: a sample needs problem_id: it is chosen by the ids")
     if len(rows) < source.sample:
         raise HubError(f"{source.path} has {len(rows)} rows with {source.where}, fewer than {source.sample}")
-    hashes = [hashlib.sha256(str(row[id_column]).encode()).hexdigest() for row in rows]
+    hashes = [text_digest(str(row[id_column]), 64) for row in rows]
     last = sorted(hashes)[source.sample - 1]
     return [row for row, digest in zip(rows, hashes, strict=True) if digest <= last]

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import orjson
-from jinja2 import FunctionLoader, StrictUndefined, Template, nodes
+from jinja2 import FunctionLoader, StrictUndefined, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.visitor import NodeTransformer
 from pydantic import BeforeValidator, InstanceOf, PlainSerializer
 
 from tmas.prompts.check import check, read_folder
@@ -37,7 +36,6 @@ class Prompts:
         given = sorted((replaced or {}).items())
         self.replaced = {name: text for name, text in given if text != built_in_texts()[name]}
         self.folder = folder
-        self._templates: dict[str, Template] = {}
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -65,8 +63,7 @@ class Prompts:
 
     def render(self, name: str, **values: object) -> str:
         """Render a prompt. A variable that it uses must be given."""
-        template = self._templates.get(name) or self._compile(name)
-        return template.render(**values).strip()
+        return self.environment.get_template(name).render(**values).strip()
 
     def hash(self, name: str) -> str:
         """See :func:`hash_of`."""
@@ -97,15 +94,6 @@ class Prompts:
         """The syntax tree of a prompt file."""
         return self.environment.parse(self.texts[name], name, self.place(name))
 
-    def inlined(self, name: str) -> nodes.Template:
-        """The syntax tree of a prompt with included files inserted.
-
-        Jinja needs as much time to render an include as to render a prompt.
-        """
-        tree = _Inliner(self).visit(self.parsed(name))
-        tree.set_environment(self.environment)
-        return tree
-
     def place(self, name: str) -> str:
         """The name of a prompt file in error messages."""
         return str(self.folder / f"{name}.jinja") if self.folder and name in self.replaced else f"built-in {name}.jinja"
@@ -123,12 +111,6 @@ class Prompts:
         environment.globals.clear()  # range etc.: no prompt uses them, and each rendering would copy them
         del environment.filters["random"]  # a resumed run must render the same prompts
         return environment
-
-    def _compile(self, name: str) -> Template:
-        environment = self.environment
-        code = environment.compile(self.inlined(name), name, self.place(name))
-        template = self._templates[name] = Template.from_code(environment, code, environment.globals)
-        return template
 
     def packed(self) -> str | None:
         """The replaced texts as JSON, for configurations that are sent to other machines; None if there are none.
@@ -169,14 +151,6 @@ class Prompts:
 
 BUILT_IN = Prompts()
 """The prompts of this version, without replacements."""
-
-
-class _Inliner(NodeTransformer):
-    def __init__(self, prompts: Prompts) -> None:
-        self._prompts = prompts
-
-    def visit_Include(self, node: nodes.Include) -> nodes.Node:  # Jinja requires this name
-        return nodes.Scope(self.visit(self._prompts.parsed(include_of(node))).body, lineno=node.lineno)
 
 
 def _from_setting(value: Any) -> Any:

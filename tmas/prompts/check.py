@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateSyntaxError, meta, nodes
+from jinja2.visitor import NodeTransformer
 
 from tmas.prompts.texts import PromptError, built_in_texts, include_of
 from tmas.prompts.variables import MAY_BE_EMPTY, VARIABLES, samples
@@ -85,7 +86,7 @@ def _wrong_variables(prompts: Prompts) -> Iterator[str]:
     named = set[tuple[str, str]]()
     for name in _affected(prompts):
         given = VARIABLES[name]
-        used = meta.find_undeclared_variables(prompts.inlined(name))
+        used = meta.find_undeclared_variables(_with_includes(prompts, name))
         for variable in sorted(used - given.keys()):
             file, line = _first_use(prompts, name, variable)
             if (file, variable) not in named:
@@ -95,6 +96,19 @@ def _wrong_variables(prompts: Prompts) -> Iterator[str]:
                     f"{prompts.place(file)}:{line}: unknown variable {variable!r}{_nearest(variable, given)}; "
                     f"{name}.jinja{includes} has {', '.join(sorted(given))}"
                 )
+
+
+def _with_includes(prompts: Prompts, name: str) -> nodes.Template:
+    """The syntax tree of a prompt with the files that it includes in their places: a file may use the loop variables of
+    the prompt that includes it."""
+
+    class Inliner(NodeTransformer):
+        def visit_Include(self, node: nodes.Include) -> nodes.Node:  # the name that Jinja calls
+            return nodes.Scope(self.visit(prompts.parsed(include_of(node))).body, lineno=node.lineno)
+
+    tree = Inliner().visit(prompts.parsed(name))
+    tree.set_environment(prompts.environment)
+    return tree
 
 
 def _first_use(prompts: Prompts, name: str, variable: str) -> tuple[str, int]:
@@ -118,9 +132,7 @@ def _wrong_renderings(prompts: Prompts) -> Iterator[str]:
 
 
 def _wrong_rendering(prompts: Prompts, name: str, values: dict[str, Any]) -> str | None:
-    """Render with Jinja's own includes first, because its errors then have the right file and line."""
     try:
-        prompts.environment.get_template(name).render(**values)
         text = prompts.render(name, **values)
     except Exception as error:  # whatever a user's template raises is a mistake in that template
         return f"{_raised_in(prompts, name, error)}: {error}"

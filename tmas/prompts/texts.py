@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 from importlib import resources
 
 from jinja2 import nodes
 
 from tmas.errors import UserError
+from tmas.files import text_digest
 
 JUDGE = "judge_"
 """Prefix of the names of judges' prompts. All other prompts are those of agents."""
@@ -30,7 +30,7 @@ def built_in_texts() -> dict[str, str]:
 
 def hash_of(text: str) -> str:
     """The first 16 hex digits of the SHA-256 of a prompt file."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return text_digest(text, 16)
 
 
 def include_of(node: nodes.Include) -> str:

@@ -38,7 +38,7 @@ class Run:
 
     def trace(self, problem_id: str) -> Iterator[Line]:
         """The entries of a problem's trace, one at a time; none where the trace was taken away."""
-        return checked_lines(trace_path(self.path, problem_id))
+        return read_lines(trace_path(self.path, problem_id))
 
     @cached_property
     def failures(self) -> dict[str, list[Line]]:
@@ -104,17 +104,3 @@ def _evaluation(path: Path, say: Callable[[str], None]) -> Evaluation:
     if seen != (len(lengths), sum(lengths)):
         raise UserError("the run has gone on since it was evaluated", where=file, remedy="Run tmas evaluate again.")
     return evaluation
-
-
-def checked_lines(file: Path) -> Iterator[Line]:
-    """The complete lines of a trace; a damaged one raises ``UserError`` with file and line."""
-    if not file.exists():
-        return
-    with file.open("rb") as handle:
-        for number, line in enumerate(handle, start=1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                yield orjson.loads(line)
-            except orjson.JSONDecodeError as error:
-                raise UserError(f"damaged line ({error})", where=f"{file}:{number}") from None

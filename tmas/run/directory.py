@@ -22,7 +22,7 @@ import orjson
 import yaml
 
 from tmas.errors import UserError
-from tmas.files import digest, json_lines, read_lines, write_whole
+from tmas.files import append_lines, digest, read_lines, write_json, write_lines, write_whole
 from tmas.prompts import BUILT_IN, JUDGE, Prompts
 from tmas.records import SCHEMA_VERSION, Problem
 
@@ -66,11 +66,11 @@ class RunDirectory:
             manifest = _manifest(identity, problems, prompts)
             if (path / "manifest.json").exists():
                 manifest = self._resumed_manifest(manifest, set(growing))
-            write_whole(path / "manifest.json", [orjson.dumps(manifest, option=orjson.OPT_INDENT_2)])
+            write_json(path / "manifest.json", manifest)
             _keep(path / "prompts", prompts)
             if config is not None:
                 text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-                write_whole(path / "config.yaml", [text.encode()])
+                write_whole(path / "config.yaml", text.encode())
             unless_refused.pop_all()
 
     def _resumed_manifest(self, new: dict[str, Any], growing: set[str]) -> dict[str, Any]:
@@ -101,21 +101,20 @@ class RunDirectory:
             raise RunRefused.because(self.path, differing)
         if told.keys() - before.keys():
             manifest["told"] = {**before, **told}
-            write_whole(self.path / "manifest.json", [orjson.dumps(manifest, option=orjson.OPT_INDENT_2)])
+            write_json(self.path / "manifest.json", manifest)
 
     def lines(self, name: str) -> Iterator[dict[str, Any]]:
         return read_lines(self.path / name)
 
     def append(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
-        with (self.path / name).open("ab") as file:
-            file.write(b"".join(json_lines(lines)))
+        append_lines(self.path / name, lines)
 
     def replace(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """Rewrite a JSONL file in one step: a kill leaves either the old file or the new one."""
-        write_whole(self.path / name, json_lines(lines))
+        write_lines(self.path / name, lines)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
-        write_whole(self.path / "metrics.json", [orjson.dumps(metrics, option=orjson.OPT_INDENT_2)])
+        write_json(self.path / "metrics.json", metrics)
 
     def close(self) -> None:
         os.close(self._lock)
@@ -211,4 +210,4 @@ def _keep(folder: Path, prompts: Prompts) -> None:
             file.unlink()
     for name, text in replaced.items():
         folder.mkdir(exist_ok=True)
-        write_whole(folder / name, [text.encode()])
+        write_whole(folder / name, text.encode())

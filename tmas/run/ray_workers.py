@@ -12,7 +12,7 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ from tmas.engines.ray_cluster import ClusterFailed
 from tmas.errors import UserError
 from tmas.files import digest
 from tmas.records import Problem, Result
+from tmas.run.runtime import Runtime
 from tmas.run.session import Activity
+from tmas.run.solver import ProblemSolver
 from tmas.run.trace import trace_path
-from tmas.run.worker import Worker
 from tmas.settings import RunSettings
 
 BEAT = 1.0
@@ -62,7 +63,7 @@ class Report:
 
 
 class RayWorker:
-    """A :class:`~tmas.run.worker.Worker` in a process of its own, that Ray may begin anew on any node.
+    """A :class:`~tmas.run.runtime.Runtime` in a process of its own, which Ray may restart on any node.
 
     ``environment``: the variables that hold the keys of endpoints. ``prompts``: the digest of the run's prompts;
     those that a user replaced come with ``settings``.
@@ -74,17 +75,17 @@ class RayWorker:
         os.environ.update(environment)
         self._given, self._prompts, self._life = (settings, directory, key), prompts, secrets.token_hex(4)
         self._activity = Activity()
-        self._began: asyncio.Task[Worker] | None = None
+        self._began: asyncio.Task[tuple[Runtime, ProblemSolver]] | None = None
 
     async def heartbeat(self, order: Order) -> Report:
         self._began = self._began or asyncio.create_task(self._begin(order))
         if not self._began.done():
             return Report(self._life)
-        worker = self._began.result()
-        worker.resize(order.slots)
-        if order.base_urls != worker.base_urls:
-            worker.tell(order.base_urls)
-        return Report(self._life, worker.limiter.in_use, worker.limiter.wanted, self._activity)
+        runtime, _ = self._began.result()
+        runtime.resize(order.slots)
+        if order.base_urls != runtime.base_urls:
+            runtime.use_servers(order.base_urls)
+        return Report(self._life, runtime.limiter.in_use, runtime.limiter.wanted, self._activity)
 
     async def hear(self) -> bool:
         """Whether it has answered a heartbeat, and so can be given problems; that it is heard says that it lives."""
@@ -92,13 +93,13 @@ class RayWorker:
 
     async def solve(self, order: int, problem: Problem) -> Result:
         assert self._began, "a worker is given problems when it has answered a heartbeat"
-        worker = await asyncio.shield(self._began)
+        _, solver = await asyncio.shield(self._began)
         try:
-            return await worker.solve(order, problem)
+            return await solver.solve(order, problem)
         finally:
             self._activity.iterations.pop(problem.problem_id, None)
 
-    async def _begin(self, order: Order) -> Worker:
+    async def _begin(self, order: Order) -> tuple[Runtime, ProblemSolver]:
         settings, directory, key = self._given
         node = ray.util.get_node_ip_address()
         if not (directory / "manifest.json").exists():
@@ -112,11 +113,14 @@ class RayWorker:
                 f"the Ray node {node} has another version of tmas, with other prompts, than this one",
                 remedy="Install the same version on all nodes.",
             )
-        worker = await Worker(settings, directory, key, self._activity).__aenter__()
-        worker.resize(order.slots)
-        worker.tell(order.base_urls)
-        await worker.ready()
-        return worker
+        async with AsyncExitStack() as unless_failed:
+            runtime = await unless_failed.enter_async_context(Runtime(settings, key, settings.active_problems))
+            runtime.resize(order.slots)
+            runtime.use_servers(order.base_urls)
+            await runtime.ready()
+            solver = await runtime.solver(settings, directory, self._activity)
+            unless_failed.pop_all()  # it stays open as long as the actor lives
+        return runtime, solver
 
 
 @dataclass(eq=False)
@@ -158,16 +162,16 @@ class _Member:
 
 
 class Workers:
-    """The workers, and who of them solves what."""
+    """The workers, and who of them solves what. ``here``: the runtime and the solver of the run's own process."""
 
-    def __init__(self, here: Worker) -> None:
-        self._here = here
-        self._members = [_Member(actor) for actor in _actors(here)]
+    def __init__(self, here: Runtime, solver: ProblemSolver) -> None:
+        self._here, self._solver = here, solver
+        self._members = [_Member(actor) for actor in _actors(here, solver.directory)]
         self._lives: dict[str, Activity] = {}
         self._last_well = time.monotonic()
 
     async def solve(self, order: int, problem: Problem) -> Result:
-        """As :meth:`Solver.solve <tmas.run.worker.Solver.solve>`, by workers until one of them has the result."""
+        """Like :meth:`tmas.run.solver.ProblemSolver.solve`, by workers, until one of them has the result."""
         deaths, size, dead = 0, -1, None
         while deaths < DEATHS:
             member = await self._least_busy()
@@ -177,7 +181,7 @@ class Workers:
                     continue
                 return await member.solve(order, problem)
             except RayActorError:
-                now = _size(trace_path(self._here.directory, problem.problem_id))
+                now = _size(trace_path(self._solver.directory, problem.problem_id))
                 deaths, size, dead = 1 if now > size else deaths + 1, now, member
             except BlockingIOError:
                 if dead is None:
@@ -186,7 +190,7 @@ class Workers:
                 dead = None
             finally:
                 member.open -= 1
-        return await self._here.solve(order, problem, lost=f"{DEATHS} workers died, one after the other")
+        return await self._solver.solve(order, problem, lost=f"{DEATHS} workers died, one after the other")
 
     async def gathered(self) -> None:
         """Waits for all workers, for a while."""
@@ -231,7 +235,7 @@ class Workers:
 
     def _show(self) -> None:
         """Put together what all workers do, and what those that died had done."""
-        shown = self._here.activity
+        shown = self._solver.state.activity
         for name in ("calls", "replayed", "failed", "tokens"):
             setattr(shown, name, sum(getattr(activity, name) for activity in self._lives.values()))
         live = [member.report.activity for member in self._members if member.is_well]
@@ -240,13 +244,13 @@ class Workers:
 
 
 @asynccontextmanager
-async def workers(here: Worker) -> AsyncIterator[Workers]:
-    """``ray.workers`` of them while the block runs, or one on each node. ``here``: the worker of this process, which
-    has what they need.
+async def workers(here: Runtime, solver: ProblemSolver) -> AsyncIterator[Workers]:
+    """``ray.workers`` of them while the block runs, or one on each node. ``here`` and ``solver`` are those of the run's
+    own process.
 
     Raises :class:`ClusterFailed` where the cluster has none to offer.
     """
-    fleet = Workers(here)
+    fleet = Workers(here, solver)
     try:
         async with asyncio.TaskGroup() as group:
             keepers = [group.create_task(fleet.keep(member)) for member in fleet._members]
@@ -261,14 +265,14 @@ async def workers(here: Worker) -> AsyncIterator[Workers]:
             ray.kill(member.actor)
 
 
-def _actors(here: Worker) -> list[Any]:
+def _actors(here: Runtime, directory: Path) -> list[Any]:
     settings = here.settings
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     names = {model.api_key_env for model in settings.role_models().values() if model.api_key_env}
     environment = {name: os.environ[name] for name in names}
     actor: Any = ray.remote(RayWorker)
     there = settings.model_copy(update={"model": settings.model.absolute()})
-    given = (there, here.directory.resolve(), here.key, environment, digest(settings.prompts.hashes()))
+    given = (there, directory.resolve(), here.key, environment, digest(settings.prompts.hashes()))
 
     def begun(node: str) -> Any:
         place = NodeAffinitySchedulingStrategy(node, soft=True)

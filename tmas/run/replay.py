@@ -17,7 +17,7 @@ from pydantic import BaseModel, TypeAdapter
 from tmas.agents.packing import Prompt, Window
 from tmas.answers.checker import AnswerChecker
 from tmas.errors import UserError
-from tmas.files import digest
+from tmas.files import digest, scan_lines
 from tmas.methods import METHODS, AnyMethodSettings
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import SCHEMA_VERSION, CallKey, Failure, FailureReason, Problem, Reply, Trajectory
@@ -43,7 +43,12 @@ class RecordedRun:
             raise UserError(f"damaged ({error})", where=path / "manifest.json") from None
         if self._manifest["schema_version"] != SCHEMA_VERSION:
             raise UserError(f"has schema version {self._manifest['schema_version']}, not {SCHEMA_VERSION}", where=path)
-        self._offsets = dict(_lines(path / "predictions.jsonl"))
+        self._offsets = _offsets(path / "predictions.jsonl")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that the run's outcome depends on, by dotted key."""
+        return self._manifest["settings"]
 
     @property
     def problem_ids(self) -> KeysView[str]:
@@ -84,7 +89,7 @@ class RecordedRun:
         prediction = self.prediction(problem.problem_id)
         terms = prediction["terms"]["method"] | {"max_iterations": len(prediction["iterations"])}
         settings = TypeAdapter(AnyMethodSettings).validate_python(terms)
-        seed = self._manifest["settings"]["seed"]
+        seed = self.settings["seed"]
         session = Replay(problem.problem_id, self.trace(problem.problem_id), seed, self.prompts)
         return uvloop.run(METHODS[settings.name](settings, AnswerChecker()).solve(problem, session))
 
@@ -141,14 +146,8 @@ def _outcome(entry: dict[str, Any]) -> Reply | Failure:
     return Reply(**(entry["reply"] | {"completions": kept}))
 
 
-def _lines(file: Path) -> list[tuple[str, int]]:
-    """Problem and offset of each whole line; none where there is no file yet."""
-    found: list[tuple[str, int]] = []
-    if file.exists():
-        with file.open("rb") as lines:
-            offset = 0
-            for line in lines:
-                if line.endswith(b"\n"):
-                    found.append((orjson.loads(line)["problem_id"], offset))
-                offset += len(line)
-    return found
+def _offsets(predictions: Path) -> dict[str, int]:
+    """Where the line of each problem starts; empty if there is no file yet."""
+    if not predictions.exists():
+        return {}
+    return {line.value["problem_id"]: line.start for line in scan_lines(predictions)}

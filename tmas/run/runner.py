@@ -15,7 +15,7 @@ from tmas.run.metrics import metrics
 from tmas.run.results import failure_lines, prediction_line, verdicts
 
 Solve = Callable[[int, Problem], Awaitable[Result]]
-"""Solves a problem, given with its place in the input: :meth:`tmas.run.worker.Solver.solve`, or Ray's workers."""
+"""Solves a problem, given with its place in the input: :meth:`tmas.run.solver.ProblemSolver.solve` or Ray's workers."""
 
 
 async def run_problems(

@@ -66,8 +66,8 @@ class Activity:
 
 
 @dataclass
-class Run:
-    """What all sessions of a run share."""
+class RunState:
+    """The state that all sessions of a run share."""
 
     roles: Mapping[str, RoleModel]
     limiter: PriorityLimiter
@@ -84,7 +84,7 @@ class ProblemSession:
     ``lost``: why the problem is given up; what the trace does not answer is then a ``worker`` failure.
     """
 
-    def __init__(self, problem: Problem, trace: Trace, run: Run, order: int = 0, lost: str | None = None) -> None:
+    def __init__(self, problem: Problem, trace: Trace, run: RunState, order: int = 0, lost: str | None = None) -> None:
         self.problem, self.trace, self.run, self.order, self._lost = problem, trace, run, order, lost
         self.stopped: Literal["budget", "worker"] | None = None
         self.packed = 0

@@ -9,9 +9,9 @@ packing notes, and ``reply`` or ``failure``), ``decision`` (name, value).
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -22,9 +22,8 @@ from typing import Any
 import orjson
 
 from tmas.errors import UserError
-from tmas.files import digest
+from tmas.files import JsonLine, cut_torn_line, digest, json_line, scan_lines, text_digest
 from tmas.records import SCHEMA_VERSION, CallKey, Failure, PackingNote, Reply, Request
-from tmas.run.syncs import Syncs
 
 REDO = "Move the file away and run the same command again: the problem is solved anew."
 
@@ -36,7 +35,7 @@ class TraceError(UserError):
 def trace_name(problem_id: str) -> str:
     """A file name for any problem id: readable where that is safe, unique by hash, never a path."""
     readable = re.sub(r"[^A-Za-z0-9._-]+", "_", problem_id).strip("._")[:40]
-    return f"{readable}-{hashlib.sha256(problem_id.encode()).hexdigest()[:12]}.jsonl"
+    return f"{readable}-{text_digest(problem_id, 12)}.jsonl"
 
 
 def trace_path(directory: Path, problem_id: str) -> Path:
@@ -47,13 +46,11 @@ def trace_path(directory: Path, problem_id: str) -> Path:
 class Trace:
     """Opened for one problem by one writer. A torn last line, left by a kill, is cut off; other damage is an error.
 
-    ``syncs``: shared with other traces that are open in this event loop.
-
     Raises ``BlockingIOError`` while another process has it open.
     """
 
-    def __init__(self, path: Path, syncs: Syncs | None = None) -> None:
-        self.path, self._syncs = path, syncs or Syncs()
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._calls: dict[str, tuple[str, int, int]] = {}
         self._decisions: dict[str, Any] = {}
         self._prompts: set[str] = set()
@@ -63,8 +60,9 @@ class Trace:
         with ExitStack() as unless_damaged:
             unless_damaged.callback(self.close)
             self._lock()
-            for number, line in enumerate(self._complete_lines(), start=1):
-                self._read(line, number)
+            for line in scan_lines(path, TraceError, REDO):
+                self._read(line)
+            cut_torn_line(path, self._end)
             unless_damaged.pop_all()
 
     def _lock(self) -> None:
@@ -73,20 +71,12 @@ class Trace:
         except BlockingIOError:
             raise BlockingIOError(errno.EWOULDBLOCK, "another process still writes", str(self.path)) from None
 
-    def _complete_lines(self) -> Iterator[bytes]:
-        with open(self._file, "rb", closefd=False) as file:
-            for line in file:
-                if not line.endswith(b"\n"):
-                    os.ftruncate(self._file, self._end)
-                    return
-                yield line
-
-    def _read(self, line: bytes, number: int) -> None:
+    def _read(self, line: JsonLine) -> None:
+        number, entry = line.number, line.value
         try:
-            entry = orjson.loads(line)
             version = entry["v"]
             if version == SCHEMA_VERSION:
-                self._index(entry, len(line))
+                self._index(entry, line.end - line.start)
         except (KeyError, TypeError, ValueError) as error:
             raise TraceError(f"damaged line ({error})", where=f"{self.path}:{number}", remedy=REDO) from error
         if version != SCHEMA_VERSION:
@@ -144,7 +134,7 @@ class Trace:
         entry["failure" if isinstance(outcome, Failure) else "reply"] = outcome.model_dump(mode="json")
         self._append(*entries, entry)
         with self._named():
-            await self._syncs.sync(self._file)
+            await asyncio.to_thread(os.fdatasync, self._file)
 
     def decision(self, name: str) -> Any | None:
         """The value noted under ``name``, None if there is none."""
@@ -159,7 +149,7 @@ class Trace:
         self._append({"type": "decision", "name": name, "value": value})
 
     def _append(self, *entries: dict[str, Any]) -> None:
-        lines = [orjson.dumps({"v": SCHEMA_VERSION, **e}, option=orjson.OPT_APPEND_NEWLINE) for e in entries]
+        lines = [json_line({"v": SCHEMA_VERSION, **entry}) for entry in entries]
         data = b"".join(lines)
         with self._named():
             written = os.write(self._file, data)
@@ -184,13 +174,9 @@ class Trace:
 def read_trace(path: Path) -> Iterator[dict[str, Any]]:
     """The entries of a trace file, calls with their ``messages`` put back in; a torn last line is left out."""
     prompts: dict[str, Any] = {}
-    with path.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            entry = orjson.loads(line)
-            if entry["type"] == "prompt":
-                prompts[entry["digest"]] = entry["messages"]
-            elif entry["type"] == "call":
-                entry["messages"] = prompts[entry["prompt"]]
-            yield entry
+    for _, _, _, entry in scan_lines(path, TraceError, REDO):
+        if entry["type"] == "prompt":
+            prompts[entry["digest"]] = entry["messages"]
+        elif entry["type"] == "call":
+            entry["messages"] = prompts[entry["prompt"]]
+        yield entry

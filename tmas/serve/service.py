@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import secrets
 import shutil
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from tmas.answers.checker import AnswerChecker
-from tmas.concurrency import PriorityLimiter, first_cause
-from tmas.engines.ray_cluster import ray_cluster
-from tmas.llm.descriptors import allow_open_files
+from tmas.concurrency import first_cause
+from tmas.files import text_digest
 from tmas.llm.endpoint import EndpointDown
 from tmas.methods import METHODS
 from tmas.records import Problem, Result
 from tmas.run.directory import RunDirectory
-from tmas.run.garbage import rare_collections
-from tmas.run.models import Clients, own_servers
 from tmas.run.runner import run_problems, write_metrics
-from tmas.run.session import Activity, RoleModel, Run
-from tmas.run.worker import Solver
+from tmas.run.runtime import Runtime, open_runtime
+from tmas.run.session import Activity
 from tmas.serve.errors import ApiError
 from tmas.serve.progress import IterationProgress, Tell
 from tmas.serve.settings import ServerSettings, ServeSettings
@@ -44,17 +37,15 @@ class Job:
     @property
     def problem(self) -> Problem:
         """Named by its question, so that draws and request seeds are functions of question and seed alone."""
-        return Problem(problem_id=hashlib.sha256(self.question.encode()).hexdigest()[:20], question=self.question)
+        return Problem(problem_id=text_digest(self.question), question=self.question)
 
 
 @dataclass
 class Service:
-    """``roles``, ``limiter`` and ``checker`` are shared by all jobs. See :func:`opened`."""
+    """Solves jobs. All of them share ``runtime``. See :func:`opened`."""
 
     settings: ServerSettings
-    roles: Mapping[str, RoleModel]
-    limiter: PriorityLimiter
-    checker: AnswerChecker
+    runtime: Runtime
     is_closing: bool = False
     _jobs: set[asyncio.Task[Result]] = field(default_factory=set)
 
@@ -115,8 +106,8 @@ class Service:
 
     async def _solve(self, job: Job, tell: Tell) -> Result:
         results: list[Result] = []
+        checker = self.runtime.checker
         path, settings, problem = self.settings.output_dir / job.request_id, job.settings, job.problem
-        run = Run(self.roles, self.limiter, settings.seed, settings.limits, prompts=settings.prompts)
         with ExitStack() as stack:
             if not self.settings.keep_runs:
                 stack.callback(shutil.rmtree, path, ignore_errors=True)
@@ -126,9 +117,9 @@ class Service:
             try:
                 async with asyncio.TaskGroup() as group:
                     progress = IterationProgress(settings.method.max_iterations, tell, group)
-                    method = METHODS[settings.method.name](settings.method, self.checker, progress.on_round)
-                    solve = Solver(method, run, directory.path).solve
-                    await run_problems([problem], solve, directory, self.checker, settings.terms(), 1, results.append)
+                    method = METHODS[settings.method.name](settings.method, checker, progress.on_round)
+                    solve = (await self.runtime.solver(settings, path, Activity(), method)).solve
+                    await run_problems([problem], solve, directory, checker, settings.terms(), 1, results.append)
             except BaseExceptionGroup as raised:
                 raise first_cause(raised, foremost=EndpointDown) from None
             write_metrics(directory)
@@ -137,25 +128,15 @@ class Service:
 
 @asynccontextmanager
 async def opened(settings: ServeSettings) -> AsyncIterator[Service]:
-    """The service, with its engines and clients, for as long as the block runs.
+    """The service with its runtime while the block runs.
 
     Raises :class:`~tmas.llm.endpoint.EndpointDown` and :class:`~tmas.engines.vllm.ServerFailed`.
     """
-    run, key = settings.run(), secrets.token_urlsafe(32)
-    async with AsyncExitStack() as stack:
-        clients = await stack.enter_async_context(Clients(run, key))
-        if run.serves_on_ray:
-            stack.enter_context(ray_cluster(run.ray.address))
-        await stack.enter_async_context(own_servers(run, key, _made(settings.serve), Activity(), clients.tell))
-        checker = await stack.enter_async_context(AnswerChecker())
-        stack.enter_context(rare_collections())
-        allow_open_files(run.concurrency + 3 * settings.serve.max_running + settings.serve.max_waiting)
-        yield Service(settings.serve, await clients.roles(), PriorityLimiter(run.concurrency), checker)
-
-
-def _made(serve: ServerSettings) -> Path:
+    serve = settings.serve
     serve.output_dir.mkdir(parents=True, exist_ok=True)
-    return serve.output_dir
+    files = 3 * serve.max_running + serve.max_waiting
+    async with open_runtime(settings.run(), serve.output_dir, Activity(), files) as runtime:
+        yield Service(serve, runtime)
 
 
 def _closing() -> ApiError:

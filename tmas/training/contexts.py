@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import orjson
@@ -125,7 +124,7 @@ def row_prompts(run: RecordedRun, given: Prompts | None = None) -> Prompts:
 
 
 def rows_from_run(
-    run: Path,
+    run: RecordedRun,
     problems: Iterable[TrainingProblem],
     window: Window,
     *,
@@ -136,21 +135,20 @@ def rows_from_run(
     prompts: Prompts | None = None,
     on_skip: Callable[[Failure], None] = lambda _: None,
 ) -> Iterator[TrainingRow]:
-    """Rows with memory out of a run directory of the method ``tmas``, until there are as many as ``wanted``.
+    """Rows with memory out of a recorded run of the method ``tmas``, until there are as many as ``wanted``.
 
     Problems come in an order drawn by ``seed``. Each gives at most ``per_problem`` rows, the next always of the source
     that is the furthest behind, from iterations drawn likewise among ``iterations`` (those whose prompts are made;
     None: all). ``prompts``: see :func:`row_prompts`. A row that cannot be made goes to ``on_skip``. Raises
-    ``ValueError`` where ``run`` is no such run, or ran another question or answer under a problem's id.
+    ``UserError`` if ``run`` is a run of another method, or ran another question or answer under a problem's id.
     """
-    recorded = RecordedRun(run)
-    prompts = row_prompts(recorded, prompts)
+    prompts = row_prompts(run, prompts)
     made: Counter[Source] = Counter()
-    finished = {p.problem_id: p for p in problems if p.problem_id in recorded.problem_ids}
+    finished = {p.problem_id: p for p in problems if p.problem_id in run.problem_ids}
     for problem_id in sorted(finished, key=lambda name: keyed_hash(seed, name, "order of rows")):
-        prediction = recorded.prediction(problem_id)
+        prediction = run.prediction(problem_id)
         offers, taken = _offers(prediction, iterations, seed), 0
-        make = _maker(recorded, prediction, finished[problem_id], window, prompts)
+        make = _maker(run, prediction, finished[problem_id], window, prompts)
         while taken < per_problem and (offer := _next(offers, made, wanted)):
             offers.remove(offer)
             row = make(offer)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import sys
 from pathlib import Path
 from pickle import UnpicklingError
@@ -14,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from tmas.errors import UserError
+from tmas.files import whole_folder
 from tmas.settings import Settings
 
 
@@ -42,17 +41,11 @@ def export(settings: ExportSettings, console: Console) -> Path:
     output = settings.output_dir.absolute()
     if output.exists():
         raise ExportError(f"output_dir {output} exists already")
-    building = output.with_name(f".{output.name}.new")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
     console.print(f"merging {actor}", markup=False)
-    try:
+    with whole_folder(output) as building:
         with contextlib.redirect_stdout(sys.stderr):  # verl talks
             _merge(actor, building)
         parameters = check_loads(building)
-        os.replace(building, output)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     console.print(f"{output}: {parameters:,} parameters, loads", markup=False)
     return output
 

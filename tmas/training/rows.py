@@ -17,6 +17,7 @@ from pyarrow import parquet
 from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from tmas.errors import FileDefects
+from tmas.files import whole_file
 from tmas.records import Experience, Guideline, Message, Record
 from tmas.rewards.hybrid import Source
 
@@ -139,17 +140,14 @@ class RowFileError(FileDefects):
 
 def write_rows(path: Path, rows: Iterable[TrainingRow]) -> int:
     """Write ``rows`` in their order and return how many; ``index`` becomes each one's place. The file appears whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
     count = 0
-    with parquet.ParquetWriter(temporary, SCHEMA) as writer:
+    with whole_file(path) as file, parquet.ParquetWriter(file, SCHEMA) as writer:
         remaining = iter(rows)
         while values := [row.model_dump(by_alias=True) for row in islice(remaining, _BATCH)]:
             for place, value in enumerate(values, count):
                 value["extra_info"]["index"] = place
             writer.write_table(pyarrow.Table.from_pylist(values, SCHEMA))
             count += len(values)
-    temporary.rename(path)
     return count
 
 

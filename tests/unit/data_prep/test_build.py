@@ -382,3 +382,11 @@ def test_rows_that_were_damaged_later_do_not_pass(steps: Path, tmp_path: Path):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(RowFileError):
         validate_rows(path)
+
+
+def test_each_recorded_run_is_opened_once(steps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    opened: list[Path] = []
+    begin = RecordedRun.__init__
+    monkeypatch.setattr(RecordedRun, "__init__", lambda self, path: (opened.append(path), begin(self, path))[1])
+    build(settings(steps, tmp_path, chat_runs=[steps / "teacher"]), silent)
+    assert opened == [steps / "teacher", steps / "teacher"]  # as the run, and as one of chat_runs

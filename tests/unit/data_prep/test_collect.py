@@ -18,10 +18,10 @@ from pyarrow import parquet
 from data_prep.clean import CleanSettings, clean
 from data_prep.collect import CollectSettings, collect, gather
 from data_prep.decontaminate import Benchmark, Benchmarks, DecontaminationSettings
-from data_prep.pool import read_problems, whole_file
+from data_prep.pool import read_problems
 from data_prep.source_files import read_source
 from data_prep.sources import Source, SourceDefect, answers_of, question_of
-from tmas.files import read_lines
+from tmas.files import read_lines, whole_file
 from tmas.problems.files import FileRow
 from tmas.problems.loader import ProblemFileError
 from tmas.training.contexts import TrainingProblem

@@ -152,7 +152,7 @@ def test_a_teacher_that_stops_midway_leaves_what_it_did(tmp_path: Path):
     finished = set(RecordedRun(tmp_path / "t").problem_ids)
     assert 0 < len(finished) < 4
     window = ContextWindow(token_counter("estimate"), 10_000, 0)
-    rows = list(rows_from_run(tmp_path / "t", read_problems(problems), window, per_problem=2))
+    rows = list(rows_from_run(RecordedRun(tmp_path / "t"), read_problems(problems), window, per_problem=2))
     assert {row.extra_info.problem_id for row in rows} == finished
     recorded = team.recorded_calls(tmp_path / "t").keys()
     with run_in_thread(ScriptedServer(team.reply)) as server:

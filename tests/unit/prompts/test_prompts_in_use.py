@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import pickle
@@ -164,8 +165,7 @@ async def test_a_worker_on_ray_gets_the_texts_and_needs_no_folder(
 ):
     pytest.importorskip("ray", reason="needs the cpu or gpu extra")
     from tmas.run import ray_workers as workers
-    from tmas.run.session import Activity
-    from tmas.run.worker import Worker
+    from tmas.run.runtime import Runtime
     from tmas.settings import RunSettings
 
     sent: list[bytes] = []
@@ -178,12 +178,12 @@ async def test_a_worker_on_ray_gets_the_texts_and_needs_no_folder(
     (run / "manifest.json").write_text("{}")
     async with ScriptedServer(team.reply) as server:
         given = {"model": team.model(server.base_url), "method": team.method(), "prompts": folder}
-        workers._actors(Worker(RunSettings.model_validate(given), run, "key", Activity()))
+        workers._actors(Runtime(RunSettings.model_validate(given), "key", files=1), run)
         (folder / "problem.jinja").unlink()
         settings, *others, prompts = pickle.loads(sent[0])
-        worker = await workers.RayWorker(settings, *others, prompts)._begin(workers.Order(8, ()))
-        async with worker:
-            await worker.solve(0, team.problems(1)[0])
+        runtime, solver = await workers.RayWorker(settings, *others, prompts)._begin(workers.Order(8, ()))
+        async with contextlib.aclosing(runtime):
+            await solver.solve(0, team.problems(1)[0])
         assert asked(server)
         assert all(MARK in prompt for prompt in asked(server))
         with pytest.raises(UserError, match="another version of tmas, with other prompts"):

@@ -13,7 +13,6 @@ import pytest
 
 from tmas.errors import UserError
 from tmas.files import read_lines
-from tmas.report.runs import checked_lines
 from tmas.report.traces import Block, problem_block
 from tmas.run.trace import read_trace
 from tmas.testing import team
@@ -101,10 +100,10 @@ def test_a_damaged_line_is_named(tmp_path: Path):
     file = tmp_path / "trace.jsonl"
     file.write_text('{"type": "decision", "name": "n", "value": 1}\n{"type": "ca\n')
     with pytest.raises(UserError, match=r"trace\.jsonl:2: damaged line"):
-        list(checked_lines(file))
+        list(read_lines(file))
 
 
 def test_a_last_line_torn_by_a_kill_is_left_out(tmp_path: Path):
     file = tmp_path / "trace.jsonl"
     file.write_text('{"type": "decision", "name": "n", "value": 1}\n{"type": "ca')
-    assert [entry["name"] for entry in checked_lines(file)] == ["n"]
+    assert [entry["name"] for entry in read_lines(file)] == ["n"]

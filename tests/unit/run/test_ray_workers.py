@@ -52,9 +52,9 @@ class Actor:
 
 
 def fleet(monkeypatch: pytest.MonkeyPatch, actors: list[Actor], well: bool = True) -> workers.Workers:
-    monkeypatch.setattr(workers, "_actors", lambda _: actors)
-    here = SimpleNamespace(directory=Path("nowhere"), settings=SimpleNamespace(concurrency=10), base_urls=())
-    made = workers.Workers(here)  # type: ignore[arg-type]
+    monkeypatch.setattr(workers, "_actors", lambda *_: actors)
+    here = SimpleNamespace(settings=SimpleNamespace(concurrency=10), base_urls=())
+    made = workers.Workers(here, SimpleNamespace(directory=Path("nowhere")))  # type: ignore[arg-type]
     for member in made._members:
         member.is_well = well
     return made

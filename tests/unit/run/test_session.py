@@ -18,7 +18,7 @@ from tmas.llm.endpoint import EndpointDown
 from tmas.llm.tokens import ContextWindow
 from tmas.records import CallKey, Completion, Failure, FailureReason, Problem, Reply, Request, Sampling, Usage
 from tmas.run.budget import recorded_tokens
-from tmas.run.session import ProblemSession, RoleModel, Run
+from tmas.run.session import ProblemSession, RoleModel, RunState
 from tmas.run.trace import Trace, TraceError
 from tmas.settings import Limits
 
@@ -45,14 +45,14 @@ class Breaking:
         return self._outcome
 
 
-Asked = tuple[Run, Reply | Failure, list[Usage]]
+Asked = tuple[RunState, Reply | Failure, list[Usage]]
 
 
 async def asked_twice(tmp_path: Path, outcome: Reply | Failure, limit: int) -> AsyncIterator[Asked]:
     """The run, what a call came to and the usage; and the same from what the trace holds."""
     for _ in range(2):
         role = RoleModel(Breaking(outcome), "m", Sampling(), ContextWindow(len, 1000, 1))
-        run = Run({"solution": role}, PriorityLimiter(1), limits=Limits(tokens_per_problem=limit))
+        run = RunState({"solution": role}, PriorityLimiter(1), limits=Limits(tokens_per_problem=limit))
         with closing(Trace(tmp_path / "trace" / "t.jsonl")) as trace:
             session = ProblemSession(PROBLEM, trace, run)
             found = await session.ask(KEY, Prompt(text="?"))
@@ -73,7 +73,7 @@ async def test_budgets_count_attempts_that_broke_off_and_usage_does_not(
 async def test_what_is_recorded_counts_against_the_problem_s_budget_again(tmp_path: Path):
     [(run, _, _), _] = [asked async for asked in asked_twice(tmp_path, WHOLE, 1000)]
     limits = Limits(tokens_per_problem=5 + 20 + 160)
-    run = Run(run.roles, PriorityLimiter(1), limits=limits)
+    run = RunState(run.roles, PriorityLimiter(1), limits=limits)
     with closing(Trace(tmp_path / "trace" / "t.jsonl")) as trace:
         session = ProblemSession(PROBLEM, trace, run)
         assert await session.ask(KEY, Prompt(text="?")) == WHOLE
@@ -105,7 +105,7 @@ async def test_what_a_call_had_cost_when_the_run_ended_is_on_record(tmp_path: Pa
 
     with closing(Trace(tmp_path / "trace" / "t.jsonl")) as trace:
         role = RoleModel(Dying(WHOLE), "m", Sampling(), ContextWindow(len, 1000, 1))
-        run = Run({"solution": role}, PriorityLimiter(1))
+        run = RunState({"solution": role}, PriorityLimiter(1))
         with pytest.raises(EndpointDown):
             await ProblemSession(PROBLEM, trace, run).ask(KEY, Prompt(text="?"))
     assert run.budget.spent == recorded_tokens(tmp_path) == 20 + 160
@@ -115,5 +115,5 @@ def test_a_damaged_trace_is_named_before_a_budget_is_reckoned(tmp_path: Path):
     file = tmp_path / "trace" / "t.jsonl"
     file.parent.mkdir()
     file.write_text('{"v": 1, "type": "call\n')
-    with pytest.raises(TraceError, match=r"t\.jsonl: damaged"):
+    with pytest.raises(TraceError, match=r"t\.jsonl:1: damaged line"):
         recorded_tokens(tmp_path)

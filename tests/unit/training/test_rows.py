@@ -133,7 +133,7 @@ def test_an_empty_bank_makes_no_row():
 
 
 def test_the_gold_answer_is_nowhere_but_in_the_reward_model(run: tuple[Path, list[Result]]):
-    rows = [*map(normal, PROBLEMS), *rows_from_run(run[0], PROBLEMS, WIDE, per_problem=9)]
+    rows = [*map(normal, PROBLEMS), *rows_from_run(RecordedRun(run[0]), PROBLEMS, WIDE, per_problem=9)]
     for row in rows:
         assert row.reward_model.ground_truth.startswith("CANARY-")
         without = row.model_dump(exclude={"reward_model"})
@@ -151,7 +151,7 @@ def normal(problem: TrainingProblem) -> TrainingRow:
 
 def test_rows_from_a_run_keep_proportions_and_limits_and_are_the_same_each_time(run: tuple[Path, list[Result]]):
     def rows(**options: Any) -> list[TrainingRow]:
-        return list(rows_from_run(run[0], PROBLEMS, WIDE, **{"per_problem": 9, **options}))
+        return list(rows_from_run(RecordedRun(run[0]), PROBLEMS, WIDE, **{"per_problem": 9, **options}))
 
     assert len(rows()) == 3 * 3 * 2  # problems x contexts x sources
     some = rows(wanted={"experience": 4, "guideline": 2})
@@ -167,13 +167,13 @@ def test_rows_from_a_run_keep_proportions_and_limits_and_are_the_same_each_time(
 def test_a_run_with_other_problems_or_without_its_trace_is_refused(run: tuple[Path, list[Result]], tmp_path: Path):
     changed = [PROBLEMS[0].model_copy(update={"question": "What is 0?"})]
     with pytest.raises(UserError, match="'p0' was run with another question or answer"):
-        list(rows_from_run(run[0], changed, WIDE, per_problem=1))
+        list(rows_from_run(RecordedRun(run[0]), changed, WIDE, per_problem=1))
     with pytest.raises(UserError, match="no run directory"):
-        list(rows_from_run(tmp_path, PROBLEMS, WIDE, per_problem=1))
+        list(rows_from_run(RecordedRun(tmp_path), PROBLEMS, WIDE, per_problem=1))
     for name in ("manifest.json", "predictions.jsonl"):
         (tmp_path / name).write_bytes((run[0] / name).read_bytes())
     with pytest.raises(TraceError, match="the trace of problem"):
-        list(rows_from_run(tmp_path, PROBLEMS, WIDE, per_problem=1))
+        list(rows_from_run(RecordedRun(tmp_path), PROBLEMS, WIDE, per_problem=1))
 
 
 # --- files
@@ -181,7 +181,7 @@ def test_a_run_with_other_problems_or_without_its_trace_is_refused(run: tuple[Pa
 
 @pytest.fixture(scope="module")
 def rows(run: tuple[Path, list[Result]]) -> list[TrainingRow]:
-    return [*map(normal, PROBLEMS), *rows_from_run(run[0], PROBLEMS, WIDE, per_problem=2)]
+    return [*map(normal, PROBLEMS), *rows_from_run(RecordedRun(run[0]), PROBLEMS, WIDE, per_problem=2)]
 
 
 def test_a_file_has_the_announced_columns_and_reads_back(rows: list[TrainingRow], tmp_path: Path):

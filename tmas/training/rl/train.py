@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import orjson
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from tmas.errors import UserError
+from tmas.files import write_json
 from tmas.run.directory import locked
 from tmas.training.identity import refuse_another_run
 from tmas.training.rl.identity import identity
@@ -40,7 +40,7 @@ def train(config: DictConfig, console: Console) -> None:
         own = identity(config)
         _refuse_another_run(own, config, output_dir)
         start = _new_start(output_dir)
-        start.joinpath("identity.json").write_bytes(orjson.dumps(own, option=orjson.OPT_INDENT_2))
+        write_json(start / "identity.json", own)
         OmegaConf.save(config, start / "config.yaml")
         prompts.write(start / "prompts")
         places = {"TENSORBOARD_DIR": str(start / "tensorboard"), "WANDB_DIR": str(start)}

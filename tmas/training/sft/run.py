@@ -8,9 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from tmas.files import file_digest, read_lines
+from tmas.files import append_lines, file_digest, read_lines, write_json, write_lines
 from tmas.run.directory import RunRefused, locked
 from tmas.settings import flat
 from tmas.training.identity import refuse_another_run
@@ -38,10 +36,7 @@ class SFTRun:
         self._logged = time.monotonic()
         self._lock: int | None = None
         if self._manifest.exists():
-            self._refuse_another_run()
-
-    def _refuse_another_run(self) -> None:
-        refuse_another_run(self._identity, self._manifest, self.path)
+            refuse_another_run(self._identity, self._manifest, self.path)
 
     def begin(self, left_out: Iterable[LeftOut]) -> None:
         """Take the directory for this process, and write what is known before the first update."""
@@ -50,9 +45,9 @@ class SFTRun:
         if foreign and not self._manifest.exists():
             raise RunRefused(f"{self.path} is not empty and holds no run: use another output_dir")
         self._lock = locked(self.path / ".lock")
-        _write(self._manifest, orjson.dumps(self._identity, option=orjson.OPT_INDENT_2))
+        write_json(self._manifest, self._identity)
         rows = ({"file": str(r.file), "place": r.place, "reason": r.reason, "message": r.message} for r in left_out)
-        _write(self.path / "left_out.jsonl", _jsonl(rows))
+        write_lines(self.path / "left_out.jsonl", rows)
 
     def close(self) -> None:
         """Leave the directory to others."""
@@ -72,28 +67,16 @@ class SFTRun:
     def cut_metrics(self, step: int) -> None:
         """Forget what was logged after ``step``: it is about to be done again."""
         self._logged = time.monotonic()
-        _write(self._metrics, _jsonl(line for line in read_lines(self._metrics) if line["step"] <= step))
+        write_lines(self._metrics, [line for line in read_lines(self._metrics) if line["step"] <= step])
 
     def log(self, line: Mapping[str, Any]) -> dict[str, Any]:
         """Append to metrics.jsonl, with the seconds since the line before; returns the line as written."""
         now = time.monotonic()
         whole = {**line, "seconds": round(now - self._logged, 3)}
         self._logged = now
-        with self._metrics.open("ab") as file:
-            file.write(_jsonl([whole]))
+        append_lines(self._metrics, [whole])
         return whole
 
 
 def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
-
-
-def _jsonl(lines: Iterable[Mapping[str, Any]]) -> bytes:
-    return b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """In one step: a kill leaves either the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

@@ -20,9 +20,9 @@ from tmas.training.sft.settings import SFTSettings
 
 
 def sft(settings: SFTSettings, console: Console) -> Path:
-    """Trains, or goes on from the last checkpoint in ``output_dir``; returns the Hugging Face folder.
+    """Train, or resume from the last checkpoint in ``output_dir``; returns the Hugging Face folder.
 
-    Under ``torchrun`` this is one process of several. Raises ``UserError`` for what cannot work, and
+    Under ``torchrun`` this is one of several processes. Raises ``UserError`` for what cannot work, and
     :class:`~tmas.run.directory.RunRefused` where ``output_dir`` holds something else, before any update.
     """
     rank, processes = _join(settings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,6 +20,7 @@ from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, Trainin
 from transformers.utils import logging
 
 from tmas.errors import UserError
+from tmas.files import whole_folder
 from tmas.training.sft.optimizer import MuonWithAdamW
 from tmas.training.sft.packing import pack
 from tmas.training.sft.progress import SFTProgress
@@ -48,15 +48,22 @@ def check_device(settings: SFTSettings, console: Console) -> None:
 def train(
     settings: SFTSettings, run: SFTRun, tokenizer: Any, data: SFTData, accumulation: int, console: Console
 ) -> None:
-    """Runs from the last checkpoint, or from the start, to the end; then ``run.final`` is there."""
+    """Train from the last checkpoint, or from the start, and write ``run.final``."""
     logging.disable_progress_bar()
     getLogger("accelerate.accelerator").setLevel("ERROR")  # it warns that the Trainer accumulates on its own
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # of DeepSpeed's calls
     os.environ.setdefault("WANDB_PROJECT", "tmas")
     os.environ.setdefault("WANDB_DIR", str(run.path))
-    train_rows, val_rows = (_rows(settings, examples) for examples in (data.train, data.validation))
-    if settings.packing:
-        console.print(_fill(train_rows), markup=False)
+    if settings.row_length:
+        train_rows, val_rows = (pack(e, settings.row_length, settings.seed) for e in (data.train, data.validation))
+        lengths = [sum(len(chat.labels) for chat in row) for row in train_rows]
+        mean = sum(lengths) / len(lengths)
+        console.print(
+            f"packed into {len(lengths):,} rows of {mean:,.0f} tokens on average, at most {max(lengths):,}",
+            markup=False,
+        )
+    else:
+        train_rows, val_rows = ([[example] for example in e] for e in (data.train, data.validation))
     # Before the model: ZeRO 3 shards it as it loads.
     arguments = _arguments(settings, run, accumulation, bool(val_rows))
     try:
@@ -204,31 +211,16 @@ def collate(rows: Sequence[Sequence[Example]], length: int | None = None) -> dic
     }
 
 
-def _rows(settings: SFTSettings, examples: Sequence[Example]) -> list[list[Example]]:
-    if settings.row_length:
-        return pack(examples, settings.row_length, settings.seed)
-    return [[example] for example in examples]
-
-
-def _fill(rows: Sequence[Sequence[Example]]) -> str:
-    lengths = [sum(len(chat.labels) for chat in row) for row in rows]
-    return (
-        f"packed into {len(rows):,} rows of {sum(lengths) / len(rows):,.0f} tokens on average, at most {max(lengths):,}"
-    )
-
-
 def _save(trainer: Trainer, final: Path, parts: Sequence[Any]) -> None:
     """``final`` appears whole: weights, and the ``parts`` (tokenizer with its chat template, configs) as they were."""
     state: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # every process has a share in it
     if not trainer.is_world_process_zero():
         return
     model: Any = trainer.accelerator.unwrap_model(trainer.model_wrapped)
-    building = final.with_name(f".{final.name}.new")
-    shutil.rmtree(building, ignore_errors=True)
     tied = model.all_tied_weights_keys  # gathering has made copies of them
     weights = {name: value for name, value in state.items() if name not in tied}
     floating = {name: value.to(torch.bfloat16) for name, value in weights.items() if value.is_floating_point()}
-    model.save_pretrained(building, state_dict={**weights, **floating})
-    for part in parts:
-        part.save_pretrained(building)
-    os.replace(building, final)
+    with whole_folder(final) as building:
+        model.save_pretrained(building, state_dict={**weights, **floating})
+        for part in parts:
+            part.save_pretrained(building)

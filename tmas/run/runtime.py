@@ -1,0 +1,122 @@
+"""The runtime of a process that solves problems: models, answer checker, limiter and budget.
+
+``tmas solve``, ``tmas serve`` and each Ray worker open and close it in the same way. ``tmas solve`` and ``tmas serve``
+do so with :func:`open_runtime`, which starts the run's own servers, too. A Ray worker uses the servers that the run's
+process has started, and hears their addresses from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from tmas.answers.checker import AnswerChecker
+from tmas.concurrency import PriorityLimiter
+from tmas.engines.ray_cluster import ray_cluster
+from tmas.llm.descriptors import allow_open_files
+from tmas.methods import METHODS
+from tmas.methods.base import Method
+from tmas.records import Usage
+from tmas.run.budget import TokenBudget, recorded_tokens
+from tmas.run.garbage import rare_collections
+from tmas.run.models import Clients, SharedServers, own_servers
+from tmas.run.session import Activity, RoleModel, RunState
+from tmas.run.solver import ProblemSolver
+from tmas.settings import RunSettings
+
+
+class Runtime:
+    """An async context manager; :meth:`ready` has to follow before :meth:`solver`.
+
+    ``key``: the key of the run's own servers. ``files``: number of files that are open at once, in addition to the
+    sockets of the calls in flight. Raises ``UserError`` for a wrong API key, tokenizer or context length.
+    """
+
+    def __init__(self, settings: RunSettings, key: str, files: int) -> None:
+        self.settings, self.key = settings, key
+        self.limiter = PriorityLimiter(settings.concurrency)
+        self.checker = AnswerChecker()
+        self.base_urls: tuple[str, ...] = ()
+        self._files = files
+        self._clients = Clients(settings, key)
+        self._roles: dict[str, RoleModel] = {}
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as unless_failed:
+            await unless_failed.enter_async_context(self._clients)
+            await unless_failed.enter_async_context(self.checker)
+            unless_failed.enter_context(rare_collections())
+            allow_open_files(self.settings.concurrency + self._files)
+            self._stack = unless_failed.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close everything in the reverse order."""
+        await self._stack.aclose()
+
+    @property
+    def reported(self) -> dict[str, int]:
+        """Context lengths in tokens that servers reported, by the key of the setting that is null."""
+        return self._clients.reported
+
+    def use_servers(self, base_urls: tuple[str, ...]) -> None:
+        """Send the calls of the run's own models to these servers from now on."""
+        self.base_urls = base_urls
+        self._clients.tell(base_urls)
+
+    def resize(self, slots: int) -> None:
+        """Allow this number of completions in flight from now on."""
+        self.limiter.resize(slots)
+        self._clients.resize(slots)
+
+    async def ready(self) -> None:
+        """Ask the servers for the context lengths that are not set."""
+        self._roles = await self._clients.roles()
+
+    async def solver(
+        self, settings: RunSettings, directory: Path, activity: Activity, method: Method[Any] | None = None
+    ) -> ProblemSolver:
+        """A solver for one run in ``directory``, a run directory. ``activity`` counts its calls.
+
+        ``settings``: the settings of the runtime, or others with the same models. ``method``: defaults to the method of
+        ``settings``, without a progress callback.
+        """
+        budget = TokenBudget(settings.limits.tokens_per_run)
+        if budget.is_limited:
+            budget.spend(Usage(completion_tokens=await asyncio.to_thread(recorded_tokens, directory)))
+        state = RunState(
+            self._roles, self.limiter, settings.seed, settings.limits, budget, activity, prompts=settings.prompts
+        )
+        method = method or METHODS[settings.method.name](settings.method, self.checker)
+        return ProblemSolver(method, state, directory)
+
+
+@asynccontextmanager
+async def open_runtime(
+    settings: RunSettings, directory: Path, activity: Activity, files: int, shared: SharedServers | None = None
+) -> AsyncIterator[Runtime]:
+    """A runtime that is ready, with the Ray cluster and the servers that ``settings`` ask for.
+
+    ``directory``: the folder for the servers' logs. ``activity`` shows that they are being started. ``files``: see
+    :class:`Runtime`. ``shared``: servers to use in place of the run's own. Raises
+    :class:`~tmas.llm.endpoint.EndpointDown` and :class:`~tmas.engines.vllm.ServerFailed`.
+    """
+    key = shared.key if shared else secrets.token_urlsafe(32)
+    async with Runtime(settings, key, files) as runtime, AsyncExitStack() as stack:
+        if settings.on_ray:
+            stack.enter_context(ray_cluster(settings.ray.address))
+        if shared:
+            runtime.use_servers(await shared.base_urls(settings, activity))
+        else:
+            servers = own_servers(settings, key, directory, activity, runtime.use_servers)
+            await stack.enter_async_context(servers)
+        await runtime.ready()
+        yield runtime
