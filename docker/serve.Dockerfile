@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Serving a policy or the whole method, and `tmas solve`: vLLM and Ray as pinned in locks/gpu.txt, without verl and flash-attn.
+# Image to serve a policy or the whole method, and for `tmas solve`: vLLM and Ray of locks/gpu.txt, no verl or flash-attn.
 # From the top of the checkout: docker build -f docker/serve.Dockerfile -t tmas-serve .
 FROM nvidia/cuda:13.0.1-runtime-ubuntu24.04
 
@@ -11,7 +11,7 @@ ENV DEBIAN_FRONTEND=noninteractive \
     UV_LINK_MODE=copy \
     UV_NO_CACHE=1
 
-# A C compiler and Python's headers: triton compiles its launchers at the first request. KubeRay's probes call wget.
+# triton needs a C compiler and Python's headers at the first request. KubeRay's probes call wget.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev python3-dev python3-venv wget \

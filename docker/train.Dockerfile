@@ -4,7 +4,7 @@
 FROM nvidia/cuda:13.0.1-devel-ubuntu24.04
 
 ARG UV_VERSION=0.13.9
-# Of flash-attn: 80 is the A100, 90 the H100 and H200, 100 the B200; and how many files are compiled at once.
+# Build of flash-attn: architectures (80: A100, 90: H100 and H200, 100: B200) and number of parallel compile jobs.
 ARG FLASH_ATTN_CUDA_ARCHS="80;90;100"
 ARG MAX_JOBS=8
 
@@ -14,7 +14,7 @@ ENV DEBIAN_FRONTEND=noninteractive \
     UV_LINK_MODE=copy \
     UV_NO_CACHE=1
 
-# Ubuntu's archive keeps the newest build alone, so a pinned one would soon be gone.
+# Versions are not pinned: Ubuntu's archive keeps only the newest build.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends build-essential git python3-dev python3-venv \
@@ -22,7 +22,7 @@ RUN apt-get update \
     && python3 -m venv /venv \
     && pip install --no-cache-dir "uv==${UV_VERSION}"
 
-# All of the lock but what is compiled against torch, then that. The lock is complete: nothing is resolved.
+# First the packages that are not compiled against torch, then the others. The lock is complete: nothing is resolved.
 WORKDIR /workspace/tmas
 COPY locks/gpu.txt locks/gpu.txt
 RUN grep -vE '^(flash-attn|deepspeed)==' locks/gpu.txt > /tmp/wheels.txt \

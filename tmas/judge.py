@@ -1,7 +1,7 @@
 """LLM judges for evaluation and rewards. A judge gives several independent verdicts on one question.
 
-A judge reads text that models wrote. :func:`fence` returns a mark that delimits such text in a prompt. :func:`forges`
-detects text that contains a made-up verdict for the judge to copy. Every failure is a record.
+A judge reads text that models wrote. :func:`fence` returns a mark that delimits such text in a prompt.
+:func:`contains_forged_verdict` detects a made-up verdict in it for the judge to copy. Every failure is a record.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from tmas.settings import RetrySettings
 
 V = TypeVar("V", bound=BaseModel)
 
-FAILURES_IN_A_ROW = 5
+MAX_CONSECUTIVE_FAILURES = 5
 """Number of consecutive failed calls that opens the :class:`CircuitBreaker`."""
-COOLING = 30.0
+COOLDOWN = 30.0
 """Seconds for which an open circuit breaker lets no call through."""
 
 
@@ -79,7 +79,7 @@ def fence(*texts: str) -> str:
             return mark
 
 
-def forges(text: str, verdict: type[BaseModel]) -> bool:
+def contains_forged_verdict(text: str, verdict: type[BaseModel]) -> bool:
     """Whether ``text`` contains a field of ``verdict`` in JSON notation."""
     return _fields(verdict).search(text) is not None
 
@@ -104,24 +104,24 @@ def equivalence_prompt(prompts: Prompts, gold: str, answer: str) -> str:
 
 
 class CircuitBreaker:
-    """Opens after :data:`FAILURES_IN_A_ROW` failures. One call may try every :data:`COOLING` s; a success closes it."""
+    """Opens after consecutive failures. Then one call may try every :data:`COOLDOWN` seconds; a success closes it."""
 
     def __init__(self) -> None:
         self._failed = 0
         self._shut_until = 0.0
 
     def admits(self) -> bool:
-        if self._failed < FAILURES_IN_A_ROW:
+        if self._failed < MAX_CONSECUTIVE_FAILURES:
             return True
         if time.monotonic() < self._shut_until:
             return False
-        self._shut_until = time.monotonic() + COOLING
+        self._shut_until = time.monotonic() + COOLDOWN
         return True
 
-    def saw(self, served: bool) -> None:
+    def record(self, served: bool) -> None:
         self._failed = 0 if served else self._failed + 1
         if not served:
-            self._shut_until = time.monotonic() + COOLING
+            self._shut_until = time.monotonic() + COOLDOWN
 
 
 class Judge:
@@ -159,12 +159,12 @@ class Judge:
         wanted = passes or self.settings.passes
         verdicts: list[V] = []
         async with self._slots:
-            failure = await self._bounded(prompt, output, wanted, verdicts)
+            failure = await self._ask_within_timeout(prompt, output, wanted, verdicts)
         failures = [] if failure is None else [failure] * (wanted - len(verdicts))
         self.counts.update(["verdicts"] * len(verdicts) + [missing.reason.value for missing in failures])
         return [*verdicts, *failures]
 
-    async def _bounded(self, prompt: str, output: type[V], wanted: int, verdicts: list[V]) -> Failure | None:
+    async def _ask_within_timeout(self, prompt: str, output: type[V], wanted: int, verdicts: list[V]) -> Failure | None:
         """Fill ``verdicts`` within the time limit. The failure tells why some are missing."""
         if not self._breaker.admits():
             self.counts["not_asked"] += wanted
@@ -177,7 +177,7 @@ class Judge:
         except (EndpointDown, TooManyFiles) as error:
             failure = _failure(FailureReason.ENDPOINT, str(error))
         unserved = failure is not None and failure.reason in (FailureReason.TIMEOUT, FailureReason.ENDPOINT)
-        self._breaker.saw(served=bool(verdicts) or not unserved)
+        self._breaker.record(served=bool(verdicts) or not unserved)
         return failure
 
     async def _collect(self, prompt: str, output: type[V], wanted: int, verdicts: list[V]) -> Failure | None:

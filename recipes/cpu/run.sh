@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A whole training on two CPU cores, with a policy of a million parameters and sums of two digits as its task
-# (prepare.py): cold start, GRPO on the hybrid reward in its form without a judge (delta) and on correctness alone
-# (vanilla) from the same data and seed, export.
+# A complete training on two CPU cores: a policy of a million parameters learns sums of two digits
+# (prepare.py). Cold start, GRPO with the hybrid reward without a judge (delta) and with correctness alone
+# (vanilla), from the same data and seed, then export.
 set -euo pipefail
 OUT=${OUT:-runs/cpu}
 STEPS=${STEPS:-40}

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A policy on a benchmark: TMAS and a majority vote over the same problems, judged, compared and reported.
+# Evaluates a policy on a benchmark: TMAS and a majority vote on the same problems, judged, compared and reported.
 set -euo pipefail
 MODEL=${MODEL:-models/hybrid_grpo}     # a folder or hub name; vLLM is started for the runs
 PROBLEMS=${PROBLEMS:?a file of problems}
-DATA=${DATA:-default}                  # how it names its columns: a file of conf/data
+DATA=${DATA:-default}                  # its column names: a file of conf/data
 OUT=${OUT:-runs/evaluate}
 CONTEXT=${CONTEXT:-262144}
 ITERATIONS=${ITERATIONS:-20}
@@ -17,5 +17,5 @@ for METHOD in tmas majority_vote; do
         problems="$PROBLEMS" output_dir="$OUT/$METHOD" "$@"
 done
 RUNS="runs=[$OUT/tmas,$OUT/majority_vote]"
-tmas evaluate "$RUNS" ${JUDGE:+"judge=$JUDGE"}  # a file of conf/judge; none: by rule alone
+tmas evaluate "$RUNS" ${JUDGE:+"judge=$JUDGE"}  # a file of conf/judge; unset: only by rule
 tmas report "$RUNS" output="$OUT/report.html"

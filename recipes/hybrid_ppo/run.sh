@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # PPO with a critic on the hybrid reward, on one node.
-# The same command goes on from the last checkpoint; dry_run=true checks everything and takes no GPU. docs/training.md
+# Run it again to resume from the last checkpoint. dry_run=true checks everything and takes no GPU. docs/training.md
 set -euo pipefail
-MODEL=${MODEL:-runs/sft/final}         # the policy to start from: of recipes/sft, or a hub name
+MODEL=${MODEL:-runs/sft/final}         # initial policy: the output of recipes/sft, or a hub name
 DATA=${DATA:-data/tmas/rows}
 OUT=${OUT:-runs/hybrid_ppo}
 STEPS=${STEPS:-200}
 GPUS=${GPUS:-8}
 JUDGE_URL=${JUDGE_URL:?an OpenAI-compatible server of the judge, http://HOST:8000/v1}
-JUDGE=${JUDGE:-deepseek-chat}           # the judge, as its server knows it; its key: JUDGE_KEY_ENV names the variable
+JUDGE=${JUDGE:-deepseek-chat}           # name of the judge on its server; JUDGE_KEY_ENV names the variable with its key
 LOGGER=${LOGGER:-[console,file]}       # wandb, tensorboard; WANDB_MODE=offline needs no login
 
 tmas train experiment=hybrid_ppo output_dir="$OUT" \

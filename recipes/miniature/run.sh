@@ -12,7 +12,7 @@ STEPS=${STEPS:-$([ -n "$QUICK" ] && echo 10 || echo 30)}
 SFT_STEPS=${SFT_STEPS:-$([ -n "$QUICK" ] && echo 6000 || echo 16000)}
 CHECK_STEPS=${CHECK_STEPS:-5000} EASY_STEPS=${EASY_STEPS:-4000} MORE_STEPS=${MORE_STEPS:-3500}
 BASELINES="majority_vote best_of_n self_refine verify_refine pacore rse"
-BUDGETS=2500,5000,10000,20000 # tokens a problem, prompts included
+BUDGETS=2500,5000,10000,20000 # tokens per problem, including prompts
 ERROR_RATES=${ERROR_RATES-$([ -n "$QUICK" ] || echo 0 0.1 0.2)}
 ABLATIONS=$([ -n "$QUICK" ] || echo tmas_no_experience tmas_no_guidelines tmas_epsilon0 tmas_epsilon50 tmas_n2 tmas_m2)
 mkdir -p "$OUT/rl"
@@ -112,7 +112,7 @@ for seed in $SEEDS; do
 done
 for method in $ABLATIONS; do runs+=("$method-0"); done
 solve "$OUT/sft/final" sft "$OUT/test" test "${runs[@]}"
-compare() { # compare NAME RUN ...: the first run's group is what the others are compared with
+compare() { # compare NAME RUN ...: the others are compared with the group of the first run
     local IFS=,
     tmas evaluate "runs=[${*:2}]" "budgets=[$BUDGETS]" output="$OUT/$1.json"
     tmas report "runs=[${*:2}]" output="$OUT/$1.html"

@@ -4,10 +4,10 @@ set -euo pipefail
 export NODES=${NODES:-4}
 export GPUS=${GPUS:-8}                 # of each node
 EXPERIMENT=${EXPERIMENT:-hybrid_grpo_30b}
-DATA=${DATA:-data/tmas/rows}           # this, MODEL and OUT on a file system that all nodes see
+DATA=${DATA:-data/tmas/rows}           # DATA, MODEL and OUT must be on a file system that all nodes share
 OUT=${OUT:-runs/$EXPERIMENT}
 SETTINGS=reward.custom_reward_function.reward_kwargs.settings
-ASKED=()                               # by the hybrid reward: JUDGE_URL, JUDGE, JUDGE_KEY_ENV as in recipes/hybrid_grpo
+ASKED=()                               # settings of the judge: JUDGE_URL, JUDGE, JUDGE_KEY_ENV as in recipes/hybrid_grpo
 if [[ -n "${JUDGE_URL:-}" && "$EXPERIMENT" == hybrid* ]]; then
     ASKED=("$SETTINGS.judge.base_url=$JUDGE_URL" "$SETTINGS.judge.name=${JUDGE:-deepseek-chat}" "$SETTINGS.judge.api_key_env=${JUDGE_KEY_ENV:-null}")
 fi

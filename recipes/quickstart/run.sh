@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Solve problems by TMAS, on an endpoint that runs already or on a vLLM started for the run, and look at the result.
+# Solves problems with TMAS, on a running endpoint or on a vLLM started for the run, and reports the result.
 set -euo pipefail
 MODEL=${MODEL:-qwen3_4b_thinking}      # a file of conf/model
-BASE_URL=${BASE_URL:-}                 # of an OpenAI-compatible server; empty: vLLM is started on this machine
+BASE_URL=${BASE_URL:-}                 # of an OpenAI-compatible server; empty: start vLLM on this machine
 PROBLEMS=${PROBLEMS:-sample}           # JSONL, JSON, CSV or parquet; sample: a few that come with the package
 OUT=${OUT:-runs/quickstart}
 ITERATIONS=${ITERATIONS:-4}

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # The cold start on one node: supervised fine-tuning on the teacher's chats, DeepSpeed ZeRO. docs/sft.md
-# Several nodes: NNODES, NODE_RANK and HEAD (of the first node) on each; OUT on a file system that all of them see.
+# Several nodes: set NNODES, NODE_RANK and HEAD (the first node) on each; OUT must be on a file system that all share.
 set -euo pipefail
 MODEL=${MODEL:-Qwen/Qwen3-4B-Thinking-2507}
 DATA=${DATA:-data/tmas/rows}
 OUT=${OUT:-runs/sft}
 GPUS=${GPUS:-8}                        # of this node
 ZERO=${ZERO:-2}                        # 3 for the 30B policy
-BATCH=${BATCH:-64}                     # chats in an update, over all GPUs
+BATCH=${BATCH:-64}                     # chats per update, over all GPUs
 MAX_LENGTH=${MAX_LENGTH:-16384}         # tokens; 32768 is at the limit of 8 GPUs of 80 GB: docs/sft.md
 EPOCHS=${EPOCHS:-3}
 

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Every method on one benchmark, each problem with the same token budget, all on one vLLM; then evaluation and report.
-# The same command goes on where it stopped. `limits.tokens_per_problem` ends the methods at equal cost.
+# Runs every method on one benchmark with the same token budget per problem, on one vLLM; then evaluation and report.
+# Run it again to resume. `limits.tokens_per_problem` gives all methods the same cost.
 set -euo pipefail
 MODEL=${MODEL:-Qwen/Qwen3-4B-Thinking-2507}
 PROBLEMS=${PROBLEMS:?a file of problems}
-DATA=${DATA:-default}                  # how it names its columns: a file of conf/data
+DATA=${DATA:-default}                  # its column names: a file of conf/data
 OUT=${OUT:-runs/sweep}
 CONTEXT=${CONTEXT:-262144}
-BUDGET=${BUDGET:-20000000}             # tokens a problem, prompt and completion
+BUDGET=${BUDGET:-20000000}             # tokens per problem, prompt and completion
 METHODS=${METHODS:-majority_vote best_of_n self_refine verify_refine pacore rse tmas}
-PORT=${PORT:-8000}                     # of the vLLM that is started here; BASE_URL: a server that runs already
+PORT=${PORT:-8000}                     # of the vLLM started here; or set BASE_URL to a running server
 
 if mkdir -p "$OUT" && [ -z "${BASE_URL:-}" ]; then
     # shellcheck disable=SC2086  # VLLM_ARGS are several words
@@ -19,11 +19,11 @@ if mkdir -p "$OUT" && [ -z "${BASE_URL:-}" ]; then
     until (: < "/dev/tcp/127.0.0.1/$PORT") 2>/dev/null; do kill -0 "$SERVER"; sleep 1; done
 fi
 for METHOD in $METHODS; do
-    OWN=SETTINGS_$METHOD  # settings of one method alone, such as SETTINGS_tmas="method.n_candidates=4"
+    OWN=SETTINGS_$METHOD  # settings of a single method, such as SETTINGS_tmas="method.n_candidates=4"
     # shellcheck disable=SC2086  # they are several words
     tmas solve method="$METHOD" problems="$PROBLEMS" data="$DATA" output_dir="$OUT/$METHOD" model.name=policy \
         model.base_url="${BASE_URL:-http://127.0.0.1:$PORT/v1}" model.context_length="$CONTEXT" limits.tokens_per_problem="$BUDGET" ${!OWN:-} "$@"
 done
 RUNS="runs=[$OUT/${METHODS// /,$OUT/}]"
-tmas evaluate "$RUNS" "budgets=[$((BUDGET / 4)),$((BUDGET / 2)),$BUDGET]" ${JUDGE:+"judge=$JUDGE"}  # a file of conf/judge; none: by rule alone
+tmas evaluate "$RUNS" "budgets=[$((BUDGET / 4)),$((BUDGET / 2)),$BUDGET]" ${JUDGE:+"judge=$JUDGE"}  # a file of conf/judge; unset: only by rule
 tmas report "$RUNS" output="$OUT/report.html"

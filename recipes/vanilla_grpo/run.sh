@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The control: GRPO on correctness alone, everything else as in recipes/hybrid_grpo.
-# The same command goes on from the last checkpoint; dry_run=true checks everything and takes no GPU. docs/training.md
+# Run it again to resume from the last checkpoint. dry_run=true checks everything and takes no GPU. docs/training.md
 set -euo pipefail
-MODEL=${MODEL:-runs/sft/final}         # the policy to start from: of recipes/sft, or a hub name
+MODEL=${MODEL:-runs/sft/final}         # initial policy: the output of recipes/sft, or a hub name
 DATA=${DATA:-data/tmas/rows}
 OUT=${OUT:-runs/vanilla_grpo}
 STEPS=${STEPS:-200}

@@ -12,7 +12,7 @@ import re
 from enum import StrEnum
 
 from tmas.answers.normalize import normalise
-from tmas.answers.symbolic import different_but_for, equal, equal_but_for, parse, without_commands
+from tmas.answers.symbolic import doubt_about_different, doubt_about_equal, equal, parse, without_commands
 from tmas.records import Record
 
 
@@ -102,9 +102,9 @@ def _decide_mathematics(gold: str, answer: str) -> Comparison:
         if not expressions:
             return undecided(f"the {side} cannot be parsed")
     if equal(*parsed):
-        doubt = equal_but_for(gold, answer, parsed)
+        doubt = doubt_about_equal(gold, answer, parsed)
         return undecided(f"equal but for {doubt}") if doubt else EQUAL
-    doubt = different_but_for(gold, answer, parsed)
+    doubt = doubt_about_different(gold, answer, parsed)
     return undecided(f"different, unless {doubt}") if doubt else DIFFERENT
 
 

@@ -51,7 +51,7 @@ def equal(gold: Sequence[Any], answer: Sequence[Any], decimals: int = 6) -> bool
     return verify([*gold], [*answer], float_rounding=decimals, timeout_seconds=None, raise_on_error=True)
 
 
-def equal_but_for(gold: str, answer: str, parsed: Parsed) -> str | None:
+def doubt_about_equal(gold: str, answer: str, parsed: Parsed) -> str | None:
     """Return what may distinguish two sides that math-verify finds equal, or None."""
     if re.search(r"\.\d", f"{gold}|{answer}") and not (equal(*parsed, _EXACT) or _are_close(*parsed)):
         return "rounding"
@@ -62,7 +62,7 @@ def equal_but_for(gold: str, answer: str, parsed: Parsed) -> str | None:
     return None if _equal_with_case(gold, answer) else "upper and lower case"
 
 
-def different_but_for(gold: str, answer: str, parsed: Parsed) -> str | None:
+def doubt_about_different(gold: str, answer: str, parsed: Parsed) -> str | None:
     """Return what may make two sides equal that math-verify finds different, or None."""
     if re.search(r"\d[ ,]\d{3}", f"{gold}|{answer}") and _grouped(gold) == _grouped(answer):
         return "the digits are in groups of three"

@@ -34,7 +34,7 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     for name, value in (QUIET if address else QUIET | LOOPBACK).items():
         os.environ.setdefault(name, value)
     if address not in (None, "auto"):
-        _refuse_silence(address)
+        _check_reachable(address)
     import ray
 
     if ray.is_initialized():
@@ -54,7 +54,7 @@ def ray_cluster(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _refuse_silence(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Fail quickly if nothing listens at ``address``. Ray itself would retry for minutes."""
     found = re.fullmatch(r"\[?([^\]]+)\]?:(\d+)", address)
     if not found:

@@ -121,7 +121,7 @@ class OpenAIChat:
         vLLM's list contains it. Raises :class:`EndpointDown` if the list cannot be read within the retry settings.
         """
         try:
-            listed = await self._served("", lambda engine: self._connection.models(engine.base_url))
+            listed = await self._with_retries("", lambda engine: self._connection.models(engine.base_url))
         except RequestError as error:
             raise EndpointDown(error.base_url, error.brief) from None
         return next((entry.get("max_model_len") for entry in listed if entry.get("id") == model), None)
@@ -153,7 +153,7 @@ class OpenAIChat:
             del body["stream"], body["stream_options"]
         self._asking += 1
         try:
-            return await self._served(
+            return await self._with_retries(
                 hint.problem, lambda engine: self._attempt(engine, body, partial(report, index)), n
             )
         except RequestError as error:
@@ -162,7 +162,7 @@ class OpenAIChat:
             self._asking -= 1
         return await self._give_up(failed)
 
-    async def _served(self, problem: str, attempt: Callable[[Engine], Awaitable[T]], count: int = 1) -> T:
+    async def _with_retries(self, problem: str, attempt: Callable[[Engine], Awaitable[T]], count: int = 1) -> T:
         """Run ``attempt`` on one engine after the other until one succeeds. Raises the last :class:`RequestError`.
 
         After all engines have failed there is a pause, and a new round begins. There are ``max_attempts`` rounds.
@@ -178,11 +178,11 @@ class OpenAIChat:
                 if self.router.choose(problem, tried) is None:
                     rounds += 1
                     tried.clear()
-                if rounds == self.settings.max_attempts or not error.may_pass:
+                if rounds == self.settings.max_attempts or not error.is_retryable:
                     error.base_url, error.since = engine.base_url, first_failed
                     raise
                 log.info("%s failed, retrying: %s", engine.base_url, error.brief)
-                self._look_after(engine, error.retry_after)
+                self._start_probe(engine, error.retry_after)
                 if not tried:
                     await asyncio.sleep(self._pause(rounds, error.retry_after))
 
@@ -192,14 +192,16 @@ class OpenAIChat:
             await asyncio.sleep(ENGINE_PAUSE)
         return engine
 
-    def _look_after(self, engine: Engine, retry_after: float) -> None:
+    def _start_probe(self, engine: Engine, retry_after: float) -> None:
         """Mark ``engine`` as unhealthy until a probe succeeds. A single engine is never marked."""
         if len(self.router.engines) > 1 and engine not in self._probes:
-            probe = asyncio.create_task(self._until_well(engine, min(retry_after, self.settings.retry_after_max)))
+            probe = asyncio.create_task(
+                self._probe_until_healthy(engine, min(retry_after, self.settings.retry_after_max))
+            )
             self._probes[engine] = probe
             probe.add_done_callback(lambda _: self._probes.pop(engine))
 
-    async def _until_well(self, engine: Engine, pause: float) -> None:
+    async def _probe_until_healthy(self, engine: Engine, pause: float) -> None:
         engine.is_healthy = False
         await asyncio.sleep(pause)
         while not await self._connection.is_reachable(engine.base_url):
@@ -234,7 +236,7 @@ class OpenAIChat:
                     answer.notes += [note for name in body.keys() - sent.keys() if (note := OPTIONAL[name][1])]
                     return answer
 
-    async def _first_verdict(self) -> None:
+    async def _wait_for_first_success(self) -> None:
         """Wait while no call has succeeded yet and others are in flight: a refusal arrives faster than a reply."""
         while not self._last_served and self._asking and not self._connection.streaming:  # noqa: ASYNC110 - as above
             await asyncio.sleep(ENGINE_PAUSE)
@@ -253,10 +255,10 @@ class OpenAIChat:
         message = error.brief
         if error.is_context:
             return Failure(reason=FailureReason.CONTEXT, message=message)
-        if error.status not in MISCONFIGURED and not error.may_pass:
-            await self._first_verdict()
+        if error.status not in MISCONFIGURED and not error.is_retryable:
+            await self._wait_for_first_success()
         never_served = not self._last_served  # an endpoint that refused every call so far would refuse the rest, too
-        silent = never_served or (error.may_pass and self._last_served < error.since)
+        silent = never_served or (error.is_retryable and self._last_served < error.since)
         if error.status in MISCONFIGURED or (silent and not self._connection.streaming):
             raise EndpointDown(error.base_url, message)
         return Failure(reason=FailureReason.TIMEOUT if error.hung else FailureReason.ENDPOINT, message=message)

@@ -80,10 +80,10 @@ class Connection:
                         report(StreamProgress(answer.tokens, answer.ended))
                 answer.add_all(payloads.close())
         except RequestError as error:
-            raise self._hidden(error) from None
+            raise self._without_key(error) from None
         except (aiohttp.ClientError, TimeoutError) as error:
             if not answer.done:
-                raise _broken(error) from None
+                raise _connection_error(error) from None
         finally:
             self.streaming -= begun
         answer.finish(time.monotonic() - started)
@@ -99,9 +99,9 @@ class Connection:
                     raise _http_error(response, await response.read())
                 return (await response.json()).get("data", [])
         except RequestError as error:
-            raise self._hidden(error) from None
+            raise self._without_key(error) from None
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise _broken(error) from None
+            raise _connection_error(error) from None
         except (AttributeError, ValueError):
             raise RequestError("the list of models is not JSON in OpenAI's format") from None
 
@@ -115,7 +115,7 @@ class Connection:
             return error.status is not None and error.status < 500
         return True
 
-    def _hidden(self, error: RequestError) -> RequestError:
+    def _without_key(self, error: RequestError) -> RequestError:
         """Remove the key from the message of ``error``, in case the server echoed it."""
         if self._key:
             error.message = error.message.replace(self._key, "***")
@@ -141,7 +141,7 @@ def _new_session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 
-def _broken(error: Exception) -> RequestError:
+def _connection_error(error: Exception) -> RequestError:
     if isinstance(error, OSError) and error.errno in EXHAUSTED:
         raise TooManyFiles.now() from error
     if isinstance(error, aiohttp.ClientError):

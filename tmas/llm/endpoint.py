@@ -17,7 +17,7 @@ from tmas.errors import UserError
 
 MISCONFIGURED = frozenset({301, 302, 303, 307, 308, 401, 402, 404, 405})
 """Statuses for a wrong key, model or URL, or an account without credit: no call can succeed."""
-PASSING = frozenset({408, 409, 425, 429})
+RETRYABLE = frozenset({408, 409, 425, 429})
 """Statuses for which a retry may help. A retry may also help for every 5xx status."""
 CONTEXT = re.compile(r"context.?(length|window|size)|max(imum)?.model.len|(prompt|input) is too long", re.IGNORECASE)
 OPTIONAL = {
@@ -145,9 +145,9 @@ class RequestError(Exception):
         return self.message[:MESSAGE_LENGTH]
 
     @property
-    def may_pass(self) -> bool:
+    def is_retryable(self) -> bool:
         """Whether a retry may help."""
-        return self.status is None or self.status in PASSING or self.status >= 500
+        return self.status is None or self.status in RETRYABLE or self.status >= 500
 
     @property
     def is_context(self) -> bool:

@@ -12,7 +12,7 @@ from tmas.llm.thinking import split_thinking
 from tmas.records import Completion, Usage
 
 DONE = b"[DONE]"
-BROKEN_OFF = frozenset({"abort", "error"})
+ABORTED = frozenset({"abort", "error"})
 """Finish reasons with which vLLM reports an aborted generation."""
 
 
@@ -106,7 +106,7 @@ class Answer:
         if not self.done and None in reasons:
             raise RequestError(f"the stream ended early, after {self.tokens} chunks")
         try:
-            if BROKEN_OFF.intersection(reasons):
+            if ABORTED.intersection(reasons):
                 raise RequestError(f"the server aborted the generation: finish reasons {reasons}")
             self.completions = tuple(map(_completion, choices))
             self.usage = Usage(calls=1, seconds=seconds, **(_counts(self._counts) if self._counts else {}))

@@ -125,7 +125,7 @@ class Prompts:
         try:
             texts: dict[str, str] = orjson.loads(packed)
         except orjson.JSONDecodeError:
-            raise PromptError("not the texts of prompts as JSON: set prompts=FOLDER instead, which sets them") from None
+            raise PromptError("not the texts of prompts as JSON: set prompts=FOLDER instead") from None
         if unknown := sorted(texts.keys() - built_in_texts().keys()):
             raise PromptError(f"this version of tmas has no prompt {', '.join(unknown)}")
         prompts = cls(texts)

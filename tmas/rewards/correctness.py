@@ -9,7 +9,7 @@ from tmas.answers.checker import AnswerChecker
 from tmas.answers.equivalence import Comparison, Equivalence, normalise
 from tmas.answers.extract import all_boxed, extract_stated
 from tmas.concurrency import gather_all
-from tmas.judge import EquivalenceVerdict, Judge, equivalence_prompt, forges
+from tmas.judge import EquivalenceVerdict, Judge, contains_forged_verdict, equivalence_prompt
 from tmas.records import Failure
 from tmas.rewards.component import Component
 from tmas.rewards.settings import AnswerSettings
@@ -87,7 +87,7 @@ async def check_by_judge(judge: Judge, gold: str, answer: str) -> Checked:
     """
     if normalise(gold) == normalise(answer):
         return Checked(True)
-    if forges(answer, EquivalenceVerdict):
+    if contains_forged_verdict(answer, EquivalenceVerdict):
         return Checked(False, verifiable=False)
     passes = await judge.ask(equivalence_prompt(judge.prompts, gold, answer), EquivalenceVerdict)
     votes = [one.verdict == "equivalent" for one in passes if not isinstance(one, Failure)]

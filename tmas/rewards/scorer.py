@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
 
 from tmas.answers.checker import AnswerChecker
-from tmas.judge import Judge, forges
+from tmas.judge import Judge, contains_forged_verdict
 from tmas.llm.thinking import OPEN, split_thinking
 from tmas.records import Experience, Failure, Guideline
 from tmas.rewards import experience, novelty
@@ -151,7 +151,7 @@ class Scorer:
         """
         if len(text) > self.settings.max_solution_chars:
             return scored(0.0, "too_long")
-        if forges(text, output):
+        if contains_forged_verdict(text, output):
             return scored(0.0, "forged")
         passes = await self._judge.ask(prompt, output)
         return mean_of([masked(one.reason.value) if isinstance(one, Failure) else score(one) for one in passes])

@@ -139,7 +139,7 @@ class ScriptedServer:
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=2**30)
         app.add_routes([web.post("/v1/chat/completions", self._answer), web.get("/v1/models", self._models)])
-        app.add_routes([web.get("/health", _well)])
+        app.add_routes([web.get("/health", _health)])
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, backlog=4096)
@@ -184,7 +184,7 @@ class ScriptedServer:
         if fault and fault.kind == "status":
             return web.Response(status=fault.status, headers=fault.headers, text=fault.body)
         if fault and fault.after is None:
-            await _strike(fault, request)
+            await _apply_fault(fault, request)
         await asyncio.sleep(script.first_delay)
         if not (script.stream and body.get("stream")):
             return _plain(body, script)
@@ -197,7 +197,7 @@ class ScriptedServer:
         return replace(script, texts=texts[: min(body.get("n", 1), self.max_choices or len(texts))])
 
 
-async def _well(_: web.Request) -> web.Response:
+async def _health(_: web.Request) -> web.Response:
     return web.Response()
 
 
@@ -219,7 +219,7 @@ def run_in_thread(server: ScriptedServer) -> Iterator[ScriptedServer]:
         loop.close()
 
 
-SPOILED = {
+BROKEN_ENDINGS = {
     "truncate": b"",
     "malformed": b'data: {"choices": [{"index": 0, "de\n\n',
     "empty": b'data: {"choices": []}\n\ndata: [DONE]\n\n',
@@ -231,7 +231,7 @@ async def _stream(request: web.Request, body: Body, script: Script, fault: Fault
     await response.prepare(request)
     for count, data in enumerate(_events(body, script) if script.raw is None else script.raw):
         if fault and count == fault.after:
-            await response.write(await _strike(fault, request))
+            await response.write(await _apply_fault(fault, request))
             break
         await response.write(data)
         await asyncio.sleep(script.chunk_delay)
@@ -239,12 +239,12 @@ async def _stream(request: web.Request, body: Body, script: Script, fault: Fault
     return response
 
 
-async def _strike(fault: Fault, request: web.Request) -> bytes:
+async def _apply_fault(fault: Fault, request: web.Request) -> bytes:
     """Apply a fault. Returns the last bytes of a broken stream; a hanging or reset connection never returns."""
     if fault.kind == "error":
         return _event({"error": {"message": "scripted error", "code": fault.status}})
-    if fault.kind in SPOILED:
-        return SPOILED[fault.kind]
+    if fault.kind in BROKEN_ENDINGS:
+        return BROKEN_ENDINGS[fault.kind]
     if fault.kind == "reset":
         assert request.transport
         linger_not = struct.pack("ii", 1, 0)

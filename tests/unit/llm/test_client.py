@@ -374,7 +374,7 @@ def test_what_complaints_mean(message: str, field: str | None):
 
 # --- failures that pass
 
-PASSING = [
+RETRYABLE = [
     Fault("status", status=429, headers={"Retry-After": "0"}),
     Fault("status", status=408),
     Fault("status", status=503),
@@ -390,7 +390,7 @@ PASSING = [
 ]
 
 
-@pytest.mark.parametrize("fault", PASSING, ids=lambda fault: f"{fault.kind}-{fault.after}-{fault.status}")
+@pytest.mark.parametrize("fault", RETRYABLE, ids=lambda fault: f"{fault.kind}-{fault.after}-{fault.status}")
 async def test_a_passing_fault_is_retried(fault: Fault):
     async with ScriptedServer(lambda _: "four it is", faults=[fault, fault]) as server:
         reply = await complete(server, first_token_timeout=0.2, idle_timeout=0.2)

@@ -73,7 +73,7 @@ def test_built_in_files_are_never_written_over_others(folder: Path):
     BUILT_IN.write_all(folder)
     (folder / "summary.jinja").write_text("Mine.")
     (folder / "form.jinja").unlink()
-    with pytest.raises(PromptError, match=r"other texts in summary\.jinja: give another folder"):
+    with pytest.raises(PromptError, match=r"other texts in summary\.jinja: use another folder"):
         BUILT_IN.write_all(folder)
     assert (folder / "summary.jinja").read_text() == "Mine."
     assert not (folder / "form.jinja").exists()
@@ -206,7 +206,7 @@ def test_packed_texts_come_out_as_they_were_and_hold_no_interpolation():
     assert "$" not in packed
     assert Sent.model_validate({"prompts": packed}).prompts == prompts
     assert Sent().model_dump(mode="json") == {"prompts": None}
-    with pytest.raises(ValidationError, match="give prompts=FOLDER"):
+    with pytest.raises(ValidationError, match="set prompts=FOLDER"):
         Sent.model_validate({"prompts": "a/folder"})
     with pytest.raises(ValidationError, match="has no prompt nothing"):
         Sent.model_validate({"prompts": '{"nothing": ""}'})
