@@ -25,7 +25,7 @@ LIST_TIMEOUT, PROBE_TIMEOUT = 300.0, 10.0
 
 
 class StreamProgress(NamedTuple):
-    """Progress of a request: tokens streamed so far, and the number of completions that have ended."""
+    """StreamProgress of a request: tokens streamed so far, and the number of completions that have ended."""
 
     tokens: int
     ended: int

@@ -1,4 +1,4 @@
-"""Progress of a request while it is being solved: one short line for each finished iteration."""
+"""IterationProgress of a request while it is being solved: one short line for each finished iteration."""
 
 from __future__ import annotations
 
