@@ -7,13 +7,18 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from tmas.problems.loader import ProblemFileError
 from tmas.training.contexts import TrainingProblem
+
+WorkspaceFolder = Annotated[
+    Path | None,
+    Field(description="Folder that collect, filter, distill and build share; their default paths are folders in it."),
+]
 
 
 def read_problems(path: Path) -> Iterator[TrainingProblem]:

@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import pkgutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from tmas.cli.exits import INTERRUPTED, STOPPED, WRONG_INPUT, fail
+from tmas.cli.options import config_directory, frequent_settings, groups_in_help, print_options
 from tmas.cli.prompts import write_built_in
 from tmas.run.directory import RunRefused
 from tmas.run.trace import TraceError
@@ -39,6 +41,24 @@ COMMANDS = {
     "export": ("tmas.cli.training:export_command", "a trained policy as a Hugging Face folder"),
 }
 """``module:function`` of (settings as plain values, console), imported when the command is given; and what it does."""
+SETTINGS = {
+    "solve": "tmas.settings:SolveSettings",
+    "demo": "tmas.cli.demo:DemoSettings",
+    "serve": "tmas.serve.settings:ServeSettings",
+    "evaluate": "tmas.evaluation.evaluate:EvaluateSettings",
+    "report": "tmas.report.report:ReportSettings",
+    "subset": "tmas.evaluation.subset:SubsetSettings",
+    "gold-check": "tmas.evaluation.gold_check:GoldCheckSettings",
+    "collect": "data_prep.collect:CollectSettings",
+    "filter": "data_prep.difficulty:FilterSettings",
+    "distill": "data_prep.distill:DistillSettings",
+    "build": "data_prep.build_settings:BuildSettings",
+    "sft": "tmas.training.sft.settings:SFTSettings",
+    "train": "tmas.training.rl.settings:TrainSettings",
+    "export": "tmas.training.export:ExportSettings",
+}
+"""The class that holds the settings of each command: ``tmas options`` and ``--help`` read their descriptions."""
+OPTIONS = "all settings of a command, or the choices of one of its groups: tmas options COMMAND [GROUP]"
 PROMPTS = "the built-in prompts as files, to change some of them and give them as prompts=FOLDER"
 
 
@@ -51,28 +71,36 @@ def main() -> None:
     if command == "prompts":
         write_built_in(sys.argv[2:])
         return
+    if command == "options":
+        print_options(sys.argv[2:], SETTINGS)
+        return
     if command not in COMMANDS:
         fail(f"unknown command {command!r}\n\n{usage()}", WRONG_INPUT)
     sys.argv = [f"tmas {command}", *sys.argv[2:]]
     register_resolvers()
 
-    @hydra.main(config_path=str(_config_directory()), config_name=command, version_base="1.3")
+    @hydra.main(config_path=str(config_directory()), config_name=config_name(command), version_base="1.3")
     def carry_out(config: DictConfig) -> None:
         _carry_out(COMMANDS[command][0], config)
 
     carry_out()
 
 
+def config_name(command: str) -> str:
+    """The name of the command's file in conf/, without ``.yaml``."""
+    return command.replace("-", "_")
+
+
 def usage() -> str:
     """What there is to give."""
-    described = {name: what for name, (_, what) in COMMANDS.items()} | {"prompts": PROMPTS}
+    described = {name: what for name, (_, what) in COMMANDS.items()} | {"options": OPTIONS, "prompts": PROMPTS}
     lines = "\n".join(f"  tmas {name:<12}{what}" for name, what in described.items())
     return f"""\
 tmas COMMAND key=value ...: scaling test-time compute with a team of agents
 
 {lines}
 
-tmas COMMAND --help explains a command and its settings; --cfg job prints what was composed, without running."""
+tmas COMMAND --help explains a command; --cfg job prints the composed configuration without running anything."""
 
 
 def _carry_out(home: str, config: DictConfig) -> None:
@@ -103,16 +131,26 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
-def _config_directory() -> Path:
-    """conf/: inside the installed package, or at the top of a checkout."""
-    package = Path(__file__).parents[1]
-    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
-
-
 def register_resolvers() -> None:
-    """What conf/train.yaml computes: where verl's own config lies (found without importing verl), and a sum."""
-    OmegaConf.register_new_resolver("verl_config_directory", _verl_config_directory, replace=True)
-    OmegaConf.register_new_resolver("add", lambda *terms: sum(terms), replace=True)
+    """Functions that the files in conf/ call: folders, the parts of a help text, and small computations.
+
+    verl's folder is found without importing verl.
+    """
+    resolvers: dict[str, Callable[..., Any]] = {
+        "conf_directory": lambda: str(config_directory()),
+        "verl_config_directory": _verl_config_directory,
+        "command_groups": groups_in_help,
+        "frequent_settings": _frequent_settings,
+        "add": lambda *terms: sum(terms),
+        "if_named": lambda model: model if model.get("name") is not None else None,
+    }
+    for name, function in resolvers.items():
+        OmegaConf.register_new_resolver(name, function, replace=True)
+
+
+def _frequent_settings(name: str, keys: str) -> str:
+    command = name.replace("_", "-")
+    return frequent_settings(command, SETTINGS[command], keys.split())
 
 
 def _verl_config_directory() -> str:

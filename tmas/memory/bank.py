@@ -20,15 +20,17 @@ OutputT = TypeVar("OutputT", ExperienceOutput, GuidelineOutput)
 
 
 class BankSettings(BaseModel):
-    """Limits of a bank; the paper publishes neither."""
+    """Limits of a memory bank. The paper publishes neither."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     capacity: int = Field(
-        ge=1, description="items kept; beyond it go those of the least support, less iterations unseen"
+        ge=1,
+        description="Most items in the bank. When it is full, the items with the lowest support minus iterations since"
+        " they were last seen are dropped.",
     )
     similarity: float = Field(
-        default=0.7, ge=0, le=1, description="Jaccard similarity from which two items may be one (memory/similarity.py)"
+        default=0.7, ge=0, le=1, description="Jaccard similarity at which two items count as near-duplicates."
     )
 
 

@@ -18,15 +18,19 @@ from tmas.records import NOT_SAMPLED, Record, Rollout, Selection, Solution
 
 
 class SelectionSettings(BaseModel):
-    """``rule``: grade (best mean grade, ties by votes) or vote (most votes, ties by grade).
-
-    ``scope``: candidates of all iterations so far, or of the last one that was not cut off before any was sampled.
-    """
+    """How the answer of a run is chosen from its candidates."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rule: Literal["grade", "vote"] = "grade"
-    scope: Literal["all", "last"] = Field(default="all")
+    rule: Literal["grade", "vote"] = Field(
+        default="grade",
+        description="grade: the best mean grade gives the answer, ties go to more votes. vote: the most votes give the"
+        " answer, ties go to the better grade.",
+    )
+    scope: Literal["all", "last"] = Field(
+        default="all",
+        description="all: candidates of all iterations. last: of the last iteration that sampled any candidate.",
+    )
 
 
 class Selected(Record):

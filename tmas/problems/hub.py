@@ -16,23 +16,26 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class HubSource(BaseModel):
-    """Rows of a data set: ``path``, ``name`` (its configuration), ``split`` and ``revision`` as ``load_dataset`` takes
-    them.
-
-    ``columns``: what a column is called there, where it is called otherwise than in the local file. ``where``: only
-    rows with these values (``""``: empty). ``sample``: of these the so many whose ids have the smallest SHA-256, so
-    that the choice is fixed and owes nothing to the order of the rows.
-    """
+    """Rows of a data set on the Hugging Face hub."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str
-    name: str | None = None
-    split: str
-    revision: str | None = None
-    columns: dict[str, str] = Field(default_factory=dict)
-    where: dict[str, str] = Field(default_factory=dict)
-    sample: int | None = Field(default=None, ge=1)
+    path: str = Field(description="Name of the data set, as load_dataset takes it.")
+    name: str | None = Field(default=None, description="Configuration of the data set. null: its only one.")
+    split: str = Field(description="Split of the data set.")
+    revision: str | None = Field(default=None, description="Commit or tag of the data set. null: the newest.")
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="Names of columns on the hub, by their names in the local file, where they differ.",
+    )
+    where: dict[str, str] = Field(
+        default_factory=dict, description='Keep only rows with these values, by column. "": an empty value.'
+    )
+    sample: int | None = Field(
+        default=None,
+        ge=1,
+        description="Keep only this many rows, those whose ids have the smallest SHA-256. null: all.",
+    )
 
 
 class HubError(ValueError):

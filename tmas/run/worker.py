@@ -16,6 +16,7 @@ from tmas.methods import METHODS
 from tmas.methods.base import Method
 from tmas.records import Problem, Result, Usage
 from tmas.run.budget import TokenBudget, recorded_tokens
+from tmas.run.directory import counts_chat_template
 from tmas.run.garbage import rare_collections
 from tmas.run.models import Clients
 from tmas.run.session import Activity, ProblemSession, Run
@@ -76,7 +77,7 @@ class Worker:
         self.base_urls: tuple[str, ...] = ()
         self.limiter = PriorityLimiter(settings.concurrency)
         self.checker = AnswerChecker()
-        self._clients = Clients(settings, key)
+        self._clients = Clients(settings, key, counts_chat_template(directory))
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
