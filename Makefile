@@ -37,7 +37,7 @@ lock: $(BIN)/uv ## resolve locks/cpu.txt and locks/gpu.txt again (ARGS=--upgrade
 	$(COMPILE) --extra gpu -o locks/gpu.txt $(ARGS)
 
 options: install ## write docs/options.md from the settings classes
-	@$(BIN)/python -m tmas.cli.options docs/options.md
+	@$(BIN)/tmas options --markdown > docs/options.md
 
 clean: ## remove .venv and caches (not runs/)
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist

@@ -1,14 +1,13 @@
 """``tmas options COMMAND [GROUP]``: the settings of a command and the choices of its configuration groups.
 
 The settings classes hold every name, type, default and description. ``--help`` and ``docs/options.md`` use them, too:
-``python -m tmas.cli.options docs/options.md`` writes the page.
+``tmas options --markdown`` prints the page.
 """
 
 from __future__ import annotations
 
 import argparse
 import pkgutil
-import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -193,9 +192,15 @@ def print_options(arguments: Sequence[str], settings: Mapping[str, str]) -> None
     parser = argparse.ArgumentParser(
         "tmas options", description="List the settings of a command, or a group's choices."
     )
-    parser.add_argument("command", choices=settings, metavar="COMMAND", help=", ".join(settings))
+    parser.add_argument("command", nargs="?", choices=settings, metavar="COMMAND", help=", ".join(settings))
     parser.add_argument("group", nargs="?", metavar="GROUP", help="a configuration group of the command")
+    parser.add_argument("--markdown", action="store_true", help="print docs/options.md, for all commands")
     given = parser.parse_args(arguments)
+    if given.markdown:
+        print(page(settings), end="")
+        return
+    if given.command is None:
+        parser.error("give a COMMAND, or --markdown")
     groups = groups_of(given.command)
     if given.group is None:
         print(_settings_text(given.command, settings[given.command]))
@@ -316,9 +321,3 @@ def _table(options: Iterable[Option]) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
-
-
-if __name__ == "__main__":
-    from tmas.cli.main import SETTINGS
-
-    Path(sys.argv[1]).write_text(page(SETTINGS), "utf-8")
