@@ -29,7 +29,7 @@ class TrainSettings(Settings):
         description="Run directory: checkpoints/, and starts/N/ with config.yaml and metrics.jsonl for each start. Run"
         " the same command again to resume from the last checkpoint.",
     )
-    policy: PolicySettings
+    policy: PolicySettings = Field(description="The policy that training starts from.")
     judge: JudgeSettings | None = Field(default=None, description=f"The judge of the reward. Short for {REWARD}.judge.")
     reward: RewardSettings = Field(alias=REWARD, description="The settings of the reward (docs/rewards.md).")
     prompts: Path | None = Field(
