@@ -93,11 +93,10 @@ def _tokenizer_files(tokenizer: str) -> Iterator[tuple[str, str]]:
 
 def _from_hub(repository: str, name: str) -> Path | None:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         return Path(hf_hub_download(repository, name))
-    except (HfHubHTTPError, OSError, ValueError):  # the file is missing, or there is no network
+    except (OSError, ValueError):  # the file is missing, or there is no network
         return None
 
 
