@@ -15,7 +15,7 @@ from data_prep.difficulty import Say
 from data_prep.pages import write_card, write_page
 from data_prep.pool import read_problems, write_report
 from data_prep.sft import Chat, chats, write_chats
-from tmas.llm.tokens import ContextWindow, token_counter
+from tmas.llm.tokens import ContextWindow, chat_template_tokens, token_counter
 from tmas.records import Failure
 from tmas.run.replay import RecordedRun
 from tmas.run.session import keyed_hash
@@ -48,7 +48,9 @@ class _Builder:
     def __init__(self, settings: BuildSettings) -> None:
         self.settings = settings
         self.count = token_counter(settings.tokenizer)
-        self.window = ContextWindow(self.count, settings.max_prompt_tokens, 0)
+        self.window = ContextWindow(
+            self.count, settings.max_prompt_tokens, 0, template=chat_template_tokens(settings.tokenizer)
+        )
         self.prompts = row_prompts(RecordedRun(settings.run), settings.prompts)
         self.skipped: Counter[str] = Counter()
 
