@@ -59,7 +59,7 @@ async def test_no_schema_binds_a_model_that_thinks_between_tags(tmp_path: Path):
 
 
 def long_reply(body: Body) -> list[str]:
-    return [f"{text} {'and so on ' * 60}" if team.role_of(body) == "solution" else text for text in team.reply(body)]
+    return [f"{text} {'and so on ' * 400}" if team.role_of(body) == "solution" else text for text in team.reply(body)]
 
 
 async def test_a_completion_gets_what_its_prompt_leaves_of_the_window(tmp_path: Path):
