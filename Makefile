@@ -7,7 +7,7 @@ BESIDE := -n 2 --dist loadfile --no-loadscope-reorder tests/e2e tests/contract t
 COMPILE = $(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check format lock clean
+.PHONY: help install demo test test-all check format lock options clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -35,6 +35,9 @@ format: install ## mend formatting and what the linter can mend
 lock: $(BIN)/uv ## resolve locks/cpu.txt and locks/gpu.txt again (ARGS=--upgrade for newer versions)
 	$(COMPILE) --extra cpu --group dev --override locks/cpu-overrides.txt -o locks/cpu.txt $(ARGS)
 	$(COMPILE) --extra gpu -o locks/gpu.txt $(ARGS)
+
+options: install ## write docs/options.md from the settings classes
+	@$(BIN)/tmas options --markdown > docs/options.md
 
 clean: ## remove .venv and caches (not runs/)
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist

@@ -97,7 +97,7 @@ def train(folder: Path, name: str, *settings: str) -> Timings:
     tmas(
         *("train", "experiment=hybrid_grpo_cpu", f"output_dir={output}", "trainer.save_freq=-1"),
         *(f"data.train_files={folder}/task/train.parquet", f"data.val_files={folder}/task/val.parquet"),
-        *(f"actor_rollout_ref.model.path={folder}/sft/final", "trainer.test_freq=-1", "trainer.val_before_train=false"),
+        *(f"policy.path={folder}/sft/final", "trainer.test_freq=-1", "trainer.val_before_train=false"),
         *settings,
     )
     lines = [line["data"] for line in read_lines(output / "starts" / "0001" / "metrics.jsonl")][WARM_UP:]

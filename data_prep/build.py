@@ -16,7 +16,7 @@ from data_prep.pages import write_card, write_page
 from data_prep.pool import read_problems
 from data_prep.sft import chats, write_chats
 from tmas.files import write_json
-from tmas.llm.tokens import ContextWindow, token_counter
+from tmas.llm.tokens import ContextWindow, chat_template_tokens, token_counter
 from tmas.records import Failure
 from tmas.run.replay import RecordedRun
 from tmas.run.session import keyed_hash
@@ -70,7 +70,8 @@ class _Builder:
         share = 1.0 if split == "train" else settings.validation_share
         wanted: dict[Source, int] = {s: round(count * share) for s, count in settings.rows.by_source().items()}
         normal_wanted = wanted.pop("normal")
-        window = ContextWindow(self.count, settings.max_prompt_tokens, 0)
+        template = chat_template_tokens(settings.tokenizer)
+        window = ContextWindow(self.count, settings.max_prompt_tokens, 0, template=template)
         skipped: list[Failure] = []
         rows = list(
             rows_from_run(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, NonNegativeInt
 
+from data_prep.pool import WorkspaceFolder
 from data_prep.sft import SFTDataSettings
 from tmas.prompts import PromptsSetting
 from tmas.settings import Settings
@@ -15,38 +16,54 @@ from tmas.training.rows import Source
 class Wanted(Settings):
     """Number of rows of each source in the training file. The defaults are the published numbers."""
 
-    normal: NonNegativeInt = 2200
-    experience: NonNegativeInt = 1600
-    guideline: NonNegativeInt = 600
+    normal: NonNegativeInt = Field(default=2200, description="Rows with the bare problem in the training file.")
+    experience: NonNegativeInt = Field(
+        default=1600, description="Rows with rollouts and experience in the training file."
+    )
+    guideline: NonNegativeInt = Field(default=600, description="Rows with guidelines in the training file.")
 
     def by_source(self) -> dict[Source, int]:
         return {"normal": self.normal, "experience": self.experience, "guideline": self.guideline}
 
 
 class BuildSettings(Settings):
-    """All settings of ``tmas build``; see conf/build.yaml.
+    """All settings of ``tmas build``."""
 
-    ``run``: the teacher's run directory, of the method ``tmas``; rows and chats come from it. ``chat_runs``: further
-    run directories of the teacher, of any method, which give chats only. ``tokenizer``: the policy's tokenizer, as a
-    folder, a hub name or ``estimate``. ``max_prompt_tokens``: maximum length of a prompt with its chat template (verl's
-    ``data.max_prompt_length``). ``per_problem``: maximum number of rows with memory from one problem; a problem gives
-    at most one ``normal`` row. ``iterations``: the iterations whose prompts become rows; null: all.
-    ``validation_share``: share of the problems that are held out, and size of the validation file as a share of
-    ``rows``. ``prompts``: a folder of prompts, which have to be those of the run; null: the run's own. ``earlier``:
-    directories of the earlier steps, whose reports and removed rows the page shows.
-    """
-
-    problems: Path
-    run: Path
-    output_dir: Path
-    tokenizer: str
-    max_prompt_tokens: int = Field(ge=128)
-    rows: Wanted = Wanted()
-    per_problem: int = Field(default=3, ge=1)
-    iterations: tuple[int, ...] | None = None
-    validation_share: float = Field(default=0.05, ge=0, lt=1)
-    seed: int = 0
-    prompts: PromptsSetting | None = None
-    sft: SFTDataSettings = SFTDataSettings()
-    chat_runs: tuple[Path, ...] = ()
-    earlier: tuple[Path, ...] = ()
+    workspace: WorkspaceFolder = None
+    problems: Path = Field(description="The filtered problems, as tmas filter writes them.")
+    run: Path = Field(description="The teacher's run directory, made by tmas distill; rows and chats come from it.")
+    output_dir: Path = Field(description="Folder for the row files, the data card and look.html.")
+    tokenizer: str = Field(
+        description="The policy's tokenizer: a folder or a hub name. estimate: count tokens by the number of bytes."
+    )
+    max_prompt_tokens: int = Field(
+        ge=128,
+        description="Longest prompt in tokens, chat template included; the same as data.max_prompt_length of tmas"
+        " train.",
+    )
+    rows: Wanted = Field(default=Wanted(), description="Rows of each source in the training file.")
+    per_problem: int = Field(
+        default=3, ge=1, description="Most rows with memory from one problem, in addition to at most one normal row."
+    )
+    iterations: tuple[int, ...] | None = Field(
+        default=None, description="Iterations of the run whose prompts become rows, such as [1,2,3]. null: all."
+    )
+    validation_share: float = Field(
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="Share of the problems that are held out, and size of the validation file as a share of rows.",
+    )
+    seed: int = Field(default=0, description="Seed of all random choices.")
+    prompts: PromptsSetting | None = Field(
+        default=None,
+        description="Folder with the prompts of the run; it must hold the same prompts as the run. null: those of the"
+        " run.",
+    )
+    sft: SFTDataSettings = Field(default=SFTDataSettings(), description="The cold-start data set.")
+    chat_runs: tuple[Path, ...] = Field(
+        default=(), description="Further run directories of the teacher, of any method; they give chats only."
+    )
+    earlier: tuple[Path, ...] = Field(
+        default=(), description="Folders of the earlier steps; the data card shows their reports and removed rows."
+    )

@@ -32,14 +32,23 @@ _CHUNK = 256
 
 
 class CleanSettings(Settings):
-    """``on_unreadable``: what becomes of a problem whose answer math-verify cannot compare: ``remove``, or ``judge``
-    (data_source ``math_grm``: a generative judge in training). ``duplicate``: Jaccard similarity from which two
-    problems may be one. ``workers``: processes that compare answers."""
+    """How the pool is cleaned."""
 
-    on_unreadable: Literal["remove", "judge"] = "remove"
-    duplicate: float = Field(default=0.8, gt=0, le=1)
-    decontamination: DecontaminationSettings = DecontaminationSettings()
-    workers: int = Field(default=2, ge=1)
+    on_unreadable: Literal["remove", "judge"] = Field(
+        default="remove",
+        description="What to do with a problem whose answer math-verify cannot compare. remove: remove it. judge: keep"
+        " it as math_grm, which needs a judge in training.",
+    )
+    duplicate: float = Field(
+        default=0.8,
+        gt=0,
+        le=1,
+        description="Jaccard similarity at which two problems with the same numbers count as duplicates.",
+    )
+    decontamination: DecontaminationSettings = Field(
+        default=DecontaminationSettings(), description="When a problem counts as a copy of a benchmark problem."
+    )
+    workers: int = Field(default=2, ge=1, description="Processes that compare answers.")
 
 
 class Removed(Record):

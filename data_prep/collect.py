@@ -15,10 +15,11 @@ from typing import Any
 
 import orjson
 import uvloop
+from pydantic import Field
 
 from data_prep.clean import CleanSettings, clean
 from data_prep.decontaminate import Benchmark, Benchmarks
-from data_prep.pool import read_problems
+from data_prep.pool import WorkspaceFolder, read_problems
 from data_prep.source_files import read_source
 from data_prep.sources import Source, SourceDefect, answers_of, question_of
 from tmas.files import digest, file_digest, json_line, read_lines, whole_file, write_json
@@ -30,12 +31,18 @@ Say = Callable[[str], None]
 
 
 class CollectSettings(Settings):
-    """Everything ``tmas collect`` takes; see conf/collect.yaml. Earlier sources win over later ones."""
+    """All settings of ``tmas collect``."""
 
-    output_dir: Path
-    source: dict[str, Source]
-    benchmarks: dict[str, Benchmark]
-    clean: CleanSettings = CleanSettings()
+    workspace: WorkspaceFolder = None
+    benchmarks_dir: Path | None = Field(
+        default=None, description="Folder with the benchmark files; conf/collect.yaml lists the paths in it."
+    )
+    output_dir: Path = Field(description="Folder for problems.jsonl, removed.jsonl, report.json and sources/.")
+    source: dict[str, Source] = Field(
+        description="The data sets by name. Of duplicates, the problem of the earlier data set is kept."
+    )
+    benchmarks: dict[str, Benchmark] = Field(description="The benchmarks that are removed from the pool, by name.")
+    clean: CleanSettings = Field(default=CleanSettings(), description="How the pool is cleaned.")
 
 
 def collect(settings: CollectSettings, say: Say) -> None:

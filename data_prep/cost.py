@@ -17,28 +17,36 @@ INSTRUCTIONS = 200
 
 
 class Length(Settings):
-    """Tokens of a reply, thinking included; and of its ``text`` after the thinking, where later prompts see that."""
+    """Expected length of the replies of one role."""
 
-    reply: int = Field(ge=0)
-    text: int = Field(default=0, ge=0)
+    reply: int = Field(ge=0, description="Expected tokens of a reply, thinking included.")
+    text: int = Field(
+        default=0, ge=0, description="Expected tokens after the thinking, where later prompts contain them."
+    )
 
 
 class Expected(Settings):
-    """How much the teacher is expected to write in each role; ``bank``: tokens of a filled memory bank in a prompt."""
+    """Expected lengths in tokens, for the estimate before any problem is finished."""
 
-    solution: Length = Length(reply=12_000, text=1_000)
-    verification: Length = Length(reply=6_000, text=600)
-    summary: Length = Length(reply=2_000, text=350)
-    experience: Length = Length(reply=4_000)
-    guideline: Length = Length(reply=3_000)
-    bank: int = Field(default=1_500, ge=0)
+    solution: Length = Field(default=Length(reply=12_000, text=1_000), description="Lengths of solutions.")
+    verification: Length = Field(default=Length(reply=6_000, text=600), description="Lengths of verifications.")
+    summary: Length = Field(default=Length(reply=2_000, text=350), description="Lengths of summaries.")
+    experience: Length = Field(default=Length(reply=4_000), description="Lengths of updates of the experience bank.")
+    guideline: Length = Field(default=Length(reply=3_000), description="Lengths of updates of the guideline bank.")
+    bank: int = Field(default=1_500, ge=0, description="Expected tokens of a filled memory bank in a prompt.")
 
 
 class Price(Settings):
-    """Money per million tokens, in whatever currency; null: not shown."""
+    """Prices for the estimate."""
 
-    prompt: float | None = Field(default=None, ge=0)
-    completion: float | None = Field(default=None, ge=0)
+    prompt: float | None = Field(
+        default=None, ge=0, description="Price per million prompt tokens, in any currency. null: no price is shown."
+    )
+    completion: float | None = Field(
+        default=None,
+        ge=0,
+        description="Price per million completion tokens, in the same currency. null: no price is shown.",
+    )
 
 
 class Estimate(Record):

@@ -20,24 +20,33 @@ _SHORTEST = 3
 
 
 class Benchmark(Settings):
-    """The files of one benchmark, and their columns (a preset of conf/data). Without files it is not checked."""
+    """One benchmark whose problems are removed from the pool."""
 
-    files: tuple[Path, ...] = ()
-    fields: ProblemFields = ProblemFields()
+    files: tuple[Path, ...] = Field(
+        default=(), description="Files of the benchmark. Empty: the pool is not checked against this benchmark."
+    )
+    fields: ProblemFields = Field(default=ProblemFields(), description="Names of the columns in the files.")
 
 
 class DecontaminationSettings(Settings):
-    """``ngram``: tokens in a run. ``ngram_share``: of a benchmark problem's runs, from which it counts as repeated.
+    """When a problem counts as a copy of a benchmark problem.
 
-    A share, not a single run: phrases such as "where m and n are relatively prime positive integers" stand in many
-    problems. A benchmark problem that is shorter than one run counts as repeated where a problem begins or ends with
-    it. ``similarity``: Jaccard over runs of ``shingle`` tokens, from which two problems are one.
+    A share of the n-grams decides, not a single n-gram: many problems share phrases such as "where m and n are
+    relatively prime positive integers".
     """
 
-    ngram: int = Field(default=8, ge=1)
-    ngram_share: float = Field(default=0.5, gt=0, le=1)
-    shingle: int = Field(default=3, ge=1)
-    similarity: float = Field(default=0.6, gt=0, le=1)
+    ngram: int = Field(default=8, ge=1, description="Length of an n-gram in tokens.")
+    ngram_share: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="Share of a benchmark problem's n-grams at which a problem counts as a copy of it. A benchmark"
+        " problem shorter than one n-gram counts as copied where a problem begins or ends with it.",
+    )
+    shingle: int = Field(default=3, ge=1, description="Length of a MinHash shingle in tokens.")
+    similarity: float = Field(
+        default=0.6, gt=0, le=1, description="Jaccard similarity of shingles at which two problems count as the same."
+    )
 
 
 class Match(Record):

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from data_prep.pool import read_problems
+from data_prep.pool import WorkspaceFolder, read_problems
 from tmas.evaluation.runs import samples
 from tmas.files import write_json, write_lines
 from tmas.run.replay import RecordedRun
@@ -27,18 +27,22 @@ Say = Callable[[str], None]
 
 
 class FilterSettings(RunSettings):
-    """Everything ``tmas filter`` takes; see conf/filter.yaml. K is ``method.n_candidates``.
+    """All settings of ``tmas filter``. The number of samples per problem is ``method.n_candidates``."""
 
-    ``max_problems``: only so many, drawn by ``seed``. ``on_unjudged``: what becomes of a problem none of whose samples
-    could be judged (``math_grm`` ones, mostly).
-    """
-
-    problems: Path
-    output_dir: Path
-    max_problems: int | None = Field(default=None, ge=1)
-    min_pass_rate: float = Field(default=0.125, ge=0, le=1)
-    max_pass_rate: float = Field(default=0.875, ge=0, le=1)
-    on_unjudged: Literal["remove", "keep"] = "remove"
+    workspace: WorkspaceFolder = None
+    problems: Path = Field(description="The collected problems, as tmas collect writes them.")
+    output_dir: Path = Field(
+        description="Folder for problems.jsonl, removed.jsonl, report.json and run/, the run directory of the samples."
+    )
+    max_problems: int | None = Field(
+        default=None, ge=1, description="Number of problems, drawn by the seed; raise it to add more. null: all."
+    )
+    min_pass_rate: float = Field(default=0.125, ge=0, le=1, description="Lowest pass rate of a problem that is kept.")
+    max_pass_rate: float = Field(default=0.875, ge=0, le=1, description="Highest pass rate of a problem that is kept.")
+    on_unjudged: Literal["remove", "keep"] = Field(
+        default="remove",
+        description="What to do with a problem none of whose samples could be judged, such as math_grm problems.",
+    )
 
     @model_validator(mode="after")
     def _can_work(self) -> Self:

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from data_prep.cost import Estimate, Expected, Price, expected_estimate, measured_estimate
 from data_prep.difficulty import Runner, Say, drawn
-from data_prep.pool import read_problems
+from data_prep.pool import WorkspaceFolder, read_problems
 from tmas.llm.tokens import token_counter
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem, Usage
@@ -24,17 +24,19 @@ from tmas.settings import RunSettings
 
 
 class DistillSettings(RunSettings):
-    """Everything ``tmas distill`` takes; see conf/distill.yaml. ``output_dir`` is the run directory.
+    """All settings of ``tmas distill``. ``limits.tokens_per_run`` is the hard budget."""
 
-    ``limits.tokens_per_run`` is the hard budget. ``dry_run``: only say what it would take.
-    """
-
-    problems: Path
-    output_dir: Path
-    max_problems: int | None = Field(default=None, ge=1)
-    expected: Expected = Expected()
-    price: Price = Price()
-    dry_run: bool = False
+    workspace: WorkspaceFolder = None
+    problems: Path = Field(description="The filtered problems, as tmas filter writes them.")
+    output_dir: Path = Field(description="The teacher's run directory. Run the same command again to resume.")
+    max_problems: int | None = Field(
+        default=None, ge=1, description="Number of problems, drawn by the seed; raise it to add more. null: all."
+    )
+    expected: Expected = Field(
+        default=Expected(), description="Expected lengths in tokens, until the first finished problems replace them."
+    )
+    price: Price = Field(default=Price(), description="Prices for the estimate.")
+    dry_run: bool = Field(default=False, description="Print the estimate of tokens and money, and stop.")
 
     @model_validator(mode="after")
     def _runs_the_team(self) -> Self:

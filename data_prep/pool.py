@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from tmas.problems.loader import ProblemFileError
 from tmas.training.contexts import TrainingProblem
+
+WorkspaceFolder = Annotated[
+    Path | None,
+    Field(description="Folder that collect, filter, distill and build share; their default paths are folders in it."),
+]
 
 
 def read_problems(path: Path) -> Iterator[TrainingProblem]:

@@ -49,20 +49,22 @@ MODES = get_args(Mode)
 
 
 class SFTDataSettings(Settings):
-    """Which replies become chats.
+    """Which of the teacher's replies become chats of the cold-start data set."""
 
-    ``per_role``: maximum number of chats that one problem of a run gives for a role: one number for all roles, or a
-    mapping by role. A mapping with a mode as a key limits solutions by mode instead of by role:
-    ``{initial: 1, exploit: 6, explore: 2, verification: 4}``. A role or mode that is not a key gives no chats.
-    ``keep``: ``successful`` replies only (see the module), or all that are ``readable``, which the project can parse.
-    ``max_tokens``: maximum length of a chat; longer chats are left out. ``reasoning``: put the teacher's thinking
-    before its reply, between <think> tags.
-    """
-
-    per_role: NonNegativeInt | dict[str, NonNegativeInt] = 2
-    keep: Literal["successful", "readable"] = "successful"
-    max_tokens: int = Field(default=32_768, ge=1)
-    reasoning: bool = True
+    per_role: NonNegativeInt | dict[str, NonNegativeInt] = Field(
+        default=2,
+        description="Most chats of a role that one problem of a run gives: a number for all roles, or a mapping by"
+        " role. A mode as a key limits solutions by mode, as in {initial: 1, exploit: 6, explore: 2, verification: 4}."
+        " Roles and modes that are not in the mapping give no chats.",
+    )
+    keep: Literal["successful", "readable"] = Field(
+        default="successful",
+        description="successful: replies that led to a correct answer. readable: all replies that can be parsed.",
+    )
+    max_tokens: int = Field(default=32_768, ge=1, description="Longest chat in tokens; longer chats are left out.")
+    reasoning: bool = Field(
+        default=True, description="Put the teacher's thinking before its reply, between <think> tags."
+    )
 
     @field_validator("per_role")
     @classmethod

@@ -16,26 +16,31 @@ from tmas.settings import Settings
 
 
 class Source(Settings):
-    """One data set and where in its rows a problem's parts are.
+    """One data set, and where its rows hold a problem's parts."""
 
-    ``dataset``, ``subsets``, ``split``, ``revision``: on the hub; or ``files``, local ones (.jsonl, .json, .csv,
-    .parquet). ``question``, ``answer``: dotted paths (``prompt.0.content``). ``strip``: regular expressions that are
-    taken out of the question. ``answer_form``: ``text``; ``list``, several accepted ones as a JSON list; ``boxed``, in
-    the last box of a solution; with ``answer_regex`` the first group of its last match.
-    """
-
-    dataset: str | None = None
-    subsets: tuple[str, ...] = ()
-    split: str = "train"
-    revision: str | None = None
-    files: tuple[Path, ...] = ()
-    question: str = "question"
-    answer: str = "answer"
-    answer_form: Literal["text", "list", "boxed"] = "text"
-    answer_regex: str | None = None
-    strip: tuple[str, ...] = ()
-    origin: str = Field(min_length=1)
-    licence: str = Field(min_length=1)
+    dataset: str | None = Field(default=None, description="Data set on the Hugging Face hub. null: only files.")
+    subsets: tuple[str, ...] = Field(default=(), description="Configurations of the data set. Empty: its only one.")
+    split: str = Field(default="train", description="Split of the data set.")
+    revision: str | None = Field(default=None, description="Commit of the data set. null: the newest.")
+    files: tuple[Path, ...] = Field(
+        default=(), description="Local files (.jsonl, .json, .csv, .parquet) to read instead of the hub."
+    )
+    question: str = Field(default="question", description="Path of the question in a row, such as prompt.0.content.")
+    answer: str = Field(default="answer", description="Path of the answer in a row.")
+    answer_form: Literal["text", "list", "boxed"] = Field(
+        default="text",
+        description="text: the answer itself. list: a JSON list of accepted answers. boxed: in the last box of a"
+        " solution.",
+    )
+    answer_regex: str | None = Field(
+        default=None,
+        description="Regular expression whose last match holds the answer as its first group. null: the whole field.",
+    )
+    strip: tuple[str, ...] = Field(
+        default=(), description="Regular expressions whose matches are removed from the question."
+    )
+    origin: str = Field(min_length=1, description="Where the problems come from, for the data card.")
+    licence: str = Field(min_length=1, description="Licence of the problems, for the data card.")
 
     @field_validator("strip")
     @classmethod

@@ -12,6 +12,8 @@ import pytest
 import uvloop
 from xdist.scheduler import LoadFileScheduling
 
+from tmas.cli.main import register_resolvers
+
 # A shell has what it runs in the background ignore SIGINT, and so would the commands under test.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -28,6 +30,12 @@ class FilesBesideEngines(LoadFileScheduling):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
     return FilesBesideEngines(config, log)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def resolvers() -> None:
+    """Tests that compose conf/ themselves need the functions that its files call."""
+    register_resolvers()
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

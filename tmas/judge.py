@@ -35,29 +35,47 @@ COOLDOWN = 30.0
 
 
 class JudgeSettings(BaseModel):
-    """A model that judges, behind an OpenAI-compatible endpoint.
-
-    ``api_key_env``: name of the environment variable that holds the key. ``passes``: independent verdicts on each
-    question. ``timeout``: seconds for all verdicts on a question, including retries, but without the wait for one of
-    the ``concurrency`` slots. ``parse_attempts``: maximum number of calls to get verdicts that can be parsed.
-    ``structured_outputs``: send the JSON schema. Turn it off for a model that thinks between tags if the server does
-    not separate the thinking: the schema would prevent the thinking. ``stream``: turn it off for a server that does not
-    stream.
-    """
+    """A model that judges, behind an OpenAI-compatible server."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    name: str
-    base_url: str
-    api_key_env: str | None = None
-    sampling: Sampling = Sampling(max_tokens=8192)
-    passes: int = Field(default=1, ge=1)
-    timeout: float = Field(default=300.0, gt=0)
-    concurrency: int = Field(default=64, ge=1)
-    parse_attempts: int = Field(default=2, ge=1)
-    structured_outputs: bool = True
-    stream: bool = True
-    patience: RetrySettings = RetrySettings(max_attempts=3, backoff_max=10.0)
+    name: str = Field(description="The judge's model, as its server calls it.")
+    base_url: str = Field(
+        description="OpenAI-compatible server of the judge, such as http://HOST:8000/v1. null, in tmas train only: the"
+        " judge that verl hosts.",
+    )
+    api_key_env: str | None = Field(
+        default=None,
+        description="NAME of the environment variable that holds the key; never the key itself. null: no key.",
+    )
+    sampling: Sampling = Field(default=Sampling(max_tokens=8192), description="Decoding settings of the judge.")
+    passes: int = Field(
+        default=1, ge=1, description="Independent verdicts on each question; scores are means over them."
+    )
+    timeout: float = Field(
+        default=300.0,
+        gt=0,
+        description="Seconds for all verdicts on a question, retries included. Waiting for a free slot of concurrency"
+        " does not count.",
+    )
+    concurrency: int = Field(
+        default=64,
+        ge=1,
+        description="Questions in flight at once; in tmas train, for each of verl's reward.num_workers.",
+    )
+    parse_attempts: int = Field(default=2, ge=1, description="Calls per question until all verdicts can be parsed.")
+    structured_outputs: bool = Field(
+        default=True,
+        description="Send the JSON schema of a verdict. false: for a model that thinks between tags on a server that"
+        " does not separate the thinking, since the schema would keep it from thinking.",
+    )
+    stream: bool = Field(
+        default=True,
+        description="Receive replies piece by piece. false: for a server that can only send whole replies.",
+    )
+    patience: RetrySettings = Field(
+        default=RetrySettings(max_attempts=3, backoff_max=10.0), description="Time limits and retries of single calls."
+    )
 
     @property
     def identity(self) -> str:

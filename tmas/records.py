@@ -77,12 +77,26 @@ class Message(Record):
 
 
 class Sampling(Record):
-    """Decoding settings of one role. ``extra`` is sent to the server unchanged (``top_k``, ``min_p``, ...)."""
+    """Decoding settings of one role."""
 
-    temperature: float = Field(default=1.0, ge=0)
-    top_p: float = Field(default=0.95, gt=0, le=1)
-    max_tokens: int = Field(default=130_000, ge=1)
-    extra: dict[str, JsonValue] = Field(default_factory=dict)
+    temperature: float = Field(default=1.0, ge=0, description="Sampling temperature. 0: greedy decoding.")
+    top_p: float = Field(
+        default=0.95,
+        gt=0,
+        le=1,
+        description="Sample only from the likeliest tokens whose probabilities sum to this share.",
+    )
+    max_tokens: int = Field(
+        default=130_000,
+        ge=1,
+        description="Maximum length of a completion in tokens, thinking included. The context keeps this much room"
+        " free; with model.max_window_tokens a longer prompt shortens the completion instead.",
+    )
+    extra: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="Further fields of the request, sent to the server unchanged: top_k, min_p, chat_template_kwargs,"
+        " ...",
+    )
 
 
 class Request(Record):

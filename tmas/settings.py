@@ -31,50 +31,105 @@ BaseUrl = str | Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class SamplingOverride(Settings):
-    """What a role samples differently; null inherits. ``extra`` is merged."""
+    """Decoding settings of one role that differ from those of the model."""
 
-    temperature: float | None = Field(default=None, ge=0)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    max_tokens: int | None = Field(default=None, ge=1)
-    extra: dict[str, JsonValue] = Field(default_factory=dict)
+    temperature: float | None = Field(
+        default=None, ge=0, description="Sampling temperature of this role. null: that of the model."
+    )
+    top_p: float | None = Field(default=None, gt=0, le=1, description="top_p of this role. null: that of the model.")
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="Maximum length of this role's completions in tokens. null: that of the model."
+    )
+    extra: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Further request fields of this role, merged over those of the model."
+    )
 
 
 class RoleOverride(Settings):
-    """What a role's model has of its own; null inherits from the model."""
+    """Settings of one role's model that differ from those of the model."""
 
-    name: str | None = None
-    base_url: BaseUrl | None = None
-    api_key_env: str | None = None
-    token_limit_field: TokenLimitField | None = None
-    send_priority: bool | None = None
-    context_length: int | None = Field(default=None, ge=64)
-    tokenizer: str | None = None
-    sampling: SamplingOverride = SamplingOverride()
+    name: str | None = Field(default=None, description="This role's model, as its server calls it. null: model.name.")
+    base_url: BaseUrl | None = Field(
+        default=None,
+        description="This role's server or servers. null: model.base_url. Another server gets neither the key nor the"
+        " priority of the model.",
+    )
+    api_key_env: str | None = Field(
+        default=None,
+        description="NAME of the environment variable that holds this role's key. null: model.api_key_env.",
+    )
+    token_limit_field: TokenLimitField | None = Field(
+        default=None, description="Request field for the completion limit. null: model.token_limit_field."
+    )
+    send_priority: bool | None = Field(
+        default=None, description="Whether requests carry vLLM's priority. null: model.send_priority."
+    )
+    context_length: int | None = Field(
+        default=None, ge=64, description="Context length of this role's model in tokens. null: model.context_length."
+    )
+    max_window_tokens: int | None = Field(
+        default=None,
+        ge=64,
+        description="Maximum of prompt and completion together in tokens, for this role. null:"
+        " model.max_window_tokens.",
+    )
+    tokenizer: str | None = Field(default=None, description="Tokenizer of this role's model. null: model.tokenizer.")
+    sampling: SamplingOverride = Field(default=SamplingOverride(), description="Decoding settings of this role.")
 
 
 class ModelSettings(Settings):
-    """A model behind an OpenAI-compatible endpoint.
+    """A model behind an OpenAI-compatible server."""
 
-    ``name``: as the server knows it. ``base_url``: one, or those of several servers that share the calls. ``path``:
-    folder or hub name that ``serving=vllm`` loads. ``context_length`` in tokens; null asks the server (vLLM tells).
-    ``tokenizer``: ``auto`` takes ``path`` where there is one; a folder, a ``tokenizer.json`` or a hub name;
-    ``estimate`` counts bytes. ``api_key_env``: the variable that holds the key. ``token_limit_field``: the field that
-    the server takes ``max_tokens`` in; OpenAI's reasoning models take ``max_completion_tokens`` alone.
-    ``send_priority``: with each request, for vLLM with ``--scheduling-policy priority``, as ``serving=vllm`` starts it.
-    """
-
-    name: str
-    base_url: BaseUrl | None = None
-    path: str | None = None
-    api_key_env: str | None = None
-    token_limit_field: TokenLimitField = "max_tokens"
-    send_priority: bool = False
-    context_length: int | None = Field(default=None, ge=64)
-    tokenizer: str = "auto"
-    send_seed: bool = True
-    sampling: Sampling = Sampling()
-    patience: RetrySettings = RetrySettings()
-    roles: dict[str, RoleOverride] = Field(default_factory=dict)
+    name: str = Field(description="The model, as its server calls it.")
+    base_url: BaseUrl | None = Field(
+        default=None,
+        description="OpenAI-compatible server, such as http://HOST:8000/v1, or a list of servers of the same model. A"
+        " call goes to the server that has its prompt cached, or to a less busy one. null: only with serving=vllm.",
+    )
+    path: str | None = Field(
+        default=None,
+        description="Folder or hub name of the model that serving=vllm loads. null: only without serving=vllm.",
+    )
+    api_key_env: str | None = Field(
+        default=None,
+        description="NAME of the environment variable that holds the key; never the key itself. null: no key.",
+    )
+    token_limit_field: TokenLimitField = Field(
+        default="max_tokens",
+        description="Request field for the completion limit. OpenAI's reasoning models accept max_completion_tokens"
+        " only.",
+    )
+    send_priority: bool = Field(
+        default=False,
+        description="Send vLLM's priority with each request, so that its queue serves the problem furthest behind"
+        " first. The server needs --scheduling-policy priority; serving=vllm sets both.",
+    )
+    context_length: int | None = Field(
+        default=None,
+        ge=64,
+        description="Context length of the model in tokens: what the server can hold. null: ask the server (vLLM tells"
+        " it).",
+    )
+    max_window_tokens: int | None = Field(
+        default=None,
+        ge=64,
+        description="Maximum of prompt and completion together in tokens. A completion may use what its prompt leaves,"
+        " up to sampling.max_tokens; prompts use at most half of it, unless sampling.max_tokens is smaller. null: no"
+        " limit besides context_length, and sampling.max_tokens stays free for every completion. The paper: 130000.",
+    )
+    tokenizer: str = Field(
+        default="auto",
+        description="Tokenizer that counts prompts: a folder, a tokenizer.json or a hub name. auto: that of path, or"
+        " estimate if there is no path. estimate: by the number of bytes.",
+    )
+    send_seed: bool = Field(
+        default=True, description="Send a seed with each request, derived from the run's seed and the call's name."
+    )
+    sampling: Sampling = Field(default=Sampling(), description="Decoding settings of all roles.")
+    patience: RetrySettings = Field(default=RetrySettings(), description="Time limits and retries.")
+    roles: dict[str, RoleOverride] = Field(
+        default_factory=dict, description="Settings of single roles that differ from those of the model."
+    )
 
     @field_validator("roles")
     @classmethod
@@ -141,21 +196,33 @@ SAME_RESULTS = {
 
 
 class ServingSettings(Settings):
-    """Where the model is served. ``endpoint``: by servers that run already. ``vllm``: by some of the run's own.
+    """Where the model is served: by running servers, or by vLLM servers that belong to the run."""
 
-    ``replicas`` servers, each on ``tensor_parallel_size`` GPUs of one node. One alone binds ``host`` (loopback) on this
-    machine; several, or ``ray.address``, are placed by Ray and bind their nodes' addresses in the cluster. ``args`` are
-    further ``vllm serve`` flags (``max-num-seqs: 64``; true: bare flag; false or null: left out); ``env`` its
-    environment. ``startup_timeout`` in seconds.
-    """
-
-    name: Literal["endpoint", "vllm"] = "endpoint"
-    host: str = "127.0.0.1"
-    replicas: int = Field(default=1, ge=1)
-    tensor_parallel_size: int = Field(default=1, ge=1)
-    startup_timeout: float = Field(default=1800.0, gt=0)
-    args: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
-    env: dict[str, str] = Field(default_factory=dict)
+    name: Literal["endpoint", "vllm"] = Field(
+        default="endpoint",
+        description="endpoint: use the running server at model.base_url. vllm: start vLLM for this run and stop it"
+        " afterwards.",
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address that a single vLLM server binds. Several servers, or those on Ray, bind their nodes'"
+        " addresses.",
+    )
+    replicas: int = Field(
+        default=1, ge=1, description="Number of vLLM servers. More than one are placed on a Ray cluster (ray.address)."
+    )
+    tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs of each vLLM server, all on one node.")
+    startup_timeout: float = Field(
+        default=1800.0, gt=0, description="Seconds that a vLLM server may take to load the model and answer."
+    )
+    args: dict[str, str | int | float | bool | None] = Field(
+        default_factory=dict,
+        description="Further flags of vllm serve, such as max-num-seqs: 64. true: a flag without a value. false or"
+        " null: leave the flag out. A flag that can change replies (dtype, quantization, ...) cannot change on resume.",
+    )
+    env: dict[str, str] = Field(
+        default_factory=dict, description="Environment variables of the vLLM servers. Must not hold secrets."
+    )
 
     @field_validator("args")
     @classmethod
@@ -185,41 +252,57 @@ class ServingSettings(Settings):
 
 
 class Limits(BaseModel):
-    """Hard budgets in tokens, prompt and completion together; null: none. May be raised when a run is resumed."""
+    """Hard token budgets. They can be raised when a run is resumed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tokens_per_problem: int | None = Field(default=None, ge=1)
-    tokens_per_run: int | None = Field(default=None, ge=1)
+    tokens_per_problem: int | None = Field(
+        default=None, ge=1, description="Token budget of each problem, prompt and completion together. null: no limit."
+    )
+    tokens_per_run: int | None = Field(
+        default=None,
+        ge=1,
+        description="Token budget of the whole run, prompt and completion together. null: no limit. On Ray it needs"
+        " ray.workers=1.",
+    )
 
 
 class RaySettings(Settings):
-    """``address``: the Ray cluster to join (``auto``: this machine's); null: where one is needed it is started here.
+    """How the work is spread over a Ray cluster (docs/ray.md)."""
 
-    ``workers``: processes that work on the problems; null: one on each node. Where nothing asks for Ray (an address,
-    workers, or several replicas) there is none, and the run's own process works on them.
-    """
-
-    address: str | None = None
-    workers: int | None = Field(default=None, ge=1)
+    address: str | None = Field(
+        default=None,
+        description="Ray cluster to join: HOST:6379, or auto for the cluster of this machine. null: start a cluster on"
+        " this machine if one is needed, and stop it with the command.",
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Number of Ray worker processes that solve problems. null: one on each node if Ray is used,"
+        " otherwise the command's own process. output_dir must be on storage that all nodes share.",
+    )
 
 
 class RunSettings(Settings):
-    """A run, whatever the problems are and wherever it is written.
+    """Settings of a run, without its problems and its run directory."""
 
-    ``concurrency``: completions in flight; ``active_problems``: problems open at once; ``seed``: of all draws and
-    requests. ``prompts``: a folder whose files replace built-in prompts.
-    """
-
-    model: ModelSettings
-    method: AnyMethodSettings = Field(default_factory=TMASSettings)
-    serving: ServingSettings = ServingSettings()
-    seed: int = 0
-    concurrency: int = Field(default=800, ge=1)
-    active_problems: int = Field(default=512, ge=1)
-    limits: Limits = Limits()
-    ray: RaySettings = RaySettings()
-    prompts: PromptsSetting = BUILT_IN
+    model: ModelSettings = Field(description="The model that plays the roles.")
+    method: AnyMethodSettings = Field(default_factory=TMASSettings, description="The method and its settings.")
+    serving: ServingSettings = Field(default=ServingSettings(), description="Where the model is served.")
+    seed: int = Field(default=0, description="Seed of all random draws and of every request.")
+    concurrency: int = Field(
+        default=800,
+        ge=1,
+        description="Completions in flight at once; a request for several completions counts as several.",
+    )
+    active_problems: int = Field(default=512, ge=1, description="Problems that are worked on at once.")
+    limits: Limits = Field(default=Limits(), description="Hard token budgets.")
+    ray: RaySettings = Field(default=RaySettings(), description="How the work is spread over a Ray cluster.")
+    prompts: PromptsSetting = Field(
+        default=BUILT_IN,
+        description="Folder whose .jinja files replace built-in prompts (docs/prompts.md); tmas prompts FOLDER writes"
+        " the built-in ones. null: the built-in prompts.",
+    )
 
     @model_validator(mode="after")
     def _is_served(self) -> Self:
@@ -263,9 +346,12 @@ class RunSettings(Settings):
         a server of the run's own are, where they may change replies.
         """
         models = {role: self.model.for_role(role) for role in self.method.roles}
-        kept = {"name", "path", "context_length", "tokenizer", "send_seed", "sampling"}
+        kept = {"name", "path", "context_length", "tokenizer", "send_seed", "sampling", "max_window_tokens"}
         chosen = {"seed": self.seed, "method": self.method.model_dump(mode="json")}
         plain = {role: m.model_dump(mode="json", include=kept) for role, m in models.items()}
+        for model in plain.values():  # runs without a window limit are the same as those made before there was one
+            if model["max_window_tokens"] is None:
+                del model["max_window_tokens"]
         return {**flat({**chosen, "model": plain}), **self.serving.identity()}
 
     def terms(self) -> dict[str, Any]:
@@ -274,13 +360,20 @@ class RunSettings(Settings):
 
 
 class SolveSettings(RunSettings):
-    """Everything ``tmas solve`` takes; see conf/solve.yaml."""
+    """All settings of ``tmas solve``."""
 
-    problems: Path
-    output_dir: Path
-    data: ProblemFields = ProblemFields()
-    on_bad_problem: Literal["refuse", "skip"] = "refuse"
-    max_problems: int | None = Field(default=None, ge=1)
+    problems: Path = Field(
+        description="Problem file (JSONL, JSON, CSV or parquet). sample: a few problems that ship with the package."
+        " hub: the Hugging Face data set that data=NAME names.",
+    )
+    output_dir: Path = Field(description="Run directory. Run the same command again to resume in it.")
+    data: ProblemFields = Field(default=ProblemFields(), description="Names of the columns in the problem file.")
+    on_bad_problem: Literal["refuse", "skip"] = Field(
+        default="refuse", description="refuse: stop if a row is invalid. skip: leave invalid rows out and report them."
+    )
+    max_problems: int | None = Field(
+        default=None, ge=1, description="Solve only the first problems, this many. null: all."
+    )
 
 
 def secrets_in(names: Iterable[str]) -> list[str]:

@@ -15,6 +15,6 @@ tmas sft model.path="$OUT/task/policy" train_files="$OUT/task/sft.parquet" outpu
 for reward in $REWARDS; do
     tmas train experiment=hybrid_grpo_cpu reward="$reward" output_dir="$OUT/$reward" \
         data.train_files="$OUT/task/train.parquet" data.val_files="$OUT/task/val.parquet" \
-        actor_rollout_ref.model.path="$OUT/sft/final" trainer.total_training_steps="$STEPS" "$@"
+        policy.path="$OUT/sft/final" trainer.total_training_steps="$STEPS" "$@"
     tmas export checkpoint="$OUT/$reward" output_dir="$OUT/$reward/policy"
 done

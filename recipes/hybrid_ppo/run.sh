@@ -13,9 +13,9 @@ LOGGER=${LOGGER:-[console,file]}       # wandb, tensorboard; WANDB_MODE=offline 
 
 tmas train experiment=hybrid_ppo output_dir="$OUT" \
     data.train_files="$DATA/train.parquet" data.val_files="$DATA/validation.parquet" \
-    actor_rollout_ref.model.path="$MODEL" trainer.n_gpus_per_node="$GPUS" \
+    policy.path="$MODEL" trainer.n_gpus_per_node="$GPUS" \
     trainer.total_training_steps="$STEPS" trainer.logger="$LOGGER" \
-    reward.custom_reward_function.reward_kwargs.settings.judge.base_url="$JUDGE_URL" \
-    reward.custom_reward_function.reward_kwargs.settings.judge.name="$JUDGE" \
-    reward.custom_reward_function.reward_kwargs.settings.judge.api_key_env="${JUDGE_KEY_ENV:-null}" \
+    judge.base_url="$JUDGE_URL" \
+    judge.name="$JUDGE" \
+    judge.api_key_env="${JUDGE_KEY_ENV:-null}" \
     "$@"

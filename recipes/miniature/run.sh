@@ -135,14 +135,14 @@ for reward in vanilla hybrid; do
     for seed in $SEEDS; do
         judge=()
         [ "$reward" = vanilla ] || judge=(
-            "reward.custom_reward_function.reward_kwargs.settings.judge.name=rules"
-            "reward.custom_reward_function.reward_kwargs.settings.judge.base_url=$(cat "$OUT/teacher")"
-            "reward.custom_reward_function.reward_kwargs.settings.judge.structured_outputs=false")
+            "judge.name=rules"
+            "judge.base_url=$(cat "$OUT/teacher")"
+            "judge.structured_outputs=false")
         run=$OUT/rl/$reward-$seed
         [ -e "$run/policy/config.json" ] || {
             tmas train experiment=miniature_grpo reward=$reward output_dir="$run" data.seed="$seed" "${judge[@]}" \
                 data.train_files="$OUT/rows/train.parquet" data.val_files="$OUT/rows/validation.parquet" \
-                actor_rollout_ref.model.path="$OUT/sft/final" trainer.total_training_steps="$STEPS" > "$run.log" 2>&1
+                policy.path="$OUT/sft/final" trainer.total_training_steps="$STEPS" > "$run.log" 2>&1
             tmas export checkpoint="$run" output_dir="$run/policy"
         }
         solve "$run/policy" "$reward" "$OUT/test/$reward-$seed" test "tmas-$seed"

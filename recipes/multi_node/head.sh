@@ -6,13 +6,12 @@ export GPUS=${GPUS:-8}                 # of each node
 EXPERIMENT=${EXPERIMENT:-hybrid_grpo_30b}
 DATA=${DATA:-data/tmas/rows}           # DATA, MODEL and OUT must be on a file system that all nodes share
 OUT=${OUT:-runs/$EXPERIMENT}
-SETTINGS=reward.custom_reward_function.reward_kwargs.settings
-ASKED=()                               # settings of the judge: JUDGE_URL, JUDGE, JUDGE_KEY_ENV as in recipes/hybrid_grpo
+ASKED=()                               # by the hybrid reward: JUDGE_URL, JUDGE, JUDGE_KEY_ENV as in recipes/hybrid_grpo
 if [[ -n "${JUDGE_URL:-}" && "$EXPERIMENT" == hybrid* ]]; then
-    ASKED=("$SETTINGS.judge.base_url=$JUDGE_URL" "$SETTINGS.judge.name=${JUDGE:-deepseek-chat}" "$SETTINGS.judge.api_key_env=${JUDGE_KEY_ENV:-null}")
+    ASKED=("judge.base_url=$JUDGE_URL" "judge.name=${JUDGE:-deepseek-chat}" "judge.api_key_env=${JUDGE_KEY_ENV:-null}")
 fi
 
 recipes/multi_node/cluster.sh tmas train experiment="$EXPERIMENT" output_dir="$OUT" \
     data.train_files="$DATA/train.parquet" data.val_files="$DATA/validation.parquet" \
-    actor_rollout_ref.model.path="${MODEL:-Qwen/Qwen3-30B-A3B-Thinking-2507}" \
+    policy.path="${MODEL:-Qwen/Qwen3-30B-A3B-Thinking-2507}" \
     trainer.nnodes="$NODES" trainer.n_gpus_per_node="$GPUS" ray_kwargs.ray_init.address=auto "${ASKED[@]}" "$@"

@@ -11,6 +11,6 @@ LOGGER=${LOGGER:-[console,file]}       # wandb, tensorboard; WANDB_MODE=offline 
 
 tmas train experiment=vanilla_grpo output_dir="$OUT" \
     data.train_files="$DATA/train.parquet" data.val_files="$DATA/validation.parquet" \
-    actor_rollout_ref.model.path="$MODEL" trainer.n_gpus_per_node="$GPUS" \
+    policy.path="$MODEL" trainer.n_gpus_per_node="$GPUS" \
     trainer.total_training_steps="$STEPS" trainer.logger="$LOGGER" \
     "$@"

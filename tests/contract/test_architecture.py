@@ -212,7 +212,11 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 
 def options(*groups: str) -> Iterable[str]:
-    return sorted(f"{group}={file.stem}" for group in groups for file in (CONF / group).glob("*.yaml"))
+    """``GROUP=NAME`` for each file of each group of ``tmas solve``."""
+    folders = {group: CONF / "solve" / group if group == "experiment" else CONF / group for group in groups}
+    found = sorted(f"{group}={file.stem}" for group, folder in folders.items() for file in folder.glob("*.yaml"))
+    assert {option.partition("=")[0] for option in found} == set(groups)
+    return found
 
 
 def test_a_composed_run_has_the_defaults_of_the_code():
@@ -265,14 +269,7 @@ def test_the_server_config_shows_every_setting():
     assert written | {"args": {}} == defaults
 
 
-def of_solve(option: str) -> bool:
-    """The experiments of `tmas train` have a test of their own: tests/contract/test_train_configs.py."""
-    return not option.startswith("experiment=") or not any(word in option for word in ("grpo", "ppo"))
-
-
-@pytest.mark.parametrize(
-    "option", [o for o in options("model", "data", "serving", "method", "experiment") if of_solve(o)]
-)
+@pytest.mark.parametrize("option", options("model", "data", "serving", "method", "experiment"))
 def test_every_config_composes_into_a_valid_run(option: str):
     settings = composed(option, "++model.name=m", "++model.base_url=http://h/v1", "++model.path=folder")
     assert SolveSettings.model_validate(settings).model.for_role("guideline").name == "m"

@@ -24,6 +24,7 @@ from tmas.training.rl.plan import PlanError, make_plan
 
 CONF = Path(__file__).parents[2] / "conf"
 JUDGE = "reward.custom_reward_function.reward_kwargs.settings.judge"
+MODEL = "actor_rollout_ref.model.path"
 EXPERIMENTS = ["hybrid_grpo", "vanilla_grpo", "hybrid_ppo", "hybrid_grpo_30b", "hybrid_grpo_cpu"]
 pytestmark = pytest.mark.timeout(180)
 
@@ -48,11 +49,11 @@ def composed(task: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., DictC
             "output_dir=out",
             f"data.train_files={task}/train.parquet",
             f"data.val_files={task}/val.parquet",
-            f"actor_rollout_ref.model.path={task}/policy",
+            f"policy.path={task}/policy",
             *overrides,
         ]
         if experiment in ("hybrid_grpo", "hybrid_ppo", "hybrid_grpo_30b"):
-            given = [f"{JUDGE}.name=judge", f"{JUDGE}.base_url=http://127.0.0.1:1/v1", *given]
+            given = ["judge.name=judge", "judge.base_url=http://127.0.0.1:1/v1", *given]
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("train", overrides=given, return_hydra_config=True)
         OmegaConf.set_struct(config, False)
@@ -88,7 +89,7 @@ def long(task: Path, tmp_path: Path) -> str:
     shutil.copytree(task / "policy", tmp_path / "policy")
     config = json.loads((tmp_path / "policy" / "config.json").read_text())
     (tmp_path / "policy" / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 262_144}))
-    return f"actor_rollout_ref.model.path={tmp_path}/policy"
+    return f"policy.path={tmp_path}/policy"
 
 
 @pytest.mark.parametrize("experiment", GPU)
@@ -146,7 +147,8 @@ def test_vanilla_differs_from_hybrid_in_the_reward_alone(composed: Callable[...,
     hybrid, vanilla = (OmegaConf.to_container(composed(name, *SHORT)) for name in ("hybrid_grpo", "vanilla_grpo"))
     assert isinstance(hybrid, dict)
     assert isinstance(vanilla, dict)
-    assert {key for key in hybrid if hybrid[key] != vanilla[key]} == {"reward"}
+    own = hybrid.keys() - {"judge"}  # this module names a judge for the experiments that need one
+    assert {key for key in own if hybrid[key] != vanilla[key]} == {"reward"}
 
 
 @pytest.mark.parametrize(
@@ -207,8 +209,10 @@ def test_no_group_of_ours_shadows_a_file_of_verls_config() -> None:
         (["actor_rollout_ref.rollout.tensor_model_parallel_size=3"], "does not divide the 1 devices"),
         (["trainer.v1.trainer_mode=separate_async"], "trainer_mode must be sync"),
         (["data.train_files=missing.parquet"], "missing.parquet"),
-        (["actor_rollout_ref.model.path=nowhere/at-all"], "actor_rollout_ref.model.path nowhere/at-all"),
+        (["policy.path=nowhere/at-all"], "policy.path nowhere/at-all"),
+        (["actor_rollout_ref.model.path=nowhere/at-all"], "policy.path nowhere/at-all"),
         ([f"{JUDGE}={{name: j, base_url: u, timeout: 1000}}"], "deadline must be longer"),
+        (["judge={name: j, base_url: u, timeout: 1000}"], "deadline must be longer"),
         (["+env.HF_TOKEN=x"], "env.HF_TOKEN: settings are written down"),
         (["+ray_kwargs.ray_init.runtime_env.env_vars.WANDB_API_KEY=x"], "WANDB_API_KEY"),
         (["reward=reward"], "choose reward=hybrid, delta or vanilla"),
@@ -227,7 +231,7 @@ def test_a_judge_that_verl_hosts_is_in_the_plan_and_needs_devices_of_its_own(
     hosted = [
         f"reward.reward_model.{given}" for given in ("enable=true", "model_path=m", "nnodes=1", "n_gpus_per_node=2")
     ]
-    given = [*SHORT, *hosted, f"{JUDGE}.base_url=null"]
+    given = [*SHORT, *hosted, "judge.base_url=null"]
     plan = make_plan(composed("hybrid_grpo", *given, "reward.reward_model.enable_resource_pool=true"))
     assert ("judge", "m on 1 x 2 further devices") in plan.entries
     with pytest.raises(PlanError, match="enable_resource_pool must be true"):
@@ -271,9 +275,9 @@ def test_rows_that_need_a_judge_are_refused_without_one(
 @pytest.mark.parametrize(
     ("given", "missing"),
     [
-        (["experiment=hybrid_grpo"], f"{JUDGE}.name"),
+        (["experiment=hybrid_grpo"], "data.train_files, data.val_files, judge.name"),
         (["experiment=vanilla_grpo"], "data.train_files, data.val_files"),
-        (["experiment=hybrid_grpo_cpu", "data.train_files=t", "data.val_files=v"], "actor_rollout_ref.model.path"),
+        (["experiment=hybrid_grpo_cpu", "data.train_files=t", "data.val_files=v"], "policy.path"),
     ],
 )
 def test_what_is_not_set_is_told_before_anything_is_loaded(tmp_path: Path, given: list[str], missing: str) -> None:
@@ -284,7 +288,7 @@ def test_what_is_not_set_is_told_before_anything_is_loaded(tmp_path: Path, given
 
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(task: Path, tmp_path: Path) -> None:
     given = [f"data.train_files={task}/train.parquet", f"data.val_files={task}/val.parquet", "dry_run=true"]
-    given += [f"actor_rollout_ref.model.path={task}/policy", f"output_dir={tmp_path / 'run'}"]
+    given += [f"policy.path={task}/policy", f"output_dir={tmp_path / 'run'}"]
     command = [sys.executable, "-m", "tmas.cli", "train", "experiment=hybrid_grpo_cpu", *given]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CONF.parent)
     assert done.returncode == 0, done.stderr
@@ -297,3 +301,60 @@ def test_the_environment_of_a_cpu_run_is_in_its_config(composed: Callable[..., D
     assert composed("hybrid_grpo_cpu").env.VERL_PLATFORM == "cpu"
     assert "VERL_PLATFORM" not in composed("hybrid_grpo", *SHORT).env
     assert "VERL_PLATFORM" in os.environ  # by the fixture alone
+
+
+LONG_JUDGE = {f"{JUDGE}.name": "long", f"{JUDGE}.base_url": "http://long/v1", f"{JUDGE}.patience.max_attempts": 5}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "judge"),
+    [
+        (["judge.name=short", "judge.patience.max_attempts=7"], ("short", "http://127.0.0.1:1/v1", 7)),
+        ([f"{key}={value}" for key, value in LONG_JUDGE.items()], ("long", "http://long/v1", 5)),
+        (["judge.name=short", f"{JUDGE}.name=long"], ("long", "http://127.0.0.1:1/v1", 3)),
+    ],
+)
+def test_the_judge_is_set_by_short_names_and_long_ones_win(
+    overrides: list[str], judge: tuple[str, str, int], composed: Callable[..., DictConfig]
+) -> None:
+    config = composed("hybrid_grpo", *SHORT, *overrides)
+    settings = OmegaConf.select(config, JUDGE)
+    assert (settings.name, settings.base_url, settings.patience.max_attempts) == judge
+    make_plan(config)
+
+
+@pytest.mark.parametrize("experiment", ["vanilla_grpo", "hybrid_grpo_cpu"])
+def test_a_reward_without_a_judge_has_one_where_it_is_named(
+    experiment: str, composed: Callable[..., DictConfig]
+) -> None:
+    assert OmegaConf.select(composed(experiment), JUDGE) is None
+    named = OmegaConf.select(composed(experiment, "judge.name=j", "judge.base_url=http://h/v1"), JUDGE)
+    assert (named.name, named.base_url, named.timeout) == ("j", "http://h/v1", 120.0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "path"),
+    [
+        (["policy=qwen3_30b_a3b_thinking"], "Qwen/Qwen3-30B-A3B-Thinking-2507"),
+        (["policy=qwen3_30b_a3b_thinking", "policy.path=folder"], "folder"),
+        (["policy.path=folder", f"{MODEL}=other"], "other"),
+    ],
+)
+def test_the_policy_is_chosen_from_its_group_or_by_its_path(overrides: list[str], path: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=["experiment=vanilla_grpo", "output_dir=out", *overrides])
+    assert (config.actor_rollout_ref.model.path, config.critic.model.path) == (path, path)
+
+
+def test_verl_gets_no_key_of_ours(composed: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    """verl's own top-level nodes, and no others: its dataclasses refuse keys that they do not know."""
+    from verl.trainer import main_ppo
+
+    from tmas.training.rl.train import _run
+
+    seen: list[DictConfig] = []
+    monkeypatch.setattr(main_ppo, "run_ppo", lambda config, **_: seen.append(config))
+    _run(composed("hybrid_grpo_cpu"), {})
+    with initialize_config_dir(str(Path(main_ppo.__file__).parent / "config"), version_base="1.3"):
+        verls = compose("ppo_trainer")
+    assert set(seen[0]) <= set(verls)

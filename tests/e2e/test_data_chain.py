@@ -144,7 +144,7 @@ def test_two_steps_of_training_on_the_rows(workspace: Path):
     }
     output = tmas(
         *("train", "experiment=hybrid_grpo_cpu", f"output_dir={workspace / 'train'}"),
-        *(f"actor_rollout_ref.model.path={build_smollm2()}", f"data.train_files={rows / 'train.parquet'}"),
+        *(f"policy.path={build_smollm2()}", f"data.train_files={rows / 'train.parquet'}"),
         f"data.val_files={rows / 'validation.parquet'}",
         *(f"{key}={value}" for key, value in small.items()),
     )

@@ -82,7 +82,7 @@ def tmas(*arguments: str) -> str:
 def train(task: Path, output: Path, judge: ScriptedServer, *settings: str) -> list[str]:
     return [
         *("train", "experiment=hybrid_grpo_cpu", f"output_dir={output}", f"data.train_files={task}/train.parquet"),
-        *(f"data.val_files={task}/val.parquet", f"actor_rollout_ref.model.path={task}/sft/final"),
+        *(f"data.val_files={task}/val.parquet", f"policy.path={task}/sft/final"),
         *(f"{SETTINGS}.novelty.form=judge", "trainer.test_freq=-1", "trainer.val_before_train=false"),
         f"{SETTINGS}.judge={{name: judge, base_url: '{judge.base_url}', timeout: 5, patience: {{max_attempts: 1}}}}",
         *settings,

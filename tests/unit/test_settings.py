@@ -220,6 +220,8 @@ def test_where_and_how_patiently_a_model_is_reached_is_not_part_of_the_run(name:
     [
         ("name", "n"),
         ("context_length", 4096),
+        ("max_window_tokens", 4096),
+        ("roles", {"guideline": {"max_window_tokens": 4096}}),
         ("tokenizer", "estimate"),
         ("path", "another/place"),
         ("send_seed", False),
@@ -230,6 +232,12 @@ def test_where_and_how_patiently_a_model_is_reached_is_not_part_of_the_run(name:
 )
 def test_what_a_model_s_replies_depend_on_is_part_of_the_run(name: str, value: Any):
     assert changed(name, value) != run().identity()
+
+
+def test_a_run_without_a_window_limit_is_the_same_as_one_made_before_there_was_the_setting():
+    assert not [key for key in run().identity() if "max_window_tokens" in key]
+    limited = changed("max_window_tokens", 4096)
+    assert limited == run().identity() | {f"model.{role}.max_window_tokens": 4096 for role in run().method.roles}
 
 
 def test_how_a_run_is_scheduled_and_limited_is_not_part_of_it():
@@ -269,7 +277,7 @@ def test_every_setting_of_the_method_is_part_of_the_run():
 def test_every_setting_was_sorted_into_one_kind_or_the_other():
     assert set(ModelSettings.model_fields) == {
         *("base_url", "api_key_env", "token_limit_field", "send_priority", "patience"),  # left out
-        *("name", "path", "context_length", "tokenizer", "send_seed", "sampling", "roles"),
+        *("name", "path", "context_length", "max_window_tokens", "tokenizer", "send_seed", "sampling", "roles"),
     }
     assert set(RunSettings.model_fields) == {
         *("concurrency", "active_problems", "limits", "ray"),  # left out

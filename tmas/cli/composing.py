@@ -25,6 +25,11 @@ _EXISTS = re.compile(r"Could not append to config\. An item is already at '([^']
 _COMMA = re.compile(r"Ambiguous value for argument '([^\n]+)'\n")
 
 
+def config_name(command: str) -> str:
+    """The name of the command's file in conf/, without ``.yaml``."""
+    return command.replace("-", "_")
+
+
 def compose_settings(command: str, arguments: Sequence[str], directory: Path) -> list[dict[str, Any]]:
     """The composed settings of ``command`` as plain values, one for each job of Hydra.
 
@@ -34,7 +39,7 @@ def compose_settings(command: str, arguments: Sequence[str], directory: Path) ->
     """
     jobs: list[dict[str, Any] | UserError] = []
 
-    @hydra.main(config_path=str(directory), config_name=command, version_base="1.3")
+    @hydra.main(config_path=str(directory), config_name=config_name(command), version_base="1.3")
     def collect(config: DictConfig) -> None:
         try:
             jobs.append(_plain(config, command))
@@ -121,8 +126,7 @@ class _Explanation:
     def _no_name(self, text: str) -> UserError:
         """A number or null was given for a group."""
         for group, value in (override.split("=", 1) for override in self._overrides):
-            files = (self._directory / group).glob("*.yaml") if self._is_group(group) else ()
-            options = [file.stem for file in files]
+            options = [file.stem for folder in self._folders(group) for file in folder.glob("*.yaml")]
             if options and value not in options:
                 return self._no_option(group, value, options)
         return UserError(text)
@@ -148,16 +152,22 @@ class _Explanation:
         chosen = [o for o in self._overrides if self._is_group(key := o.partition("=")[0].lstrip("+")) and key != wrong]
         with hydra.initialize_config_dir(str(self._directory), version_base="1.3"):
             try:
-                config = hydra.compose(self._command, overrides=chosen, return_hydra_config=True)
+                config = hydra.compose(config_name(self._command), overrides=chosen, return_hydra_config=True)
             except HydraException:  # a group that the command does not have
-                config = hydra.compose(self._command, return_hydra_config=True)
+                config = hydra.compose(config_name(self._command), return_hydra_config=True)
         groups = [group for group in config.hydra.runtime.choices if not group.startswith("hydra/")]
         with open_dict(config):
             del config["hydra"]
         return list(dict.fromkeys([*_dotted(config), *groups]))
 
     def _is_group(self, key: str) -> bool:
-        return bool(key) and (self._directory / key.partition("@")[0]).is_dir()
+        return bool(self._folders(key))
+
+    def _folders(self, group: str) -> list[Path]:
+        """The folders of a group: shared by all commands, or with the command's own options."""
+        name = group.partition("@")[0]
+        places = (self._directory / name, self._directory / config_name(self._command) / name)
+        return [place for place in places if name and place.is_dir()]
 
     def _list_of(self, group: str | None) -> str:
         if group is None:

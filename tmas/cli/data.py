@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,34 +16,27 @@ from data_prep.distill import DistillSettings, distill
 from tmas.cli.composing import validated
 from tmas.cli.runs import run_shown
 
-_PLACES = ("workspace", "benchmarks_dir")
-"""Keys of the configs that only other keys use."""
-
 
 def collect_command(config: dict[str, Any], console: Console) -> None:
     """``tmas collect``: no model is called."""
-    collect(validated(CollectSettings.model_validate, _own(config)), _say(console))
+    collect(validated(CollectSettings.model_validate, config), _say(console))
 
 
 def filter_command(config: dict[str, Any], console: Console) -> None:
     """``tmas filter``."""
     run = partial(run_shown, config=config, console=console)
-    filter_by_difficulty(validated(FilterSettings.model_validate, _own(config)), run, _say(console))
+    filter_by_difficulty(validated(FilterSettings.model_validate, config), run, _say(console))
 
 
 def distill_command(config: dict[str, Any], console: Console) -> None:
     """``tmas distill``."""
     run = partial(run_shown, config=config, console=console)
-    distill(validated(DistillSettings.model_validate, _own(config)), run, _say(console))
+    distill(validated(DistillSettings.model_validate, config), run, _say(console))
 
 
 def build_command(config: dict[str, Any], console: Console) -> None:
     """``tmas build``: no model is called."""
-    build(validated(BuildSettings.model_validate, _own(config)), _say(console))
-
-
-def _own(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in _PLACES}
+    build(validated(BuildSettings.model_validate, config), _say(console))
 
 
 def _say(console: Console) -> Callable[[str], None]:

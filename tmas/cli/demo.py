@@ -34,10 +34,10 @@ from tmas.settings import RunSettings
 
 
 class DemoSettings(RunSettings):
-    """Everything ``tmas demo`` takes; see conf/demo.yaml."""
+    """All settings of ``tmas demo``."""
 
-    output_dir: Path
-    max_problems: int = Field(ge=1)
+    output_dir: Path = Field(description="Folder for a run directory of each method and report.html.")
+    max_problems: int = Field(ge=1, description="Number of problems, from those that ship with the package.")
 
     @model_validator(mode="after")
     def _has_one_server(self) -> Self:

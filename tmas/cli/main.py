@@ -6,14 +6,16 @@ import importlib.util
 import logging
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
 
 from tmas.cli.composing import compose_settings
 from tmas.cli.exits import INTERRUPTED, STOPPED, WRONG_INPUT, fail
+from tmas.cli.options import config_directory, frequent_settings, groups_in_help, print_options
 from tmas.cli.prompts import write_built_in
 from tmas.errors import UserError
 
@@ -37,6 +39,24 @@ COMMANDS = {
     "export": ("tmas.cli.training:export_command", "a trained policy as a Hugging Face folder"),
 }
 """``module:function`` of (settings as plain values, console), imported when the command is given; and what it does."""
+SETTINGS = {
+    "solve": "tmas.settings:SolveSettings",
+    "demo": "tmas.cli.demo:DemoSettings",
+    "serve": "tmas.serve.settings:ServeSettings",
+    "evaluate": "tmas.evaluation.evaluate:EvaluateSettings",
+    "report": "tmas.report.report:ReportSettings",
+    "subset": "tmas.evaluation.subset:SubsetSettings",
+    "gold-check": "tmas.evaluation.gold_check:GoldCheckSettings",
+    "collect": "data_prep.collect:CollectSettings",
+    "filter": "data_prep.difficulty:FilterSettings",
+    "distill": "data_prep.distill:DistillSettings",
+    "build": "data_prep.build_settings:BuildSettings",
+    "sft": "tmas.training.sft.settings:SFTSettings",
+    "train": "tmas.training.rl.settings:TrainSettings",
+    "export": "tmas.training.export:ExportSettings",
+}
+"""The class that holds the settings of each command: ``tmas options`` and ``--help`` read their descriptions."""
+OPTIONS = "all settings of a command, or the choices of one of its groups: tmas options COMMAND [GROUP]"
 PROMPTS = "the built-in prompts as files, to change some of them and give them as prompts=FOLDER"
 
 
@@ -62,37 +82,49 @@ def _carry_out(command: str, arguments: Sequence[str]) -> None:
         print(usage())
     elif command == "prompts":
         write_built_in(arguments)
+    elif command == "options":
+        print_options(arguments, SETTINGS)
     elif command not in COMMANDS:
         fail(f"unknown command {command!r}\n\n{usage()}", WRONG_INPUT)
     else:
         register_resolvers()
-        for settings in compose_settings(command, arguments, _config_directory()):
+        for settings in compose_settings(command, arguments, config_directory()):
             logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
             pkgutil.resolve_name(COMMANDS[command][0])(settings, Console())
 
 
 def usage() -> str:
     """What there is to give."""
-    described = {name: what for name, (_, what) in COMMANDS.items()} | {"prompts": PROMPTS}
+    described = {name: what for name, (_, what) in COMMANDS.items()} | {"options": OPTIONS, "prompts": PROMPTS}
     lines = "\n".join(f"  tmas {name:<12}{what}" for name, what in described.items())
     return f"""\
 tmas COMMAND key=value ...: scaling test-time compute with a team of agents
 
 {lines}
 
-tmas COMMAND --help explains a command and its settings; --cfg job prints what was composed, without running."""
-
-
-def _config_directory() -> Path:
-    """conf/: inside the installed package, or at the top of a checkout."""
-    package = Path(__file__).parents[1]
-    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+tmas COMMAND --help explains a command; --cfg job prints the composed configuration without running anything."""
 
 
 def register_resolvers() -> None:
-    """What conf/train.yaml computes: where verl's own config lies (found without importing verl), and a sum."""
-    OmegaConf.register_new_resolver("verl_config_directory", _verl_config_directory, replace=True)
-    OmegaConf.register_new_resolver("add", lambda *terms: sum(terms), replace=True)
+    """Functions that the files in conf/ call: folders, the parts of a help text, and small computations.
+
+    verl's folder is found without importing verl.
+    """
+    resolvers: dict[str, Callable[..., Any]] = {
+        "conf_directory": lambda: str(config_directory()),
+        "verl_config_directory": _verl_config_directory,
+        "command_groups": groups_in_help,
+        "frequent_settings": _frequent_settings,
+        "add": lambda *terms: sum(terms),
+        "if_named": lambda model: model if model.get("name") is not None else None,
+    }
+    for name, function in resolvers.items():
+        OmegaConf.register_new_resolver(name, function, replace=True)
+
+
+def _frequent_settings(name: str, keys: str) -> str:
+    command = name.replace("_", "-")
+    return frequent_settings(command, SETTINGS[command], keys.split())
 
 
 def _verl_config_directory() -> str:

@@ -19,13 +19,13 @@ Estimate = dict[str, Any]
 
 
 class BootstrapSettings(BaseModel):
-    """Percentile intervals over problems: how many resamples, at what confidence, from which seed."""
+    """Bootstrap percentile intervals over problems."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    resamples: int = Field(default=2000, ge=100)
-    confidence: float = Field(default=0.95, gt=0, lt=1)
-    seed: int = 0
+    resamples: int = Field(default=2000, ge=100, description="Number of bootstrap resamples of the problems.")
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="Confidence level of the intervals.")
+    seed: int = Field(default=0, description="Seed of the resampling.")
 
 
 def pass_at_k(correct: int, samples: int, k: int) -> float | None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from tmas.answers.checker import AnswerChecker
 from tmas.concurrency import gather_all
 from tmas.evaluation.correctness import (
@@ -25,14 +27,17 @@ from tmas.records import SCHEMA_VERSION
 
 
 class EvaluateSettings(ScoringSettings):
-    """Everything ``tmas evaluate`` takes; see conf/evaluate.yaml.
+    """All settings of ``tmas evaluate``."""
 
-    ``budgets``: tokens a problem at which several runs are compared; ``output``: the file for that comparison.
-    """
-
-    bootstrap: BootstrapSettings = BootstrapSettings()
-    budgets: tuple[int, ...] = ()
-    output: Path | None = None
+    bootstrap: BootstrapSettings = Field(default=BootstrapSettings(), description="The confidence intervals.")
+    budgets: tuple[int, ...] = Field(
+        default=(),
+        description="Tokens per problem at which several runs are compared. Empty: quarters of what the most expensive"
+        " problem of the cheapest run took.",
+    )
+    output: Path | None = Field(
+        default=None, description="JSON file for the comparison of several runs. null: none is written."
+    )
 
 
 async def evaluate(settings: EvaluateSettings, report: Report = lambda *_: None) -> list[dict[str, Any]]:

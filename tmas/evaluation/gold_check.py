@@ -26,16 +26,20 @@ OTHER = "another problem's answer"
 
 
 class GoldCheckSettings(BaseModel):
-    """Everything ``tmas gold-check`` takes; see conf/gold-check.yaml."""
+    """All settings of ``tmas gold-check``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    problems: Path
-    data: ProblemFields = ProblemFields()
-    on_bad_problem: Literal["refuse", "skip"] = "refuse"
-    timeout: float = Field(default=5.0, gt=0)
-    workers: int = Field(default=2, ge=1)
-    output: Path | None = None
+    problems: Path = Field(
+        description="Problem file (JSONL, JSON, CSV or parquet). hub: the Hugging Face data set that data=NAME names."
+    )
+    data: ProblemFields = Field(default=ProblemFields(), description="Names of the columns in the problem file.")
+    on_bad_problem: Literal["refuse", "skip"] = Field(
+        default="refuse", description="refuse: stop if a row is invalid. skip: leave invalid rows out and report them."
+    )
+    timeout: float = Field(default=5.0, gt=0, description="Seconds per comparison.")
+    workers: int = Field(default=2, ge=1, description="Processes that compare answers.")
+    output: Path | None = Field(default=None, description="JSON file for all findings. null: none is written.")
 
 
 class Check(NamedTuple):

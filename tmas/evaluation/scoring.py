@@ -24,21 +24,28 @@ Report = Callable[[str, int, int], None]
 
 
 class ScoringSettings(BaseModel):
-    """How answers are found correct.
-
-    ``judge``: None for the rule alone. ``prompts``: a folder whose ``judge_equivalence.jinja`` replaces the judge's
-    prompt. ``judge_scope``: every answer that is not the gold answer as it stands, or only
-    those that the rule leaves undecided. ``timeout``: seconds a comparison by rule, made in ``workers`` processes.
-    """
+    """How answers are judged correct."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    runs: tuple[Path, ...] = Field(min_length=1)
-    judge: JudgeSettings | None = None
-    prompts: PromptsSetting = BUILT_IN
-    judge_scope: Literal["all", "undecided"] = "all"
-    timeout: float = Field(default=5.0, gt=0)
-    workers: int = Field(default=2, ge=1)
+    runs: tuple[Path, ...] = Field(
+        min_length=1, description="Run directories of tmas solve. Runs that differ only in the seed are pooled."
+    )
+    judge: JudgeSettings | None = Field(
+        default=None, description="LLM judge that compares answers. null: math-verify alone (the rule)."
+    )
+    prompts: PromptsSetting = Field(
+        default=BUILT_IN,
+        description="Folder whose judge_equivalence.jinja replaces the judge's prompt (docs/prompts.md). null: the"
+        " built-in prompt.",
+    )
+    judge_scope: Literal["all", "undecided"] = Field(
+        default="all",
+        description="all: the judge sees every answer that differs from the gold answer as text. undecided: only"
+        " answers that the rule cannot decide.",
+    )
+    timeout: float = Field(default=5.0, gt=0, description="Seconds per comparison by rule.")
+    workers: int = Field(default=2, ge=1, description="Processes that compare answers by rule.")
 
     @field_validator("runs")
     @classmethod

@@ -26,20 +26,27 @@ from tmas.records import Problem
 
 
 class SubsetSettings(ScoringSettings):
-    """Everything ``tmas subset`` takes; see conf/subset.yaml.
+    """All settings of ``tmas subset``."""
 
-    ``problems``: the file that the runs were made on. ``samples``: candidates of each problem, over all runs.
-    ``max_solved``: a problem with at most so many correct ones is in the subset. ``on_undecided``: what becomes of a
-    problem that may be in it or not, since some answers are undecided.
-    """
-
-    problems: Path
-    data: ProblemFields = ProblemFields()
-    on_bad_problem: Literal["refuse", "skip"] = "refuse"
-    samples: int = Field(default=8, ge=1)
-    max_solved: int = Field(default=1, ge=0)
-    on_undecided: Literal["refuse", "include", "exclude"] = "refuse"
-    output: Path
+    problems: Path = Field(
+        description="The problem file that the runs were made on. hub: the Hugging Face data set that data=NAME names."
+    )
+    data: ProblemFields = Field(default=ProblemFields(), description="Names of the columns in the problem file.")
+    on_bad_problem: Literal["refuse", "skip"] = Field(
+        default="refuse", description="refuse: stop if a row is invalid. skip: leave invalid rows out and report them."
+    )
+    samples: int = Field(default=8, ge=1, description="First-iteration candidates of each problem, over all runs.")
+    max_solved: int = Field(
+        default=1,
+        ge=0,
+        description="A problem belongs to the subset if at most this many of its candidates are correct.",
+    )
+    on_undecided: Literal["refuse", "include", "exclude"] = Field(
+        default="refuse",
+        description="What to do with a problem whose undecided answers decide whether it belongs to the subset: stop,"
+        " include it or exclude it.",
+    )
+    output: Path = Field(description="The subset as a JSONL problem file.")
 
 
 @dataclass(frozen=True)

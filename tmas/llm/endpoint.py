@@ -57,29 +57,38 @@ class RetrySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    connect_timeout: float = Field(default=30.0, gt=0)
-    first_token_timeout: float = Field(default=3600.0, gt=0)
-    idle_timeout: float = Field(default=600.0, gt=0)
-    max_attempts: int = Field(default=8, ge=1)
-    backoff_base: float = Field(default=1.0, ge=0)
-    backoff_max: float = Field(default=60.0, ge=0)
-    retry_after_max: float = Field(default=600.0, ge=0)
+    connect_timeout: float = Field(default=30.0, gt=0, description="Seconds to wait for a connection.")
+    first_token_timeout: float = Field(
+        default=3600.0, gt=0, description="Seconds to wait for the first token of a reply."
+    )
+    idle_timeout: float = Field(default=600.0, gt=0, description="Seconds to wait between two pieces of a reply.")
+    max_attempts: int = Field(default=8, ge=1, description="Attempts of a call, the first included.")
+    backoff_base: float = Field(
+        default=1.0, ge=0, description="Seconds before the first retry; the wait doubles with every further retry."
+    )
+    backoff_max: float = Field(default=60.0, ge=0, description="Longest wait before a retry in seconds.")
+    retry_after_max: float = Field(
+        default=600.0, ge=0, description="Longest wait in seconds that a server may ask for with Retry-After."
+    )
 
 
 class EndpointSettings(RetrySettings):
-    """Address, request options and retry settings of a chat endpoint.
+    """Where a chat server is, how to speak to it, and how long to wait for it."""
 
-    ``base_url``: one URL, or the URLs of several servers of the same model. ``api_key_env``: name of the environment
-    variable that holds the key. ``token_limit_field``: name of the request field for ``max_tokens``.
-    ``send_priority``: send vLLM's ``priority`` with each request. ``stream``: False requests each reply as a whole,
-    which must then arrive within ``first_token_timeout``.
-    """
-
-    base_url: str | tuple[str, ...]
-    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    token_limit_field: TokenLimitField = "max_tokens"
-    send_priority: bool = False
-    stream: bool = True
+    base_url: str | tuple[str, ...] = Field(description="The server's URL, or those of several servers of one model.")
+    api_key_env: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="NAME of the environment variable that holds the key. null: no key.",
+    )
+    token_limit_field: TokenLimitField = Field(
+        default="max_tokens", description="Request field that limits the completion."
+    )
+    send_priority: bool = Field(default=False, description="Send vLLM's priority with each request.")
+    stream: bool = Field(
+        default=True,
+        description="Receive replies piece by piece. false: whole replies, each within first_token_timeout seconds.",
+    )
 
     @field_validator("base_url")
     @classmethod

@@ -1,19 +1,29 @@
-"""Counts tokens and computes how long a prompt may be."""
+"""Counts tokens with the model's tokenizer and chat template, and computes how long a prompt may be."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, NoReturn
 
+import orjson
+from jinja2 import TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from tmas.errors import UserError
 
 CHAT_TEMPLATE_TOKENS = 64
-"""Tokens reserved for the chat template around a single message."""
+"""Kept free for the server's chat template where the tokenizer has none that can be rendered here."""
+MERGED_TOKENS = 4
+"""Kept free for tokens that form differently at the borders between the chat template and the prompt."""
 BYTES_PER_TOKEN = 2.5
-"""Used by ``tokenizer=estimate``. English mathematics has about 3; the lower value is on the safe side."""
+"""Used by ``tokenizer=estimate``. It is low on purpose: mathematics in English has about 3."""
+GENERATION_TAG = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
+"""A tag of Hugging Face templates that marks the assistant's text and adds none."""
 
 Count = Callable[[str], int]
 
@@ -41,15 +51,102 @@ def token_counter(tokenizer: str) -> Count:
     return lambda text: len(loaded.encode(text, add_special_tokens=False).ids)
 
 
-class ContextWindow:
-    """The longest prompt of one role, in tokens: ``context_length - max_tokens - CHAT_TEMPLATE_TOKENS``."""
+def chat_template_tokens(tokenizer: str, variables: Mapping[str, Any] | None = None) -> int:
+    """Tokens that the tokenizer's chat template adds around a prompt, with or without a system message.
 
-    def __init__(self, count: Count, context_length: int, max_tokens: int) -> None:
-        self.limit = context_length - max_tokens - CHAT_TEMPLATE_TOKENS
+    ``variables``: further values for the template (``chat_template_kwargs``). The result is
+    :data:`CHAT_TEMPLATE_TOKENS` where the tokenizer has no chat template, or one that cannot be rendered.
+    """
+    config = _template_config(tokenizer)
+    if not config:
+        return CHAT_TEMPLATE_TOKENS
+    count = token_counter(tokenizer)
+    chats = ([{"role": "user", "content": "x"}], [{"role": "system", "content": "x"}, {"role": "user", "content": "x"}])
+    added: list[int] = []
+    for chat in chats:
+        try:
+            rendered = _render(config, chat, variables or {})
+        except TemplateError:  # some templates allow no system message
+            continue
+        added.append(count(rendered) - count("\n\n".join("x" for _ in chat)))
+    return max(added) + MERGED_TOKENS if added else CHAT_TEMPLATE_TOKENS
+
+
+def _template_config(tokenizer: str) -> dict[str, Any]:
+    """The template as ``chat_template``, with the special tokens that it may use; empty where there is none."""
+    files = dict(_tokenizer_files(tokenizer))
+    config: dict[str, Any] = orjson.loads(files.get("tokenizer_config.json", "{}"))
+    template = files.get("chat_template.jinja") or config.get("chat_template")
+    if isinstance(template, list):  # several templates by name
+        template = next((named["template"] for named in template if named["name"] == "default"), None)
+    if not template:
+        return {}
+    special = {key: value for key, value in config.items() if key.endswith("_token") and value}
+    tokens = {key: value["content"] if isinstance(value, dict) else value for key, value in special.items()}
+    return {**tokens, "chat_template": template}
+
+
+def _tokenizer_files(tokenizer: str) -> Iterator[tuple[str, str]]:
+    """The files that may hold a chat template, by name; those that are missing are left out."""
+    path = Path(tokenizer)
+    folder = path if path.is_dir() else path.parent
+    for name in ("chat_template.jinja", "tokenizer_config.json"):
+        if tokenizer == "estimate":
+            return
+        file = folder / name if path.exists() else _from_hub(tokenizer, name)
+        if file and file.is_file():
+            yield name, file.read_text("utf-8")
+
+
+def _from_hub(repository: str, name: str) -> Path | None:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repository, name))
+    except (OSError, ValueError):  # the file is missing, or there is no network
+        return None
+
+
+def _render(config: Mapping[str, Any], chat: list[dict[str, str]], variables: Mapping[str, Any]) -> str:
+    """The chat as a server renders it, up to where the reply begins. The template is data: it runs in a sandbox."""
+
+    def refuse(message: str) -> NoReturn:
+        raise TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = lambda form: "01 January 2026"
+    template = environment.from_string(GENERATION_TAG.sub("", config["chat_template"]))
+    return template.render(messages=chat, add_generation_prompt=True, **{**config, **variables})
+
+
+class ContextWindow:
+    """The room that one role's model has for a prompt and its completion, in tokens.
+
+    Without ``max_window``, ``max_tokens`` always stay free for the completion, and a prompt may fill the rest of
+    ``context_length``. With it, prompt and completion share ``max_window`` tokens: a completion may use what its prompt
+    leaves, up to ``max_tokens``, and a prompt leaves at least half of the window, or ``max_tokens`` if that is less.
+    ``template``: tokens of the chat template.
+    """
+
+    def __init__(
+        self,
+        count: Count,
+        context_length: int,
+        max_tokens: int,
+        max_window: int | None = None,
+        template: int = CHAT_TEMPLATE_TOKENS,
+    ) -> None:
+        self._count, self._max_tokens, self._shared = count, max_tokens, max_window is not None
+        size = min(context_length, max_window or context_length)
+        self._room = size - template
+        self.limit = self._room - (min(max_tokens, size // 2) if self._shared else max_tokens)
         if self.limit <= 0:
-            room = f"a prompt in model.context_length={context_length} tokens"
-            raise UserError(f"model.sampling.max_tokens={max_tokens} leaves no room for {room}")
-        self._count = count
+            raise UserError(
+                f"model.sampling.max_tokens={max_tokens} leaves no room for a prompt in "
+                f"model.context_length={context_length} tokens"
+                + (f" and model.max_window_tokens={max_window}" if max_window else "")
+            )
 
     def count(self, text: str) -> int:
         return self._count(text)
@@ -57,3 +154,9 @@ class ContextWindow:
     def fits(self, prompt: str) -> bool:
         # A token has at least one byte, so most prompts need not be tokenised to know that they fit.
         return len(prompt.encode()) <= self.limit or self._count(prompt) <= self.limit
+
+    def max_completion(self, prompt: str) -> int:
+        """Most tokens that the completion of ``prompt`` may have."""
+        if not self._shared or len(prompt.encode()) + self._max_tokens <= self._room:
+            return self._max_tokens
+        return max(1, min(self._max_tokens, self._room - self._count(prompt)))

@@ -20,16 +20,17 @@ OutputT = TypeVar("OutputT", ExperienceOutput, GuidelineOutput)
 
 
 class BankSettings(BaseModel):
-    """Limits of a bank. The paper does not publish them."""
+    """Limits of a memory bank. The paper publishes neither."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     capacity: int = Field(
         ge=1,
-        description="maximum number of items; items with the smallest support + last iteration seen are evicted",
+        description="Most items in the bank. When it is full, the items with the lowest support minus iterations since"
+        " they were last seen are dropped.",
     )
     similarity: float = Field(
-        default=0.7, ge=0, le=1, description="minimum Jaccard similarity of duplicates (memory/similarity.py)"
+        default=0.7, ge=0, le=1, description="Jaccard similarity at which two items count as near-duplicates."
     )
 
 
@@ -54,7 +55,7 @@ class ItemCollection(Record, Generic[ItemT]):
     def render(self, fits: Callable[[str], bool]) -> RenderedBank:
         """Render as many items as ``fits`` allows, possibly none.
 
-        ItemCollection with the smallest support + last iteration seen are left out first. The remaining lines keep their order.
+        Items with the smallest support + last iteration seen are left out first. The remaining lines keep their order.
         ``fits`` is called for a few texts, never for an empty one.
         """
         weakest = [item.item_id for item in _weakest_first(self.items)]

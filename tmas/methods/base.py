@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, field_serializer, model_validator
+from pydantic import BaseModel, Field, field_serializer, model_validator
 
 from tmas.agents.base import Session
 from tmas.agents.settings import AgentSettings
@@ -42,10 +42,10 @@ class MethodSettings(BaseModel, frozen=True, extra="forbid"):
 
     roles: ClassVar[tuple[str, ...]]
 
-    name: str
-    max_iterations: int
-    agents: AgentSettings
-    selection: SelectionSettings
+    name: str = Field(description="the method")
+    max_iterations: int = Field(description="iterations in all")
+    agents: AgentSettings = Field(description="how agents are prompted and replies parsed")
+    selection: SelectionSettings = Field(description="how the final answer is selected")
 
     @model_validator(mode="after")
     def _sets_nothing_without_effect(self) -> Self:

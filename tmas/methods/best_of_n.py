@@ -26,12 +26,14 @@ class BestOfNSettings(MethodSettings, frozen=True):
 
     roles = ("solution", "verification")
 
-    name: Literal["best_of_n"] = "best_of_n"
+    name: Literal["best_of_n"] = Field(default="best_of_n", description="the method")
     n_candidates: int = Field(default=64, ge=1, description="N: samples")
     n_verifications: int = Field(default=8, ge=1, description="M: verifications of each sample")
     max_iterations: Literal[1] = Field(default=1, description="always 1: samples are drawn once")
-    agents: AgentSettings = AgentSettings()
-    selection: SelectionSettings = SelectionSettings(rule="grade")
+    agents: AgentSettings = Field(default=AgentSettings(), description="how agents are prompted and replies parsed")
+    selection: SelectionSettings = Field(
+        default=SelectionSettings(rule="grade"), description="how the final answer is selected"
+    )
 
 
 class BestOfN(Method[BestOfNSettings]):

@@ -24,11 +24,13 @@ class MajorityVoteSettings(MethodSettings, frozen=True):
 
     roles = ("solution",)
 
-    name: Literal["majority_vote"] = "majority_vote"
+    name: Literal["majority_vote"] = Field(default="majority_vote", description="the method")
     n_candidates: int = Field(default=64, ge=1, description="K: samples")
     max_iterations: Literal[1] = Field(default=1, description="always 1: samples are drawn once")
-    agents: AgentSettings = AgentSettings()
-    selection: SelectionSettings = SelectionSettings(rule="vote")
+    agents: AgentSettings = Field(default=AgentSettings(), description="how agents are prompted and replies parsed")
+    selection: SelectionSettings = Field(
+        default=SelectionSettings(rule="vote"), description="how the final answer is selected"
+    )
 
     @model_validator(mode="after")
     def _has_answers_to_vote_on(self) -> Self:

@@ -41,13 +41,15 @@ class PaCoReSettings(MethodSettings, frozen=True):
 
     roles = ("solution",)
 
-    name: Literal["pacore"] = "pacore"
+    name: Literal["pacore"] = Field(default="pacore", description="the method")
     widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(8,), min_length=1, description="responses in each round; the last holds for all later rounds"
     )
     max_iterations: int = Field(default=20, ge=1, description="rounds in all")
-    agents: AgentSettings = AgentSettings()
-    selection: SelectionSettings = SelectionSettings(rule="vote", scope="last")
+    agents: AgentSettings = Field(default=AgentSettings(), description="how agents are prompted and replies parsed")
+    selection: SelectionSettings = Field(
+        default=SelectionSettings(rule="vote", scope="last"), description="how the final answer is selected"
+    )
 
 
 class PaCoRe(Method[PaCoReSettings]):

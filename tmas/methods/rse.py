@@ -51,7 +51,7 @@ class RSESettings(MethodSettings, frozen=True):
 
     roles = ("solution", "distill")
 
-    name: Literal["rse"] = "rse"
+    name: Literal["rse"] = Field(default="rse", description="the method")
     n_candidates: int = Field(default=8, ge=1, description="rollouts per iteration")
     max_iterations: int = Field(default=20, ge=1, description="iterations in all")
     similarity: float = Field(
@@ -60,8 +60,12 @@ class RSESettings(MethodSettings, frozen=True):
         le=1,
         description="Jaccard similarity of words from which two items may be duplicates (memory/similarity.py)",
     )
-    agents: AgentSettings = AgentSettings(parse_attempts=6)
-    selection: SelectionSettings = SelectionSettings(rule="vote", scope="last")
+    agents: AgentSettings = Field(
+        default=AgentSettings(parse_attempts=6), description="how agents are prompted and replies parsed"
+    )
+    selection: SelectionSettings = Field(
+        default=SelectionSettings(rule="vote", scope="last"), description="how the final answer is selected"
+    )
 
 
 class RSE(Method[RSESettings]):

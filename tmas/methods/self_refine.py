@@ -63,11 +63,13 @@ class SelfRefineSettings(MethodSettings, frozen=True):
 
     roles = ("solution", "feedback")
 
-    name: Literal["self_refine"] = "self_refine"
+    name: Literal["self_refine"] = Field(default="self_refine", description="the method")
     n_candidates: int = Field(default=8, ge=1, description="N: independent trajectories")
     max_iterations: int = Field(default=20, ge=1, description="drafts of each trajectory, the first included")
-    agents: AgentSettings = AgentSettings()
-    selection: SelectionSettings = SelectionSettings(rule="vote", scope="last")
+    agents: AgentSettings = Field(default=AgentSettings(), description="how agents are prompted and replies parsed")
+    selection: SelectionSettings = Field(
+        default=SelectionSettings(rule="vote", scope="last"), description="how the final answer is selected"
+    )
 
 
 class SelfRefine(Method[SelfRefineSettings]):

@@ -42,7 +42,7 @@ class TMASSettings(MethodSettings, frozen=True):
 
     roles = ("solution", "verification", "summary", "experience", "guideline")
 
-    name: Literal["tmas"] = "tmas"
+    name: Literal["tmas"] = Field(default="tmas", description="the method")
     n_candidates: int = Field(default=8, ge=1, description="N: candidates per iteration")
     n_verifications: int = Field(default=8, ge=1, description="M: verifications of each candidate")
     max_iterations: int = Field(
@@ -58,10 +58,10 @@ class TMASSettings(MethodSettings, frozen=True):
     early_stop: Literal["none", "unanimous"] = Field(
         default="none", description="unanimous: stop once all M verifications of a candidate grade it 1"
     )
-    agents: AgentSettings = AgentSettings()
-    experience: BankSettings = BankSettings(capacity=48)
-    guidelines: BankSettings = BankSettings(capacity=24)
-    selection: SelectionSettings = SelectionSettings()
+    agents: AgentSettings = Field(default=AgentSettings(), description="how agents are prompted and replies parsed")
+    experience: BankSettings = Field(default=BankSettings(capacity=48), description="limits of the experience bank")
+    guidelines: BankSettings = Field(default=BankSettings(capacity=24), description="limits of the guideline bank")
+    selection: SelectionSettings = Field(default=SelectionSettings(), description="how the final answer is selected")
 
 
 class TMAS(Method[TMASSettings]):

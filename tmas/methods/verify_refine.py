@@ -69,15 +69,17 @@ class VerifyRefineSettings(MethodSettings, frozen=True):
 
     roles = ("solution", "verification")
 
-    name: Literal["verify_refine"] = "verify_refine"
+    name: Literal["verify_refine"] = Field(default="verify_refine", description="the method")
     n_candidates: int = Field(
         default=8, ge=1, description="N: candidates of the first round, and rewrites of every later round"
     )
     n_verifications: int = Field(default=8, ge=1, description="M: analyses of each candidate")
     n_best: int = Field(default=8, ge=1, description="n: best candidates of the pool, which a round rewrites")
     max_iterations: int = Field(default=20, ge=1, description="rounds, the first included")
-    agents: AgentSettings = AgentSettings()
-    selection: SelectionSettings = SelectionSettings(rule="grade")
+    agents: AgentSettings = Field(default=AgentSettings(), description="how agents are prompted and replies parsed")
+    selection: SelectionSettings = Field(
+        default=SelectionSettings(rule="grade"), description="how the final answer is selected"
+    )
 
 
 class VerifyRefine(Method[VerifyRefineSettings]):

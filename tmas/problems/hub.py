@@ -17,23 +17,26 @@ from tmas.files import text_digest, write_lines
 
 
 class HubSource(BaseModel):
-    """Rows of a data set. ``path``, ``name`` (its configuration), ``split`` and ``revision`` are those of
-    ``load_dataset``.
-
-    ``columns``: names of columns on the hub that differ from the local names. ``where``: take only rows with these
-    values (``""``: empty). ``sample``: take this many rows, those whose ids have the smallest SHA-256, so that the
-    choice is fixed and independent of the order of the rows.
-    """
+    """Rows of a data set on the Hugging Face hub."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str
-    name: str | None = None
-    split: str
-    revision: str | None = None
-    columns: dict[str, str] = Field(default_factory=dict)
-    where: dict[str, str] = Field(default_factory=dict)
-    sample: int | None = Field(default=None, ge=1)
+    path: str = Field(description="Name of the data set, as load_dataset takes it.")
+    name: str | None = Field(default=None, description="Configuration of the data set. null: its only one.")
+    split: str = Field(description="Split of the data set.")
+    revision: str | None = Field(default=None, description="Commit or tag of the data set. null: the newest.")
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="Names of columns on the hub, by their names in the local file, where they differ.",
+    )
+    where: dict[str, str] = Field(
+        default_factory=dict, description='Keep only rows with these values, by column. "": an empty value.'
+    )
+    sample: int | None = Field(
+        default=None,
+        ge=1,
+        description="Keep only this many rows, those whose ids have the smallest SHA-256. null: all.",
+    )
 
 
 class HubError(UserError):

@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tmas.errors import FileDefects
 from tmas.problems.files import READERS, FileRow, is_unicode
@@ -27,23 +27,27 @@ _MESSAGES = 20
 
 
 class ProblemFields(BaseModel):
-    r"""Names of the columns (CSV, parquet) or keys (JSON) of a problem's parts.
-
-    ``problem_id``: null numbers the rows (``<file stem>-<row>``). ``answer``: null if there are none; unless
-    ``answer_required``, single rows may lack it. ``answer_regex``: the answer is the first group of the last match in
-    that field (GSM8K: ``####\\s*(.+)``). ``metadata``: further columns to keep with the problem. ``hub``: the data set
-    on the Hugging Face hub with the same columns.
-    """
+    """Names of the columns (CSV, parquet) or keys (JSON) that hold a problem's parts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    problem_id: str | None = "problem_id"
-    question: str = "question"
-    answer: str | None = "answer"
-    answer_required: bool = False
-    answer_regex: str | None = None
-    metadata: tuple[str, ...] = ()
-    hub: HubSource | None = None
+    problem_id: str | None = Field(
+        default="problem_id", description="Column of the problem's id. null: rows are numbered, FILE_STEM-ROW."
+    )
+    question: str = Field(default="question", description="Column of the question.")
+    answer: str | None = Field(
+        default="answer", description="Column of the gold answer. null: the file has no answers."
+    )
+    answer_required: bool = Field(default=False, description="Whether a row without an answer is invalid.")
+    answer_regex: str | None = Field(
+        default=None,
+        description="Regular expression whose last match in the answer column holds the answer as its first group."
+        " GSM8K: ####\\s*(.+). null: the whole column.",
+    )
+    metadata: tuple[str, ...] = Field(default=(), description="Further columns to keep with the problem.")
+    hub: HubSource | None = Field(
+        default=None, description="The Hugging Face data set that problems=hub reads. null: there is none."
+    )
 
     @field_validator("answer_regex")
     @classmethod

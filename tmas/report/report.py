@@ -29,23 +29,34 @@ NAMED = 3
 
 
 class ReportSettings(BaseModel):
-    """Everything ``tmas report`` takes; see conf/report.yaml.
-
-    ``output``: the page; None: ``report.html`` in the run directory, or in this folder for several runs. ``problems``:
-    ids of those that can be opened; None: all. ``max_mb``: room for prompts, replies and reasoning, in megabytes of the
-    page; everything else is always there. ``smooth``: steps that the line of a training curve is the mean of; 1: none.
-    ``figures``: a folder for the charts as PNG and SVG; None: none are drawn.
-    """
+    """All settings of ``tmas report``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
-    runs: tuple[Path, ...] = ()
-    training: tuple[Path, ...] = ()
-    output: Path | None = None
-    problems: tuple[str, ...] | None = None
-    max_mb: float = Field(default=100.0, ge=0)
-    smooth: int = Field(default=5, ge=1)
-    figures: Path | None = None
+    runs: tuple[Path, ...] = Field(
+        default=(), description="Run directories of tmas solve. Runs that differ only in the seed are pooled."
+    )
+    training: tuple[Path, ...] = Field(default=(), description="Run directories of tmas train.")
+    output: Path | None = Field(
+        default=None,
+        description="The HTML file. null: report.html in the run directory, or in the current folder for several runs.",
+    )
+    problems: tuple[str, ...] | None = Field(
+        default=None, description="Ids of the problems that can be opened in the page. null: all."
+    )
+    max_mb: float = Field(
+        default=100.0,
+        ge=0,
+        description="Megabytes of the page for prompts, replies and reasoning; everything else is always included.",
+    )
+    smooth: int = Field(
+        default=5,
+        ge=1,
+        description="Training steps that the line of a curve averages over, an odd number. 1: no smoothing.",
+    )
+    figures: Path | None = Field(
+        default=None, description="Folder for the charts as PNG and SVG files. null: none are written."
+    )
 
     @field_validator("runs", "training")
     @classmethod

@@ -13,79 +13,112 @@ from tmas.settings import Settings
 
 
 class AnswerSettings(Settings):
-    """``format``: as ``method.agents.answer_format``.
+    """How the final answer of a response is found."""
 
-    More than ``max_boxes`` different boxes are ambiguous. A box longer than ``max_chars`` characters is not an answer.
-    """
-
-    format: Literal["boxed", "stated"] = "boxed"
-    max_boxes: int = Field(default=4, ge=1)
-    max_chars: int = Field(default=1000, ge=1)
+    format: Literal["boxed", "stated"] = Field(
+        default="boxed",
+        description='boxed: the answer is in \\boxed{}. stated: without a box, the number in the last "answer is 12"'
+        " counts.",
+    )
+    max_boxes: int = Field(
+        default=4, ge=1, description="A response with more different boxes than this is ambiguous and is not compared."
+    )
+    max_chars: int = Field(default=1000, ge=1, description="A box with more characters than this is not an answer.")
 
 
 class CheckerSettings(Settings):
-    """Workers for math-verify in each reward process. ``timeout``: seconds per comparison."""
+    """The math-verify processes of each reward worker."""
 
-    timeout: float = Field(default=5.0, gt=0)
-    workers: int = Field(default=2, ge=1)
+    timeout: float = Field(default=5.0, gt=0, description="Seconds per comparison of two answers.")
+    workers: int = Field(default=2, ge=1, description="Processes that compare answers, for each reward worker of verl.")
 
 
 class EvidenceSettings(Settings):
-    """When a quote counts as the solution's own work.
+    """When a quote from a solution shows a step of the solution's own."""
 
-    Runs of at least ``copied_run`` tokens that occur in the prompt are removed. ``min_tokens`` tokens must remain,
-    ``min_symbols`` of them mathematical.
-    """
-
-    min_tokens: int = Field(default=6, ge=1)
-    min_symbols: int = Field(default=3, ge=0)
-    copied_run: int = Field(default=4, ge=1)
+    min_tokens: int = Field(default=6, ge=1, description="Tokens of the quote that must not be copied.")
+    min_symbols: int = Field(default=3, ge=0, description="How many of these tokens must be mathematical symbols.")
+    copied_run: int = Field(
+        default=4,
+        ge=1,
+        description="A run of at least this many tokens that also occurs in the problem or the memory bank counts as"
+        " copied.",
+    )
 
 
 class ExperienceSettings(Settings):
-    """``enough``: applied items that earn the whole bonus. ``similarity``: minimum similarity of a quote that repeats
-    an item.
-    """
+    """The bonus on rows with an experience bank."""
 
-    form: Literal["judge", "delta", "none"] = "judge"
-    weight: float = Field(default=0.3, ge=0, lt=1)
-    enough: int = Field(default=2, ge=1)
-    similarity: float = Field(default=0.7, ge=0, le=1)
+    form: Literal["judge", "delta", "none"] = Field(
+        default="judge",
+        description="judge: a judge finds the bank items that the solution applied. delta: correctness minus the pass"
+        " rate without memory. none: no bonus.",
+    )
+    weight: float = Field(default=0.3, ge=0, lt=1, description="Weight of the bonus for using the experience bank.")
+    enough: int = Field(default=2, ge=1, description="Number of applied items that earns the whole bonus.")
+    similarity: float = Field(
+        default=0.7,
+        ge=0,
+        le=1,
+        description="Jaccard similarity at which a quote counts as a repetition of a bank item.",
+    )
 
 
 class NoveltySettings(Settings):
-    """``min_steps``: steps that must be shown. ``variation``: bonus for a variation of a known strategy.
+    """The bonus on rows with guidelines."""
 
-    ``similarity``: minimum similarity of an approach that equals a guideline.
-    """
-
-    form: Literal["judge", "none"] = "judge"
-    weight: float = Field(default=0.3, ge=0, lt=1)
-    min_steps: int = Field(default=2, ge=1)
-    variation: float = Field(default=0.5, ge=0, le=1)
-    similarity: float = Field(default=0.7, ge=0, le=1)
+    form: Literal["judge", "none"] = Field(
+        default="judge", description="judge: a judge decides whether the strategy is new. none: no bonus."
+    )
+    weight: float = Field(default=0.3, ge=0, lt=1, description="Weight of the bonus for a new strategy.")
+    min_steps: int = Field(
+        default=2, ge=1, description="Steps of the strategy that quotes from the solution must show."
+    )
+    variation: float = Field(
+        default=0.5, ge=0, le=1, description="Share of the bonus that a variation of a known strategy earns."
+    )
+    similarity: float = Field(
+        default=0.7, ge=0, le=1, description="Jaccard similarity at which an approach counts as one of the guidelines."
+    )
 
 
 class RewardSettings(Settings):
-    """All settings under ``reward_kwargs.settings``.
+    """All settings of the reward (docs/rewards.md)."""
 
-    ``wrong_share``: share of its bonus that a wrong answer keeps. ``truncated``: how a truncated response is scored.
-    ``deadline``: seconds per sample including all waiting; it must exceed the judge's ``timeout``, or the circuit
-    breaker would never open. ``max_solution_chars``: a longer final text earns no bonus. ``judge``: opened only when
-    needed. ``prompts``: the judges' prompts, set by ``tmas train prompts=FOLDER``.
-    """
-
-    wrong_share: float = Field(default=0.5, ge=0, le=1)
-    truncated: Literal["wrong", "mask"] = "wrong"
-    deadline: float = Field(default=300.0, gt=0)
-    max_solution_chars: int = Field(default=40_000, ge=1)
-    answer: AnswerSettings = AnswerSettings()
-    checker: CheckerSettings = CheckerSettings()
-    evidence: EvidenceSettings = EvidenceSettings()
-    experience: ExperienceSettings = ExperienceSettings()
-    novelty: NoveltySettings = NoveltySettings()
-    judge: JudgeSettings | None = None
-    prompts: PackedPrompts = BUILT_IN
+    wrong_share: float = Field(
+        default=0.5, ge=0, le=1, description="Share of its bonus that a wrong answer keeps. 0: none."
+    )
+    truncated: Literal["wrong", "mask"] = Field(
+        default="wrong",
+        description="wrong: a cut-off response counts as wrong. mask: it does not change the policy.",
+    )
+    deadline: float = Field(
+        default=300.0,
+        gt=0,
+        description="Seconds to score a response, waiting included; components that are missing then are masked. Must"
+        " be longer than judge.timeout.",
+    )
+    max_solution_chars: int = Field(
+        default=40_000, ge=1, description="Longest final text in characters that can earn a bonus."
+    )
+    answer: AnswerSettings = Field(default=AnswerSettings(), description="How the final answer is found.")
+    checker: CheckerSettings = Field(default=CheckerSettings(), description="The processes that compare answers.")
+    evidence: EvidenceSettings = Field(
+        default=EvidenceSettings(), description="When a quote shows a step of the solution's own."
+    )
+    experience: ExperienceSettings = Field(
+        default=ExperienceSettings(), description="The bonus on rows with an experience bank."
+    )
+    novelty: NoveltySettings = Field(default=NoveltySettings(), description="The bonus on rows with guidelines.")
+    judge: JudgeSettings | None = Field(
+        default=None,
+        description="The judge of the bonuses and of math_grm rows; in tmas train it is set as judge.name,"
+        " judge.base_url, ... null: no judge.",
+    )
+    prompts: PackedPrompts = Field(
+        default=BUILT_IN,
+        description="The judge's prompts as text; tmas train sets it from prompts=FOLDER. null: the built-in prompts.",
+    )
 
     def weight_of(self, source: str) -> float:
         """The weight w of the bonus for rows of ``source``."""

@@ -28,6 +28,9 @@ from tmas.records import SCHEMA_VERSION, Problem
 
 PACKAGES = ("tmas", "math-verify", "tokenizers", "vllm", "ray", "torch", "transformers", "verl")
 
+CHAT_TEMPLATE = "chat_template"
+"""Key of the manifest of a run that counts the tokens of its models' chat templates."""
+
 
 class RunRefused(UserError):
     """This directory cannot take this run; the message says why and what to do."""
@@ -86,6 +89,8 @@ class RunDirectory:
         ]
         if differing:
             raise RunRefused.because(self.path, differing)
+        if CHAT_TEMPLATE not in old:
+            del new[CHAT_TEMPLATE]
         return {
             **new,
             "problems": {**old["problems"], **new["problems"]},
@@ -152,8 +157,17 @@ def _manifest(identity: Mapping[str, Any], problems: Sequence[Problem], prompts:
         "prompts": prompts.hashes(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "python": platform.python_version(),
+        CHAT_TEMPLATE: "counted",
         "problems": {p.problem_id: digest([p.question, p.answer]) for p in problems},
     }
+
+
+def counts_chat_template(path: Path) -> bool:
+    """Whether the run in ``path`` counts the tokens of its models' chat templates, which limit its prompts.
+
+    A run that an older version began keeps 64 tokens free for every template, also when it is resumed.
+    """
+    return not (path / "manifest.json").exists() or CHAT_TEMPLATE in _manifest_in(path)
 
 
 @cache

@@ -13,7 +13,7 @@ from typing import Self
 from tmas.engines.vllm import free_port, vllm_server
 from tmas.errors import UserError
 from tmas.llm.client import OpenAIChat
-from tmas.llm.tokens import ContextWindow, token_counter
+from tmas.llm.tokens import CHAT_TEMPLATE_TOKENS, ContextWindow, chat_template_tokens, token_counter
 from tmas.run.session import Activity, RoleModel
 from tmas.settings import ModelSettings, RunSettings
 
@@ -24,19 +24,23 @@ Tell = Callable[[tuple[str, ...]], None]
 class Clients:
     """The clients of a method's roles; those with the same endpoint share one.
 
-    An async context manager. ``key``: of the run's own servers. Raises ``ValueError`` for what is wrong with a key, a
+    An async context manager. ``key``: of the run's own servers. ``counts_template``: count the tokens of the models'
+    chat templates; false for a run that an older version began. Raises ``ValueError`` for what is wrong with a key, a
     tokenizer or a context length.
     """
 
-    def __init__(self, settings: RunSettings, key: str | None = None) -> None:
+    def __init__(self, settings: RunSettings, key: str | None = None, counts_template: bool = True) -> None:
         self._settings = settings
+        self._counts_template = counts_template
         self._models = settings.role_models()
         slots = settings.concurrency
         endpoints = dict.fromkeys(model.endpoint() for model in self._models.values())
         self._own = [endpoint for endpoint in endpoints if not endpoint.base_urls]
         self._chats = {e: OpenAIChat(e, slots=slots, key=key if e in self._own else None) for e in endpoints}
         for model in self._models.values():
-            _window(model, model.context_length or sys.maxsize)  # a length that is not known yet may be long enough
+            self._window(
+                model, model.context_length or sys.maxsize
+            )  # a length that is not known yet may be long enough
         self._stack = AsyncExitStack()
         self.reported: dict[str, int] = {}
         """Context lengths in tokens that servers told, by the key of the setting that is null."""
@@ -75,7 +79,19 @@ class Clients:
         if model.context_length is None:
             self.reported[f"model.{role}.context_length"] = length
         free_first = _is_free_first(self._settings, model)
-        return RoleModel(chat, model.name, model.sampling, _window(model, length), model.send_seed, free_first)
+        return RoleModel(chat, model.name, model.sampling, self._window(model, length), model.send_seed, free_first)
+
+    def _window(self, model: ModelSettings, context_length: int) -> ContextWindow:
+        tokenizer = model.tokenizer
+        if tokenizer == "auto":
+            tokenizer = model.path or "estimate"
+        template = CHAT_TEMPLATE_TOKENS
+        if self._counts_template:
+            variables = model.sampling.extra.get("chat_template_kwargs")
+            template = chat_template_tokens(tokenizer, variables if isinstance(variables, dict) else None)
+        return ContextWindow(
+            _counter(tokenizer), context_length, model.sampling.max_tokens, model.max_window_tokens, template
+        )
 
 
 @asynccontextmanager
@@ -138,13 +154,6 @@ def _is_free_first(settings: RunSettings, model: ModelSettings) -> bool:
     """
     agents = settings.method.agents
     return agents.structured_outputs == "auto" and model.name != settings.model.for_role("solution").name
-
-
-def _window(model: ModelSettings, context_length: int) -> ContextWindow:
-    tokenizer = model.tokenizer
-    if tokenizer == "auto":
-        tokenizer = model.path or "estimate"
-    return ContextWindow(_counter(tokenizer), context_length, model.sampling.max_tokens)
 
 
 _counter = cache(token_counter)

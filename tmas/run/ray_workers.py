@@ -26,6 +26,7 @@ from tmas.engines.ray_cluster import ClusterFailed
 from tmas.errors import UserError
 from tmas.files import digest
 from tmas.records import Problem, Result
+from tmas.run.directory import counts_chat_template
 from tmas.run.runtime import Runtime
 from tmas.run.session import Activity
 from tmas.run.solver import ProblemSolver
@@ -114,7 +115,8 @@ class RayWorker:
                 remedy="Install the same version on all nodes.",
             )
         async with AsyncExitStack() as unless_failed:
-            runtime = await unless_failed.enter_async_context(Runtime(settings, key, settings.active_problems))
+            opened = Runtime(settings, key, settings.active_problems, counts_chat_template(directory))
+            runtime = await unless_failed.enter_async_context(opened)
             runtime.resize(order.slots)
             runtime.use_servers(order.base_urls)
             await runtime.ready()

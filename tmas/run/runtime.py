@@ -22,6 +22,7 @@ from tmas.methods import METHODS
 from tmas.methods.base import Method
 from tmas.records import Usage
 from tmas.run.budget import TokenBudget, recorded_tokens
+from tmas.run.directory import counts_chat_template
 from tmas.run.garbage import rare_collections
 from tmas.run.models import Clients, SharedServers, own_servers
 from tmas.run.session import Activity, RoleModel, RunState
@@ -33,16 +34,17 @@ class Runtime:
     """An async context manager; :meth:`ready` has to follow before :meth:`solver`.
 
     ``key``: the key of the run's own servers. ``files``: number of files that are open at once, in addition to the
-    sockets of the calls in flight. Raises ``UserError`` for a wrong API key, tokenizer or context length.
+    sockets of the calls in flight. ``counts_chat_template``: see :func:`~tmas.run.directory.counts_chat_template`.
+    Raises ``UserError`` for a wrong API key, tokenizer or context length.
     """
 
-    def __init__(self, settings: RunSettings, key: str, files: int) -> None:
+    def __init__(self, settings: RunSettings, key: str, files: int, counts_chat_template: bool = True) -> None:
         self.settings, self.key = settings, key
         self.limiter = PriorityLimiter(settings.concurrency)
         self.checker = AnswerChecker()
         self.base_urls: tuple[str, ...] = ()
         self._files = files
-        self._clients = Clients(settings, key)
+        self._clients = Clients(settings, key, counts_chat_template)
         self._roles: dict[str, RoleModel] = {}
         self._stack = AsyncExitStack()
 
@@ -110,7 +112,7 @@ async def open_runtime(
     :class:`~tmas.llm.endpoint.EndpointDown` and :class:`~tmas.engines.vllm.ServerFailed`.
     """
     key = shared.key if shared else secrets.token_urlsafe(32)
-    async with Runtime(settings, key, files) as runtime, AsyncExitStack() as stack:
+    async with Runtime(settings, key, files, counts_chat_template(directory)) as runtime, AsyncExitStack() as stack:
         if settings.on_ray:
             stack.enter_context(ray_cluster(settings.ray.address))
         if shared:

@@ -14,6 +14,7 @@ from tmas.agents.packing import Prompt, Window
 from tmas.concurrency import PriorityLimiter
 from tmas.llm.client import ChatModel, RoutingHint
 from tmas.llm.connection import StreamProgress
+from tmas.llm.tokens import ContextWindow
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import (
     CallKey,
@@ -46,9 +47,15 @@ class RoleModel:
     chat: ChatModel
     name: str
     sampling: Sampling
-    window: Window
+    window: ContextWindow
     send_seed: bool = True
     free_first: bool = False
+
+    def sampling_after(self, prompt: Prompt) -> Sampling:
+        """The sampling, with the completion limited to what the prompt leaves of the window."""
+        limit = self.window.max_completion(prompt.content)
+        same = limit == self.sampling.max_tokens
+        return self.sampling if same else self.sampling.model_copy(update={"max_tokens": limit})
 
 
 @dataclass
@@ -127,7 +134,7 @@ class ProblemSession:
         request = Request(
             model=role.name,
             messages=prompt.messages,
-            sampling=role.sampling,
+            sampling=role.sampling_after(prompt),
             n=n,
             seed=keyed_hash(self.run.seed, self.problem.problem_id, str(key)) % 2**31 if role.send_seed else None,
             output_schema=None if role.free_first and key.attempt == 0 else output_schema,

@@ -16,37 +16,55 @@ from tmas.settings import ModelSettings, RaySettings, RunSettings, ServingSettin
 
 
 class RequestLimits(Settings):
-    """The most that a request may ask for; null: what the method is set to, and for tokens: no limit.
+    """Upper limits of what a request may ask for."""
 
-    ``tokens_per_problem``: prompt and completion together; also of requests that name none.
-    """
-
-    n_candidates: int | None = Field(default=None, ge=1)
-    n_verifications: int | None = Field(default=None, ge=1)
-    max_iterations: int | None = Field(default=None, ge=1)
-    tokens_per_problem: int | None = Field(default=None, ge=1)
+    n_candidates: int | None = Field(
+        default=None, ge=1, description="Most candidates that a request may ask for. null: the value of method."
+    )
+    n_verifications: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most verifications per candidate that a request may ask for. null: the value of method.",
+    )
+    max_iterations: int | None = Field(
+        default=None, ge=1, description="Most iterations that a request may ask for. null: the value of method."
+    )
+    tokens_per_problem: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most tokens, prompt and completion together, that a request may use, whether it sets a limit or"
+        " not. null: no limit.",
+    )
 
 
 class ServerSettings(Settings):
-    """The server itself.
+    """The HTTP server: its address, its key and its limits."""
 
-    ``api_key_env`` names the environment variable that holds the key that clients must send; without it the server
-    binds loopback alone. ``output_dir``: each request's run directory is in it, under the request's id; ``keep_runs``
-    False: until the request has ended. ``max_running``: requests being solved; ``max_waiting``: beside them, in line.
-    ``drain_seconds``: for which running requests may go on after SIGTERM.
-    """
-
-    output_dir: Path
-    keep_runs: bool = True
-    host: str = "127.0.0.1"
-    port: int = Field(default=8080, ge=0, le=65535)
-    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    max_running: int = Field(default=8, ge=1)
-    max_waiting: int = Field(default=16, ge=0)
-    max_request_bytes: int = Field(default=1_000_000, ge=1)
-    max_question_characters: int = Field(default=50_000, ge=1)
-    most: RequestLimits = RequestLimits()
-    drain_seconds: float = Field(default=30.0, ge=0)
+    output_dir: Path = Field(description="Folder for the run directories of requests, each named by the request's id.")
+    keep_runs: bool = Field(
+        default=True, description="Keep the run directory of a request. false: delete it when the request has ended."
+    )
+    host: str = Field(
+        default="127.0.0.1", description="Address to listen on. Addresses other than loopback need api_key_env."
+    )
+    port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on. 0: any free port.")
+    api_key_env: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="NAME of the environment variable that holds the key that clients must send. null: no key.",
+    )
+    max_running: int = Field(default=8, ge=1, description="Requests that are solved at once.")
+    max_waiting: int = Field(
+        default=16,
+        ge=0,
+        description="Requests that wait in line, in addition to max_running. Others are refused with status 429.",
+    )
+    max_request_bytes: int = Field(default=1_000_000, ge=1, description="Largest request body in bytes.")
+    max_question_characters: int = Field(default=50_000, ge=1, description="Longest question in characters.")
+    most: RequestLimits = Field(default=RequestLimits(), description="Upper limits of what a request may ask for.")
+    drain_seconds: float = Field(
+        default=30.0, ge=0, description="Seconds that running requests may continue after SIGTERM."
+    )
 
     @model_validator(mode="after")
     def _is_private_or_locked(self) -> Self:
@@ -60,15 +78,25 @@ class ServerSettings(Settings):
 
 
 class ServeSettings(Settings):
-    """Everything ``tmas serve`` takes; see conf/serve.yaml."""
+    """All settings of ``tmas serve``."""
 
-    model: ModelSettings
-    method: AnyMethodSettings = Field(default_factory=TMASSettings)
-    serving: ServingSettings = ServingSettings()
-    concurrency: int = Field(default=800, ge=1)
-    ray: RaySettings = RaySettings()
-    prompts: PromptsSetting = BUILT_IN
-    serve: ServerSettings
+    model: ModelSettings = Field(description="The model that plays the roles.")
+    method: AnyMethodSettings = Field(
+        default_factory=TMASSettings, description="The method, and its settings for requests that do not set them."
+    )
+    serving: ServingSettings = Field(default=ServingSettings(), description="Where the model is served.")
+    concurrency: int = Field(
+        default=800, ge=1, description="Completions in flight at once, over all requests together."
+    )
+    ray: RaySettings = Field(
+        default=RaySettings(),
+        description="Ray cluster for serving=vllm with several replicas; the server itself uses no workers.",
+    )
+    prompts: PromptsSetting = Field(
+        default=BUILT_IN,
+        description="Folder whose .jinja files replace built-in prompts (docs/prompts.md). null: the built-in prompts.",
+    )
+    serve: ServerSettings = Field(description="The HTTP server.")
 
     @field_validator("serve")
     @classmethod

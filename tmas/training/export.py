@@ -9,6 +9,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+from pydantic import Field
 from rich.console import Console
 
 from tmas.errors import UserError
@@ -17,14 +18,13 @@ from tmas.settings import Settings
 
 
 class ExportSettings(Settings):
-    """Everything ``tmas export`` takes; see conf/export.yaml.
+    """All settings of ``tmas export``."""
 
-    ``checkpoint``: a run directory of ``tmas train`` (its latest checkpoint is taken), a ``global_step_N`` folder, or
-    the ``actor`` folder in it. ``output_dir``: a folder that does not exist yet.
-    """
-
-    checkpoint: Path
-    output_dir: Path
+    checkpoint: Path = Field(
+        description="Run directory of tmas train (its latest checkpoint is used), a global_step_N folder, or the actor"
+        " folder in it."
+    )
+    output_dir: Path = Field(description="Folder for the Hugging Face model; it must not exist yet.")
 
 
 class ExportError(UserError):

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel
 
 from tests.support.runs import candidate, iteration, prediction, problem, write_run
+from tmas.cli.composing import config_name
 from tmas.evaluation.evaluate import EvaluateSettings
 from tmas.evaluation.gold_check import GoldCheckSettings
 from tmas.evaluation.subset import SubsetSettings
@@ -25,7 +26,9 @@ CONF = Path(__file__).parents[3] / "conf"
 
 def composed(command: str, *overrides: str) -> Any:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return OmegaConf.to_container(compose(command, overrides=[*overrides]), resolve=True, throw_on_missing=True)
+        return OmegaConf.to_container(
+            compose(config_name(command), overrides=[*overrides]), resolve=True, throw_on_missing=True
+        )
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from tests.support.waiting import wait_until
 from tmas.cli import main as cli
+from tmas.cli.composing import config_name
 from tmas.cli.main import COMMANDS, usage
 from tmas.files import read_lines
 from tmas.testing import team
@@ -158,7 +159,7 @@ def test_every_command_is_where_the_table_says_and_has_its_settings(name: str):
     assert pkgutil.resolve_name(home).__doc__
     assert f"  tmas {name}" in usage()
     assert explained in usage()
-    assert (Path(__file__).parents[3] / "conf" / f"{name}.yaml").exists()
+    assert (Path(__file__).parents[3] / "conf" / f"{config_name(name)}.yaml").exists()
 
 
 @pytest.mark.parametrize(

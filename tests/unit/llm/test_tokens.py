@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,14 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from tmas.errors import UserError
-from tmas.llm.tokens import CHAT_TEMPLATE_TOKENS, ContextWindow, token_counter
+from tmas.llm.tokens import (
+    CHAT_TEMPLATE_TOKENS,
+    MERGED_TOKENS,
+    ContextWindow,
+    chat_template_tokens,
+    token_counter,
+)
+from tmas.miniature import POLICY
 
 
 @pytest.fixture
@@ -67,3 +76,103 @@ def test_a_prompt_of_few_bytes_is_not_tokenised():
 def test_what_fits_is_what_counts_no_more_than_the_limit(prompt: str, limit: int):
     window = ContextWindow(token_counter("estimate"), limit + 10 + CHAT_TEMPLATE_TOKENS, 10)
     assert window.fits(prompt) == (window.count(prompt) <= limit)
+
+
+TEMPLATE = """\
+{%- if messages[0].role == 'system' and not allow_system %}{{ raise_exception('no system message') }}{% endif -%}
+{{ bos_token }}{% for message in messages %}
+ words {{ message.content }} words{% generation %}{% endgeneration %}
+{%- if loop.last %}{% break %}{% endif %}{% endfor %}
+{%- if add_generation_prompt %} two words {{ extra }}{% endif %}"""
+
+
+def with_template(folder: Path, template: Any, **settings: Any) -> str:
+    config = {"bos_token": {"content": "[BOS]"}, "eos_token": None, **settings}
+    if isinstance(template, str) and settings.get("in_file"):
+        (folder / "chat_template.jinja").write_text(template)
+    else:
+        config["chat_template"] = template
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("template", "settings"),
+    [
+        (TEMPLATE, {}),
+        (TEMPLATE, {"in_file": True}),
+        ([{"name": "tool_use", "template": "two"}, {"name": "default", "template": TEMPLATE}], {}),
+    ],
+)
+def test_the_tokens_of_a_chat_template_are_counted_wherever_it_is(
+    template: Any, settings: dict[str, Any], model_folder: Path
+):
+    # "[BOS]" is three tokens to this tokenizer, which splits at punctuation; then two words around and two after.
+    place = with_template(model_folder, template, **settings)
+    added = 3 + 2 + 2
+    assert chat_template_tokens(place) == added + MERGED_TOKENS
+    assert chat_template_tokens(str(model_folder / "tokenizer.json")) == added + MERGED_TOKENS
+    assert chat_template_tokens(place, {"extra": "two words two"}) == added + 3 + MERGED_TOKENS
+    assert chat_template_tokens(place, {"allow_system": True}) == added + 2 + MERGED_TOKENS
+
+
+@pytest.mark.parametrize(
+    "template", [None, "{{ raise_exception('never') }}", "{% unclosed", "{{ messages.append(1) }}"]
+)
+def test_a_tokenizer_whose_template_cannot_be_rendered_has_the_fixed_share(template: str | None, model_folder: Path):
+    assert chat_template_tokens(with_template(model_folder, template)) == CHAT_TEMPLATE_TOKENS
+
+
+def test_an_estimate_and_a_folder_without_a_template_have_the_fixed_share(model_folder: Path):
+    assert chat_template_tokens("estimate") == CHAT_TEMPLATE_TOKENS
+    assert chat_template_tokens(str(model_folder)) == CHAT_TEMPLATE_TOKENS
+
+
+def test_the_share_is_what_transformers_adds():
+    transformers = pytest.importorskip("transformers")
+    chats = [[{"role": "user", "content": "x"}], [{"role": "system", "content": "x"}, {"role": "user", "content": "x"}]]
+    tokenizer, count = transformers.AutoTokenizer.from_pretrained(POLICY), token_counter(str(POLICY))
+    added = [
+        len(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
+        - count("\n\n".join(message["content"] for message in chat))
+        for chat in chats
+    ]
+    assert chat_template_tokens(str(POLICY)) == max(added) + MERGED_TOKENS
+
+
+def test_without_a_window_limit_every_completion_has_all_its_tokens():
+    window = ContextWindow(len, 1000, 300, template=10)
+    assert window.limit == 690
+    assert [window.max_completion("x" * n) for n in (0, 500, 690)] == [300, 300, 300]
+
+
+@pytest.mark.parametrize(
+    ("context", "limit", "completions"),
+    [(10_000, 490, [990, 980, 500]), (600, 290, [590, 580, 300])],  # the smaller of window and context counts
+)
+def test_prompt_and_completion_share_the_window(context: int, limit: int, completions: list[int]):
+    window = ContextWindow(len, context, 5000, max_window=1000, template=10)
+    assert window.limit == limit
+    assert [window.max_completion("x" * n) for n in (0, 10, limit)] == completions
+
+
+def test_a_completion_that_may_be_short_leaves_the_prompt_more_of_the_window():
+    window = ContextWindow(len, 10_000, 100, max_window=1000, template=10)
+    assert window.limit == 890
+    assert window.max_completion("x" * 890) == 100
+
+
+@given(st.text(max_size=400), st.integers(1, 400), st.integers(60, 400))
+def test_what_fits_leaves_room_within_the_window(prompt: str, max_tokens: int, size: int):
+    window = ContextWindow(token_counter("estimate"), 300, max_tokens, max_window=size, template=20)
+    if window.fits(prompt):
+        completion = window.max_completion(prompt)
+        assert 1 <= completion <= max_tokens
+        assert window.count(prompt) + completion + 20 <= min(size, 300)
+
+
+def test_a_window_without_room_for_a_prompt_is_refused_with_all_numbers():
+    with pytest.raises(
+        ValueError, match=r"max_tokens=50 .*context_length=8192 tokens and model\.max_window_tokens=100"
+    ):
+        ContextWindow(len, 8192, 50, max_window=100)

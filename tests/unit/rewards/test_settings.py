@@ -23,8 +23,22 @@ def written(name: str) -> dict[str, Any]:
     return yaml.safe_load((CONF / f"{name}.yaml").read_text("utf-8"))["custom_reward_function"]
 
 
+def shown_settings() -> dict[str, Any]:
+    """The settings of conf/reward/hybrid.yaml, with those of the judge from conf/train.yaml."""
+    train = yaml.safe_load((CONF.parent / "train.yaml").read_text("utf-8"))
+    reward = OmegaConf.create({"judge": train["judge"], "reward": written("hybrid")})
+    plain = OmegaConf.to_container(reward, resolve=True)
+    assert isinstance(plain, dict)
+    return plain["reward"]["reward_kwargs"]["settings"]
+
+
+def test_the_reward_takes_every_setting_of_the_judge_from_its_short_name():
+    long = flat(written("hybrid")["reward_kwargs"]["settings"]["judge"])
+    assert long == {key: f"${{judge.{key}}}" for key in long}
+
+
 def test_hybrid_shows_every_setting_with_its_default():
-    shown = written("hybrid")["reward_kwargs"]["settings"]
+    shown = shown_settings()
     settings = reward_settings(shown | {"judge": shown["judge"] | JUDGE})
     assert settings.model_dump(exclude={"judge"}) == RewardSettings(judge=settings.judge).model_dump(exclude={"judge"})
     whole = settings.model_dump(mode="json")
@@ -37,7 +51,7 @@ def keys(settings: Any) -> Any:
 
 def test_the_page_explains_every_setting_and_quotes_the_defaults():
     page = (ROOT / "docs" / "rewards.md").read_text("utf-8")
-    shown = flat(written("hybrid")["reward_kwargs"]["settings"])
+    shown = flat(shown_settings())
     shown |= {"judge.sampling": None, "judge.patience": None}
     names = [name for name in shown if not name.startswith(("judge.sampling.", "judge.patience."))]
     stands = {name: re.findall(rf"`(?:reward\.)?{re.escape(name)}(?:=([^`]*))?`", page) for name in names}
@@ -59,7 +73,8 @@ def test_hybrid_names_the_function_that_verl_calls():
 def test_the_rewards_without_a_judge_are_hybrid_in_all_but_the_bonuses(name: str, experience: str):
     files = [yaml.safe_load((CONF / f"{file}.yaml").read_text("utf-8")) for file in ("hybrid", name)]
     assert files[1].pop("defaults")[0] == "hybrid"
-    merged = OmegaConf.to_container(OmegaConf.merge(*files))
+    train = yaml.safe_load((CONF.parent / "train.yaml").read_text("utf-8"))
+    merged = OmegaConf.to_container(OmegaConf.merge({"judge": train["judge"]}, *files), resolve=True)
     assert isinstance(merged, dict)
     settings = reward_settings(merged["custom_reward_function"]["reward_kwargs"]["settings"])
     assert (settings.experience.form, settings.novelty.form, settings.judge) == (experience, "none", None)

@@ -19,7 +19,7 @@ from tmas.files import read_lines
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import SCHEMA_VERSION, Problem
 from tmas.run import directory as run_directory
-from tmas.run.directory import RunDirectory, RunRefused
+from tmas.run.directory import RunDirectory, RunRefused, counts_chat_template
 from tmas.run.trace import Trace, trace_path
 
 SETTINGS = {"seed": 0, "method.max_iterations": 20, "model.name": "m", "model.extra": {}, "model.stop": ["é", "\n"]}
@@ -87,6 +87,16 @@ def test_the_same_run_goes_on(tmp_path: Path):
     manifest = (tmp_path / "a" / "run" / "manifest.json").read_bytes()
     begin(tmp_path / "a" / "run").close()
     assert (tmp_path / "a" / "run" / "manifest.json").read_bytes() == manifest
+
+
+def test_a_run_that_an_older_version_began_never_counts_chat_templates(run: Path, tmp_path: Path):
+    assert counts_chat_template(tmp_path / "nothing")
+    assert counts_chat_template(run)
+    manifest = orjson.loads((run / "manifest.json").read_bytes())
+    del manifest["chat_template"]
+    (run / "manifest.json").write_bytes(orjson.dumps(manifest))
+    begin(run).close()
+    assert not counts_chat_template(run)
 
 
 def test_what_has_recorded_nothing_takes_other_settings(tmp_path: Path):

@@ -1,13 +1,16 @@
-"""run/models.py: what a role is asked with, where its model is not the one that writes the candidates."""
+"""run/models.py: the schema and the window that each role is asked with."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from tmas import asolve
+from tmas.llm.tokens import MERGED_TOKENS, chat_template_tokens, token_counter
+from tmas.miniature import POLICY
 from tmas.testing import team
 from tmas.testing.chat_server import Body, ScriptedServer
 
@@ -50,3 +53,51 @@ async def test_no_schema_binds_a_model_that_thinks_between_tags(tmp_path: Path):
         return [f"<think>hm</think>{text}" for text in team.reply(body)]
 
     assert await schemas(tmp_path, reply) == {role: [False, False] for role in MEMORY}
+
+
+# --- the window
+
+
+def long_reply(body: Body) -> list[str]:
+    return [f"{text} {'and so on ' * 400}" if team.role_of(body) == "solution" else text for text in team.reply(body)]
+
+
+async def test_a_completion_gets_what_its_prompt_leaves_of_the_window(tmp_path: Path):
+    template, count = chat_template_tokens(str(POLICY)), token_counter(str(POLICY))
+    assert template > MERGED_TOKENS
+    settings = {"tokenizer": str(POLICY), "context_length": 100_000, "sampling": {"max_tokens": 5000}}
+    async with ScriptedServer(team.reply) as server:
+        model = team.model(server.base_url, **settings, max_window_tokens=5200)
+        await asolve("1 + 1?", model, team.method(n_candidates=1), output_dir=tmp_path)
+        calls = len(server.requests)
+        await asolve("1 + 1?", model, team.method(n_candidates=1), output_dir=tmp_path)
+    assert len(server.requests) == calls
+    asked = [
+        (count("\n\n".join(m["content"] for m in body["messages"])), body["max_tokens"]) for body in server.requests
+    ]
+    assert {tokens for _, tokens in asked if tokens < 5000}
+    assert all(tokens == min(5000, 5200 - template - prompt) for prompt, tokens in asked)
+
+
+async def test_a_run_that_an_older_version_began_is_resumed_with_its_own_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It kept 64 tokens free for the chat template; prompts that are cut to fit are cut at the same place."""
+    settings = {"tokenizer": str(POLICY), "context_length": 1900, "sampling": {"max_tokens": 500}}
+    method = team.method(n_candidates=2, max_iterations=2)
+
+    async def solved(server: ScriptedServer) -> int:
+        model = team.model(server.base_url, **settings)
+        return (await asolve("1 + 1?", model, method, output_dir=tmp_path / "run")).packed_prompts
+
+    async with ScriptedServer(long_reply) as server:
+        with monkeypatch.context() as older:
+            older.setattr("tmas.run.worker.counts_chat_template", lambda _: False)
+            assert await solved(server)
+        calls = len(server.requests)
+        file = tmp_path / "run" / "manifest.json"
+        manifest = orjson.loads(file.read_bytes())
+        file.write_bytes(orjson.dumps({key: value for key, value in manifest.items() if key != "chat_template"}))
+        (tmp_path / "run" / "predictions.jsonl").unlink()
+        assert await solved(server)
+    assert len(server.requests) == calls

@@ -24,6 +24,12 @@ def data_parallel(config: DictConfig) -> int:
     return devices(config) // config.actor_rollout_ref.actor.ulysses_sequence_parallel_size
 
 
+def needs_judge(config: DictConfig) -> bool:
+    """Whether a bonus of the reward comes from a judge."""
+    forms = (OmegaConf.select(config, f"{REWARD}.{bonus}.form") for bonus in ("experience", "novelty"))
+    return "judge" in forms
+
+
 def reasons(
     config: DictConfig, policy: Policy | None, train: Sequence[RowFile], validation: Sequence[RowFile]
 ) -> Iterator[str]:
@@ -132,7 +138,7 @@ def _unjudged(config: DictConfig, files: Sequence[RowFile]) -> Iterator[str]:
         return
     for file in files:
         if file.judged:
-            yield f"{file.path}: {file.judged:,} rows of data_source math_grm, but there is no settings.judge for them"
+            yield f"{file.path}: {file.judged:,} rows of data_source math_grm, but no judge: set judge.name"
 
 
 def _too_few(config: DictConfig, train: Sequence[RowFile]) -> Iterator[str]:

@@ -75,7 +75,7 @@ def load_policy(path: str, wrong: list[str]) -> Policy | None:
     try:
         return Policy.load(path)
     except (OSError, ValueError) as error:
-        wrong.append(f"actor_rollout_ref.model.path {path}: {str(error).splitlines()[0]}")
+        wrong.append(f"policy.path {path}: {str(error).splitlines()[0]}")
         return None
 
 

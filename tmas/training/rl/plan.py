@@ -10,10 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from tmas.errors import UserError
-from tmas.training.rl.checks import data_parallel, devices, reasons
-from tmas.training.rl.inputs import load_files, load_policy
+from tmas.training.rl.checks import data_parallel, devices, needs_judge, reasons
+from tmas.training.rl.inputs import REWARD, load_files, load_policy
 
-_NEEDED = ("data.train_files", "data.val_files", "actor_rollout_ref.model.path")
+_NEEDED = {
+    "data.train_files": "data.train_files",
+    "data.val_files": "data.val_files",
+    "policy.path": "actor_rollout_ref.model.path",
+    "judge.name": f"{REWARD}.judge.name",
+}
+"""Settings without a default: their short names, and the keys that hold them. A reward may need no judge."""
 
 
 class PlanError(UserError):
@@ -35,7 +41,8 @@ class Plan:
 
 def make_plan(config: DictConfig) -> Plan:
     """Checks the composed configuration, the rows and the policy; raises :class:`PlanError` with all that is wrong."""
-    if missing := [key for key in _NEEDED if OmegaConf.select(config, key) is None]:
+    needed = {name: key for name, key in _NEEDED.items() if name != "judge.name" or needs_judge(config)}
+    if missing := [name for name, key in needed.items() if OmegaConf.select(config, key) is None]:
         raise PlanError("not set: " + ", ".join(missing))
     wrong: list[str] = []
     policy = load_policy(config.actor_rollout_ref.model.path, wrong)

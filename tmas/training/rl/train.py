@@ -67,8 +67,8 @@ def _run(config: DictConfig, environment: dict[str, str]) -> None:
     if trainer.get("total_training_steps"):  # verl would end after total_epochs, without a last checkpoint
         trainer.total_epochs = max(trainer.total_epochs, trainer.total_training_steps)
     os.environ.update(environment)
-    for own in ("env", "dry_run", "output_dir", "prompts"):
-        del verl_config[own]
+    for own in ("env", "dry_run", "output_dir", "prompts", "policy", "judge"):
+        verl_config.pop(own, None)
     runtime_env = verl_config.ray_kwargs.ray_init.runtime_env
     runtime_env.env_vars = {**(runtime_env.get("env_vars") or {}), **environment}
     try:

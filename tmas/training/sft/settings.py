@@ -14,51 +14,94 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class SFTModel(Settings):
-    """The policy to start from: a folder or hub name; ``attn_implementation`` as transformers calls it."""
+    """The policy to start from."""
 
-    path: str
-    attn_implementation: str = "sdpa"
+    path: str = Field(description="Folder or hub name of the policy to start from.")
+    attn_implementation: str = Field(
+        default="sdpa",
+        description="Attention of transformers: sdpa, flash_attention_2 (needs flash-attn) or eager (fastest on a"
+        " CPU).",
+    )
 
 
 class SFTSettings(Settings):
-    """All settings of ``tmas sft``; see conf/sft.yaml.
+    """All settings of ``tmas sft``."""
 
-    ``batch_size``: rows in an update, over all processes. ``micro_batch_size``: rows that a process takes at once.
-    A row is one chat, or with ``packing`` several chats of together at most ``pack_length`` tokens. ``warmup`` and
-    ``decay`` are shares of the updates; a ``warmup`` of 1 or more is a number of updates. ``deepspeed`` overrides the
-    DeepSpeed settings that the other keys give; None trains without DeepSpeed.
-    """
-
-    model: SFTModel
-    train_files: list[Path] = Field(min_length=1)
-    val_files: list[Path] = Field(default_factory=list)
-    output_dir: Path
-    on_bad_row: Literal["refuse", "skip"] = "refuse"
-    max_length: int = Field(default=32768, ge=2)
-    loss_on: Literal["assistant", "all"] = "assistant"
-    packing: bool = False
-    pack_length: int | None = Field(default=None, ge=2)
-    epochs: float = Field(default=3, gt=0)
-    max_steps: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=64, ge=1)
-    micro_batch_size: int = Field(default=1, ge=1)
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    learning_rate: float = Field(default=1e-5, gt=0)
-    muon_learning_rate: float = Field(default=0.02, gt=0)
-    adam_betas: tuple[Beta, Beta] = (0.9, 0.999)
-    schedule: Literal["cosine", "linear", "constant_with_warmup", "warmup_stable_decay"] = "cosine"
-    warmup: float = Field(default=0.03, ge=0)
-    decay: float = Field(default=0.2, gt=0, le=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float | None = Field(default=1.0, gt=0)
-    gradient_checkpointing: bool = True
-    zero_stage: Literal[0, 1, 2, 3] = 2
-    deepspeed: dict[str, JsonValue] | None = Field(default_factory=dict)
-    device: Literal["cuda", "cpu"] = "cuda"
-    seed: int = 0
-    save_steps: int = Field(default=100, ge=1)
-    eval_steps: int = Field(default=100, ge=1)
-    report_to: list[str] = Field(default_factory=list)
+    model: SFTModel = Field(description="The policy to start from.")
+    train_files: list[Path] = Field(
+        min_length=1, description="JSONL or parquet file with a column messages, or a list of such files."
+    )
+    val_files: list[Path] = Field(default_factory=list, description="Files for validation, in the same form.")
+    output_dir: Path = Field(
+        description="Run directory: final/ (the result), metrics.jsonl, checkpoints/. Run the same command again to"
+        " resume.",
+    )
+    on_bad_row: Literal["refuse", "skip"] = Field(
+        default="refuse",
+        description="refuse: stop if a row is invalid. skip: train without invalid rows and write them to"
+        " left_out.jsonl with the reason.",
+    )
+    max_length: int = Field(
+        default=32768, ge=2, description="Longest chat in tokens; a longer one is an invalid row and is never cut."
+    )
+    loss_on: Literal["assistant", "all"] = Field(
+        default="assistant", description="assistant: only the assistant's turns train. all: every token trains."
+    )
+    packing: bool = Field(
+        default=False,
+        description="Put several chats into one row of up to pack_length tokens; they do not see each other.",
+    )
+    pack_length: int | None = Field(default=None, ge=2, description="Tokens of a packed row. null: max_length.")
+    epochs: float = Field(default=3, gt=0, description="Passes over the training rows.")
+    max_steps: int | None = Field(default=None, ge=1, description="Number of updates. null: epochs decides.")
+    batch_size: int = Field(
+        default=64, ge=1, description="Rows per update over all processes; a row is a chat or a packed row."
+    )
+    micro_batch_size: int = Field(
+        default=1, ge=1, description="Rows that a process computes at once; gradients of the others are accumulated."
+    )
+    optimizer: Literal["adamw", "muon"] = Field(
+        default="adamw", description="adamw, or muon: Muon for the matrices of the layers and AdamW for the rest."
+    )
+    learning_rate: float = Field(default=1e-5, gt=0, description="Peak learning rate of AdamW.")
+    muon_learning_rate: float = Field(default=0.02, gt=0, description="Peak learning rate of Muon.")
+    adam_betas: tuple[Beta, Beta] = Field(default=(0.9, 0.999), description="The two decay rates of AdamW's averages.")
+    schedule: Literal["cosine", "linear", "constant_with_warmup", "warmup_stable_decay"] = Field(
+        default="cosine", description="Course of the learning rate after the warm-up."
+    )
+    warmup: float = Field(
+        default=0.03, ge=0, description="Warm-up as a share of the updates; 1 or more: as a number of updates."
+    )
+    decay: float = Field(
+        default=0.2, gt=0, le=1, description="Share of the updates in which warmup_stable_decay falls linearly to 0."
+    )
+    weight_decay: float = Field(default=0.0, ge=0, description="Weight decay of the optimizer.")
+    max_grad_norm: float | None = Field(
+        default=1.0, gt=0, description="Norm to which gradients are clipped. null: no clipping."
+    )
+    gradient_checkpointing: bool = Field(
+        default=True, description="Recompute activations in the backward pass: less memory, more time."
+    )
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        default=2,
+        description="What DeepSpeed shards over the processes: 1 the optimizer's state, 2 also gradients, 3 also"
+        " weights; 0 nothing.",
+    )
+    deepspeed: dict[str, JsonValue] | None = Field(
+        default_factory=dict,
+        description="DeepSpeed settings that override those which the other keys give. null: train without DeepSpeed,"
+        " for small policies; fast on a CPU.",
+    )
+    device: Literal["cuda", "cpu"] = Field(default="cuda", description="Where to train.")
+    seed: int = Field(default=0, description="Seed of the order of the rows and of all random numbers.")
+    save_steps: int = Field(
+        default=100, ge=1, description="Updates between two checkpoints; the last two checkpoints are kept."
+    )
+    eval_steps: int = Field(default=100, ge=1, description="Updates between two validations.")
+    report_to: list[str] = Field(
+        default_factory=list,
+        description="Loggers in addition to the console and metrics.jsonl: wandb, tensorboard.",
+    )
 
     @field_validator("train_files", "val_files", "report_to", mode="before")
     @classmethod

@@ -1,0 +1,327 @@
+"""``tmas options COMMAND [GROUP]``: the settings of a command and the choices of its configuration groups.
+
+The settings classes hold every name, type, default and description. ``--help`` and ``docs/options.md`` use them, too:
+``tmas options --markdown`` prints the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pkgutil
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+import orjson
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from tmas.cli.composing import config_name
+from tmas.cli.exits import WRONG_INPUT, fail
+from tmas.methods import METHODS
+from tmas.methods.base import MethodSettings as AnyMethod
+from tmas.prompts import Prompts
+from tmas.settings import flat
+from tmas.training.rl.inputs import REWARD
+
+WIDTH = 120
+NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path", Prompts: "folder"}
+PLACEHOLDERS = {"roles": "ROLE"}
+"""What a key of a mapping is called in a list of settings, where it is not NAME."""
+
+
+METHOD = "method"
+"""The key whose settings depend on the method that is chosen."""
+
+
+class Option(NamedTuple):
+    """One setting: its dotted key, its type in words, its default as the command line takes it, its description."""
+
+    key: str
+    type: str
+    default: str
+    description: str
+
+
+class Choice(NamedTuple):
+    """One file of a configuration group, and the first comment in it."""
+
+    name: str
+    comment: str
+
+
+# --- settings
+
+
+def options_of_command(command: str, home: str) -> list[Option]:
+    """The settings of a command, with the defaults that its own file in conf/ sets.
+
+    ``home``: the settings class as ``module:class``. The settings of the method are those of TMAS.
+    """
+    written = yaml.safe_load((config_directory() / f"{config_name(command)}.yaml").read_text("utf-8"))
+    defaults = {key: "" if value == "???" else _written(value) for key, value in flat(written).items()}
+    options: list[Option] = []
+    for option in options_of(pkgutil.resolve_name(home)):
+        if option.key.startswith(f"{REWARD}.judge."):  # listed under its short name
+            continue
+        options += options_of(METHODS["tmas"].settings_type, "method.") if option.key == METHOD else [option]
+    return [option._replace(default=defaults.get(option.key, option.default)) for option in options]
+
+
+def options_of(settings: type[BaseModel], prefix: str = "", defaults: BaseModel | None = None) -> Iterator[Option]:
+    """All settings in ``settings`` and the classes nested in it. ``defaults`` replaces the defaults of the class."""
+    for name, field in settings.model_fields.items():
+        key = f"{prefix}{field.alias or name}"
+        default = getattr(defaults, name) if defaults is not None else field.get_default(call_default_factory=True)
+        yield from _options(key, field, default)
+
+
+def _options(key: str, field: FieldInfo, default: Any) -> Iterator[Option]:
+    """A field as one option, or the fields of the class that it holds."""
+    optional = NoneType in get_args(field.annotation)
+    for part in _parts(field.annotation):
+        if get_origin(part) is dict and _is_settings(get_args(part)[1]):
+            inner = get_args(part)[1]
+            yield from options_of(inner, f"{key}.{PLACEHOLDERS.get(key.rpartition('.')[2], 'NAME')}.")
+            return
+        if part is AnyMethod:
+            yield Option(key, "settings", "", field.description or "")
+            return
+        if _is_settings(part):
+            if optional:
+                yield Option(key, "settings or null", _written(default), field.description or "")
+            yield from options_of(part, f"{key}.", default if isinstance(default, part) else None)
+            return
+    yield Option(key, _type_name(field.annotation), _written(default), field.description or "")
+
+
+def _parts(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union; any other annotation alone."""
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _is_settings(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation is not AnyMethod
+
+
+def _type_name(annotation: Any) -> str:
+    """The type in words: ``integer or null``, ``boxed | stated``, ``list of path``."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        members = [_type_name(argument) for argument in arguments if argument is not NoneType]
+        return " or ".join([*members, *(["null"] if NoneType in arguments else [])])
+    if origin is Annotated:
+        return _type_name(arguments[0])
+    if origin is Literal:
+        return " | ".join(map(str, arguments))
+    if origin in (list, tuple):
+        return f"list of {_type_name(arguments[0])}"
+    if origin is dict:
+        return "mapping"
+    return NAMES.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _written(default: Any) -> str:
+    """A default as the command line takes it; empty where a value must be given."""
+    if default is PydanticUndefined:
+        return ""
+    if isinstance(default, BaseModel):
+        default = default.model_dump(mode="json")
+    if isinstance(default, Prompts):
+        default = default.folder
+    return default if isinstance(default, str) else orjson.dumps(default, default=str).decode()
+
+
+# --- configuration groups
+
+
+def config_directory() -> Path:
+    """conf/: inside the installed package, or at the top of a checkout."""
+    package = Path(__file__).parents[1]
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def groups_of(command: str) -> dict[str, list[Choice]]:
+    """The configuration groups that ``GROUP=NAME`` chooses from in ``command``, with their choices.
+
+    These are the groups in the command's defaults list and those that its experiments choose. A group below another
+    key (``data@benchmarks.aime24.fields``) is left out.
+    """
+    conf = config_directory()
+    name = command.replace("-", "_")
+    own = conf / name / "experiment"
+    if not own.is_dir():
+        own = conf / "solve" / "experiment"
+    found: dict[str, list[Choice]] = {}
+    files = [conf / f"{name}.yaml"]
+    while files:
+        for group in _chosen_groups(files.pop()):
+            folder = own if group == "experiment" else conf / group
+            if group not in found and folder.is_dir():
+                found[group] = [Choice(file.stem, _comment(file)) for file in sorted(folder.glob("*.yaml"))]
+                files += sorted(folder.glob("*.yaml")) if group == "experiment" else []
+    return found
+
+
+def _chosen_groups(file: Path) -> Iterator[str]:
+    """The groups in a file's defaults list: ``override /reward@reward: hybrid`` chooses from the group ``reward``."""
+    defaults = yaml.safe_load(file.read_text("utf-8")).get("defaults", [])
+    for key in (key for entry in defaults if isinstance(entry, dict) for key in entry):
+        group, _, package = key.removeprefix("override ").removeprefix("/").partition("@")
+        if package in ("", group):
+            yield group
+
+
+def _comment(file: Path) -> str:
+    """The first comment of a configuration file, up to the end of its paragraph."""
+    lines: list[str] = []
+    for line in file.read_text("utf-8").splitlines():
+        if line.startswith("# @package"):
+            continue
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").strip())
+    return " ".join(lines)
+
+
+# --- for a terminal
+
+
+def print_options(arguments: Sequence[str], settings: Mapping[str, str]) -> None:
+    """``tmas options COMMAND [GROUP]``. ``settings``: the settings class of each command."""
+    parser = argparse.ArgumentParser(
+        "tmas options", description="List the settings of a command, or a group's choices."
+    )
+    parser.add_argument("command", nargs="?", choices=settings, metavar="COMMAND", help=", ".join(settings))
+    parser.add_argument("group", nargs="?", metavar="GROUP", help="a configuration group of the command")
+    parser.add_argument("--markdown", action="store_true", help="print docs/options.md, for all commands")
+    given = parser.parse_args(arguments)
+    if given.markdown:
+        print(page(settings), end="")
+        return
+    if given.command is None:
+        parser.error("give a COMMAND, or --markdown")
+    groups = groups_of(given.command)
+    if given.group is None:
+        print(_settings_text(given.command, settings[given.command]))
+    elif given.group in groups:
+        print(_group_text(given.group, groups[given.group]))
+    else:
+        there_are = f"it has {', '.join(groups)}" if groups else "it has none"
+        fail(f"tmas {given.command} has no group {given.group!r}: {there_are}", WRONG_INPUT)
+
+
+def _settings_text(command: str, home: str) -> str:
+    blocks = [_block(option) for option in options_of_command(command, home)]
+    if METHOD in groups_of(command):
+        blocks.append(f"Other methods have other settings: tmas options {command} {METHOD}")
+    if command == "train":
+        blocks.append(VERL)
+    return "\n".join([f"Settings of tmas {command} (key=value):", "", *blocks, "", *_group_lines(command)])
+
+
+def _group_text(group: str, choices: Sequence[Choice]) -> str:
+    lines = [line for choice in choices for line in _labelled(f"{group}={choice.name}", choice.comment)]
+    if group == METHOD:
+        for name, method in METHODS.items():
+            lines += ["", f"Settings of method={name}:", ""]
+            lines += [_block(option) for option in options_of(method.settings_type, "method.")]
+    return "\n".join(lines)
+
+
+VERL = """\
+Every key of verl's own configuration can be set as well. tmas train --cfg job prints all of them with their values;
+verl's documentation and the files in verl/trainer/config explain them."""
+
+
+def _block(option: Option) -> str:
+    """One setting for a terminal: key and default on a line, then type and description."""
+    default = f"={option.default}" if option.default else ""
+    text = textwrap.wrap(f"{option.type}. {option.description}", WIDTH - 6)
+    return "\n".join([f"  {option.key}{default}", *(f"      {line}" for line in text)])
+
+
+def _labelled(label: str, text: str, width: int = 34) -> list[str]:
+    """``text`` beside its label, or below it where the label is long."""
+    wrapped = textwrap.wrap(text, WIDTH - width) or [""]
+    if len(label) + 4 > width:
+        return [f"  {label}", *(f"{'':{width}}{line}" for line in wrapped)]
+    first, *others = wrapped
+    return [f"  {label:<{width - 2}}{first}".rstrip(), *(f"{'':{width}}{line}" for line in others)]
+
+
+# --- for --help and for the page
+
+
+def groups_in_help(command: str) -> str:
+    """The groups of a command with the names to choose from; empty where it has none."""
+    lines = _group_lines(command)
+    return "\n".join([*lines, "", ""]) if lines else ""
+
+
+def _group_lines(command: str) -> list[str]:
+    groups = groups_of(command)
+    if not groups:
+        return []
+    name = command.replace("_", "-")
+    lines = [f"Groups (GROUP=NAME chooses; tmas options {name} GROUP explains the choices):"]
+    for group, choices in groups.items():
+        lines += _labelled(group, ", ".join(choice.name for choice in choices), 16)
+    return lines
+
+
+def frequent_settings(command: str, home: str, keys: Iterable[str]) -> str:
+    """The settings ``keys`` of a command with their defaults and descriptions."""
+    options = {option.key: option for option in options_of_command(command, home)}
+    lines: list[str] = []
+    for key in keys:
+        option = options[key]
+        default = f"={option.default}" if option.default not in ("", "null") else ""
+        lines += _labelled(f"{key}{default}", option.description)
+    return "\n".join(lines)
+
+
+def page(settings: Mapping[str, str]) -> str:
+    """docs/options.md: the settings and groups of all commands."""
+    parts = [HEAD]
+    for command, home in settings.items():
+        options = options_of_command(command, home)
+        own = [option for option in options if not option.key.startswith(f"{METHOD}.")]
+        parts.append(f"\n## tmas {command}\n\n{_table(own)}")
+        if len(own) < len(options):
+            parts.append("\nThe settings of each method are listed below, under `method=NAME`.\n")
+        if command == "train":
+            parts.append(f"\n{VERL}\n")
+        for group, choices in groups_of(command).items():
+            rows = "".join(f"| `{group}={choice.name}` | {_cell(choice.comment)} |\n" for choice in choices)
+            parts.append(f"\n| `{group}=` | |\n| --- | --- |\n{rows}")
+    for name, method in METHODS.items():
+        parts.append(f"\n## method={name}\n\n{_table(options_of(method.settings_type, 'method.'))}")
+    return "".join(parts)
+
+
+HEAD = """\
+# All settings
+
+The settings of each command, with type, default and description, and the configuration groups that `GROUP=NAME` chooses
+from. A setting without a default must be given. The choice of a group can change the defaults of its settings:
+`tmas COMMAND --cfg job` prints the values in force. `tmas options COMMAND [GROUP]` prints the same lists.
+
+`make options` writes this page from the settings classes.
+"""
+
+
+def _table(options: Iterable[Option]) -> str:
+    rows = "".join(
+        f"| `{o.key}` | {_cell(o.type)} | {f'`{_cell(o.default)}`' if o.default else ''} | {_cell(o.description)} |\n"
+        for o in options
+    )
+    return f"| setting | type | default | description |\n| --- | --- | --- | --- |\n{rows}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
