@@ -24,7 +24,7 @@ from tmas.training.rl.plan import PlanError, make_plan
 CONF = Path(__file__).parents[2] / "conf"
 JUDGE = "reward.custom_reward_function.reward_kwargs.settings.judge"
 EXPERIMENTS = ["hybrid_grpo", "vanilla_grpo", "hybrid_ppo", "hybrid_grpo_30b", "hybrid_grpo_cpu"]
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(3600)
 
 
 @pytest.fixture(scope="module")

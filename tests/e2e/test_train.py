@@ -22,10 +22,11 @@ import pytest
 
 from tmas.files import read_lines
 from tmas.testing.chat_server import Fault, Script, ScriptedServer, run_in_thread
+from tmas.testing.processes import writing_to
 from tmas.training.rows import Row, read_rows, write_rows
 
 pytest.importorskip("verl", reason="needs the cpu or gpu extra")
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
 SETTINGS = "reward.custom_reward_function.reward_kwargs.settings"
 BOMB = "9^{9^{9^{9}}}"
@@ -118,7 +119,10 @@ def test_hybrid_grpo_trains_exports_and_solves(task: Path, tmp_path: Path, judge
         *("method.n_candidates=4", "serving=vllm", "model.name=policy", f"model.path={tmp_path / 'policy'}"),
         *("model.context_length=2048", "model.sampling.max_tokens=48", "+serving.args.enforce-eager=true"),
         '+serving.env={VLLM_CPU_KVCACHE_SPACE: "1", VLLM_CPU_NUM_OF_RESERVED_CPU: "0", HF_HUB_OFFLINE: "1"}',
+        "ray.workers=1",  # vLLM runs on Ray: who starts it, and where, makes no difference to a run
     )
+    assert (tmp_path / "solved" / "vllm-0.log").exists()
+    assert writing_to(tmp_path / "solved" / "vllm") == {}
     predictions = list(read_lines(tmp_path / "solved" / "predictions.jsonl"))
     assert len(predictions) == 8
     assert sum(line["answer"] is not None for line in predictions) >= 6

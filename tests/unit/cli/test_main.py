@@ -23,7 +23,7 @@ from tmas.files import read_lines
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer, run_in_thread
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(3600)
 SECRET = "sk-canary-5127"
 
 
@@ -65,12 +65,11 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, number: s
 
     with run_in_thread(ScriptedServer(slow)) as server:
         running = subprocess.Popen([*TMAS, *command(tmp_path, server.base_url)], stderr=subprocess.PIPE, text=True)
-        while len(server.requests) < 12:
-            time.sleep(0.005)
+        wait_until(lambda: len(server.requests) >= 12)
         running.send_signal(number)
         _, errors = running.communicate()
         recorded = set(team.recorded_calls(tmp_path / "run"))
-        wait_until(lambda: not any(exchange.state == "open" for exchange in server.exchanges), 10)
+        wait_until(lambda: not any(exchange.state == "open" for exchange in server.exchanges))
         before = len(server.requests)
         done = tmas(tmp_path, server.base_url)
     assert done.returncode == 0, done.stderr
@@ -91,8 +90,7 @@ def test_two_runs_cannot_use_one_directory(tmp_path: Path):
 
     with run_in_thread(ScriptedServer(held)) as server:
         running = subprocess.Popen([*TMAS, *command(tmp_path, server.base_url)], stdout=subprocess.DEVNULL)
-        while not server.requests:
-            time.sleep(0.01)
+        wait_until(lambda: server.requests)
         second = tmas(tmp_path, server.base_url)
         refused = True
         assert running.wait() == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,13 @@ import pytest
 from tests.support import commands
 from tests.support.commands import TMAS, tmas_process
 from tests.support.data_steps import problem_file
+from tests.support.waiting import wait_until
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer, run_in_thread
 from tmas.training.rows import validate_rows
 
 pytest.importorskip("datasketch", reason="needs the data extra")
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(3600)
 
 
 def command(name: str, workspace: Path, *overrides: str) -> list[str]:
@@ -69,8 +69,8 @@ def test_from_files_to_rows_with_a_kill_on_the_way(tmp_path: Path):
         distil = ["limits.tokens_per_run=1000000", *SMALL]
         killed = command("distill", workspace, *distil, *model(server))
         running = subprocess.Popen(killed, stdout=subprocess.DEVNULL)
-        while not (workspace / "teacher" / "trace").exists() or len(team.recorded_calls(workspace / "teacher")) < 8:
-            time.sleep(0.01)
+        trace = workspace / "teacher" / "trace"
+        wait_until(lambda: trace.exists() and len(team.recorded_calls(workspace / "teacher")) >= 8)
         running.send_signal(signal.SIGKILL)
         running.wait()
     recorded = len(team.recorded_calls(workspace / "teacher"))

@@ -37,7 +37,7 @@ def settings(*runs: Path, **changes: Any) -> EvaluateSettings:
 
 
 def judge(server: ScriptedServer, **changes: Any) -> dict[str, Any]:
-    base = {"name": "judge", "base_url": server.base_url, "passes": 4, "timeout": 5.0}
+    base = {"name": "judge", "base_url": server.base_url, "passes": 4, "timeout": 60.0}
     return base | {"patience": {"max_attempts": 1}} | changes
 
 

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from tests.support.waiting import LIMIT
 from tmas.run.syncs import TOGETHER, Syncs
 
 GOOD, BAD = 3, 4
@@ -82,7 +83,7 @@ async def test_where_no_thread_can_be_started_nobody_waits_for_ever(monkeypatch:
     with monkeypatch.context() as crowded:
         crowded.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="can't start"):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(LIMIT):
                 await Syncs().sync(GOOD)
 
 

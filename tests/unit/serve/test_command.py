@@ -19,6 +19,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.support.commands import TMAS, tmas
+from tests.support.waiting import LIMIT
 from tmas.serve.server import bound
 from tmas.serve.settings import ServerSettings, ServeSettings
 from tmas.testing import team
@@ -49,6 +50,8 @@ def serving(
     )
     try:
         assert process.stdout
+        if "serving=vllm" in overrides:
+            assert process.stdout.readline().startswith("starting vLLM with scripted")
         yield process, next(line for line in process.stdout if "serves the model" in line).partition(" ")[0]
     finally:
         process.kill()
@@ -81,7 +84,7 @@ def test_a_vllm_of_its_own_ends_with_it_and_when_it_has_died_before_that_is_told
         with pytest.raises(urllib.error.HTTPError) as raised:
             ask(url)
         process.send_signal(signal.SIGTERM)
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=LIMIT)
     assert (raised.value.code, raised.value.headers["Retry-After"]) == (503, "10")
     assert orjson.loads(raised.value.read())["error"]["code"] == "engine_down"
     assert "is down" in errors
@@ -95,7 +98,7 @@ def test_a_vllm_of_its_own_is_stopped_with_it(tmp_path: Path, number: signal.Sig
         [engine] = [int(file.stem) for file in engines.glob("*.jsonl")]
         assert alive(engine)
         process.send_signal(number)
-        process.communicate(timeout=30)
+        process.communicate(timeout=LIMIT)
         assert not alive(engine)
 
 
@@ -119,7 +122,7 @@ def test_it_says_where_it_is_and_sigterm_lets_what_runs_end(tmp_path: Path):
     with run_in_thread(ScriptedServer(slow)) as engine, serving(tmp_path, engine.base_url, *locked) as (process, url):
         asking = threading.Thread(target=lambda: replies.append(ask(url, SECRET)))
         asking.start()
-        assert begun.wait(30)
+        assert begun.wait(LIMIT)
         process.send_signal(signal.SIGTERM)
         asking.join()
         output, errors = process.communicate()
@@ -135,7 +138,7 @@ def test_with_nothing_to_wait_for_it_ends_at_once(tmp_path: Path, number: signal
         with urllib.request.urlopen(f"{url}/models") as response:
             assert response.status == 200
         process.send_signal(number)
-        _, errors = process.communicate(timeout=15)
+        _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == code
     assert "Traceback" not in errors
 
