@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -133,6 +134,27 @@ def kill_workers(checker: AnswerChecker) -> None:
 def comparing(checker: AnswerChecker) -> bool:
     """Whether a worker has begun a comparison that has not ended."""
     return any(future.running() for future in checker._pending)
+
+
+async def test_a_comparison_that_is_cancelled_while_it_starts_frees_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, schedule, go_on = AnswerChecker(timeout=LIMIT, workers=1), AnswerChecker._schedule, threading.Event()
+    await slow.compare("1/2", "0.5")
+
+    def held(*given: Any) -> Any:
+        scheduled = schedule(*given)
+        assert go_on.wait(LIMIT)
+        return scheduled
+
+    with monkeypatch.context() as holding:
+        holding.setattr(AnswerChecker, "_schedule", held)
+        comparison = asyncio.create_task(slow.compare("5", BOMB))
+        await until(lambda: comparing(slow))
+        comparison.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await comparison
+    go_on.set()
+    assert (await asyncio.wait_for(slow.compare("1/4", "0.25"), LIMIT)).equal
+    await slow.close()
 
 
 async def test_a_cancelled_comparison_frees_its_worker() -> None:
