@@ -52,7 +52,9 @@ def sft(launcher: list[str], task: Path, output: Path, *settings: str) -> list[s
 
 
 def carried_out(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Two threads would share so little work that they mostly wait for each other. torchrun sets this itself.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
