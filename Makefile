@@ -2,9 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PINNED = $(shell sed -n 's/^\($(1)==[^ ]*\).*/\1/p' locks/cpu.txt)
-# What takes longest begins first, and the rest runs beside it: see tests/conftest.py.
-BESIDE := -n 2 --dist loadfile --no-loadscope-reorder tests/e2e tests/contract tests/unit
+# What takes longest begins first, and the rest runs side by side with it: see tests/conftest.py.
+TESTS := -n 2 --dist loadfile --no-loadscope-reorder --durations=10 tests/e2e tests/contract tests/unit
 COMPILE = $(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --custom-compile-command 'make lock'
+
+# Python keeps the bytecode of what it imports, whatever the shell asks for. The tests start hundreds of processes, and
+# each would compile vLLM, Ray or DeepSpeed anew: that was a third of their CPU time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all check format lock options clean
@@ -18,10 +22,10 @@ demo: install ## a tiny trained policy plays all roles on vLLM: TMAS next to two
 	@$(BIN)/tmas demo
 
 test: check ## check, then every test but the slow ones and those that need a GPU
-	@$(BIN)/pytest $(BESIDE) -m "not slow and not gpu"
+	@$(BIN)/pytest $(TESTS) -m "not slow and not gpu"
 
 test-all: check ## check, then every test (those that need what is not here skip)
-	@$(BIN)/pytest $(BESIDE)
+	@$(BIN)/pytest $(TESTS)
 
 check: install ## lint, formatting and types
 	@$(BIN)/ruff check

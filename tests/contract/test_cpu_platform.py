@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("verl")
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(3600)
 
 
 def run_python(code: str, **environment: str) -> str:

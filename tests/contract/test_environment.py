@@ -55,7 +55,7 @@ def test_packages_that_fail_beside_this_torch_stay_out(name: str) -> None:
 
 
 @needs_cpu_set
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     "modules",
     [

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from recipes.cpu.prepare import prepare
+from tests.support.commands import tmas, tmas_process
 from tmas.cli.main import register_resolvers
 from tmas.training.rl.plan import PlanError, make_plan
 
@@ -26,7 +25,7 @@ CONF = Path(__file__).parents[2] / "conf"
 JUDGE = "reward.custom_reward_function.reward_kwargs.settings.judge"
 MODEL = "actor_rollout_ref.model.path"
 EXPERIMENTS = ["hybrid_grpo", "vanilla_grpo", "hybrid_ppo", "hybrid_grpo_30b", "hybrid_grpo_cpu"]
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(3600)
 
 
 @pytest.fixture(scope="module")
@@ -281,16 +280,14 @@ def test_rows_that_need_a_judge_are_refused_without_one(
     ],
 )
 def test_what_is_not_set_is_told_before_anything_is_loaded(tmp_path: Path, given: list[str], missing: str) -> None:
-    command = [sys.executable, "-m", "tmas.cli", "train", "dry_run=true", f"output_dir={tmp_path}", *given]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CONF.parent)
+    done = tmas("train", "dry_run=true", f"output_dir={tmp_path}", *given, cwd=CONF.parent)
     assert (done.returncode, done.stderr) == (2, f"tmas: not set: {missing}\n")
 
 
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(task: Path, tmp_path: Path) -> None:
     given = [f"data.train_files={task}/train.parquet", f"data.val_files={task}/val.parquet", "dry_run=true"]
     given += [f"policy.path={task}/policy", f"output_dir={tmp_path / 'run'}"]
-    command = [sys.executable, "-m", "tmas.cli", "train", "experiment=hybrid_grpo_cpu", *given]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CONF.parent)
+    done = tmas_process("train", "experiment=hybrid_grpo_cpu", *given, cwd=CONF.parent)
     assert done.returncode == 0, done.stderr
     assert "grpo, hybrid_grpo_cpu" in done.stdout
     assert "validate_config" not in done.stdout

@@ -23,7 +23,7 @@ from tmas.files import read_lines
 from tmas.training.rows import read_rows, validate_rows
 
 pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, needs_data, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, needs_data, pytest.mark.timeout(3600)]
 
 SERVED = [
     *("model=smollm2", "serving=vllm", "model.sampling.max_tokens=320", "method.agents.answer_format=stated"),

@@ -12,7 +12,7 @@ import pytest
 from tmas.testing.processes import writing_to
 
 pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
 SMALL = ["max_problems=12", "method.max_iterations=4"]
 METHODS = ("tmas", "best_of_n", "majority_vote")

@@ -12,7 +12,7 @@ import pytest
 from tests.support import tiny_sums
 
 pytest.importorskip("verl", reason="needs the cpu or gpu extra")
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,10 +1,9 @@
-"""Every baseline, from its own config, and an LLM judge: all on one real vLLM server with a real small model."""
+"""Every baseline, from its own config, and an LLM judge: all on one real vLLM server with the shipped policy."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,22 +17,21 @@ from omegaconf import OmegaConf
 from tests.support.runs import candidate, iteration, prediction, write_run
 from tmas.api import run
 from tmas.concurrency import gather_all
-from tmas.engines.demo_model import NAME as SMALL_MODEL
-from tmas.engines.demo_model import build_smollm2
-from tmas.engines.vllm import free_port, vllm_server
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.files import read_lines
 from tmas.judge import JudgeSettings
-from tmas.records import Problem, Result, Rollout, Solution
+from tmas.miniature import POLICY, PROBLEMS
+from tmas.problems.loader import load_problems
+from tmas.records import Result, Rollout, Solution
 from tmas.run.session import Activity
 from tmas.run.trace import read_trace
 from tmas.settings import SolveSettings
 
 pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
 CONF = str(Path(__file__).parents[2] / "conf")
-PROBLEM = Problem(problem_id="sum", question="What is 7 plus 5? Answer in one short sentence.", answer="12")
+PROBLEM = load_problems(PROBLEMS).problems[0]
 SMALL = {
     "majority_vote": ["method.n_candidates=4"],
     "best_of_n": ["method.n_candidates=4", "method.n_verifications=2", "method.agents.structured_verification=true"],
@@ -80,23 +78,10 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of one server of the small model, for all tests here."""
-    build_smollm2()
-    demo = composed("experiment=demo_smollm2")
-    port = free_port(demo.serving.host)
-    server = vllm_server(demo.model, demo.serving, port, tmp_path_factory.mktemp("server") / "vllm.log")
-    with asyncio.Runner() as runner:
-        runner.run(server.__aenter__())
-        yield demo.serving.base_url(port)
-        runner.run(server.__aexit__(None, None, None))
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, base_url: str) -> dict[str, Run]:
+def runs(tmp_path_factory: pytest.TempPathFactory, policy_server: str) -> dict[str, Run]:
     """All methods side by side, each by its own config; then all again, without a server."""
     folder = tmp_path_factory.mktemp("methods")
-    made = asyncio.run(solved(base_url, folder))
+    made = asyncio.run(solved(policy_server, folder))
     again = asyncio.run(solved("http://127.0.0.1:9/v1", folder))
     assert again == {name: (result, 0) for name, (result, _) in made.items()}
     return {name: recorded(result, folder / name) for name, (result, _) in made.items()}
@@ -109,8 +94,8 @@ async def solved(base_url: str, folder: Path) -> dict[str, tuple[Result, int]]:
 
 async def solve(name: str, base_url: str, directory: Path) -> tuple[Result, int]:
     settings = composed(
-        *("model=smollm2", f"model.base_url={base_url}", "model.sampling.max_tokens=64"),
-        *(f"method={name}", "method.agents.answer_format=stated", *SMALL[name]),
+        *("experiment=miniature", f"model.base_url={base_url}", f"model.tokenizer={POLICY}"),
+        *(f"method={name}", *SMALL[name]),
     )
     results: list[Result] = []
     activity = Activity()
@@ -183,10 +168,10 @@ def test_rse(runs: dict[str, Run]):
 ANSWERS = ["12", "12.0", r"\frac{24}{2}", "13", "all odd n"]
 
 
-async def test_a_real_judge_gives_verdicts_that_can_be_read_and_are_kept(tmp_path: Path, base_url: str):
+async def test_a_real_judge_gives_verdicts_that_can_be_read_and_are_kept(tmp_path: Path, policy_server: str):
     run = write_run(tmp_path / "run", [prediction("p", "12", [iteration([candidate(a) for a in ANSWERS], "12")])])
     judge = JudgeSettings.model_validate(
-        {"name": SMALL_MODEL, "base_url": base_url, "passes": 3, "sampling": {"max_tokens": 1500}}
+        {"name": "miniature", "base_url": policy_server, "passes": 3, "sampling": {"max_tokens": 300}}
     )
     [found] = await evaluate(EvaluateSettings(runs=(run,), judge=judge))
     assert_judged(found, run)

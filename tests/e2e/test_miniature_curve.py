@@ -13,7 +13,7 @@ from tests.support.miniature import SHIPPED
 from tmas.miniature import PROBLEMS
 
 pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 SOLVE = [
     *(sys.executable, "-m", "tmas.cli", "solve", "experiment=miniature", *SHIPPED, f"problems={PROBLEMS}"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("verl", reason="needs the cpu or gpu extra")
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 ROOT = Path(__file__).parents[2]
 SMALL = {

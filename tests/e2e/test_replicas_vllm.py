@@ -17,7 +17,7 @@ from tmas.testing import team
 from tmas.testing.processes import writing_to
 
 pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def test_one_of_two_servers_is_killed(tmp_path: Path):
@@ -29,8 +29,8 @@ def test_one_of_two_servers_is_killed(tmp_path: Path):
     ]
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     served = [run / "vllm-0.log", run / "vllm-1.log"]
-    wait_until(lambda: all(log.exists() and "200 OK" in log.read_text() for log in served), 600)
-    wait_until(lambda: len(team.recorded_calls(run)) >= 4, 300)
+    wait_until(lambda: all(log.exists() and "200 OK" in log.read_text() for log in served))
+    wait_until(lambda: len(team.recorded_calls(run)) >= 4)
     victim = next(pid for pid, words in writing_to(run / "vllm-").items() if "vllm.entrypoints.cli.main serve" in words)
     os.kill(victim, signal.SIGKILL)
     before = team.recorded_calls(run)
@@ -42,4 +42,4 @@ def test_one_of_two_servers_is_killed(tmp_path: Path):
     after = team.recorded_calls(run)
     assert before.items() <= after.items()
     assert set(Counter(entry["request"]["seed"] for entry in after.values()).values()) == {1}
-    wait_until(lambda: not writing_to(run / "vllm-"), 60)
+    wait_until(lambda: not writing_to(run / "vllm-"))

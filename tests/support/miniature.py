@@ -28,7 +28,9 @@ SHIPPED = (
     *("serving=vllm", "serving.args.max-num-seqs=64", "serving.args.enforce-eager=true", "serving.args.dtype=bfloat16"),
     *("+serving.env.VLLM_CPU_KVCACHE_SPACE='2'", "+serving.env.VLLM_CPU_NUM_OF_RESERVED_CPU='0'"),
 )
-"""Arguments beside ``experiment=miniature``: the shipped policy, on a vLLM server of the command's own."""
+"""Arguments in addition to ``experiment=miniature``: the shipped policy, on a vLLM server that the command starts."""
+PLAYED = (f"model.tokenizer={POLICY}", "method.agents.max_new_items=16", "method.agents.structured_outputs=off")
+"""Arguments in addition to ``experiment=miniature`` and ``model.base_url``: the shipped policy, on a running server."""
 
 blocks = st.lists(
     st.builds(Block, st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.integers(0, 9)),

@@ -83,8 +83,8 @@ def approach(
 
 
 def settings(base_url: str = "", **changes: Any) -> dict[str, Any]:
-    """The reward's settings with an impatient judge at ``base_url``, or without one and with both bonuses off."""
+    """The reward's settings with a judge at ``base_url``, or without one and with both bonuses off."""
     off = {"experience": {"form": "none"}, "novelty": {"form": "none"}}
     patience = {"max_attempts": 2, "backoff_base": 0.01}
-    judge = {"name": "judge", "base_url": base_url, "timeout": 5.0, "patience": patience}
-    return ({"judge": judge} if base_url else off) | {"deadline": 20.0} | changes
+    judge = {"name": "judge", "base_url": base_url, "timeout": 60.0, "patience": patience}
+    return ({"judge": judge} if base_url else off) | {"deadline": 300.0} | changes

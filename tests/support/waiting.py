@@ -1,14 +1,29 @@
-"""Waiting for what another process does."""
+"""Waiting for an event: what another process does, or what a server notices a moment later.
+
+A test never waits for a number of seconds. The limit here is a safety net for a test that would otherwise hang: it is
+far above what a busy machine needs.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
+LIMIT = 600.0
+"""Seconds."""
 
-def wait_until(condition: Callable[[], object], seconds: float) -> None:
-    """Returns once ``condition()`` holds; fails after ``seconds``."""
-    deadline = time.monotonic() + seconds
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Return once ``condition()`` holds; fail after :data:`LIMIT`."""
+    deadline = time.monotonic() + LIMIT
     while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.1)
+        assert time.monotonic() < deadline, f"it did not happen within {LIMIT:.0f} s"
+        time.sleep(0.02)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """As :func:`wait_until`, while the event loop does other work."""
+    async with asyncio.timeout(LIMIT):
+        while not condition():  # noqa: ASYNC110 - what tests wait for has no event of its own
+            await asyncio.sleep(0.005)

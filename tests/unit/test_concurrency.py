@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.waiting import LIMIT
 from tmas.concurrency import PriorityLimiter, divide_slots, gather_all, resolved
 
 
@@ -71,7 +72,7 @@ class Team:
     async def has_all_slots(self) -> bool:
         """Whether exactly ``limit`` slots can be held at once."""
         self.most = 0
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT):
             await asyncio.gather(*(self.work(-1, (0,), ticks=20) for _ in range(self.limit + 1)))
         return self.most == self.limit
 
@@ -95,7 +96,7 @@ def test_never_more_than_the_limit_and_no_slot_is_lost(limit: int, jobs: list[tu
                 if cancelled is not None and start + cancelled == now:
                     tasks[name].cancel()
             await asyncio.sleep(0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT):
             await asyncio.gather(*tasks.values(), return_exceptions=True)
         assert team.most <= limit
         assert {name for name, job in enumerate(jobs) if job[3] is None} <= set(team.got)
@@ -120,7 +121,7 @@ async def test_a_slot_given_to_a_waiter_that_is_cancelled_at_that_moment_goes_to
         first, second = (asyncio.create_task(team.work(name, (name,))) for name in (1, 2))
         await asyncio.sleep(0)
     first.cancel()  # its turn has come, but it has not run since
-    await asyncio.wait([first, second], timeout=5)
+    await asyncio.wait([first, second], timeout=LIMIT)
     assert first.cancelled()
     assert team.got == [2]
     assert await team.has_all_slots()

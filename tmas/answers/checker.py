@@ -90,7 +90,12 @@ class AnswerChecker:
         await self.close()
 
     async def _decide(self, gold: str, answer: str) -> Comparison:
-        pool, future = await asyncio.to_thread(self._schedule, gold, answer)  # starting the pool takes a second
+        starting = asyncio.create_task(asyncio.to_thread(self._schedule, gold, answer))  # a new pool takes a second
+        try:
+            pool, future = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(_cancel_comparison)  # nobody waits for it: it must not keep its worker
+            raise
         verdict = asyncio.wrap_future(future)
         try:
             while not verdict.done():
@@ -130,6 +135,12 @@ class AnswerChecker:
             self._pool.stop()
             self._pool.join()
             self._pool = None
+
+
+def _cancel_comparison(started: asyncio.Task[tuple[ProcessPool, Future[Comparison]]]) -> None:
+    if not started.cancelled() and started.exception() is None:
+        _, future = started.result()
+        future.cancel()
 
 
 async def group_equivalent(answers: Sequence[str], checker: AnswerChecker) -> list[int]:

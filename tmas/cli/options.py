@@ -38,7 +38,7 @@ METHOD = "method"
 """The key whose settings depend on the method that is chosen."""
 
 
-class Option(NamedTuple):
+class SettingEntry(NamedTuple):
     """One setting: its dotted key, its type in words, its default as the command line takes it, its description."""
 
     key: str
@@ -47,7 +47,7 @@ class Option(NamedTuple):
     description: str
 
 
-class Choice(NamedTuple):
+class GroupChoice(NamedTuple):
     """One file of a configuration group, and the first comment in it."""
 
     name: str
@@ -57,14 +57,14 @@ class Choice(NamedTuple):
 # --- settings
 
 
-def options_of_command(command: str, home: str) -> list[Option]:
+def options_of_command(command: str, home: str) -> list[SettingEntry]:
     """The settings of a command, with the defaults that its own file in conf/ sets.
 
     ``home``: the settings class as ``module:class``. The settings of the method are those of TMAS.
     """
     written = yaml.safe_load((config_directory() / f"{config_name(command)}.yaml").read_text("utf-8"))
     defaults = {key: "" if value == "???" else _written(value) for key, value in flat(written).items()}
-    options: list[Option] = []
+    options: list[SettingEntry] = []
     for option in options_of(pkgutil.resolve_name(home)):
         if option.key.startswith(f"{REWARD}.judge."):  # listed under its short name
             continue
@@ -72,7 +72,9 @@ def options_of_command(command: str, home: str) -> list[Option]:
     return [option._replace(default=defaults.get(option.key, option.default)) for option in options]
 
 
-def options_of(settings: type[BaseModel], prefix: str = "", defaults: BaseModel | None = None) -> Iterator[Option]:
+def options_of(
+    settings: type[BaseModel], prefix: str = "", defaults: BaseModel | None = None
+) -> Iterator[SettingEntry]:
     """All settings in ``settings`` and the classes nested in it. ``defaults`` replaces the defaults of the class."""
     for name, field in settings.model_fields.items():
         key = f"{prefix}{field.alias or name}"
@@ -80,7 +82,7 @@ def options_of(settings: type[BaseModel], prefix: str = "", defaults: BaseModel 
         yield from _options(key, field, default)
 
 
-def _options(key: str, field: FieldInfo, default: Any) -> Iterator[Option]:
+def _options(key: str, field: FieldInfo, default: Any) -> Iterator[SettingEntry]:
     """A field as one option, or the fields of the class that it holds."""
     optional = NoneType in get_args(field.annotation)
     for part in _parts(field.annotation):
@@ -89,14 +91,14 @@ def _options(key: str, field: FieldInfo, default: Any) -> Iterator[Option]:
             yield from options_of(inner, f"{key}.{PLACEHOLDERS.get(key.rpartition('.')[2], 'NAME')}.")
             return
         if part is AnyMethod:
-            yield Option(key, "settings", "", field.description or "")
+            yield SettingEntry(key, "settings", "", field.description or "")
             return
         if _is_settings(part):
             if optional:
-                yield Option(key, "settings or null", _written(default), field.description or "")
+                yield SettingEntry(key, "settings or null", _written(default), field.description or "")
             yield from options_of(part, f"{key}.", default if isinstance(default, part) else None)
             return
-    yield Option(key, _type_name(field.annotation), _written(default), field.description or "")
+    yield SettingEntry(key, _type_name(field.annotation), _written(default), field.description or "")
 
 
 def _parts(annotation: Any) -> tuple[Any, ...]:
@@ -145,7 +147,7 @@ def config_directory() -> Path:
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 
 
-def groups_of(command: str) -> dict[str, list[Choice]]:
+def groups_of(command: str) -> dict[str, list[GroupChoice]]:
     """The configuration groups that ``GROUP=NAME`` chooses from in ``command``, with their choices.
 
     These are the groups in the command's defaults list and those that its experiments choose. A group below another
@@ -156,13 +158,13 @@ def groups_of(command: str) -> dict[str, list[Choice]]:
     own = conf / name / "experiment"
     if not own.is_dir():
         own = conf / "solve" / "experiment"
-    found: dict[str, list[Choice]] = {}
+    found: dict[str, list[GroupChoice]] = {}
     files = [conf / f"{name}.yaml"]
     while files:
         for group in _chosen_groups(files.pop()):
             folder = own if group == "experiment" else conf / group
             if group not in found and folder.is_dir():
-                found[group] = [Choice(file.stem, _comment(file)) for file in sorted(folder.glob("*.yaml"))]
+                found[group] = [GroupChoice(file.stem, _comment(file)) for file in sorted(folder.glob("*.yaml"))]
                 files += sorted(folder.glob("*.yaml")) if group == "experiment" else []
     return found
 
@@ -224,7 +226,7 @@ def _settings_text(command: str, home: str) -> str:
     return "\n".join([f"Settings of tmas {command} (key=value):", "", *blocks, "", *_group_lines(command)])
 
 
-def _group_text(group: str, choices: Sequence[Choice]) -> str:
+def _group_text(group: str, choices: Sequence[GroupChoice]) -> str:
     lines = [line for choice in choices for line in _labelled(f"{group}={choice.name}", choice.comment)]
     if group == METHOD:
         for name, method in METHODS.items():
@@ -238,7 +240,7 @@ Every key of verl's own configuration can be set as well. tmas train --cfg job p
 verl's documentation and the files in verl/trainer/config explain them."""
 
 
-def _block(option: Option) -> str:
+def _block(option: SettingEntry) -> str:
     """One setting for a terminal: key and default on a line, then type and description."""
     default = f"={option.default}" if option.default else ""
     text = textwrap.wrap(f"{option.type}. {option.description}", WIDTH - 6)
@@ -315,7 +317,7 @@ from. A setting without a default must be given. The choice of a group can chang
 """
 
 
-def _table(options: Iterable[Option]) -> str:
+def _table(options: Iterable[SettingEntry]) -> str:
     rows = "".join(
         f"| `{o.key}` | {_cell(o.type)} | {f'`{_cell(o.default)}`' if o.default else ''} | {_cell(o.description)} |\n"
         for o in options

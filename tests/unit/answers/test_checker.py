@@ -5,8 +5,9 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from pebble import ProcessExpired, ProcessPool
 
 from tests.support.benchmarks import WITH_ANSWERS, gold_answers, needs_data
+from tests.support.waiting import LIMIT, until
 from tmas.answers.checker import AnswerChecker, group_equivalent
 from tmas.answers.equivalence import Comparison, Equivalence
 from tmas.answers.extract import extract_boxed
@@ -68,7 +70,7 @@ async def test_what_was_compared_is_known_and_a_worker_that_died_is_not_held_aga
 async def test_a_killed_worker_is_undecided_and_replaced(checker: AnswerChecker) -> None:
     await checker.compare("1/2", "0.5")
     comparison = asyncio.create_task(checker.compare("5", BOMB))
-    await asyncio.sleep(0.3)
+    await until(lambda: comparing(checker))
     kill_workers(checker)
     assert await comparison == verdict("undecided", "worker died")
     assert (await checker.compare("1/4", "0.25")).equal
@@ -77,7 +79,7 @@ async def test_a_killed_worker_is_undecided_and_replaced(checker: AnswerChecker)
 async def test_idle_workers_that_were_killed_are_replaced(checker: AnswerChecker) -> None:
     await checker.compare("1/2", "0.5")
     kill_workers(checker)
-    await eventually(lambda: checker._pool is not None and not checker._pool.active)
+    await until(lambda: checker._pool is not None and not checker._pool.active)
     assert (await checker.compare("1/4", "0.25")).equal
 
 
@@ -95,7 +97,7 @@ async def test_a_comparison_that_a_breaking_pool_loses_is_made_again(
     lost: Future[Comparison] = Future()  # as one that stands in the pool's queue when the pool breaks
     monkeypatch.setattr(checker._pool, "schedule", lambda *_, **__: lost)
     comparison = asyncio.create_task(checker.compare("1/4", "0.25"))
-    await eventually(lambda: lost in checker._pending)
+    await until(lambda: lost in checker._pending)
     kill_workers(checker)
     assert await comparison == verdict("equal")
     assert lost.cancelled()
@@ -129,30 +131,48 @@ def kill_workers(checker: AnswerChecker) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-async def eventually(condition: Callable[[], bool]) -> None:
-    for _ in range(400):
-        if condition():
-            return
-        await asyncio.sleep(0.05)
-    pytest.fail("it did not come about")
+def comparing(checker: AnswerChecker) -> bool:
+    """Whether a worker has begun a comparison that has not ended."""
+    return any(future.running() for future in checker._pending)
+
+
+async def test_a_comparison_that_is_cancelled_while_it_starts_frees_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, schedule, go_on = AnswerChecker(timeout=LIMIT, workers=1), AnswerChecker._schedule, threading.Event()
+    await slow.compare("1/2", "0.5")
+
+    def held(*given: Any) -> Any:
+        scheduled = schedule(*given)
+        assert go_on.wait(LIMIT)
+        return scheduled
+
+    with monkeypatch.context() as holding:
+        holding.setattr(AnswerChecker, "_schedule", held)
+        comparison = asyncio.create_task(slow.compare("5", BOMB))
+        await until(lambda: comparing(slow))
+        comparison.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await comparison
+    go_on.set()
+    assert (await asyncio.wait_for(slow.compare("1/4", "0.25"), LIMIT)).equal
+    await slow.close()
 
 
 async def test_a_cancelled_comparison_frees_its_worker() -> None:
-    slow = AnswerChecker(timeout=30.0, workers=1)
+    slow = AnswerChecker(timeout=LIMIT, workers=1)
     await slow.compare("1/2", "0.5")
     comparison = asyncio.create_task(slow.compare("5", BOMB))
-    await asyncio.sleep(0.3)
+    await until(lambda: comparing(slow))
     comparison.cancel()
     with pytest.raises(asyncio.CancelledError):
         await comparison
-    assert (await asyncio.wait_for(slow.compare("1/4", "0.25"), 15)).equal
+    assert (await asyncio.wait_for(slow.compare("1/4", "0.25"), LIMIT)).equal
     await slow.close()
 
 
 async def test_closing_ends_what_is_being_compared_and_a_later_comparison_starts_again() -> None:
-    checker = AnswerChecker(timeout=30.0, workers=1)
+    checker = AnswerChecker(timeout=LIMIT, workers=1)
     comparisons = [asyncio.create_task(checker.compare("5", BOMB)) for _ in range(3)]
-    await eventually(lambda: len(checker._pending) == 3)
+    await until(lambda: len(checker._pending) == 3)
     await checker.close()
     assert set(await asyncio.gather(*comparisons)) == {verdict("undecided", "the checker was closed")}
     assert (await checker.compare("1/2", "0.5")).equal

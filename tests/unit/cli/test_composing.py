@@ -137,7 +137,7 @@ def test_the_keys_of_verl_are_suggested_for_a_training_run(capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--help"], "Solve problems by iterating with a team of agents."),
+        (["--help"], "tmas solve: solve problems with a team of agents"),
         (["--cfg", "job", "method.epsilon=0.3"], "epsilon: 0.3\n"),
         (["--info", "defaults"], "Defaults List"),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
+from tests.support.commands import tmas, tmas_process
 from tests.support.runs import candidate, iteration, prediction, problem, write_run
 from tmas.cli.composing import config_name
 from tmas.evaluation.evaluate import EvaluateSettings
@@ -54,11 +54,6 @@ def test_the_judges_ask_four_times_as_in_the_paper(judge: list[str]):
     assert settings.sampling.temperature > 0  # the passes must be independent
 
 
-def tmas(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from tmas.cli.main import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={"COLUMNS": "160"})
-
-
 def problem_file(folder: Path, golds: dict[str, str]) -> Path:
     file = folder / "problems.jsonl"
     file.write_bytes(b"\n".join(orjson.dumps(problem(name, gold).model_dump()) for name, gold in golds.items()))
@@ -67,7 +62,7 @@ def problem_file(folder: Path, golds: dict[str, str]) -> Path:
 
 def test_gold_check_lists_what_does_not_come_out_right_and_ends_with_1(tmp_path: Path):
     file = problem_file(tmp_path, {"good": "1/2", "bad": r"\frac{1}{2"})
-    done = tmas("gold-check", f"problems={file}", f"output={tmp_path / 'found.json'}")
+    done = tmas_process("gold-check", f"problems={file}", f"output={tmp_path / 'found.json'}", env={"COLUMNS": "160"})
     assert done.returncode == 1, done.stderr
     assert "bad, as written: undecided (nothing was extracted)" in done.stdout
     assert orjson.loads((tmp_path / "found.json").read_bytes())["checks"]["as written"]["equal"] == 1
@@ -80,7 +75,7 @@ def test_subset_writes_the_problems_seldom_solved(tmp_path: Path):
     lines = [prediction(n, golds[n], [iteration([candidate(a) for a in answers[n]])]) for n in golds]
     run = write_run(tmp_path / "run", lines)
     given = (f"runs=[{run}]", f"problems={problem_file(tmp_path, golds)}", f"output={tmp_path / 'subset.jsonl'}")
-    done = tmas("subset", *given, "samples=2")
+    done = tmas_process("subset", *given, "samples=2")
     assert done.returncode == 0, done.stderr
     assert "1 of 2 problems" in done.stdout
     assert [json.loads(line)["problem_id"] for line in (tmp_path / "subset.jsonl").open()] == ["hard"]
@@ -89,9 +84,8 @@ def test_subset_writes_the_problems_seldom_solved(tmp_path: Path):
     assert "has 2 samples in the runs, not 8" in refused.stderr
 
 
-def test_the_hub_is_named_when_it_cannot_be_reached(tmp_path: Path):
-    code = "import sys; sys.modules['datasets'] = None; from tmas.cli.main import main; main()"
-    command = [sys.executable, "-c", code, "gold-check", "problems=hub", "data=hle_math_100"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={"XDG_CACHE_HOME": str(tmp_path)})
+def test_the_hub_is_named_when_it_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    done = tmas("gold-check", "problems=hub", "data=hle_math_100", env={"XDG_CACHE_HOME": str(tmp_path)})
     assert done.returncode == 2
     assert "problems=hub needs the package datasets" in done.stderr

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import pkgutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,8 @@ import orjson
 import pytest
 from rich.console import Console
 
+from tests.support import commands
+from tests.support.commands import TMAS
 from tests.support.waiting import wait_until
 from tmas.cli import main as cli
 from tmas.cli.composing import config_name
@@ -23,7 +23,7 @@ from tmas.files import read_lines
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer, run_in_thread
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(3600)
 SECRET = "sk-canary-5127"
 
 
@@ -32,7 +32,7 @@ def command(directory: Path, base_url: str, *overrides: str) -> list[str]:
     if not problems.exists():
         problems.write_bytes(b"\n".join(orjson.dumps(p.model_dump(exclude={"metadata"})) for p in team.problems(2)))
     return [
-        *(sys.executable, "-c", "from tmas.cli.main import main; main()", "solve"),
+        "solve",
         *(f"problems={problems}", f"output_dir={directory / 'run'}", "model.name=scripted"),
         *(f"model.base_url={base_url}", "model.context_length=100000", "model.sampling.max_tokens=1000"),
         *("method.n_candidates=3", "method.n_verifications=2", "method.max_iterations=2"),
@@ -40,11 +40,8 @@ def command(directory: Path, base_url: str, *overrides: str) -> list[str]:
     ]
 
 
-def tmas(directory: Path, base_url: str, *overrides: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "MY_KEY": SECRET}
-    return subprocess.run(
-        command(directory, base_url, *overrides), capture_output=True, text=True, check=False, env=environment
-    )
+def tmas(directory: Path, base_url: str, *overrides: str) -> commands.Ended:
+    return commands.tmas(*command(directory, base_url, *overrides), env={"MY_KEY": SECRET})
 
 
 def test_solve_prints_a_result_and_leaves_the_run_directory(tmp_path: Path):
@@ -67,13 +64,12 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, number: s
         return Script(tuple(team.reply(body)), first_delay=0.05)
 
     with run_in_thread(ScriptedServer(slow)) as server:
-        running = subprocess.Popen(command(tmp_path, server.base_url), stderr=subprocess.PIPE, text=True)
-        while len(server.requests) < 12:
-            time.sleep(0.005)
+        running = subprocess.Popen([*TMAS, *command(tmp_path, server.base_url)], stderr=subprocess.PIPE, text=True)
+        wait_until(lambda: len(server.requests) >= 12)
         running.send_signal(number)
         _, errors = running.communicate()
         recorded = set(team.recorded_calls(tmp_path / "run"))
-        wait_until(lambda: not any(exchange.state == "open" for exchange in server.exchanges), 10)
+        wait_until(lambda: not any(exchange.state == "open" for exchange in server.exchanges))
         before = len(server.requests)
         done = tmas(tmp_path, server.base_url)
     assert done.returncode == 0, done.stderr
@@ -93,9 +89,8 @@ def test_two_runs_cannot_use_one_directory(tmp_path: Path):
         return Script(tuple(team.reply(body)), first_delay=0.01 if refused else 5)
 
     with run_in_thread(ScriptedServer(held)) as server:
-        running = subprocess.Popen(command(tmp_path, server.base_url), stdout=subprocess.DEVNULL)
-        while not server.requests:
-            time.sleep(0.01)
+        running = subprocess.Popen([*TMAS, *command(tmp_path, server.base_url)], stdout=subprocess.DEVNULL)
+        wait_until(lambda: server.requests)
         second = tmas(tmp_path, server.base_url)
         refused = True
         assert running.wait() == 0
@@ -171,8 +166,7 @@ def test_every_command_is_where_the_table_says_and_has_its_settings(name: str):
     ],
 )
 def test_what_is_missing_or_unknown_is_one_message(words: list[str], message: str):
-    command = [sys.executable, "-m", "tmas.cli", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = commands.tmas(*words)
     assert done.returncode == 2
     assert done.stderr.startswith(message)
 
@@ -197,10 +191,10 @@ def test_an_error_of_the_system_says_what_it_is(
 
 
 def test_help_teaches_and_cfg_prints_the_composed_settings(tmp_path: Path):
-    tool = [sys.executable, "-c", "from tmas.cli.main import main; main()"]
     outputs: dict[str, str] = {}
     for words in (["--help"], ["solve", "--help"], ["solve", "--cfg", "job", "method.epsilon=0.3"]):
-        done = subprocess.run([*tool, *words], capture_output=True, text=True, check=True, cwd=tmp_path)
+        done = commands.tmas(*words, cwd=tmp_path)
+        assert done.returncode == 0
         outputs[" ".join(words)] = done.stdout
     assert "tmas solve" in outputs["--help"]
     assert "method.n_candidates" in outputs["solve --help"]

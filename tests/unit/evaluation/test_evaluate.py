@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
+from tests.support.commands import tmas, tmas_process
 from tests.support.runs import Line, candidate, iteration, prediction, write_run
 from tmas.errors import UserError
 from tmas.evaluation.estimators import BootstrapSettings
@@ -39,7 +38,7 @@ def settings(*runs: Path, **changes: Any) -> EvaluateSettings:
 
 
 def judge(server: ScriptedServer, **changes: Any) -> dict[str, Any]:
-    base = {"name": "judge", "base_url": server.base_url, "passes": 4, "timeout": 5.0}
+    base = {"name": "judge", "base_url": server.base_url, "passes": 4, "timeout": 60.0}
     return base | {"patience": {"max_attempts": 1}} | changes
 
 
@@ -167,17 +166,13 @@ def test_a_run_is_given_once(tmp_path: Path):
 # --- at the shell
 
 
-def tmas(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from tmas.cli.main import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={"COLUMNS": "160"})
-
-
 def test_the_command_prints_tables_and_compares(tmp_path: Path):
     one = write_run(tmp_path / "one", lines())
     two = write_run(tmp_path / "two", lines()[:1], method__name="majority_vote")
     with run_in_thread(ScriptedServer(lenient)) as server:
         given = ("judge=endpoint", "judge.name=judge", f"judge.base_url={server.base_url}")
-        done = tmas("evaluate", f"runs=[{one},{two}]", *given, f"output={tmp_path / 'compared.json'}")
+        words = ("evaluate", f"runs=[{one},{two}]", *given, f"output={tmp_path / 'compared.json'}")
+        done = tmas_process(*words, env={"COLUMNS": "160"})
     assert done.returncode == 0, done.stderr
     for title in ("tmas on problems: 3 problems", "Accuracy by iteration (judge", "Tokens by role", "at equal compute"):
         assert title in done.stdout

@@ -73,7 +73,7 @@ async def test_the_counts_and_what_failed():
 
 @needs_data
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("file", "columns"), FILES)
 async def test_every_gold_answer_comes_out_right_however_it_is_set(file: str, columns: Mapping[str, str | None]):
     fields = ProblemFields.model_validate({**columns, "answer_required": True})

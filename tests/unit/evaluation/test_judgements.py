@@ -44,7 +44,7 @@ def by_length(body: Body) -> list[str]:
 
 
 def settings(server: ScriptedServer, **changes: Any) -> JudgeSettings:
-    base = {"name": "judge", "base_url": server.base_url, "passes": 2, "timeout": 5.0}
+    base = {"name": "judge", "base_url": server.base_url, "passes": 2, "timeout": 60.0}
     return JudgeSettings.model_validate(base | {"patience": {"max_attempts": 1}} | changes)
 
 

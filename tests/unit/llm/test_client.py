@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from tests.support.waiting import until
 from tmas.errors import UserError
 from tmas.llm.client import OpenAIChat
 from tmas.llm.connection import StreamProgress
@@ -54,13 +55,6 @@ async def complete_second(server: ScriptedServer) -> Reply | Failure:
 def texts(reply: Reply | Failure) -> list[str]:
     assert isinstance(reply, Reply), reply
     return [completion.text for completion in reply.completions]
-
-
-async def until(condition: Any) -> None:
-    """Wait for what the server notices a moment later."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 # --- settings

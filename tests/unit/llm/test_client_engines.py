@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import LIMIT, until
 from tmas.llm import client
 from tmas.llm.client import OpenAIChat, RoutingHint
 from tmas.llm.endpoint import EndpointDown, EndpointSettings
@@ -39,12 +40,6 @@ async def started(stack: AsyncExitStack, count: int, **given: Any) -> list[Scrip
 
 def seeds(servers: list[ScriptedServer], what: str = "finished") -> list[int]:
     return sorted(body["seed"] for server in servers for body in getattr(server, what))
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 async def test_calls_of_one_problem_go_to_one_server():
@@ -96,7 +91,7 @@ async def test_a_server_that_comes_back_gets_its_problems_again():
 
             async def ask_on(until: Callable[[], Any], problem: str | None = None) -> None:
                 nonlocal asked
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(LIMIT):
                     while not until():
                         await chat.complete(ask(asked), hint=RoutingHint(problem or f"p{asked}"))
                         asked += 1

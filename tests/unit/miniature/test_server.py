@@ -15,6 +15,7 @@ from recipes.miniature.language import Finding, question, solution
 from recipes.miniature.server import application, serve
 from recipes.miniature.task import Task
 from tests.support.miniature import PROMPTS, miniature_problems
+from tests.support.waiting import until
 from tmas import asolve_all
 from tmas.judge import Judge, JudgeSettings
 from tmas.llm.client import OpenAIChat
@@ -34,9 +35,7 @@ async def url(tmp_path: Path) -> AsyncIterator[str]:
     """The URL that the running server has written to its file."""
     ready = tmp_path / "url"
     serving = asyncio.create_task(serve(application(Task()), 0, ready))
-    async with asyncio.timeout(30):
-        while not (ready.exists() and ready.read_text()):  # noqa: ASYNC110 - a file has no event
-            await asyncio.sleep(0.01)
+    await until(lambda: ready.exists() and ready.read_text())
     yield ready.read_text()
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +20,7 @@ from rich.console import Console
 from data_prep.build import build
 from data_prep.build_settings import BuildSettings
 from data_prep.distill import distill
+from tests.support.commands import tmas, tmas_process
 from tests.support.data_steps import distill_settings, problem_file, runner, silent
 from tests.support.rewards import GOLD, SOLUTION, extra_info
 from tests.support.rewards import settings as reward_settings
@@ -124,7 +124,7 @@ def test_the_command_refuses_a_wrong_folder_before_any_call(tmp_path: Path):
 
 
 def test_the_command_writes_the_built_in_prompts_and_overwrites_nothing(tmp_path: Path):
-    first = tmas("prompts", tmp_path / "a folder")
+    first = tmas_process("prompts", tmp_path / "a folder")
     assert (first.returncode, first.stderr) == (0, "")
     assert f"prompts={tmp_path / 'a folder'}" in first.stdout
     assert {f.stem: f.read_text("utf-8") for f in (tmp_path / "a folder").iterdir()} == BUILT_IN.texts
@@ -133,11 +133,6 @@ def test_the_command_writes_the_built_in_prompts_and_overwrites_nothing(tmp_path
     again = tmas("prompts", tmp_path / "a folder")
     assert (again.returncode, "other texts in form.jinja" in again.stderr) == (2, True)
     assert "usage: tmas prompts" in tmas("prompts").stderr
-
-
-def tmas(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from tmas.cli.main import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 # --- serve, Ray's workers

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
+from tests.support.commands import tmas
 from tests.support.synthetic_training import make, write
 from tmas.errors import UserError
 from tmas.report.figures import charts, draw, file_name
@@ -370,8 +369,7 @@ def test_settings_that_make_no_sense_are_refused(given: dict[str, Any], said: st
 
 def test_the_command_takes_several_runs_and_names_the_line_it_cannot_read(runs: list[Path], tmp_path: Path):
     file = write(tmp_path / "bad", 1, [(1, {"a": "x"})])
-    command = [Path(sys.executable).with_name("tmas"), "report", f"training=[{runs[0]},{tmp_path / 'bad'}]"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = tmas("report", f"training=[{runs[0]},{tmp_path / 'bad'}]", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == f"tmas: {file}:1: data.a: Input should be a valid number\n"
 

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import urllib.error
 import urllib.request
@@ -19,6 +18,8 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
+from tests.support.commands import TMAS, tmas
+from tests.support.waiting import LIMIT
 from tmas.errors import UserError
 from tmas.serve.server import bound
 from tmas.serve.settings import ServerSettings, ServeSettings
@@ -26,7 +27,6 @@ from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer, run_in_thread
 
 ROOT = Path(__file__).parents[3]
-TMAS = [sys.executable, "-m", "tmas.cli"]
 OWN_VLLM = ("serving=vllm", "model.path=/no/model", "model.tokenizer=estimate", "model.patience.max_attempts=1")
 """With what stands in for vLLM where :func:`stand_in` is the environment."""
 SECRET = "sk-canary-2264"
@@ -34,7 +34,7 @@ SECRET = "sk-canary-2264"
 
 def command(folder: Path, engine: str, *overrides: str) -> list[str]:
     return [
-        *(*TMAS, "serve", f"serve.output_dir={folder / 'served'}", "serve.port=0", "model.name=scripted"),
+        *("serve", f"serve.output_dir={folder / 'served'}", "serve.port=0", "model.name=scripted"),
         *(f"model.base_url={engine}", "model.context_length=100000", "model.sampling.max_tokens=1000"),
         *("method.n_candidates=2", "method.n_verifications=1", "method.max_iterations=2", *overrides),
     ]
@@ -46,9 +46,13 @@ def serving(
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The process and its base URL."""
     given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command(folder, engine, *overrides), env={**environment, "MY_KEY": SECRET}, **given)
+    process = subprocess.Popen(
+        [*TMAS, *command(folder, engine, *overrides)], env={**environment, "MY_KEY": SECRET}, **given
+    )
     try:
         assert process.stdout
+        if "serving=vllm" in overrides:
+            assert process.stdout.readline().startswith("starting vLLM with scripted")
         yield process, next(line for line in process.stdout if "serves the model" in line).partition(" ")[0]
     finally:
         process.kill()
@@ -81,7 +85,7 @@ def test_a_vllm_of_its_own_ends_with_it_and_when_it_has_died_before_that_is_told
         with pytest.raises(urllib.error.HTTPError) as raised:
             ask(url)
         process.send_signal(signal.SIGTERM)
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=LIMIT)
     assert (raised.value.code, raised.value.headers["Retry-After"]) == (503, "10")
     assert orjson.loads(raised.value.read())["error"]["code"] == "engine_down"
     assert "is down" in errors
@@ -95,12 +99,12 @@ def test_a_vllm_of_its_own_is_stopped_with_it(tmp_path: Path, number: signal.Sig
         [engine] = [int(file.stem) for file in engines.glob("*.jsonl")]
         assert alive(engine)
         process.send_signal(number)
-        process.communicate(timeout=30)
+        process.communicate(timeout=LIMIT)
         assert not alive(engine)
 
 
 def test_a_vllm_that_does_not_start_is_one_message(tmp_path: Path):
-    words = command(tmp_path, "null", *OWN_VLLM)
+    words = [*TMAS, *command(tmp_path, "null", *OWN_VLLM)]
     told = stand_in(tmp_path, broken=True)
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=told)
     assert done.returncode == 3
@@ -119,7 +123,7 @@ def test_it_says_where_it_is_and_sigterm_lets_what_runs_end(tmp_path: Path):
     with run_in_thread(ScriptedServer(slow)) as engine, serving(tmp_path, engine.base_url, *locked) as (process, url):
         asking = threading.Thread(target=lambda: replies.append(ask(url, SECRET)))
         asking.start()
-        assert begun.wait(30)
+        assert begun.wait(LIMIT)
         process.send_signal(signal.SIGTERM)
         asking.join()
         output, errors = process.communicate()
@@ -135,7 +139,7 @@ def test_with_nothing_to_wait_for_it_ends_at_once(tmp_path: Path, number: signal
         with urllib.request.urlopen(f"{url}/models") as response:
             assert response.status == 200
         process.send_signal(number)
-        _, errors = process.communicate(timeout=15)
+        _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == code
     assert "Traceback" not in errors
 
@@ -150,8 +154,7 @@ def test_with_nothing_to_wait_for_it_ends_at_once(tmp_path: Path, number: signal
     ],
 )
 def test_what_is_wrong_is_one_message_before_anything_is_begun(tmp_path: Path, overrides: list[str], message: str):
-    words = command(tmp_path, "http://127.0.0.1:9/v1", *overrides)
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = tmas(*command(tmp_path, "http://127.0.0.1:9/v1", *overrides))
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -162,7 +165,7 @@ def test_a_port_that_is_taken_is_told_before_vllm_is_started(tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = f"serve.port={taken.getsockname()[1]}"
         words = command(tmp_path, "null", "serving=vllm", "model.path=/no/model", "model.tokenizer=estimate", port)
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        done = tmas(*words)
     assert (done.returncode, done.stderr) == (2, f"tmas: serve.host=127.0.0.1 {port}: Address already in use\n")
     assert not (tmp_path / "served").exists()
 
@@ -170,7 +173,8 @@ def test_a_port_that_is_taken_is_told_before_vllm_is_started(tmp_path: Path):
 def test_help_teaches_and_cfg_prints_the_composed_settings(tmp_path: Path):
     outputs: dict[str, str] = {}
     for words in ("--help", "--cfg job method.epsilon=0.3"):
-        done = subprocess.run([*TMAS, "serve", *words.split()], capture_output=True, text=True, check=True)
+        done = tmas("serve", *words.split())
+        assert done.returncode == 0
         outputs[words] = done.stdout
     assert "serve.host=0.0.0.0 serve.api_key_env=VARIABLE" in outputs["--help"]
     assert "/v1/chat/completions" in outputs["--help"]

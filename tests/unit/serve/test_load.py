@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from tests.support.serving import Served, served
+from tests.support.waiting import until
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer
 
@@ -36,12 +37,6 @@ async def stuck(folder: Path, **settings: object) -> AsyncIterator[tuple[Served,
     gate.seconds = 3600.0
     async with ScriptedServer(gate.reply) as engine, served(folder, engine.base_url, **settings) as server:  # type: ignore[arg-type]
         yield server, engine, gate
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.005)
 
 
 async def leave(task: asyncio.Task[object]) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from tests.support.commands import tmas
 from tests.support.serving import QUESTION, runs_in, served
 from tmas.files import read_lines
 from tmas.methods import METHODS
@@ -173,7 +173,6 @@ async def test_a_request_can_be_evaluated_and_reported_as_any_run(tmp_path: Path
         reply = await server.ask()
     [run] = runs_in(tmp_path)
     page = tmp_path / "report.html"
-    tmas = [sys.executable, "-m", "tmas.cli", "report", f"runs=[{run}]", f"output={page}"]
-    done = await asyncio.to_thread(subprocess.run, tmas, capture_output=True, text=True, check=False)
+    done = await asyncio.to_thread(tmas, "report", f"runs=[{run}]", f"output={page}")
     assert done.returncode == 0, done.stderr
     assert reply.json["id"] in page.read_text()

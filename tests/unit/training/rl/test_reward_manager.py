@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("verl")
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(3600)
 
 WIDTH, END = 4, 9
 """data.max_response_length, and the token that ends a sequence."""
