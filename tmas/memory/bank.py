@@ -55,7 +55,7 @@ class ItemCollection(Record, Generic[ItemT]):
     def render(self, fits: Callable[[str], bool]) -> RenderedBank:
         """Render as many items as ``fits`` allows, possibly none.
 
-        ItemCollection with the smallest support + last iteration seen are left out first. The remaining lines keep their order.
+        Items with the smallest support + last iteration seen are left out first. The remaining lines keep their order.
         ``fits`` is called for a few texts, never for an empty one.
         """
         weakest = [item.item_id for item in _weakest_first(self.items)]
