@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -58,13 +57,14 @@ def reports_of(steps: Iterable[Path]) -> dict[str, Any]:
 
 def _teacher(run: Path) -> dict[str, Any]:
     """Whose runs contexts and chats come from, and how large these were."""
-    settings = orjson.loads((run / "manifest.json").read_bytes())["settings"]
+    recorded = RecordedRun(run)
+    manifest = recorded.manifest
     sizes = ("n_candidates", "n_verifications", "max_iterations", "epsilon")
     return {
-        "models": sorted({value for key, value in settings.items() if re.fullmatch(r"model\.[^.]+\.name", key)}),
-        "problems": len(RecordedRun(run).problem_ids),
-        "seed": settings["seed"],
-        **{name: settings[f"method.{name}"] for name in sizes},
+        "models": sorted(set(manifest.models.values())),
+        "problems": len(recorded.problem_ids),
+        "seed": manifest.seed,
+        **{name: manifest.settings[f"method.{name}"] for name in sizes},
     }
 
 

@@ -19,7 +19,6 @@ from tmas.llm.tokens import token_counter
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem, Usage
 from tmas.run.replay import RecordedRun
-from tmas.run.results import usage_of_line
 from tmas.settings import RunSettings
 
 
@@ -57,8 +56,8 @@ def distill(settings: DistillSettings, run: Runner, say: Say) -> None:
 def outcome(problems: Sequence[Problem], recorded: RecordedRun) -> str:
     """How the problems ended, what they took, and what failed on the way, for a person."""
     lines = [recorded.prediction(problem.problem_id) for problem in problems]
-    used = sum(map(usage_of_line, lines), Usage())
-    stops = ", ".join(f"{count:,} {stop}" for stop, count in sorted(Counter(line["stop"] for line in lines).items()))
+    used = sum((line.total_usage for line in lines), Usage())
+    stops = ", ".join(f"{count:,} {stop}" for stop, count in sorted(Counter(line.stop for line in lines).items()))
     return f"{len(lines):,} problems distilled ({stops}): {used.calls:,} calls, {used.total_tokens:,} tokens"
 
 
@@ -68,7 +67,7 @@ def estimate(problems: Sequence[Problem], settings: DistillSettings) -> Estimate
     if (settings.output_dir / "manifest.json").exists():
         recorded = RecordedRun(settings.output_dir)
         names = [p.problem_id for p in problems if p.problem_id in recorded.problem_ids]
-        finished = [usage_of_line(recorded.prediction(name)) for name in names]
+        finished = [recorded.prediction(name).total_usage for name in names]
     if finished:
         return measured_estimate(len(problems) - len(finished), finished)
     assert isinstance(settings.method, TMASSettings)

@@ -21,7 +21,7 @@ from tmas.settings import ROLES, ModelSettings, RoleOverride, ServingSettings, S
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 ROOMS = """
-tmas/records.py        every value that travels between modules or lies on disk
+tmas/records/          every value that travels between modules or lies on disk
 tmas/files.py          JSON lines, files written in one step, digests
 tmas/concurrency.py    slots by priority, small helpers over asyncio
 tmas/prompts/          one .jinja per role, the schemas of what models reply, and its parsing

@@ -14,13 +14,13 @@ from rich.text import Text
 from tmas.answers.checker import AnswerChecker
 from tmas.cli.exits import NOT_PASSED, STOPPED, fail
 from tmas.evaluation.compare import Group, by_benchmark, comparison, group_runs
-from tmas.evaluation.compute import Evaluation
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate, write_json
 from tmas.evaluation.gold_check import GoldCheckSettings, gold_check, is_passed
 from tmas.evaluation.scoring import Report
 from tmas.evaluation.subset import SubsetSettings, select, solved_counts, write_subset
 from tmas.evaluation.tables import print_comparison, print_evaluation, print_gold_check
 from tmas.problems.loader import LoadedProblems, load_problems
+from tmas.records.evaluation_files import Evaluation, GoldCheck
 
 
 def evaluate_command(config: dict[str, Any], console: Console) -> None:
@@ -42,7 +42,7 @@ def _compare(groups: Sequence[Group], settings: EvaluateSettings, console: Conso
         found = comparison(own, settings.budgets, settings.bootstrap) if len(own) > 1 else None
         if found is not None:
             print_comparison(console, found)
-            compared.append(found)
+            compared.append(found.model_dump(mode="json"))
         elif len(own) > 1:
             console.print(Text(f"The runs on {benchmark} have no problem in common: they are not compared."))
     if settings.output and compared:
@@ -70,14 +70,14 @@ def gold_check_command(config: dict[str, Any], console: Console) -> None:
     settings = GoldCheckSettings.model_validate(config)
     problems = _problems(settings, console).problems
 
-    async def checked() -> dict[str, Any]:
+    async def checked() -> GoldCheck:
         async with AnswerChecker(settings.timeout, settings.workers) as checker:
             return await gold_check(problems, checker)
 
     found = uvloop.run(checked())
     print_gold_check(console, found)
     if settings.output:
-        write_json(settings.output, found)
+        write_json(settings.output, found.model_dump(mode="json"))
     if not is_passed(found):
         fail("a gold answer does not come out right", NOT_PASSED)
 
@@ -90,7 +90,7 @@ def _problems(settings: SubsetSettings | GoldCheckSettings, console: Console) ->
 
 
 def _say_what_is_missing(evaluations: Sequence[Evaluation]) -> None:
-    failed = sum(sum((e["verdicts"]["judge"] or {"failed": {}})["failed"].values()) for e in evaluations)
+    failed = sum(sum(e.verdicts.judge.failed.values()) for e in evaluations if e.verdicts.judge)
     if failed:
         fail(f"{failed} verdicts of the judge failed; the same command asks for them again", STOPPED)
 

@@ -9,18 +9,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import orjson
+from typing import NamedTuple
 
 from tmas.concurrency import all_of
 from tmas.evaluation.runs import Pair
 from tmas.judge import EquivalenceVerdict, Judge, equivalence_prompt
-from tmas.records import SCHEMA_VERSION, Failure
+from tmas.records import Failure
+from tmas.records.evaluation_files import JudgementFailure, JudgementLine
+from tmas.records.reading import DefectiveFile, parsed
 
 Outcome = bool | Failure
 """One pass: whether the judge found the two equivalent, or why there is no verdict."""
-Line = dict[str, Any]
 
 
 class Key(NamedTuple):
@@ -38,29 +37,27 @@ class Judgements:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._lines: dict[Key, Line] = {}
+        self._lines: dict[Key, JudgementLine] = {}
         for number, line in enumerate(_complete_lines(file), start=1):
             try:
-                self._take(orjson.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{file}:{number}: damaged line ({error}); move the file away to judge anew") from None
+                self._take(parsed(line, JudgementLine, f"{file}:{number}: damaged line"))
+            except DefectiveFile as error:
+                raise DefectiveFile(f"{error}; move the file away to judge anew") from None
 
-    def get(self, key: Key) -> Line | None:
+    def get(self, key: Key) -> JudgementLine | None:
         """The line of the verdict; None where there is none yet."""
         return self._lines.get(key)
 
-    def add(self, lines: Iterable[Line]) -> None:
+    def add(self, lines: Iterable[JudgementLine]) -> None:
         written = list(lines)
         with self.file.open("ab", buffering=0) as file:
-            file.write(b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in written))
+            file.write(b"".join(line.model_dump_json().encode() + b"\n" for line in written))
         for line in written:
             self._take(line)
 
-    def _take(self, line: Line) -> None:
-        if line["v"] != SCHEMA_VERSION:
-            raise ValueError(f"schema version {line['v']}, not {SCHEMA_VERSION}")
-        if line["verdict"] is not None:
-            self._lines[Key(line["gold"], line["answer"], line["judge"], line["prompt"], line["pass"])] = line
+    def _take(self, line: JudgementLine) -> None:
+        if line.verdict is not None:
+            self._lines[Key(line.gold, line.answer, line.judge, line.prompt, line.number)] = line
 
 
 def _complete_lines(file: Path) -> list[bytes]:
@@ -93,7 +90,7 @@ async def judge_pairs(
     return dict(await all_of(outcomes(pair) for pair in wanted))
 
 
-async def _lines(pair: Pair, files: Collection[Judgements], judge: Judge) -> dict[Key, Line]:
+async def _lines(pair: Pair, files: Collection[Judgements], judge: Judge) -> dict[Key, JudgementLine]:
     gold, answer = pair
     prompt = equivalence_prompt(judge.prompts, gold, answer)
     digest = hashlib.sha256(prompt.encode(errors="replace")).hexdigest()[:16]
@@ -105,21 +102,22 @@ async def _lines(pair: Pair, files: Collection[Judgements], judge: Judge) -> dic
     return {key: known.get(key) or asked[key] for key in keys}
 
 
-def _line(key: Key, model: str, verdict: EquivalenceVerdict | Failure) -> Line:
+def _line(key: Key, model: str, verdict: EquivalenceVerdict | Failure) -> JudgementLine:
     failed = isinstance(verdict, Failure)
-    return {
-        "v": SCHEMA_VERSION,
-        "gold": key.gold,
-        "answer": key.answer,
-        "judge": key.judge,
-        "model": model,
-        "prompt": key.prompt,
-        "pass": key.number,
-        "verdict": None if failed else verdict.verdict,
-        "reasoning": None if failed else verdict.reasoning,
-        "failure": verdict.model_dump(mode="json", exclude={"key"}) if failed else None,
-    }
+    return JudgementLine(
+        gold=key.gold,
+        answer=key.answer,
+        judge=key.judge,
+        model=model,
+        prompt=key.prompt,
+        number=key.number,
+        verdict=None if failed else verdict.verdict,
+        reasoning=None if failed else verdict.reasoning,
+        failure=JudgementFailure(reason=verdict.reason, message=verdict.message) if failed else None,
+    )
 
 
-def _outcome(line: Line) -> Outcome:
-    return line["verdict"] == "equivalent" if line["verdict"] else Failure(**line["failure"])
+def _outcome(line: JudgementLine) -> Outcome:
+    if line.failure:
+        return Failure(reason=line.failure.reason, message=line.failure.message)
+    return line.verdict == "equivalent"

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import orjson
 import yaml
 
-from tmas.files import digest, read_lines
-from tmas.records import SCHEMA_VERSION
-from tmas.run.results import Line, rounds, samples
-
-__all__ = ["Line", "Pair", "RunData", "pairs_of", "read_run", "rounds", "samples"]
+from tmas.files import digest
+from tmas.records.reading import read_record, read_records
+from tmas.records.run_files import Manifest, Prediction
 
 Pair = tuple[str, str]
 """A gold answer and an answer to compare with it."""
@@ -26,29 +21,15 @@ class RunData:
     """What one run left: its manifest, and a line of predictions.jsonl for each finished problem."""
 
     path: Path
-    manifest: dict[str, Any]
-    lines: tuple[Line, ...]
+    manifest: Manifest
+    lines: tuple[Prediction, ...]
     benchmark: str | None
-
-    @property
-    def seed(self) -> int:
-        return self.manifest["settings"]["seed"]
-
-    @property
-    def method(self) -> str:
-        return self.manifest["settings"]["method.name"]
-
-    @property
-    def models(self) -> dict[str, str]:
-        """The model of each role."""
-        settings = self.manifest["settings"].items()
-        return {key.split(".")[1]: value for key, value in settings if re.fullmatch(r"model\.[^.]+\.name", key)}
 
     @property
     def group(self) -> str:
         """The same for runs of one method on one benchmark that differ in nothing but their seed."""
-        settings = {key: value for key, value in self.manifest["settings"].items() if key != "seed"}
-        return digest([settings, self.manifest["prompts"], self.manifest["problems"]])
+        settings = {key: value for key, value in self.manifest.settings.items() if key != "seed"}
+        return digest([settings, self.manifest.prompts, self.manifest.problems])
 
     @cached_property
     def pairs(self) -> frozenset[Pair]:
@@ -56,22 +37,20 @@ class RunData:
         return frozenset(pair for line in self.lines for pair in pairs_of(line))
 
 
-def pairs_of(line: Line) -> set[Pair]:
+def pairs_of(line: Prediction) -> set[Pair]:
     """The distinct answers of a problem's candidates, each beside the gold answer; none without one."""
-    gold = line["gold"]
-    answers = {c["answer"] for r in line["iterations"] for c in r["candidates"]} - {None}
+    gold = line.gold
+    answers = {c.answer for r in line.iterations for c in r.candidates if c.answer is not None}
     return set() if gold is None else {(gold, answer) for answer in answers}
 
 
 def read_run(path: Path) -> RunData:
     """Raises ``ValueError`` for a directory that is no run, has another schema version, or has finished no problem."""
     try:
-        manifest = orjson.loads((path / "manifest.json").read_bytes())
+        manifest = read_record(path / "manifest.json", Manifest)
     except FileNotFoundError:
         raise ValueError(f"{path} is no run directory: it holds no manifest.json") from None
-    if manifest["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(f"{path} was written in schema version {manifest['schema_version']}, not {SCHEMA_VERSION}")
-    lines = tuple(sorted(read_lines(path / "predictions.jsonl"), key=lambda line: line["problem_id"]))
+    lines = tuple(sorted(read_records(path / "predictions.jsonl", Prediction), key=lambda line: line.problem_id))
     if not lines:
         raise ValueError(f"{path} holds no finished problem yet (predictions.jsonl)")
     return RunData(path, manifest, lines, _benchmark(path / "config.yaml"))

@@ -58,7 +58,12 @@ def parsed(content: bytes, kind: type[AnyRecord], place: str) -> AnyRecord:
 def defect(error: ValidationError) -> str:
     """The first problem of a record, with its field. An unknown version explains all the others, so it comes first."""
     found = error.errors(include_url=False, include_input=False)
-    first = next((one for one in found if one["loc"][-1:] in (("v",), ("schema_version",))), found[0])
+    version = next((one for one in found if one["loc"][-1:] in (("v",), ("schema_version",))), None)
+    first = version or found[0]
     field = ".".join(map(str, first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
-    return f"{field}: {message}" if field else message
+    return message if version or not field else f"{field}: {message}"
+
+
+def is_of_another_version(error: ValidationError) -> bool:
+    return any(one["loc"][-1:] in (("v",), ("schema_version",)) for one in error.errors(include_url=False))

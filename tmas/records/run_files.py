@@ -103,7 +103,7 @@ class Terms(Record):
     """Settings that a problem was finished under. A resumed run keeps the problem if they still hold."""
 
     method: dict[str, JsonValue]
-    limits: dict[str, int | None]
+    limits: dict[str, int | None] = Field(default_factory=dict)
 
     @property
     def tokens_per_problem(self) -> int | None:

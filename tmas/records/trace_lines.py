@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from tmas.records.reading import DefectiveFile, Version, defect
+from tmas.records.reading import DefectiveFile, Version, defect, is_of_another_version
 from tmas.records.values import (
     SCHEMA_VERSION,
     CallKey,
@@ -88,7 +88,8 @@ def trace_line(line: bytes, place: str) -> PromptLine | CallLine | DecisionLine:
     try:
         return _LINE.validate_json(line)
     except ValidationError as error:
-        raise DefectiveFile(f"{place}: damaged line ({defect(error)})") from None
+        found = defect(error) if is_of_another_version(error) else f"damaged line ({defect(error)})"
+        raise DefectiveFile(f"{place}: {found}") from None
 
 
 def trace_bytes(line: PromptLine | CallLine | DecisionLine) -> bytes:

@@ -16,15 +16,19 @@ from contextlib import ExitStack
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import orjson
 import yaml
+from pydantic import ValidationError
 
-from tmas.files import digest, json_lines, read_lines, write_whole
+from tmas.files import digest, write_whole
 from tmas.prompts import BUILT_IN, JUDGE, Prompts
-from tmas.records import SCHEMA_VERSION, Problem
+from tmas.records import SCHEMA_VERSION, Problem, Record
+from tmas.records.reading import defect, read_records
+from tmas.records.run_files import Manifest, Metrics
 
+Line = TypeVar("Line", bound=Record)
 PACKAGES = ("tmas", "math-verify", "tokenizers", "vllm", "ray", "torch", "transformers", "verl")
 
 
@@ -65,56 +69,52 @@ class RunDirectory:
             manifest = _manifest(identity, problems, prompts)
             if (path / "manifest.json").exists():
                 manifest = self._resumed_manifest(manifest, set(growing))
-            write_whole(path / "manifest.json", [orjson.dumps(manifest, option=orjson.OPT_INDENT_2)])
+            write_whole(path / "manifest.json", [_indented(manifest)])
             _keep(path / "prompts", prompts)
             if config is not None:
                 text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
                 write_whole(path / "config.yaml", [text.encode()])
             unless_refused.pop_all()
 
-    def _resumed_manifest(self, new: dict[str, Any], growing: set[str]) -> dict[str, Any]:
-        old = _manifest_in(self.path)
+    def _resumed_manifest(self, new: Manifest, growing: set[str]) -> Manifest:
+        content = _content_of_manifest(self.path)
         if not _has_recorded(self.path):
             return new
-        if old["schema_version"] != SCHEMA_VERSION:
-            raise RunRefused(f"{self.path} was written in schema version {old['schema_version']}, not {SCHEMA_VERSION}")
+        old = _manifest_in(self.path, content)
         differing = [
-            *_differences(old["settings"], new["settings"], growing),
-            *_changed_prompts(self.path, old["prompts"], new["prompts"]),
-            *_changed_problems(old["problems"], new["problems"]),
+            *_differences(old.settings, new.settings, growing),
+            *_changed_prompts(self.path, old.prompts, new.prompts),
+            *_changed_problems(old.problems, new.problems),
         ]
         if differing:
             raise RunRefused.because(self.path, differing)
-        return {
-            **new,
-            "problems": {**old["problems"], **new["problems"]},
-            **({"told": old["told"]} if "told" in old else {}),
-        }
+        return new.model_copy(update={"problems": {**old.problems, **new.problems}, "told": old.told})
 
     def hold(self, told: Mapping[str, Any]) -> None:
         """What servers told in place of settings that are null, from now on as good as set: :class:`RunRefused` where
         they told otherwise before."""
-        manifest = _manifest_in(self.path)
-        before = manifest.get("told", {})
+        manifest = _manifest_in(self.path, _content_of_manifest(self.path))
+        before = manifest.told or {}
         if differing := _differences(*_in_both(before, told), set()):
             raise RunRefused.because(self.path, differing)
         if told.keys() - before.keys():
-            manifest["told"] = {**before, **told}
-            write_whole(self.path / "manifest.json", [orjson.dumps(manifest, option=orjson.OPT_INDENT_2)])
+            told_now = manifest.model_copy(update={"told": {**before, **told}})
+            write_whole(self.path / "manifest.json", [_indented(told_now)])
 
-    def lines(self, name: str) -> Iterator[dict[str, Any]]:
-        return read_lines(self.path / name)
+    def lines(self, name: str, kind: type[Line]) -> Iterator[Line]:
+        """The records in a JSONL file of the run; none if there is no such file yet."""
+        return read_records(self.path / name, kind)
 
-    def append(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
+    def append(self, name: str, lines: Iterable[Record]) -> None:
         with (self.path / name).open("ab") as file:
-            file.write(b"".join(json_lines(lines)))
+            file.write(b"".join(_json_lines(lines)))
 
-    def replace(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
+    def replace(self, name: str, lines: Iterable[Record]) -> None:
         """Rewrite a JSONL file in one step: a kill leaves either the old file or the new one."""
-        write_whole(self.path / name, json_lines(lines))
+        write_whole(self.path / name, _json_lines(lines))
 
-    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
-        write_whole(self.path / "metrics.json", [orjson.dumps(metrics, option=orjson.OPT_INDENT_2)])
+    def write_metrics(self, metrics: Metrics) -> None:
+        write_whole(self.path / "metrics.json", [_indented(metrics)])
 
     def close(self) -> None:
         os.close(self._lock)
@@ -135,7 +135,16 @@ def _has_recorded(path: Path) -> bool:
     return any(file.exists() and file.stat().st_size for file in files)
 
 
-def _manifest_in(path: Path) -> dict[str, Any]:
+def _json_lines(records: Iterable[Record]) -> Iterator[bytes]:
+    return (record.model_dump_json().encode() + b"\n" for record in records)
+
+
+def _indented(record: Manifest | Metrics) -> bytes:
+    absent = {"told"} if isinstance(record, Manifest) and record.told is None else None
+    return record.model_dump_json(indent=2, exclude=absent).encode()
+
+
+def _content_of_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = orjson.loads((path / "manifest.json").read_bytes())
     except orjson.JSONDecodeError as error:
@@ -145,15 +154,24 @@ def _manifest_in(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _manifest(identity: Mapping[str, Any], problems: Sequence[Problem], prompts: Prompts) -> dict[str, Any]:
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "settings": dict(identity),
-        "prompts": prompts.hashes(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
-        "python": platform.python_version(),
-        "problems": {p.problem_id: digest([p.question, p.answer]) for p in problems},
-    }
+def _manifest_in(path: Path, content: Mapping[str, Any]) -> Manifest:
+    """The manifest of the run in ``path``; :class:`RunRefused` if it is of another version or damaged."""
+    if content["schema_version"] != SCHEMA_VERSION:
+        raise RunRefused(f"{path} was written in schema version {content['schema_version']}, not {SCHEMA_VERSION}")
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        raise RunRefused(f"{path / 'manifest.json'}: {defect(error)}") from None
+
+
+def _manifest(identity: Mapping[str, Any], problems: Sequence[Problem], prompts: Prompts) -> Manifest:
+    return Manifest(
+        settings=dict(identity),
+        prompts=prompts.hashes(),
+        packages={name: version for name in PACKAGES if (version := _version(name))},
+        python=platform.python_version(),
+        problems={p.problem_id: digest([p.question, p.answer]) for p in problems},
+    )
 
 
 @cache

@@ -19,10 +19,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from tmas.files import digest
-from tmas.records import SCHEMA_VERSION, CallKey, Failure, PackingNote, Reply, Request
+from tmas.records import CallKey, Failure, Message, PackingNote, Reply, Request
+from tmas.records.reading import DefectiveFile
+from tmas.records.trace_lines import CallLine, DecisionLine, PromptLine, RecordedRequest, trace_bytes, trace_line
 from tmas.run.syncs import Syncs
 
 
@@ -78,24 +78,20 @@ class Trace:
                     return
                 yield line
 
-    def _read(self, line: bytes, number: int) -> None:
+    def _read(self, content: bytes, number: int) -> None:
         try:
-            entry = orjson.loads(line)
-            version = entry["v"]
-            if version == SCHEMA_VERSION:
-                self._index(entry, len(line))
-        except (KeyError, TypeError, ValueError) as error:
-            raise TraceError(f"{self.path}:{number}: damaged line ({error}); move the file away to redo it") from error
-        if version != SCHEMA_VERSION:
-            raise TraceError(f"{self.path}:{number}: schema version {version}, this code reads {SCHEMA_VERSION}")
+            line = trace_line(content, f"{self.path}:{number}")
+        except DefectiveFile as error:
+            raise TraceError(f"{error}; move the file away to redo it") from error
+        self._index(line, len(content))
 
-    def _index(self, entry: dict[str, Any], length: int) -> None:
-        if entry["type"] == "call":
-            self._calls[str(CallKey(**entry["key"]))] = (entry["digest"], self._end, length)
-        elif entry["type"] == "decision":
-            self._decisions[entry["name"]] = entry["value"]
+    def _index(self, line: PromptLine | CallLine | DecisionLine, length: int) -> None:
+        if isinstance(line, CallLine):
+            self._calls[str(line.key)] = (line.digest, self._end, length)
+        elif isinstance(line, DecisionLine):
+            self._decisions[line.name] = line.value
         else:
-            self._prompts.add(entry["digest"])
+            self._prompts.add(line.digest)
         self._end += length
 
     def __len__(self) -> int:
@@ -110,8 +106,7 @@ class Trace:
             raise TraceError(
                 f"{self.path}: {key} was recorded for another request; the run is not the one that was begun"
             )
-        entry = orjson.loads(os.pread(self._file, length, offset))
-        return Failure(**entry["failure"]) if "failure" in entry else Reply(**entry["reply"])
+        return CallLine.model_validate_json(os.pread(self._file, length, offset)).outcome
 
     async def add(
         self,
@@ -125,19 +120,18 @@ class Trace:
         asked = request.model_dump()
         whole, messages = digest(asked), asked.pop("messages")
         prompt = digest(messages)
-        entries = [] if prompt in self._prompts else [{"type": "prompt", "digest": prompt, "messages": messages}]
-        entry: dict[str, Any] = {
-            "type": "call",
-            "key": key.model_dump(),
-            "digest": whole,
-            "prompt": prompt,
-            "request": asked,
-            "started": started,
-        }
-        if packing:
-            entry["packing"] = [note.model_dump() for note in packing]
-        entry["failure" if isinstance(outcome, Failure) else "reply"] = outcome.model_dump(mode="json")
-        self._append(*entries, entry)
+        call = CallLine(
+            key=key,
+            digest=whole,
+            prompt=prompt,
+            request=RecordedRequest(**asked),
+            started=started,
+            packing=tuple(packing),
+            reply=None if isinstance(outcome, Failure) else outcome,
+            failure=outcome if isinstance(outcome, Failure) else None,
+        )
+        known = prompt in self._prompts
+        self._append(*(() if known else (PromptLine(digest=prompt, messages=request.messages),)), call)
         with self._named():
             await self._syncs.sync(self._file)
 
@@ -151,10 +145,10 @@ class Trace:
 
     def decide(self, name: str, value: Any) -> None:
         """Note a decision that a replay must repeat; a later one under the same name stands instead."""
-        self._append({"type": "decision", "name": name, "value": value})
+        self._append(DecisionLine(name=name, value=value))
 
-    def _append(self, *entries: dict[str, Any]) -> None:
-        lines = [orjson.dumps({"v": SCHEMA_VERSION, **e}, option=orjson.OPT_APPEND_NEWLINE) for e in entries]
+    def _append(self, *entries: PromptLine | CallLine | DecisionLine) -> None:
+        lines = [trace_bytes(entry) for entry in entries]
         data = b"".join(lines)
         with self._named():
             written = os.write(self._file, data)
@@ -176,16 +170,29 @@ class Trace:
         os.close(self._file)
 
 
-def read_trace(path: Path) -> Iterator[dict[str, Any]]:
-    """The entries of a trace file, calls with their ``messages`` put back in; a torn last line is left out."""
-    prompts: dict[str, Any] = {}
+def read_trace(path: Path) -> Iterator[PromptLine | CallLine | DecisionLine]:
+    """The lines of a trace file, calls with their ``messages``. A last line that a kill has cut off is skipped.
+
+    Raises :class:`TraceError` at a damaged line.
+    """
+    prompts: dict[str, tuple[Message, ...]] = {}
     with path.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
+        for number, content in enumerate(file, start=1):
+            if not content.endswith(b"\n"):
                 return
-            entry = orjson.loads(line)
-            if entry["type"] == "prompt":
-                prompts[entry["digest"]] = entry["messages"]
-            elif entry["type"] == "call":
-                entry["messages"] = prompts[entry["prompt"]]
-            yield entry
+            try:
+                line = trace_line(content, f"{path}:{number}")
+                if isinstance(line, CallLine):
+                    line = line.model_copy(update={"messages": prompts[line.prompt]})
+            except DefectiveFile as error:
+                raise TraceError(str(error)) from None
+            except KeyError:
+                raise TraceError(f"{path}:{number}: damaged line (no such prompt before it)") from None
+            if isinstance(line, PromptLine):
+                prompts[line.digest] = line.messages
+            yield line
+
+
+def read_calls(path: Path) -> Iterator[CallLine]:
+    """The calls in a trace file; see :func:`read_trace`."""
+    return (line for line in read_trace(path) if isinstance(line, CallLine))

@@ -115,5 +115,5 @@ def test_a_damaged_trace_is_named_before_a_budget_is_reckoned(tmp_path: Path):
     file = tmp_path / "trace" / "t.jsonl"
     file.parent.mkdir()
     file.write_text('{"v": 1, "type": "call\n')
-    with pytest.raises(TraceError, match=r"t\.jsonl: damaged"):
+    with pytest.raises(TraceError, match=r"t\.jsonl:1: damaged"):
         recorded_tokens(tmp_path)
