@@ -33,10 +33,13 @@ KINDS = {"all tokens": Measure(), "generated tokens": Measure(tokens="completion
 
 def compared(ours: Group, theirs: Group, measure: Measure) -> tuple[float, float, float]:
     """The mean tokens of ``theirs`` on a problem, the accuracy of ``ours`` within so many, and that of ``theirs``."""
-    spent = [measure.spent(problem["iterations"][-1]) for e in theirs.evaluations for problem in e["by_problem"]]
+    spent = [measure.spent(problem.iterations[-1]) for e in theirs.evaluations for problem in e.by_problem]
     mean = statistics.fmean(spent)
-    of_ours = accuracy_at(ours.evaluations, round(mean), measure)["value"]
-    return mean, of_ours, accuracy_at(theirs.evaluations, max(spent), measure)["value"]
+    of_ours = accuracy_at(ours.evaluations, round(mean), measure).value
+    of_theirs = accuracy_at(theirs.evaluations, max(spent), measure).value
+    assert of_ours is not None
+    assert of_theirs is not None
+    return mean, of_ours, of_theirs
 
 
 def show(groups: list[Group]) -> None:

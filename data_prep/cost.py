@@ -49,7 +49,7 @@ class Price(Settings):
     )
 
 
-class Estimate(Record):
+class CostEstimate(Record):
     """What ``problems`` problems will take. ``measured``: from finished ones, not from expected lengths."""
 
     problems: int
@@ -68,10 +68,10 @@ class Estimate(Record):
         return (self.prompt_tokens * price.prompt + self.completion_tokens * price.completion) / 1e6
 
 
-def measured_estimate(remaining: int, finished: Sequence[Usage]) -> Estimate:
+def measured_estimate(remaining: int, finished: Sequence[Usage]) -> CostEstimate:
     """``remaining`` problems at the mean cost of the ``finished`` ones, of which there is at least one."""
     spent, each = sum(finished, Usage()), remaining / len(finished)
-    return Estimate(
+    return CostEstimate(
         problems=remaining,
         calls=round(spent.calls * each),
         prompt_tokens=round(spent.prompt_tokens * each),
@@ -80,11 +80,13 @@ def measured_estimate(remaining: int, finished: Sequence[Usage]) -> Estimate:
     )
 
 
-def expected_estimate(problems: Sequence[Problem], method: TMASSettings, expected: Expected, count: Count) -> Estimate:
+def expected_estimate(
+    problems: Sequence[Problem], method: TMASSettings, expected: Expected, count: Count
+) -> CostEstimate:
     """All calls of the method on ``problems``, each reply and prompt as long as expected."""
     question = round(fmean(count(problem.question) for problem in problems)) + INSTRUCTIONS if problems else 0
     prompts, replies = _tokens_of_one(question, method, expected)
-    return Estimate(
+    return CostEstimate(
         problems=len(problems),
         calls=len(problems) * method.max_iterations * (3 * method.n_candidates + 2),
         prompt_tokens=len(problems) * prompts,

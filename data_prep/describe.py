@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -59,13 +58,13 @@ def reports_of(steps: Iterable[Path]) -> dict[str, Any]:
 
 def _teacher(run: RecordedRun) -> dict[str, Any]:
     """The models and the sizes of the run that contexts and chats come from."""
-    settings = run.settings
+    manifest = run.manifest
     sizes = ("n_candidates", "n_verifications", "max_iterations", "epsilon")
     return {
-        "models": sorted({value for key, value in settings.items() if re.fullmatch(r"model\.[^.]+\.name", key)}),
+        "models": sorted(set(manifest.models.values())),
         "problems": len(run.problem_ids),
-        "seed": settings["seed"],
-        **{name: settings[f"method.{name}"] for name in sizes},
+        "seed": manifest.seed,
+        **{name: manifest.settings[f"method.{name}"] for name in sizes},
     }
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from data_prep.pool import WorkspaceFolder, read_problems
-from tmas.evaluation.runs import samples
 from tmas.files import write_json, write_lines
+from tmas.records.run_files import Prediction
 from tmas.run.replay import RecordedRun
 from tmas.run.session import keyed_hash
 from tmas.settings import RunSettings
@@ -100,9 +100,9 @@ def pass_rates(run: RecordedRun) -> dict[str, float | None]:
     return {problem_id: _pass_rate(run.prediction(problem_id)) for problem_id in run.problem_ids}
 
 
-def _pass_rate(prediction: Mapping[str, Any]) -> float | None:
-    made = [sample for iteration in prediction["iterations"] for sample in samples(iteration)]
-    judged = [sample["correct"] for sample in made if sample["correct"] != "undecided"]
+def _pass_rate(prediction: Prediction) -> float | None:
+    made = [sample for iteration in prediction.iterations for sample in iteration.samples]
+    judged = [sample.correct for sample in made if sample.correct != "undecided"]
     decided = any(judged) or len(judged) == len(made)
     return judged.count("equal") / len(judged) if judged and decided else None
 

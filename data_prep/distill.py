@@ -12,14 +12,13 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from data_prep.cost import Estimate, Expected, Price, expected_estimate, measured_estimate
+from data_prep.cost import CostEstimate, Expected, Price, expected_estimate, measured_estimate
 from data_prep.difficulty import Runner, Say, drawn
 from data_prep.pool import WorkspaceFolder, read_problems
 from tmas.llm.tokens import token_counter
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem, Usage
 from tmas.run.replay import RecordedRun
-from tmas.run.results import usage_of_line
 from tmas.settings import RunSettings
 
 
@@ -59,18 +58,18 @@ def distill(settings: DistillSettings, run: Runner, say: Say) -> None:
 def outcome(problems: Sequence[Problem], recorded: RecordedRun) -> str:
     """How the problems ended, what they took, and what failed on the way, for a person."""
     lines = [recorded.prediction(problem.problem_id) for problem in problems]
-    used = sum(map(usage_of_line, lines), Usage())
-    stops = ", ".join(f"{count:,} {stop}" for stop, count in sorted(Counter(line["stop"] for line in lines).items()))
+    used = sum((line.total_usage for line in lines), Usage())
+    stops = ", ".join(f"{count:,} {stop}" for stop, count in sorted(Counter(line.stop for line in lines).items()))
     return f"{len(lines):,} problems distilled ({stops}): {used.calls:,} calls, {used.total_tokens:,} tokens"
 
 
-def estimate(problems: Sequence[Problem], settings: DistillSettings) -> Estimate:
+def estimate(problems: Sequence[Problem], settings: DistillSettings) -> CostEstimate:
     """Of the problems that are not finished in ``output_dir``."""
     finished: list[Usage] = []
     if (settings.output_dir / "manifest.json").exists():
         recorded = RecordedRun(settings.output_dir)
         names = [p.problem_id for p in problems if p.problem_id in recorded.problem_ids]
-        finished = [usage_of_line(recorded.prediction(name)) for name in names]
+        finished = [recorded.prediction(name).total_usage for name in names]
     if finished:
         return measured_estimate(len(problems) - len(finished), finished)
     assert isinstance(settings.method, TMASSettings)
@@ -78,7 +77,7 @@ def estimate(problems: Sequence[Problem], settings: DistillSettings) -> Estimate
     return expected_estimate(problems, settings.method, settings.expected, token_counter(tokenizer))
 
 
-def described(estimate: Estimate, settings: DistillSettings) -> list[str]:
+def described(estimate: CostEstimate, settings: DistillSettings) -> list[str]:
     """The estimate and the budget, for a person."""
     money = estimate.money(settings.price)
     lines = [

@@ -11,10 +11,10 @@ By default only successful replies become chats. The gold answer decides afterwa
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import pyarrow
 from pyarrow import parquet
@@ -25,10 +25,11 @@ from tmas.llm.tokens import CHAT_TEMPLATE_TOKENS, Count
 from tmas.methods import all_roles
 from tmas.prompts.parsing import Unparsable, parse_json, parse_verification
 from tmas.prompts.schemas import ExperienceOutput, GuidelineOutput
-from tmas.records import Message, Mode, Record
+from tmas.records import CallKey, Completion, Message, Mode, Record
+from tmas.records.run_files import Prediction
 from tmas.run.replay import RecordedRun
 from tmas.run.session import keyed_hash
-from tmas.run.trace import read_trace
+from tmas.run.trace import read_calls
 from tmas.settings import Settings
 from tmas.training.contexts import TrainingProblem
 
@@ -158,36 +159,34 @@ def _drawn(
 def _kept(run: RecordedRun, problem: TrainingProblem, settings: SFTDataSettings) -> Iterator[_TeacherReply]:
     """Every reply to the problem that ``settings.keep`` takes."""
     prediction = run.prediction(problem.problem_id)
-    for entry in read_trace(run.trace(problem.problem_id)):
-        if entry["type"] != "call" or "reply" not in entry:
-            continue
-        key = entry["key"]
-        for choice, completion in enumerate(entry["reply"]["completions"]):
-            text = completion["text"]
-            if completion["finish_reason"] == "length" or not _is_readable(key["role"], text):
+    for call in read_calls(run.trace(problem.problem_id)):
+        key = call.key
+        for choice, completion in enumerate(call.reply.completions if call.reply else ()):
+            text = completion.text
+            if completion.finish_reason == "length" or not _is_readable(key.role, text):
                 continue
             if settings.keep == "readable" or _is_success(key, text, prediction):
                 yield _TeacherReply(
-                    f"{key['role']}/{key['iteration']}/{key['index']}/{key['attempt']}/{choice}",
+                    f"{key.role}/{key.iteration}/{key.index}/{key.attempt}/{choice}",
                     _mode(key, prediction),
                     Chat(
                         messages=(
-                            *entry["messages"],
+                            *call.messages,
                             Message(role="assistant", content=_content(completion, settings)),
                         ),
-                        role=key["role"],
+                        role=key.role,
                         problem_id=problem.problem_id,
-                        iteration=key["iteration"],
+                        iteration=key.iteration,
                         origin=problem.origin,
                         licence=problem.licence,
                     ),
                 )
 
 
-def _mode(key: Mapping[str, Any], prediction: Mapping[str, Any]) -> str | None:
-    if key["role"] != "solution":
+def _mode(key: CallKey, prediction: Prediction) -> str | None:
+    if key.role != "solution":
         return None
-    return prediction["iterations"][key["iteration"]]["candidates"][key["index"]]["mode"]
+    return prediction.iterations[key.iteration].candidates[key.index].mode
 
 
 def _is_readable(role: str, text: str) -> bool:
@@ -196,19 +195,19 @@ def _is_readable(role: str, text: str) -> bool:
     return _grade(text) is not None if role == "verification" else bool(text.strip())
 
 
-def _is_success(key: Mapping[str, Any], text: str, prediction: Mapping[str, Any]) -> bool:
-    if key["role"] in _OUTPUTS:
-        update = _bank_update(text, key["role"])
-        return prediction["correct"] == "equal" and update is not None and bool(update.new or update.updates)
-    candidate = prediction["iterations"][key["iteration"]]["candidates"][key["index"]]
-    right = {"equal": True, "undecided": None}.get(candidate["correct"], False)  # no answer counts as wrong
-    match key["role"]:
+def _is_success(key: CallKey, text: str, prediction: Prediction) -> bool:
+    if key.role in _OUTPUTS:
+        update = _bank_update(text, key.role)
+        return prediction.correct == "equal" and update is not None and bool(update.new or update.updates)
+    candidate = prediction.iterations[key.iteration].candidates[key.index]
+    right = None if candidate.correct == "undecided" else candidate.correct == "equal"  # no answer counts as wrong
+    match key.role:
         case "solution":
             return right is True
         case "verification":
             return right is not None and _grade(text) == float(right)
         case _:
-            grade = candidate["mean_grade"]
+            grade = candidate.mean_grade
             return right is not None and grade is not None and grade != 0.5 and (grade > 0.5) == right
 
 
@@ -228,12 +227,12 @@ def _bank_update(text: str, role: str) -> ExperienceOutput | GuidelineOutput | N
     return None if parsed.repaired or parsed.dropped else parsed.record
 
 
-def _content(completion: Mapping[str, Any], settings: SFTDataSettings) -> str:
-    return whole_reply(completion) if settings.reasoning else completion["text"]
+def _content(completion: Completion, settings: SFTDataSettings) -> str:
+    return whole_reply(completion) if settings.reasoning else completion.text
 
 
-def whole_reply(completion: Mapping[str, Any]) -> str:
+def whole_reply(completion: Completion) -> str:
     """A recorded completion as a reply to imitate: thinking, if there is any, goes before the text in <think> tags."""
-    if not completion["reasoning"]:
-        return completion["text"]
-    return f"<think>\n{completion['reasoning'].strip()}\n</think>\n\n{completion['text']}"
+    if not completion.reasoning:
+        return completion.text
+    return f"<think>\n{completion.reasoning.strip()}\n</think>\n\n{completion.text}"

@@ -82,6 +82,18 @@ def _temporary(path: Path) -> Path:
 # --- JSON lines
 
 
+class RawLine(NamedTuple):
+    """A complete line of a file, with its newline. ``number`` counts from 1; ``start`` is an offset in bytes."""
+
+    number: int
+    start: int
+    content: bytes
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.content)
+
+
 class JsonLine(NamedTuple):
     """A complete line of a JSON lines file. ``number`` counts from 1; ``start`` and ``end`` are offsets in bytes."""
 
@@ -91,23 +103,25 @@ class JsonLine(NamedTuple):
     value: dict[str, Any]
 
 
-def scan_lines(file: Path, error: type[UserError] = UserError, remedy: str | None = None) -> Iterator[JsonLine]:
-    """The complete lines of a file with their places.
-
-    A last line without a newline is left out: a kill interrupted its writing. A line that is not JSON raises ``error``
-    with file and line.
-    """
+def complete_lines(file: Path) -> Iterator[RawLine]:
+    """The complete lines of a file. A last line without a newline is left out: a kill interrupted its writing."""
     start = 0
     with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.endswith(b"\n"):
+        for number, content in enumerate(lines, start=1):
+            if not content.endswith(b"\n"):
                 return
-            try:
-                value = orjson.loads(line)
-            except orjson.JSONDecodeError as reason:
-                raise error(f"damaged line ({reason})", where=f"{file}:{number}", remedy=remedy) from None
-            yield JsonLine(number, start, start + len(line), value)
-            start += len(line)
+            yield RawLine(number, start, content)
+            start += len(content)
+
+
+def scan_lines(file: Path, error: type[UserError] = UserError, remedy: str | None = None) -> Iterator[JsonLine]:
+    """The values of :func:`complete_lines`. A line that is not JSON raises ``error`` with file and line."""
+    for line in complete_lines(file):
+        try:
+            value = orjson.loads(line.content)
+        except orjson.JSONDecodeError as reason:
+            raise error(f"damaged line ({reason})", where=f"{file}:{line.number}", remedy=remedy) from None
+        yield JsonLine(line.number, line.start, line.end, value)
 
 
 def read_lines(file: Path) -> Iterator[dict[str, Any]]:
@@ -129,8 +143,9 @@ def append_lines(file: Path, values: Iterable[Jsonable]) -> None:
 
 def json_line(value: Jsonable) -> bytes:
     """A record or a mapping as one line of JSON."""
-    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    return orjson.dumps(plain, option=orjson.OPT_APPEND_NEWLINE)
+    if isinstance(value, BaseModel):
+        return value.model_dump_json().encode() + b"\n"
+    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
 
 
 # --- digests

@@ -26,7 +26,7 @@ from recipes.miniature.teacher import MOST_RULES, STRATEGY, Teacher, followed, l
 from tmas.answers.extract import extract_boxed
 from tmas.files import write_json
 from tmas.run.replay import RecordedRun
-from tmas.run.trace import read_trace
+from tmas.run.trace import read_calls
 
 
 class Gate(NamedTuple):
@@ -76,15 +76,14 @@ class Call(NamedTuple):
 def calls_of(run: RecordedRun) -> Iterator[Call]:
     """All calls of the run's finished problems."""
     for problem_id in run.problem_ids:
-        for entry in read_trace(run.trace(problem_id)):
-            if entry["type"] == "call":
-                completions = entry.get("reply", {}).get("completions", [])
-                yield Call(
-                    entry["key"]["role"],
-                    entry["messages"][-1]["content"],
-                    [completion["text"] for completion in completions] or [""],
-                    [whole_reply(completion) for completion in completions],
-                )
+        for call in read_calls(run.trace(problem_id)):
+            completions = call.reply.completions if call.reply else ()
+            yield Call(
+                call.key.role,
+                call.messages[-1].content,
+                [completion.text for completion in completions] or [""],
+                [whole_reply(completion) for completion in completions],
+            )
 
 
 def measured(calls: Iterable[Call]) -> dict[str, Share]:

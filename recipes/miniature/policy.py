@@ -23,7 +23,7 @@ from data_prep.sft import whole_reply
 from recipes.cpu.tiny_policy import CHAT_TEMPLATE, CONTEXT, END_OF_TEXT, TURN_END, TURN_START
 from recipes.miniature.task import LETTERS, ORDERS, RULES
 from tmas.run.replay import RecordedRun
-from tmas.run.trace import read_trace
+from tmas.run.trace import read_calls
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -145,10 +145,10 @@ def _texts(run: RecordedRun) -> Iterator[str]:
     problem_ids = sorted(run.problem_ids)
     random.Random(0).shuffle(problem_ids)
     for problem_id in problem_ids:
-        for entry in read_trace(run.trace(problem_id)):
-            if entry["type"] == "call" and "reply" in entry:
-                yield from (message["content"] for message in entry["messages"])
-                yield from map(whole_reply, entry["reply"]["completions"])
+        for call in read_calls(run.trace(problem_id)):
+            if call.reply:
+                yield from (message.content for message in call.messages)
+                yield from map(whole_reply, call.reply.completions)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from tmas.miniature import POLICY, PROBLEMS
 from tmas.problems.loader import load_problems
 from tmas.records import Result, Rollout, Solution
 from tmas.run.session import Activity
-from tmas.run.trace import read_trace
+from tmas.run.trace import read_calls
 from tmas.settings import SolveSettings
 
 pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
@@ -106,10 +106,10 @@ async def solve(name: str, base_url: str, directory: Path) -> tuple[Result, int]
 
 def recorded(result: Result, directory: Path) -> Run:
     [trace] = (directory / "trace").iterdir()
-    entries = [entry for entry in read_trace(trace) if entry["type"] == "call"]
-    keys = [entry["key"] for entry in entries]
+    entries = list(read_calls(trace))
+    keys = [entry.key.model_dump() for entry in entries]
     calls = Counter((key["iteration"], key["role"], key["index"]) for key in keys)
-    systems = [m["content"] for entry in entries for m in entry["messages"] if m["role"] == "system"]
+    systems = [m.content for entry in entries for m in entry.messages if m.role == "system"]
     return Run(result, calls, systems)
 
 
@@ -173,10 +173,12 @@ async def test_a_real_judge_gives_verdicts_that_can_be_read_and_are_kept(tmp_pat
     judge = JudgeSettings.model_validate(
         {"name": "miniature", "base_url": policy_server, "passes": 3, "sampling": {"max_tokens": 300}}
     )
-    [found] = await evaluate(EvaluateSettings(runs=(run,), judge=judge))
+    [evaluation] = await evaluate(EvaluateSettings(runs=(run,), judge=judge))
+    found = evaluation.model_dump(mode="json")
     assert_judged(found, run)
     no_server = judge.model_copy(update={"base_url": "http://127.0.0.1:9/v1"})
-    [again] = await evaluate(EvaluateSettings(runs=(run,), judge=no_server))  # the server is gone, the verdicts are not
+    [later] = await evaluate(EvaluateSettings(runs=(run,), judge=no_server))  # the server is gone, the verdicts are not
+    again = later.model_dump(mode="json")
     assert again["verdicts"]["judge"] | {"failed": {}} == found["verdicts"]["judge"] | {"failed": {}}
 
 

@@ -20,7 +20,7 @@ from tmas.files import read_lines
 from tmas.methods import METHODS, MethodSettings
 from tmas.records import CallKey, Problem
 from tmas.report.report import ReportSettings, make_report
-from tmas.run.trace import read_trace, trace_path
+from tmas.run.trace import read_calls, trace_path
 from tmas.testing import team
 from tmas.testing.browser import Watched, browser, chromium
 from tmas.testing.synthetic_run import Writer, make, problems
@@ -156,28 +156,28 @@ def test_the_list_of_problems_is_filtered_and_sorted(watched: Watched, report: P
 
 def test_from_a_problem_down_to_the_exact_prompt_reply_and_reasoning(watched: Watched, report: Path, run: Path):
     call = next(
-        entry
-        for entry in read_trace(trace_path(run, "synthetic-002"))
-        if entry["type"] == "call" and entry["key"]["role"] == "verification" and entry["key"]["iteration"] == 1
+        call
+        for call in read_calls(trace_path(run, "synthetic-002"))
+        if call.key.role == "verification" and call.key.iteration == 1
     )
     page = watched.open(report, "problems")
     page.get_by_role("link", name="synthetic-002").click()
-    page.locator(f'[data-at="1/c{call["key"]["index"]}"]').click()
-    article = page.locator("article.call", has=page.locator(f'b:text-is("Verification {call["key"]["index"]}")')).first
+    page.locator(f'[data-at="1/c{call.key.index}"]').click()
+    article = page.locator("article.call", has=page.locator(f'b:text-is("Verification {call.key.index}")')).first
     article.locator("> details > summary", has_text="Reply 0").click()
     reply = article.locator("> details").first
     page.wait_for_function("() => document.querySelectorAll('.katex').length > 0")
     reply.get_by_role("button", name="Source").first.click()
-    completion = call["reply"]["completions"][0]
-    assert reply.locator("pre.source").first.text_content() == completion["text"]
+    completion = call.reply.completions[0]
+    assert reply.locator("pre.source").first.text_content() == completion.text
     reasoning = reply.locator("details", has=page.locator("summary", has_text="Reasoning"))
     reasoning.locator("summary").click()
     reasoning.get_by_role("button", name="Source").click()
-    assert reasoning.locator("pre.source").text_content() == completion["reasoning"]
+    assert reasoning.locator("pre.source").text_content() == completion.reasoning
     prompt = article.locator("> details").last
     prompt.locator("summary", has_text="Prompt").click()
     prompt.get_by_role("button", name="Source").click()
-    assert prompt.locator("pre.source").text_content() == call["messages"][0]["content"]
+    assert prompt.locator("pre.source").text_content() == call.messages[0].content
 
 
 def test_the_grid_shows_every_candidate_and_its_verdict(watched: Watched, report: Path, run: Path):

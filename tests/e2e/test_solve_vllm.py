@@ -15,7 +15,7 @@ from tests.support.miniature import PLAYED
 from tests.support.waiting import wait_until
 from tmas.files import read_lines
 from tmas.miniature import PROBLEMS
-from tmas.run.trace import read_trace
+from tmas.run.trace import read_calls
 
 pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
@@ -30,8 +30,8 @@ SOLVE = [
 
 def calls(run: Path) -> Counter[tuple[str, ...]]:
     """How often each call stands in the traces, by problem, iteration, role, index and attempt."""
-    entries = [e for file in (run / "trace").glob("*.jsonl") for e in read_trace(file) if e["type"] == "call"]
-    return Counter(tuple(map(str, e["key"].values())) for e in entries)
+    found = [call for file in (run / "trace").glob("*.jsonl") for call in read_calls(file)]
+    return Counter(tuple(map(str, call.key.model_dump().values())) for call in found)
 
 
 def test_all_agents_both_modes_kill_and_resume(tmp_path: Path, policy_server: str):

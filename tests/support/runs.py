@@ -12,6 +12,8 @@ from tmas.files import digest
 from tmas.records import SCHEMA_VERSION, Problem, Usage
 
 Line = dict[str, Any]
+ITEM = {"created": 0, "last_seen": 0}
+SELECTED = {"iteration": 0, "candidate": 0, "mean_grade": None, "votes": 1, "rule": "grade"}
 
 
 def candidate(
@@ -20,6 +22,7 @@ def candidate(
     return {
         "mode": mode,
         "answer": answer,
+        "correct": None,
         "grades": [*grades],
         "mean_grade": sum(grades) / len(grades) if grades else None,
         "failure": failure,
@@ -32,12 +35,13 @@ def iteration(
     """``selected``: the answer given if the run ended here (None: there is none). ``banks``: item ids of E and G."""
     empty = {"added": [], "merged": [], "confirmed": [], "corrected": [], "dropped": [], "evicted": []}
     return {
-        "candidates": [*candidates],
-        "experience_bank": [{"item_id": name} for name in banks[0]],
+        "candidates": [{"candidate": i, **one} for i, one in enumerate(candidates)],
+        "experience_bank": [{**ITEM, "item_id": name, "kind": "pitfall", "statement": name} for name in banks[0]],
         "experience_change": empty | change,
-        "guideline_bank": [{"item_id": name} for name in banks[1]],
+        "guideline_bank": [{**ITEM, "item_id": name, "name": name, "description": name} for name in banks[1]],
         "guideline_change": None,
-        "selected": None if selected is None else {"answer": selected},
+        "selected": None if selected is None else {**SELECTED, "answer": selected},
+        "selected_correct": None,
     }
 
 
@@ -58,10 +62,17 @@ def prediction(
         "v": SCHEMA_VERSION,
         "problem_id": problem_id,
         "gold": gold,
+        "method": "tmas",
+        "answer": None,
+        "correct": None,
+        "solution": None,
+        "selected": None,
         "stop": "max_iterations",
         "iterations": [{"iteration": t, **i} for t, i in enumerate(iterations)],
         "usage": usage,
-        "terms": {"limits": {"tokens_per_problem": None}},
+        "failures": 0,
+        "packed_prompts": 0,
+        "terms": {"method": {}, "limits": {"tokens_per_problem": None}},
     }
 
 

@@ -18,7 +18,7 @@ from tmas.cli.composing import validated
 from tmas.cli.runs import run_with_progress, stops_explained
 from tmas.errors import UserError
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
-from tmas.files import read_lines, text_digest
+from tmas.files import text_digest
 from tmas.methods import MethodSettings
 from tmas.methods.best_of_n import BestOfNSettings
 from tmas.methods.majority_vote import MajorityVoteSettings
@@ -28,6 +28,8 @@ from tmas.miniature.equal_tokens import Costs
 from tmas.miniature.shown import print_demo
 from tmas.problems.loader import load_problems
 from tmas.records import Problem
+from tmas.records.reading import read_records
+from tmas.records.run_files import Prediction
 from tmas.report.report import ReportSettings, make_report
 from tmas.run.models import SharedServers
 from tmas.settings import RunSettings
@@ -89,7 +91,7 @@ class _Demo:
             told = f"{len(self.problems)} problems, {ours.max_iterations} iterations of {ours.n_candidates} candidates"
             self._say(f"TMAS: {told}")
             tmas = await self._run(ours, servers)
-            costs = Costs.measured(read_lines(tmas / "predictions.jsonl"))
+            costs = Costs.measured(read_records(tmas / "predictions.jsonl", Prediction))
             self._say(str(costs))
             return [tmas, *[await self._run(method, servers) for method in _baselines(ours, costs)]]
 

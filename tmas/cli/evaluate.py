@@ -15,7 +15,6 @@ from tmas.answers.checker import AnswerChecker
 from tmas.cli.composing import validated
 from tmas.cli.exits import NOT_PASSED, STOPPED, fail
 from tmas.evaluation.compare import Group, by_benchmark, comparison, group_runs
-from tmas.evaluation.compute import Evaluation
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.evaluation.gold_check import GoldCheckSettings, gold_check, is_passed
 from tmas.evaluation.scoring import Report
@@ -23,6 +22,7 @@ from tmas.evaluation.subset import SubsetSettings, select, solved_counts, write_
 from tmas.evaluation.tables import print_comparison, print_evaluation, print_gold_check
 from tmas.files import write_json
 from tmas.problems.loader import LoadedProblems, load_problems
+from tmas.records.evaluation_files import Evaluation, GoldCheck
 
 
 def evaluate_command(config: dict[str, Any], console: Console) -> None:
@@ -44,7 +44,7 @@ def _compare(groups: Sequence[Group], settings: EvaluateSettings, console: Conso
         found = comparison(own, settings.budgets, settings.bootstrap) if len(own) > 1 else None
         if found is not None:
             print_comparison(console, found)
-            compared.append(found)
+            compared.append(found.model_dump(mode="json"))
         elif len(own) > 1:
             console.print(Text(f"The runs on {benchmark} have no problem in common: they are not compared."))
     if settings.output and compared:
@@ -72,14 +72,14 @@ def gold_check_command(config: dict[str, Any], console: Console) -> None:
     settings = validated(GoldCheckSettings.model_validate, config)
     problems = _problems(settings, console).problems
 
-    async def checked() -> dict[str, Any]:
+    async def checked() -> GoldCheck:
         async with AnswerChecker(settings.timeout, settings.workers) as checker:
             return await gold_check(problems, checker)
 
     found = uvloop.run(checked())
     print_gold_check(console, found)
     if settings.output:
-        write_json(settings.output, found)
+        write_json(settings.output, found.model_dump(mode="json"))
     if not is_passed(found):
         fail("a gold answer does not come out right", NOT_PASSED)
 
@@ -92,7 +92,7 @@ def _problems(settings: SubsetSettings | GoldCheckSettings, console: Console) ->
 
 
 def _say_what_is_missing(evaluations: Sequence[Evaluation]) -> None:
-    failed = sum(sum((e["verdicts"]["judge"] or {"failed": {}})["failed"].values()) for e in evaluations)
+    failed = sum(sum(e.verdicts.judge.failed.values()) for e in evaluations if e.verdicts.judge)
     if failed:
         fail(f"{failed} verdicts of the judge failed. Run the same command again to ask for them again.", STOPPED)
 

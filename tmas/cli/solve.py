@@ -10,8 +10,9 @@ from rich.console import Console
 from tmas.cli.composing import validated
 from tmas.cli.runs import run_shown
 from tmas.cli.tables import print_result
-from tmas.files import read_lines
 from tmas.problems.loader import SAMPLE, load_problems
+from tmas.records.reading import read_records
+from tmas.records.run_files import FailureLine, Prediction
 from tmas.run.metrics import metrics
 from tmas.settings import SolveSettings
 
@@ -25,10 +26,10 @@ def solve_command(config: dict[str, Any], console: Console) -> None:
     problems = loaded.problems[: settings.max_problems]
     run_shown(problems, settings, settings.output_dir, config=config, console=console)
     asked = {problem.problem_id for problem in problems}
-    lines, failures = (
-        [line for line in read_lines(settings.output_dir / name) if line["problem_id"] in asked]
-        for name in ("predictions.jsonl", "failures.jsonl")
-    )
+    predictions = read_records(settings.output_dir / "predictions.jsonl", Prediction)
+    lines = [line for line in predictions if line.problem_id in asked]
+    every_failure = read_records(settings.output_dir / "failures.jsonl", FailureLine)
+    failures = [line for line in every_failure if line.problem_id in asked]
     print_result(console, settings.output_dir, metrics(lines, failures), lines)
 
 

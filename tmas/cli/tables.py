@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tmas.records import Usage
+from tmas.records.run_files import Metrics, Prediction
 
 MAX_ANSWERS = 40
 """Rows of the table of answers; the others are in predictions.jsonl."""
@@ -19,67 +19,66 @@ ANSWER_WIDTH, ID_WIDTH = 32, 16
 """Characters that are shown at most; of an answer the beginning, of an id the end."""
 
 
-def print_result(console: Console, path: Path, totals: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> None:
+def print_result(console: Console, path: Path, totals: Metrics, lines: Sequence[Prediction]) -> None:
     """Per-iteration table, selected answers, tokens by role, failures, and where the run lies."""
     console.print(_iterations(totals))
     console.print(_answers(lines))
     if len(lines) > MAX_ANSWERS:
         console.print(f"... and {len(lines) - MAX_ANSWERS} more in predictions.jsonl")
     console.print(_usage(totals))
-    if totals["failures"]:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(totals["failures"].items()))
+    if totals.failures:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(totals.failures.items()))
         console.print(f"Failures: {reasons} (each one in failures.jsonl).")
-    if totals["selected_accuracy"] is not None:
-        console.print(f"Selected answers right: {_percent(totals['selected_accuracy'])} of those that could be judged.")
+    if totals.selected_accuracy is not None:
+        console.print(f"Selected answers right: {_percent(totals.selected_accuracy)} of those that could be judged.")
     console.print(Text(f"Run directory: {path}"), soft_wrap=True)
 
 
-def _iterations(totals: Mapping[str, Any]) -> Table:
+def _iterations(totals: Metrics) -> Table:
     table = _table(
         "By iteration",
         "it", "prob.", "cand.", "failed", "explore", "Pass@1", "select", "grade", "E", "G", "tok. in", "tok. out",
     )  # fmt: skip
-    for row in totals["iterations"]:
-        usage = row["usage"]
+    for row in totals.iterations:
+        usage = row.usage
         table.add_row(
-            str(row["iteration"]),
-            str(row["problems"]),
-            str(row["candidates"]),
-            str(row["failed"]),
-            str(row["explore"]),
-            _percent(row["pass_at_1"]),
-            _percent(row["selected_accuracy"]),
-            _number(row["mean_grade"], ".2f"),
-            _number(row["experience_items"], ".1f"),
-            _number(row["guideline_items"], ".1f"),
-            f"{usage['prompt_tokens']:,}",
-            f"{usage['completion_tokens']:,}",
+            str(row.iteration),
+            str(row.problems),
+            str(row.candidates),
+            str(row.failed),
+            str(row.explore),
+            _percent(row.pass_at_1),
+            _percent(row.selected_accuracy),
+            _number(row.mean_grade, ".2f"),
+            _number(row.experience_items, ".1f"),
+            _number(row.guideline_items, ".1f"),
+            f"{usage.prompt_tokens:,}",
+            f"{usage.completion_tokens:,}",
         )
     return table
 
 
-def _answers(lines: Sequence[Mapping[str, Any]]) -> Table:
+def _answers(lines: Sequence[Prediction]) -> Table:
     table = _table("Selected answers", "problem", "answer", "gold", "", "grade", "votes", "it", "cand.", "stop")
     for line in lines[:MAX_ANSWERS]:
-        chosen = line["selected"]
+        chosen = line.selected
         table.add_row(
-            _end(line["problem_id"]),
-            _short(line["answer"]),
-            _short(line["gold"]),
-            {"equal": "right", "different": "wrong", "undecided": "undecided", None: ""}[line["correct"]],
-            _number(chosen and chosen["mean_grade"], ".2f"),
-            str(chosen["votes"]) if chosen else "-",
-            str(chosen["iteration"]) if chosen else "-",
-            str(chosen["candidate"]) if chosen else "-",
-            "-" if line["stop"] == "max_iterations" else line["stop"],
+            _end(line.problem_id),
+            _short(line.answer),
+            _short(line.gold),
+            {"equal": "right", "different": "wrong", "undecided": "undecided", None: ""}[line.correct],
+            _number(chosen and chosen.mean_grade, ".2f"),
+            str(chosen.votes) if chosen else "-",
+            str(chosen.iteration) if chosen else "-",
+            str(chosen.candidate) if chosen else "-",
+            "-" if line.stop == "max_iterations" else line.stop,
         )
     return table
 
 
-def _usage(totals: Mapping[str, Any]) -> Table:
+def _usage(totals: Metrics) -> Table:
     table = _table("Tokens by role", "role", "calls", "prompt", "of it cached", "completion", "seconds")
-    by_role = {role: Usage(**usage) for role, usage in totals["usage"].items()}
-    for role, usage in [*by_role.items(), ("all", sum(by_role.values(), Usage()))]:
+    for role, usage in [*totals.usage.items(), ("all", sum(totals.usage.values(), Usage()))]:
         counts = (usage.calls, usage.prompt_tokens, usage.cached_prompt_tokens, usage.completion_tokens)
         table.add_row(role, *(f"{count:,}" for count in counts), f"{usage.seconds:,.0f}")
     return table

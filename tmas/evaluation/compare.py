@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from tmas.evaluation.compute import Evaluation, Key, Measure, accuracy_at, difference_at, key, tokens_in_all
+from tmas.evaluation.compute import Key, Measure, accuracy_at, difference_at, key, tokens_in_all
 from tmas.evaluation.estimators import BootstrapSettings
+from tmas.records.evaluation_files import ComparedGroup, Evaluation, MethodComparison
 
 METRICS = ("selected", "pass_at_1", "vote", "best_of")
 
@@ -25,27 +25,28 @@ class Group:
     @property
     def depth(self) -> int:
         """Iterations of the longest run."""
-        return max(len(evaluation["iterations"]) for evaluation in self.evaluations)
+        return max(len(evaluation.iterations) for evaluation in self.evaluations)
 
     @property
     def seeds(self) -> list[int]:
-        return [evaluation["run"]["seed"] for evaluation in self.evaluations]
+        return [evaluation.run.seed for evaluation in self.evaluations]
 
     @property
     def benchmark(self) -> str:
-        return self.evaluations[0]["run"]["benchmark"] or "problems"
+        return self.evaluations[0].run.benchmark or "problems"
 
     @property
     def problems(self) -> set[Key]:
         """All problems with a gold answer."""
-        return {key(problem) for evaluation in self.evaluations for problem in evaluation["by_problem"]}
+        return {key(problem) for evaluation in self.evaluations for problem in evaluation.by_problem}
 
     def only(self, problems: set[Key]) -> Group:
         """The group as it would be without the other problems, as far as ``by_problem`` goes."""
         return replace(
             self,
             evaluations=tuple(
-                {**e, "by_problem": [p for p in e["by_problem"] if key(p) in problems]} for e in self.evaluations
+                e.model_copy(update={"by_problem": tuple(p for p in e.by_problem if key(p) in problems)})
+                for e in self.evaluations
             ),
         )
 
@@ -57,7 +58,7 @@ class Group:
     @property
     def most(self) -> int:
         """Tokens of the problem that took the most."""
-        ends = [problem["iterations"][-1] for evaluation in self.evaluations for problem in evaluation["by_problem"]]
+        ends = [problem.iterations[-1] for evaluation in self.evaluations for problem in evaluation.by_problem]
         return max(map(Measure().spent, ends))
 
 
@@ -66,12 +67,12 @@ def group_runs(runs: Sequence[Path], evaluations: Sequence[Evaluation]) -> list[
     names = dict(zip(runs, told_apart(runs), strict=True))
     members: dict[str, list[tuple[Path, Evaluation]]] = {}
     for run, evaluation in zip(runs, evaluations, strict=True):
-        members.setdefault(evaluation["run"]["group"], []).append((run, evaluation))
-    methods = Counter(found[0][1]["run"]["method"] for found in members.values())
+        members.setdefault(evaluation.run.group, []).append((run, evaluation))
+    methods = Counter(found[0][1].run.method for found in members.values())
     groups = []
     for found in members.values():
         (first, evaluation), *_ = found
-        method = evaluation["run"]["method"]
+        method = evaluation.run.method
         label = method if methods[method] == 1 else f"{method} ({names[first]})"
         groups.append(Group(label, tuple(run for run, _ in found), tuple(evaluation for _, evaluation in found)))
     return groups
@@ -94,10 +95,10 @@ def by_benchmark(groups: Sequence[Group]) -> dict[str, list[Group]]:
 
 def scoring_of(evaluations: Sequence[Evaluation]) -> str:
     """The judge's where all have it, otherwise the rule's."""
-    return "judge" if all(evaluation["settings"]["judge"] for evaluation in evaluations) else "rule"
+    return "judge" if all(evaluation.settings.judge for evaluation in evaluations) else "rule"
 
 
-def comparison(groups: Sequence[Group], budgets: Sequence[int], settings: BootstrapSettings) -> dict[str, Any] | None:
+def comparison(groups: Sequence[Group], budgets: Sequence[int], settings: BootstrapSettings) -> MethodComparison | None:
     """Every group of a benchmark at each of ``budgets``, tokens a problem; none given: quarters of the cheapest's
     costliest problem.
 
@@ -111,30 +112,30 @@ def comparison(groups: Sequence[Group], budgets: Sequence[int], settings: Bootst
     scoring = scoring_of([evaluation for group in groups for evaluation in group.evaluations])
     least = min(group.most for group in kept)
     chosen = list(budgets) or [round(least * share) for share in (0.25, 0.5, 0.75, 1.0)]
-    return {
-        "benchmark": groups[0].benchmark,
-        "scoring": scoring,
-        "problems": len(common),
-        "budgets": chosen,
-        "groups": [_group(group, kept[0], chosen, scoring, settings) for group in kept],
-    }
+    return MethodComparison(
+        benchmark=groups[0].benchmark,
+        scoring=scoring,
+        problems=len(common),
+        budgets=tuple(chosen),
+        groups=tuple(_group(group, kept[0], chosen, scoring, settings) for group in kept),
+    )
 
 
 def _group(
     group: Group, first: Group, budgets: Sequence[int], scoring: str, settings: BootstrapSettings
-) -> Mapping[str, Any]:
+) -> ComparedGroup:
     measures = {metric: Measure(metric, scoring) for metric in METRICS}
-    return {
-        "label": group.label,
-        "runs": [str(run) for run in group.runs],
-        "seeds": group.seeds,
-        "tokens_per_problem": group.tokens,
-        "accuracy": {
-            name: [accuracy_at(group.evaluations, tokens, measure, settings) for tokens in budgets]
+    return ComparedGroup(
+        label=group.label,
+        runs=tuple(str(run) for run in group.runs),
+        seeds=tuple(group.seeds),
+        tokens_per_problem=group.tokens,
+        accuracy={
+            name: tuple(accuracy_at(group.evaluations, tokens, measure, settings) for tokens in budgets)
             for name, measure in measures.items()
         },
-        "difference": {
-            name: [difference_at(group.evaluations, first.evaluations, t, measure, settings) for t in budgets]
+        difference={
+            name: tuple(difference_at(group.evaluations, first.evaluations, t, measure, settings) for t in budgets)
             for name, measure in measures.items()
         },
-    }
+    )

@@ -6,15 +6,13 @@ over them. A problem carries its last iteration forward, so that stopping early 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from tmas.evaluation.estimators import BootstrapSettings, Estimate, estimate, mean
+from tmas.evaluation.estimators import BootstrapSettings, estimate, mean
+from tmas.records.evaluation_files import Estimate, EvaluatedProblem, EvaluatedStep, Evaluation
 
-Evaluation = Mapping[str, Any]
-Problem = Mapping[str, Any]
-"""An entry of ``by_problem``."""
 Key = tuple[str, str]
 """Tells problems apart: two benchmarks may use the same ids."""
 
@@ -27,12 +25,12 @@ class Measure:
     scoring: str = "rule"
     tokens: Literal["all", "completion"] = "all"
 
-    def spent(self, step: Mapping[str, Any]) -> int:
+    def spent(self, step: EvaluatedStep | EvaluatedProblem) -> int:
         """Tokens of a problem up to the end of an iteration, or (of the problem itself) in all."""
-        return step["completion_tokens"] + (step["prompt_tokens"] if self.tokens == "all" else 0)
+        return step.completion_tokens + (step.prompt_tokens if self.tokens == "all" else 0)
 
-    def value(self, step: Mapping[str, Any]) -> float | None:
-        return step["scores"][self.scoring][self.metric]
+    def value(self, step: EvaluatedStep) -> float | None:
+        return step.scores[self.scoring][self.metric]
 
 
 SELECTED = Measure()
@@ -88,33 +86,35 @@ def tokens_in_all(evaluations: Sequence[Evaluation], measure: Measure = SELECTED
     return mean([*_values(evaluations, measure.spent).values()]) or 0.0
 
 
-def key(problem: Problem) -> Key:
-    return problem["problem_id"], problem["digest"]
+def key(problem: EvaluatedProblem) -> Key:
+    return problem.problem_id, problem.digest
 
 
 def _at(evaluations: Sequence[Evaluation], tokens: float, measure: Measure) -> dict[Key, float | None]:
-    def within(problem: Problem) -> list[Mapping[str, Any]]:
-        limit = problem.get("limit")
+    def within(problem: EvaluatedProblem) -> list[EvaluatedStep]:
+        limit = problem.limit
         is_limited = limit is not None and limit <= tokens
-        return [step for step in problem["iterations"] if is_limited or measure.spent(step) <= tokens]
+        return [step for step in problem.iterations if is_limited or measure.spent(step) <= tokens]
 
-    def value(problem: Problem) -> float | None:
+    def value(problem: EvaluatedProblem) -> float | None:
         steps = within(problem)
         return measure.value(steps[-1]) if steps else 0.0
 
-    begun = any(within(problem) for evaluation in evaluations for problem in evaluation["by_problem"])
+    begun = any(within(problem) for evaluation in evaluations for problem in evaluation.by_problem)
     return _values(evaluations, value if begun else lambda _: None)
 
 
-def _values(evaluations: Sequence[Evaluation], of: Callable[[Problem], float | None]) -> dict[Key, float | None]:
+def _values(
+    evaluations: Sequence[Evaluation], of: Callable[[EvaluatedProblem], float | None]
+) -> dict[Key, float | None]:
     """A number for each problem with a gold answer, its mean over the evaluations that have the problem."""
     found: dict[Key, list[float | None]] = {}
     for evaluation in evaluations:
-        for problem in evaluation["by_problem"]:
+        for problem in evaluation.by_problem:
             found.setdefault(key(problem), []).append(of(problem))
     return {problem: mean(values) for problem, values in found.items()}
 
 
-def _step(problem: Problem, iteration: int) -> Mapping[str, Any]:
-    steps = problem["iterations"]
+def _step(problem: EvaluatedProblem, iteration: int) -> EvaluatedStep:
+    steps = problem.iterations
     return steps[min(iteration, len(steps) - 1)]

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
-from typing import Any
 
 from tmas.answers.checker import AnswerChecker, group_equivalent
 from tmas.answers.equivalence import Comparison, Equivalence, normalise
 from tmas.concurrency import gather_all
 from tmas.evaluation.estimators import mean
 from tmas.evaluation.judgements import Outcome
-from tmas.evaluation.runs import Line, Pair, pairs_of
+from tmas.evaluation.runs import Pair, pairs_of
 from tmas.records import Failure
+from tmas.records.evaluation_files import Disagreement, JudgeCounts, PassAgreement, RuleAndJudge, RuleCounts
+from tmas.records.run_files import Prediction
 
 Correct = Mapping[Pair, bool | None]
 """Whether each answer is equivalent to its gold answer; None where that could not be decided."""
@@ -30,7 +31,7 @@ async def rule_verdicts(pairs: Collection[Pair], checker: AnswerChecker) -> dict
     return dict(zip(ordered, await gather_all(checker.compare(*pair) for pair in ordered), strict=True))
 
 
-async def answer_classes(line: Line, rule: Mapping[Pair, Comparison], checker: AnswerChecker) -> dict[str, int]:
+async def answer_classes(line: Prediction, rule: Mapping[Pair, Comparison], checker: AnswerChecker) -> dict[str, int]:
     """The class of equivalent answers that each answer belongs to; those equal to the gold answer are class 0."""
     pairs = pairs_of(line)
     others = sorted(answer for gold, answer in pairs if not rule[gold, answer].equal)
@@ -59,42 +60,42 @@ def by_judge(judged: Mapping[Pair, Sequence[Outcome]], rule: Mapping[Pair, Compa
     ]
 
 
-def counts(rule: Mapping[Pair, Comparison]) -> dict[str, Any]:
+def counts(rule: Mapping[Pair, Comparison]) -> RuleCounts:
     """Verdicts of the rule by kind, and why those that are undecided are."""
     kinds = Counter(verdict.equivalence.value for verdict in rule.values())
     reasons = Counter(verdict.reason for verdict in rule.values() if verdict.reason)
-    return {kind.value: kinds[kind] for kind in Equivalence} | {"reasons": dict(reasons.most_common())}
+    return RuleCounts(**{kind.value: kinds[kind] for kind in Equivalence}, reasons=dict(reasons.most_common()))
 
 
-def judge_counts(judged: Mapping[Pair, Sequence[Outcome]], not_asked: int) -> dict[str, Any]:
+def judge_counts(judged: Mapping[Pair, Sequence[Outcome]], not_asked: int) -> JudgeCounts:
     """Verdicts of the judge by kind, one a pass, failed ones by reason; and the answers that it was not asked about."""
     outcomes = [outcome for passes in judged.values() for outcome in passes]
-    return {
-        "equivalent": sum(outcome is True for outcome in outcomes),
-        "different": sum(outcome is False for outcome in outcomes),
-        "failed": dict(Counter(o.reason.value for o in outcomes if isinstance(o, Failure))),
-        "not_asked": not_asked,
-    }
+    return JudgeCounts(
+        equivalent=sum(outcome is True for outcome in outcomes),
+        different=sum(outcome is False for outcome in outcomes),
+        failed=dict(Counter(o.reason.value for o in outcomes if isinstance(o, Failure))),
+        not_asked=not_asked,
+    )
 
 
-def agreement_between_passes(judged: Mapping[Pair, Sequence[Outcome]]) -> dict[str, Any]:
+def agreement_between_passes(judged: Mapping[Pair, Sequence[Outcome]]) -> PassAgreement:
     """Over answers with two verdicts or more. ``kappa``: what the pairwise agreement is beyond chance, of what it
     could be; None where all verdicts are the same."""
     given = [verdicts for passes in judged.values() if len(verdicts := _verdicts(passes)) > 1]
     pairwise = mean([mean([float(a == b) for a, b in combinations(v, 2)]) for v in given])
     share = mean([mean(v) for v in given])
     chance = None if share is None else share**2 + (1 - share) ** 2
-    return {
-        "pairs": len(given),
-        "unanimous": mean([float(len(set(v)) == 1) for v in given]),
-        "pairwise": pairwise,
-        "kappa": None if pairwise is None or chance in (None, 1.0) else (pairwise - chance) / (1 - chance),
-    }
+    return PassAgreement(
+        pairs=len(given),
+        unanimous=mean([float(len(set(v)) == 1) for v in given]),
+        pairwise=pairwise,
+        kappa=None if pairwise is None or chance in (None, 1.0) else (pairwise - chance) / (1 - chance),
+    )
 
 
 def agreement_of_rule_and_judge(
     judged: Mapping[Pair, Sequence[Outcome]], rule: Mapping[Pair, Comparison]
-) -> dict[str, Any]:
+) -> RuleAndJudge:
     """The rule's verdicts against the majority of the judge's passes (``split``: as many for as against)."""
     table = {kind.value: dict.fromkeys(_SAID, 0) for kind in Equivalence}
     against = []
@@ -103,10 +104,11 @@ def agreement_of_rule_and_judge(
         says = _majority(share)
         table[rule[pair].equivalence][says] += 1
         if (rule[pair].equivalence, says) in (("equal", "different"), ("different", "equivalent")):
-            against.append({"gold": pair[0], "answer": pair[1], "rule": rule[pair].equivalence, "judge": share})
+            against.append(Disagreement(gold=pair[0], answer=pair[1], rule=rule[pair].equivalence.value, judge=share))
     agree = table["equal"]["equivalent"] + table["different"]["different"]
     both = agree + len(against)
-    return {"table": table, "agreement": agree / both if both else None, "disagreements": against[:_SHOWN]}
+    agreement = agree / both if both else None
+    return RuleAndJudge(table=table, agreement=agreement, disagreements=tuple(against[:_SHOWN]))
 
 
 def _verdicts(passes: Sequence[Outcome]) -> list[float]:

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import comb
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from tmas.records.evaluation_files import CalibrationBin, Estimate
+
 Floats = npt.NDArray[np.float64]
-Estimate = dict[str, Any]
-"""``value``, ``low``, ``high``, ``problems``, ``left_out``; see docs/evaluation.md."""
 
 
 class BootstrapSettings(BaseModel):
@@ -52,13 +51,13 @@ def estimates(rows: Sequence[Sequence[float | None]], settings: BootstrapSetting
     sizes_C = known_PC.sum(axis=0)
     low_C, high_C = _interval(values_PC, known_PC, settings)
     return [
-        {
-            "value": float(values_PC[known_PC[:, c], c].mean()) if size else None,
-            "low": float(low_C[c]) if size else None,
-            "high": float(high_C[c]) if size else None,
-            "problems": int(size),
-            "left_out": int(len(rows) - size),
-        }
+        Estimate(
+            value=float(values_PC[known_PC[:, c], c].mean()) if size else None,
+            low=float(low_C[c]) if size else None,
+            high=float(high_C[c]) if size else None,
+            problems=int(size),
+            left_out=int(len(rows) - size),
+        )
         for c, size in enumerate(sizes_C)
     ]
 
@@ -66,7 +65,7 @@ def estimates(rows: Sequence[Sequence[float | None]], settings: BootstrapSetting
 def estimate(values: Sequence[float | None], settings: BootstrapSettings) -> Estimate:
     """The estimate of one quantity, a value a problem; nothing but nulls where there is no problem."""
     if not values:
-        return {"value": None, "low": None, "high": None, "problems": 0, "left_out": 0}
+        return Estimate(value=None, low=None, high=None, problems=0, left_out=0)
     return estimates([[value] for value in values], settings)[0]
 
 
@@ -99,22 +98,25 @@ def brier(grades: Sequence[float], correct: Sequence[bool]) -> float | None:
     return mean([(g - c) ** 2 for g, c in zip(grades, correct, strict=True)])
 
 
-def reliability(grades: Sequence[float], correct: Sequence[bool], bins: int = 10) -> list[dict[str, Any]]:
+def reliability(grades: Sequence[float], correct: Sequence[bool], bins: int = 10) -> list[CalibrationBin]:
     """Equal bins of [0, 1], the last one closed: how many grades fall in each, their mean, and the share correct."""
     index = [min(int(g * bins), bins - 1) for g in grades]
     return [
-        {
-            "low": b / bins,
-            "high": (b + 1) / bins,
-            "count": index.count(b),
-            "mean_grade": mean([g for g, i in zip(grades, index, strict=True) if i == b]),
-            "accuracy": mean([float(c) for c, i in zip(correct, index, strict=True) if i == b]),
-        }
+        CalibrationBin(
+            low=b / bins,
+            high=(b + 1) / bins,
+            count=index.count(b),
+            mean_grade=mean([g for g, i in zip(grades, index, strict=True) if i == b]),
+            accuracy=mean([float(c) for c, i in zip(correct, index, strict=True) if i == b]),
+        )
         for b in range(bins)
     ]
 
 
-def expected_calibration_error(bins: Sequence[dict[str, Any]]) -> float | None:
+def expected_calibration_error(bins: Sequence[CalibrationBin]) -> float | None:
     """Mean distance between grade and accuracy over the bins of :func:`reliability`, weighted by count."""
-    total = sum(b["count"] for b in bins)
-    return sum(b["count"] * abs(b["mean_grade"] - b["accuracy"]) for b in bins if b["count"]) / total if total else None
+    total = sum(b.count for b in bins)
+    gaps = [
+        b.count * abs(b.mean_grade - b.accuracy) for b in bins if b.mean_grade is not None and b.accuracy is not None
+    ]
+    return sum(gaps) / total if total else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
@@ -23,7 +22,15 @@ from tmas.evaluation.scores import Classes
 from tmas.evaluation.scoring import Report, ScoringSettings, Verdicts, find_verdicts
 from tmas.evaluation.summary import summary
 from tmas.files import write_json
-from tmas.records import SCHEMA_VERSION
+from tmas.records.evaluation_files import (
+    Agreement,
+    BootstrapUsed,
+    EvaluatedRun,
+    Evaluation,
+    JudgeUsed,
+    SettingsUsed,
+    VerdictCounts,
+)
 
 
 class EvaluateSettings(ScoringSettings):
@@ -40,7 +47,7 @@ class EvaluateSettings(ScoringSettings):
     )
 
 
-async def evaluate(settings: EvaluateSettings, report: Report = lambda *_: None) -> list[dict[str, Any]]:
+async def evaluate(settings: EvaluateSettings, report: Report = lambda *_: None) -> list[Evaluation]:
     """Evaluates every run, writes its ``evaluation.json``, and returns what it wrote, in the order of the runs."""
     runs = [read_run(path) for path in settings.runs]
     async with AnswerChecker(settings.timeout, settings.workers) as checker:
@@ -48,54 +55,55 @@ async def evaluate(settings: EvaluateSettings, report: Report = lambda *_: None)
         classes = [await _classes(run, verdicts, checker) for run in runs]
     evaluations = [_evaluation(run, verdicts.of(run), c, settings) for run, c in zip(runs, classes, strict=True)]
     for run, evaluation in zip(runs, evaluations, strict=True):
-        write_json(run.path / "evaluation.json", evaluation)
+        write_json(run.path / "evaluation.json", evaluation.model_dump(mode="json"))
     return evaluations
 
 
 async def _classes(run: RunData, verdicts: Verdicts, checker: AnswerChecker) -> dict[str, Classes]:
-    golden = [line for line in run.lines if line["gold"] is not None]
+    golden = [line for line in run.lines if line.gold is not None]
     found = await gather_all(answer_classes(line, verdicts.rule, checker) for line in golden)
-    return {line["problem_id"]: classes for line, classes in zip(golden, found, strict=True)}
+    return {line.problem_id: classes for line, classes in zip(golden, found, strict=True)}
 
 
 def _evaluation(
     run: RunData, verdicts: Verdicts, classes: Mapping[str, Classes], settings: EvaluateSettings
-) -> dict[str, Any]:
+) -> Evaluation:
     judged = verdicts.judged
-    return {
-        "v": SCHEMA_VERSION,
-        "run": {
-            "method": run.method,
-            "benchmark": run.benchmark,
-            "seed": run.seed,
-            "group": run.group,
-            "models": run.models,
-        },
-        "settings": {"judge": _judge_settings(settings), "bootstrap": settings.bootstrap.model_dump()},
-        "verdicts": {
-            "rule": counts(verdicts.rule),
-            "judge": None if judged is None else judge_counts(judged, len(verdicts.rule) - len(judged)),
-        },
-        "agreement": None
+    return Evaluation(
+        run=EvaluatedRun(
+            method=run.manifest.method,
+            benchmark=run.benchmark,
+            seed=run.manifest.seed,
+            group=run.group,
+            models=run.manifest.models,
+        ),
+        settings=SettingsUsed(
+            judge=_judge_used(settings), bootstrap=BootstrapUsed.model_validate(settings.bootstrap.model_dump())
+        ),
+        verdicts=VerdictCounts(
+            rule=counts(verdicts.rule),
+            judge=None if judged is None else judge_counts(judged, len(verdicts.rule) - len(judged)),
+        ),
+        agreement=None
         if judged is None
-        else {
-            "passes": agreement_between_passes(judged),
-            "rule_and_judge": agreement_of_rule_and_judge(judged, verdicts.rule),
-        },
+        else Agreement(
+            passes=agreement_between_passes(judged),
+            rule_and_judge=agreement_of_rule_and_judge(judged, verdicts.rule),
+        ),
         **summary(run, verdicts.scorings, classes, settings.bootstrap),
-    }
+    )
 
 
-def _judge_settings(settings: ScoringSettings) -> dict[str, Any] | None:
+def _judge_used(settings: ScoringSettings) -> JudgeUsed | None:
     if settings.judge is None:
         return None
     judge, asked = settings.judge, settings.prompts.files_of("judge_equivalence")
-    return {
-        "name": judge.name,
-        "identity": judge.identity,
-        "sampling": judge.sampling.model_dump(),
-        "passes": judge.passes,
-        "scope": settings.judge_scope,
-        "prompts": settings.prompts.judge_hashes("judge_equivalence"),
-        "replaced": {name: text for name, text in settings.prompts.replaced.items() if name in asked},
-    }
+    return JudgeUsed(
+        name=judge.name,
+        identity=judge.identity,
+        sampling=judge.sampling.model_dump(),
+        passes=judge.passes,
+        scope=settings.judge_scope,
+        prompts=settings.prompts.judge_hashes("judge_equivalence"),
+        replaced={name: text for name, text in settings.prompts.replaced.items() if name in asked},
+    )

@@ -7,9 +7,9 @@ written differently): where that is undecided, a rule cannot tell a wrong answer
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +20,7 @@ from tmas.answers.rewrites import rewrites
 from tmas.concurrency import gather_all
 from tmas.problems.loader import ProblemFields
 from tmas.records import Problem
+from tmas.records.evaluation_files import AnswerCounts, GoldCheck, GoldCheckFailure
 
 AS_WRITTEN = "as written"
 OTHER = "another problem's answer"
@@ -73,27 +74,27 @@ def _others(golds: Sequence[str]) -> Iterator[str | None]:
         yield next((other for other in following if normalise(other) != normalise(gold)), None)
 
 
-async def gold_check(problems: Sequence[Problem], checker: AnswerChecker) -> dict[str, Any]:
+async def gold_check(problems: Sequence[Problem], checker: AnswerChecker) -> GoldCheck:
     """Counts by check, and every comparison that did not come out as it must."""
     found = checks(problems)
     verdicts = await gather_all(_verdict(check, checker) for check in found)
     outcomes = list(zip(found, verdicts, strict=True))
-    return {
-        "problems": len(problems),
-        "with_answer": sum(problem.answer is not None for problem in problems),
-        "checks": {name: _counts([v for c, v in outcomes if c.name == name]) for name in _names(found)},
-        "failures": [
-            {**check._asdict(), "verdict": verdict.equivalence.value, "reason": verdict.reason}
+    return GoldCheck(
+        problems=len(problems),
+        with_answer=sum(problem.answer is not None for problem in problems),
+        checks={name: _counts([v for c, v in outcomes if c.name == name]) for name in _names(found)},
+        failures=tuple(
+            GoldCheckFailure(**check._asdict(), verdict=verdict.equivalence.value, reason=verdict.reason)
             for check, verdict in outcomes
             if not check.is_right(verdict)
-        ],
-    }
+        ),
+    )
 
 
-def is_passed(found: Mapping[str, Any]) -> bool:
+def is_passed(found: GoldCheck) -> bool:
     """Whether every answer comes out equal as it is written."""
-    counts = found["checks"].get(AS_WRITTEN, _counts([]))
-    return counts["equal"] == counts["answers"]
+    counts = found.checks.get(AS_WRITTEN)
+    return counts is None or counts.equal == counts.answers
 
 
 async def _verdict(check: Check, checker: AnswerChecker) -> Comparison:
@@ -108,6 +109,6 @@ def _names(found: Sequence[Check]) -> list[str]:
     return sorted(set(names), key=lambda name: (name != AS_WRITTEN, name != OTHER, -names.count(name), name))
 
 
-def _counts(verdicts: Sequence[Comparison]) -> dict[str, int]:
+def _counts(verdicts: Sequence[Comparison]) -> AnswerCounts:
     kinds = [verdict.equivalence for verdict in verdicts]
-    return {"answers": len(kinds), **{kind.value: kinds.count(kind) for kind in Equivalence}}
+    return AnswerCounts(answers=len(kinds), **{kind.value: kinds.count(kind) for kind in Equivalence})

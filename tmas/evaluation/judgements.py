@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from pydantic import ValidationError
 
 from tmas.concurrency import gather_all
-from tmas.errors import UserError
 from tmas.evaluation.runs import Pair
-from tmas.files import append_lines, cut_torn_line, scan_lines, text_digest
+from tmas.files import append_lines, complete_lines, cut_torn_line, text_digest
 from tmas.judge import EquivalenceVerdict, Judge, equivalence_prompt
-from tmas.records import SCHEMA_VERSION, Failure
+from tmas.records import Failure
+from tmas.records.evaluation_files import JudgementFailure, JudgementLine
+from tmas.records.reading import DefectiveFile, line_defect
 
 Outcome = bool | Failure
 """One pass: whether the judge found the two equivalent, or why there is no verdict."""
-Line = dict[str, Any]
 
 REDO = "Move the file away and run the same command again: all answers are judged anew."
 
@@ -39,33 +41,31 @@ class Judgements:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._lines: dict[Key, Line] = {}
+        self._lines: dict[Key, JudgementLine] = {}
         if not file.exists():
             return
         end = 0
-        for line in scan_lines(file, remedy=REDO):
+        for line in complete_lines(file):
             try:
-                self._take(line.value)
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"damaged line ({error})", where=f"{file}:{line.number}", remedy=REDO) from None
+                self._take(JudgementLine.model_validate_json(line.content))
+            except ValidationError as error:
+                raise DefectiveFile(line_defect(error), where=f"{file}:{line.number}", remedy=REDO) from None
             end = line.end
         cut_torn_line(file, end)
 
-    def get(self, key: Key) -> Line | None:
+    def get(self, key: Key) -> JudgementLine | None:
         """The line of the verdict; None where there is none yet."""
         return self._lines.get(key)
 
-    def add(self, lines: Iterable[Line]) -> None:
+    def add(self, lines: Iterable[JudgementLine]) -> None:
         written = list(lines)
         append_lines(self.file, written)
         for line in written:
             self._take(line)
 
-    def _take(self, line: Line) -> None:
-        if line["v"] != SCHEMA_VERSION:
-            raise ValueError(f"schema version {line['v']}, not {SCHEMA_VERSION}")
-        if line["verdict"] is not None:
-            self._lines[Key(line["gold"], line["answer"], line["judge"], line["prompt"], line["pass"])] = line
+    def _take(self, line: JudgementLine) -> None:
+        if line.verdict is not None:
+            self._lines[Key(line.gold, line.answer, line.judge, line.prompt, line.number)] = line
 
 
 async def judge_pairs(
@@ -89,7 +89,7 @@ async def judge_pairs(
     return dict(await gather_all(outcomes(pair) for pair in wanted))
 
 
-async def _lines(pair: Pair, files: Collection[Judgements], judge: Judge) -> dict[Key, Line]:
+async def _lines(pair: Pair, files: Collection[Judgements], judge: Judge) -> dict[Key, JudgementLine]:
     gold, answer = pair
     prompt = equivalence_prompt(judge.prompts, gold, answer)
     asked_with = text_digest(prompt.encode(errors="replace"), 16)
@@ -101,21 +101,22 @@ async def _lines(pair: Pair, files: Collection[Judgements], judge: Judge) -> dic
     return {key: known.get(key) or asked[key] for key in keys}
 
 
-def _line(key: Key, model: str, verdict: EquivalenceVerdict | Failure) -> Line:
+def _line(key: Key, model: str, verdict: EquivalenceVerdict | Failure) -> JudgementLine:
     failed = isinstance(verdict, Failure)
-    return {
-        "v": SCHEMA_VERSION,
-        "gold": key.gold,
-        "answer": key.answer,
-        "judge": key.judge,
-        "model": model,
-        "prompt": key.prompt,
-        "pass": key.number,
-        "verdict": None if failed else verdict.verdict,
-        "reasoning": None if failed else verdict.reasoning,
-        "failure": verdict.model_dump(mode="json", exclude={"key"}) if failed else None,
-    }
+    return JudgementLine(
+        gold=key.gold,
+        answer=key.answer,
+        judge=key.judge,
+        model=model,
+        prompt=key.prompt,
+        number=key.number,
+        verdict=None if failed else verdict.verdict,
+        reasoning=None if failed else verdict.reasoning,
+        failure=JudgementFailure(reason=verdict.reason, message=verdict.message) if failed else None,
+    )
 
 
-def _outcome(line: Line) -> Outcome:
-    return line["verdict"] == "equivalent" if line["verdict"] else Failure(**line["failure"])
+def _outcome(line: JudgementLine) -> Outcome:
+    if line.failure:
+        return Failure(reason=line.failure.reason, message=line.failure.message)
+    return line.verdict == "equivalent"

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from tmas.evaluation.correctness import Correct, Scoring
 from tmas.evaluation.estimators import mean, pass_at_k
-from tmas.evaluation.runs import Line, rounds, samples
-from tmas.records import FailureReason
+from tmas.records import FailureReason, Selection
+from tmas.records.evaluation_files import ModeCounts
+from tmas.records.run_files import PredictedCandidate, PredictedIteration, Prediction
 
 Scores = dict[str, float | None]
 Classes = Mapping[str, int]
@@ -19,25 +20,26 @@ def metric_names(widths: Sequence[int]) -> list[str]:
     return ["pass_at_1", *(f"pass_at_{k}" for k in widths), "selected", "vote", "best_of"]
 
 
-def problem_scores(line: Line, scoring: Scoring, classes: Classes, widths: Sequence[int]) -> list[Scores]:
+def problem_scores(line: Prediction, scoring: Scoring, classes: Classes, widths: Sequence[int]) -> list[Scores]:
     """The metrics for each iteration of a problem with a gold answer; at least one.
 
     A problem whose budget left no candidate at all has failed in everything; of one that no server answered nothing
     can be said.
     """
-    found = rounds(line)
+    found = line.rounds
     if not found:
-        reasons = {c["failure"] for r in line["iterations"] for c in r["candidates"]}
+        reasons = {c.failure for r in line.iterations for c in r.candidates}
         value = 0.0 if reasons <= {FailureReason.BUDGET} else None
         return [dict.fromkeys(metric_names(widths), value)]
-    voted = _gold_apart(line["gold"], scoring, classes)
-    by_pass = [[_scores(line["gold"], r, correct, voted, widths) for r in found] for correct in scoring]
+    assert line.gold is not None
+    voted = _gold_apart(line.gold, scoring, classes)
+    by_pass = [[_scores(line.gold, r, correct, voted, widths) for r in found] for correct in scoring]
     return [{name: mean([one[t][name] for one in by_pass]) for name in metric_names(widths)} for t in range(len(found))]
 
 
-def judged(gold: str, candidates: Sequence[Line], correct: Correct) -> list[bool | None]:
+def judged(gold: str, candidates: Sequence[PredictedCandidate | Selection], correct: Correct) -> list[bool | None]:
     """Whether each is correct. No answer is not correct; what could not be decided is None."""
-    return [False if c["answer"] is None else correct[gold, c["answer"]] for c in candidates]
+    return [False if c.answer is None else correct[gold, c.answer] for c in candidates]
 
 
 def _gold_apart(gold: str, scoring: Scoring, classes: Classes) -> Classes:
@@ -52,8 +54,8 @@ def _gold_apart(gold: str, scoring: Scoring, classes: Classes) -> Classes:
     return found
 
 
-def _scores(gold: str, round_: Line, correct: Correct, classes: Classes, widths: Sequence[int]) -> Scores:
-    candidates, selected = samples(round_), round_["selected"]
+def _scores(gold: str, round_: PredictedIteration, correct: Correct, classes: Classes, widths: Sequence[int]) -> Scores:
+    candidates, selected = round_.samples, round_.selected
     verdicts = judged(gold, candidates, correct)
     return {
         **{f"pass_at_{k}": _pass_at(k, verdicts) for k in (1, *widths)},
@@ -73,40 +75,40 @@ def _pass_at(k: int, verdicts: Sequence[bool | None]) -> float | None:
     return low if low == high else None
 
 
-def _vote(candidates: Sequence[Line], verdicts: Sequence[bool | None], classes: Classes) -> float | None:
+def _vote(candidates: Sequence[PredictedCandidate], verdicts: Sequence[bool | None], classes: Classes) -> float | None:
     """Share of correct answers in the largest class; of classes that tie, the mean."""
-    votes = [(classes[c["answer"]], v) for c, v in zip(candidates, verdicts, strict=True) if c["answer"] is not None]
+    votes = [(classes[c.answer], v) for c, v in zip(candidates, verdicts, strict=True) if c.answer is not None]
     sizes = Counter(class_ for class_, _ in votes)
     largest = [class_ for class_, size in sizes.items() if size == max(sizes.values())]
     return mean([mean([v for c, v in votes if c == class_]) for class_ in largest]) if votes else 0.0
 
 
-def _best_of(candidates: Sequence[Line], verdicts: Sequence[bool | None]) -> float | None:
+def _best_of(candidates: Sequence[PredictedCandidate], verdicts: Sequence[bool | None]) -> float | None:
     """Share of correct ones among those of the best mean grade; None where nothing was graded."""
-    graded = [(c["mean_grade"], v) for c, v in zip(candidates, verdicts, strict=True) if c["mean_grade"] is not None]
+    graded = [(c.mean_grade, v) for c, v in zip(candidates, verdicts, strict=True) if c.mean_grade is not None]
     best = max((grade for grade, _ in graded), default=None)
     return mean([v for grade, v in graded if grade == best])
 
 
-def undecided(lines: Sequence[Line], scoring: Scoring, t: int) -> float:
+def undecided(lines: Sequence[Prediction], scoring: Scoring, t: int) -> float:
     """Candidates of iteration t of whom nothing could be decided; the mean over a judge's passes."""
     counts = [sum(verdict is None for _, verdict in _verdicts(lines, correct, t)) for correct in scoring]
     return sum(counts) / len(counts)
 
 
-def by_mode(lines: Sequence[Line], scoring: Scoring, t: int) -> dict[str, dict[str, float | None]]:
+def by_mode(lines: Sequence[Prediction], scoring: Scoring, t: int) -> dict[str, ModeCounts]:
     """Candidates of iteration t by the mode they drew, and the share of correct ones among those decided."""
     found = [pair for correct in scoring for pair in _verdicts(lines, correct, t)]
-    modes = sorted({candidate["mode"] for candidate, _ in found})
+    modes = sorted({candidate.mode for candidate, _ in found})
     return {
-        mode: {
-            "candidates": sum(c["mode"] == mode for c, _ in found) / len(scoring),
-            "accuracy": mean([verdict for c, verdict in found if c["mode"] == mode]),
-        }
+        mode: ModeCounts(
+            candidates=sum(c.mode == mode for c, _ in found) / len(scoring),
+            accuracy=mean([verdict for c, verdict in found if c.mode == mode]),
+        )
         for mode in modes
     }
 
 
-def _verdicts(lines: Sequence[Line], correct: Correct, t: int) -> list[tuple[Line, bool | None]]:
-    found = [(line["gold"], samples(line["iterations"][t])) for line in lines if len(line["iterations"]) > t]
+def _verdicts(lines: Sequence[Prediction], correct: Correct, t: int) -> list[tuple[PredictedCandidate, bool | None]]:
+    found = [(line.gold, line.iterations[t].samples) for line in lines if line.gold and len(line.iterations) > t]
     return [pair for gold, c in found for pair in zip(c, judged(gold, c, correct), strict=True)]

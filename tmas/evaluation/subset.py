@@ -17,12 +17,13 @@ from tmas.answers.checker import AnswerChecker
 from tmas.errors import UserError
 from tmas.evaluation.correctness import Scoring
 from tmas.evaluation.estimators import mean
-from tmas.evaluation.runs import Line, RunData, read_run, samples
+from tmas.evaluation.runs import RunData, read_run
 from tmas.evaluation.scores import judged
 from tmas.evaluation.scoring import Report, ScoringSettings, find_verdicts
 from tmas.files import digest, write_lines
 from tmas.problems.loader import ProblemFields
 from tmas.records import Problem
+from tmas.records.run_files import PredictedCandidate
 
 
 class SubsetSettings(ScoringSettings):
@@ -103,18 +104,18 @@ def write_subset(file: Path, subset: Sequence[Solved], settings: SubsetSettings)
 
 
 def _first_iteration(run: RunData) -> RunData:
-    return replace(run, lines=tuple({**line, "iterations": line["iterations"][:1]} for line in run.lines))
+    return replace(run, lines=tuple(line.model_copy(update={"iterations": line.iterations[:1]}) for line in run.lines))
 
 
 def _check(runs: Sequence[RunData], problems: Sequence[Problem], wanted: int) -> None:
-    if len(models := {run.models["solution"] for run in runs}) > 1:
+    if len(models := {run.manifest.models["solution"] for run in runs}) > 1:
         raise UserError(f"the runs are of several models: {', '.join(sorted(models))}", where="runs")
     for problem in problems:
         if problem.answer is None:
             raise UserError(f"problem {problem.problem_id!r} has no gold answer", where="problems")
         known = digest([problem.question, problem.answer])
         for run in runs:
-            if run.manifest["problems"].get(problem.problem_id, known) != known:
+            if run.manifest.problems.get(problem.problem_id, known) != known:
                 raise UserError(
                     f"problem {problem.problem_id!r} had another question or answer",
                     where=run.path,
@@ -127,12 +128,12 @@ def _check(runs: Sequence[RunData], problems: Sequence[Problem], wanted: int) ->
             )
 
 
-def _candidates(runs: Sequence[RunData], problem: Problem) -> list[Line]:
-    lines = [line for run in runs for line in run.lines if line["problem_id"] == problem.problem_id]
-    return [candidate for line in lines for round_ in line["iterations"] for candidate in samples(round_)]
+def _candidates(runs: Sequence[RunData], problem: Problem) -> list[PredictedCandidate]:
+    lines = [line for run in runs for line in run.lines if line.problem_id == problem.problem_id]
+    return [candidate for line in lines for round_ in line.iterations for candidate in round_.samples]
 
 
-def _solved(problem: Problem, candidates: Sequence[Line], scoring: Scoring) -> Solved:
+def _solved(problem: Problem, candidates: Sequence[PredictedCandidate], scoring: Scoring) -> Solved:
     """A candidate is correct where more than half of the passes say so; as many for as against is undecided."""
     assert problem.answer is not None
     by_pass = [judged(problem.answer, candidates, correct) for correct in scoring]

@@ -8,11 +8,18 @@ from typing import Any
 
 from tmas.evaluation.correctness import Scoring
 from tmas.evaluation.estimators import BootstrapSettings, estimates
-from tmas.evaluation.facts import iteration_facts, tokens_until, usage_by_role, usage_of
-from tmas.evaluation.runs import Line, RunData, rounds
+from tmas.evaluation.facts import iteration_facts, tokens_until, usage_by_role
+from tmas.evaluation.runs import RunData
 from tmas.evaluation.scores import Classes, Scores, by_mode, metric_names, problem_scores, undecided
 from tmas.evaluation.verifier import calibration
-from tmas.records import Usage
+from tmas.records.evaluation_files import (
+    Estimate,
+    EvaluatedIteration,
+    EvaluatedProblem,
+    EvaluatedStep,
+    ProblemCounts,
+)
+from tmas.records.run_files import Prediction
 
 ByScoring = dict[str, list[Scores]]
 """A problem's metrics by iteration, for each scoring."""
@@ -22,43 +29,42 @@ def summary(
     run: RunData, scorings: Mapping[str, Scoring], classes: Mapping[str, Classes], settings: BootstrapSettings
 ) -> dict[str, Any]:
     """``classes``: of each problem with a gold answer, see :func:`~tmas.evaluation.correctness.answer_classes`."""
-    golden = [line for line in run.lines if line["gold"] is not None]
+    golden = [line for line in run.lines if line.gold is not None]
     widths = _widths(run.lines)
     scores = [
-        {name: problem_scores(line, s, classes[line["problem_id"]], widths) for name, s in scorings.items()}
+        {name: problem_scores(line, s, classes[line.problem_id], widths) for name, s in scorings.items()}
         for line in golden
     ]
-    depth = max(len(line["iterations"]) for line in run.lines)
+    depth = max(len(line.iterations) for line in run.lines)
     estimated = _estimates(scores, list(scorings), metric_names(widths), depth, settings)
     return {
-        "problems": {
-            "finished": len(run.lines),
-            "unfinished": len(run.manifest["problems"]) - len(run.lines),
-            "without_gold": len(run.lines) - len(golden),
-            "stops": dict(Counter(line["stop"] for line in run.lines)),
-        },
-        "iterations": [
-            {
+        "problems": ProblemCounts(
+            finished=len(run.lines),
+            unfinished=len(run.manifest.problems) - len(run.lines),
+            without_gold=len(run.lines) - len(golden),
+            stops=dict(Counter(line.stop for line in run.lines)),
+        ),
+        "iterations": tuple(
+            EvaluatedIteration(
                 **iteration_facts(run.lines, t),
-                "scores": estimated[t],
-                "undecided": {name: undecided(golden, scoring, t) for name, scoring in scorings.items()},
-                "modes": {name: by_mode(golden, scoring, t) for name, scoring in scorings.items()},
-            }
+                scores=estimated[t],
+                undecided={name: undecided(golden, scoring, t) for name, scoring in scorings.items()},
+                modes={name: by_mode(golden, scoring, t) for name, scoring in scorings.items()},
+            )
             for t in range(depth)
-        ],
+        ),
         "calibration": {name: calibration(golden, scoring) for name, scoring in scorings.items()},
-        "roles": usage_by_role(entry for line in run.lines for entry in line["usage"]),
-        "by_problem": [
-            {"problem_id": line["problem_id"], "digest": run.manifest["problems"][line["problem_id"]]}
-            | _problem(line, by_scoring)
+        "roles": usage_by_role(entry for line in run.lines for entry in line.usage),
+        "by_problem": tuple(
+            _problem(line, run.manifest.problems[line.problem_id], by_scoring)
             for line, by_scoring in zip(golden, scores, strict=True)
-        ],
+        ),
     }
 
 
-def _widths(lines: Sequence[Line]) -> list[int]:
+def _widths(lines: Sequence[Prediction]) -> list[int]:
     """2, 4, 8, ... up to the candidates of an iteration, and their number itself."""
-    most = max((len(r["candidates"]) for line in lines for r in line["iterations"]), default=1)
+    most = max((len(r.candidates) for line in lines for r in line.iterations), default=1)
     return sorted({k for k in (*(2**i for i in range(1, 20)), most) if 1 < k <= most})
 
 
@@ -68,33 +74,34 @@ def _estimates(
     metrics: Sequence[str],
     depth: int,
     settings: BootstrapSettings,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, dict[str, Estimate]]]:
     """By iteration and scoring; a problem that ended earlier carries its last iteration forward."""
     if not problems:
         return [{}] * depth
     columns = [(t, scoring, metric) for t in range(depth) for scoring in scorings for metric in metrics]
     rows = [[p[scoring][min(t, len(p[scoring]) - 1)][metric] for t, scoring, metric in columns] for p in problems]
-    found: list[dict[str, Any]] = [{scoring: {} for scoring in scorings} for _ in range(depth)]
+    found: list[dict[str, dict[str, Estimate]]] = [{scoring: {} for scoring in scorings} for _ in range(depth)]
     for (t, scoring, metric), estimate in zip(columns, estimates(rows, settings), strict=True):
         found[t][scoring][metric] = estimate
     return found
 
 
-def _problem(line: Line, scores: ByScoring) -> dict[str, Any]:
-    steps = max(len(rounds(line)), 1)
-    return {
-        "stop": line["stop"],
-        "limit": line["terms"]["limits"]["tokens_per_problem"],
-        **_tokens(usage_of(line)),
-        "iterations": [
-            {
-                **_tokens(tokens_until(line, t)),
-                "scores": {name: by_iteration[t] for name, by_iteration in scores.items()},
-            }
-            for t in range(steps)
-        ],
-    }
-
-
-def _tokens(usage: Usage) -> dict[str, int]:
-    return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+def _problem(line: Prediction, digest: str, scores: ByScoring) -> EvaluatedProblem:
+    used = line.total_usage
+    spent = [tokens_until(line, t) for t in range(max(len(line.rounds), 1))]
+    return EvaluatedProblem(
+        problem_id=line.problem_id,
+        digest=digest,
+        stop=line.stop,
+        limit=line.terms.tokens_per_problem,
+        prompt_tokens=used.prompt_tokens,
+        completion_tokens=used.completion_tokens,
+        iterations=tuple(
+            EvaluatedStep(
+                prompt_tokens=usage.prompt_tokens,
+                completion_tokens=usage.completion_tokens,
+                scores={name: by_iteration[t] for name, by_iteration in scores.items()},
+            )
+            for t, usage in enumerate(spent)
+        ),
+    )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -11,8 +10,18 @@ from rich.table import Table
 from rich.text import Text
 
 from tmas.evaluation.compare import METRICS, Group, scoring_of
-from tmas.evaluation.compute import Evaluation, Measure, accuracy_after, tokens_after
-from tmas.evaluation.estimators import BootstrapSettings, Estimate, mean
+from tmas.evaluation.compute import Measure, accuracy_after, tokens_after
+from tmas.evaluation.estimators import BootstrapSettings, mean
+from tmas.records import Usage
+from tmas.records.evaluation_files import (
+    BankFacts,
+    Calibration,
+    Estimate,
+    EvaluatedIteration,
+    Evaluation,
+    GoldCheck,
+    MethodComparison,
+)
 
 MAX_FAILURES = 60
 """Failures of a gold check that are printed."""
@@ -23,44 +32,44 @@ def print_evaluation(console: Console, group: Group, settings: BootstrapSettings
     """One method on one benchmark: by iteration, its verifier, its verdicts, its tokens."""
     scoring = scoring_of(group.evaluations)
     console.print(Text(_headline(group), style="bold"))
-    if group.evaluations[0]["by_problem"]:
+    if group.evaluations[0].by_problem:
         console.print(_accuracy(group, scoring, settings))
     console.print(_facts(group))
     for evaluation in group.evaluations:
         console.print(Text(_verdicts(evaluation)))
-        console.print(Text(_calibration(evaluation["calibration"][scoring])))
+        console.print(Text(_calibration(evaluation.calibration[scoring])))
     console.print(_usage(group))
 
 
-def print_comparison(console: Console, comparison: Mapping[str, Any]) -> None:
+def print_comparison(console: Console, comparison: MethodComparison) -> None:
     """Every method at equal tokens a problem."""
-    budgets = [f"{budget:,} tok." for budget in comparison["budgets"]]
+    budgets = [f"{budget:,} tok." for budget in comparison.budgets]
     for metric in METRICS:
-        title = f"{NAMES[metric]} at equal compute ({comparison['scoring']})"
+        title = f"{NAMES[metric]} at equal compute ({comparison.scoring})"
         table = _table(title, "method", "spent", *budgets, "gain")
-        for group in comparison["groups"]:
-            cells = [_interval(estimate) for estimate in group["accuracy"][metric]]
-            gain = _interval(group["difference"][metric][-1]) if group is not comparison["groups"][0] else "-"
-            table.add_row(Text(group["label"]), f"{group['tokens_per_problem']:,.0f}", *cells, gain)
+        for group in comparison.groups:
+            cells = [_interval(estimate) for estimate in group.accuracy[metric]]
+            gain = _interval(group.difference[metric][-1]) if group is not comparison.groups[0] else "-"
+            table.add_row(Text(group.label), f"{group.tokens_per_problem:,.0f}", *cells, gain)
         console.print(table)
-    first = comparison["groups"][0]["label"]
-    over = f"Over the {comparison['problems']} problems of {comparison['benchmark']} that all have"
+    first = comparison.groups[0].label
+    over = f"Over the {comparison.problems} problems of {comparison.benchmark} that all have"
     note = f"{over}; tokens are a problem's, prompt and completion. "
     console.print(Text(f"{note}Gain: over {first} at the most tokens, paired by problem."))
 
 
-def print_gold_check(console: Console, found: Mapping[str, Any]) -> None:
+def print_gold_check(console: Console, found: GoldCheck) -> None:
     """Counts by check, then what did not come out as it must."""
     table = _table("Gold answers, through a box and back", "check", "answers", "equal", "different", "undecided")
-    for name, counts in found["checks"].items():
-        table.add_row(Text(name), *(str(counts[kind]) for kind in ("answers", "equal", "different", "undecided")))
+    for name, counts in found.checks.items():
+        table.add_row(Text(name), *map(str, (counts.answers, counts.equal, counts.different, counts.undecided)))
     console.print(table)
-    for failure in found["failures"][:MAX_FAILURES]:
-        told = f"{_line(failure['problem_id'])}, {failure['name']}: {failure['verdict']}"
-        reason = f" ({failure['reason']})" if failure["reason"] else ""
-        console.print(Text(f"{told}{reason}: {_line(failure['gold'])} | {_line(failure['answer'])}"), soft_wrap=True)
-    if len(found["failures"]) > MAX_FAILURES:
-        console.print(f"... and {len(found['failures']) - MAX_FAILURES} more: output=FILE has them all")
+    for failure in found.failures[:MAX_FAILURES]:
+        told = f"{_line(failure.problem_id)}, {failure.name}: {failure.verdict}"
+        reason = f" ({failure.reason})" if failure.reason else ""
+        console.print(Text(f"{told}{reason}: {_line(failure.gold)} | {_line(failure.answer)}"), soft_wrap=True)
+    if len(found.failures) > MAX_FAILURES:
+        console.print(f"... and {len(found.failures) - MAX_FAILURES} more: output=FILE has them all")
 
 
 def _line(text: str) -> str:
@@ -68,19 +77,19 @@ def _line(text: str) -> str:
 
 
 def _headline(group: Group) -> str:
-    run = group.evaluations[0]["run"]
+    run = group.evaluations[0].run
     seeds = ", ".join(map(str, group.seeds))
-    problems = [evaluation["problems"] for evaluation in group.evaluations]
-    unfinished = sum(found["unfinished"] for found in problems)
+    problems = [evaluation.problems for evaluation in group.evaluations]
+    unfinished = sum(found.unfinished for found in problems)
     return (
-        f"{group.label} on {run['benchmark'] or 'problems'}: {problems[0]['finished']} problems, seed {seeds}"
+        f"{group.label} on {run.benchmark or 'problems'}: {problems[0].finished} problems, seed {seeds}"
         + (f", {unfinished} not finished" if unfinished else "")
-        + (f", {problems[0]['without_gold']} without a gold answer" if problems[0]["without_gold"] else "")
+        + (f", {problems[0].without_gold} without a gold answer" if problems[0].without_gold else "")
     )
 
 
 def _accuracy(group: Group, scoring: str, settings: BootstrapSettings) -> Table:
-    known = group.evaluations[0]["iterations"][0]["scores"][scoring]
+    known = group.evaluations[0].iterations[0].scores[scoring]
     metrics = [*NAMES, *[name for name in known if name not in NAMES][-1:]]  # with the largest k of pass@k
     names = [NAMES[m] if m in NAMES else m.replace("pass_at_", "Pass@") for m in metrics]
     title = f"Accuracy by iteration ({scoring}; {settings.confidence:.0%} intervals over problems)"
@@ -88,8 +97,8 @@ def _accuracy(group: Group, scoring: str, settings: BootstrapSettings) -> Table:
     for t in range(group.depth):
         estimates = [accuracy_after(group.evaluations, t, Measure(m, scoring), settings) for m in metrics]
         steps = _steps(group, t)
-        explore = mean([step["modes"][scoring].get("explore", {}).get("accuracy") for step in steps])
-        undecided = sum(step["undecided"][scoring] for step in steps)
+        explore = mean([_explored(step, scoring) for step in steps])
+        undecided = sum(step.undecided[scoring] for step in steps)
         tokens = tokens_after(group.evaluations, t)
         table.add_row(str(t), *map(_interval, estimates), f"{undecided:g}", _percent(explore), f"{tokens:,.0f}")
     return table
@@ -103,63 +112,67 @@ def _facts(group: Group) -> Table:
     )
     for t in range(group.depth):
         steps = _steps(group, t)
-        counts = ("running", "candidates", "failed", "no_answer")
-        banks = [[step["banks"][bank] for step in steps] for bank in ("experience", "guideline")]
-        tokens = [[step["cumulative"][f"{kind}_tokens"] for step in steps] for kind in ("prompt", "completion")]
+        banks = [[step.banks[bank] for step in steps] for bank in ("experience", "guideline")]
+        spent = [step.cumulative for step in steps]
+        tokens = ([one.prompt_tokens for one in spent], [one.completion_tokens for one in spent])
         table.add_row(
             str(t),
-            *(str(sum(_count(step[name]) for step in steps)) for name in counts),
-            _number(mean([step["mean_grade"] for step in steps]), ".2f"),
-            _percent(mean([step["explore_share"] for step in steps])),
+            str(sum(step.running for step in steps)),
+            str(sum(step.candidates for step in steps)),
+            str(sum(sum(step.failed.values()) for step in steps)),
+            str(sum(step.no_answer for step in steps)),
+            _number(mean([step.mean_grade for step in steps]), ".2f"),
+            _percent(mean([step.explore_share for step in steps])),
             *(text for bank in banks for text in _bank(bank)),
             *(_number(mean(counted), ",.0f") for counted in tokens),
         )
     return table
 
 
-def _steps(group: Group, t: int) -> list[Mapping[str, Any]]:
+def _steps(group: Group, t: int) -> list[EvaluatedIteration]:
     """Iteration t of the runs that had one."""
-    return [evaluation["iterations"][t] for evaluation in group.evaluations if len(evaluation["iterations"]) > t]
+    return [evaluation.iterations[t] for evaluation in group.evaluations if len(evaluation.iterations) > t]
 
 
-def _count(counted: int | Mapping[str, int]) -> int:
-    return counted if isinstance(counted, int) else sum(counted.values())
+def _explored(step: EvaluatedIteration, scoring: str) -> float | None:
+    counts = step.modes[scoring].get("explore")
+    return counts and counts.accuracy
 
 
-def _bank(found: Sequence[Mapping[str, float | None]]) -> tuple[str, str]:
-    size, turnover = (mean([bank[name] for bank in found]) for name in ("size", "turnover"))
+def _bank(found: Sequence[BankFacts]) -> tuple[str, str]:
+    size, turnover = mean([bank.size for bank in found]), mean([bank.turnover for bank in found])
     return _number(size, ".1f"), _percent(turnover)
 
 
 def _verdicts(evaluation: Evaluation) -> str:
-    rule, judge = evaluation["verdicts"]["rule"], evaluation["verdicts"]["judge"]
-    kinds = ", ".join(f"{rule[kind]} {kind}" for kind in ("equal", "different", "undecided"))
+    rule, judge = evaluation.verdicts.rule, evaluation.verdicts.judge
+    kinds = f"{rule.equal} equal, {rule.different} different, {rule.undecided} undecided"
     said = f"Distinct answers by rule: {kinds}."
-    if judge is None:
+    if judge is None or evaluation.agreement is None:
         return said
-    failed = ", ".join(f"{count} {reason}" for reason, count in judge["failed"].items()) or "none"
-    passes, both = evaluation["agreement"]["passes"], evaluation["agreement"]["rule_and_judge"]
+    failed = ", ".join(f"{count} {reason}" for reason, count in judge.failed.items()) or "none"
+    passes, both = evaluation.agreement.passes, evaluation.agreement.rule_and_judge
     return (
-        f"{said}\nJudge's verdicts: {judge['equivalent']} equivalent, {judge['different']} different, "
-        f"failed: {failed}; {judge['not_asked']} answers needed none.\n"
-        f"Agreement between passes {_percent(passes['pairwise'])} (kappa {_number(passes['kappa'], '.2f')}), "
-        f"of rule and judge {_percent(both['agreement'])}."
+        f"{said}\nJudge's verdicts: {judge.equivalent} equivalent, {judge.different} different, "
+        f"failed: {failed}; {judge.not_asked} answers needed none.\n"
+        f"Agreement between passes {_percent(passes.pairwise)} (kappa {_number(passes.kappa, '.2f')}), "
+        f"of rule and judge {_percent(both.agreement)}."
     )
 
 
-def _calibration(found: Mapping[str, Any]) -> str:
+def _calibration(found: Calibration) -> str:
     grades = ", ".join(
-        f"{grade}: {_percent(of['accuracy'])} of {of['count']}" for grade, of in found["grades"].items() if of["count"]
+        f"{grade}: {_percent(of.accuracy)} of {of.count}" for grade, of in found.grades.items() if of.count
     )
     return (
-        f"Verifier: AUROC {_number(found['auroc'], '.2f')}, Brier {_number(found['brier'], '.2f')}, "
-        f"ECE {_number(found['ece'], '.2f')}; right by single grade {grades or '-'}."
+        f"Verifier: AUROC {_number(found.auroc, '.2f')}, Brier {_number(found.brier, '.2f')}, "
+        f"ECE {_number(found.ece, '.2f')}; right by single grade {grades or '-'}."
     )
 
 
 def _usage(group: Group) -> Table:
     table = _table("Tokens by role", "role", "calls", "prompt", "of it cached", "completion", "share")
-    roles = sorted({role for evaluation in group.evaluations for role in evaluation["roles"]})
+    roles = sorted({role for evaluation in group.evaluations for role in evaluation.roles})
     counts = [_role_counts(group.evaluations, role) for role in roles]
     total = sum(prompt + completion for _, prompt, _, completion in counts) or 1
     for role, (calls, prompt, cached, completion) in zip(roles, counts, strict=True):
@@ -169,9 +182,9 @@ def _usage(group: Group) -> Table:
 
 
 def _role_counts(evaluations: Sequence[Evaluation], role: str) -> tuple[int, ...]:
-    names = ("calls", "prompt_tokens", "cached_prompt_tokens", "completion_tokens")
-    found = [evaluation["roles"][role] for evaluation in evaluations if role in evaluation["roles"]]
-    return tuple(sum(usage[name] for usage in found) for name in names)
+    found = [evaluation.roles[role] for evaluation in evaluations if role in evaluation.roles]
+    usage = sum(found, Usage())
+    return usage.calls, usage.prompt_tokens, usage.cached_prompt_tokens, usage.completion_tokens
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -182,9 +195,9 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _interval(estimate: Estimate) -> str:
-    if estimate["value"] is None:
+    if estimate.value is None or estimate.low is None or estimate.high is None:
         return "-"
-    return f"{100 * estimate['value']:.1f} [{100 * estimate['low']:.0f},{100 * estimate['high']:.0f}]"
+    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.0f},{100 * estimate.high:.0f}]"
 
 
 def _number(value: float | None, form: str) -> str:

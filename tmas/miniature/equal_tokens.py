@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tmas.run.results import Line
+from tmas.records import UsageEntry
+from tmas.records.run_files import Prediction
 
 
 @dataclass(frozen=True)
@@ -21,15 +22,15 @@ class Costs:
     verification: float
 
     @classmethod
-    def measured(cls, lines: Iterable[Line]) -> Costs:
+    def measured(cls, lines: Iterable[Prediction]) -> Costs:
         """Compute the costs from the lines of the run's predictions.jsonl: usage by role and iteration."""
         lines = list(lines)
-        first = [entry for line in lines for entry in line["usage"] if entry["iteration"] == 0]
-        candidates = sum(len(line["iterations"][0]["candidates"]) for line in lines)
+        first = [entry for line in lines for entry in line.usage if entry.iteration == 0]
+        candidates = sum(len(line.iterations[0].candidates) for line in lines)
         return cls(
-            problem=_generated(entry for line in lines for entry in line["usage"]) / len(lines),
-            solution=_generated(entry for entry in first if entry["role"] == "solution") / candidates,
-            verification=_generated(entry for entry in first if entry["role"] == "verification") / candidates,
+            problem=_generated(entry for line in lines for entry in line.usage) / len(lines),
+            solution=_generated(entry for entry in first if entry.role == "solution") / candidates,
+            verification=_generated(entry for entry in first if entry.role == "verification") / candidates,
         )
 
     def __str__(self) -> str:
@@ -50,5 +51,5 @@ class Costs:
         return max(1, round(self.problem / (self.solution + self.verification)))
 
 
-def _generated(entries: Iterable[Line]) -> int:
-    return sum(entry["usage"]["completion_tokens"] for entry in entries)
+def _generated(entries: Iterable[UsageEntry]) -> int:
+    return sum(entry.usage.completion_tokens for entry in entries)

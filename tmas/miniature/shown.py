@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tmas.evaluation.compute import Evaluation, Measure, tokens_in_all
-from tmas.evaluation.estimators import Estimate
+from tmas.evaluation.compute import Measure, tokens_in_all
+from tmas.records.evaluation_files import Estimate, Evaluation
 
 NAMES = {"tmas": "TMAS", "best_of_n": "best of N", "majority_vote": "majority vote"}
 GENERATED = Measure(tokens="completion")
@@ -50,15 +50,15 @@ def _methods(evaluations: Sequence[Evaluation]) -> Table:
     for column in ("method", "candidates", "tokens", "Pass@1", "selected right [95 %]"):
         table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     for evaluation in evaluations:
-        steps = evaluation["iterations"]
-        first, last = (_percent(step["scores"]["rule"]["pass_at_1"]["value"]) for step in (steps[0], steps[-1]))
-        each = steps[0]["candidates"] // steps[0]["running"]
+        steps = list(evaluation.iterations)
+        first, last = (_percent(step.scores["rule"]["pass_at_1"].value) for step in (steps[0], steps[-1]))
+        each = steps[0].candidates // steps[0].running
         table.add_row(
-            NAMES[evaluation["run"]["method"]],
+            NAMES[evaluation.run.method],
             f"{each} x {len(steps)}" if len(steps) > 1 else str(each),
             f"{tokens_in_all([evaluation], GENERATED):,.0f}",
             f"{first} -> {last}" if len(steps) > 1 else first,
-            _interval(steps[-1]["scores"]["rule"]["selected"]),
+            _interval(steps[-1].scores["rule"]["selected"]),
         )
     return table
 
@@ -75,26 +75,30 @@ def _by_iteration(evaluations: Sequence[Evaluation]) -> Table:
     )
     for column in ("", "Pass@1", "", "selected right", ""):
         table.add_column(column, justify="right" if not column else "left", no_wrap=True)
-    for step in ours["iterations"]:
-        table.add_row(f"iteration {step['iteration']}", *_bars(step["scores"]["rule"], "green"))
+    for step in ours.iterations:
+        table.add_row(f"iteration {step.iteration}", *_bars(step.scores["rule"], "green"))
     for other in others:
-        table.add_row(NAMES[other["run"]["method"]], *_bars(other["iterations"][-1]["scores"]["rule"], "blue"))
+        table.add_row(NAMES[other.run.method], *_bars(other.iterations[-1].scores["rule"], "blue"))
     return table
 
 
 def _bars(scores: Mapping[str, Estimate], color: str) -> list[Any]:
     cells: list[Any] = []
     for metric in ("pass_at_1", "selected"):
-        share = scores[metric]["value"]
+        share = scores[metric].value
+        assert share is not None
         cells += [Bar(1.0, 0.0, share, width=BAR, color=color, bgcolor="grey23"), _percent(share)]
     return cells
 
 
 def _interval(estimate: Estimate) -> str:
-    return f"{_percent(estimate['value'])} [{100 * estimate['low']:.0f}, {100 * estimate['high']:.0f}]"
+    low, high = estimate.low or 0.0, estimate.high or 0.0
+    return f"{_percent(estimate.value)} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def _percent(share: float) -> str:
+def _percent(share: float | None) -> str:
+    """None cannot occur: every problem of the demo has a gold answer that the rule decides."""
+    assert share is not None
     return f"{100 * share:.1f} %"
 
 

@@ -8,12 +8,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from tmas.prompts import hash_of
+from tmas.records.reading import read_record
+from tmas.records.run_files import Manifest
 from tmas.report.items import Cell, Choice, Item, Note, Option, Section, Table
 from tmas.report.problems import Room
-from tmas.report.runs import Run, Runs
+from tmas.report.runs import ReportedRun, ReportedRuns
 from tmas.report.training_runs import TrainingRun
 
 LEFT_OUT = (
@@ -24,15 +24,15 @@ ALL_THERE = "Every prompt, reply and reasoning of the problems that can be opene
 _OF_A_ROLE = re.compile(r"model\.\w+\.(.+)")
 
 
-def about(runs: Runs, trainings: Sequence[TrainingRun], room: Room) -> Section:
+def about(runs: ReportedRuns, trainings: Sequence[TrainingRun], room: Room) -> Section:
     """The last tab. ``room``: after all problems were put in."""
     items = [*(_of_runs(runs.runs, room) if runs.runs else []), *(_of_trainings(trainings) if trainings else [])]
     return Section("about", "About", items, f"Made by tmas report {metadata.version('tmas')}.")
 
 
-def _of_runs(runs: Sequence[Run], room: Room) -> list[Item]:
-    manifests = [orjson.loads((run.path / "manifest.json").read_bytes()) for run in runs]
-    settings = [{**m["settings"], **{f"version of {k}": v for k, v in m["packages"].items()}} for m in manifests]
+def _of_runs(runs: Sequence[ReportedRun], room: Room) -> list[Item]:
+    manifests = [read_record(run.path / "manifest.json", Manifest) for run in runs]
+    settings = [{**m.settings, **{f"version of {k}": v for k, v in m.packages.items()}} for m in manifests]
     texts = LEFT_OUT.format(left_out=room.left_out) if room.left_out else ALL_THERE
     prompts = replaced_prompts([(run.name, _replaced(run)) for run in runs])
     return [_runs(runs), Note(texts), *prompts, _settings("Settings", [run.name for run in runs], settings)]
@@ -62,10 +62,10 @@ def replaced_prompts(runs: Sequence[tuple[str, Mapping[str, str]]]) -> list[Item
     return [table] if rows else []
 
 
-def _replaced(run: Run) -> dict[str, str]:
+def _replaced(run: ReportedRun) -> dict[str, str]:
     """The agents' prompts are in the run directory, the judge's in the evaluation."""
-    judge = run.evaluation["settings"]["judge"] or {}
-    return {**_texts_in(run.path / "prompts"), **judge.get("replaced", {})}
+    judge = run.evaluation.settings.judge
+    return {**_texts_in(run.path / "prompts"), **(judge.replaced if judge else {})}
 
 
 def _texts_in(folder: Path) -> dict[str, str]:
@@ -78,7 +78,7 @@ def _training(run: TrainingRun) -> list[str | Cell]:
     return [run.name, str(run.path), str(len(run.began)), began, f"{len(run.trained):,}", there]
 
 
-def _runs(runs: Sequence[Run]) -> Table:
+def _runs(runs: Sequence[ReportedRun]) -> Table:
     return Table(
         title="Runs",
         columns=["Run", "Directory", "Method", "Benchmark", "Model", "Seed", "Problems", "Not finished", "Ended"],
@@ -87,18 +87,18 @@ def _runs(runs: Sequence[Run]) -> Table:
     )
 
 
-def _run(run: Run) -> list[str | Cell]:
-    about, problems = run.evaluation["run"], run.evaluation["problems"]
+def _run(run: ReportedRun) -> list[str | Cell]:
+    about, problems = run.evaluation.run, run.evaluation.problems
     return [
         run.name,
         str(run.path),
-        about["method"],
-        about["benchmark"] or "–",
-        ", ".join(dict.fromkeys(about["models"].values())),
-        str(about["seed"]),
-        f"{problems['finished']:,}",
-        f"{problems['unfinished']:,}",
-        ", ".join(f"{count} {stop.replace('_', ' ')}" for stop, count in problems["stops"].items()),
+        about.method,
+        about.benchmark or "–",
+        ", ".join(dict.fromkeys(about.models.values())),
+        str(about.seed),
+        f"{problems.finished:,}",
+        f"{problems.unfinished:,}",
+        ", ".join(f"{count} {stop.replace('_', ' ')}" for stop, count in problems.stops.items()),
     ]
 
 

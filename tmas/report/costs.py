@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from tmas.records import Usage
 from tmas.report.items import Bars, Cell, Item, Note, Parts, Section, Table
-from tmas.report.runs import Run
+from tmas.report.runs import ReportedRun
 
 
-def costs(runs: Sequence[Run]) -> Section:
+def costs(runs: Sequence[ReportedRun]) -> Section:
     """Every run by itself, seeds apart."""
-    usage = [{role: Usage(**one) for role, one in run.evaluation["roles"].items()} for run in runs]
+    usage = [run.evaluation.roles for run in runs]
     roles = list(dict.fromkeys(role for by_role in usage for role in by_role))
     bars = Bars(
         title="Tokens by role, prompt and completion",
@@ -22,7 +22,7 @@ def costs(runs: Sequence[Run]) -> Section:
     return Section("cost", "Cost and failures", [bars, _cost_table(runs, usage), _failure_table(runs)])
 
 
-def _cost_table(runs: Sequence[Run], usage: Sequence[Mapping[str, Usage]]) -> Table:
+def _cost_table(runs: Sequence[ReportedRun], usage: Sequence[Mapping[str, Usage]]) -> Table:
     rows: list[Sequence[str | Cell]] = []
     for run, by_role in zip(runs, usage, strict=True):
         everything = sum(by_role.values(), Usage())
@@ -42,7 +42,7 @@ def _cost_row(role: str, usage: Usage, all_tokens: int) -> list[str]:
     return [role, *(f"{count:,}" for count in counts), share, f"{usage.seconds / 3600:.2f}"]
 
 
-def _failure_table(runs: Sequence[Run]) -> Item:
+def _failure_table(runs: Sequence[ReportedRun]) -> Item:
     failures = [run.failure_counts for run in runs]
     reasons = sorted({reason for found in failures for _, reason in found})
     if not reasons:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tmas.errors import UserError
-from tmas.report.items import Bars, Choice, Item, Lines, Row, Section, Series, Stack
+from tmas.report.items import Bars, Choice, Item, ItemRow, Lines, Section, Series, Stack
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ def charts(item: Item) -> Iterator[Lines | Bars]:
     """The charts in an item, whatever it is."""
     if isinstance(item, Lines | Bars):
         yield item
-    elif isinstance(item, Row | Stack):
+    elif isinstance(item, ItemRow | Stack):
         yield from (chart for inner in item.items for chart in charts(inner))
     elif isinstance(item, Choice):
         yield from (chart for option in item.options for chart in charts(option.item))

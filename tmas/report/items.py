@@ -135,7 +135,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Row:
+class ItemRow:
     """Items side by side where there is room."""
 
     items: Sequence[Item]
@@ -150,7 +150,7 @@ class Stack:
     kind: str = "stack"
 
 
-Item = Lines | Bars | Table | Tiles | Note | Choice | Row | Stack
+Item = Lines | Bars | Table | Tiles | Note | Choice | ItemRow | Stack
 
 
 @dataclass(frozen=True)

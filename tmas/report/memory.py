@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tmas.report.items import Choice, Lines, Option, Point, Row, Section, Series, Table
-from tmas.report.runs import Run, Runs
+from tmas.report.items import Choice, ItemRow, Lines, Option, Point, Section, Series, Table
+from tmas.report.runs import ReportedRun, ReportedRuns
 
 Counted = tuple[float, float | None]
 """Candidates of an iteration, and the share of them that is right; None where nothing could be decided."""
@@ -17,20 +17,18 @@ FIELDS = {
 }
 
 
-def memory(runs: Runs) -> Section | None:
+def memory(runs: ReportedRuns) -> Section | None:
     """None where no run keeps a bank or explores."""
     banks = {bank: kept for bank in BANKS if (kept := [run for run in runs.runs if _keeps(run, bank)])}
     modes = [
-        run
-        for run in runs.runs
-        if any(len(i["modes"].get(runs.scoring, {})) > 0 for i in run.evaluation["iterations"][1:])
+        run for run in runs.runs if any(len(i.modes.get(runs.scoring, {})) > 0 for i in run.evaluation.iterations[1:])
     ]
     if not banks and not modes:
         return None
     charts = Choice(
         "Shown",
         [
-            Option(name, Row([_chart(kept, bank, field) for bank, kept in banks.items()]))
+            Option(name, ItemRow([_chart(kept, bank, field) for bank, kept in banks.items()]))
             for field, name in FIELDS.items()
         ],
     )
@@ -42,11 +40,11 @@ def memory(runs: Runs) -> Section | None:
     )
 
 
-def _keeps(run: Run, bank: str) -> bool:
+def _keeps(run: ReportedRun, bank: str) -> bool:
     return any(_field(run, t, bank, "size") for t in range(_depth(run)))
 
 
-def _chart(runs: Sequence[Run], bank: str, field: str) -> Lines:
+def _chart(runs: Sequence[ReportedRun], bank: str, field: str) -> Lines:
     return Lines(
         title=f"{BANKS[bank]}: {FIELDS[field]}",
         x_label="iteration",
@@ -56,20 +54,20 @@ def _chart(runs: Sequence[Run], bank: str, field: str) -> Lines:
     )
 
 
-def _points(run: Run, bank: str, field: str) -> list[Point]:
+def _points(run: ReportedRun, bank: str, field: str) -> list[Point]:
     values = [_field(run, t, bank, field) for t in range(_depth(run))]
     return [Point(t, value) for t, value in enumerate(values) if value is not None]
 
 
-def _depth(run: Run) -> int:
-    return len(run.evaluation["iterations"])
+def _depth(run: ReportedRun) -> int:
+    return len(run.evaluation.iterations)
 
 
-def _field(run: Run, t: int, bank: str, field: str) -> float | None:
-    return run.evaluation["iterations"][t]["banks"][bank].get(field)
+def _field(run: ReportedRun, t: int, bank: str, field: str) -> float | None:
+    return getattr(run.evaluation.iterations[t].banks[bank], field)
 
 
-def _modes(runs: Sequence[Run], scoring: str) -> Table:
+def _modes(runs: Sequence[ReportedRun], scoring: str) -> Table:
     """Candidates of each mode over all iterations, and the share that is right of those that could be judged."""
     return Table(
         title="Candidates by mode",
@@ -80,11 +78,11 @@ def _modes(runs: Sequence[Run], scoring: str) -> Table:
     )  # fmt: skip
 
 
-def _by_mode(run: Run, scoring: str) -> dict[str, list[Counted]]:
+def _by_mode(run: ReportedRun, scoring: str) -> dict[str, list[Counted]]:
     found: dict[str, list[Counted]] = {}
-    for iteration in run.evaluation["iterations"]:
-        for mode, counts in iteration["modes"].get(scoring, {}).items():
-            found.setdefault(mode, []).append((counts["candidates"], counts["accuracy"]))
+    for iteration in run.evaluation.iterations:
+        for mode, counts in iteration.modes.get(scoring, {}).items():
+            found.setdefault(mode, []).append((counts.candidates, counts.accuracy))
     return found
 
 

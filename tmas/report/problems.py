@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tmas.files import read_lines
-from tmas.records import Usage
-from tmas.report.runs import Line, Run
+from tmas.records.evaluation_files import EvaluatedStep, JudgementLine
+from tmas.records.reading import read_records
+from tmas.records.run_files import Correctness, PredictedCandidate, Prediction
+from tmas.report.runs import ReportedRun
 from tmas.report.traces import problem_block
 
 QUESTION = 300
@@ -38,7 +39,7 @@ class Room:
 class Browser:
     """One run in the browser. ``wanted``: ids of the problems that are to be opened; None: all."""
 
-    run: Run
+    run: ReportedRun
     number: int
     scoring: str
     wanted: Sequence[str] | None
@@ -47,35 +48,35 @@ class Browser:
     def blocks(self, room: Room) -> Iterator[tuple[str, list[str]]]:
         """The id and the lines of each block, in the order of the predictions; fills ``entries`` on the way."""
         judge = _judged(self.run) if self.scoring == "judge" else {}
-        scores = {problem["problem_id"]: problem["iterations"] for problem in self.run.evaluation["by_problem"]}
+        scores = {problem.problem_id: problem.iterations for problem in self.run.evaluation.by_problem}
         for number, line in enumerate(self.run.predictions()):
-            problem_id = line["problem_id"]
+            problem_id = line.problem_id
             final = _with_judge(line, judge)
-            entry = _entry(final, number, scores.get(problem_id, []), self.scoring)
+            entry = _entry(final, number, scores.get(problem_id, ()), self.scoring)
             self.entries.append(entry)
             if self.wanted is not None and problem_id not in self.wanted:
                 continue
-            facts = {**final, "failures": self.run.failures.get(problem_id, [])}
-            block = problem_block(facts, self.run.trace(problem_id), room.share())
+            failures = [failure.model_dump(mode="json") for failure in self.run.failures.get(problem_id, ())]
+            facts = {**_facts(line, final), "failures": failures}
+            block = problem_block(facts, self.run.calls(problem_id), room.share())
             room.spend(block.size, block.left_out)
             entry |= {"block": f"b{self.number}-{number}", "left_out": block.left_out}
             yield entry["block"], block.lines
 
 
-def _entry(line: Line, number: int, steps: Sequence[Mapping[str, Any]], scoring: str) -> dict[str, Any]:
-    question = line.get("question")
+def _entry(line: Prediction, number: int, steps: Sequence[EvaluatedStep], scoring: str) -> dict[str, Any]:
     return {
         "number": number,
-        "problem_id": line["problem_id"],
-        "question": question and question[:QUESTION],
-        "gold": line["gold"],
-        "answer": line["answer"],
-        "correct": line["correct"],
-        "strip": [step["scores"][scoring]["pass_at_1"] for step in steps],
-        "iterations": len(line["iterations"]),
-        "stop": line["stop"],
-        "tokens": sum((Usage(**one["usage"]) for one in line["usage"]), Usage()).total_tokens,
-        "failures": line["failures"],
+        "problem_id": line.problem_id,
+        "question": line.question and line.question[:QUESTION],
+        "gold": line.gold,
+        "answer": line.answer,
+        "correct": line.correct,
+        "strip": [step.scores[scoring]["pass_at_1"] for step in steps],
+        "iterations": len(line.iterations),
+        "stop": line.stop,
+        "tokens": line.total_usage.total_tokens,
+        "failures": line.failures,
         "block": None,
     }
 
@@ -84,26 +85,43 @@ Judged = Mapping[tuple[str, str], list[bool]]
 """(gold, answer) -> the verdicts of the judge's passes."""
 
 
-def _judged(run: Run) -> Judged:
-    """Of the judge that the evaluation names."""
-    judge = run.evaluation["settings"]["judge"]
+def _judged(run: ReportedRun) -> Judged:
+    """The verdicts of the judge that the evaluation names."""
+    judge = run.evaluation.settings.judge
+    assert judge is not None
     found: dict[tuple[str, str], list[bool]] = {}
-    for line in read_lines(run.path / "judgements.jsonl"):
-        if line["judge"] == judge["identity"] and line["verdict"] is not None and line["pass"] < judge["passes"]:
-            found.setdefault((line["gold"], line["answer"]), []).append(line["verdict"] == "equivalent")
+    for line in read_records(run.path / "judgements.jsonl", JudgementLine):
+        if line.judge == judge.identity and line.verdict is not None and line.number < judge.passes:
+            found.setdefault((line.gold, line.answer), []).append(line.verdict == "equivalent")
     return found
 
 
-def _with_judge(line: Line, judged: Judged) -> Line:
-    """``correct`` as the judge has it where it was asked; what the rule said is kept as ``rule``."""
+def _with_judge(line: Prediction, judged: Judged) -> Prediction:
+    """The prediction with ``correct`` as the judge found it, wherever it was asked."""
 
-    def verdict(answer: str | None, rule: str | None) -> str | None:
-        passes = judged.get((line["gold"], answer or ""), [])
+    def verdict(one: Prediction | PredictedCandidate) -> dict[str, Correctness | None]:
+        passes = judged.get((line.gold or "", one.answer or ""), [])
         right = sum(passes) * 2 - len(passes)
-        return rule if not passes else "equal" if right > 0 else "different" if right < 0 else "undecided"
+        correct = one.correct if not passes else "equal" if right > 0 else "different" if right < 0 else "undecided"
+        return {"correct": correct}
 
-    def candidate(one: Line) -> Line:
-        return {**one, "correct": verdict(one["answer"], one["correct"]), "rule": one["correct"]}
+    iterations = tuple(
+        i.model_copy(update={"candidates": tuple(c.model_copy(update=verdict(c)) for c in i.candidates)})
+        for i in line.iterations
+    )
+    return line.model_copy(update={**verdict(line), "iterations": iterations})
 
-    iterations = [{**i, "candidates": [candidate(c) for c in i["candidates"]]} for i in line["iterations"]]
-    return {**line, "correct": verdict(line["answer"], line["correct"]), "iterations": iterations}
+
+def _facts(line: Prediction, final: Prediction) -> dict[str, Any]:
+    """``final`` as JSON for the page. Each candidate also has the rule's verdict, which is the one in ``line``."""
+    iterations = [
+        {
+            **shown.model_dump(mode="json"),
+            "candidates": [
+                {**c.model_dump(mode="json"), "rule": by_rule.correct}
+                for c, by_rule in zip(shown.candidates, recorded.candidates, strict=True)
+            ],
+        }
+        for shown, recorded in zip(final.iterations, line.iterations, strict=True)
+    ]
+    return {**final.model_dump(mode="json"), "iterations": iterations}

@@ -18,7 +18,7 @@ from tmas.report.memory import memory
 from tmas.report.page import write_page
 from tmas.report.problems import Browser, Room
 from tmas.report.results import results
-from tmas.report.runs import Runs, read_runs
+from tmas.report.runs import ReportedRuns, read_runs
 from tmas.report.training import training
 from tmas.report.training_runs import TrainingRun, read_training
 from tmas.report.verifier import verifier
@@ -117,7 +117,7 @@ def title(names: Sequence[str]) -> str:
     return f"TMAS report: {', '.join(shown)}{f' and {more} more' if more > 0 else ''}"
 
 
-def _sections(runs: Runs, trainings: Sequence[TrainingRun], smooth: int) -> list[Section]:
+def _sections(runs: ReportedRuns, trainings: Sequence[TrainingRun], smooth: int) -> list[Section]:
     of_runs = [results(runs), costs(runs.runs), verifier(runs), memory(runs)] if runs.runs else []
     return [section for section in (*of_runs, training(trainings, smooth)) if section]
 
@@ -133,9 +133,9 @@ def _data(sections: Sequence[Section], browsers: Sequence[Browser]) -> dict[str,
     return {"sections": sections, "runs": entries}
 
 
-def _count(runs: Runs, wanted: Sequence[str] | None) -> int:
+def _count(runs: ReportedRuns, wanted: Sequence[str] | None) -> int:
     """Problems that can be opened, over all runs."""
-    present = [line["problem_id"] for run in runs.runs for line in run.predictions()]
+    present = [line.problem_id for run in runs.runs for line in run.predictions()]
     if missing := set(wanted or ()) - set(present):
         raise UserError(f"no run holds the problem {', '.join(sorted(missing))}", where="problems")
     return sum(wanted is None or problem in wanted for problem in present)

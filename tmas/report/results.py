@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tmas.evaluation.compare import Group, by_benchmark
-from tmas.report.items import Choice, Lines, Note, Option, Point, Row, Section, Series, Stack, Tile, Tiles
-from tmas.report.runs import Runs
+from tmas.report.items import Choice, ItemRow, Lines, Note, Option, Point, Section, Series, Stack, Tile, Tiles
+from tmas.report.runs import ReportedRuns
 from tmas.report.scores import Scores
 from tmas.report.tables import equal_compute, short, table_1
 
@@ -17,7 +17,7 @@ INTRO = (
 )
 
 
-def results(runs: Runs) -> Section:
+def results(runs: ReportedRuns) -> Section:
     """The first tab; without gold answers it says so."""
     scores = Scores(runs)
     if not scores.groups:
@@ -33,15 +33,15 @@ def _tiles(scores: Scores) -> Tiles:
 
 def _tile(scores: Scores, group: Group) -> Tile:
     end = scores.accuracy(group, "selected", group.depth - 1)
-    note = f"selected answers right; problems: {end['problems']}, tokens each: {short(group.tokens)}"
-    return Tile(group.label, "–" if end["value"] is None else f"{100 * end['value']:.1f} %", note)
+    note = f"selected answers right; problems: {end.problems}, tokens each: {short(group.tokens)}"
+    return Tile(group.label, "–" if end.value is None else f"{100 * end.value:.1f} %", note)
 
 
 def _by(scores: Scores, metric: str) -> Stack:
     benchmarks = by_benchmark(scores.groups)
     several = {name: f" on {name}" if len(benchmarks) > 1 else "" for name in benchmarks}
     charts = [
-        Row([_chart(scores, groups, metric, by_tokens, several[name]) for by_tokens in (False, True)])
+        ItemRow([_chart(scores, groups, metric, by_tokens, several[name]) for by_tokens in (False, True)])
         for name, groups in benchmarks.items()
     ]
     compared = [equal_compute(scores, groups, metric, several[name]) for name, groups in benchmarks.items()]
@@ -63,5 +63,5 @@ def _chart(scores: Scores, groups: Sequence[Group], metric: str, by_tokens: bool
 def _curve(scores: Scores, group: Group, metric: str, by_tokens: bool) -> Series:
     xs = scores.tokens[group.runs] if by_tokens else range(group.depth)
     found = [(x, scores.accuracy(group, metric, t)) for t, x in enumerate(xs)]
-    points = [Point(x, e["value"], e["low"], e["high"]) for x, e in found if e["value"] is not None]
+    points = [Point(x, e.value, e.low, e.high) for x, e in found if e.value is not None]
     return Series(group.label, scores.colors[group.runs], points)

@@ -7,25 +7,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import orjson
 import uvloop
 
 from tmas.errors import UserError
 from tmas.evaluation.compare import Group, group_runs, scoring_of
-from tmas.evaluation.compute import Evaluation
 from tmas.evaluation.estimators import BootstrapSettings
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
-from tmas.files import read_lines
-from tmas.records import SCHEMA_VERSION
-from tmas.run.trace import trace_path
-
-Line = dict[str, Any]
+from tmas.records.evaluation_files import Evaluation
+from tmas.records.reading import read_record, read_records
+from tmas.records.run_files import FailureLine, Prediction
+from tmas.records.trace_lines import CallLine
+from tmas.run.trace import read_calls, trace_path
 
 
 @dataclass(frozen=True)
-class Run:
+class ReportedRun:
     """A run directory and what it is called in the report. ``color``: the number of its group in every chart."""
 
     path: Path
@@ -33,58 +30,59 @@ class Run:
     color: int
     evaluation: Evaluation
 
-    def predictions(self) -> Iterator[Line]:
-        return read_lines(self.path / "predictions.jsonl")
+    def predictions(self) -> Iterator[Prediction]:
+        return read_records(self.path / "predictions.jsonl", Prediction)
 
-    def trace(self, problem_id: str) -> Iterator[Line]:
-        """The entries of a problem's trace, one at a time; none where the trace was taken away."""
-        return read_lines(trace_path(self.path, problem_id))
+    def calls(self, problem_id: str) -> Iterator[CallLine]:
+        """The calls in a problem's trace, one at a time; none if the trace was taken away."""
+        file = trace_path(self.path, problem_id)
+        return read_calls(file) if file.exists() else iter(())
 
     @cached_property
-    def failures(self) -> dict[str, list[Line]]:
+    def failures(self) -> dict[str, list[FailureLine]]:
         """By problem."""
-        found: dict[str, list[Line]] = {}
-        for line in read_lines(self.path / "failures.jsonl"):
-            found.setdefault(line["problem_id"], []).append(line)
+        found: dict[str, list[FailureLine]] = {}
+        for line in read_records(self.path / "failures.jsonl", FailureLine):
+            found.setdefault(line.problem_id, []).append(line)
         return found
 
     @property
     def failure_counts(self) -> Counter[tuple[str, str]]:
         """By role and reason."""
         lines = [line for found in self.failures.values() for line in found]
-        return Counter((line["call"]["role"] if line["call"] else "none", line["reason"]) for line in lines)
+        return Counter((line.call.role if line.call else "none", line.reason.value) for line in lines)
 
 
 @dataclass(frozen=True)
-class Runs:
+class ReportedRuns:
     """All of them, and how they go together."""
 
-    runs: Sequence[Run]
+    runs: Sequence[ReportedRun]
     groups: Sequence[Group]
     scoring: str
     bootstrap: BootstrapSettings
 
 
-def read_runs(paths: Sequence[Path], say: Callable[[str], None]) -> Runs:
+def read_runs(paths: Sequence[Path], say: Callable[[str], None]) -> ReportedRuns:
     """Reads ``evaluation.json`` of each run; where there is none the run is evaluated by rule, and ``say`` says so.
 
     Raises ``ValueError`` where a run has gone on since it was evaluated.
     """
     if not paths:
-        return Runs([], [], "rule", BootstrapSettings())
+        return ReportedRuns([], [], "rule", BootstrapSettings())
     evaluations = [_evaluation(path, say) for path in paths]
     groups = group_runs(paths, evaluations)
     runs = [
-        Run(path, _name(group, evaluation), color, evaluation)
+        ReportedRun(path, _name(group, evaluation), color, evaluation)
         for color, group in enumerate(groups)
         for path, evaluation in zip(group.runs, group.evaluations, strict=True)
     ]
-    bootstrap = BootstrapSettings(**evaluations[0]["settings"]["bootstrap"])
-    return Runs(runs, groups, scoring_of(evaluations), bootstrap)
+    bootstrap = BootstrapSettings.model_validate(evaluations[0].settings.bootstrap.model_dump())
+    return ReportedRuns(runs, groups, scoring_of(evaluations), bootstrap)
 
 
 def _name(group: Group, evaluation: Evaluation) -> str:
-    return group.label if len(group.runs) == 1 else f"{group.label}, seed {evaluation['run']['seed']}"
+    return group.label if len(group.runs) == 1 else f"{group.label}, seed {evaluation.run.seed}"
 
 
 def _evaluation(path: Path, say: Callable[[str], None]) -> Evaluation:
@@ -93,14 +91,9 @@ def _evaluation(path: Path, say: Callable[[str], None]) -> Evaluation:
         say(f"{path} has not been evaluated: doing it by rule")
         [evaluation] = uvloop.run(evaluate(EvaluateSettings(runs=(path,))))
         return evaluation
-    try:
-        evaluation = orjson.loads(file.read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise UserError(f"damaged ({error})", where=file, remedy="Run tmas evaluate again.") from None
-    if evaluation["v"] != SCHEMA_VERSION:
-        raise UserError(f"written in schema version {evaluation['v']}, not {SCHEMA_VERSION}", where=file)
-    lengths = [len(line["iterations"]) for line in read_lines(path / "predictions.jsonl")]
-    seen = evaluation["problems"]["finished"], sum(step["running"] for step in evaluation["iterations"])
+    evaluation = read_record(file, Evaluation)
+    lengths = [len(line.iterations) for line in read_records(path / "predictions.jsonl", Prediction)]
+    seen = evaluation.problems.finished, sum(step.running for step in evaluation.iterations)
     if seen != (len(lengths), sum(lengths)):
         raise UserError("the run has gone on since it was evaluated", where=file, remedy="Run tmas evaluate again.")
     return evaluation

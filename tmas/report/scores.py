@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tmas.evaluation.compare import Group
 from tmas.evaluation.compute import Measure, accuracy_after, accuracy_at, difference_at, tokens_after
-from tmas.evaluation.estimators import Estimate
-from tmas.report.runs import Runs
+from tmas.records.evaluation_files import Estimate
+from tmas.report.runs import ReportedRuns
 
 METRICS = {"pass_at_1": "Pass@1", "selected": "Selected answer", "vote": "Majority vote", "best_of": "Best by grade"}
 
@@ -13,8 +13,8 @@ METRICS = {"pass_at_1": "Pass@1", "selected": "Selected answer", "vote": "Majori
 class Scores:
     """Of the groups that have gold answers. ``metrics``: those that all of them have, and what they are called."""
 
-    def __init__(self, runs: Runs) -> None:
-        self.groups = [group for group in runs.groups if group.evaluations[0]["by_problem"]]
+    def __init__(self, runs: ReportedRuns) -> None:
+        self.groups = [group for group in runs.groups if group.evaluations[0].by_problem]
         self.colors = {group.runs: color for color, group in enumerate(runs.groups)}
         self.scoring, self.bootstrap = runs.scoring, runs.bootstrap
         self.metrics = METRICS | self._widest()
@@ -35,7 +35,7 @@ class Scores:
 
     def _widest(self) -> dict[str, str]:
         """Pass@k for the largest k that every group has candidates for."""
-        found = [set(group.evaluations[0]["iterations"][0]["scores"][self.scoring]) for group in self.groups]
+        found = [set(group.evaluations[0].iterations[0].scores[self.scoring]) for group in self.groups]
         common = set.intersection(*found) - METRICS.keys() if found else set()
         width = max((int(name.removeprefix("pass_at_")) for name in common), default=None)
         return {f"pass_at_{width}": f"Pass@{width}"} if width else {}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from tmas.evaluation.compare import Group, by_benchmark
-from tmas.evaluation.estimators import Estimate
+from tmas.records.evaluation_files import Estimate
 from tmas.report.items import Cell, Span, Table
 from tmas.report.scores import Scores
 
@@ -44,7 +44,7 @@ def _at(scores: Scores, group: Group, metric: str, benchmark: str, t: int) -> Es
 
 
 def _model(group: Group) -> str:
-    return ", ".join(dict.fromkeys(group.evaluations[0]["run"]["models"].values()))
+    return ", ".join(dict.fromkeys(group.evaluations[0].run.models.values()))
 
 
 def _distinct(groups: Sequence[Group], name: Callable[[Group], str]) -> list[str]:
@@ -83,17 +83,17 @@ def _rounded_up(value: float) -> int:
 
 def cells(column: Sequence[Estimate | None]) -> list[str | Cell]:
     """A column of a table, its best value marked where there is another to beat."""
-    values = [estimate["value"] for estimate in column if estimate and estimate["value"] is not None]
+    values = [estimate.value for estimate in column if estimate and estimate.value is not None]
     best = max(values) if len(values) > 1 else None
     return [cell(estimate, best) for estimate in column]
 
 
 def cell(estimate: Estimate | None, best: float | None = None) -> str | Cell:
     """In percent, with the interval; empty where there is nothing to say."""
-    if estimate is None or estimate["value"] is None:
+    if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
         return ""
-    value, low, high = (100 * estimate[name] for name in ("value", "low", "high"))
-    return Cell(f"{value:.2f}", f"{low:.1f} to {high:.1f}", strong=estimate["value"] == best)
+    value, low, high = (100 * one for one in (estimate.value, estimate.low, estimate.high))
+    return Cell(f"{value:.2f}", f"{low:.1f} to {high:.1f}", strong=estimate.value == best)
 
 
 def short(value: float) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-Run = list[int]
+LineRun = list[int]
 """``[unit, start, count]``."""
 
 SHORT = 16
@@ -22,9 +22,9 @@ class Texts:
         self.units: defaultdict[int, list[str]] = defaultdict(list)
         self._places: dict[str, tuple[int, int]] = {}
 
-    def add(self, text: str, unit: int) -> list[Run]:
+    def add(self, text: str, unit: int) -> list[LineRun]:
         """The runs of ``text``; lines that no unit holds yet go into ``unit``."""
-        runs: list[Run] = []
+        runs: list[LineRun] = []
         for line in text.split("\n"):
             if runs and self._goes_on(runs[-1], line):
                 runs[-1][2] += 1
@@ -36,7 +36,7 @@ class Texts:
                 runs.append([found, start, 1])
         return runs
 
-    def _goes_on(self, run: Run, line: str) -> bool:
+    def _goes_on(self, run: LineRun, line: str) -> bool:
         lines, following = self.units[run[0]], run[1] + run[2]
         return following < len(lines) and lines[following] == line
 

@@ -18,7 +18,9 @@ from typing import Any
 import orjson
 
 from tmas.prompts.parsing import Unparsable, parse_verification
-from tmas.report.texts import Run, Texts
+from tmas.records import CallKey, Completion
+from tmas.records.trace_lines import CallLine
+from tmas.report.texts import LineRun, Texts
 
 Json = dict[str, Any]
 
@@ -32,15 +34,15 @@ class Block:
     left_out: int
 
 
-def problem_block(facts: Mapping[str, Any], trace: Iterable[Json], share: int) -> Block:
-    """``facts`` go into the index as they are; of ``trace`` (entries as on disk) all calls, and texts up to ``share``.
+def problem_block(facts: Mapping[str, Any], calls: Iterable[CallLine], share: int) -> Block:
+    """``facts`` go into the index as they are; all ``calls`` follow, and their texts up to ``share``.
 
     The share is in characters of the page. Prompts and replies come first, from the first iteration on, then
     reasoning from the first call on. A share of 0 leaves all texts out.
     """
     reader = _Reader(share)
-    for entry in trace:
-        reader.read(entry)
+    for call in calls:
+        reader.read(call)
     units = {unit: packed({"lines": lines, "texts": reader.runs[unit]}) for unit, lines in reader.texts.units.items()}
     kept: list[str] = []
     places: dict[int, int] = {}
@@ -77,48 +79,41 @@ class _Reader:
 
     def __init__(self, share: int) -> None:
         self.texts = Texts()
-        self.runs: defaultdict[int, list[list[Run]]] = defaultdict(list)
+        self.runs: defaultdict[int, list[list[LineRun]]] = defaultdict(list)
         self.characters: defaultdict[int, int] = defaultdict(int)
         self.calls: list[Json] = []
         self.prompts: dict[str, list[Json]] = {}
         self.reasoning: list[tuple[Json, str | None]] = []
         self._room = share
-        self._waiting: dict[str, list[Json]] = {}
 
-    def read(self, entry: Json) -> None:
-        if entry["type"] == "prompt":
-            self._waiting[entry["digest"]] = entry["messages"]
-        elif entry["type"] == "call":
-            self._call(entry)
-
-    def _call(self, entry: Json) -> None:
-        key, request = entry["key"], entry["request"]
-        self._prompt(entry["prompt"], key["iteration"])
-        reply = entry.get("reply", {"completions": [], "usage": None, "notes": []})
+    def read(self, line: CallLine) -> None:
+        key, request = line.key, line.request
+        self._prompt(line, key.iteration)
+        completions = line.reply.completions if line.reply else ()
         call = {
-            **{name: key[name] for name in ("iteration", "role", "index", "attempt")},
-            **{name: request[name] for name in ("model", "sampling", "n", "seed")},
-            "prompt": entry["prompt"],
-            "completions": [self._completion(c, key) for c in reply["completions"]],
-            "usage": reply["usage"],
-            "notes": reply["notes"],
-            "failure": entry.get("failure"),
-            "packing": entry.get("packing", []),
+            **key.model_dump(include={"iteration", "role", "index", "attempt"}),
+            **request.model_dump(include={"model", "sampling", "n", "seed"}),
+            "prompt": line.prompt,
+            "completions": [self._completion(c, key) for c in completions],
+            "usage": line.reply and line.reply.usage.model_dump(),
+            "notes": line.reply.notes if line.reply else (),
+            "failure": line.failure and line.failure.model_dump(mode="json"),
+            "packing": [note.model_dump() for note in line.packing],
         }
         self.calls.append(call)
-        self._reasoning(call, [c["reasoning"] for c in reply["completions"]])
+        self._reasoning(call, [c.reasoning for c in completions])
 
-    def _prompt(self, digest: str, unit: int) -> None:
-        """Messages are written before their first call, and go into the unit of that."""
-        if messages := self._waiting.pop(digest, None):
-            self.prompts[digest] = [{"role": m["role"], **self._text(m["content"], unit)} for m in messages]
+    def _prompt(self, line: CallLine, unit: int) -> None:
+        """A prompt goes into the unit of the first call that has it."""
+        if line.prompt not in self.prompts:
+            self.prompts[line.prompt] = [{"role": m.role, **self._text(m.content, unit)} for m in line.messages]
 
-    def _completion(self, completion: Json, key: Json) -> Json:
-        shown = {name: completion[name] for name in ("finish_reason", "thinking")}
-        if key["role"] == "verification":
+    def _completion(self, completion: Completion, key: CallKey) -> Json:
+        shown = completion.model_dump(include={"finish_reason", "thinking"})
+        if key.role == "verification":
             shown["grade"] = _grade(completion)
-        characters = len(completion["reasoning"] or "")
-        return {**shown, **self._text(completion["text"], key["iteration"]), "reasoning_characters": characters}
+        characters = len(completion.reasoning or "")
+        return {**shown, **self._text(completion.text, key.iteration), "reasoning_characters": characters}
 
     def _text(self, text: str, unit: int) -> Json:
         self.runs[unit].append(self.texts.add(text, unit))
@@ -133,11 +128,11 @@ class _Reader:
         self.reasoning.append((call, block))
 
 
-def _grade(completion: Json) -> float | None:
+def _grade(completion: Completion) -> float | None:
     """As the verification agent reads it; None where it could not."""
-    if completion["finish_reason"] == "length":
+    if completion.finish_reason == "length":
         return None
     try:
-        return parse_verification(completion["text"]).grade
+        return parse_verification(completion.text).grade
     except Unparsable:
         return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import filter as matching
 from statistics import fmean
 
-from tmas.report.items import Choice, Lines, Option, Point, Row, Section, Series, Stack
+from tmas.report.items import Choice, ItemRow, Lines, Option, Point, Section, Series, Stack
 from tmas.report.training_runs import TrainingRun
 from tmas.report.training_tables import masked, no_numbers, parts, seconds_by_part, summary
 
@@ -80,7 +80,7 @@ class Charts:
     def by_source(self, label: str, phase: str, prefix: str, patterns: Sequence[str]) -> Iterator[Choice]:
         """A choice of sources, each with what matches ``patterns`` under ``prefix/SOURCE/``."""
         options = [
-            Option(f"{source} rows", Row(charts))
+            Option(f"{source} rows", ItemRow(charts))
             for source in SOURCES
             if (charts := list(self._of_source(phase, prefix, source, patterns)))
         ]
@@ -104,12 +104,12 @@ class Charts:
                 data, measure = match["data"], f"accuracy, {match['measure']}"
                 found.setdefault(data, []).extend(self.of(name, f"Validation {measure} on {data}", measure, True))
         if found:
-            yield Choice(label, [Option(data, Row(charts)) for data, charts in found.items()])
+            yield Choice(label, [Option(data, ItemRow(charts)) for data, charts in found.items()])
 
-    def optimisation(self) -> Iterator[Row]:
+    def optimisation(self) -> Iterator[ItemRow]:
         charts = [c for name, label in OPTIMISATION.items() for c in self.of(name, f"Training {label}", label)]
         if charts:
-            yield Row(charts)
+            yield ItemRow(charts)
 
     def seconds(self) -> Iterator[Stack]:
         """Of a whole step and of its parts."""
@@ -120,7 +120,7 @@ class Charts:
             for chart in self.of(f"timing_s/{part}", f"Seconds a step: {part}", "seconds")
         ]
         if whole:
-            yield Stack([Row(whole), *([Choice("Part", options)] if options else [])])
+            yield Stack([ItemRow(whole), *([Choice("Part", options)] if options else [])])
 
     def _names(self) -> list[str]:
         return list(dict.fromkeys(name for run in self.runs for name in run.names))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from tmas.records.evaluation_files import Agreement, Calibration, GradeCounts
 from tmas.report.items import Cell, Lines, Point, Section, Series, Table
-from tmas.report.runs import Run, Runs
+from tmas.report.runs import ReportedRun, ReportedRuns
 
 GRADES = {"0": "0: fatal errors", "0.5": "0.5: minor gaps", "1": "1: complete"}
 
 
-def verifier(runs: Runs) -> Section | None:
+def verifier(runs: ReportedRuns) -> Section | None:
     """None where no run grades its candidates, or no problem has a gold answer."""
-    graded = [(run, found) for run in runs.runs if (found := run.evaluation["calibration"][runs.scoring])["pairs"]]
+    graded = [(run, found) for run in runs.runs if (found := run.evaluation.calibration[runs.scoring]).pairs]
     if not graded:
         return None
     chart = Lines(
@@ -26,27 +26,29 @@ def verifier(runs: Runs) -> Section | None:
         x_range=(0.0, 1.0),
         y_range=(0.0, 1.0),
     )
-    return Section("verifier", "Verifier", [chart, _worth(graded), *map(_agreement, _with_judge(runs.runs))])
+    return Section(
+        "verifier", "Verifier", [chart, _worth(graded), *(_agreement(*one) for one in _with_judge(runs.runs))]
+    )
 
 
-def _points(calibration: dict[str, Any]) -> list[Point]:
+def _points(calibration: Calibration) -> list[Point]:
     return [
-        Point(b["mean_grade"], b["accuracy"], note=f"{b['count']:,} candidates")
-        for b in calibration["bins"]
-        if b["count"]
+        Point(b.mean_grade, b.accuracy, note=f"{b.count:,} candidates")
+        for b in calibration.bins
+        if b.mean_grade is not None and b.accuracy is not None
     ]
 
 
-def _worth(graded: Sequence[tuple[Run, dict[str, Any]]]) -> Table:
+def _worth(graded: Sequence[tuple[ReportedRun, Calibration]]) -> Table:
     return Table(
         title="What a grade is worth",
         columns=["Run", "Candidates", "AUROC", "Brier", "ECE", *(f"right where {grade}" for grade in GRADES.values())],
         rows=[
             [
                 run.name,
-                f"{found['pairs']:,}",
-                *(_number(found[name]) for name in ("auroc", "brier", "ece")),
-                *(_of_grade(found["grades"][grade]) for grade in GRADES),
+                f"{found.pairs:,}",
+                *map(_number, (found.auroc, found.brier, found.ece)),
+                *(_of_grade(found.grades[grade]) for grade in GRADES),
             ]
             for run, found in graded
         ],
@@ -55,29 +57,28 @@ def _worth(graded: Sequence[tuple[Run, dict[str, Any]]]) -> Table:
     )
 
 
-def _of_grade(found: dict[str, Any]) -> Cell:
-    return Cell("–" if found["accuracy"] is None else f"{found['accuracy']:.1%}", f"of {found['count']:,}")
+def _of_grade(found: GradeCounts) -> Cell:
+    return Cell("–" if found.accuracy is None else f"{found.accuracy:.1%}", f"of {found.count:,}")
 
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _with_judge(runs: Sequence[Run]) -> list[Run]:
-    return [run for run in runs if run.evaluation["agreement"]]
+def _with_judge(runs: Sequence[ReportedRun]) -> list[tuple[ReportedRun, Agreement]]:
+    return [(run, found) for run in runs if (found := run.evaluation.agreement)]
 
 
-def _agreement(run: Run) -> Table:
-    found = run.evaluation["agreement"]
-    table, passes = found["rule_and_judge"]["table"], found["passes"]
+def _agreement(run: ReportedRun, found: Agreement) -> Table:
+    table, passes = found.rule_and_judge.table, found.passes
     said = list(next(iter(table.values())))
-    share = found["rule_and_judge"]["agreement"]
+    share = found.rule_and_judge.agreement
     return Table(
         title=f"Rule and judge: {run.name}",
         columns=["Rule says", *(f"judge: {word}" for word in said)],
         rows=[[verdict, *(f"{counts[word]:,}" for word in said)] for verdict, counts in table.items()],
         note=f"Where both decide they agree on {_percent(share)}. Between the judge's passes: all the same on "
-        f"{_percent(passes['unanimous'])} of {passes['pairs']:,} answers, kappa {_number(passes['kappa'])}.",
+        f"{_percent(passes.unanimous)} of {passes.pairs:,} answers, kappa {_number(passes.kappa)}.",
     )
 
 

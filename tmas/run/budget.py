@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tmas.records import Usage
-from tmas.run.trace import REDO, TraceError, read_trace
+from tmas.records import Usage, UsageEntry
+from tmas.records.trace_lines import CallLine, DecisionLine
+from tmas.run.trace import read_trace
 
 T = TypeVar("T")
 
@@ -121,18 +122,11 @@ def recorded_tokens(directory: Path) -> int:
 
 def _recorded_in(trace: Path) -> int:
     calls, decided = 0, dict[str, int]()
-    for entry in _entries(trace):
-        if "reply" in entry:
-            calls += Usage(**entry["reply"]["usage"]).total_tokens
-        elif entry["type"] == "decision" and entry["name"].startswith(BROKEN):
-            decided[entry["name"]] = entry["value"]
-        elif entry["type"] == "decision" and entry["name"].startswith(CANCELLED):
-            decided[entry["name"]] = Usage(**entry["value"]["usage"]).total_tokens
+    for line in read_trace(trace):
+        if isinstance(line, CallLine) and line.reply:
+            calls += line.reply.usage.total_tokens
+        elif isinstance(line, DecisionLine) and line.name.startswith(BROKEN):
+            decided[line.name] = line.value
+        elif isinstance(line, DecisionLine) and line.name.startswith(CANCELLED):
+            decided[line.name] = UsageEntry.model_validate(line.value).usage.total_tokens
     return calls + sum(decided.values())
-
-
-def _entries(trace: Path) -> Iterator[dict[str, Any]]:
-    try:
-        yield from read_trace(trace)
-    except (KeyError, TypeError, ValueError) as error:
-        raise TraceError(f"damaged ({error})", where=trace, remedy=REDO) from error

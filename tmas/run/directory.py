@@ -16,16 +16,20 @@ from contextlib import ExitStack
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import orjson
 import yaml
+from pydantic import ValidationError
 
 from tmas.errors import UserError
-from tmas.files import append_lines, digest, read_lines, write_json, write_lines, write_whole
+from tmas.files import append_lines, digest, write_json, write_lines, write_whole
 from tmas.prompts import BUILT_IN, JUDGE, Prompts
-from tmas.records import SCHEMA_VERSION, Problem
+from tmas.records import SCHEMA_VERSION, Problem, Record
+from tmas.records.reading import defect, read_records
+from tmas.records.run_files import Manifest, Metrics
 
+Line = TypeVar("Line", bound=Record)
 PACKAGES = ("tmas", "math-verify", "tokenizers", "vllm", "ray", "torch", "transformers", "verl")
 
 CHAT_TEMPLATE = "chat_template"
@@ -69,57 +73,60 @@ class RunDirectory:
             manifest = _manifest(identity, problems, prompts)
             if (path / "manifest.json").exists():
                 manifest = self._resumed_manifest(manifest, set(growing))
-            write_json(path / "manifest.json", manifest)
+            self._write_manifest(manifest)
             _keep(path / "prompts", prompts)
             if config is not None:
                 text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
                 write_whole(path / "config.yaml", text.encode())
             unless_refused.pop_all()
 
-    def _resumed_manifest(self, new: dict[str, Any], growing: set[str]) -> dict[str, Any]:
-        old = _manifest_in(self.path)
+    def _resumed_manifest(self, new: Manifest, growing: set[str]) -> Manifest:
+        content = _content_of_manifest(self.path)
         if not _has_recorded(self.path):
             return new
-        if old["schema_version"] != SCHEMA_VERSION:
-            raise RunRefused(f"{self.path} was written in schema version {old['schema_version']}, not {SCHEMA_VERSION}")
+        old = _manifest_in(self.path, content)
         differing = [
-            *_differences(old["settings"], new["settings"], growing),
-            *_changed_prompts(self.path, old["prompts"], new["prompts"]),
-            *_changed_problems(old["problems"], new["problems"]),
+            *_differences(old.settings, new.settings, growing),
+            *_changed_prompts(self.path, old.prompts, new.prompts),
+            *_changed_problems(old.problems, new.problems),
         ]
         if differing:
             raise RunRefused.because(self.path, differing)
-        if CHAT_TEMPLATE not in old:
-            del new[CHAT_TEMPLATE]
-        return {
-            **new,
-            "problems": {**old["problems"], **new["problems"]},
-            **({"told": old["told"]} if "told" in old else {}),
-        }
+        return new.model_copy(
+            update={
+                "problems": {**old.problems, **new.problems},
+                "told": old.told,
+                CHAT_TEMPLATE: old.chat_template,
+            }
+        )
+
+    def _write_manifest(self, manifest: Manifest) -> None:
+        absent = {name for name in ("told", CHAT_TEMPLATE) if getattr(manifest, name) is None}
+        write_json(self.path / "manifest.json", manifest.model_dump(mode="json", exclude=absent))
 
     def hold(self, told: Mapping[str, Any]) -> None:
         """What servers told in place of settings that are null, from now on as good as set: :class:`RunRefused` where
         they told otherwise before."""
-        manifest = _manifest_in(self.path)
-        before = manifest.get("told", {})
+        manifest = _manifest_in(self.path, _content_of_manifest(self.path))
+        before = manifest.told or {}
         if differing := _differences(*_in_both(before, told), set()):
             raise RunRefused.because(self.path, differing)
         if told.keys() - before.keys():
-            manifest["told"] = {**before, **told}
-            write_json(self.path / "manifest.json", manifest)
+            self._write_manifest(manifest.model_copy(update={"told": {**before, **told}}))
 
-    def lines(self, name: str) -> Iterator[dict[str, Any]]:
-        return read_lines(self.path / name)
+    def lines(self, name: str, kind: type[Line]) -> Iterator[Line]:
+        """The records in a JSONL file of the run; none if there is no such file yet."""
+        return read_records(self.path / name, kind)
 
-    def append(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
+    def append(self, name: str, lines: Iterable[Record]) -> None:
         append_lines(self.path / name, lines)
 
-    def replace(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
+    def replace(self, name: str, lines: Iterable[Record]) -> None:
         """Rewrite a JSONL file in one step: a kill leaves either the old file or the new one."""
         write_lines(self.path / name, lines)
 
-    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
-        write_json(self.path / "metrics.json", metrics)
+    def write_metrics(self, metrics: Metrics) -> None:
+        write_json(self.path / "metrics.json", metrics.model_dump(mode="json"))
 
     def close(self) -> None:
         os.close(self._lock)
@@ -140,7 +147,7 @@ def _has_recorded(path: Path) -> bool:
     return any(file.exists() and file.stat().st_size for file in files)
 
 
-def _manifest_in(path: Path) -> dict[str, Any]:
+def _content_of_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = orjson.loads((path / "manifest.json").read_bytes())
     except orjson.JSONDecodeError as error:
@@ -150,16 +157,25 @@ def _manifest_in(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _manifest(identity: Mapping[str, Any], problems: Sequence[Problem], prompts: Prompts) -> dict[str, Any]:
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "settings": dict(identity),
-        "prompts": prompts.hashes(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
-        "python": platform.python_version(),
-        CHAT_TEMPLATE: "counted",
-        "problems": {p.problem_id: digest([p.question, p.answer]) for p in problems},
-    }
+def _manifest_in(path: Path, content: Mapping[str, Any]) -> Manifest:
+    """The manifest of the run in ``path``; :class:`RunRefused` if it is of another version or damaged."""
+    if content["schema_version"] != SCHEMA_VERSION:
+        raise RunRefused(f"{path} was written in schema version {content['schema_version']}, not {SCHEMA_VERSION}")
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        raise RunRefused(f"{path / 'manifest.json'}: {defect(error)}") from None
+
+
+def _manifest(identity: Mapping[str, Any], problems: Sequence[Problem], prompts: Prompts) -> Manifest:
+    return Manifest(
+        settings=dict(identity),
+        prompts=prompts.hashes(),
+        packages={name: version for name in PACKAGES if (version := _version(name))},
+        python=platform.python_version(),
+        chat_template="counted",
+        problems={p.problem_id: digest([p.question, p.answer]) for p in problems},
+    )
 
 
 def counts_chat_template(path: Path) -> bool:
@@ -167,7 +183,7 @@ def counts_chat_template(path: Path) -> bool:
 
     A run that an older version began keeps 64 tokens free for every template, also when it is resumed.
     """
-    return not (path / "manifest.json").exists() or CHAT_TEMPLATE in _manifest_in(path)
+    return not (path / "manifest.json").exists() or CHAT_TEMPLATE in _content_of_manifest(path)
 
 
 @cache

@@ -10,17 +10,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import orjson
 import uvloop
 from pydantic import BaseModel, TypeAdapter
 
 from tmas.agents.packing import Prompt, Window
 from tmas.answers.checker import AnswerChecker
 from tmas.errors import UserError
-from tmas.files import digest, scan_lines
+from tmas.files import complete_lines, digest
 from tmas.methods import METHODS, AnyMethodSettings
 from tmas.prompts import BUILT_IN, Prompts
-from tmas.records import SCHEMA_VERSION, CallKey, Failure, FailureReason, Problem, Reply, Trajectory
+from tmas.records import CallKey, Failure, FailureReason, Problem, Reply, Trajectory
+from tmas.records.reading import parsed, read_record
+from tmas.records.run_files import Manifest, Prediction
+from tmas.records.trace_lines import CallLine, DecisionLine
 from tmas.run.session import keyed_hash
 from tmas.run.trace import TraceError, read_trace, trace_path
 
@@ -37,18 +39,13 @@ class RecordedRun:
         self.path = path
         if not (path / "manifest.json").is_file():
             raise UserError("holds no manifest.json, so it is no run directory", where=path)
-        try:
-            self._manifest = orjson.loads((path / "manifest.json").read_bytes())
-        except orjson.JSONDecodeError as error:
-            raise UserError(f"damaged ({error})", where=path / "manifest.json") from None
-        if self._manifest["schema_version"] != SCHEMA_VERSION:
-            raise UserError(f"has schema version {self._manifest['schema_version']}, not {SCHEMA_VERSION}", where=path)
+        self.manifest = read_record(path / "manifest.json", Manifest)
         self._offsets = _offsets(path / "predictions.jsonl")
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that the run's outcome depends on, by dotted key."""
-        return self._manifest["settings"]
+        return self.manifest.settings
 
     @property
     def problem_ids(self) -> KeysView[str]:
@@ -62,14 +59,14 @@ class RecordedRun:
 
     def changed_prompts(self, prompts: Prompts) -> dict[str, tuple[str, str]]:
         """The prompt files that the run had otherwise: the hash in the run and the hash in ``prompts``."""
-        recorded, now = self._manifest["prompts"], prompts.hashes()
+        recorded, now = self.manifest.prompts, prompts.hashes()
         return {name: (recorded[name], now[name]) for name in now if recorded.get(name, now[name]) != now[name]}
 
-    def prediction(self, problem_id: str) -> dict[str, Any]:
+    def prediction(self, problem_id: str) -> Prediction:
         """The line of a finished problem."""
         with (self.path / "predictions.jsonl").open("rb") as file:
             file.seek(self._offsets[problem_id])
-            return orjson.loads(file.readline())
+            return parsed(file.readline(), Prediction, f"{file.name}: problem {problem_id!r}")
 
     def trace(self, problem_id: str) -> Path:
         """The file of a problem's trace; raises :class:`TraceError` where it is missing."""
@@ -80,16 +77,16 @@ class RecordedRun:
 
     def check(self, problem: Problem) -> None:
         """Raise ``UserError`` if the problem with this id had another question or answer in the run."""
-        if self._manifest["problems"][problem.problem_id] != digest([problem.question, problem.answer]):
+        if self.manifest.problems[problem.problem_id] != digest([problem.question, problem.answer]):
             raise UserError(f"problem {problem.problem_id!r} was run with another question or answer", where=self.path)
 
     def trajectory(self, problem: Problem) -> Trajectory:
         """The method's trajectory for ``problem``, after :meth:`check`. For callers without an event loop."""
         self.check(problem)
         prediction = self.prediction(problem.problem_id)
-        terms = prediction["terms"]["method"] | {"max_iterations": len(prediction["iterations"])}
+        terms = prediction.terms.method | {"max_iterations": len(prediction.iterations)}
         settings = TypeAdapter(AnyMethodSettings).validate_python(terms)
-        seed = self.settings["seed"]
+        seed = self.manifest.seed
         session = Replay(problem.problem_id, self.trace(problem.problem_id), seed, self.prompts)
         return uvloop.run(METHODS[settings.name](settings, AnswerChecker()).solve(problem, session))
 
@@ -107,11 +104,11 @@ class Replay:
         self._problem_id, self._seed, self.prompts = problem_id, seed, prompts
         self._calls: dict[str, Reply | Failure] = {}
         self._decisions: dict[str, Any] = {}
-        for entry in read_trace(trace):
-            if entry["type"] == "decision":
-                self._decisions[entry["name"]] = entry["value"]
-            elif entry["type"] == "call":
-                self._calls[str(CallKey(**entry["key"]))] = _outcome(entry)
+        for line in read_trace(trace):
+            if isinstance(line, DecisionLine):
+                self._decisions[line.name] = line.value
+            elif isinstance(line, CallLine):
+                self._calls[str(line.key)] = _without_reasoning(line.outcome)
 
     def draw(self, name: str) -> float:
         return keyed_hash(self._seed, self._problem_id, name) / 2**56
@@ -138,16 +135,25 @@ class _Endless:
         return 0
 
 
-def _outcome(entry: dict[str, Any]) -> Reply | Failure:
-    """What the call gave, less the reasoning: no later prompt sees that, and it is most of a trace."""
-    if "failure" in entry:
-        return Failure(**entry["failure"])
-    kept = [completion | {"reasoning": None} for completion in entry["reply"]["completions"]]
-    return Reply(**(entry["reply"] | {"completions": kept}))
+def _without_reasoning(outcome: Reply | Failure) -> Reply | Failure:
+    """No later prompt sees the reasoning, and it is most of a trace."""
+    if isinstance(outcome, Failure):
+        return outcome
+    kept = tuple(completion.model_copy(update={"reasoning": None}) for completion in outcome.completions)
+    return outcome.model_copy(update={"completions": kept})
+
+
+class _Named(BaseModel):
+    """A prediction's id, read alone: the whole lines are read when they are asked for."""
+
+    problem_id: str
 
 
 def _offsets(predictions: Path) -> dict[str, int]:
     """Where the line of each problem starts; empty if there is no file yet."""
     if not predictions.exists():
         return {}
-    return {line.value["problem_id"]: line.start for line in scan_lines(predictions)}
+    return {
+        parsed(line.content, _Named, f"{predictions}:{line.number}").problem_id: line.start
+        for line in complete_lines(predictions)
+    }

@@ -10,6 +10,7 @@ from tmas.answers.checker import AnswerChecker
 from tmas.concurrency import first_cause
 from tmas.llm.endpoint import EndpointDown
 from tmas.records import Problem, Result
+from tmas.records.run_files import FailureLine, Prediction, Terms
 from tmas.run.directory import RunDirectory
 from tmas.run.metrics import metrics
 from tmas.run.results import failure_lines, prediction_line, verdicts
@@ -59,32 +60,33 @@ def keep_finished(
     """
     asked = {p.problem_id for p in problems}
     kept = {
-        line["problem_id"]: line
-        for line in directory.lines("predictions.jsonl")
-        if line["problem_id"] not in asked or (keep and _stands(line, terms))
+        line.problem_id: line
+        for line in directory.lines("predictions.jsonl", Prediction)
+        if line.problem_id not in asked or (keep and _stands(line, Terms.model_validate(terms)))
     }
+    failures = list(directory.lines("failures.jsonl", FailureLine))
     directory.replace("predictions.jsonl", kept.values())
-    directory.replace("failures.jsonl", [f for f in directory.lines("failures.jsonl") if f["problem_id"] in kept])
+    directory.replace("failures.jsonl", (f for f in failures if f.problem_id in kept))
     return [p for p in problems if p.problem_id not in kept]
 
 
 def put_in_order(directory: RunDirectory, problems: Sequence[Problem]) -> None:
     """The prediction and failure lines, until now in the order of finishing, in that of ``problems``; others last."""
     place = {problem.problem_id: place for place, problem in enumerate(problems)}
-    for name in ("predictions.jsonl", "failures.jsonl"):
-        lines = sorted(directory.lines(name), key=lambda line: place.get(line["problem_id"], len(place)))
+    for name, kind in (("predictions.jsonl", Prediction), ("failures.jsonl", FailureLine)):
+        lines = sorted(directory.lines(name, kind), key=lambda line: place.get(line.problem_id, len(place)))
         directory.replace(name, lines)
 
 
 def write_metrics(directory: RunDirectory) -> None:
     """``metrics.json`` from the prediction and failure lines."""
-    directory.write_metrics(metrics(list(directory.lines("predictions.jsonl")), directory.lines("failures.jsonl")))
+    lines = list(directory.lines("predictions.jsonl", Prediction))
+    directory.write_metrics(metrics(lines, directory.lines("failures.jsonl", FailureLine)))
 
 
-def _stands(line: dict[str, Any], terms: dict[str, Any]) -> bool:
-    if line["stop"] == "early_stop":
+def _stands(line: Prediction, terms: Terms) -> bool:
+    if line.stop == "early_stop":
         return True
-    if line["stop"] == "worker":
+    if line.stop == "worker":
         return False
-    same_method = line["terms"]["method"] == terms["method"]
-    return same_method and (line["stop"] != "budget" or line["terms"]["limits"] == terms["limits"])
+    return line.terms.method == terms.method and (line.stop != "budget" or line.terms.limits == terms.limits)

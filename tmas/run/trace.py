@@ -19,11 +19,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from tmas.errors import UserError
-from tmas.files import JsonLine, cut_torn_line, digest, json_line, scan_lines, text_digest
-from tmas.records import SCHEMA_VERSION, CallKey, Failure, PackingNote, Reply, Request
+from tmas.files import RawLine, complete_lines, cut_torn_line, digest, text_digest
+from tmas.records import CallKey, Failure, Message, PackingNote, Reply, Request
+from tmas.records.reading import DefectiveFile
+from tmas.records.trace_lines import CallLine, DecisionLine, PromptLine, RecordedRequest, trace_bytes, trace_line
 
 REDO = "Move the file away and run the same command again: the problem is solved anew."
 
@@ -60,7 +60,7 @@ class Trace:
         with ExitStack() as unless_damaged:
             unless_damaged.callback(self.close)
             self._lock()
-            for line in scan_lines(path, TraceError, REDO):
+            for line in complete_lines(path):
                 self._read(line)
             cut_torn_line(path, self._end)
             unless_damaged.pop_all()
@@ -71,26 +71,16 @@ class Trace:
         except BlockingIOError:
             raise BlockingIOError(errno.EWOULDBLOCK, "another process still writes", str(self.path)) from None
 
-    def _read(self, line: JsonLine) -> None:
-        number, entry = line.number, line.value
-        try:
-            version = entry["v"]
-            if version == SCHEMA_VERSION:
-                self._index(entry, line.end - line.start)
-        except (KeyError, TypeError, ValueError) as error:
-            raise TraceError(f"damaged line ({error})", where=f"{self.path}:{number}", remedy=REDO) from error
-        if version != SCHEMA_VERSION:
-            raise TraceError(
-                f"schema version {version}, this version of tmas reads {SCHEMA_VERSION}", where=f"{self.path}:{number}"
-            )
+    def _read(self, line: RawLine) -> None:
+        self._index(_parsed(self.path, line), len(line.content))
 
-    def _index(self, entry: dict[str, Any], length: int) -> None:
-        if entry["type"] == "call":
-            self._calls[str(CallKey(**entry["key"]))] = (entry["digest"], self._end, length)
-        elif entry["type"] == "decision":
-            self._decisions[entry["name"]] = entry["value"]
+    def _index(self, line: PromptLine | CallLine | DecisionLine, length: int) -> None:
+        if isinstance(line, CallLine):
+            self._calls[str(line.key)] = (line.digest, self._end, length)
+        elif isinstance(line, DecisionLine):
+            self._decisions[line.name] = line.value
         else:
-            self._prompts.add(entry["digest"])
+            self._prompts.add(line.digest)
         self._end += length
 
     def __len__(self) -> int:
@@ -105,8 +95,7 @@ class Trace:
             raise TraceError(
                 f"{key} was recorded for another request, so this is not the run that was started", where=self.path
             )
-        entry = orjson.loads(os.pread(self._file, length, offset))
-        return Failure(**entry["failure"]) if "failure" in entry else Reply(**entry["reply"])
+        return CallLine.model_validate_json(os.pread(self._file, length, offset)).outcome
 
     async def add(
         self,
@@ -120,19 +109,18 @@ class Trace:
         asked = request.model_dump()
         whole, messages = digest(asked), asked.pop("messages")
         prompt = digest(messages)
-        entries = [] if prompt in self._prompts else [{"type": "prompt", "digest": prompt, "messages": messages}]
-        entry: dict[str, Any] = {
-            "type": "call",
-            "key": key.model_dump(),
-            "digest": whole,
-            "prompt": prompt,
-            "request": asked,
-            "started": started,
-        }
-        if packing:
-            entry["packing"] = [note.model_dump() for note in packing]
-        entry["failure" if isinstance(outcome, Failure) else "reply"] = outcome.model_dump(mode="json")
-        self._append(*entries, entry)
+        call = CallLine(
+            key=key,
+            digest=whole,
+            prompt=prompt,
+            request=RecordedRequest(**asked),
+            started=started,
+            packing=tuple(packing),
+            reply=None if isinstance(outcome, Failure) else outcome,
+            failure=outcome if isinstance(outcome, Failure) else None,
+        )
+        known = prompt in self._prompts
+        self._append(*(() if known else (PromptLine(digest=prompt, messages=request.messages),)), call)
         with self._named():
             await asyncio.to_thread(os.fdatasync, self._file)
 
@@ -146,10 +134,10 @@ class Trace:
 
     def decide(self, name: str, value: Any) -> None:
         """Note a decision that a replay must repeat; a later one under the same name stands instead."""
-        self._append({"type": "decision", "name": name, "value": value})
+        self._append(DecisionLine(name=name, value=value))
 
-    def _append(self, *entries: dict[str, Any]) -> None:
-        lines = [json_line({"v": SCHEMA_VERSION, **entry}) for entry in entries]
+    def _append(self, *entries: PromptLine | CallLine | DecisionLine) -> None:
+        lines = [trace_bytes(entry) for entry in entries]
         data = b"".join(lines)
         with self._named():
             written = os.write(self._file, data)
@@ -171,12 +159,30 @@ class Trace:
         os.close(self._file)
 
 
-def read_trace(path: Path) -> Iterator[dict[str, Any]]:
-    """The entries of a trace file, calls with their ``messages`` put back in; a torn last line is left out."""
-    prompts: dict[str, Any] = {}
-    for _, _, _, entry in scan_lines(path, TraceError, REDO):
-        if entry["type"] == "prompt":
-            prompts[entry["digest"]] = entry["messages"]
-        elif entry["type"] == "call":
-            entry["messages"] = prompts[entry["prompt"]]
-        yield entry
+def read_trace(path: Path) -> Iterator[PromptLine | CallLine | DecisionLine]:
+    """The lines of a trace file, calls with their ``messages``. A last line that a kill has cut off is skipped.
+
+    Raises :class:`TraceError` at a damaged line.
+    """
+    prompts: dict[str, tuple[Message, ...]] = {}
+    for raw in complete_lines(path):
+        line = _parsed(path, raw)
+        if isinstance(line, PromptLine):
+            prompts[line.digest] = line.messages
+        elif isinstance(line, CallLine):
+            if line.prompt not in prompts:
+                raise TraceError("damaged line (no such prompt before it)", where=f"{path}:{raw.number}", remedy=REDO)
+            line = line.model_copy(update={"messages": prompts[line.prompt]})
+        yield line
+
+
+def read_calls(path: Path) -> Iterator[CallLine]:
+    """The calls in a trace file; see :func:`read_trace`."""
+    return (line for line in read_trace(path) if isinstance(line, CallLine))
+
+
+def _parsed(path: Path, line: RawLine) -> PromptLine | CallLine | DecisionLine:
+    try:
+        return trace_line(line.content, f"{path}:{line.number}")
+    except DefectiveFile as error:
+        raise TraceError(error.what, where=error.where, remedy=REDO) from None

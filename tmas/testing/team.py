@@ -14,7 +14,7 @@ from tmas.methods import AnyMethodSettings
 from tmas.methods.base import MethodSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem
-from tmas.run.trace import read_trace
+from tmas.run.trace import read_calls
 from tmas.settings import ModelSettings
 from tmas.testing.chat_server import Body
 
@@ -114,8 +114,16 @@ def problems(count: int) -> list[Problem]:
 
 def recorded_calls(run_directory: Path) -> dict[str, dict[str, Any]]:
     """The calls in a run's traces, by problem, iteration, role, index and attempt."""
-    entries = [e for file in (run_directory / "trace").iterdir() for e in read_trace(file) if e["type"] == "call"]
-    return {"/".join(str(part) for part in entry["key"].values()): entry for entry in entries}
+    calls = [call for file in (run_directory / "trace").iterdir() for call in read_calls(file)]
+    return {
+        "/".join(str(part) for part in call.key.model_dump().values()): {
+            **call.model_dump(
+                mode="json", exclude={name for name in ("packing", "reply", "failure") if not getattr(call, name)}
+            ),
+            "messages": [message.model_dump() for message in call.messages],
+        }
+        for call in calls
+    }
 
 
 def essence(directory: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import orjson
 
@@ -24,6 +24,7 @@ from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import Experience, Failure, FailureReason, Guideline, Problem, Record, Rollout
+from tmas.records.run_files import Prediction
 from tmas.run.replay import RecordedRun
 from tmas.run.session import keyed_hash
 from tmas.training.rows import (
@@ -167,13 +168,14 @@ class _Offer(NamedTuple):
     source: Source
 
 
-def _offers(prediction: Mapping[str, Any], iterations: Collection[int] | None, seed: int) -> list[_Offer]:
+def _offers(prediction: Prediction, iterations: Collection[int] | None, seed: int) -> list[_Offer]:
     """All rows that the problem has a filled bank for, in drawn order."""
-    banks: dict[str, Source] = {"experience_bank": "experience", "guideline_bank": "guideline"}
-    after = {i["iteration"] + 1: i for i in prediction["iterations"]}
-    offers = [_Offer(t, source) for t, i in after.items() for bank, source in banks.items() if i[bank]]
+    offers: list[_Offer] = []
+    for i in prediction.iterations:
+        offers += [_Offer(i.iteration + 1, "experience")] if i.experience_bank else []
+        offers += [_Offer(i.iteration + 1, "guideline")] if i.guideline_bank else []
     allowed = [offer for offer in offers if iterations is None or offer.iteration in iterations]
-    return sorted(allowed, key=lambda offer: keyed_hash(seed, prediction["problem_id"], f"row/{offer}"))
+    return sorted(allowed, key=lambda offer: keyed_hash(seed, prediction.problem_id, f"row/{offer}"))
 
 
 def _next(offers: Sequence[_Offer], made: Mapping[Source, int], wanted: Mapping[Source, int]) -> _Offer | None:
@@ -183,13 +185,12 @@ def _next(offers: Sequence[_Offer], made: Mapping[Source, int], wanted: Mapping[
 
 
 def _maker(
-    run: RecordedRun, prediction: Mapping[str, Any], problem: TrainingProblem, window: Window, prompts: Prompts
+    run: RecordedRun, prediction: Prediction, problem: TrainingProblem, window: Window, prompts: Prompts
 ) -> Callable[[_Offer], TrainingRow | Failure]:
     """Makes the rows of one problem; its trace is replayed when the first is made."""
-    method = prediction["terms"]["method"]
-    if method["name"] != "tmas":
-        raise UserError(f"is a run of {method['name']}, and contexts come from runs of tmas", where=run.path)
-    agents = AgentSettings.model_validate(method["agents"])
+    if prediction.method != "tmas":
+        raise UserError(f"is a run of {prediction.method}, and contexts come from runs of tmas", where=run.path)
+    agents = AgentSettings.model_validate(prediction.terms.method["agents"])
     contexts = cache(lambda: {context.iteration: context for context in contexts_of(run, problem)})
     builders = {"experience": experience_row, "guideline": guideline_row}
     return lambda offer: builders[offer.source](problem, contexts()[offer.iteration], window, agents, prompts)

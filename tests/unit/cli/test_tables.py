@@ -9,19 +9,21 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tests.support import runs
 from tmas.cli.tables import MAX_ANSWERS, print_result
 from tmas.records import Usage
+from tmas.records.run_files import Metrics, Prediction
 
 USAGE = Usage(calls=11, prompt_tokens=22_222, cached_prompt_tokens=3_333, completion_tokens=44_444, seconds=55.5)
 
 
-def line(**changes: Any) -> dict[str, Any]:
-    selected = {"mean_grade": 0.75, "votes": 6, "iteration": 1, "candidate": 7}
-    basics = {"problem_id": "p1", "answer": "42", "gold": "43", "correct": "different", "stop": "early_stop"}
-    return basics | {"selected": selected} | changes
+def line(**changes: Any) -> Prediction:
+    selected = {"mean_grade": 0.75, "votes": 6, "iteration": 1, "candidate": 7, "answer": "42", "rule": "grade"}
+    basics = {"answer": "42", "correct": "different", "stop": "early_stop", "selected": selected}
+    return Prediction.model_validate(runs.prediction("p1", "43", []) | basics | changes)
 
 
-def totals(**changes: Any) -> dict[str, Any]:
+def totals(**changes: Any) -> Metrics:
     row = {
         "iteration": 1,
         "problems": 101,
@@ -29,22 +31,28 @@ def totals(**changes: Any) -> dict[str, Any]:
         "failed": 9,
         "explore": 77,
         "pass_at_1": 0.123,
+        "undecided": 0,
         "selected_accuracy": 0.456,
         "mean_grade": 0.789,
         "experience_items": 12.34,
         "guideline_items": None,
         "usage": USAGE.model_dump(),
     }
-    return {
+    found = {
         "problems": 101,
+        "stops": {},
+        "answered": 101,
         "selected_accuracy": 0.654,
+        "selected_undecided": 0,
         "iterations": [row],
         "usage": {"solution": USAGE.model_dump(), "summary": USAGE.model_dump()},
         "failures": {"truncated": 5, "context": 2},
-    } | changes
+        "packed_prompts": 0,
+    }
+    return Metrics.model_validate(found | changes)
 
 
-def printed(*lines: dict[str, Any], terminal: bool = False, width: int = 200, **changes: Any) -> str:
+def printed(*lines: Prediction, terminal: bool = False, width: int = 200, **changes: Any) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=None)
     print_result(console, Path("runs/[red]first"), totals(**changes), lines)
     return console.file.getvalue()  # type: ignore[attr-defined]

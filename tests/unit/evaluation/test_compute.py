@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tmas.evaluation.compare import by_benchmark, comparison, group_runs
 from tmas.evaluation.compute import Measure, accuracy_after, accuracy_at, difference_at, tokens_after
 from tmas.evaluation.estimators import BootstrapSettings
+from tmas.records.evaluation_files import (
+    BootstrapUsed,
+    EvaluatedIteration,
+    EvaluatedProblem,
+    EvaluatedRun,
+    EvaluatedStep,
+    Evaluation,
+    SettingsUsed,
+)
 
 FEW = BootstrapSettings(resamples=100)
 Steps = list[tuple[int, int, float | None]]
@@ -22,33 +30,37 @@ def evaluation(
     method: str = "tmas",
     benchmark: str = "imo",
     spent: int | None = None,
-) -> dict[str, Any]:
+    limit: int | None = None,
+) -> Evaluation:
     """Each step: prompt tokens, completion tokens (both cumulative), the selected answer's correctness.
 
-    ``spent``: tokens of each problem in all, where it is more than its last step.
+    ``spent``: tokens of each problem in all, where it is more than its last step. ``limit``: its token budget.
+    Only what these functions read is filled in.
     """
-    return {
-        "run": {"group": group, "method": method, "seed": seed, "benchmark": benchmark},
-        "settings": {"judge": None},
-        "iterations": [{}] * max(len(steps) for steps in problems.values()),
-        "by_problem": [
-            {
-                "problem_id": name,
-                "digest": f"{name} of {benchmark}",
-                "prompt_tokens": steps[-1][0] if spent is None else spent,
-                "completion_tokens": steps[-1][1] if spent is None else 0,
-                "iterations": [
-                    {
-                        "prompt_tokens": prompt,
-                        "completion_tokens": completion,
-                        "scores": {"rule": dict.fromkeys(("selected", "pass_at_1", "vote", "best_of"), value)},
-                    }
+    return Evaluation.model_construct(
+        run=EvaluatedRun(group=group, method=method, seed=seed, benchmark=benchmark, models={}),
+        settings=SettingsUsed(judge=None, bootstrap=BootstrapUsed(resamples=100, confidence=0.95, seed=0)),
+        iterations=(EvaluatedIteration.model_construct(),) * max(len(steps) for steps in problems.values()),
+        by_problem=tuple(
+            EvaluatedProblem(
+                problem_id=name,
+                digest=f"{name} of {benchmark}",
+                stop="max_iterations",
+                limit=limit,
+                prompt_tokens=steps[-1][0] if spent is None else spent,
+                completion_tokens=steps[-1][1] if spent is None else 0,
+                iterations=tuple(
+                    EvaluatedStep(
+                        prompt_tokens=prompt,
+                        completion_tokens=completion,
+                        scores={"rule": dict.fromkeys(("selected", "pass_at_1", "vote", "best_of"), value)},
+                    )
                     for prompt, completion, value in steps
-                ],
-            }
+                ),
+            )
             for name, steps in problems.items()
-        ],
-    }
+        ),
+    )
 
 
 ONE = evaluation({"p": [(10, 10, 0.0), (20, 20, 1.0)], "q": [(5, 5, 1.0)], "r": [(30, 30, None)]})
@@ -66,40 +78,38 @@ ONE = evaluation({"p": [(10, 10, 0.0), (20, 20, 1.0)], "q": [(5, 5, 1.0)], "r": 
     ],
 )
 def test_accuracy_at_equal_tokens(tokens: int, value: float | None):
-    assert accuracy_at([ONE], tokens, settings=FEW)["value"] == pytest.approx(value)
+    assert accuracy_at([ONE], tokens, settings=FEW).value == pytest.approx(value)
 
 
 @pytest.mark.parametrize(("tokens", "value"), [(99, None), (100, 1.0)])
 def test_a_run_under_a_hard_limit_is_within_it_whatever_its_last_chunks_took(tokens: int, value: float | None):
-    limited = evaluation({"p": [(53, 50, 1.0)]})
-    limited["by_problem"][0]["limit"] = 100
-    assert accuracy_at([limited], tokens, settings=FEW)["value"] == value
+    limited = evaluation({"p": [(53, 50, 1.0)]}, limit=100)
+    assert accuracy_at([limited], tokens, settings=FEW).value == value
 
 
 def test_completion_tokens_can_be_counted_alone():
-    assert accuracy_at([ONE], 20, Measure(tokens="completion"), FEW)["value"] == pytest.approx(2 / 3)
+    assert accuracy_at([ONE], 20, Measure(tokens="completion"), FEW).value == pytest.approx(2 / 3)
 
 
 def test_a_problem_that_stopped_keeps_its_last_iteration():
-    assert accuracy_after([ONE], 0, settings=FEW)["value"] == 0.5
-    assert accuracy_after([ONE], 7, settings=FEW)["value"] == 1.0
+    assert accuracy_after([ONE], 0, settings=FEW).value == 0.5
+    assert accuracy_after([ONE], 7, settings=FEW).value == 1.0
     assert tokens_after([ONE], 7) == pytest.approx((40 + 10 + 60) / 3)
 
 
 def test_seeds_are_pooled_by_problem():
     other = evaluation({"p": [(10, 10, 1.0)], "q": [(5, 5, None)], "s": [(1, 1, 0.0)]}, seed=1)
     found = accuracy_after([ONE, other], 0, settings=FEW)
-    assert found["value"] == pytest.approx((0.5 + 1.0 + 0.0) / 3)  # p, q from one seed alone, s; r is undecided
-    assert (found["problems"], found["left_out"]) == (3, 1)
+    assert found.value == pytest.approx((0.5 + 1.0 + 0.0) / 3)  # p, q from one seed alone, s; r is undecided
+    assert (found.problems, found.left_out) == (3, 1)
 
 
 def test_differences_are_paired_by_problem():
     other = evaluation({"q": [(5, 5, 0.0)], "p": [(10, 10, 1.0)], "s": [(1, 1, 1.0)]})
     found = difference_at([ONE], [other], 40, settings=FEW)
-    assert (found["value"], found["problems"]) == (0.5, 2)  # p: 1 - 1, q: 1 - 0
-    assert difference_at([ONE], [ONE], 40, settings=FEW) | {"low": 0, "high": 0, "value": 0} == difference_at(
-        [ONE], [ONE], 40, settings=FEW
-    )
+    assert (found.value, found.problems) == (0.5, 2)  # p: 1 - 1, q: 1 - 0
+    none = difference_at([ONE], [ONE], 40, settings=FEW)
+    assert (none.low, none.high, none.value) == (0, 0, 0)
 
 
 def test_runs_that_differ_by_their_seed_are_one_group():
@@ -118,12 +128,12 @@ def test_a_comparison_is_over_the_common_problems():
     wide = evaluation({"p": [(10, 10, 1.0)], "t": [(900, 900, 1.0)]}, group="h", method="vote")
     found = comparison(group_runs([Path("a"), Path("b")], [ONE, wide]), [], FEW)
     assert found is not None
-    assert found["problems"] == 1
-    assert found["budgets"] == [5, 10, 15, 20]
-    first, second = found["groups"]
-    assert [estimate["value"] for estimate in first["accuracy"]["selected"]] == [None, None, None, 0.0]
-    assert [estimate["value"] for estimate in second["accuracy"]["selected"]] == [None, None, None, 1.0]
-    assert second["difference"]["selected"][-1]["value"] == 1.0
+    assert found.problems == 1
+    assert found.budgets == (5, 10, 15, 20)
+    first, second = found.groups
+    assert [estimate.value for estimate in first.accuracy["selected"]] == [None, None, None, 0.0]
+    assert [estimate.value for estimate in second.accuracy["selected"]] == [None, None, None, 1.0]
+    assert second.difference["selected"][-1].value == 1.0
 
 
 def test_the_last_budget_covers_all_problems_of_the_cheapest():
@@ -131,8 +141,8 @@ def test_the_last_budget_covers_all_problems_of_the_cheapest():
     dear = evaluation({"p": [(900, 900, 1.0)], "q": [(900, 900, 1.0)]})
     found = comparison(group_runs([Path("a"), Path("b")], [cheap, dear]), [], FEW)
     assert found is not None
-    assert found["budgets"] == [15, 30, 45, 60]
-    assert [group["accuracy"]["selected"][-1]["value"] for group in found["groups"]] == [1.0, None]
+    assert found.budgets == (15, 30, 45, 60)
+    assert [group.accuracy["selected"][-1].value for group in found.groups] == [1.0, None]
 
 
 def test_labels_tell_runs_of_one_name_apart():
@@ -148,14 +158,14 @@ def test_groups_are_compared_within_their_benchmark_and_ids_alone_make_no_pair()
     found = {name: [group.label for group in own] for name, own in by_benchmark(groups).items()}
     assert found == {"imo": ["tmas (a)", "vote"], "hle": ["tmas (b)"]}
     assert comparison(groups[:2], [], FEW) is None
-    assert difference_at([ONE], [hle], 10**9, settings=FEW)["problems"] == 0
+    assert difference_at([ONE], [hle], 10**9, settings=FEW).problems == 0
 
 
 def test_what_a_problem_cost_has_the_iteration_that_its_budget_cut_off():
     cut_off = evaluation({"p": [(10, 10, 1.0)], "q": [(20, 20, 1.0)]}, spent=100)
     [group] = group_runs([Path("a")], [cut_off])
     assert group.tokens == 100
-    assert accuracy_at([cut_off], 40, settings=FEW)["value"] == 1.0  # but its answers were there before
+    assert accuracy_at([cut_off], 40, settings=FEW).value == 1.0  # but its answers were there before
 
 
 def test_runs_without_a_common_problem_are_not_compared():

@@ -37,6 +37,10 @@ def settings(*runs: Path, **changes: Any) -> EvaluateSettings:
     return EvaluateSettings.model_validate({"runs": runs, "workers": 1, "bootstrap": bootstrap, **changes})
 
 
+async def evaluated(chosen: EvaluateSettings) -> list[dict[str, Any]]:
+    return [evaluation.model_dump(mode="json") for evaluation in await evaluate(chosen)]
+
+
 def judge(server: ScriptedServer, **changes: Any) -> dict[str, Any]:
     base = {"name": "judge", "base_url": server.base_url, "passes": 4, "timeout": 60.0}
     return base | {"patience": {"max_attempts": 1}} | changes
@@ -55,7 +59,7 @@ def values(evaluation: dict[str, Any], t: int, scoring: str = "rule") -> dict[st
 
 async def test_by_rule(tmp_path: Path):
     run = write_run(tmp_path / "run", lines(), unfinished=["s"], seed=7)
-    [found] = await evaluate(settings(run))
+    [found] = await evaluated(settings(run))
     assert orjson.loads((run / "evaluation.json").read_bytes()) == found
     assert found["run"] | {"method": "tmas", "seed": 7, "models": {"solution": "small"}} == found["run"]
     assert found["problems"] == {
@@ -84,8 +88,8 @@ async def test_by_rule(tmp_path: Path):
 async def test_by_judge(tmp_path: Path):
     run = write_run(tmp_path / "run", lines())
     async with ScriptedServer(lenient) as server:
-        [found] = await evaluate(settings(run, judge=judge(server)))
-        again = await evaluate(settings(run, judge=judge(server)))
+        [found] = await evaluated(settings(run, judge=judge(server)))
+        again = await evaluated(settings(run, judge=judge(server)))
     assert [found] == again
     assert len(server.requests) == 4  # 6 and 0.5 beside 1/2, two answers beside "odd n"; 1/2 is the gold answer itself
     assert found["verdicts"]["judge"] == {"equivalent": 3, "different": 13, "failed": {}, "not_asked": 1}
@@ -100,7 +104,7 @@ async def test_by_judge(tmp_path: Path):
 async def test_the_judge_can_be_left_to_what_the_rule_cannot_decide(tmp_path: Path):
     run = write_run(tmp_path / "run", lines())
     async with ScriptedServer(lenient) as server:
-        [found] = await evaluate(settings(run, judge=judge(server), judge_scope="undecided"))
+        [found] = await evaluated(settings(run, judge=judge(server), judge_scope="undecided"))
     assert len(server.requests) == 2
     assert values(found, 1, "judge")["pass_at_1"] == pytest.approx((1 + 3 / 8) / 2)
     assert found["verdicts"]["judge"]["not_asked"] == 3
@@ -110,7 +114,7 @@ async def test_an_answer_too_long_to_be_one_is_not_sent_and_has_the_rules_verdic
     endless = "1" * (MAX_ANSWER + 1)
     run = write_run(tmp_path / "run", [prediction("p", "7", [iteration([candidate(endless)], endless)], [(1, 1)])])
     async with ScriptedServer(lenient) as server:
-        [found] = await evaluate(settings(run, judge=judge(server)))
+        [found] = await evaluated(settings(run, judge=judge(server)))
     assert server.requests == []
     assert found["verdicts"]["judge"] == {"equivalent": 0, "different": 0, "failed": {}, "not_asked": 1}
     assert values(found, 0, "judge")["pass_at_1"] == values(found, 0)["pass_at_1"] == 0.0
@@ -120,7 +124,7 @@ async def test_a_judge_that_is_down_leaves_undecided_answers_and_no_wrong_ones(t
     run = write_run(tmp_path / "run", lines())
     async with ScriptedServer() as server:
         pass
-    [found] = await evaluate(settings(run, judge=judge(server)))
+    [found] = await evaluated(settings(run, judge=judge(server)))
     assert found["verdicts"]["judge"]["failed"] == {"endpoint": 16}
     assert values(found, 0, "judge")["pass_at_1"] == 1.0  # 1/2 is the gold answer as it stands; nothing else is known
     assert found["iterations"][0]["undecided"]["judge"] == 3
@@ -133,14 +137,14 @@ async def test_seeds_share_a_group_and_other_settings_do_not(tmp_path: Path):
         write_run(tmp_path / "c", lines(), seed=1, method__epsilon=0.5),
         write_run(tmp_path / "d", lines()[:2], seed=1),
     ]
-    groups = [found["run"]["group"] for found in await evaluate(settings(*runs))]
+    groups = [found["run"]["group"] for found in await evaluated(settings(*runs))]
     assert groups[0] == groups[1]
     assert len(set(groups)) == 3
 
 
 async def test_a_run_without_gold_answers_still_has_its_facts(tmp_path: Path):
     run = write_run(tmp_path / "run", lines()[2:])
-    [found] = await evaluate(settings(run))
+    [found] = await evaluated(settings(run))
     assert found["by_problem"] == []
     assert found["iterations"][0]["scores"] == {}
     assert found["iterations"][0]["cumulative"]["prompt_tokens"] == 50

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.runs import candidate, iteration, prediction
 from tmas.answers.equivalence import EQUAL, Comparison, Equivalence, undecided
 from tmas.errors import UserError
 from tmas.evaluation.correctness import (
@@ -22,9 +23,10 @@ from tmas.evaluation.correctness import (
     judge_counts,
 )
 from tmas.evaluation.judgements import Judgements, judge_pairs
-from tmas.evaluation.runs import Line, Pair
+from tmas.evaluation.runs import Pair
 from tmas.judge import Judge, JudgeSettings
 from tmas.records import Failure, FailureReason
+from tmas.records.run_files import Prediction
 from tmas.testing.chat_server import Body, Fault, Script, ScriptedServer
 
 DIFFERENT = Comparison(equivalence=Equivalence.DIFFERENT)
@@ -56,7 +58,7 @@ async def judged(
         return await judge_pairs(pairs, files, judge, lambda: None)
 
 
-def lines(file: Path) -> list[Line]:
+def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
@@ -191,31 +193,31 @@ JUDGED: dict[Pair, Any] = {
 
 def test_agreement_between_passes_by_hand():
     found = agreement_between_passes(JUDGED)
-    assert (found["pairs"], found["unanimous"]) == (4, 0.5)
+    assert (found.pairs, found.unanimous) == (4, 0.5)
     agreement = (1 + 0.5 + 1 + 0) / 4  # the second pair: 3 of its 6 pairs of passes agree
     share = (1 + 0.75 + 0 + 0.5) / 4
     chance = share**2 + (1 - share) ** 2
-    assert found["pairwise"] == agreement
-    assert found["kappa"] == pytest.approx((agreement - chance) / (1 - chance))
+    assert found.pairwise == agreement
+    assert found.kappa == pytest.approx((agreement - chance) / (1 - chance))
 
 
 def test_agreement_where_all_say_the_same_is_beyond_no_chance():
-    assert agreement_between_passes({PAIRS[0]: [True, True]}) == {
+    assert agreement_between_passes({PAIRS[0]: [True, True]}).model_dump() == {
         "pairs": 1,
         "unanimous": 1.0,
         "pairwise": 1.0,
         "kappa": None,
     }
-    assert agreement_between_passes({PAIRS[0]: [True, FAILED]})["pairs"] == 0
+    assert agreement_between_passes({PAIRS[0]: [True, FAILED]}).pairs == 0
 
 
 def test_agreement_of_rule_and_judge():
     found = agreement_of_rule_and_judge(JUDGED, RULE)
-    assert found["table"]["equal"]["equivalent"] == 1
-    assert found["table"]["different"] == {"equivalent": 1, "different": 1, "split": 0, "failed": 0}
-    assert found["table"]["undecided"]["split"] == 1
-    assert found["agreement"] == pytest.approx(2 / 3)
-    assert found["disagreements"] == [{"gold": "1", "answer": "b", "rule": "different", "judge": 0.75}]
+    assert found.table["equal"]["equivalent"] == 1
+    assert found.table["different"] == {"equivalent": 1, "different": 1, "split": 0, "failed": 0}
+    assert found.table["undecided"]["split"] == 1
+    assert found.agreement == pytest.approx(2 / 3)
+    assert found.model_dump()["disagreements"] == ({"gold": "1", "answer": "b", "rule": "different", "judge": 0.75},)
 
 
 def test_scorings():
@@ -231,8 +233,8 @@ def test_scorings():
 
 
 def test_counts_keep_the_failed_apart():
-    assert counts(RULE) == {"equal": 1, "different": 2, "undecided": 1, "reasons": {"words": 1}}
-    assert judge_counts(JUDGED, not_asked=3) == {
+    assert counts(RULE).model_dump() == {"equal": 1, "different": 2, "undecided": 1, "reasons": {"words": 1}}
+    assert judge_counts(JUDGED, not_asked=3).model_dump() == {
         "equivalent": 8,
         "different": 4,
         "failed": {"timeout": 4},
@@ -247,6 +249,7 @@ async def test_classes_begin_with_the_gold_answer_s():
         async def compare(self, gold: str, answer: str) -> Comparison:
             return EQUAL if gold[0] == answer[0] else DIFFERENT
 
-    line = {"gold": "1", "iterations": [{"candidates": [{"answer": a} for a in ("1", "b", "b2", "c", None, "b")]}]}
+    found = iteration([candidate(a) for a in ("1", "b", "b2", "c", None, "b")])
+    line = Prediction.model_validate(prediction("p", "1", [found]))
     rule = {("1", "1"): EQUAL, ("1", "b"): DIFFERENT, ("1", "b2"): DIFFERENT, ("1", "c"): undecided("words")}
     assert await answer_classes(line, rule, Same()) == {"1": 0, "b": 1, "b2": 1, "c": 2}  # type: ignore[arg-type]

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.support.runs import Line, candidate, iteration, prediction
+from tests.support import runs
+from tests.support.runs import Line, candidate, iteration
 from tmas.evaluation.correctness import Scoring
 from tmas.evaluation.facts import iteration_facts
 from tmas.evaluation.scores import by_mode, problem_scores, undecided
 from tmas.evaluation.verifier import calibration
+from tmas.records.run_files import Prediction
 
 RULE: Scoring = [{("5", "5"): True, ("5", "5.0"): True, ("5", "6"): False, ("5", "7"): False, ("5", "n"): None}]
 CLASSES = {"5": 0, "5.0": 0, "6": 1, "7": 2, "n": 3}
+
+
+def prediction(*given: Any) -> Prediction:
+    return Prediction.model_validate(runs.prediction(*given))
 
 
 def scores(*candidates: Line, selected: str | None = "5", scoring: Scoring = RULE, widths: Any = (2,)) -> Any:
@@ -123,7 +130,7 @@ def test_modes_and_undecided_candidates():
         prediction("p", "5", [iteration([candidate("5", mode="explore"), candidate("6", mode="exploit")])]),
         prediction("q", "5", [iteration([candidate("6", mode="explore"), candidate("n", mode="exploit")])]),
     ]
-    assert by_mode(lines, RULE, 0) == {
+    assert {mode: counts.model_dump() for mode, counts in by_mode(lines, RULE, 0).items()} == {
         "explore": {"candidates": 2, "accuracy": 0.5},
         "exploit": {"candidates": 2, "accuracy": 0.0},
     }
@@ -135,25 +142,26 @@ def test_what_an_iteration_held_and_cost():
     first = iteration([candidate("5", [1, 0], "explore"), candidate(None)], banks=(["E1", "E2"], ["G1"]), added=["E1"])
     second = iteration([candidate(None, failure="truncated")], banks=(["E2", "E3", "E4"], ["G1"]))
     lines = [prediction("p", "5", [first, second], [(10, 20), (30, 40)]), prediction("q", "5", [first], [(2, 4)])]
-    zero, one = (iteration_facts(lines, t) for t in (0, 1))
-    assert (zero["running"], one["running"]) == (2, 1)
-    assert (zero["candidates"], zero["no_answer"], one["failed"]) == (4, 2, {"truncated": 1})
-    assert (zero["mean_grade"], zero["explore_share"], one["mean_grade"]) == (0.5, 0.5, None)
-    assert zero["banks"]["experience"] | {"size": 2, "turnover": 1, "added": 1} == zero["banks"]["experience"]
-    assert one["banks"]["experience"]["turnover"] == pytest.approx(3 / 4)  # E1 gone, E3 and E4 new, of four
-    assert one["banks"]["guideline"] == {"size": 1, "turnover": 0} | dict.fromkeys(
+    zero, one = (SimpleNamespace(**iteration_facts(lines, t)) for t in (0, 1))
+    learned, grown = zero.banks["experience"], one.banks["experience"]
+    assert (zero.running, one.running) == (2, 1)
+    assert (zero.candidates, zero.no_answer, one.failed) == (4, 2, {"truncated": 1})
+    assert (zero.mean_grade, zero.explore_share, one.mean_grade) == (0.5, 0.5, None)
+    assert (learned.size, learned.turnover, learned.added) == (2, 1, 1)
+    assert grown.turnover == pytest.approx(3 / 4)  # E1 gone, E3 and E4 new, of four
+    assert one.banks["guideline"].model_dump() == {"size": 1, "turnover": 0} | dict.fromkeys(
         ["added", "merged", "confirmed", "corrected", "dropped", "evicted"]
     )  # no reply of the guideline agent could be read
-    assert one["cumulative"] == {"prompt_tokens": 21, "cached_prompt_tokens": 0, "completion_tokens": 32}
-    assert one["usage"]["solution"]["completion_tokens"] == 20
+    assert one.cumulative.model_dump() == {"prompt_tokens": 21, "cached_prompt_tokens": 0, "completion_tokens": 32}
+    assert one.usage["solution"].completion_tokens == 20
 
 
 def test_calibration_is_of_what_was_graded_and_decided():
     first = iteration([candidate("5", [1, 1]), candidate("6", [0, 0.5]), candidate("n", [1]), candidate("7")])
     found = calibration([prediction("p", "5", [first])], RULE)
-    assert (found["pairs"], found["auroc"], found["accuracy"]) == (2, 1.0, 0.5)
-    assert found["brier"] == pytest.approx(0.25**2 / 2)
-    assert found["grades"] == {
+    assert (found.pairs, found.auroc, found.accuracy) == (2, 1.0, 0.5)
+    assert found.brier == pytest.approx(0.25**2 / 2)
+    assert {grade: counts.model_dump() for grade, counts in found.grades.items()} == {
         "0": {"count": 1, "accuracy": 0.0},
         "0.5": {"count": 1, "accuracy": 0.0},
         "1": {"count": 2, "accuracy": 1.0},

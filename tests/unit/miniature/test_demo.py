@@ -14,11 +14,15 @@ from rich.console import Console
 
 from recipes.miniature.task import Task
 from recipes.miniature.teacher import Teacher
+from tests.support import runs
 from tmas.cli.demo import demo_command
 from tmas.errors import UserError
 from tmas.files import read_lines
 from tmas.miniature.equal_tokens import Costs
 from tmas.miniature.shown import BAR, print_demo
+from tmas.records import Usage, UsageEntry
+from tmas.records.evaluation_files import Estimate, EvaluatedIteration, EvaluatedProblem, EvaluatedRun, Evaluation
+from tmas.records.run_files import Prediction
 from tmas.testing.chat_server import Body, ScriptedServer, run_in_thread
 
 CONF = str(Path(__file__).parents[3] / "conf")
@@ -26,13 +30,14 @@ CONF = str(Path(__file__).parents[3] / "conf")
 # --- equal tokens
 
 
-def line(*usage: tuple[str, int, int], candidates: int = 4) -> dict[str, Any]:
-    """A prediction line from (role, iteration, generated tokens)."""
-    entries = [
-        {"role": role, "iteration": t, "usage": {"completion_tokens": tokens, "prompt_tokens": 10_000}}
+def line(*usage: tuple[str, int, int], candidates: int = 4) -> Prediction:
+    """A prediction from (role, iteration, generated tokens)."""
+    entries = tuple(
+        UsageEntry(role=role, iteration=t, usage=Usage(completion_tokens=tokens, prompt_tokens=10_000))
         for role, t, tokens in usage
-    ]
-    return {"usage": entries, "iterations": [{"candidates": [{}] * candidates}, {"candidates": [{}] * candidates}]}
+    )
+    steps = [runs.iteration([runs.candidate("5")] * candidates)] * 2
+    return Prediction.model_validate(runs.prediction("p", "5", steps)).model_copy(update={"usage": entries})
 
 
 def test_costs_are_the_generated_tokens_of_a_problem_and_of_a_candidate_of_the_first_iteration():
@@ -53,23 +58,29 @@ def test_sample_sizes_spend_what_a_problem_cost(problem: float, majority_vote: i
 # --- what is shown
 
 
-def estimate(value: float) -> dict[str, Any]:
-    return {"value": value, "low": value - 0.1, "high": value + 0.1}
+def estimate(value: float) -> Estimate:
+    return Estimate(value=value, low=value - 0.1, high=value + 0.1, problems=20, left_out=0)
 
 
-def evaluation(method: str, candidates: int, tokens: int, *rates: tuple[float, float]) -> dict[str, Any]:
-    """Of 20 problems; a pair of Pass@1 and the rate of right selected answers for each iteration."""
-    steps = [
-        {
-            "iteration": t,
-            "running": 20,
-            "candidates": 20 * candidates,
-            "scores": {"rule": {"pass_at_1": estimate(pass_at_1), "selected": estimate(selected)}},
-        }
+def evaluation(method: str, candidates: int, tokens: int, *rates: tuple[float, float]) -> Evaluation:
+    """Of 20 problems; a pair of Pass@1 and the rate of right selected answers for each iteration.
+
+    Only what the demo reads is filled in.
+    """
+    steps = tuple(
+        EvaluatedIteration.model_construct(
+            iteration=t,
+            running=20,
+            candidates=20 * candidates,
+            scores={"rule": {"pass_at_1": estimate(pass_at_1), "selected": estimate(selected)}},
+        )
         for t, (pass_at_1, selected) in enumerate(rates)
-    ]
-    problem = {"problem_id": "p", "digest": "d", "prompt_tokens": 9_999, "completion_tokens": tokens}
-    return {"run": {"method": method}, "iterations": steps, "by_problem": [problem]}
+    )
+    problem = EvaluatedProblem.model_construct(
+        problem_id="p", digest="d", prompt_tokens=9_999, completion_tokens=tokens
+    )
+    run = EvaluatedRun(method=method, benchmark=None, seed=0, group="g", models={})
+    return Evaluation.model_construct(run=run, iterations=steps, by_problem=(problem,))
 
 
 EVALUATIONS = [

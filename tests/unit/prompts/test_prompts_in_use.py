@@ -249,7 +249,9 @@ async def test_a_changed_prompt_of_the_judge_is_another_verdict(tmp_path: Path):
         judge = {"name": "judge", "base_url": server.base_url, "passes": 1}
         settings = {"runs": [run], "judge": judge, "prompts": prompts, "bootstrap": {"resamples": 100}}
         [found] = await evaluate(EvaluateSettings.model_validate(settings))
-        return found["settings"]["judge"]
+        judge_used = found.settings.judge
+        assert judge_used is not None
+        return judge_used.model_dump()
 
     async with ScriptedServer(judged) as server:
         plain = await evaluated(server, None)

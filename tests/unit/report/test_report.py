@@ -25,16 +25,17 @@ from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.files import read_lines
 from tmas.methods import METHODS
 from tmas.records import Problem
+from tmas.records.evaluation_files import Estimate, Evaluation
 from tmas.report.about import about
 from tmas.report.costs import costs
 from tmas.report.figures import draw_all, file_name
-from tmas.report.items import Cell, Choice, Lines, Row, Section, Stack, Table
+from tmas.report.items import Cell, Choice, ItemRow, Lines, Section, Stack, Table
 from tmas.report.memory import memory
 from tmas.report.page import policy
 from tmas.report.problems import Room
 from tmas.report.report import ReportSettings, make_report, title
 from tmas.report.results import results
-from tmas.report.runs import Run, Runs, read_runs
+from tmas.report.runs import ReportedRun, ReportedRuns, read_runs
 from tmas.report.tables import cells
 from tmas.testing import team
 from tmas.testing.synthetic_run import Writer, make, problems
@@ -58,7 +59,7 @@ def silent(text: str) -> None:
     raise AssertionError(f"nothing had to be said: {text}")
 
 
-def read(*paths: Path) -> Runs:
+def read(*paths: Path) -> ReportedRuns:
     return read_runs(paths, silent)
 
 
@@ -101,13 +102,13 @@ def test_a_method_with_fewer_iterations_has_no_entry(runs: dict[str, Path]):
 
 
 def test_long_runs_show_the_iterations_of_the_paper(runs: dict[str, Path]):
-    def longer(evaluation: dict[str, Any]) -> dict[str, Any]:
-        return {**evaluation, "iterations": evaluation["iterations"][:1] * 20}
+    def longer(evaluation: Evaluation) -> Evaluation:
+        return evaluation.model_copy(update={"iterations": evaluation.iterations[:1] * 20})
 
     read_in = read(runs["a1"])
     [group] = read_in.groups
-    long = type(group)(group.label, group.runs, tuple(map(longer, group.evaluations)))  # type: ignore[arg-type]
-    table = tables(results(Runs(read_in.runs, [long], "rule", read_in.bootstrap)), "Pass@1")[0]
+    long = type(group)(group.label, group.runs, tuple(map(longer, group.evaluations)))
+    table = tables(results(ReportedRuns(read_in.runs, [long], "rule", read_in.bootstrap)), "Pass@1")[0]
     assert table.columns[1:] == ["It 0", *(f"It {t}" for t in (1, 3, 9, 11, 17, 19))]
 
 
@@ -119,30 +120,31 @@ def test_equal_compute_covers_all_that_was_spent_and_gives_paired_differences(ru
     assert isinstance(table.rows[1][-1], Cell)
     last = [row[-2] for row in table.rows]
     assert [cell.text for cell in last] == [  # type: ignore[union-attr]
-        f"{100 * g.evaluations[0]['iterations'][-1]['scores']['rule']['pass_at_1']['value']:.2f}"
-        for g in read_in.groups
+        f"{100 * (g.evaluations[0].iterations[-1].scores['rule']['pass_at_1'].value or 0):.2f}" for g in read_in.groups
     ]
 
 
-def undecided_at_first(run: Run) -> Run:
+def undecided_at_first(run: ReportedRun) -> ReportedRun:
     """The run as it would be if no candidate of its first iteration could have been judged."""
-    first, *later = run.evaluation["iterations"]
+    first, *later = run.evaluation.iterations
     modes = {
-        scoring: {mode: {**counts, "accuracy": None} for mode, counts in found.items()}
-        for scoring, found in first["modes"].items()
+        scoring: {mode: counts.model_copy(update={"accuracy": None}) for mode, counts in found.items()}
+        for scoring, found in first.modes.items()
     }
-    return replace(run, evaluation={**run.evaluation, "iterations": [{**first, "modes": modes}, *later]})
+    iterations = (first.model_copy(update={"modes": modes}), *later)
+    return replace(run, evaluation=run.evaluation.model_copy(update={"iterations": iterations}))
 
 
 def test_each_benchmark_has_charts_and_a_comparison_of_its_own(runs: dict[str, Path]):
     read_in = read(runs["a1"], runs["b"])
     first, second = read_in.groups
-    other = tuple({**e, "run": {**e["run"], "benchmark": "other"}} for e in second.evaluations)
-    moved = Runs(read_in.runs, [first, replace(second, evaluations=other)], "rule", read_in.bootstrap)
+    named = [e.run.model_copy(update={"benchmark": "other"}) for e in second.evaluations]
+    other = tuple(e.model_copy(update={"run": run}) for e, run in zip(second.evaluations, named, strict=True))
+    moved = ReportedRuns(read_in.runs, [first, replace(second, evaluations=other)], "rule", read_in.bootstrap)
     _, here, there = tables(results(moved), "Pass@1")
     assert [[row[0] for row in table.rows] for table in (here, there)] == [[first.label], [second.label]]
     assert there.title.endswith(" at equal compute on other")
-    charts = [c for item in measure(results(moved), "Pass@1").items if isinstance(item, Row) for c in item.items]
+    charts = [c for item in measure(results(moved), "Pass@1").items if isinstance(item, ItemRow) for c in item.items]
     drawn = [[series.name for series in chart.series] for chart in charts if isinstance(chart, Lines)]
     assert drawn == [[first.label]] * 2 + [[second.label]] * 2
 
@@ -172,7 +174,7 @@ def test_a_bank_is_drawn_for_the_runs_that_keep_it(runs: dict[str, Path], recycl
     assert section is not None
     [choice] = [item for item in section.items if isinstance(item, Choice)]
     charts = choice.options[0].item
-    assert isinstance(charts, Row)
+    assert isinstance(charts, ItemRow)
     drawn = [[series.name for series in chart.series] for chart in charts.items if isinstance(chart, Lines)]
     assert drawn == [[run.name for run in read_in.runs], [read_in.runs[0].name]]
 
@@ -186,7 +188,7 @@ def test_settings_that_differ_are_not_those_of_roles_that_are_as_the_solver(runs
 
 
 def test_the_best_of_a_column_is_marked_only_where_there_is_another():
-    high, low, none = ({"value": v, "low": 0.0, "high": 1.0} for v in (0.5, 0.25, None))
+    high, low, none = (Estimate(value=v, low=0.0, high=1.0, problems=1, left_out=0) for v in (0.5, 0.25, None))
     assert [cell and cell.strong for cell in cells([low, high, none])] == [False, True, ""]  # type: ignore[union-attr]
     assert [cell.strong for cell in cells([high])] == [False]  # type: ignore[union-attr]
 
@@ -336,7 +338,8 @@ def test_verdicts_of_a_judge_take_the_place_of_the_rules(runs: dict[str, Path], 
     """A judge is written into the files as tmas evaluate leaves them: it finds every answer equivalent, 2 to 1."""
     run = Path(shutil.copytree(runs["b"], tmp_path / "b"))
     evaluation = orjson.loads((run / "evaluation.json").read_bytes())
-    evaluation["settings"]["judge"] = {"name": "j", "identity": "abc", "passes": 3}
+    about = {"sampling": {}, "scope": "all", "prompts": {}}
+    evaluation["settings"]["judge"] = {"name": "j", "identity": "abc", "passes": 3, **about}
     for problem in evaluation["by_problem"]:
         for step in problem["iterations"]:
             step["scores"]["judge"] = step["scores"]["rule"] | {"pass_at_1": 1.0}
@@ -347,7 +350,8 @@ def test_verdicts_of_a_judge_take_the_place_of_the_rules(runs: dict[str, Path], 
     lines = [orjson.loads(line) for line in (run / "predictions.jsonl").read_bytes().splitlines()]
     pairs = {(p["gold"], c["answer"]) for p in lines for i in p["iterations"] for c in i["candidates"] if c["answer"]}
     judgements = [
-        {"v": 1, "gold": gold, "answer": answer, "judge": "abc", "pass": n, "verdict": verdict}
+        {"v": 1, "gold": gold, "answer": answer, "judge": "abc", "model": "j", "prompt": "p", "pass": n}
+        | {"verdict": verdict, "reasoning": "", "failure": None}
         for gold, answer in sorted(pairs)
         for n, verdict in enumerate(("equivalent", "different", "equivalent"))
     ]

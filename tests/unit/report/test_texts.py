@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmas.report.texts import Run, Texts
+from tmas.report.texts import LineRun, Texts
 
 LINES = st.lists(st.sampled_from(["", "short", "a line that is long enough", "another line that is long", "x" * 40]))
 TEXTS = st.lists(st.tuples(st.one_of(st.text(), LINES.map("\n".join)), st.integers(0, 3)), max_size=12)
 
 
-def put_together(texts: Texts, runs: list[Run]) -> str:
+def put_together(texts: Texts, runs: list[LineRun]) -> str:
     """As viewer/js/store.js does it."""
     return "\n".join("\n".join(texts.units[unit][start : start + count]) for unit, start, count in runs)
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from tmas.errors import UserError
-from tmas.files import read_lines
+from tmas.records.trace_lines import DecisionLine
 from tmas.report.traces import Block, problem_block
-from tmas.run.trace import read_trace
+from tmas.run.trace import TraceError, read_calls, read_trace
 from tmas.testing import team
 from tmas.testing.synthetic_run import Writer, make, problems
 
@@ -29,7 +28,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def block_of(trace: Path, share: int) -> Block:
-    return problem_block({"problem_id": "p"}, read_lines(trace), share)
+    return problem_block({"problem_id": "p"}, read_calls(trace), share)
 
 
 def unpacked(line: str) -> Any:
@@ -50,23 +49,27 @@ def text(block: Block, at: list[int]) -> str:
 def test_every_prompt_reply_and_reasoning_comes_back_exactly(trace: Path):
     block = block_of(trace, share=10**8)
     index = unpacked(block.lines[0])
-    recorded = [entry for entry in read_trace(trace) if entry["type"] == "call"]
+    recorded = list(read_calls(trace))
     assert len(recorded) > 40
     for call, entry in zip(index["calls"], recorded, strict=True):
-        assert [call[name] for name in ("iteration", "role", "index", "attempt")] == list(entry["key"].values())[1:]
+        assert [call[name] for name in ("iteration", "role", "index", "attempt")] == list(
+            entry.key.model_dump().values()
+        )[1:]
         [message] = index["prompts"][call["prompt"]]
-        assert text(block, message["text"]) == entry["messages"][0]["content"]
-        completions = entry.get("reply", {"completions": []})["completions"]
-        assert [text(block, c["text"]) for c in call["completions"]] == [c["text"] for c in completions]
+        assert text(block, message["text"]) == entry.messages[0].content
+        completions = entry.reply.completions if entry.reply else ()
+        assert [text(block, c["text"]) for c in call["completions"]] == [c.text for c in completions]
         reasoning = unpacked(block.lines[call["reasoning"]]) if "reasoning" in call else []
-        assert reasoning == [c["reasoning"] for c in completions]
+        assert reasoning == [c.reasoning for c in completions]
     assert block.left_out == 0
 
 
 def test_failures_and_grades_are_in_the_index(trace: Path):
     index = unpacked(block_of(trace, share=0).lines[0])
-    recorded = [entry for entry in read_trace(trace) if entry["type"] == "call"]
-    assert [call["failure"] for call in index["calls"]] == [entry.get("failure") for entry in recorded]
+    recorded = list(read_calls(trace))
+    assert [call["failure"] for call in index["calls"]] == [
+        entry.failure and entry.failure.model_dump(mode="json") for entry in recorded
+    ]
     grades = [c["grade"] for call in index["calls"] if call["role"] == "verification" for c in call["completions"]]
     assert set(grades) >= {0.0, 0.5, 1.0}
     assert all("grade" not in c for call in index["calls"] if call["role"] == "summary" for c in call["completions"])
@@ -98,12 +101,12 @@ def test_a_share_is_kept_to_and_prompts_and_replies_come_before_reasoning(trace:
 
 def test_a_damaged_line_is_named(tmp_path: Path):
     file = tmp_path / "trace.jsonl"
-    file.write_text('{"type": "decision", "name": "n", "value": 1}\n{"type": "ca\n')
-    with pytest.raises(UserError, match=r"trace\.jsonl:2: damaged line"):
-        list(read_lines(file))
+    file.write_text('{"v": 1, "type": "decision", "name": "n", "value": 1}\n{"type": "ca\n')
+    with pytest.raises(TraceError, match=r"trace\.jsonl:2: damaged line"):
+        list(read_trace(file))
 
 
 def test_a_last_line_torn_by_a_kill_is_left_out(tmp_path: Path):
     file = tmp_path / "trace.jsonl"
-    file.write_text('{"type": "decision", "name": "n", "value": 1}\n{"type": "ca')
-    assert [entry["name"] for entry in read_lines(file)] == ["n"]
+    file.write_text('{"v": 1, "type": "decision", "name": "n", "value": 1}\n{"type": "ca')
+    assert [*read_trace(file)] == [DecisionLine(name="n", value=1)]

@@ -17,10 +17,20 @@ import yaml
 
 from tmas.files import read_lines
 from tmas.prompts import BUILT_IN, Prompts
-from tmas.records import SCHEMA_VERSION, Problem
+from tmas.records import SCHEMA_VERSION, Problem, Record
 from tmas.run import directory as run_directory
 from tmas.run.directory import RunDirectory, RunRefused, counts_chat_template
+from tmas.run.metrics import metrics
 from tmas.run.trace import Trace, trace_path
+
+
+class Named(Record):
+    problem_id: str
+
+
+class Counted(Record):
+    a: int | str
+
 
 SETTINGS = {"seed": 0, "method.max_iterations": 20, "model.name": "m", "model.extra": {}, "model.stop": ["é", "\n"]}
 PROBLEMS = [
@@ -83,7 +93,7 @@ def test_a_refused_run_holds_nothing(run: Path):
 def test_the_same_run_goes_on(tmp_path: Path):
     with closing(begin(tmp_path / "a" / "run")) as first:
         first.hold({"model.solution.context_length": 4096})
-        first.append("predictions.jsonl", [{"problem_id": "p1"}])
+        first.append("predictions.jsonl", [Named(problem_id="p1")])
     manifest = (tmp_path / "a" / "run" / "manifest.json").read_bytes()
     begin(tmp_path / "a" / "run").close()
     assert (tmp_path / "a" / "run" / "manifest.json").read_bytes() == manifest
@@ -108,7 +118,7 @@ def test_what_has_recorded_nothing_takes_other_settings(tmp_path: Path):
         manifest = orjson.loads((tmp_path / "manifest.json").read_bytes())
         assert manifest["settings"]["seed"] == 1
         directory.hold({"model.solution.context_length": 8192})  # nor does what another server told bind it
-        directory.append("predictions.jsonl", [{"problem_id": "p1"}])
+        directory.append("predictions.jsonl", [Named(problem_id="p1")])
     assert "seed: 1 in the run, 0 now" in refusal(tmp_path)
 
 
@@ -226,8 +236,8 @@ def test_every_file_is_on_disk_before_it_takes_its_name(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "replace", renamed)
     with closing(RunDirectory(tmp_path, SETTINGS, PROBLEMS, config={"a": 1})) as directory:
-        directory.write_metrics({"b": 2})
-        directory.replace("lines.jsonl", [{"c": 3}])
+        directory.write_metrics(metrics([]))
+        directory.replace("lines.jsonl", [Counted(a=3)])
     written = ("manifest.json", "config.yaml", "metrics.json", "lines.jsonl")
     assert {file.name for file in tmp_path.iterdir()} == {".lock", "trace", *written}
     sizes = {name: (tmp_path / name).stat().st_size for name in written}
@@ -243,30 +253,30 @@ def test_the_config_is_written_as_it_was_composed(tmp_path: Path):
 def test_lines_are_appended_and_a_torn_one_is_not_read(tmp_path: Path):
     run = tmp_path
     with closing(begin(run)) as directory:
-        assert list(directory.lines("predictions.jsonl")) == []
-        directory.append("predictions.jsonl", [{"a": "é\n"}, {"a": 2}])
-        directory.append("predictions.jsonl", [{"a": 3}])
+        assert list(directory.lines("predictions.jsonl", Counted)) == []
+        directory.append("predictions.jsonl", [Counted(a="é\n"), Counted(a=2)])
+        directory.append("predictions.jsonl", [Counted(a=3)])
     with (run / "predictions.jsonl").open("ab") as file:
         file.write(b'{"a": 4')
     assert list(read_lines(run / "predictions.jsonl")) == [{"a": "é\n"}, {"a": 2}, {"a": 3}]
 
 
 def test_a_replacement_is_there_as_a_whole_or_not_at_all(run: Path, monkeypatch: pytest.MonkeyPatch):
-    def breaking() -> Iterator[dict[str, Any]]:
-        yield {"new": 1}
+    def breaking() -> Iterator[Counted]:
+        yield Counted(a="new")
         raise KeyboardInterrupt
 
     def kill(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with closing(begin(run)) as directory:
-        directory.append("lines.jsonl", [{"old": 1}, {"old": 2}])
+        directory.append("lines.jsonl", [Counted(a=1), Counted(a=2)])
         with pytest.raises(KeyboardInterrupt):
             directory.replace("lines.jsonl", breaking())
         with monkeypatch.context() as killed:
             killed.setattr(os, "fsync", kill)
             with pytest.raises(KeyboardInterrupt):
-                directory.replace("lines.jsonl", [{"new": 1}])
-        assert list(directory.lines("lines.jsonl")) == [{"old": 1}, {"old": 2}]
-        directory.replace("lines.jsonl", (line for line in directory.lines("lines.jsonl") if line["old"] == 2))
-        assert list(directory.lines("lines.jsonl")) == [{"old": 2}]
+                directory.replace("lines.jsonl", [Counted(a="new")])
+        assert list(directory.lines("lines.jsonl", Counted)) == [Counted(a=1), Counted(a=2)]
+        directory.replace("lines.jsonl", (line for line in directory.lines("lines.jsonl", Counted) if line.a == 2))
+        assert list(directory.lines("lines.jsonl", Counted)) == [Counted(a=2)]

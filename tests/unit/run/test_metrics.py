@@ -26,8 +26,9 @@ from tmas.records import (
     UsageEntry,
     Verification,
 )
+from tmas.records.run_files import FailureLine, Prediction
 from tmas.run.metrics import metrics
-from tmas.run.results import failure_lines, prediction_line, usage_of_line, verdicts
+from tmas.run.results import failure_lines, prediction_line, verdicts
 
 TERMS = {"method": {"name": "tmas"}, "limits": {}}
 KEY = CallKey(problem_id="p", iteration=0, role="solution", index=1)
@@ -82,11 +83,13 @@ def result(*iterations: Iteration, gold: str | None = "7", stop: StopReason = "m
 
 async def line(found: Result) -> dict[str, Any]:
     """The prediction line as it is read back from disk."""
-    return orjson.loads(orjson.dumps(prediction_line(found, TERMS, await verdicts(found, Checker()))))  # type: ignore[arg-type]
+    return orjson.loads(prediction_line(found, TERMS, await verdicts(found, Checker())).model_dump_json())  # type: ignore[arg-type]
 
 
 async def totals(*results: Result, failures: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    return metrics([await line(r) for r in results], failures)
+    lines = [Prediction.model_validate(await line(r)) for r in results]
+    failed = [FailureLine.model_validate({"problem_id": "p", "call": None, "message": "", **f}) for f in failures]
+    return metrics(lines, failed).model_dump(mode="json", exclude={"v"})
 
 
 # --- lines
@@ -111,7 +114,7 @@ async def test_a_line_tells_the_answer_its_verdict_and_where_it_came_from():
     assert second["candidates"][1]["grades"] == [1.0, 0.5]
     assert (first["selected_correct"], second["selected_correct"]) == ("different", "equal")
     assert [item["item_id"] for item in second["experience_bank"]] == ["E1", "E1"]
-    assert usage_of_line(found) == COST + COST + COST + COST
+    assert Prediction.model_validate(found).total_usage == COST + COST + COST + COST
 
 
 async def test_each_distinct_answer_is_compared_once_and_none_without_a_gold_answer():
@@ -131,7 +134,8 @@ async def test_a_problem_on_which_everything_failed_still_has_its_line():
 
 def test_failure_lines_name_the_call_and_the_reason():
     unsent = Failure(reason=FailureReason.CONTEXT, message="too long")
-    assert list(failure_lines(result(failures=(FAILED, unsent)))) == [
+    lines = failure_lines(result(failures=(FAILED, unsent)))
+    assert [line.model_dump(mode="json", exclude={"v"}) for line in lines] == [
         {
             "problem_id": "p",
             "reason": "truncated",

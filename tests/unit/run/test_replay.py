@@ -83,7 +83,7 @@ def test_an_unfinished_line_and_another_schema_version(tmp_path: Path):
     with (tmp_path / "predictions.jsonl").open("ab") as file:
         file.write(b'{"problem_id": "torn')
     assert list(RecordedRun(tmp_path).problem_ids) == ["p0", "p1", "p2"]
-    assert RecordedRun(tmp_path).prediction("p2")["problem_id"] == "p2"
+    assert RecordedRun(tmp_path).prediction("p2").problem_id == "p2"
     manifest = tmp_path / "manifest.json"
     manifest.write_bytes(orjson.dumps(orjson.loads(manifest.read_bytes()) | {"schema_version": 0}))
     with pytest.raises(UserError, match="schema version 0"):

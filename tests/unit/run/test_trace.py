@@ -32,7 +32,7 @@ from tmas.records import (
     Sampling,
     Usage,
 )
-from tmas.run.trace import Trace, TraceError, read_trace, trace_name
+from tmas.run.trace import Trace, TraceError, read_calls, read_trace, trace_name
 
 TEXT = st.text() | st.sampled_from(
     ["\n", "\r\n", "\x00", "\u2028\u2029", "\\n", '"', "𝔽₂ é ∑", "</think>\n", "x" * 100_000]
@@ -91,7 +91,7 @@ def test_calls_and_decisions_come_back_after_reopening(
                 expected = answer if isinstance(answer, Failure) else reply(answer)
                 assert trace.find(key(i), ask(prompt)) == expected
             assert {name: trace.decision(name) for name in decisions} == {n: {"value": v} for n, v in decisions.items()}
-        assert [e["messages"][0]["content"] for e in read_trace(path) if e["type"] == "call"] == [p for p, _ in calls]
+        assert [call.messages[0].content for call in read_calls(path)] == [p for p, _ in calls]
 
 
 def test_what_was_never_added_is_not_found(tmp_path: Path):
@@ -130,15 +130,15 @@ def test_a_prompt_is_stored_once(tmp_path: Path):
             add(trace, first, "a long prompt")
             add(trace, first + 1, "a long prompt")
     assert path.read_bytes().count(b"a long prompt") == 1
-    assert [e["messages"][0]["content"] for e in read_trace(path) if e["type"] == "call"] == ["a long prompt"] * 4
+    assert [call.messages[0].content for call in read_calls(path)] == ["a long prompt"] * 4
 
 
 def test_packing_notes_and_the_time_stand_with_the_call(tmp_path: Path):
     note = PackingNote(piece="attempt 0", tokens_before=9, tokens_after=2)
     with opened(tmp_path / "t.jsonl") as trace:
         add(trace, 0, packing=[note], started=12.5)
-    [call] = [e for e in read_trace(tmp_path / "t.jsonl") if e["type"] == "call"]
-    assert (call["packing"], call["started"]) == ([note.model_dump()], 12.5)
+    [call] = read_calls(tmp_path / "t.jsonl")
+    assert (call.packing, call.started) == ((note,), 12.5)
 
 
 def test_a_call_is_on_disk_before_it_counts_as_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

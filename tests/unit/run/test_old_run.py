@@ -1,0 +1,116 @@
+"""A run directory written before run files had typed records is resumed, evaluated and reported as it was then.
+
+``tests/fixtures/run_v1`` holds three problems, TMAS with two iterations, its evaluation by a scripted judge, and in
+``report.json`` what the report showed of it: its sections, the list of problems, and the page's block of ``p1``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.support.example_evaluation import reply as judge
+from tests.support.example_run import SETTINGS, reply
+from tmas.records.evaluation_files import Evaluation, JudgementLine
+from tmas.records.reading import DefectiveFile, read_record, read_records
+from tmas.records.run_files import FailureLine, Manifest, Metrics, Prediction
+from tmas.records.trace_lines import trace_bytes, trace_line
+from tmas.report.problems import Browser, Room
+from tmas.report.report import _sections
+from tmas.report.runs import read_runs
+from tmas.testing.chat_server import ScriptedServer, run_in_thread
+
+FIXTURE = Path(__file__).parents[2] / "fixtures" / "run_v1"
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    shutil.copytree(FIXTURE, tmp_path / "old")
+    return tmp_path / "old"
+
+
+def tmas(old: Path, *arguments: str) -> None:
+    command = [str(Path(sys.executable).with_name("tmas")), *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=old)
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in file.read_bytes().splitlines()]
+
+
+def test_a_resumed_run_makes_no_call_again_and_gives_the_same_predictions(old: Path):
+    before = lines(old / "run" / "predictions.jsonl"), lines(old / "run" / "failures.jsonl")
+    totals = orjson.loads((old / "run" / "metrics.json").read_bytes())
+    for name in ("predictions.jsonl", "failures.jsonl", "metrics.json"):
+        (old / "run" / name).unlink()
+    with run_in_thread(ScriptedServer(reply)) as server:
+        given = {"problems": "problems.jsonl", "output_dir": "run", "model.base_url": server.base_url, **SETTINGS}
+        tmas(old, "solve", *(f"{key}={value}" for key, value in given.items()))
+        assert server.requests == []
+    assert lines(old / "run" / "predictions.jsonl") == before[0]
+    assert lines(old / "run" / "failures.jsonl") == [{"v": 1, **line} for line in before[1]]
+    assert orjson.loads((old / "run" / "metrics.json").read_bytes()) == {"v": 1, **totals}
+
+
+def test_an_evaluation_gives_the_same_figures_and_asks_the_judge_nothing(old: Path):
+    before = (old / "run" / "evaluation.json").read_bytes()
+    (old / "run" / "evaluation.json").unlink()
+    with run_in_thread(ScriptedServer(judge)) as server:
+        tmas(
+            old, "evaluate", "runs=[run]", "judge=endpoint", "judge.name=scripted", f"judge.base_url={server.base_url}"
+        )
+        assert server.requests == []
+    assert (old / "run" / "evaluation.json").read_bytes() == before
+
+
+def test_a_report_shows_the_same(monkeypatch: pytest.MonkeyPatch, old: Path):
+    expected = orjson.loads((FIXTURE / "report.json").read_bytes())
+    monkeypatch.chdir(old.parent)
+    runs = read_runs([old / "run"], lambda _: None)
+    assert orjson.loads(orjson.dumps(_sections(runs, [], 5))) == expected["sections"]
+    browser = Browser(runs.runs[0], 0, runs.scoring, ["p1"])
+    [(_, block)] = list(browser.blocks(Room(10**6, 1)))
+    assert orjson.loads(orjson.dumps(browser.entries)) == expected["entries"]
+    shown = [json.loads(zlib.decompress(base64.b64decode(line))) for line in block]
+    for failure in shown[0]["failures"]:
+        assert failure.pop("v") == 1
+    assert shown == expected["block"]
+
+
+def test_what_is_read_is_written_as_it_was():
+    run = FIXTURE / "run"
+    for file, kind in (("predictions.jsonl", Prediction), ("judgements.jsonl", JudgementLine)):
+        written = b"".join(record.model_dump_json().encode() + b"\n" for record in read_records(run / file, kind))
+        assert written == (run / file).read_bytes()
+    assert len(list(read_records(run / "failures.jsonl", FailureLine))) == 3
+    assert read_record(run / "metrics.json", Metrics).problems == 3
+    assert read_record(run / "manifest.json", Manifest).method == "tmas"
+    assert read_record(run / "evaluation.json", Evaluation).problems.finished == 3
+    for trace in (run / "trace").iterdir():
+        content = trace.read_bytes().splitlines(keepends=True)
+        assert [trace_bytes(trace_line(line, "")) for line in content] == content
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"v": 2, "new": 1}, r"predictions\.jsonl:2: schema version 2, this version of tmas reads 1"),
+        ({"stop": "tired"}, r"predictions\.jsonl:2: stop: Input should be 'max_iterations'"),
+        ({"usage": [{"role": "solution"}]}, r"predictions\.jsonl:2: usage\.0\.iteration: Field required"),
+    ],
+)
+def test_a_defect_is_named_by_file_line_and_field(old: Path, change: dict[str, Any], message: str):
+    file = old / "run" / "predictions.jsonl"
+    first, second, third = lines(file)
+    file.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in (first, {**second, **change}, third)))
+    with pytest.raises(DefectiveFile, match=message):
+        list(read_records(file, Prediction))

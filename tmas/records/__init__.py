@@ -1,0 +1,68 @@
+"""The vocabulary: every value that travels between modules or lies on disk, versioned.
+
+``values.py`` holds what agents, methods and the store exchange. ``run_files.py``, ``trace_lines.py`` and
+``evaluation_files.py`` hold one record for each kind of file that a run or an evaluation writes; ``reading.py`` reads
+them.
+"""
+
+from tmas.records.values import (
+    NOT_SAMPLED,
+    SCHEMA_VERSION,
+    BankChange,
+    CallKey,
+    Completion,
+    Experience,
+    Failure,
+    FailureReason,
+    Grade,
+    Guideline,
+    Iteration,
+    Message,
+    Mode,
+    PackingNote,
+    Problem,
+    Record,
+    Reply,
+    Request,
+    Result,
+    Rollout,
+    Sampling,
+    Selection,
+    Solution,
+    StopReason,
+    Trajectory,
+    Usage,
+    UsageEntry,
+    Verification,
+)
+
+__all__ = [
+    "NOT_SAMPLED",
+    "SCHEMA_VERSION",
+    "BankChange",
+    "CallKey",
+    "Completion",
+    "Experience",
+    "Failure",
+    "FailureReason",
+    "Grade",
+    "Guideline",
+    "Iteration",
+    "Message",
+    "Mode",
+    "PackingNote",
+    "Problem",
+    "Record",
+    "Reply",
+    "Request",
+    "Result",
+    "Rollout",
+    "Sampling",
+    "Selection",
+    "Solution",
+    "StopReason",
+    "Trajectory",
+    "Usage",
+    "UsageEntry",
+    "Verification",
+]

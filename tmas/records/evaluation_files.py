@@ -1,0 +1,314 @@
+"""Records that an evaluation writes into a run directory: ``evaluation.json`` and ``judgements.jsonl``.
+
+docs/evaluation.md explains every field. Accuracies are given for each scoring: ``rule``, and ``judge`` if there is one.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import AliasChoices, ConfigDict, Field, JsonValue
+
+from tmas.records.reading import Version
+from tmas.records.values import SCHEMA_VERSION, FailureReason, Record, StopReason, Usage
+
+
+class JudgementFailure(Record):
+    """Why a judge gave no verdict."""
+
+    reason: FailureReason
+    message: str
+
+
+class JudgementLine(Record):
+    """A line of ``judgements.jsonl``: one pass of a judge on an answer, with either a verdict or a failure.
+
+    ``judge`` is the judge's identity, ``prompt`` the hash of the prompt as it was sent, ``number`` (on disk: ``pass``)
+    the pass.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
+
+    v: Version = SCHEMA_VERSION
+    gold: str
+    answer: str
+    judge: str
+    model: str
+    prompt: str
+    number: int = Field(validation_alias=AliasChoices("pass", "number"), serialization_alias="pass")
+    verdict: Literal["equivalent", "different"] | None
+    reasoning: str | None
+    failure: JudgementFailure | None
+
+
+class Estimate(Record):
+    """A mean over problems with its bootstrap interval. All three are None if no problem says anything."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    problems: int
+    left_out: int
+
+
+class EvaluatedRun(Record):
+    """The run that was evaluated. ``group`` is the same for runs that differ only by their seed."""
+
+    method: str
+    benchmark: str | None
+    seed: int
+    group: str
+    models: dict[str, str]
+
+
+class JudgeUsed(Record):
+    """The judge of an evaluation. ``replaced``: texts of the prompts that a user replaced."""
+
+    name: str
+    identity: str
+    sampling: dict[str, JsonValue]
+    passes: int
+    scope: str
+    prompts: dict[str, str]
+    replaced: dict[str, str] = Field(default_factory=dict)
+
+
+class BootstrapUsed(Record):
+    """The bootstrap settings of an evaluation."""
+
+    resamples: int
+    confidence: float
+    seed: int
+
+
+class SettingsUsed(Record):
+    """The settings that an evaluation depends on."""
+
+    judge: JudgeUsed | None
+    bootstrap: BootstrapUsed
+
+
+class RuleCounts(Record):
+    """Verdicts of the rule on distinct answers, and the reasons of undecided ones."""
+
+    equal: int
+    different: int
+    undecided: int
+    reasons: dict[str, int]
+
+
+class JudgeCounts(Record):
+    """Verdicts of the judge, one for each pass; ``failed`` by reason."""
+
+    equivalent: int
+    different: int
+    failed: dict[str, int]
+    not_asked: int
+
+
+class VerdictCounts(Record):
+    rule: RuleCounts
+    judge: JudgeCounts | None
+
+
+class PassAgreement(Record):
+    """Agreement between the passes of the judge."""
+
+    pairs: int
+    unanimous: float | None
+    pairwise: float | None
+    kappa: float | None
+
+
+class Disagreement(Record):
+    """An answer on which rule and judge disagree. ``judge``: share of the passes that found it equivalent."""
+
+    gold: str
+    answer: str
+    rule: str
+    judge: float | None
+
+
+class RuleAndJudge(Record):
+    """The rule's verdicts against the majority of the judge's passes. ``table``: rule -> judge -> count."""
+
+    table: dict[str, dict[str, int]]
+    agreement: float | None
+    disagreements: tuple[Disagreement, ...]
+
+
+class Agreement(Record):
+    passes: PassAgreement
+    rule_and_judge: RuleAndJudge
+
+
+class ProblemCounts(Record):
+    finished: int
+    unfinished: int
+    without_gold: int
+    stops: dict[str, int]
+
+
+class BankFacts(Record):
+    """Means over problems of a memory bank in one iteration."""
+
+    size: float | None
+    turnover: float | None
+    added: float | None
+    merged: float | None
+    confirmed: float | None
+    corrected: float | None
+    dropped: float | None
+    evicted: float | None
+
+
+class ModeCounts(Record):
+    """Candidates of one mode, and the share of correct ones among those decided."""
+
+    candidates: float
+    accuracy: float | None
+
+
+class MeanTokens(Record):
+    """Mean tokens of a problem up to the end of an iteration."""
+
+    prompt_tokens: float
+    cached_prompt_tokens: float
+    completion_tokens: float
+
+
+class EvaluatedIteration(Record):
+    """One iteration over all problems: counts, banks, tokens, and accuracies by scoring and metric."""
+
+    iteration: int
+    running: int
+    candidates: int
+    failed: dict[str, int]
+    no_answer: int
+    mean_grade: float | None
+    explore_share: float | None
+    banks: dict[str, BankFacts]
+    usage: dict[str, Usage]
+    cumulative: MeanTokens
+    scores: dict[str, dict[str, Estimate]]
+    undecided: dict[str, float]
+    modes: dict[str, dict[str, ModeCounts]]
+
+
+class CalibrationBin(Record):
+    """Candidates whose mean grade is in one interval."""
+
+    low: float
+    high: float
+    count: int
+    mean_grade: float | None
+    accuracy: float | None
+
+
+class GradeCounts(Record):
+    """Single grades of one value, and the share of correct candidates among them."""
+
+    count: int
+    accuracy: float | None
+
+
+class Calibration(Record):
+    """The verifier's grades against correctness."""
+
+    pairs: int
+    accuracy: float | None
+    brier: float | None
+    ece: float | None
+    auroc: float | None
+    bins: tuple[CalibrationBin, ...]
+    grades: dict[str, GradeCounts]
+
+
+class EvaluatedStep(Record):
+    """A problem after one iteration: tokens so far, and its metrics by scoring."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    scores: dict[str, dict[str, float | None]]
+
+
+class EvaluatedProblem(Record):
+    """A problem with a gold answer. ``limit``: its token budget."""
+
+    problem_id: str
+    digest: str
+    stop: StopReason
+    limit: int | None = None
+    prompt_tokens: int
+    completion_tokens: int
+    iterations: tuple[EvaluatedStep, ...]
+
+
+class Evaluation(Record):
+    """``evaluation.json``."""
+
+    v: Version = SCHEMA_VERSION
+    run: EvaluatedRun
+    settings: SettingsUsed
+    verdicts: VerdictCounts
+    agreement: Agreement | None
+    problems: ProblemCounts
+    iterations: tuple[EvaluatedIteration, ...]
+    calibration: dict[str, Calibration]
+    roles: dict[str, Usage]
+    by_problem: tuple[EvaluatedProblem, ...]
+
+
+class ComparedGroup(Record):
+    """One method in a :class:`MethodComparison`.
+
+    ``accuracy`` and ``difference``: metric -> one estimate for each budget.
+    """
+
+    label: str
+    runs: tuple[str, ...]
+    seeds: tuple[int, ...]
+    tokens_per_problem: float
+    accuracy: dict[str, tuple[Estimate, ...]]
+    difference: dict[str, tuple[Estimate, ...]] = Field(description="to the first group, paired by problem")
+
+
+class MethodComparison(Record):
+    """Methods on one benchmark at equal tokens per problem (``output=FILE`` of ``tmas evaluate``)."""
+
+    v: Version = SCHEMA_VERSION
+    benchmark: str
+    scoring: str
+    problems: int
+    budgets: tuple[int, ...]
+    groups: tuple[ComparedGroup, ...]
+
+
+class AnswerCounts(Record):
+    """Answers that a gold check compared, and their verdicts."""
+
+    answers: int
+    equal: int
+    different: int
+    undecided: int
+
+
+class GoldCheckFailure(Record):
+    """A comparison of a gold check that did not come out as it must. ``name``: the check."""
+
+    name: str
+    problem_id: str
+    gold: str
+    answer: str
+    verdict: str
+    reason: str | None
+
+
+class GoldCheck(Record):
+    """What ``tmas gold-check`` found (``output=FILE``). ``checks``: counts by the name of the check."""
+
+    v: Version = SCHEMA_VERSION
+    problems: int
+    with_answer: int
+    checks: dict[str, AnswerCounts]
+    failures: tuple[GoldCheckFailure, ...]

@@ -1,0 +1,70 @@
+"""Reading records from disk: complete lines only, and one error that names the file, the line and the field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ValidationError
+
+from tmas.errors import UserError
+from tmas.files import complete_lines
+from tmas.records.values import SCHEMA_VERSION
+
+AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
+
+
+def _is_known(version: int) -> int:
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"schema version {version}, this version of tmas reads {SCHEMA_VERSION}")
+    return version
+
+
+Version = Annotated[int, AfterValidator(_is_known)]
+"""Type of a record's version field. Records of another version are refused."""
+
+
+class DefectiveFile(UserError):
+    """A file of a run cannot be read. The message names the file, the line if there are lines, and the field."""
+
+
+def read_records(file: Path, kind: type[AnyRecord]) -> Iterator[AnyRecord]:
+    """Yield the complete lines of a JSONL file as records; nothing if the file does not exist.
+
+    The last line is skipped if a kill has cut it off. Raises :class:`DefectiveFile` at any other line that is no
+    such record.
+    """
+    for line in complete_lines(file) if file.exists() else ():
+        yield parsed(line.content, kind, f"{file}:{line.number}")
+
+
+def read_record(file: Path, kind: type[AnyRecord]) -> AnyRecord:
+    """Read a file that holds one record. Raises :class:`DefectiveFile`, or ``FileNotFoundError``."""
+    return parsed(file.read_bytes(), kind, str(file))
+
+
+def parsed(content: bytes, kind: type[AnyRecord], place: str) -> AnyRecord:
+    """The record in ``content``, which lies at ``place``. Raises :class:`DefectiveFile`."""
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        found = defect(error)
+        is_json = error.errors()[0]["type"] != "json_invalid"
+        raise DefectiveFile(found if is_json else f"damaged ({found})", where=place) from None
+
+
+def defect(error: ValidationError) -> str:
+    """The first problem of a record, with its field. An unknown version explains all the others, so it comes first."""
+    found = error.errors(include_url=False, include_input=False)
+    version = next((one for one in found if one["loc"][-1:] in (("v",), ("schema_version",))), None)
+    first = version or found[0]
+    field = ".".join(map(str, first["loc"]))
+    message = first["msg"].removeprefix("Value error, ")
+    return message if version or not field else f"{field}: {message}"
+
+
+def line_defect(error: ValidationError) -> str:
+    """:func:`defect` for files that can be moved away and made anew: ``damaged line (...)``, or the unknown version."""
+    version = any(one["loc"][-1:] in (("v",), ("schema_version",)) for one in error.errors(include_url=False))
+    return defect(error) if version else f"damaged line ({defect(error)})"

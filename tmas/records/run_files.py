@@ -1,0 +1,196 @@
+"""Records of a run directory: ``manifest.json``, ``predictions.jsonl``, ``failures.jsonl`` and ``metrics.json``.
+
+docs/run-directory.md shows an example of each.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import Field, JsonValue
+
+from tmas.records.reading import Version
+from tmas.records.values import (
+    NOT_SAMPLED,
+    SCHEMA_VERSION,
+    BankChange,
+    Experience,
+    FailureReason,
+    Guideline,
+    Mode,
+    Record,
+    Selection,
+    StopReason,
+    Usage,
+    UsageEntry,
+)
+
+Correctness = Literal["equal", "different", "undecided"]
+"""An answer compared with the gold answer by rule."""
+
+
+class Manifest(Record):
+    """``manifest.json``: everything that makes this run this run.
+
+    ``settings`` is flat, with dotted keys. ``told``: settings that were null and that servers reported instead.
+    ``chat_template``: the run counts the tokens of its models' chat templates; runs of older versions do not.
+    """
+
+    schema_version: Version = SCHEMA_VERSION
+    settings: dict[str, JsonValue]
+    prompts: dict[str, str]
+    packages: dict[str, str]
+    python: str | None = None
+    chat_template: Literal["counted"] | None = None
+    problems: dict[str, str]
+    told: dict[str, JsonValue] | None = None
+
+    @property
+    def seed(self) -> int:
+        return self._setting("seed")
+
+    @property
+    def method(self) -> str:
+        return self._setting("method.name")
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The model of each role."""
+        named = {key: value for key, value in self.settings.items() if re.fullmatch(r"model\.[^.]+\.name", key)}
+        return {key.split(".")[1]: str(value) for key, value in named.items()}
+
+    def _setting(self, key: str) -> Any:
+        return self.settings[key]
+
+
+class PredictedCandidate(Record):
+    """A candidate of a finished problem. ``failure``: why it is missing."""
+
+    candidate: int
+    mode: Mode
+    parents: tuple[tuple[int, int], ...] = ()
+    answer: str | None
+    correct: Correctness | None
+    grades: tuple[float, ...]
+    mean_grade: float | None
+    own_grade: float | None = None
+    failure: FailureReason | None
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether the model was asked for it and answered, however badly."""
+        return self.failure not in NOT_SAMPLED
+
+
+class PredictedIteration(Record):
+    """One iteration of a finished problem: its candidates, both banks after it, and the answer selected so far."""
+
+    iteration: int
+    candidates: tuple[PredictedCandidate, ...]
+    experience_bank: tuple[Experience, ...]
+    experience_change: BankChange | None
+    guideline_change: BankChange | None
+    guideline_bank: tuple[Guideline, ...]
+    selected: Selection | None
+    selected_correct: Correctness | None
+
+    @property
+    def samples(self) -> list[PredictedCandidate]:
+        """The candidates that the model was asked for and answered, however badly."""
+        return [candidate for candidate in self.candidates if candidate.is_sampled]
+
+
+class Terms(Record):
+    """Settings that a problem was finished under. A resumed run keeps the problem if they still hold."""
+
+    method: dict[str, JsonValue]
+    limits: dict[str, int | None] = Field(default_factory=dict)
+
+    @property
+    def tokens_per_problem(self) -> int | None:
+        return self.limits.get("tokens_per_problem")
+
+
+class Prediction(Record):
+    """A line of ``predictions.jsonl``: one finished problem."""
+
+    v: Version = SCHEMA_VERSION
+    problem_id: str
+    question: str | None = None
+    gold: str | None
+    method: str
+    answer: str | None
+    correct: Correctness | None
+    solution: str | None
+    selected: Selection | None
+    stop: StopReason
+    iterations: tuple[PredictedIteration, ...]
+    usage: tuple[UsageEntry, ...]
+    failures: int
+    packed_prompts: int
+    terms: Terms
+
+    @property
+    def rounds(self) -> tuple[PredictedIteration, ...]:
+        """The iterations, without those at the end in which no candidate could be asked for."""
+        found = self.iterations
+        while found and not found[-1].samples:
+            found = found[:-1]
+        return found
+
+    @property
+    def total_usage(self) -> Usage:
+        """Everything that the problem cost."""
+        return sum((entry.usage for entry in self.usage), Usage())
+
+
+class FailedCall(Record):
+    """The key of the call that a failure comes from, without the problem."""
+
+    iteration: int
+    role: str
+    index: int
+    attempt: int = 0
+
+
+class FailureLine(Record):
+    """A line of ``failures.jsonl``."""
+
+    v: Version = SCHEMA_VERSION
+    problem_id: str
+    reason: FailureReason
+    call: FailedCall | None
+    message: str
+
+
+class IterationMetrics(Record):
+    """Totals of one iteration over all problems. Rates are None if they cannot be computed."""
+
+    iteration: int
+    problems: int
+    candidates: int
+    failed: int
+    explore: int
+    pass_at_1: float | None
+    undecided: int
+    selected_accuracy: float | None
+    mean_grade: float | None
+    experience_items: float | None
+    guideline_items: float | None
+    usage: Usage
+
+
+class Metrics(Record):
+    """``metrics.json``: the totals of a run."""
+
+    v: Version = SCHEMA_VERSION
+    problems: int
+    stops: dict[str, int]
+    answered: int
+    selected_accuracy: float | None
+    selected_undecided: int
+    iterations: tuple[IterationMetrics, ...]
+    usage: dict[str, Usage] = Field(description="by role")
+    failures: dict[str, int] = Field(description="by reason")
+    packed_prompts: int

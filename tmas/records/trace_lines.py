@@ -1,0 +1,97 @@
+"""Records of the lines of a trace."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from tmas.records.reading import DefectiveFile, Version, line_defect
+from tmas.records.values import (
+    SCHEMA_VERSION,
+    CallKey,
+    Failure,
+    Message,
+    PackingNote,
+    Record,
+    Reply,
+    Sampling,
+)
+
+
+class PromptLine(Record):
+    """Messages, written once and referred to by their digest."""
+
+    v: Version = SCHEMA_VERSION
+    type: Literal["prompt"] = "prompt"
+    digest: str
+    messages: tuple[Message, ...]
+
+
+class RecordedRequest(Record):
+    """A request without its messages."""
+
+    model: str
+    sampling: Sampling
+    n: int
+    seed: int | None
+    output_schema: dict[str, Any] | None
+
+
+class CallLine(Record):
+    """A finished call, with either a reply or a failure.
+
+    ``digest`` is of the whole request, ``prompt`` of its messages. ``messages`` is not on disk: readers fill it in from
+    the prompt line.
+    """
+
+    v: Version = SCHEMA_VERSION
+    type: Literal["call"] = "call"
+    key: CallKey
+    digest: str
+    prompt: str
+    request: RecordedRequest
+    started: float = 0.0
+    packing: tuple[PackingNote, ...] = ()
+    reply: Reply | None = None
+    failure: Failure | None = None
+    messages: tuple[Message, ...] = Field(default=(), exclude=True)
+
+    @model_validator(mode="after")
+    def _has_one_outcome(self) -> CallLine:
+        if (self.reply is None) == (self.failure is None):
+            raise ValueError("a call has either a reply or a failure")
+        return self
+
+    @property
+    def outcome(self) -> Reply | Failure:
+        outcome = self.reply or self.failure
+        assert outcome is not None
+        return outcome
+
+
+class DecisionLine(Record):
+    """The outcome of something that may depend on time or order and that a replay has to repeat."""
+
+    v: Version = SCHEMA_VERSION
+    type: Literal["decision"] = "decision"
+    name: str
+    value: Any
+
+
+TraceLine = Annotated[PromptLine | CallLine | DecisionLine, Field(discriminator="type")]
+_LINE: TypeAdapter[PromptLine | CallLine | DecisionLine] = TypeAdapter(TraceLine)
+
+
+def trace_line(line: bytes, place: str) -> PromptLine | CallLine | DecisionLine:
+    """The record in a line of a trace, which lies at ``place``. Raises :class:`DefectiveFile`."""
+    try:
+        return _LINE.validate_json(line)
+    except ValidationError as error:
+        raise DefectiveFile(line_defect(error), where=place) from None
+
+
+def trace_bytes(line: PromptLine | CallLine | DecisionLine) -> bytes:
+    """The line as it is written: without packing steps, reply or failure if there are none."""
+    absent = {name for name in ("packing", "reply", "failure") if not getattr(line, name, True)}
+    return line.model_dump_json(exclude=absent).encode() + b"\n"
