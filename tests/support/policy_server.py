@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tests.support.miniature import SHIPPED
+from tmas.cli.main import register_resolvers
 from tmas.engines.vllm import free_port, vllm_server
 from tmas.settings import SolveSettings
 
@@ -23,6 +24,7 @@ CONF = str(Path(__file__).parents[2] / "conf")
 
 def settings() -> SolveSettings:
     given = ["problems=sample", "output_dir=unused", "experiment=miniature", *SHIPPED]
+    register_resolvers()
     with initialize_config_dir(CONF, version_base="1.3"):
         config: Any = OmegaConf.to_container(compose("solve", overrides=given), resolve=True, throw_on_missing=True)
     return SolveSettings.model_validate(config)

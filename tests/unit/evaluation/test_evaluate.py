@@ -196,4 +196,4 @@ def test_the_command_tells_what_is_missing_and_ends_with_3(tmp_path: Path):
 def test_the_command_refuses_what_is_no_run(tmp_path: Path):
     done = tmas("evaluate", f"runs=[{tmp_path}]")
     assert done.returncode == 2
-    assert "is no run directory" in done.stderr
+    assert "no run directory" in done.stderr

@@ -170,7 +170,7 @@ async def test_a_worker_on_ray_gets_the_texts_and_needs_no_folder(
     monkeypatch.setattr(workers.ray.util, "get_node_ip_address", lambda: "here")
     run = tmp_path / "run"
     (run / "trace").mkdir(parents=True)
-    (run / "manifest.json").write_text("{}")
+    (run / "manifest.json").write_text('{"schema_version": 1, "chat_template": "counted"}')
     async with ScriptedServer(team.reply) as server:
         given = {"model": team.model(server.base_url), "method": team.method(), "prompts": folder}
         workers._actors(Runtime(RunSettings.model_validate(given), "key", files=1), run)
