@@ -113,7 +113,7 @@ def chats(
 ) -> Iterator[Chat]:
     """The chats of all ``problems`` in order; the run has to hold each of them.
 
-    Adds to ``counts`` the number of chats by role (or mode), and how many were ``too long``. Raises ``ValueError`` if
+    Adds to ``counts`` the number of chats by role (or mode), and how many were ``too long``. Raises ``UserError`` if
     the run asked another question, or compared with another answer, under a problem's id.
     """
     for problem in problems:

@@ -64,7 +64,7 @@ async def solved_counts(
 ) -> list[Solved]:
     """How often each problem was solved in first iterations, by the judge where there is one, otherwise by rule.
 
-    Raises ``ValueError`` where the runs are of several models, of other problems, or of too few or too many samples.
+    Raises ``UserError`` if the runs are of several models, of other problems, or of too few or too many samples.
     """
     runs = [_first_iteration(read_run(path)) for path in settings.runs]
     _check(runs, problems, settings.samples)

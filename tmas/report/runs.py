@@ -15,7 +15,7 @@ from tmas.evaluation.compare import Group, group_runs, scoring_of
 from tmas.evaluation.estimators import BootstrapSettings
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.records.evaluation_files import Evaluation
-from tmas.records.reading import read_record, read_records
+from tmas.records.reading import DefectiveFile, read_record, read_records
 from tmas.records.run_files import FailureLine, Prediction
 from tmas.records.trace_lines import CallLine
 from tmas.run.trace import read_calls, trace_path
@@ -66,7 +66,7 @@ class ReportedRuns:
 def read_runs(paths: Sequence[Path], say: Callable[[str], None]) -> ReportedRuns:
     """Reads ``evaluation.json`` of each run; where there is none the run is evaluated by rule, and ``say`` says so.
 
-    Raises ``ValueError`` where a run has gone on since it was evaluated.
+    Raises ``UserError`` if a run was resumed after its evaluation.
     """
     if not paths:
         return ReportedRuns([], [], "rule", BootstrapSettings())
@@ -91,7 +91,10 @@ def _evaluation(path: Path, say: Callable[[str], None]) -> Evaluation:
         say(f"{path} has not been evaluated: doing it by rule")
         [evaluation] = uvloop.run(evaluate(EvaluateSettings(runs=(path,))))
         return evaluation
-    evaluation = read_record(file, Evaluation)
+    try:
+        evaluation = read_record(file, Evaluation)
+    except DefectiveFile as error:
+        raise DefectiveFile(error.what, where=error.where, remedy="Run tmas evaluate again.") from None
     lengths = [len(line.iterations) for line in read_records(path / "predictions.jsonl", Prediction)]
     seen = evaluation.problems.finished, sum(step.running for step in evaluation.iterations)
     if seen != (len(lengths), sum(lengths)):

@@ -113,4 +113,4 @@ def test_help_teaches_the_next_step(name: str):
     done = commands.tmas(name, "--help")
     assert done.returncode == 0
     assert f"tmas {name}" in done.stdout
-    assert "All settings, as composed" in done.stdout
+    assert "tmas options COMMAND lists all settings" in done.stdout

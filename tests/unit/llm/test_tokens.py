@@ -172,7 +172,5 @@ def test_what_fits_leaves_room_within_the_window(prompt: str, max_tokens: int, s
 
 
 def test_a_window_without_room_for_a_prompt_is_refused_with_all_numbers():
-    with pytest.raises(
-        UserError, match=r"max_tokens=50 .*context_length=8192 tokens and model\.max_window_tokens=100"
-    ):
+    with pytest.raises(UserError, match=r"max_tokens=50 .*context_length=8192 tokens and model\.max_window_tokens=100"):
         ContextWindow(len, 8192, 50, max_window=100)
