@@ -43,11 +43,6 @@ class RecordedRun:
         self._offsets = _offsets(path / "predictions.jsonl")
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """The settings that the run's outcome depends on, by dotted key."""
-        return self.manifest.settings
-
-    @property
     def problem_ids(self) -> KeysView[str]:
         return self._offsets.keys()
 

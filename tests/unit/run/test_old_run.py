@@ -59,6 +59,9 @@ def test_a_resumed_run_makes_no_call_again_and_gives_the_same_predictions(old: P
     assert lines(old / "run" / "predictions.jsonl") == before[0]
     assert lines(old / "run" / "failures.jsonl") == [{"v": 1, **line} for line in before[1]]
     assert orjson.loads((old / "run" / "metrics.json").read_bytes()) == {"v": 1, **totals}
+    manifest = orjson.loads((old / "run" / "manifest.json").read_bytes())
+    assert "chat_template" not in manifest  # the run's prompts were fitted without it
+    assert "told" not in manifest
 
 
 def test_an_evaluation_gives_the_same_figures_and_asks_the_judge_nothing(old: Path):
