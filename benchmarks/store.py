@@ -31,7 +31,7 @@ from tmas.llm.connection import ProgressCallback
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Completion, Reply, Request, Usage
 from tmas.run.directory import RunDirectory
-from tmas.run.runner import keep_finished, write_metrics
+from tmas.run.runner import pending_problems, write_metrics
 from tmas.run.session import Activity
 
 REASONING = "Suppose not. Then some k has this property, and the least of them leads back to the case before. " * 20
@@ -78,7 +78,7 @@ def reopen(folder: Path, problems: int, settings: TMASSettings, active: int) -> 
     """As ``tmas solve`` does where nothing is left to do: the problems that are left."""
     asked = support.problems(problems)
     with closing(RunDirectory(folder, {}, asked)) as directory:
-        left = keep_finished(directory, asked, {"method": settings.model_dump()})
+        left = pending_problems(directory, asked, {"method": settings.model_dump()})
         write_metrics(directory)
     return len(left)
 

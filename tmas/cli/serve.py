@@ -15,8 +15,8 @@ from tmas.cli.exits import INTERRUPTED, STOPPED, cancelled_by_sigterm, fail
 from tmas.engines.vllm import ServerFailed
 from tmas.llm.endpoint import EndpointDown
 from tmas.serve.requests import MODEL
-from tmas.serve.server import bound, listening
-from tmas.serve.service import opened
+from tmas.serve.server import bind_port, http_server
+from tmas.serve.service import open_service
 from tmas.serve.settings import ServeSettings
 
 
@@ -35,9 +35,9 @@ def serve_command(config: dict[str, Any], console: Console) -> None:
 
 async def _serve(settings: ServeSettings, console: Console) -> None:
     key, run, folder = settings.serve.read_key(), validated(settings.run), settings.serve.output_dir
-    with cancelled_by_sigterm(), closing(bound(settings.serve)) as port:
+    with cancelled_by_sigterm(), closing(bind_port(settings.serve)) as port:
         if run.serving.name == "vllm":
             console.print(Text(f"starting vLLM with {run.model.name}; its log is in {folder}"), soft_wrap=True)
-        async with opened(settings) as service, listening(port, service, run, key) as base_url:
+        async with open_service(settings) as service, http_server(port, service, run, key) as base_url:
             console.print(Text(f"{base_url} serves the model {MODEL}; requests are in {folder}"), soft_wrap=True)
             await asyncio.Event().wait()

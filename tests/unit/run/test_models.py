@@ -92,7 +92,7 @@ async def test_a_run_that_an_older_version_began_is_resumed_with_its_own_prompts
 
     async with ScriptedServer(long_reply) as server:
         with monkeypatch.context() as older:
-            older.setattr("tmas.run.worker.counts_chat_template", lambda _: False)
+            older.setattr("tmas.run.runtime.counts_chat_template", lambda _: False)
             assert await solved(server)
         calls = len(server.requests)
         file = tmp_path / "run" / "manifest.json"

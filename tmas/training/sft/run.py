@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tmas.files import append_lines, file_digest, read_lines, write_json, write_lines
-from tmas.run.directory import RunRefused, locked
+from tmas.run.directory import RunRefused, lock_file
 from tmas.settings import flat
 from tmas.training.identity import refuse_another_run
 from tmas.training.sft.rows import LeftOut
@@ -44,7 +44,7 @@ class SFTRun:
         foreign = {entry.name for entry in self.path.iterdir()} - {".lock", ".manifest.json.new"}
         if foreign and not self._manifest.exists():
             raise RunRefused(f"{self.path} is not empty and holds no run: use another output_dir")
-        self._lock = locked(self.path / ".lock")
+        self._lock = lock_file(self.path / ".lock")
         write_json(self._manifest, self._identity)
         rows = ({"file": str(r.file), "place": r.place, "reason": r.reason, "message": r.message} for r in left_out)
         write_lines(self.path / "left_out.jsonl", rows)
