@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from tmas.cli import main as cli
 from tmas.cli.composing import config_name
 from tmas.cli.main import COMMANDS, SETTINGS
-from tmas.cli.options import groups_of, options_of, options_of_command, page, print_options
+from tmas.cli.options import groups_of, options_of, options_of_command, options_page, print_options
 from tmas.methods import METHODS
 from tmas.settings import flat
 
@@ -117,7 +117,7 @@ def test_every_choice_of_a_group_explains_itself():
 
 def test_the_page_of_all_settings_is_up_to_date():
     written = (ROOT / "docs" / "options.md").read_text("utf-8")
-    assert written == page(SETTINGS), "run `make options`"
+    assert written == options_page(SETTINGS), "run `make options`"
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

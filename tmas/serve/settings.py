@@ -110,7 +110,7 @@ class ServeSettings(Settings):
 
     @model_validator(mode="after")
     def _has_no_unused_ray_settings(self) -> Self:
-        """Refuse Ray settings without effect. The server solves requests in its own process; Ray only places replicas."""
+        """Refuse Ray settings without effect: the server solves requests itself, and Ray only places replicas."""
         if self.ray.workers:
             raise ValueError("ray.workers: tmas serve solves requests in its own process; leave it out")
         if self.ray.address and self.serving.name != "vllm":

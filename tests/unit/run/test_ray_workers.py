@@ -69,7 +69,7 @@ async def test_problems_that_come_at_once_are_shared_evenly(monkeypatch: pytest.
 
 @pytest.mark.parametrize("lost", [{"dead": True}, {"restarted": True}])
 async def test_one_that_is_not_ready_gets_none_and_its_share_goes_to_the_others(
-    monkeypatch: pytest.MonkeyPatch, lost: dict[str, bool]
+    monkeypatch: pytest.MonkeyPatch, lost: dict[str, Any]
 ):
     actors = [Actor(), Actor(**lost), Actor()]
     pool = worker_pool(monkeypatch, actors)
