@@ -70,8 +70,8 @@ def _measure(file: Path, rows: int) -> None:
         sys.exit("tmas collect failed")
     ended, read = time.time() - started, (workspace / REPORT).stat().st_mtime - started
     print(
-        f"{rows:,} rows, {file.stat().st_size / 1e6:,.0f} MB: read in {read:.0f} s ({rows / read:,.0f} rows/s), cleaned "
-        f" after {ended:.0f} s, peak memory {used.ru_maxrss / 1024:,.0f} MiB"
+        f"{rows:,} rows, {file.stat().st_size / 1e6:,.0f} MB: read in {read:.0f} s ({rows / read:,.0f} rows/s), "
+        f"cleaned after {ended:.0f} s, peak memory {used.ru_maxrss / 1024:,.0f} MiB"
     )
 
 

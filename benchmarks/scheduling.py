@@ -137,7 +137,7 @@ class StageByStage(PriorityLimiter):
 def measure(
     order: type[PriorityLimiter], concurrency: int, problems: int, settings: TMASSettings
 ) -> tuple[float, float]:
-    """The makespan in virtual seconds and the work in tokens. ``order``: the limiter, which decides the order of calls."""
+    """The makespan in virtual seconds and the work in tokens. ``order``: the limiter that orders the calls."""
 
     async def run() -> tuple[float, float]:
         engine = ScriptedEngine(concurrency)

@@ -25,7 +25,7 @@ from tmas.cli.exits import WRONG_INPUT, fail
 from tmas.methods import METHODS
 from tmas.methods.base import MethodSettings as AnyMethod
 from tmas.prompts import Prompts
-from tmas.settings import flat
+from tmas.settings import flatten
 from tmas.training.rl.inputs import REWARD
 
 WIDTH = 120
@@ -63,7 +63,7 @@ def options_of_command(command: str, settings_class: str) -> list[SettingEntry]:
     ``settings_class``: the settings class as ``module:class``. The settings of the method are those of TMAS.
     """
     written = yaml.safe_load((config_directory() / f"{config_name(command)}.yaml").read_text("utf-8"))
-    defaults = {key: "" if value == "???" else _format_default(value) for key, value in flat(written).items()}
+    defaults = {key: "" if value == "???" else _format_default(value) for key, value in flatten(written).items()}
     options: list[SettingEntry] = []
     for option in options_of(pkgutil.resolve_name(settings_class)):
         if option.key.startswith(f"{REWARD}.judge."):  # listed under its short name

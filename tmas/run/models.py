@@ -114,7 +114,7 @@ async def own_servers(
             if settings.serves_on_ray:
                 from tmas.engines.replicas import replicas
 
-                await stack.enter_async_context(replicas(model.absolute(), serving, key, directory, on_ready))
+                await stack.enter_async_context(replicas(model.with_absolute_paths(), serving, key, directory, on_ready))
             else:
                 port = free_port(serving.host)
                 await stack.enter_async_context(vllm_server(model, serving, port, directory / "vllm.log", key))

@@ -299,7 +299,7 @@ def _start_actors(runtime: Runtime, directory: Path) -> list[Any]:
     names = {model.api_key_env for model in settings.role_models().values() if model.api_key_env}
     environment = {name: os.environ[name] for name in names}
     actor: Any = ray.remote(RayWorker)
-    remote_settings = settings.model_copy(update={"model": settings.model.absolute()})
+    remote_settings = settings.model_copy(update={"model": settings.model.with_absolute_paths()})
     prompts = digest(settings.prompts.hashes())
     arguments = (remote_settings, directory.resolve(), runtime.key, environment, prompts)
 

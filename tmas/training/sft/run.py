@@ -10,7 +10,7 @@ from typing import Any
 
 from tmas.files import append_lines, file_digest, read_lines, write_json, write_lines
 from tmas.run.directory import RunRefused, lock_file
-from tmas.settings import flat
+from tmas.settings import flatten
 from tmas.training.identity import refuse_another_run
 from tmas.training.sft.rows import LeftOut
 
@@ -32,7 +32,7 @@ class SFTRun:
         self.checkpoints = path / "checkpoints"
         self._metrics = path / "metrics.jsonl"
         self._manifest = path / "manifest.json"
-        self._identity = {**flat(identity), "train_files": [file_digest(file) for file in files]}
+        self._identity = {**flatten(identity), "train_files": [file_digest(file) for file in files]}
         self._logged = time.monotonic()
         self._lock: int | None = None
         if self._manifest.exists():
