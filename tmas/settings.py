@@ -21,7 +21,7 @@ ROLES = all_roles()
 
 
 class Settings(BaseModel):
-    """Base class of settings: immutable, without unknown keys. Errors do not show the wrong value, which may be a key."""
+    """Base class of settings: immutable. Unknown keys are errors. Errors do not show wrong values (possible secrets)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 

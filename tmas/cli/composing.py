@@ -42,7 +42,7 @@ def compose_settings(command: str, arguments: Sequence[str], directory: Path) ->
     @hydra.main(config_path=str(directory), config_name=config_name(command), version_base="1.3")
     def collect(config: DictConfig) -> None:
         try:
-            jobs.append(_plain(config, command))
+            jobs.append(_to_plain_values(config, command))
         except UserError as error:  # raised after Hydra has returned, because Hydra would print it in its own form
             jobs.append(error)
 
@@ -84,7 +84,8 @@ def _command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = full_error
 
 
-def _plain(config: DictConfig, command: str) -> dict[str, Any]:
+def _to_plain_values(config: DictConfig, command: str) -> dict[str, Any]:
+    """The configuration as plain values. Raises :class:`UserError` for values that are missing or unresolved."""
     try:
         if missing := sorted(OmegaConf.missing_keys(config)):
             remedy = f"Give each as KEY=VALUE. `tmas {command} --help` shows an example."
@@ -104,7 +105,7 @@ class _HydraErrorExplainer:
 
     def explain(self, error: Exception) -> UserError:
         if isinstance(error, OverrideParseException):
-            return _syntax(error, self._command)
+            return _syntax_error(error, self._command)
         if isinstance(error, MissingConfigException) and error.options:
             group, _, option = str(error.missing_cfg_file).rpartition("/")
             return self._unknown_option(group, option, error.options)
@@ -133,8 +134,8 @@ class _HydraErrorExplainer:
 
     def _unknown_option(self, group: str, option: str, options: Iterable[str]) -> UserError:
         options = sorted(options)
-        near = get_close_matches(option, options, n=1)
-        hint = f"Did you mean {group}={near[0]}?" if near else f"The options are {', '.join(options)}."
+        suggestions = get_close_matches(option, options, n=1)
+        hint = f"Did you mean {group}={suggestions[0]}?" if suggestions else f"The options are {', '.join(options)}."
         return UserError(
             f"the group {group} has no such option",
             where=f"{group}={option}",
@@ -143,10 +144,12 @@ class _HydraErrorExplainer:
 
     def _unknown_key(self, key: str) -> UserError:
         keys = self._keys(key)
-        near = _nearest(key, [name for name in keys if not (key.startswith(f"{name}.") and _has_inner(name, keys))])
-        top = (near[0] if near else key).partition(".")[0]
-        hint = f"Did you mean {' or '.join(near)}? " if near else ""
-        listed = self._where_listed(top if _has_inner(top, keys) else None)
+        suggestions = _nearest(
+            key, [name for name in keys if not (key.startswith(f"{name}.") and _has_children(name, keys))]
+        )
+        group = (suggestions[0] if suggestions else key).partition(".")[0]
+        hint = f"Did you mean {' or '.join(suggestions)}? " if suggestions else ""
+        listed = self._where_listed(group if _has_children(group, keys) else None)
         return UserError(f"tmas {self._command} has no such setting", where=key, remedy=f"{hint}{listed}")
 
     def _keys(self, wrong: str) -> list[str]:
@@ -160,7 +163,7 @@ class _HydraErrorExplainer:
         groups = [group for group in config.hydra.runtime.choices if not group.startswith("hydra/")]
         with open_dict(config):
             del config["hydra"]
-        return list(dict.fromkeys([*_dotted(config), *groups]))
+        return list(dict.fromkeys([*_dotted_keys(config), *groups]))
 
     def _is_group(self, key: str) -> bool:
         return bool(self._folders(key))
@@ -177,12 +180,12 @@ class _HydraErrorExplainer:
         return f"`tmas options {self._command} {group}` lists the settings of {group}."
 
 
-def _syntax(error: OverrideParseException, command: str) -> UserError:
+def _syntax_error(error: OverrideParseException, command: str) -> UserError:
     if "=" not in error.override:
         remedy = f"`tmas {command} --help` shows an example."
         return UserError("this is not of the form KEY=VALUE", where=error.override, remedy=remedy)
     [detail, *_] = (line for line in str(error).splitlines() if not line.startswith("Error parsing"))
-    remedy = "A value with spaces or special characters needs quotes inside of the shell's: 'KEY=\"VALUE\"'."
+    remedy = "A value with spaces or special characters needs quotes inside the shell's quotes: 'KEY=\"VALUE\"'."
     return UserError(f"the value cannot be read ({detail})", where=error.override, remedy=remedy)
 
 
@@ -192,14 +195,14 @@ def _nearest(key: str, keys: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*without_group, *get_close_matches(key, keys, n=3, cutoff=0.75)]))[:3]
 
 
-def _has_inner(key: str, keys: Iterable[str]) -> bool:
+def _has_children(key: str, keys: Iterable[str]) -> bool:
     return any(name.startswith(f"{key}.") for name in keys)
 
 
-def _dotted(config: DictConfig, prefix: str = "") -> Iterator[str]:
+def _dotted_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
     for name in config:
         key = f"{prefix}{name}"
         yield key
         inner = None if OmegaConf.is_missing(config, name) else config._get_node(name)
         if isinstance(inner, DictConfig) and not inner._is_none() and not inner._is_interpolation():
-            yield from _dotted(inner, f"{key}.")
+            yield from _dotted_keys(inner, f"{key}.")

@@ -62,8 +62,8 @@ def options_of_command(command: str, settings_class: str) -> list[SettingEntry]:
 
     ``settings_class``: the settings class as ``module:class``. The settings of the method are those of TMAS.
     """
-    written = yaml.safe_load((config_directory() / f"{config_name(command)}.yaml").read_text("utf-8"))
-    defaults = {key: "" if value == "???" else _format_default(value) for key, value in flatten(written).items()}
+    composed = yaml.safe_load((config_directory() / f"{config_name(command)}.yaml").read_text("utf-8"))
+    defaults = {key: "" if value == "???" else _format_default(value) for key, value in flatten(composed).items()}
     options: list[SettingEntry] = []
     for option in options_of(pkgutil.resolve_name(settings_class)):
         if option.key.startswith(f"{REWARD}.judge."):  # listed under its short name
@@ -155,18 +155,18 @@ def groups_of(command: str) -> dict[str, list[GroupChoice]]:
     """
     conf = config_directory()
     name = command.replace("-", "_")
-    own = conf / name / "experiment"
-    if not own.is_dir():
-        own = conf / "solve" / "experiment"
-    found: dict[str, list[GroupChoice]] = {}
+    experiments = conf / name / "experiment"
+    if not experiments.is_dir():
+        experiments = conf / "solve" / "experiment"
+    groups: dict[str, list[GroupChoice]] = {}
     files = [conf / f"{name}.yaml"]
     while files:
         for group in _chosen_groups(files.pop()):
-            folder = own if group == "experiment" else conf / group
-            if group not in found and folder.is_dir():
-                found[group] = [GroupChoice(file.stem, _comment(file)) for file in sorted(folder.glob("*.yaml"))]
+            folder = experiments if group == "experiment" else conf / group
+            if group not in groups and folder.is_dir():
+                groups[group] = [GroupChoice(file.stem, _comment(file)) for file in sorted(folder.glob("*.yaml"))]
                 files += sorted(folder.glob("*.yaml")) if group == "experiment" else []
-    return found
+    return groups
 
 
 def _chosen_groups(file: Path) -> Iterator[str]:
@@ -310,7 +310,7 @@ HEAD = """\
 # All settings
 
 The settings of each command, with type, default and description, and the configuration groups that `GROUP=NAME` chooses
-from. A setting without a default must be given. The choice of a group can change the defaults of its settings:
+from. A setting without a default is required. The choice of a group can change the defaults of its settings:
 `tmas COMMAND --cfg job` prints the values in force. `tmas options COMMAND [GROUP]` prints the same lists.
 
 `make options` writes this page from the settings classes.

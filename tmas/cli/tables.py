@@ -63,9 +63,9 @@ def _answers(lines: Sequence[Mapping[str, Any]]) -> Table:
     for line in lines[:MAX_ANSWERS]:
         chosen = line["selected"]
         table.add_row(
-            _end(line["problem_id"]),
-            _short(line["answer"]),
-            _short(line["gold"]),
+            _short_id(line["problem_id"]),
+            _short_answer(line["answer"]),
+            _short_answer(line["gold"]),
             {"equal": "right", "different": "wrong", "undecided": "undecided", None: ""}[line["correct"]],
             _number(chosen and chosen["mean_grade"], ".2f"),
             str(chosen["votes"]) if chosen else "-",
@@ -93,13 +93,13 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _short(text: str | None) -> Text:
+def _short_answer(text: str | None) -> Text:
     line = "-" if text is None else _plain(text)
     shown = line if len(line) <= ANSWER_WIDTH else line[: ANSWER_WIDTH - 1] + "…"
     return Text(shown, no_wrap=True, overflow="ellipsis")  # the column may be even narrower
 
 
-def _end(problem_id: str) -> Text:
+def _short_id(problem_id: str) -> Text:
     """The end of a problem id, because ids mostly differ there."""
     line = _plain(problem_id)
     return Text(line if len(line) <= ID_WIDTH else "…" + line[1 - ID_WIDTH :])

@@ -19,8 +19,8 @@ UNREPORTED = "broken/"
 They count against budgets: tokens of failed attempts, and of replies without usage.
 """
 CANCELLED = "cancelled/"
-"""Prefix of trace decisions, followed by a call's key. The value is what the call had used when a budget cancelled it:
-a :class:`~tmas.records.UsageEntry`."""
+"""Prefix of trace decisions, followed by a call's key. The value is a :class:`~tmas.records.UsageEntry`: the usage of
+the call until a budget cancelled it."""
 
 
 class BudgetReached(Exception):
@@ -65,7 +65,7 @@ class TokenBudget:
         self.spent += usage.total_tokens
         if self.parent and not recorded:
             self.parent.spend(usage)
-        self._check()
+        self._close_at_limit()
 
     async def run_limited(
         self, call: Callable[[Callable[[int], None]], Coroutine[Any, Any, T]], prompt_tokens: int
@@ -84,10 +84,10 @@ class TokenBudget:
         def count(tokens: int) -> None:
             nonlocal streamed
             streamed = tokens
-            self._count(task, prompt_tokens + tokens)
+            self._set_tokens(task, prompt_tokens + tokens)
 
         task = asyncio.create_task(call(count))
-        self._count(task, prompt_tokens)
+        self._set_tokens(task, prompt_tokens)
         try:
             if self.exhausted:
                 task.cancel()  # before its first step: the prompt is never sent
@@ -103,19 +103,19 @@ class TokenBudget:
         finally:
             self._remove(task)
 
-    def _count(self, task: asyncio.Task[Any], tokens: int) -> None:
+    def _set_tokens(self, task: asyncio.Task[Any], tokens: int) -> None:
         self._tokens_in_flight += tokens - self._in_flight.get(task, 0)
         self._in_flight[task] = tokens
         if self.parent:
-            self.parent._count(task, tokens)
-        self._check()
+            self.parent._set_tokens(task, tokens)
+        self._close_at_limit()
 
     def _remove(self, task: asyncio.Task[Any]) -> None:
         self._tokens_in_flight -= self._in_flight.pop(task)
         if self.parent:
             self.parent._remove(task)
 
-    def _check(self) -> None:
+    def _close_at_limit(self) -> None:
         if self.limit is not None and not self._closed and self.spent + self._tokens_in_flight >= self.limit:
             self.close()
 
@@ -125,19 +125,19 @@ def recorded_tokens(directory: Path) -> int:
 
     Raises :class:`TraceError` if a trace is damaged.
     """
-    return sum(map(_recorded_in, sorted(directory.glob("trace/*.jsonl"))))
+    return sum(map(_tokens_in_trace, sorted(directory.glob("trace/*.jsonl"))))
 
 
-def _recorded_in(trace: Path) -> int:
-    calls, decided = 0, dict[str, int]()
+def _tokens_in_trace(trace: Path) -> int:
+    calls, latest_decisions = 0, dict[str, int]()
     for entry in _entries(trace):
         if "reply" in entry:
             calls += Usage(**entry["reply"]["usage"]).total_tokens
         elif entry["type"] == "decision" and entry["name"].startswith(UNREPORTED):
-            decided[entry["name"]] = entry["value"]
+            latest_decisions[entry["name"]] = entry["value"]
         elif entry["type"] == "decision" and entry["name"].startswith(CANCELLED):
-            decided[entry["name"]] = Usage(**entry["value"]["usage"]).total_tokens
-    return calls + sum(decided.values())
+            latest_decisions[entry["name"]] = Usage(**entry["value"]["usage"]).total_tokens
+    return calls + sum(latest_decisions.values())
 
 
 def _entries(trace: Path) -> Iterator[dict[str, Any]]:

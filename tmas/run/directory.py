@@ -73,7 +73,7 @@ class RunDirectory:
         self._lock = lock_file(path / ".lock")
         with ExitStack() as close_on_error:
             close_on_error.callback(self.close)
-            manifest = _manifest(identity, problems, prompts)
+            manifest = _new_manifest(identity, problems, prompts)
             if (path / "manifest.json").exists():
                 manifest = self._merged_manifest(manifest, set(may_increase))
             write_json(path / "manifest.json", manifest)
@@ -84,11 +84,15 @@ class RunDirectory:
             close_on_error.pop_all()
 
     def _merged_manifest(self, new: dict[str, Any], may_increase: set[str]) -> dict[str, Any]:
-        old = _manifest_in(self.path)
+        """The manifest of a resumed run. Raises :class:`RunRefused` if the fingerprints differ."""
+        old = _read_manifest(self.path)
         if not _has_recorded(self.path):
             return new
         if old["schema_version"] != SCHEMA_VERSION:
-            raise RunRefused(f"{self.path} was written in schema version {old['schema_version']}, not {SCHEMA_VERSION}")
+            version = old["schema_version"]
+            raise RunRefused(
+                f"{self.path} was written in schema version {version}, not {SCHEMA_VERSION}: use another output_dir"
+            )
         differing = [
             *_differences(old["settings"], new["settings"], may_increase),
             *_changed_prompts(self.path, old["prompts"], new["prompts"]),
@@ -109,7 +113,7 @@ class RunDirectory:
 
         From now on they are part of the fingerprint. Raises :class:`RunRefused` if another value was recorded before.
         """
-        manifest = _manifest_in(self.path)
+        manifest = _read_manifest(self.path)
         before = manifest.get("told", {})
         if differing := _differences(*_common(before, reported), set()):
             raise RunRefused.with_differences(self.path, differing)
@@ -149,7 +153,7 @@ def _has_recorded(path: Path) -> bool:
     return any(file.exists() and file.stat().st_size for file in files)
 
 
-def _manifest_in(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = orjson.loads((path / "manifest.json").read_bytes())
     except orjson.JSONDecodeError as error:
@@ -161,7 +165,7 @@ def _manifest_in(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _manifest(identity: Mapping[str, Any], problems: Sequence[Problem], prompts: Prompts) -> dict[str, Any]:
+def _new_manifest(identity: Mapping[str, Any], problems: Sequence[Problem], prompts: Prompts) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "settings": dict(identity),
@@ -179,7 +183,7 @@ def counts_chat_template(path: Path) -> bool:
     True if there is no run yet. A run that an older version started reserves 64 tokens for every template, also when it
     is resumed.
     """
-    return not (path / "manifest.json").exists() or CHAT_TEMPLATE in _manifest_in(path)
+    return not (path / "manifest.json").exists() or CHAT_TEMPLATE in _read_manifest(path)
 
 
 @cache
@@ -208,7 +212,7 @@ def _common(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, A
 
 
 def _changed_prompts(path: Path, old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    old, new = ({f"{name}.jinja": of for name, of in hashes.items()} for hashes in _common(old, new))
+    old, new = ({f"{name}.jinja": value for name, value in hashes.items()} for hashes in _common(old, new))
     lines = [f"prompt {line}" for line in _differences(old, new, set())]
     kept = path / "prompts"
     return [*lines, f"(prompts={kept} gives the prompts that the run has)"] if lines and kept.is_dir() else lines

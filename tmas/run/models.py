@@ -38,7 +38,7 @@ class Clients:
         self._own_endpoints = [endpoint for endpoint in endpoints if not endpoint.base_urls]
         self._chats = {e: OpenAIChat(e, slots=slots, key=key if e in self._own_endpoints else None) for e in endpoints}
         for model in self._models.values():
-            # Find wrong tokenizers and lengths now. A context length that is still unknown is taken as long enough.
+            # Raise errors about tokenizers and lengths now. No error is possible for a length that is still unknown.
             self._window(model, model.context_length or sys.maxsize)
         self._stack = AsyncExitStack()
         self.reported: dict[str, int] = {}
@@ -74,7 +74,7 @@ class Clients:
         length = model.context_length or await chat.context_length(model.name)
         if length is None:
             raise UserError(
-                f"the server does not report it for {model.name}",
+                f"the server does not report the context length of {model.name}",
                 where="model.context_length",
                 remedy="Set it, in tokens.",
             )
@@ -114,7 +114,9 @@ async def own_servers(
             if settings.serves_on_ray:
                 from tmas.engines.replicas import replicas
 
-                await stack.enter_async_context(replicas(model.with_absolute_paths(), serving, key, directory, on_ready))
+                await stack.enter_async_context(
+                    replicas(model.with_absolute_paths(), serving, key, directory, on_ready)
+                )
             else:
                 port = free_port(serving.host)
                 await stack.enter_async_context(vllm_server(model, serving, port, directory / "vllm.log", key))

@@ -31,8 +31,8 @@ async def run_problems(
     """Solve ``problems``, at most ``active`` of them at once.
 
     Each result is written to ``directory`` before it is passed to ``on_result``. ``terms``: see
-    :func:`~tmas.run.results.prediction_line`. Raises the first exception that stops the run, and prefers
-    :class:`~tmas.llm.endpoint.EndpointDown`. Finished results stay in the directory.
+    :func:`~tmas.run.results.prediction_line`. Raises the exception that stopped the run; if there are several, an
+    :class:`~tmas.llm.endpoint.EndpointDown` comes first. Finished results stay in the directory.
     """
     gate = asyncio.Semaphore(active)
 

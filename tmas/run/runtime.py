@@ -61,7 +61,7 @@ class Runtime:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close everything in the reverse order."""
+        """Close everything, in the reverse order of opening."""
         await self._stack.aclose()
 
     @property

@@ -53,7 +53,7 @@ class RoleModel:
     send_seed: bool = True
     unconstrained_first: bool = False
 
-    def sampling_after(self, prompt: Prompt) -> Sampling:
+    def sampling_for(self, prompt: Prompt) -> Sampling:
         """The sampling for ``prompt``. ``max_tokens`` is limited to what the prompt leaves of the context window."""
         limit = self.window.max_completion(prompt.content)
         same = limit == self.sampling.max_tokens
@@ -108,7 +108,7 @@ class ProblemSession:
         self.packed = 0
         self._usage: dict[tuple[str, int], Usage] = {}
         self._budget = TokenBudget(run.limits.tokens_per_problem, parent=run.budget)
-        self._is_refusing = _stop_applies(trace.decision("budget"), run.limits)
+        self._stopped_by_budget = _stop_applies(trace.decision("budget"), run.limits)
         for tokens in trace.decisions(UNREPORTED):
             self._budget.spend(Usage(completion_tokens=tokens), recorded=True)
         for entry in trace.decisions(CANCELLED):
@@ -145,7 +145,7 @@ class ProblemSession:
         request = Request(
             model=role.name,
             messages=prompt.messages,
-            sampling=role.sampling_after(prompt),
+            sampling=role.sampling_for(prompt),
             n=n,
             seed=keyed_hash(self.run.seed, self.problem.problem_id, str(key)) % 2**31 if role.send_seed else None,
             output_schema=None if role.unconstrained_first and key.attempt == 0 else output_schema,
@@ -153,7 +153,7 @@ class ProblemSession:
         outcome = self.trace.find(key, request)
         if outcome is not None:
             self.run.activity.replayed += 1
-            self._account(key, outcome, prompt, recorded=True)
+            self._count_outcome(key, outcome, prompt, recorded=True)
             return outcome
         if self._give_up_reason:
             self.stopped = "worker"
@@ -167,7 +167,7 @@ class ProblemSession:
         role, activity = self.run.roles[key.role], self.run.activity
         hint = RoutingHint(self.problem.problem_id, key.iteration * MAX_PROBLEMS + self.order)
         async with self.run.limiter.slots((hint.priority,), request.n) as slots:
-            if self._is_refusing:
+            if self._stopped_by_budget:
                 raise BudgetReached
             started, streamed, aborted_tokens = time.time(), 0, 0
 
@@ -196,14 +196,15 @@ class ProblemSession:
                 activity.in_flight -= 1
         if isinstance(outcome, Failure):
             outcome = outcome.model_copy(update={"key": key})
-        self._account(key, outcome, prompt)
+        self._count_outcome(key, outcome, prompt)
         uncounted = streamed if isinstance(outcome, Failure) else _unreported_tokens(outcome, prompt, role.window)
         self._charge_unreported(key, aborted_tokens + uncounted)
         await self.trace.add(key, request, outcome, prompt.notes, started)
         activity.calls += 1
         return outcome
 
-    def _account(self, key: CallKey, outcome: Reply | Failure, prompt: Prompt, recorded: bool = False) -> None:
+    def _count_outcome(self, key: CallKey, outcome: Reply | Failure, prompt: Prompt, recorded: bool = False) -> None:
+        """Count a finished call in the activity, the usage and the budget. ``recorded``: it is from the trace."""
         activity = self.run.activity
         activity.iterations[self.problem.problem_id] = key.iteration
         self.packed += bool(prompt.notes)
@@ -213,14 +214,14 @@ class ProblemSession:
         self._spend(UsageEntry(role=key.role, iteration=key.iteration, usage=outcome.usage), recorded)
 
     def _spend(self, entry: UsageEntry, recorded: bool = False) -> None:
-        cell = (entry.role, entry.iteration)
-        self._usage[cell] = self._usage.get(cell, Usage()) + entry.usage
+        role_and_iteration = (entry.role, entry.iteration)
+        self._usage[role_and_iteration] = self._usage.get(role_and_iteration, Usage()) + entry.usage
         self._budget.spend(entry.usage, recorded)
 
     def _charge_unreported(self, key: CallKey, tokens: int) -> None:
         """Charge the budget for tokens that no server reported, and record them for replay.
 
-        They are added to the tokens that were recorded for the call before.
+        A call that was made again on resume may have such tokens already; the new ones are added.
         """
         if tokens:
             name = f"{UNREPORTED}{key}"
@@ -230,8 +231,8 @@ class ProblemSession:
     def _refuse(self, key: CallKey, cost: Usage) -> Failure:
         if cost.calls:
             self._charge_cancelled(key, cost)
-        if not self._is_refusing:
-            self._is_refusing = True
+        if not self._stopped_by_budget:
+            self._stopped_by_budget = True
             self.trace.decide("budget", self.run.limits.model_dump())
         self.stopped = "budget"
         return Failure(reason=FailureReason.BUDGET, message="the token budget is used up", key=key)
@@ -239,7 +240,7 @@ class ProblemSession:
     def _charge_cancelled(self, key: CallKey, cost: Usage) -> None:
         """Charge the budget for a cancelled call, and record its usage for replay.
 
-        It is added to the usage that was recorded when the call was cancelled before.
+        A call that was cancelled before and made again on resume has such usage already; the new usage is added.
         """
         name = f"{CANCELLED}{key}"
         recorded = self.trace.decision(name)

@@ -33,8 +33,7 @@ def create_app(service: Service, default: RunSettings, key: str | None) -> web.A
     """The aiohttp application.
 
     ``default``: the run settings for a request without overrides. ``key``: the API key that clients must send. Without
-    a key, the ``Host`` header must be a loopback name. This keeps out web pages, whose host names can be made to point
-    to a loopback address.
+    a key, the ``Host`` header must be a loopback name, which keeps out web pages that use DNS rebinding.
     """
     api = _Api(service, default)
     app = web.Application(

@@ -105,7 +105,9 @@ class ServeSettings(Settings):
         most, method = serve.most.model_dump(exclude_none=True), info.data.get("method")
         for name, limit in most.items():
             if (default := getattr(method, name, limit)) > limit:
-                raise ValueError(f"most.{name}={limit} is less than method.{name}={default}")
+                raise ValueError(
+                    f"most.{name}={limit} is less than method.{name}={default}: raise it or lower the other"
+                )
         return serve
 
     @model_validator(mode="after")
