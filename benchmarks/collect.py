@@ -21,13 +21,13 @@ from pyarrow import parquet
 
 ROOT = Path(__file__).parent.parent
 PROBLEMS = 17_917
-BEFORE = (
+PROMPT_START = (
     "Solve the following math problem step by step. The last line of your response should be of the form Answer: "
     "$Answer (without quotes) where $Answer is the answer to the problem.\n\n"
 )
 REPORT = "pool/sources/dapo_math_17k.json"
 """`tmas collect` writes this file after it has read the source."""
-AFTER = '\n\nRemember to put your answer on its own line after "Answer:".'
+PROMPT_END = '\n\nRemember to put your answer on its own line after "Answer:".'
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def _row(rng: random.Random, number: int) -> dict[str, object]:
     text = " ".join(f"w{rng.randrange(3000)}" for _ in range(60))
     return {
         "data_source": "math_dapo",
-        "prompt": [{"content": f"{BEFORE}{text}, case {number}?{AFTER}", "role": "user"}],
+        "prompt": [{"content": f"{PROMPT_START}{text}, case {number}?{PROMPT_END}", "role": "user"}],
         "ability": "MATH",
         "reward_model": {"ground_truth": str(number % 999), "style": "rule-lighteval/MATH_v2"},
         "extra_info": {"index": f"{rng.getrandbits(128):032x}"},

@@ -44,7 +44,8 @@ class ConventionalPrompts:
     ) -> Reply | Failure:
         messages = tuple(Message(role=m.role, content=instructions_first(m.content)) for m in request.messages)
         single = request.model_copy(update={"messages": messages, "n": 1})
-        return (await gather_all(self._chat.complete(single, None, hint) for _ in range(request.n)))[0]
+        results = await gather_all(self._chat.complete(single, None, hint) for _ in range(request.n))
+        return results[0]  # ScriptedReplies puts the texts of all completions into it
 
 
 def instructions_first(prompt: str) -> str:

@@ -64,14 +64,14 @@ class ScriptedEngine:
 
         async def decode(choice: int) -> None:
             nonlocal tokens, ended
-            left = length(role, f"{request.seed}/{choice}", team.prompt(body))
-            self.work += left
+            remaining = length(role, f"{request.seed}/{choice}", team.prompt(body))
+            self.work += remaining
             async with self._slots.slots(()):
-                while left > 0:
-                    piece = min(left, self._piece)
+                while remaining > 0:
+                    piece = min(remaining, self._piece)
                     await asyncio.sleep(piece / self._speed)
-                    left, tokens = left - piece, tokens + piece
-                    ended += left == 0
+                    remaining, tokens = remaining - piece, tokens + piece
+                    ended += remaining == 0
                     if on_progress:
                         on_progress(StreamProgress(int(tokens), ended))
 
@@ -109,27 +109,27 @@ class StageByStage(PriorityLimiter):
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
-        self._holding = 0
+        self._in_flight = 0
         self._stage = asyncio.Event()
 
     @asynccontextmanager
     async def slots(self, priority: tuple[int, ...], count: int = 1) -> AsyncIterator[Slots]:
         stage = self._stage
-        if not self._holding:
-            asyncio.get_running_loop().call_later(1e-6, self._begin)
+        if not self._in_flight:
+            asyncio.get_running_loop().call_later(1e-6, self._start_stage)
         await stage.wait()
-        self._holding += 1
+        self._in_flight += 1
         try:
             async with super().slots(priority, count) as slots:
                 yield slots
         finally:
-            self._holding -= 1
-            if not self._holding:
-                asyncio.get_running_loop().call_later(1e-6, self._begin)
+            self._in_flight -= 1
+            if not self._in_flight:
+                asyncio.get_running_loop().call_later(1e-6, self._start_stage)
 
-    def _begin(self) -> None:
+    def _start_stage(self) -> None:
         """Start the calls that wait now. They are one stage: the next calls of all problems."""
-        if not self._holding:
+        if not self._in_flight:
             self._stage.set()
             self._stage = asyncio.Event()
 

@@ -21,7 +21,7 @@ ROLES = all_roles()
 
 
 class Settings(BaseModel):
-    """Base class of settings: immutable. Unknown keys are errors. Errors do not show wrong values (possible secrets)."""
+    """Base class of settings: immutable, and unknown keys are errors. Errors hide wrong values (secrets)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -229,7 +229,7 @@ class ServingSettings(Settings):
     @field_validator("args")
     @classmethod
     def _flags_are_allowed(cls, args: dict[str, Any]) -> dict[str, Any]:
-        args = {name.replace("_", "-"): value for name, value in args.items()}  # vLLM takes both
+        args = {name.replace("_", "-"): value for name, value in args.items()}  # vLLM accepts both spellings
         if taken := sorted(args.keys() & FLAGS_WITH_SETTING.keys()):
             raise ValueError("; ".join(f"{name} is set by {FLAGS_WITH_SETTING[name]}" for name in taken))
         if names := secret_names(args):
@@ -250,7 +250,7 @@ class ServingSettings(Settings):
         return f"http://{self.host}:{port}/v1"
 
     def identity(self) -> dict[str, Any]:
-        """The part of the fingerprint: the flags in ``args`` that may change what the model computes."""
+        """This class's part of the fingerprint: the flags in ``args`` that may change what the model computes."""
         flags = {name: value for name, value in self.args.items() if value is not None and value is not False}
         return {
             f"serving.args.{name}": value

@@ -52,7 +52,7 @@ class RunProgress:
             f"{self.activity.calls} made",
             f"{self.activity.replayed} from the trace",
             f"{self._tokens_per_second():.0f} tokens/s",
-            f"{_clock(time.monotonic() - self._started)} gone",
+            f"{_clock(time.monotonic() - self._started)} elapsed",
             f"{self._time_left()} left",
         ]
         if self.activity.failed:

@@ -96,7 +96,7 @@ async def _events(
         try:
             line = await asyncio.wait_for(lines.get(), KEEP_ALIVE)
         except TimeoutError:
-            yield b": still at it\n\n"
+            yield b": keep-alive\n\n"
             continue
         if line is None:
             break

@@ -49,27 +49,27 @@ class RequestOptions(_RequestModel):
     tokens_per_problem: int | None = Field(default=None, ge=1)
     seed: Seed | None = None
 
-    def settings(self, default: RunSettings, most: RequestLimits) -> RunSettings:
+    def settings(self, default: RunSettings, limits: RequestLimits) -> RunSettings:
         """The run settings for this request: ``default`` with these options.
 
-        ``most``: the server's upper limits. Raises :class:`ApiError` for an option that the method does not have, for a
-        wrong value, and for a value above its limit.
+        ``limits``: the server's upper limits. Raises :class:`ApiError` for an option that the method does not have, for
+        a wrong value, and for a value above its limit.
         """
-        method = self._method(default.method, most)
-        tokens = self.tokens_per_problem or most.tokens_per_problem
+        method = self._method(default.method, limits)
+        tokens = self.tokens_per_problem or limits.tokens_per_problem
         if tokens is not None:
-            _check_limit("tokens_per_problem", tokens, most.tokens_per_problem)
+            _check_limit("tokens_per_problem", tokens, limits.tokens_per_problem)
         seed = secrets.randbits(31) if self.seed is None else self.seed
         return default.model_copy(update={"method": method, "seed": seed, "limits": Limits(tokens_per_problem=tokens)})
 
-    def _method(self, method: MethodSettings, most: RequestLimits) -> MethodSettings:
+    def _method(self, method: MethodSettings, limits: RequestLimits) -> MethodSettings:
         overrides = self.model_dump(exclude={"tokens_per_problem", "seed"}, exclude_none=True)
         for name, value in overrides.items():
             if not hasattr(method, name):
                 message = f"the method of this server, {method.name}, has no such setting"
                 raise _bad_request(f"tmas.{name}", message)
             if name in RequestLimits.model_fields:
-                _check_limit(name, value, getattr(most, name) or getattr(method, name))
+                _check_limit(name, value, getattr(limits, name) or getattr(method, name))
         try:
             return type(method).model_validate(method.model_dump() | overrides)
         except ValidationError as error:

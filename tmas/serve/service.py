@@ -73,7 +73,7 @@ class Service:
             raise ApiError(429, "server_busy", "too many requests are running and waiting on this server")
         if len(self._jobs) >= self.settings.max_running:
             on_line(f"waiting for {self.running} running requests and {self.waiting} before this one")
-        task = asyncio.create_task(self._solve_or_raise(job, on_line))
+        task = asyncio.create_task(self._solve_with_api_errors(job, on_line))
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
         try:
@@ -90,7 +90,7 @@ class Service:
         for task in self._jobs:
             task.cancel()
 
-    async def _solve_or_raise(self, job: Job, on_line: OnLine) -> Result:
+    async def _solve_with_api_errors(self, job: Job, on_line: OnLine) -> Result:
         try:
             async with self._slots:
                 return await self._solve(job, on_line)

@@ -43,7 +43,7 @@ def test_the_line_gives_every_figure(clock: Clock):
         "42 made",
         "43 from the trace",
         "100 tokens/s",
-        "0:45 gone",
+        "0:45 elapsed",
         "? left",
         "44 failed calls",
     ]
