@@ -114,7 +114,7 @@ async def run(
         )
     ) as directory:
         terms = settings.terms()
-        pending = pending_problems(directory, problems, terms, keep=not replay_finished)
+        pending = pending_problems(directory, problems, terms, reuse_finished=not replay_finished)
         activity.finished = len(problems) - len(pending)
         if pending:
             await _solve_pending(pending, settings, directory, activity, on_result, servers)

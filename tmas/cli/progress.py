@@ -33,7 +33,7 @@ class RunProgress:
         self._recent: deque[tuple[float, int]] = deque([(self._started, 0)])
         self._first_call: tuple[float, float] | None = None
 
-    def finished(self, problem_id: str) -> None:
+    def mark_finished(self, problem_id: str) -> None:
         self.activity.finished += 1
         self.activity.iterations.pop(problem_id, None)
 

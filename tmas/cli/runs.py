@@ -51,7 +51,7 @@ async def run_with_progress(
                 directory,
                 config=config,
                 activity=activity,
-                on_result=lambda result: progress.finished(result.problem.problem_id),
+                on_result=lambda result: progress.mark_finished(result.problem.problem_id),
                 servers=servers,
             )
 

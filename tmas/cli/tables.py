@@ -30,7 +30,9 @@ def print_result(console: Console, path: Path, totals: Mapping[str, Any], lines:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(totals["failures"].items()))
         console.print(f"Failures: {reasons} (each one in failures.jsonl).")
     if totals["selected_accuracy"] is not None:
-        console.print(f"Selected answers right: {_percent(totals['selected_accuracy'])} of those that could be judged.")
+        console.print(
+            f"Correct selected answers: {_percent(totals['selected_accuracy'])} of those that could be judged."
+        )
     console.print(Text(f"Run directory: {path}"), soft_wrap=True)
 
 

@@ -53,18 +53,18 @@ async def run_problems(
 
 
 def pending_problems(
-    directory: RunDirectory, problems: Sequence[Problem], terms: dict[str, Any], keep: bool = True
+    directory: RunDirectory, problems: Sequence[Problem], terms: dict[str, Any], reuse_finished: bool = True
 ) -> list[Problem]:
     """The problems that are not finished yet. Removes their lines from the prediction and failure files.
 
     ``terms``: the current settings; a problem that was finished under other settings may have to be solved again.
-    ``keep``: False treats all problems as not finished.
+    ``reuse_finished``: False treats all problems as not finished.
     """
-    asked = {p.problem_id for p in problems}
+    ids = {p.problem_id for p in problems}
     kept = {
         line["problem_id"]: line
         for line in directory.lines("predictions.jsonl")
-        if line["problem_id"] not in asked or (keep and _is_finished(line, terms))
+        if line["problem_id"] not in ids or (reuse_finished and _is_finished(line, terms))
     }
     directory.replace("predictions.jsonl", kept.values())
     directory.replace("failures.jsonl", [f for f in directory.lines("failures.jsonl") if f["problem_id"] in kept])

@@ -35,7 +35,7 @@ def test_the_line_gives_every_figure(clock: Clock):
     activity = progress.activity
     activity.in_flight, activity.calls, activity.replayed, activity.failed, activity.tokens = 41, 42, 43, 44, 4500
     activity.iterations = {"a": 3, "b": 3, "c": 0, "d": 5}
-    progress.finished("d")
+    progress.mark_finished("d")
     clock.now += 45
     assert progress.line().split(" | ") == [
         "1/10 problems (1 in it 0, 2 in it 3)",
@@ -72,7 +72,7 @@ def test_tokens_per_second_are_those_of_the_last_minute(clock: Clock):
 
 def test_the_time_left_does_not_count_what_was_replayed(clock: Clock):
     progress = RunProgress(Activity(), problems=4, iterations=10)
-    progress.finished("a")
+    progress.mark_finished("a")
     progress.activity.iterations = {"b": 6}
     clock.now += 1
     progress.line()
