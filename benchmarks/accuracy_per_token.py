@@ -1,9 +1,9 @@
-"""Accuracy per token: TMAS and baselines on the miniature's policy, served by one real vLLM (docs/miniature.md).
+"""Accuracy per token of TMAS and baselines with the miniature's policy on one vLLM server (docs/miniature.md).
 
-``python -m benchmarks.accuracy_per_token FOLDER [--policy DIR] [--problems N]`` solves test problems by all methods and
-prints, for each baseline, the accuracy of its selected answers, that of TMAS within the tokens that the baseline spent
-on a problem in the mean, and the ratio of the two. Tokens are those of prompts and replies, or of replies alone. The
-same command resumes.
+``python -m benchmarks.accuracy_per_token FOLDER [--policy DIR] [--problems N]`` solves test problems with all methods.
+For each baseline it prints the accuracy of its selected answers, the accuracy of TMAS within the baseline's mean tokens
+per problem, and the ratio of the two. It does so for all tokens (prompts and replies) and for generated tokens (replies
+alone). Run the same command again to resume.
 """
 
 from __future__ import annotations
@@ -27,46 +27,49 @@ from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.miniature import POLICY
 
 BASELINES = ("majority_vote", "best_of_n")
-"""The shipped policy plays these fairly; docs/miniature.md says why not the others."""
+"""The policy in the package is a fair test of these methods. docs/miniature.md explains why others are left out."""
 KINDS = {"all tokens": Measure(), "generated tokens": Measure(tokens="completion")}
 
 
-def compared(ours: Group, theirs: Group, measure: Measure) -> tuple[float, float, float]:
-    """The mean tokens of ``theirs`` on a problem, the accuracy of ``ours`` within so many, and that of ``theirs``."""
-    spent = [measure.spent(problem.iterations[-1]) for e in theirs.evaluations for problem in e.by_problem]
+def compare(tmas: Group, baseline: Group, measure: Measure) -> tuple[float, float, float]:
+    """The mean tokens of ``baseline`` per problem, the accuracy of ``tmas`` within them, and that of ``baseline``."""
+    spent = [measure.spent(problem.iterations[-1]) for e in baseline.evaluations for problem in e.by_problem]
     mean = statistics.fmean(spent)
-    of_ours = accuracy_at(ours.evaluations, round(mean), measure).value
-    of_theirs = accuracy_at(theirs.evaluations, max(spent), measure).value
-    assert of_ours is not None
-    assert of_theirs is not None
-    return mean, of_ours, of_theirs
+    tmas_accuracy = accuracy_at(tmas.evaluations, round(mean), measure).value
+    baseline_accuracy = accuracy_at(baseline.evaluations, max(spent), measure).value
+    assert tmas_accuracy is not None
+    assert baseline_accuracy is not None
+    return mean, tmas_accuracy, baseline_accuracy
 
 
 def show(groups: list[Group]) -> None:
-    ours, *others = groups
+    """Print a table for each kind of tokens. The first group is TMAS."""
+    tmas, *baselines = groups
     for kind, measure in KINDS.items():
         table = Table("method", kind, "accuracy", "TMAS", "ratio", title=f"Selected answers at equal {kind}")
-        for theirs in others:
-            tokens, of_ours, of_theirs = compared(ours, theirs, measure)
-            ratio = f"{of_ours / of_theirs:.2f}" if of_theirs else "-"
-            table.add_row(theirs.label, f"{tokens:,.0f}", f"{of_theirs:.1%}", f"{of_ours:.1%}", ratio)
+        for baseline in baselines:
+            tokens, tmas_accuracy, accuracy = compare(tmas, baseline, measure)
+            ratio = f"{tmas_accuracy / accuracy:.2f}" if accuracy else "-"
+            table.add_row(baseline.label, f"{tokens:,.0f}", f"{accuracy:.1%}", f"{tmas_accuracy:.1%}", ratio)
         Console().print(table)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--policy", type=Path, default=POLICY, help="a Hugging Face folder; the shipped one by default")
+    parser.add_argument(
+        "--policy", type=Path, default=POLICY, help="Hugging Face folder; defaults to the one in the package"
+    )
     parser.add_argument("--problems", type=int, default=50)
     parser.add_argument("--baselines", nargs="+", default=BASELINES, help="methods of recipes/miniature/solve.sh")
-    given = parser.parse_args()
-    problems = given.folder / "task" / "test.jsonl"
-    prepare(given.folder / "task", Task(), {"test": given.problems})
-    runs = [f"{method}-0" for method in ("tmas", *given.baselines)]
-    solve = ["recipes/miniature/solve.sh", str(given.policy), str(given.folder), str(problems), *runs]
-    if code := asyncio.run(serve(given.policy, "miniature", given.folder / "vllm.log", solve)):
+    arguments = parser.parse_args()
+    problems = arguments.folder / "task" / "test.jsonl"
+    prepare(arguments.folder / "task", Task(), {"test": arguments.problems})
+    runs = [f"{method}-0" for method in ("tmas", *arguments.baselines)]
+    solve = ["recipes/miniature/solve.sh", str(arguments.policy), str(arguments.folder), str(problems), *runs]
+    if code := asyncio.run(serve(arguments.policy, "miniature", arguments.folder / "vllm.log", solve)):
         return code
-    folders = [given.folder / run for run in runs]
+    folders = [arguments.folder / run for run in runs]
     show(group_runs(folders, uvloop.run(evaluate(EvaluateSettings(runs=tuple(folders))))))
     return 0
 

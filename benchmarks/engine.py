@@ -1,7 +1,7 @@
-"""A real vLLM for benchmarks: a model of random weights that generates as many tokens as asked, and scripted words.
+"""A real vLLM server for benchmarks. Its model has random weights and generates as many tokens as requested.
 
-What a run costs the engine depends on the lengths of prompts and replies alone; so the words may be scripted, which
-gives the method something to work with, whatever the model's size.
+The texts of the replies are scripted, so that the method can work with them. This does not change what a run costs the
+engine: the cost depends only on the lengths of prompts and replies.
 """
 
 from __future__ import annotations
@@ -26,43 +26,45 @@ from tmas.testing.processes import naming
 
 NAME, CONTEXT = "random", 16_384
 ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "HF_HUB_OFFLINE": "1"}
-Words = Callable[[dict[str, Any]], list[str]]
+Texts = Callable[[dict[str, Any]], list[str]]
+"""Returns the replies for a request body, one for each choice."""
 
 
-class Dubbed:
-    """Generates on a real engine, for each request as many tokens as ``length`` says, and replies with other words.
+class ScriptedReplies:
+    """A chat model that generates ``length(request)`` tokens on a real engine and replies with scripted texts.
 
-    ``salt``: no cached prefix is shared with requests of another. ``asked``: what the engine was asked, in order.
+    ``texts``: the replies for a request body. ``salt``: requests with different salts share no cached prefix.
+    ``requests``: the requests that the engine received, in order.
     """
 
-    def __init__(self, chat: ChatModel, words: Words, length: Callable[[Request], int], salt: str) -> None:
-        self._chat, self._words, self._length = chat, words, length
+    def __init__(self, chat: ChatModel, texts: Texts, length: Callable[[Request], int], salt: str) -> None:
+        self._chat, self._texts, self._length = chat, texts, length
         self._extra = {"ignore_eos": True, "cache_salt": salt}
-        self.asked: list[Request] = []
+        self.requests: list[Request] = []
 
     async def complete(
         self, request: Request, on_progress: ProgressCallback | None = None, hint: RoutingHint = NO_HINT
     ) -> Reply | Failure:
         sampling = Sampling(max_tokens=self._length(request), extra=self._extra)
-        asked = request.model_copy(update={"model": NAME, "sampling": sampling, "output_schema": None})
-        self.asked.append(asked)
-        reply = await self._chat.complete(asked, on_progress, hint)
+        sent = request.model_copy(update={"model": NAME, "sampling": sampling, "output_schema": None})
+        self.requests.append(sent)
+        reply = await self._chat.complete(sent, on_progress, hint)
         if isinstance(reply, Failure):
             return reply
-        texts = self._words(
+        texts = self._texts(
             {"messages": [m.model_dump() for m in request.messages], "n": request.n, "seed": request.seed}
         )
         return reply.model_copy(update={"completions": tuple(Completion(text=text) for text in texts)})
 
 
 class RealEngine:
-    """vLLM, asked by the project's own client."""
+    """A running vLLM server and the project's client for it."""
 
     def __init__(self, base_url: str, chat: OpenAIChat) -> None:
         self.base_url, self.chat = base_url, chat
 
     async def counters(self) -> dict[str, float]:
-        """vLLM's own counters, by name and labels as its ``/metrics`` has them."""
+        """vLLM's counters. The keys are names with labels, as in ``/metrics``."""
         async with aiohttp.ClientSession() as session, session.get(f"{self.base_url[:-3]}/metrics") as response:
             lines = (await response.text()).splitlines()
         return {name: float(value) for name, _, value in (li.rpartition(" ") for li in lines if li[:1] != "#")}
@@ -72,14 +74,15 @@ class RealEngine:
 async def real_engine(
     folder: Path, max_num_seqs: int, core: int | None = None, **sizes: int
 ) -> AsyncIterator[RealEngine]:
-    """Its model and log are in ``folder``. ``core``: where it computes, which nothing else of this run does then.
+    """Start a vLLM server and stop it after the block. Its model and its log are written to ``folder``.
 
-    ``sizes``: of the model, as its ``config.json`` calls them.
+    ``max_num_seqs``: completions that vLLM decodes at once. ``core``: the CPU core on which vLLM computes; everything
+    else of this benchmark runs on other cores. ``sizes``: keys of the model's ``config.json``, such as ``hidden_size``.
     """
     path = folder / "model"
     build(path, [file.read_text("utf-8") for file in Path(prompts.__file__).parent.glob("*.jinja")])
     config = orjson.loads((path / "config.json").read_bytes())
-    del config["layer_types"]  # one for each layer; without it they are as here, all alike
+    del config["layer_types"]  # it must have one entry for each layer; the default is the same type for all layers
     (path / "config.json").write_bytes(orjson.dumps(config | {"max_position_embeddings": CONTEXT} | sizes))
     model = ModelSettings(name=NAME, path=str(path), context_length=CONTEXT)
     args = {"max-num-seqs": max_num_seqs, "enforce-eager": True, "dtype": "bfloat16", "load-format": "dummy"}
@@ -90,15 +93,15 @@ async def real_engine(
     endpoint = model.model_copy(update={"base_url": serving.base_url(port)}).endpoint()
     async with vllm_server(model, serving, port, folder / "vllm.log"), OpenAIChat(endpoint) as chat:
         if core is not None:
-            keep_off(core)
+            reserve_core(core)
         yield RealEngine(serving.base_url(port), chat)
 
 
-def keep_off(core: int) -> None:
-    """Nothing of this process and of the vLLM that it started runs on ``core``, but for what computes."""
-    [computing] = naming("VLLM::Worker")
-    others = os.sched_getaffinity(0) - {core}
-    around = (os.getpid(), *naming("vllm.entrypoints.cli.main"), *naming("VLLM::EngineCore"))
-    for pid, cores in {**dict.fromkeys(around, others), computing: {core}}.items():
+def reserve_core(core: int) -> None:
+    """Bind vLLM's worker process to ``core``, and this process and vLLM's other processes to the other cores."""
+    [worker] = naming("VLLM::Worker")
+    other_cores = os.sched_getaffinity(0) - {core}
+    other_processes = (os.getpid(), *naming("vllm.entrypoints.cli.main"), *naming("VLLM::EngineCore"))
+    for pid, cores in {**dict.fromkeys(other_processes, other_cores), worker: {core}}.items():
         for thread in os.listdir(f"/proc/{pid}/task"):
             os.sched_setaffinity(int(thread), cores)

@@ -1,15 +1,20 @@
-"""What judging costs a training step: the hybrid reward, with a judge as slow as a rollout, against correctness alone.
+"""The cost of an LLM judge in a training step: the hybrid reward with a slow judge, compared with correctness alone.
 
     python -m benchmarks.judging FOLDER [--steps 10] [--waves 16]
 
-Trains the policy of recipes/cpu four times on this machine, from the same data and seed, with room in vLLM for a
-``--waves``th of a step's replies at once: on correctness alone; on the hybrid reward with a scripted judge that answers
-at once; with one that answers each question after as long as a reply takes to generate, by the first run; and with one
-that takes as long as all of a step's replies do. Prints the median seconds a step of each, and the ratio to the first.
-The second run is what the questions themselves cost, on a machine whose cores also generate, train and serve the judge;
-what the third takes beyond it is waiting. The goal for the third is 1.05: verl judges a reply while others are still
-being generated, so what is left is the judge's time for the last ones. The replies of this policy are all as long as
-each other; where a few are longer than the rest, less is left.
+Trains the policy of recipes/cpu four times on this machine, with the same data and seed. vLLM generates a step's
+replies in ``--waves`` waves, one after the other. The runs differ in their reward:
+
+1. correctness alone
+2. the hybrid reward with a scripted judge that answers at once
+3. the hybrid reward with a judge that takes as long as the generation of one reply in run 1
+4. the hybrid reward with a judge that takes as long as the generation of all replies of a step in run 1
+
+Prints the median seconds per step of each run, and the ratio to run 1. The difference between runs 1 and 2 is the cost
+of the questions themselves, on cores that also generate, train and serve the judge. The difference between runs 2 and 3
+is waiting. The goal for run 3 is a ratio of 1.05: verl judges a reply while others are still being generated, so a step
+waits only for the judge's answers about the last replies. All replies of this policy have about the same length; if a
+few were longer than the others, the wait would be shorter.
 """
 
 from __future__ import annotations
@@ -30,10 +35,11 @@ from tmas.testing.chat_server import Script, ScriptedServer, run_in_thread
 MAX_SEQUENCES = "actor_rollout_ref.rollout.max_num_seqs"
 SETTINGS = "reward.custom_reward_function.reward_kwargs.settings"
 WARM_UP = 2
-"""Steps left out of the medians."""
+"""Number of first steps that the medians leave out."""
 REPLIES = 32 * 8
-"""Of a step of experiment=hybrid_grpo_cpu."""
+"""Number of replies in a step of experiment=hybrid_grpo_cpu."""
 Timings = dict[str, float]
+"""Median seconds by the name of verl's metric."""
 
 
 def main() -> None:
@@ -45,36 +51,38 @@ def main() -> None:
     folder, waves = arguments.folder, arguments.waves
     prepare(folder / "task", n_train=256, n_val=8, n_sft=1024)
     cold_start(folder)
-    given = f"trainer.total_training_steps={arguments.steps}", f"{MAX_SEQUENCES}={REPLIES // waves}"
-    alone = train(folder, "vanilla", *given, "reward=vanilla")
-    show("correctness alone", alone, alone)
-    show("judge that answers at once", judged(folder, "at_once", 0.0, *given), alone)
-    show("judge as slow as a rollout", judged(folder, "rollout", alone["timing_s/gen"] / waves, *given), alone)
-    show("judge as slow as all rollouts", judged(folder, "rollouts", alone["timing_s/gen"], *given), alone)
+    shared = f"trainer.total_training_steps={arguments.steps}", f"{MAX_SEQUENCES}={REPLIES // waves}"
+    baseline = train(folder, "vanilla", *shared, "reward=vanilla")
+    show("correctness alone", baseline, baseline)
+    all_replies = baseline["timing_s/gen"]
+    show("judge that answers at once", train_with_judge(folder, "at_once", 0.0, *shared), baseline)
+    show("judge as slow as a rollout", train_with_judge(folder, "rollout", all_replies / waves, *shared), baseline)
+    show("judge as slow as all rollouts", train_with_judge(folder, "rollouts", all_replies, *shared), baseline)
 
 
-def show(name: str, run: Timings, alone: Timings) -> None:
+def show(name: str, run: Timings, baseline: Timings) -> None:
     step, generation = run["timing_s/step"], run["timing_s/gen"]
-    ratio = step / alone["timing_s/step"]
+    ratio = step / baseline["timing_s/step"]
     print(
-        f"{name}: {step:.2f} s a step, of it {generation:.2f} s generation and judging; ratio {ratio:.2f}", flush=True
+        f"{name}: {step:.2f} s per step, including {generation:.2f} s generation and judging; ratio {ratio:.2f}",
+        flush=True,
     )
 
 
-def judged(folder: Path, name: str, delay: float, *given: str) -> Timings:
-    """A run on the hybrid reward whose judge answers after ``delay`` seconds."""
+def train_with_judge(folder: Path, name: str, delay: float, *settings: str) -> Timings:
+    """A run with the hybrid reward. The judge answers after ``delay`` seconds."""
     with run_in_thread(ScriptedServer(lambda body: Script(texts=(verdict(body),), first_delay=delay))) as judge:
-        setting = (
+        judge_setting = (
             f"{SETTINGS}.judge={{name: judge, base_url: '{judge.base_url}', timeout: 120, concurrency: {REPLIES}}}"
         )
         forms = [f"{SETTINGS}.{component}.form=judge" for component in ("experience", "novelty")]
-        timings = train(folder, name, *given, setting, *forms)
+        timings = train(folder, name, *settings, judge_setting, *forms)
         print(f"{len(judge.requests)} questions to the judge, each answered after {delay:.2f} s")
     return timings
 
 
 def verdict(body: dict[str, Any]) -> str:
-    """Nothing used, nothing new: whichever the judge is asked."""
+    """The judge's reply: no item was used (experience question), or the method is not new (novelty question)."""
     schema = json.dumps(body.get("response_format", body))
     if '"same"' in schema:
         return json.dumps(
@@ -92,7 +100,7 @@ def cold_start(folder: Path) -> None:
 
 
 def train(folder: Path, name: str, *settings: str) -> Timings:
-    """Medians of a run's timings over its steps, in seconds."""
+    """Train in ``folder / name`` and return the medians of the step's timings, in seconds."""
     output = folder / name
     tmas(
         *("train", "experiment=hybrid_grpo_cpu", f"output_dir={output}", "trainer.save_freq=-1"),

@@ -1,9 +1,13 @@
-"""How many prompt tokens an engine computes in a run of TMAS, beside the same run asked for in the usual way.
+"""Prompt tokens that an engine computes in a run of TMAS, compared with conventional prompts for the same run.
 
-``python -m benchmarks.prefixes`` starts a real vLLM with a small model of random weights and makes one run twice, with
-the same scripted words (see ``benchmarks.engine``). Once as ``tmas solve`` does: what calls share stands first in their
-prompts, and the M verifications of a candidate are one request. Then with the instructions first, as prompts usually
-have them, and M requests. Counted are the prompt tokens that vLLM says it computed, and those it had in its cache.
+``python -m benchmarks.prefixes`` starts a real vLLM server with a small model of random weights. It makes the same run
+twice, with the same scripted texts (see ``benchmarks.engine``):
+
+- ours, as ``tmas solve`` does: text that several calls share comes first in their prompts, and the M verifications of a
+  candidate are one request
+- conventional: the instructions come first, and each verification is a request
+
+It prints the prompt tokens that vLLM reports as computed and as cached.
 """
 
 from __future__ import annotations
@@ -16,9 +20,9 @@ from pathlib import Path
 import uvloop
 
 from benchmarks import support
-from benchmarks.engine import Dubbed, RealEngine, real_engine
+from benchmarks.engine import RealEngine, ScriptedReplies, real_engine
 from benchmarks.server import replies
-from benchmarks.support import run_into
+from benchmarks.support import run_in_directory
 from tmas.concurrency import PriorityLimiter, gather_all
 from tmas.llm.client import NO_HINT, ChatModel, RoutingHint
 from tmas.llm.connection import ProgressCallback
@@ -29,8 +33,8 @@ COMPUTED, CACHED = (f'source="{source}"' for source in ("local_compute", "local_
 TASK = "# Your task"
 
 
-class Usual:
-    """Asks for each completion singly, with the instructions before the rest of the prompt."""
+class ConventionalPrompts:
+    """Sends one request for each completion, with the instructions before the rest of the prompt."""
 
     def __init__(self, chat: ChatModel) -> None:
         self._chat = chat
@@ -40,7 +44,8 @@ class Usual:
     ) -> Reply | Failure:
         messages = tuple(Message(role=m.role, content=instructions_first(m.content)) for m in request.messages)
         single = request.model_copy(update={"messages": messages, "n": 1})
-        return (await gather_all(self._chat.complete(single, None, hint) for _ in range(request.n)))[0]
+        results = await gather_all(self._chat.complete(single, None, hint) for _ in range(request.n))
+        return results[0]  # ScriptedReplies puts the texts of all completions into it
 
 
 def instructions_first(prompt: str) -> str:
@@ -49,12 +54,12 @@ def instructions_first(prompt: str) -> str:
 
 
 async def prompt_tokens(engine: RealEngine, name: str, problems: int, settings: TMASSettings) -> tuple[float, float]:
-    """Prompt tokens that the engine computed in a run, and those that it had."""
+    """The computed and the cached prompt tokens of one run. ``name``: ours or conventional."""
     before = await engine.counters()
-    chat = engine.chat if name == "ours" else Usual(engine.chat)
-    dubbed = Dubbed(chat, replies, lambda _: 8, salt=name)
+    chat = engine.chat if name == "ours" else ConventionalPrompts(engine.chat)
+    scripted = ScriptedReplies(chat, replies, lambda _: 8, salt=name)
     with tempfile.TemporaryDirectory() as folder:
-        await run_into(Path(folder), support.problems(problems), settings, dubbed, PriorityLimiter(64))
+        await run_in_directory(Path(folder), support.problems(problems), settings, scripted, PriorityLimiter(64))
     after = await engine.counters()
     computed, cached = (
         sum(after[k] - before.get(k, 0.0) for k in after if source in k) for source in (COMPUTED, CACHED)
@@ -63,23 +68,24 @@ async def prompt_tokens(engine: RealEngine, name: str, problems: int, settings: 
 
 
 async def measure(problems: int, settings: TMASSettings) -> float:
-    """Prompt tokens computed, ours over the usual."""
+    """The computed prompt tokens of our run, divided by those of the conventional run."""
     computed: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         async with real_engine(Path(folder), max_num_seqs=64) as engine:
-            for name in ("ours", "usual"):
+            for name in ("ours", "conventional"):
                 computed[name], cached = await prompt_tokens(engine, name, problems, settings)
-                print(f"{name:>6}: {computed[name]:>9,.0f} computed, {cached:>9,.0f} cached", flush=True)
-    return computed["ours"] / computed["usual"]
+                print(f"{name:>12}: {computed[name]:>9,.0f} computed, {cached:>9,.0f} cached", flush=True)
+    return computed["ours"] / computed["conventional"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=3)
-    given = parser.parse_args()
-    ratio = uvloop.run(measure(given.problems, TMASSettings(max_iterations=given.iterations)))
-    print(f"prompt tokens computed, ours over the usual: {ratio:.3f}; goal below 1: {'met' if ratio < 1 else 'missed'}")
+    arguments = parser.parse_args()
+    ratio = uvloop.run(measure(arguments.problems, TMASSettings(max_iterations=arguments.iterations)))
+    outcome = "met" if ratio < 1 else "missed"
+    print(f"computed prompt tokens, ours / conventional: {ratio:.3f}; goal below 1: {outcome}")
     sys.exit(ratio >= 1)
 
 

@@ -1,8 +1,8 @@
-"""How large a report gets, how long it takes, and how much memory: on synthetic runs of any size.
+"""Size, time and memory of a report on synthetic runs of any size.
 
-``python -m benchmarks.report FOLDER --problems 100 --reasoning 400`` makes a run of the published shape in FOLDER (20
-iterations of 8 candidates and 8 verifications; kept there and used again), evaluates it by rule, and measures
-``tmas report`` on it. Where there is a Chromium it also opens the page, then a problem.
+``python -m benchmarks.report FOLDER --problems 100 --reasoning 400`` makes a run of the published size in FOLDER: 20
+iterations with 8 candidates and 8 verifications. The run stays there and is reused. The command evaluates the run by
+rule and measures ``tmas report`` on it. If there is a Chromium, it also measures how fast the page and a problem open.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--problems", type=int, default=10)
-    parser.add_argument("--reasoning", type=int, default=400, help="median characters of reasoning a completion")
+    parser.add_argument("--reasoning", type=int, default=400, help="median characters of reasoning per completion")
     parser.add_argument("--max-mb", type=float, default=100)
-    given = parser.parse_args()
-    run, page = given.folder / f"{given.problems}-{given.reasoning}", given.folder / "report.html"
+    arguments = parser.parse_args()
+    run, page = arguments.folder / f"{arguments.problems}-{arguments.reasoning}", arguments.folder / "report.html"
     if not (run / "metrics.json").exists():
-        sizes = (f"--problems={given.problems}", f"--reasoning={given.reasoning}")
+        sizes = (f"--problems={arguments.problems}", f"--reasoning={arguments.reasoning}")
         _measure("made the run", sys.executable, "-m", "tmas.testing.synthetic_run", run, *sizes)
     trace = sum(file.stat().st_size for file in (run / "trace").iterdir())
-    print(f"trace: {trace / 1e6:,.0f} MB in {given.problems} files")
+    print(f"trace: {trace / 1e6:,.0f} MB in {arguments.problems} files")
     _measure("tmas evaluate", TMAS, "evaluate", f"runs=[{run}]")
-    _measure("tmas report", TMAS, "report", f"runs=[{run}]", f"output={page}", f"max_mb={given.max_mb}")
+    _measure("tmas report", TMAS, "report", f"runs=[{run}]", f"output={page}", f"max_mb={arguments.max_mb}")
     print(f"page: {page.stat().st_size / 1e6:,.1f} MB")
     if executable := chromium():
         _open(page, executable)
@@ -59,7 +59,7 @@ def _open(file: Path, executable: str) -> None:
         started = time.monotonic()
         watched.go("problems/0/0").wait_for_selector("article.call")
         print(f"a problem opened: {time.monotonic() - started:.2f} s")
-        print(f"troubles: {watched.troubles or 'none'}")
+        print(f"errors in the browser: {watched.troubles or 'none'}")
 
 
 if __name__ == "__main__":

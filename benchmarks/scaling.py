@@ -1,9 +1,9 @@
-"""How much faster a run gets with more engines: the same run on 1, 2, 4 and 8 of them, of fixed capacity each.
+"""Scaling with the number of engines: the same run on 1, 2, 4 and 8 engines of equal capacity.
 
-``python -m benchmarks.scaling`` runs TMAS with the project's own method, session, limiter and router on scripted
-engines with a virtual clock. Each engine decodes so many completions at once, at 50 tokens a second each; what comes
-beyond that waits inside it, so that an uneven spread costs what it costs in life. The lengths are those of
-``benchmarks.scheduling``. Efficiency: the time on one engine over the number of engines times the time on all of them.
+``python -m benchmarks.scaling`` runs TMAS with the project's method, session, limiter and router on scripted engines
+with a virtual clock. Each engine decodes ``--places`` completions at once, each at 50 tokens per second. Further
+completions wait inside the engine, so an uneven distribution costs time, as on real engines. The lengths are those of
+``benchmarks.scheduling``. Efficiency: the time on one engine, divided by the number of engines times the time on all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import support
 from benchmarks.scheduling import ScriptedEngine
-from benchmarks.support import run_into
+from benchmarks.support import run_in_directory
 from tmas.concurrency import PriorityLimiter
 from tmas.llm.client import NO_HINT, RoutingHint
 from tmas.llm.connection import ProgressCallback, StreamProgress
@@ -28,13 +28,13 @@ from tmas.testing.virtual_time import run_in_virtual_time
 
 GOAL = 0.95
 SPEED = 50.0
-"""Tokens a second of a completion."""
+"""Tokens per second of each completion."""
 PIECE = 500.0
-"""Tokens after which the router hears of them: every ten seconds."""
+"""Tokens between two progress reports to the router: ten seconds."""
 
 
-class Routed:
-    """Several engines as one model: each call goes where the router sends it, which hears of every token."""
+class RoutedEngines:
+    """Several engines as one chat model. The router chooses the engine of each call and gets the call's progress."""
 
     def __init__(self, engines: int, slots: int) -> None:
         names = [f"http://engine-{i}/v1" for i in range(engines)]
@@ -57,13 +57,13 @@ class Routed:
 
 
 def makespan(engines: int, slots: int, problems: int, settings: TMASSettings) -> tuple[float, list[float]]:
-    """Virtual seconds, and the tokens that each engine decoded."""
+    """The makespan in virtual seconds, and the tokens that each engine decoded. ``slots``: for each engine."""
 
     async def run() -> tuple[float, list[float]]:
-        chat = Routed(engines, slots)
+        chat = RoutedEngines(engines, slots)
         with tempfile.TemporaryDirectory() as folder:
             limiter = PriorityLimiter(engines * slots)
-            await run_into(Path(folder), support.problems(problems), settings, chat, limiter)
+            await run_in_directory(Path(folder), support.problems(problems), settings, chat, limiter)
         return asyncio.get_running_loop().time(), [engine.work for engine in chat.engines.values()]
 
     return run_in_virtual_time(run())
@@ -75,19 +75,19 @@ def main() -> None:
     parser.add_argument("--places", type=int, default=32, help="completions that an engine decodes at once")
     parser.add_argument("--problems", type=int, default=100)
     parser.add_argument("--iterations", type=int, default=5)
-    given = parser.parse_args()
-    settings = TMASSettings(max_iterations=given.iterations)
+    arguments = parser.parse_args()
+    settings = TMASSettings(max_iterations=arguments.iterations)
     print(f"{'engines':>7}  {'hours':>7}  {'efficiency':>10}  {'busiest over mean':>17}")
-    alone, efficiency = math.nan, 1.0
-    for engines in given.engines:
-        seconds, work = makespan(engines, given.places, given.problems, settings)
-        if engines == given.engines[0]:
-            alone = seconds * engines
-        efficiency = alone / (engines * seconds)
+    on_one_engine, efficiency = math.nan, 1.0
+    for engines in arguments.engines:
+        seconds, work = makespan(engines, arguments.places, arguments.problems, settings)
+        if engines == arguments.engines[0]:
+            on_one_engine = seconds * engines
+        efficiency = on_one_engine / (engines * seconds)
         spread = max(work) * engines / sum(work)
         print(f"{engines:>7}  {seconds / 3600:>7.2f}  {efficiency:>10.3f}  {spread:>17.2f}", flush=True)
     met = efficiency >= GOAL
-    print(f"goal {GOAL} with {given.engines[-1]} engines: {'met' if met else 'missed'}")
+    print(f"goal {GOAL} with {arguments.engines[-1]} engines: {'met' if met else 'missed'}")
     sys.exit(not met)
 
 

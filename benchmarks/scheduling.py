@@ -1,13 +1,16 @@
-"""How near the scheduler comes to the best makespan possible, beside two other orders of the same calls.
+"""The makespan of three schedulers, compared with its lower bound.
 
-``python -m benchmarks.scheduling`` runs TMAS at its published shape (100 problems, 20 iterations, N = M = 8) with the
-project's own method, session, trace and limiter on a scripted engine, at several concurrencies. The clock is virtual:
-only the lengths of completions take time. They are heavy-tailed (log-normal, cut at 130,000 tokens) and depend on the
-role, the problem and the call alone, so that every run of a table has the same ones.
+``python -m benchmarks.scheduling`` runs TMAS at its published size (100 problems, 20 iterations, N = M = 8) with the
+project's method, session, trace and limiter on a scripted engine, at several concurrencies. The clock is virtual: only
+generation takes time. The lengths of completions are heavy-tailed (log-normal, at most 130,000 tokens). They depend on
+the role, the problem and the call alone, so they are the same in all runs of a table.
 
-Printed is the makespan over its lower bound: the longest problem's critical path, or all the work over all the slots,
-whichever is more. Beside "furthest behind first", which is what ``tmas solve`` does, stand "first come first served"
-and "stage by stage", where no problem goes on before all have ended the stage, as in other public pipelines.
+The lower bound is the larger of two numbers: the critical path of the longest problem, and the total work divided by
+the number of slots. The table shows the makespan divided by this bound, for three orders of the same calls:
+
+- furthest behind first: the order of ``tmas solve``
+- first come: in order of arrival
+- stage by stage: no problem starts a stage before all problems have finished the previous one, as in other pipelines
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from pathlib import Path
 from statistics import NormalDist
 
 from benchmarks import support
-from benchmarks.support import UNBOUNDED, run_into
+from benchmarks.support import UNBOUNDED, run_in_directory
 from tmas.concurrency import PriorityLimiter, Slots
 from tmas.llm.client import NO_HINT, RoutingHint
 from tmas.llm.connection import ProgressCallback, StreamProgress
@@ -37,15 +40,16 @@ from tmas.testing.virtual_time import run_in_virtual_time
 GOAL = 1.03
 LONGEST = 130_000
 MEDIAN = {"solution": 16_000, "verification": 8_000, "summary": 1_500, "experience": 4_000, "guideline": 3_000}
-"""Tokens of a completion of each role."""
+"""Median tokens of a completion of each role."""
 SPREAD, PROBLEM_SPREAD = 0.8, 0.4
-"""Standard deviations of the logarithm of a length: within a problem, and of the problems among each other."""
+"""Standard deviations of the logarithm of a length: within a problem, and between problems."""
 
 
 class ScriptedEngine:
-    """Decodes up to ``slots`` completions at once, each at ``speed`` tokens a second; others wait in order of arrival.
+    """Decodes up to ``slots`` completions at once; others wait in order of arrival.
 
-    ``piece``: tokens of a completion after which it tells how far it has come.
+    ``speed``: tokens per second of each completion. ``piece``: tokens between two progress reports. ``work``: tokens
+    decoded so far.
     """
 
     def __init__(self, slots: int, speed: float = 1.0, piece: float = math.inf) -> None:
@@ -60,14 +64,14 @@ class ScriptedEngine:
 
         async def decode(choice: int) -> None:
             nonlocal tokens, ended
-            left = length(role, f"{request.seed}/{choice}", team.prompt(body))
-            self.work += left
+            remaining = length(role, f"{request.seed}/{choice}", team.prompt(body))
+            self.work += remaining
             async with self._slots.slots(()):
-                while left > 0:
-                    piece = min(left, self._piece)
+                while remaining > 0:
+                    piece = min(remaining, self._piece)
                     await asyncio.sleep(piece / self._speed)
-                    left, tokens = left - piece, tokens + piece
-                    ended += left == 0
+                    remaining, tokens = remaining - piece, tokens + piece
+                    ended += remaining == 0
                     if on_progress:
                         on_progress(StreamProgress(int(tokens), ended))
 
@@ -79,19 +83,20 @@ class ScriptedEngine:
 
 
 def length(role: str, call: str, prompt: str) -> float:
+    """The length of a completion in tokens. The prompt up to its first question mark stands for the problem."""
     problem = prompt.partition("?")[0]
     normal = SPREAD * _normal(call) + PROBLEM_SPREAD * _normal(problem)
     return min(LONGEST, MEDIAN[role] * math.exp(normal))
 
 
 def _normal(name: str) -> float:
-    """A standard normal number that is a function of ``name``."""
+    """A number from the standard normal distribution, derived from ``name``."""
     uniform = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7]) / 2**56
     return NormalDist().inv_cdf(max(uniform, 1e-12))
 
 
 class FirstCome(PriorityLimiter):
-    """Without priorities."""
+    """Ignores priorities: calls start in order of arrival."""
 
     @asynccontextmanager
     async def slots(self, priority: tuple[int, ...], count: int = 1) -> AsyncIterator[Slots]:
@@ -100,31 +105,31 @@ class FirstCome(PriorityLimiter):
 
 
 class StageByStage(PriorityLimiter):
-    """Lets a call begin only when nothing is in flight, with all those that wait by then, in order."""
+    """Starts calls only when no call is in flight, and then all calls that wait, in order of priority."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
-        self._holding = 0
+        self._in_flight = 0
         self._stage = asyncio.Event()
 
     @asynccontextmanager
     async def slots(self, priority: tuple[int, ...], count: int = 1) -> AsyncIterator[Slots]:
         stage = self._stage
-        if not self._holding:
-            asyncio.get_running_loop().call_later(1e-6, self._begin)
+        if not self._in_flight:
+            asyncio.get_running_loop().call_later(1e-6, self._start_stage)
         await stage.wait()
-        self._holding += 1
+        self._in_flight += 1
         try:
             async with super().slots(priority, count) as slots:
                 yield slots
         finally:
-            self._holding -= 1
-            if not self._holding:
-                asyncio.get_running_loop().call_later(1e-6, self._begin)
+            self._in_flight -= 1
+            if not self._in_flight:
+                asyncio.get_running_loop().call_later(1e-6, self._start_stage)
 
-    def _begin(self) -> None:
-        """All that wait now are one stage: what each problem does next, once the stage before is over."""
-        if not self._holding:
+    def _start_stage(self) -> None:
+        """Start the calls that wait now. They are one stage: the next calls of all problems."""
+        if not self._in_flight:
             self._stage.set()
             self._stage = asyncio.Event()
 
@@ -132,12 +137,12 @@ class StageByStage(PriorityLimiter):
 def measure(
     order: type[PriorityLimiter], concurrency: int, problems: int, settings: TMASSettings
 ) -> tuple[float, float]:
-    """Makespan and work, in virtual seconds."""
+    """The makespan in virtual seconds and the work in tokens. ``order``: the limiter that orders the calls."""
 
     async def run() -> tuple[float, float]:
         engine = ScriptedEngine(concurrency)
         with tempfile.TemporaryDirectory() as folder:
-            await run_into(Path(folder), support.problems(problems), settings, engine, order(concurrency))
+            await run_in_directory(Path(folder), support.problems(problems), settings, engine, order(concurrency))
         return asyncio.get_running_loop().time(), engine.work
 
     return run_in_virtual_time(run())
@@ -148,22 +153,21 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=100)
     parser.add_argument("--iterations", type=int, default=20)
     parser.add_argument("--concurrency", type=int, nargs="+", default=[400, 800, 1600])
-    given = parser.parse_args()
-    settings = TMASSettings(max_iterations=given.iterations)
+    arguments = parser.parse_args()
+    settings = TMASSettings(max_iterations=arguments.iterations)
     started = time.monotonic()
-    critical, work = measure(PriorityLimiter, UNBOUNDED, given.problems, settings)
-    print(
-        f"{given.problems} problems, {given.iterations} iterations: {work:,.0f} tokens, critical path {critical:,.0f}"
-    )
+    critical, work = measure(PriorityLimiter, UNBOUNDED, arguments.problems, settings)
+    size = f"{arguments.problems} problems, {arguments.iterations} iterations"
+    print(f"{size}: {work:,.0f} tokens, critical path {critical:,.0f}")
     orders = {"furthest behind first": PriorityLimiter, "first come": FirstCome, "stage by stage": StageByStage}
     print(f"{'concurrency':>11}  {'bound':>11}  " + "  ".join(f"{name:>21}" for name in orders))
     met = True
-    for concurrency in given.concurrency:
+    for concurrency in arguments.concurrency:
         bound = max(critical, work / concurrency)
-        ratios = [measure(order, concurrency, given.problems, settings)[0] / bound for order in orders.values()]
+        ratios = [measure(order, concurrency, arguments.problems, settings)[0] / bound for order in orders.values()]
         met &= ratios[0] <= GOAL
         print(f"{concurrency:>11,}  {bound:>11,.0f}  " + "  ".join(f"{ratio:>21.3f}" for ratio in ratios), flush=True)
-    print(f"goal {GOAL}: {'met' if met else 'missed'} ({time.monotonic() - started:.0f} s of real time)")
+    print(f"goal {GOAL}: {'met' if met else 'missed'} (took {time.monotonic() - started:.0f} s)")
     sys.exit(not met)
 
 

@@ -1,4 +1,4 @@
-"""A chat server that costs next to nothing, in a process of its own: so that what is measured is the client."""
+"""A chat server in its own process with almost no CPU cost per request, for benchmarks of clients."""
 
 from __future__ import annotations
 
@@ -15,44 +15,46 @@ import orjson
 from tmas.testing import team
 
 PROSE = "Let n be the least such integer; then it divides the sum, and each step that follows is checked in turn. " * 12
-"""What replies in prose are padded with: about as much as a solution or a critique has after its thinking."""
+"""Padding of replies in prose: about as long as a solution or a critique without its reasoning."""
 IN_JSON = ("experience", "guideline")
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
 def replies(body: dict[str, Any]) -> list[str]:
-    """A well-formed reply of realistic length for each choice asked for."""
+    """A well-formed reply of realistic length for each requested choice. ``body``: of the request."""
     role = team.role_of(body)
     return [text if role in IN_JSON else f"{PROSE}{text}" for text in team.reply(body)]
 
 
 @contextmanager
-def served(delay: float, pieces: int = 8) -> Iterator[str]:
-    """The base URL of a server that takes ``delay`` seconds for each request and sends each reply in ``pieces``."""
+def chat_server(delay: float, pieces: int = 8) -> Iterator[str]:
+    """Start a server and yield its base URL. ``delay``: seconds for each request. ``pieces``: of each reply."""
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(delay, pieces, theirs), daemon=True)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_serve, args=(delay, pieces, sender), daemon=True)
     process.start()
     try:
-        yield f"http://127.0.0.1:{ours.recv()}/v1"
+        yield f"http://127.0.0.1:{receiver.recv()}/v1"
     finally:
         process.terminate()
         process.join()
 
 
-def _serve(delay: float, pieces: int, tell: Connection) -> None:
+def _serve(delay: float, pieces: int, port: Connection) -> None:
+    """Serve until the process is terminated. Sends the port number through ``port``."""
+
     async def forever() -> None:
         loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: _Exchange(delay, pieces), "127.0.0.1", 0, backlog=8192)
-        tell.send(server.sockets[0].getsockname()[1])
+        port.send(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 
     asyncio.run(forever())
 
 
 class _Exchange(asyncio.Protocol):
-    """One connection of HTTP/1.1, its requests one after the other."""
+    """One HTTP/1.1 connection, whose requests arrive one after the other."""
 
     def __init__(self, delay: float, pieces: int) -> None:
         self._delay, self._pieces = delay, pieces
@@ -77,7 +79,7 @@ class _Exchange(asyncio.Protocol):
 
 
 def _events(body: dict[str, Any], pieces: int) -> Iterator[bytes]:
-    """The whole answer: the first write has the headers, each has one piece of every choice."""
+    """The response in ``pieces`` writes. The first contains the headers, and each contains a piece of every choice."""
     texts = replies(body)
     for piece in range(pieces):
         last = piece == pieces - 1

@@ -1,9 +1,9 @@
-"""What a finished run of the published size costs to open again, and whether memory grows as its calls are finished.
+"""The cost of reopening a finished run of the published size, and the growth of memory during the run.
 
-``python -m benchmarks.store FOLDER`` solves 100 problems over 20 iterations of 8 candidates with 8 verifications each,
-164,000 completions, by the project's own runner and store with scripted replies, into FOLDER/run. Then, each in a fresh
-process, it opens that run directory as ``tmas solve`` does when the command is given again: once as it is (nothing is
-left to do), and once with every problem replayed from its trace, which is what resuming costs at most.
+``python -m benchmarks.store FOLDER`` solves 100 problems in 20 iterations with 8 candidates and 8 verifications each:
+164,000 completions. It uses the project's runner and trace with scripted replies and writes the run to FOLDER/run. Then
+it opens this run directory twice, as ``tmas solve`` does when it resumes, each time in a new process: once when all
+problems are finished, and once with every problem replayed from its trace, which is the highest cost of resuming.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ import uvloop
 
 from benchmarks import support
 from benchmarks.server import replies
-from benchmarks.support import memory, most_memory, run_into
+from benchmarks.support import memory, peak_memory, run_in_directory
 from tmas.concurrency import PriorityLimiter
 from tmas.llm.client import NO_HINT, RoutingHint
 from tmas.llm.connection import ProgressCallback
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Completion, Reply, Request, Usage
 from tmas.run.directory import RunDirectory
-from tmas.run.runner import keep_finished, write_metrics
+from tmas.run.runner import pending_problems, write_metrics
 from tmas.run.session import Activity
 
 REASONING = "Suppose not. Then some k has this property, and the least of them leads back to the case before. " * 20
 STEPS = 10
-"""Lines of the table of memory."""
+"""Number of memory measurements in the run."""
 GOAL = 1.1
-"""Memory at the end of the run over what it was half way."""
+"""Maximum ratio: memory at the end of the run, divided by memory halfway."""
 
 
-class Scripted:
-    """Replies at once, each with two kilobytes of reasoning."""
+class ScriptedChat:
+    """A chat model that replies at once, with two kilobytes of reasoning in each reply."""
 
     async def complete(
         self, request: Request, on_progress: ProgressCallback | None = None, hint: RoutingHint = NO_HINT
@@ -53,21 +53,26 @@ class Scripted:
 
 
 async def solve(folder: Path, problems: int, settings: TMASSettings, active: int) -> list[tuple[int, float]]:
-    """Make the run, or replay it; memory by the number of requests finished, at about equal distances."""
-    activity, seen = Activity(), []
+    """Make the run, or replay it. Returns :data:`STEPS` measurements at about equal distances.
+
+    A measurement is the number of finished requests and the memory in MiB. ``active``: problems open at once.
+    """
+    activity, measurements = Activity(), []
     requests = problems * settings.max_iterations * (3 * settings.n_candidates + 2)
 
     async def watch() -> None:
-        while len(seen) < STEPS - 1:
+        while len(measurements) < STEPS - 1:
             finished = activity.calls + activity.replayed
-            if finished >= requests * (len(seen) + 1) // STEPS:
-                seen.append((finished, memory()))
+            if finished >= requests * (len(measurements) + 1) // STEPS:
+                measurements.append((finished, memory()))
             await asyncio.sleep(0.05)
 
     watching = asyncio.create_task(watch())
-    await run_into(folder, support.problems(problems), settings, Scripted(), PriorityLimiter(800), activity, active)
+    await run_in_directory(
+        folder, support.problems(problems), settings, ScriptedChat(), PriorityLimiter(800), activity, active
+    )
     watching.cancel()
-    return [*seen, (activity.calls + activity.replayed, memory())]
+    return [*measurements, (activity.calls + activity.replayed, memory())]
 
 
 def make(folder: Path, problems: int, settings: TMASSettings, active: int) -> list[tuple[int, float]]:
@@ -75,30 +80,30 @@ def make(folder: Path, problems: int, settings: TMASSettings, active: int) -> li
 
 
 def reopen(folder: Path, problems: int, settings: TMASSettings, active: int) -> int:
-    """As ``tmas solve`` does where nothing is left to do: the problems that are left."""
-    asked = support.problems(problems)
-    with closing(RunDirectory(folder, {}, asked)) as directory:
-        left = keep_finished(directory, asked, {"method": settings.model_dump()})
+    """Open a finished run as ``tmas solve`` does. Returns the number of pending problems, 0."""
+    inputs = support.problems(problems)
+    with closing(RunDirectory(folder, {}, inputs)) as directory:
+        pending = pending_problems(directory, inputs, {"method": settings.model_dump()})
         write_metrics(directory)
-    return len(left)
+    return len(pending)
 
 
 def replay(folder: Path, problems: int, settings: TMASSettings, active: int) -> int:
-    """Every problem again, from its trace: the calls that were found there."""
+    """Replay every problem from its trace. Returns the number of requests."""
     (folder / "predictions.jsonl").unlink()
     return uvloop.run(solve(folder, problems, settings, active))[-1][0]
 
 
-def fresh(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]:
-    """The outcome of ``function`` in a process of its own, its seconds, and the MiB that it added at most."""
+def run_in_new_process(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]:
+    """Run ``function`` in a new process. Returns its result, its seconds, and by how many MiB its memory grew."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(_measured, function, *arguments).result()
+        return process.submit(_measure_here, function, *arguments).result()
 
 
-def _measured(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]:
+def _measure_here(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]:
     started, before = time.monotonic(), memory()
-    outcome = function(*arguments)
-    return outcome, time.monotonic() - started, most_memory() - before
+    result = function(*arguments)
+    return result, time.monotonic() - started, peak_memory() - before
 
 
 def main() -> None:
@@ -106,24 +111,27 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--problems", type=int, default=100)
     parser.add_argument("--iterations", type=int, default=20)
-    parser.add_argument("--active", type=int, default=10, help="problems open at once; their earlier rounds are held")
-    given = parser.parse_args()
-    settings = TMASSettings(max_iterations=given.iterations)
-    shape = (given.folder / "run", given.problems, settings, given.active)
-    shutil.rmtree(shape[0], ignore_errors=True)
-    grown, seconds, _ = fresh(make, *shape)
-    size = sum(file.stat().st_size for file in (shape[0] / "trace").iterdir()) / 1e6
-    completions = given.problems * given.iterations * (2 + settings.n_candidates * (2 + settings.n_verifications))
-    print(
-        f"{completions:,} completions in {grown[-1][0]:,} requests, {size:,.0f} MB of traces, made in {seconds:.0f} s"
+    parser.add_argument(
+        "--active", type=int, default=10, help="problems open at once; their earlier rounds stay in memory"
     )
-    print("memory by requests finished: " + ", ".join(f"{calls:,}: {mib:.0f} MiB" for calls, mib in grown))
-    for name, function in {"nothing left to do": reopen, "every problem replayed": replay}.items():
-        outcome, seconds, mib = fresh(function, *shape)
-        print(f"{name:>22}: {seconds:6.1f} s, {mib:5.0f} MiB ({outcome:,})")
-    half_way = next(mib for requests, mib in grown if requests >= grown[-1][0] / 2)
-    growth = grown[-1][1] / half_way
-    print(f"memory at the end over half way: {growth:.2f}; goal {GOAL}: {'met' if growth <= GOAL else 'missed'}")
+    arguments = parser.parse_args()
+    settings = TMASSettings(max_iterations=arguments.iterations)
+    folder = arguments.folder / "run"
+    shutil.rmtree(folder, ignore_errors=True)
+    measurements, seconds, _ = run_in_new_process(make, folder, arguments.problems, settings, arguments.active)
+    size = sum(file.stat().st_size for file in (folder / "trace").iterdir()) / 1e6
+    completions = (
+        arguments.problems * arguments.iterations * (2 + settings.n_candidates * (2 + settings.n_verifications))
+    )
+    total, at_end = measurements[-1]
+    print(f"{completions:,} completions in {total:,} requests, {size:,.0f} MB of traces, made in {seconds:.0f} s")
+    print("memory by finished requests: " + ", ".join(f"{calls:,}: {mib:.0f} MiB" for calls, mib in measurements))
+    for name, function in {"all problems finished": reopen, "all problems replayed": replay}.items():
+        count, seconds, mib = run_in_new_process(function, folder, arguments.problems, settings, arguments.active)
+        print(f"{name:>22}: {seconds:6.1f} s, {mib:5.0f} MiB ({count:,})")
+    halfway = next(mib for requests, mib in measurements if requests >= total / 2)
+    growth = at_end / halfway
+    print(f"memory, end / halfway: {growth:.2f}; goal {GOAL}: {'met' if growth <= GOAL else 'missed'}")
     sys.exit(growth > GOAL)
 
 

@@ -1,4 +1,4 @@
-"""What several benchmarks need: a run by the project's own runner on a model of the benchmark's, and memory used."""
+"""Helpers that several benchmarks share: a run on the benchmark's own chat model, and the memory of the process."""
 
 from __future__ import annotations
 
@@ -26,32 +26,35 @@ def problems(count: int) -> list[Problem]:
     return [Problem(problem_id=f"p{i}", question=f"Number {i} of {count}?") for i in range(count)]
 
 
-async def run_into(
+async def run_in_directory(
     folder: Path,
-    asked: Sequence[Problem],
+    inputs: Sequence[Problem],
     settings: TMASSettings,
     chat: ChatModel,
     limiter: PriorityLimiter,
     activity: Activity | None = None,
     active: int = UNBOUNDED,
 ) -> None:
-    """Solve ``asked`` by ``chat`` into the run directory ``folder``, or replay what is there, as ``tmas solve``."""
+    """Solve ``inputs`` with TMAS and the chat model ``chat`` in the run directory ``folder``, or replay the run there.
+
+    ``limiter``: decides how many calls are in flight, and their order. ``active``: problems open at once.
+    """
     window = ContextWindow(len, UNBOUNDED, 1)
     roles = {role: RoleModel(chat, "scripted", Sampling(), window) for role in settings.roles}
     run = RunState(roles, limiter, activity=activity or Activity())
-    with rare_collections(), closing(RunDirectory(folder, {}, asked)) as directory:
+    with rare_collections(), closing(RunDirectory(folder, {}, inputs)) as directory:
         async with AnswerChecker() as checker:
             solve = ProblemSolver(TMAS(settings, checker), run, directory.path).solve
             terms = {"method": settings.model_dump()}
-            await run_problems(asked, solve, directory, checker, terms, active, lambda _: None)
+            await run_problems(inputs, solve, directory, checker, terms, active, lambda _: None)
 
 
 def memory() -> float:
-    """MiB that this process has now."""
+    """Resident memory of this process in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 
 
-def most_memory() -> float:
-    """MiB that this process ever had."""
+def peak_memory() -> float:
+    """Largest resident memory of this process so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

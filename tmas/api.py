@@ -24,7 +24,7 @@ from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem, Result
 from tmas.run.directory import RunDirectory
 from tmas.run.models import SharedServers
-from tmas.run.runner import Solve, keep_finished, put_in_order, run_problems, write_metrics
+from tmas.run.runner import Solve, pending_problems, run_problems, sort_lines, write_metrics
 from tmas.run.runtime import open_runtime
 from tmas.run.session import Activity
 from tmas.settings import ModelSettings, RunSettings
@@ -108,17 +108,17 @@ async def run(
             output_dir,
             settings.identity(),
             problems,
-            growing=("method.max_iterations",),
+            may_increase=("method.max_iterations",),
             config=config,
             prompts=settings.prompts,
         )
     ) as directory:
         terms = settings.terms()
-        pending = keep_finished(directory, problems, terms, keep=not replay_finished)
+        pending = pending_problems(directory, problems, terms, reuse_finished=not replay_finished)
         activity.finished = len(problems) - len(pending)
         if pending:
             await _solve_pending(pending, settings, directory, activity, on_result, servers)
-        put_in_order(directory, problems)
+        sort_lines(directory, problems)
         write_metrics(directory)
 
 
@@ -133,11 +133,11 @@ async def _solve_pending(
     active = settings.active_problems
     async with AsyncExitStack() as stack:
         runtime = await stack.enter_async_context(open_runtime(settings, directory.path, activity, active, servers))
-        directory.hold(runtime.reported)
+        directory.record_reported(runtime.reported)
         solver = await runtime.solver(settings, directory.path, activity)
         solve: Solve = solver.solve
         if settings.on_ray:
-            from tmas.run.ray_workers import workers
+            from tmas.run.ray_workers import worker_pool
 
-            solve = (await stack.enter_async_context(workers(runtime, solver))).solve
+            solve = (await stack.enter_async_context(worker_pool(runtime, solver))).solve
         await run_problems(problems, solve, directory, runtime.checker, settings.terms(), active, on_result)

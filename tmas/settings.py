@@ -1,4 +1,4 @@
-"""The settings of a run, typed and checked: what Hydra composes from conf/ and what Python callers build directly."""
+"""The settings of a run, typed and validated. Hydra composes them from conf/; Python callers build them directly."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tmas.prompts import BUILT_IN, PromptsSetting
 from tmas.records import Sampling
 
 ROLES = all_roles()
-"""The roles of all methods, the five of the paper first; each can have its own endpoint, model and sampling."""
+"""The roles of all methods, the paper's five roles first. Each role can have its own endpoint, model and sampling."""
 
 
 class Settings(BaseModel):
-    """Base: immutable, unknown keys refused; a wrong value is not repeated in the error (it could be a secret)."""
+    """Base class of settings: immutable, and unknown keys are errors. Errors hide wrong values (secrets)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 BaseUrl = str | Annotated[tuple[str, ...], Field(min_length=1)]
-"""Of one server, or of several that serve the same model."""
+"""The base URL of one server, or the base URLs of several servers of the same model."""
 
 
 class SamplingOverride(Settings):
@@ -107,15 +107,16 @@ class ModelSettings(Settings):
     context_length: int | None = Field(
         default=None,
         ge=64,
-        description="Context length of the model in tokens: what the server can hold. null: ask the server (vLLM tells"
-        " it).",
+        description="Context length of the model in tokens: what the server can hold. null: ask the server (vLLM"
+        " reports it).",
     )
     max_window_tokens: int | None = Field(
         default=None,
         ge=64,
         description="Maximum of prompt and completion together in tokens. A completion may use what its prompt leaves,"
-        " up to sampling.max_tokens; prompts use at most half of it, unless sampling.max_tokens is smaller. null: no"
-        " limit besides context_length, and sampling.max_tokens stays free for every completion. The paper: 130000.",
+        " up to sampling.max_tokens; prompts use at most half of it, unless sampling.max_tokens is smaller. null:"
+        " only context_length limits the window, and every prompt leaves sampling.max_tokens free for its completion."
+        " The paper: 130000.",
     )
     tokenizer: str = Field(
         default="auto",
@@ -133,13 +134,13 @@ class ModelSettings(Settings):
 
     @field_validator("roles")
     @classmethod
-    def _are_known(cls, roles: dict[str, RoleOverride]) -> dict[str, RoleOverride]:
+    def _roles_exist(cls, roles: dict[str, RoleOverride]) -> dict[str, RoleOverride]:
         if unknown := sorted(roles.keys() - set(ROLES)):
             raise ValueError(f"no such role: {', '.join(unknown)} (there are {', '.join(ROLES)})")
         return roles
 
     def for_role(self, role: str) -> ModelSettings:
-        """The settings with the role's own put over them. Another ``base_url`` inherits no key and no priority."""
+        """The model settings of ``role`` with its overrides. Another ``base_url`` inherits no key and no priority."""
         own = self.roles.get(role, RoleOverride())
         changed = {k: v for k, v in own.model_dump(exclude={"sampling"}).items() if v is not None}
         if own.base_url and own.base_url != self.base_url:
@@ -149,16 +150,17 @@ class ModelSettings(Settings):
         sampling["extra"] = {**self.sampling.extra, **own.sampling.extra}
         return self.model_copy(update={**changed, "sampling": self.sampling.model_copy(update=sampling), "roles": {}})
 
-    def absolute(self) -> Self:
-        """With local paths that hold in any working directory: those of Ray's processes are not this one's."""
+    def with_absolute_paths(self) -> Self:
+        """The settings with absolute paths, because Ray's processes have other working directories."""
         roles = {
-            name: own.model_copy(update={"tokenizer": _absolute(own.tokenizer)}) for name, own in self.roles.items()
+            name: own.model_copy(update={"tokenizer": _absolute_if_exists(own.tokenizer)})
+            for name, own in self.roles.items()
         }
-        paths = {"path": _absolute(self.path), "tokenizer": _absolute(self.tokenizer)}
+        paths = {"path": _absolute_if_exists(self.path), "tokenizer": _absolute_if_exists(self.tokenizer)}
         return self.model_copy(update={**paths, "roles": roles})
 
     def endpoint(self) -> EndpointSettings:
-        """The connection part; raises ``ValueError`` where no ``base_url`` is set."""
+        """The connection settings. Raises ``ValueError`` if ``base_url`` is not set."""
         if self.base_url in (None, ""):
             raise ValueError("model.base_url is not set: give an OpenAI-compatible endpoint, or serving=vllm")
         return EndpointSettings(
@@ -170,12 +172,12 @@ class ModelSettings(Settings):
         )
 
 
-def _absolute(name: str | None) -> str | None:
-    """``name`` may be one of a hub: that stays as it is."""
+def _absolute_if_exists(name: str | None) -> str | None:
+    """The absolute path of ``name`` if it exists. Otherwise it is a hub name and stays as it is."""
     return str(Path(name).resolve()) if name and Path(name).exists() else name
 
 
-SET_ELSEWHERE = {
+FLAGS_WITH_SETTING = {
     "host": "serving.host",
     "port": "the run itself",
     "served-model-name": "model.name",
@@ -184,19 +186,19 @@ SET_ELSEWHERE = {
     "scheduling-policy": "the run itself",
     "api-key": "the run itself",
 }
-"""Flags of ``vllm serve`` that have a setting of their own."""
-SAME_RESULTS = {
+"""Flags of ``vllm serve`` that another setting sets, with that setting."""
+FLAGS_WITHOUT_EFFECT_ON_REPLIES = {
     "max-num-seqs", "max-num-batched-tokens", "gpu-memory-utilization", "cpu-offload-gb", "block-size",
     "enforce-eager", "compilation-config", "enable-prefix-caching", "async-scheduling",
     "pipeline-parallel-size", "data-parallel-size", "api-server-count",
     "stream-interval", "enable-prompt-tokens-details", "structured-outputs-config",
     "enable-log-requests", "disable-log-stats", "uvicorn-log-level", "download-dir",
 }  # fmt: skip
-"""Flags of ``vllm serve`` that set speed, memory, logs and the layout of JSON, not what the model computes."""
+"""Flags of ``vllm serve`` for speed, memory, logs and JSON layout. They do not change what the model computes."""
 
 
 class ServingSettings(Settings):
-    """Where the model is served: by running servers, or by vLLM servers that belong to the run."""
+    """Where the model is served: by running servers, or by vLLM servers that the run starts."""
 
     name: Literal["endpoint", "vllm"] = Field(
         default="endpoint",
@@ -226,29 +228,35 @@ class ServingSettings(Settings):
 
     @field_validator("args")
     @classmethod
-    def _are_free(cls, args: dict[str, Any]) -> dict[str, Any]:
-        args = {name.replace("_", "-"): value for name, value in args.items()}  # vLLM takes both
-        if taken := sorted(args.keys() & SET_ELSEWHERE.keys()):
-            raise ValueError("; ".join(f"{name} is set by {SET_ELSEWHERE[name]}" for name in taken))
-        if found := secrets_in(args):
-            raise ValueError(f"settings are written down: no flag of theirs may hold a secret, as {found[0]} does")
+    def _flags_are_allowed(cls, args: dict[str, Any]) -> dict[str, Any]:
+        args = {name.replace("_", "-"): value for name, value in args.items()}  # vLLM accepts both spellings
+        if taken := sorted(args.keys() & FLAGS_WITH_SETTING.keys()):
+            raise ValueError("; ".join(f"{name} is set by {FLAGS_WITH_SETTING[name]}" for name in taken))
+        if names := secret_names(args):
+            raise ValueError(f"settings are written to disk, so no flag may hold a secret: remove {', '.join(names)}")
         return args
 
     @field_validator("env")
     @classmethod
-    def _holds_no_secret(cls, env: dict[str, str]) -> dict[str, str]:
-        if found := secrets_in(env):
-            raise ValueError(f"settings are written down: set {', '.join(found)} in the environment of the command")
+    def _has_no_secrets(cls, env: dict[str, str]) -> dict[str, str]:
+        if names := secret_names(env):
+            raise ValueError(
+                f"settings are written to disk: set {', '.join(names)} in the command's environment instead"
+            )
         return env
 
     def base_url(self, port: int) -> str:
-        """Of a server of the run's own on ``port``."""
+        """The base URL of the run's own server on ``port``."""
         return f"http://{self.host}:{port}/v1"
 
     def identity(self) -> dict[str, Any]:
-        """The flags in ``args`` that change what the model computes: all but those known not to."""
-        given = {name: value for name, value in self.args.items() if value is not None and value is not False}
-        return {f"serving.args.{name}": value for name, value in given.items() if name not in SAME_RESULTS}
+        """This class's part of the fingerprint: the flags in ``args`` that may change what the model computes."""
+        flags = {name: value for name, value in self.args.items() if value is not None and value is not False}
+        return {
+            f"serving.args.{name}": value
+            for name, value in flags.items()
+            if name not in FLAGS_WITHOUT_EFFECT_ON_REPLIES
+        }
 
 
 class Limits(BaseModel):
@@ -268,7 +276,7 @@ class Limits(BaseModel):
 
 
 class RaySettings(Settings):
-    """How the work is spread over a Ray cluster (docs/ray.md)."""
+    """How the work is distributed over a Ray cluster (docs/ray.md)."""
 
     address: str | None = Field(
         default=None,
@@ -305,7 +313,7 @@ class RunSettings(Settings):
     )
 
     @model_validator(mode="after")
-    def _is_served(self) -> Self:
+    def _has_servers(self) -> Self:
         if self.serving.name == "vllm" and not self.model.path:
             raise ValueError("serving=vllm needs model.path: a folder or hub name to load")
         for model in self.role_models().values():
@@ -313,7 +321,7 @@ class RunSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def _counts_tokens_in_one_place(self) -> Self:
+    def _run_budget_needs_one_process(self) -> Self:
         if self.limits.tokens_per_run and self.on_ray and self.ray.workers != 1:
             raise ValueError(
                 "limits.tokens_per_run is counted in one process: on Ray it needs ray.workers=1 "
@@ -333,29 +341,29 @@ class RunSettings(Settings):
         return self.serving.name == "vllm" and self.on_ray
 
     def role_models(self) -> dict[str, ModelSettings]:
-        """The model of each role. One on the run's own servers has no ``base_url`` yet: ``()``."""
+        """The model settings of each role. For the run's own servers, ``base_url`` is ``()``: it is not known yet."""
         model = self.model
         if self.serving.name == "vllm":
             model = model.model_copy(update={"base_url": (), "send_priority": True})
         return {role: model.for_role(role) for role in self.method.roles}
 
     def identity(self) -> dict[str, Any]:
-        """What the outcome depends on, flat: a run that differs in any of it is another run.
+        """Fingerprint of the run: the settings that the outcome depends on, by dotted key.
 
-        Where the model is served, how patiently, with which key and how concurrently is not part of it; the flags of
-        a server of the run's own are, where they may change replies.
+        A run can only be resumed with the same fingerprint. Addresses, retries, API keys and concurrency are not part
+        of it. The flags of the run's own servers are part of it if they may change replies.
         """
         models = {role: self.model.for_role(role) for role in self.method.roles}
-        kept = {"name", "path", "context_length", "tokenizer", "send_seed", "sampling", "max_window_tokens"}
-        chosen = {"seed": self.seed, "method": self.method.model_dump(mode="json")}
-        plain = {role: m.model_dump(mode="json", include=kept) for role, m in models.items()}
-        for model in plain.values():  # runs without a window limit are the same as those made before there was one
+        included = {"name", "path", "context_length", "tokenizer", "send_seed", "sampling", "max_window_tokens"}
+        settings = {"seed": self.seed, "method": self.method.model_dump(mode="json")}
+        plain = {role: m.model_dump(mode="json", include=included) for role, m in models.items()}
+        for model in plain.values():  # keep the fingerprint of runs from before this setting existed
             if model["max_window_tokens"] is None:
                 del model["max_window_tokens"]
-        return {**flat({**chosen, "model": plain}), **self.serving.identity()}
+        return {**flatten({**settings, "model": plain}), **self.serving.identity()}
 
     def terms(self) -> dict[str, Any]:
-        """What a finished problem was finished under: the method's settings and the limits."""
+        """The settings that decide whether a finished problem must be continued on resume: method and limits."""
         return {"method": self.method.model_dump(mode="json"), "limits": self.limits.model_dump(mode="json")}
 
 
@@ -376,15 +384,15 @@ class SolveSettings(RunSettings):
     )
 
 
-def secrets_in(names: Iterable[str]) -> list[str]:
-    """The names of environment variables that by their name hold a secret, which no setting may: it is written down."""
+def secret_names(names: Iterable[str]) -> list[str]:
+    """Those of ``names`` that look like secrets. Settings must not contain them: settings are written to disk."""
     return [name for name in names if re.search(r"(KEY|TOKEN|SECRET|PASSWORD)$", name, re.IGNORECASE)]
 
 
-def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping with dotted keys. ``prefix``: put before each key."""
     items: dict[str, Any] = {}
     for key, value in nested.items():
         inner = isinstance(value, Mapping) and value
-        items.update(flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value})
+        items.update(flatten(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value})
     return items

@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from tmas.cli import main as cli
 from tmas.cli.composing import config_name
 from tmas.cli.main import COMMANDS, SETTINGS
-from tmas.cli.options import groups_of, options_of, options_of_command, page, print_options
+from tmas.cli.options import groups_of, options_of, options_of_command, options_page, print_options
 from tmas.methods import METHODS
-from tmas.settings import flat
+from tmas.settings import flatten
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
@@ -60,7 +60,7 @@ def test_every_setting_of_every_command_has_a_description():
 def test_every_key_of_a_command_s_file_is_a_setting_with_a_description(command: str):
     written = yaml.safe_load((CONF / f"{config_name(command)}.yaml").read_text("utf-8"))
     options = {option.key: option for option in options_of_command(command, SETTINGS[command])}
-    keys = flat({key: value for key, value in written.items() if key not in ("defaults", "hydra")})
+    keys = flatten({key: value for key, value in written.items() if key not in ("defaults", "hydra")})
     verls = (
         ("data.", "algorithm.", "actor_rollout_ref.", "critic.", "reward.", "trainer.") if command == "train" else ()
     )
@@ -117,7 +117,7 @@ def test_every_choice_of_a_group_explains_itself():
 
 def test_the_page_of_all_settings_is_up_to_date():
     written = (ROOT / "docs" / "options.md").read_text("utf-8")
-    assert written == page(SETTINGS), "run `make options`"
+    assert written == options_page(SETTINGS), "run `make options`"
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

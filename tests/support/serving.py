@@ -12,8 +12,8 @@ import aiohttp
 import orjson
 
 from tmas.methods.base import MethodSettings
-from tmas.serve.server import bound, listening
-from tmas.serve.service import Service, opened
+from tmas.serve.server import bind_port, http_server
+from tmas.serve.service import Service, open_service
 from tmas.serve.settings import ServeSettings
 from tmas.testing import team
 
@@ -90,11 +90,11 @@ async def served(
             "serve": {"output_dir": folder, "port": 0, **serve},
         }
     )
-    with closing(bound(settings.serve)) as port:
+    with closing(bind_port(settings.serve)) as port:
         key = settings.serve.read_key()
         async with (
-            opened(settings) as service,
-            listening(port, service, settings.run(), key) as base_url,
+            open_service(settings) as service,
+            http_server(port, service, settings.run(), key) as base_url,
             aiohttp.ClientSession() as http,
         ):
             yield Served(base_url, service, http)

@@ -19,22 +19,22 @@ def request(text: str, n: int = 1) -> Request:
 
 
 class Recorder:
-    """Replies at once, and keeps what it was asked."""
+    """Replies at once, and keeps the requests."""
 
     def __init__(self) -> None:
-        self.asked: list[Request] = []
+        self.requests: list[Request] = []
 
     async def complete(
         self, request: Request, on_progress: ProgressCallback | None = None, hint: RoutingHint = NO_HINT
     ) -> Reply:
-        self.asked.append(request)
+        self.requests.append(request)
         return Reply(completions=(Completion(text="gibberish"),) * request.n, usage=Usage(calls=1, completion_tokens=5))
 
 
 def test_the_client_benchmark_counts_every_request_of_the_run_and_keeps_as_many_in_flight_as_may_be():
     cost = client.measure("tmas, all in", concurrency=8, problems=4, rate=8)
     assert cost.calls == 4 * 2 * (8 + 8 + 8 + 2)
-    assert (cost.failed, cost.most) == (0, 8)
+    assert (cost.failed, cost.peak) == (0, 8)
     assert cost.cpu_ms > 0
 
 
@@ -55,20 +55,20 @@ async def test_a_run_that_is_replayed_makes_no_call(tmp_path: Path):
     assert {file: file.read_bytes() for file in traces} == traces
 
 
-async def test_dubbed_replies_say_the_words_and_cost_what_the_engine_counted():
+async def test_scripted_replies_have_the_texts_and_the_usage_that_the_engine_counted():
     engine_ = Recorder()
-    dubbed = engine.Dubbed(engine_, team.reply, lambda _: 7, salt="a")
-    reply = await dubbed.complete(request("What is it?", n=2))
+    scripted = engine.ScriptedReplies(engine_, team.reply, lambda _: 7, salt="a")
+    reply = await scripted.complete(request("What is it?", n=2))
     assert isinstance(reply, Reply)
     assert [c.text for c in reply.completions] != ["gibberish"] * 2
     assert reply.usage.completion_tokens == 5
-    [asked] = engine_.asked
-    assert (asked.n, asked.sampling.max_tokens) == (2, 7)
-    assert asked.sampling.extra == {"ignore_eos": True, "cache_salt": "a"}
+    [sent] = engine_.requests
+    assert (sent.n, sent.sampling.max_tokens) == (2, 7)
+    assert sent.sampling.extra == {"ignore_eos": True, "cache_salt": "a"}
 
 
 async def test_the_usual_way_asks_singly_with_the_instructions_first():
     engine_ = Recorder()
-    await prefixes.Usual(engine_).complete(request("The problem.\n\n# Your task\n\nSolve it.", n=3))
-    assert [r.n for r in engine_.asked] == [1, 1, 1]
-    assert {r.messages[0].content for r in engine_.asked} == {"# Your task\n\nSolve it.\n\nThe problem.\n\n"}
+    await prefixes.ConventionalPrompts(engine_).complete(request("The problem.\n\n# Your task\n\nSolve it.", n=3))
+    assert [r.n for r in engine_.requests] == [1, 1, 1]
+    assert {r.messages[0].content for r in engine_.requests} == {"# Your task\n\nSolve it.\n\nThe problem.\n\n"}

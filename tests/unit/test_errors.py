@@ -38,7 +38,7 @@ def test_the_message_says_where_what_and_what_to_do(error: UserError, message: s
     "error",
     [
         UserError("is empty", where="p.jsonl:3", remedy="Remove it."),
-        RunRefused.because(Path("runs/x"), ["seed: 0 in the run, 1 now"]),
+        RunRefused.with_differences(Path("runs/x"), ["seed: 0 in the run, 1 now"]),
         TraceError("t.jsonl:2: damaged line"),
         PromptError("form.jinja: not UTF-8"),
         ProblemFileError(["p.jsonl:1: empty", "p.jsonl:2: empty"]),

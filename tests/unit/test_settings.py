@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from tmas.methods.tmas import TMASSettings
-from tmas.settings import ROLES, ModelSettings, RunSettings, ServingSettings, flat
+from tmas.settings import ROLES, ModelSettings, RunSettings, ServingSettings, flatten
 
 SECRET = "sk-very-secret-0123456789"
 URL = "http://h:8000/v1"
@@ -269,7 +269,7 @@ def test_a_run_may_move_from_a_server_of_our_own_to_another():
 
 def test_every_setting_of_the_method_is_part_of_the_run():
     identity = run().identity()
-    settings = flat(TMASSettings().model_dump(mode="json"), "method.")
+    settings = flatten(TMASSettings().model_dump(mode="json"), "method.")
     assert settings.items() <= identity.items()
     assert len(settings) > 10
 
@@ -297,7 +297,7 @@ def test_a_finished_problem_stands_by_its_method_and_limits():
 
 
 def test_flat_joins_keys_and_keeps_what_is_empty():
-    assert flat({"a": {"b": {"c": 1}, "d": {}}, "e": [{"f": 1}], "g": None}) == {
+    assert flatten({"a": {"b": {"c": 1}, "d": {}}, "e": [{"f": 1}], "g": None}) == {
         "a.b.c": 1,
         "a.d": {},
         "e": [{"f": 1}],
@@ -310,7 +310,7 @@ def test_local_paths_hold_in_any_working_directory(tmp_path: Path, monkeypatch: 
     Path("policy").mkdir()
     Path("tokenizer.json").touch()
     roles = {"summary": {"tokenizer": "tokenizer.json"}, "solution": {"tokenizer": "org/hub"}}
-    found = ModelSettings(**model(path="policy", roles=roles)).absolute()
+    found = ModelSettings(**model(path="policy", roles=roles)).with_absolute_paths()
     assert (found.path, found.tokenizer) == (str(tmp_path.resolve() / "policy"), "auto")
     assert found.roles["summary"].tokenizer == str(tmp_path.resolve() / "tokenizer.json")
     assert found.roles["solution"].tokenizer == "org/hub"

@@ -1,4 +1,4 @@
-"""``python -m tmas.cli COMMAND``: the command line where ``tmas`` is not on the path, as under torchrun."""
+"""``python -m tmas.cli COMMAND``: the command line for cases where ``tmas`` is not on the path, such as torchrun."""
 
 from tmas.cli.main import main
 

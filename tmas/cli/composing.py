@@ -1,4 +1,4 @@
-"""From ``KEY=VALUE`` arguments to settings, by Hydra; what is wrong with them is a :class:`UserError`."""
+"""Composes settings from ``KEY=VALUE`` arguments with Hydra, and turns Hydra's errors into :class:`UserError`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from pydantic import ValidationError
 from tmas.errors import UserError
 
 T = TypeVar("T")
-_NO_SUCH_KEY = re.compile(r"Could not override '([^']+)'\.|Could not delete from config\. '([^']+)' does not exist")
-_EXISTS = re.compile(r"Could not append to config\. An item is already at '([^']+)'")
+_UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'\.|Could not delete from config\. '([^']+)' does not exist")
+_DUPLICATE_KEY = re.compile(r"Could not append to config\. An item is already at '([^']+)'")
 _COMMA = re.compile(r"Ambiguous value for argument '([^\n]+)'\n")
 
 
@@ -31,26 +31,26 @@ def config_name(command: str) -> str:
 
 
 def compose_settings(command: str, arguments: Sequence[str], directory: Path) -> list[dict[str, Any]]:
-    """The composed settings of ``command`` as plain values, one for each job of Hydra.
+    """The composed settings of ``command`` as plain values, one dictionary for each Hydra job.
 
-    There is one job; there are several with ``--multirun``, and none where Hydra itself prints what was asked for
-    (``--help``, ``--cfg``, ``--info``). ``directory``: the folder conf/. No command runs inside of Hydra, so all that
-    Hydra raises is about the arguments: it becomes a :class:`UserError`.
+    There is one job; several with ``--multirun``; none if Hydra prints something instead (``--help``, ``--cfg``,
+    ``--info``). ``directory``: the folder conf/. The command itself does not run inside Hydra, so every Hydra exception
+    is about the arguments. Raises :class:`UserError` for wrong arguments.
     """
     jobs: list[dict[str, Any] | UserError] = []
 
     @hydra.main(config_path=str(directory), config_name=config_name(command), version_base="1.3")
     def collect(config: DictConfig) -> None:
         try:
-            jobs.append(_plain(config, command))
-        except UserError as error:  # if it were raised here, Hydra would print a line of its own
+            jobs.append(_to_plain_values(config, command))
+        except UserError as error:  # raised after Hydra has returned, because Hydra would print it in its own form
             jobs.append(error)
 
     try:
         with _command_line(command, arguments):
             collect()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise _Explanation(command, arguments, directory).of(error) from None
+        raise _HydraErrorExplainer(command, arguments, directory).explain(error) from None
     settings: list[dict[str, Any]] = []
     for job in jobs:
         if isinstance(job, UserError):
@@ -60,18 +60,18 @@ def compose_settings(command: str, arguments: Sequence[str], directory: Path) ->
 
 
 def validated(make: Callable[..., T], *values: Any) -> T:
-    """``make(*values)``, which builds settings. Wrong settings are a :class:`UserError` that names each of them."""
+    """Return ``make(*values)``, which builds settings. Raises :class:`UserError` that lists all wrong settings."""
     try:
         return make(*values)
     except ValidationError as error:
-        found = ((".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors())
-        defects = [f"{where}: {what}" if where else what for where, what in found]
+        wrong = ((".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors())
+        defects = [f"{key}: {message}" if key else message for key, message in wrong]
         raise UserError("\n  ".join(["wrong settings:", *defects])) from None
 
 
 @contextmanager
 def _command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
-    """Hydra reads ``sys.argv``. With HYDRA_FULL_ERROR it raises its errors; otherwise it prints them and exits."""
+    """Set ``sys.argv``, which Hydra reads, and HYDRA_FULL_ERROR, with which Hydra raises errors instead of exiting."""
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv, os.environ["HYDRA_FULL_ERROR"] = [f"tmas {command}", *arguments], "1"
     try:
@@ -84,71 +84,76 @@ def _command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = full_error
 
 
-def _plain(config: DictConfig, command: str) -> dict[str, Any]:
+def _to_plain_values(config: DictConfig, command: str) -> dict[str, Any]:
+    """The configuration as plain values. Raises :class:`UserError` for values that are missing or unresolved."""
     try:
         if missing := sorted(OmegaConf.missing_keys(config)):
             remedy = f"Give each as KEY=VALUE. `tmas {command} --help` shows an example."
             raise UserError(f"not set: {', '.join(missing)}", remedy=remedy)
         return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
-    except OmegaConfBaseException as error:  # an interpolation ${...} that leads nowhere
+    except OmegaConfBaseException as error:  # an interpolation ${...} that cannot be resolved
         raise UserError(str(error).splitlines()[0], where=error.full_key) from None
 
 
-class _Explanation:
-    """Says what is wrong with the arguments of a command that Hydra refused."""
+class _HydraErrorExplainer:
+    """Turns a Hydra exception about the arguments of ``command`` into a :class:`UserError` with a remedy."""
 
     def __init__(self, command: str, arguments: Sequence[str], directory: Path) -> None:
         self._command = command
         self._overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
         self._directory = directory
 
-    def of(self, error: Exception) -> UserError:
+    def explain(self, error: Exception) -> UserError:
         if isinstance(error, OverrideParseException):
-            return _syntax(error, self._command)
+            return _syntax_error(error, self._command)
         if isinstance(error, MissingConfigException) and error.options:
             group, _, option = str(error.missing_cfg_file).rpartition("/")
-            return self._no_option(group, option, error.options)
+            return self._unknown_option(group, option, error.options)
         text = str(error)
-        if found := _NO_SUCH_KEY.search(text):
-            return self._no_key(found[1] or found[2])
-        if found := _EXISTS.search(text):
+        if found := _UNKNOWN_KEY.search(text):
+            return self._unknown_key(found[1] or found[2])
+        if found := _DUPLICATE_KEY.search(text):
             remedy = f"Give {found[1]}=VALUE without the +."
             return UserError("there is such a setting already", where=f"+{found[1]}", remedy=remedy)
         if found := _COMMA.search(text):
             remedy = "Write a list as KEY=[A,B] and a text with a comma as 'KEY=\"A,B\"'."
             return UserError("the value has a comma", where=found[1], remedy=remedy)
         if text.startswith("Config group override must be a string"):
-            return self._no_name(text)
+            return self._not_a_name(text)
         if isinstance(error, ValueError) and not isinstance(error, OmegaConfBaseException):
-            raise error  # Hydra raises no other ValueError about arguments
+            raise error  # a bug: Hydra raises no other ValueError about arguments
         return UserError(text.partition("\nConfig search path:")[0].strip())
 
-    def _no_name(self, text: str) -> UserError:
-        """A number or null was given for a group."""
+    def _not_a_name(self, text: str) -> UserError:
+        """The error for a group whose value is a number or null instead of a name."""
         for group, value in (override.split("=", 1) for override in self._overrides):
             options = [file.stem for folder in self._folders(group) for file in folder.glob("*.yaml")]
             if options and value not in options:
-                return self._no_option(group, value, options)
+                return self._unknown_option(group, value, options)
         return UserError(text)
 
-    def _no_option(self, group: str, option: str, options: Iterable[str]) -> UserError:
+    def _unknown_option(self, group: str, option: str, options: Iterable[str]) -> UserError:
         options = sorted(options)
-        near = get_close_matches(option, options, n=1)
-        hint = f"Did you mean {group}={near[0]}?" if near else f"The options are {', '.join(options)}."
+        suggestions = get_close_matches(option, options, n=1)
+        hint = f"Did you mean {group}={suggestions[0]}?" if suggestions else f"The options are {', '.join(options)}."
         return UserError(
-            f"the group {group} has no such option", where=f"{group}={option}", remedy=f"{hint} {self._list_of(group)}"
+            f"the group {group} has no such option",
+            where=f"{group}={option}",
+            remedy=f"{hint} {self._where_listed(group)}",
         )
 
-    def _no_key(self, key: str) -> UserError:
+    def _unknown_key(self, key: str) -> UserError:
         keys = self._keys(key)
-        near = _nearest(key, [name for name in keys if not (key.startswith(f"{name}.") and _has_inner(name, keys))])
-        top = (near[0] if near else key).partition(".")[0]
-        hint = f"Did you mean {' or '.join(near)}? " if near else ""
-        listed = self._list_of(top if _has_inner(top, keys) else None)
+        suggestions = _nearest(
+            key, [name for name in keys if not (key.startswith(f"{name}.") and _has_children(name, keys))]
+        )
+        group = (suggestions[0] if suggestions else key).partition(".")[0]
+        hint = f"Did you mean {' or '.join(suggestions)}? " if suggestions else ""
+        listed = self._where_listed(group if _has_children(group, keys) else None)
         return UserError(f"tmas {self._command} has no such setting", where=key, remedy=f"{hint}{listed}")
 
     def _keys(self, wrong: str) -> list[str]:
-        """The dotted keys of the command with the chosen groups, and its groups."""
+        """The dotted keys of the command for its chosen groups, and the names of its groups. Leaves out ``wrong``."""
         chosen = [o for o in self._overrides if self._is_group(key := o.partition("=")[0].lstrip("+")) and key != wrong]
         with hydra.initialize_config_dir(str(self._directory), version_base="1.3"):
             try:
@@ -158,46 +163,46 @@ class _Explanation:
         groups = [group for group in config.hydra.runtime.choices if not group.startswith("hydra/")]
         with open_dict(config):
             del config["hydra"]
-        return list(dict.fromkeys([*_dotted(config), *groups]))
+        return list(dict.fromkeys([*_dotted_keys(config), *groups]))
 
     def _is_group(self, key: str) -> bool:
         return bool(self._folders(key))
 
     def _folders(self, group: str) -> list[Path]:
-        """The folders of a group: shared by all commands, or with the command's own options."""
+        """The folders with a group's options: the one that all commands share, and the command's own."""
         name = group.partition("@")[0]
-        places = (self._directory / name, self._directory / config_name(self._command) / name)
-        return [place for place in places if name and place.is_dir()]
+        folders = (self._directory / name, self._directory / config_name(self._command) / name)
+        return [folder for folder in folders if name and folder.is_dir()]
 
-    def _list_of(self, group: str | None) -> str:
+    def _where_listed(self, group: str | None) -> str:
         if group is None:
             return f"`tmas options {self._command}` lists all settings."
         return f"`tmas options {self._command} {group}` lists the settings of {group}."
 
 
-def _syntax(error: OverrideParseException, command: str) -> UserError:
+def _syntax_error(error: OverrideParseException, command: str) -> UserError:
     if "=" not in error.override:
         remedy = f"`tmas {command} --help` shows an example."
         return UserError("this is not of the form KEY=VALUE", where=error.override, remedy=remedy)
     [detail, *_] = (line for line in str(error).splitlines() if not line.startswith("Error parsing"))
-    remedy = "A value with spaces or special characters needs quotes inside of the shell's: 'KEY=\"VALUE\"'."
+    remedy = "A value with spaces or special characters needs quotes inside the shell's quotes: 'KEY=\"VALUE\"'."
     return UserError(f"the value cannot be read ({detail})", where=error.override, remedy=remedy)
 
 
 def _nearest(key: str, keys: Sequence[str]) -> list[str]:
-    """At most three: keys that end in ``key`` (the group was left out), then those that are spelt like it."""
+    """At most three keys: first those that end in ``key`` (the user left out the group), then those spelt like it."""
     without_group = [name for name in keys if name.endswith(f".{key}")]
     return list(dict.fromkeys([*without_group, *get_close_matches(key, keys, n=3, cutoff=0.75)]))[:3]
 
 
-def _has_inner(key: str, keys: Iterable[str]) -> bool:
+def _has_children(key: str, keys: Iterable[str]) -> bool:
     return any(name.startswith(f"{key}.") for name in keys)
 
 
-def _dotted(config: DictConfig, prefix: str = "") -> Iterator[str]:
+def _dotted_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
     for name in config:
         key = f"{prefix}{name}"
         yield key
         inner = None if OmegaConf.is_missing(config, name) else config._get_node(name)
         if isinstance(inner, DictConfig) and not inner._is_none() and not inner._is_interpolation():
-            yield from _dotted(inner, f"{key}.")
+            yield from _dotted_keys(inner, f"{key}.")

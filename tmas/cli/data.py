@@ -1,4 +1,4 @@
-"""What ``tmas collect``, ``filter``, ``distill`` and ``build`` do with their settings and a console."""
+"""The commands ``tmas collect``, ``filter``, ``distill`` and ``build``."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from data_prep.collect import CollectSettings, collect
 from data_prep.difficulty import FilterSettings, filter_by_difficulty
 from data_prep.distill import DistillSettings, distill
 from tmas.cli.composing import validated
-from tmas.cli.runs import run_shown
+from tmas.cli.runs import run_or_exit
 
 
 def collect_command(config: dict[str, Any], console: Console) -> None:
-    """``tmas collect``: no model is called."""
-    collect(validated(CollectSettings.model_validate, config), _say(console))
+    """``tmas collect``: build one cleaned pool from public problem sets. Calls no model."""
+    collect(validated(CollectSettings.model_validate, config), _printer(console))
 
 
 def filter_command(config: dict[str, Any], console: Console) -> None:
-    """``tmas filter``."""
-    run = partial(run_shown, config=config, console=console)
-    filter_by_difficulty(validated(FilterSettings.model_validate, config), run, _say(console))
+    """``tmas filter``: run a policy on the pool and keep the problems that it solves sometimes."""
+    run = partial(run_or_exit, config=config, console=console)
+    filter_by_difficulty(validated(FilterSettings.model_validate, config), run, _printer(console))
 
 
 def distill_command(config: dict[str, Any], console: Console) -> None:
-    """``tmas distill``."""
-    run = partial(run_shown, config=config, console=console)
-    distill(validated(DistillSettings.model_validate, config), run, _say(console))
+    """``tmas distill``: run a teacher on problems of the pool."""
+    run = partial(run_or_exit, config=config, console=console)
+    distill(validated(DistillSettings.model_validate, config), run, _printer(console))
 
 
 def build_command(config: dict[str, Any], console: Console) -> None:
-    """``tmas build``: no model is called."""
-    build(validated(BuildSettings.model_validate, config), _say(console))
+    """``tmas build``: build training rows and cold-start chats from runs. Calls no model."""
+    build(validated(BuildSettings.model_validate, config), _printer(console))
 
 
-def _say(console: Console) -> Callable[[str], None]:
+def _printer(console: Console) -> Callable[[str], None]:
     return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)

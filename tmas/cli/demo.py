@@ -1,4 +1,4 @@
-"""``tmas demo``: TMAS with the policy that ships with the package, next to two baselines at equal generated tokens."""
+"""``tmas demo``: compares TMAS with two baselines at equal generated tokens, with the policy in the package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from tmas.agents.settings import AgentSettings
 from tmas.cli.composing import validated
-from tmas.cli.runs import run_with_progress, stops_explained
+from tmas.cli.runs import exit_when_stopped, run_with_progress
 from tmas.errors import UserError
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.files import text_digest
@@ -49,7 +49,7 @@ class DemoSettings(RunSettings):
 
     @property
     def tmas(self) -> TMASSettings:
-        """``method``; no other has all the settings that conf/demo.yaml sets."""
+        """The settings of the method. It is TMAS: no other method has all the settings that conf/demo.yaml sets."""
         return cast(TMASSettings, self.method)
 
 
@@ -58,7 +58,7 @@ def demo_command(config: dict[str, Any], console: Console) -> None:
     manifest = read_manifest()
     settings = validated(DemoSettings.model_validate, {**config, "model": _with_policy(config["model"], manifest)})
     problems = load_problems(PROBLEMS).problems[: settings.max_problems]
-    with stops_explained(settings.output_dir):
+    with exit_when_stopped(settings.output_dir):
         runs = uvloop.run(_Demo(settings, problems, console).all_runs())
     evaluations = uvloop.run(evaluate(EvaluateSettings(runs=tuple(runs))))
     page = make_report(ReportSettings(runs=tuple(runs), output=settings.output_dir / "report.html"))
@@ -66,7 +66,10 @@ def demo_command(config: dict[str, Any], console: Console) -> None:
 
 
 def _with_policy(model: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The shipped policy. Its hash in the name keeps two versions out of one run directory."""
+    """The settings of ``model`` with the policy that is part of the package.
+
+    The model's name contains the policy's hash, so that a run is not resumed with another version of the policy.
+    """
     if model["path"]:
         raise UserError(
             "the demo runs the policy that comes with the package",
@@ -84,15 +87,15 @@ class _Demo:
     console: Console
 
     async def all_runs(self) -> list[Path]:
-        """The run directories. A run that is finished needs no server."""
+        """Run TMAS and the baselines and return their run directories. A finished run starts no server."""
         self.settings.output_dir.mkdir(parents=True, exist_ok=True)
         async with SharedServers(self.settings.output_dir) as servers:
             ours = self.settings.tmas
-            told = f"{len(self.problems)} problems, {ours.max_iterations} iterations of {ours.n_candidates} candidates"
-            self._say(f"TMAS: {told}")
+            size = f"{len(self.problems)} problems, {ours.max_iterations} iterations of {ours.n_candidates} candidates"
+            self.console.print(Text(f"TMAS: {size}"))
             tmas = await self._run(ours, servers)
             costs = Costs.measured(read_records(tmas / "predictions.jsonl", Prediction))
-            self._say(str(costs))
+            self.console.print(Text(str(costs)))
             return [tmas, *[await self._run(method, servers) for method in _baselines(ours, costs)]]
 
     async def _run(self, method: MethodSettings, servers: SharedServers) -> Path:
@@ -104,12 +107,9 @@ class _Demo:
         )
         return directory
 
-    def _say(self, text: str) -> None:
-        self.console.print(Text(text))
-
 
 def _baselines(ours: TMASSettings, costs: Costs) -> list[MethodSettings]:
-    """The baselines, with those of TMAS's agent settings that have an effect on them."""
+    """The settings of the baselines. They share the agent settings of TMAS that have an effect on them."""
 
     def agents(roles: Collection[str]) -> AgentSettings:
         return AgentSettings(**ours.agents.model_dump(include=AgentSettings.names_for(roles)))

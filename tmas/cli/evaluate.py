@@ -1,4 +1,4 @@
-"""What ``tmas evaluate``, ``tmas subset`` and ``tmas gold-check`` do with their settings and a console."""
+"""The commands ``tmas evaluate``, ``tmas subset`` and ``tmas gold-check``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tmas.records.evaluation_files import Evaluation, GoldCheck
 
 
 def evaluate_command(config: dict[str, Any], console: Console) -> None:
-    """``tmas evaluate``."""
+    """``tmas evaluate``: evaluate runs, print tables, and compare runs on the same benchmark."""
     settings = validated(EvaluateSettings.model_validate, config)
     with _progress(console) as report:
         evaluations = uvloop.run(evaluate(settings, report))
@@ -34,25 +34,25 @@ def evaluate_command(config: dict[str, Any], console: Console) -> None:
     for group in groups:
         print_evaluation(console, group, settings.bootstrap)
     _compare(groups, settings, console)
-    _say_what_is_missing(evaluations)
+    _exit_if_judge_failed(evaluations)
 
 
 def _compare(groups: Sequence[Group], settings: EvaluateSettings, console: Console) -> None:
-    """Those on one benchmark; what was found goes into ``settings.output``, a list."""
+    """Compare the groups on each benchmark, and write the list of comparisons to ``settings.output``."""
     compared = []
-    for benchmark, own in by_benchmark(groups).items():
-        found = comparison(own, settings.budgets, settings.bootstrap) if len(own) > 1 else None
-        if found is not None:
-            print_comparison(console, found)
-            compared.append(found.model_dump(mode="json"))
-        elif len(own) > 1:
+    for benchmark, members in by_benchmark(groups).items():
+        result = comparison(members, settings.budgets, settings.bootstrap) if len(members) > 1 else None
+        if result is not None:
+            print_comparison(console, result)
+            compared.append(result.model_dump(mode="json"))
+        elif len(members) > 1:
             console.print(Text(f"The runs on {benchmark} have no problem in common: they are not compared."))
     if settings.output and compared:
         write_json(settings.output, compared)
 
 
 def subset_command(config: dict[str, Any], console: Console) -> None:
-    """``tmas subset``."""
+    """``tmas subset``: write the problems that a model seldom solves."""
     settings = validated(SubsetSettings.model_validate, config)
     problems = _problems(settings, console).problems
 
@@ -68,7 +68,7 @@ def subset_command(config: dict[str, Any], console: Console) -> None:
 
 
 def gold_check_command(config: dict[str, Any], console: Console) -> None:
-    """``tmas gold-check``."""
+    """``tmas gold-check``: pass a benchmark's gold answers through the answer checker. Exit code 1 if one fails."""
     settings = validated(GoldCheckSettings.model_validate, config)
     problems = _problems(settings, console).problems
 
@@ -76,12 +76,12 @@ def gold_check_command(config: dict[str, Any], console: Console) -> None:
         async with AnswerChecker(settings.timeout, settings.workers) as checker:
             return await gold_check(problems, checker)
 
-    found = uvloop.run(checked())
-    print_gold_check(console, found)
+    result = uvloop.run(checked())
+    print_gold_check(console, result)
     if settings.output:
-        write_json(settings.output, found.model_dump(mode="json"))
-    if not is_passed(found):
-        fail("a gold answer does not come out right", NOT_PASSED)
+        write_json(settings.output, result.model_dump(mode="json"))
+    if not is_passed(result):
+        fail("the check failed: a gold answer is not judged as right", NOT_PASSED)
 
 
 def _problems(settings: SubsetSettings | GoldCheckSettings, console: Console) -> LoadedProblems:
@@ -91,7 +91,7 @@ def _problems(settings: SubsetSettings | GoldCheckSettings, console: Console) ->
     return loaded
 
 
-def _say_what_is_missing(evaluations: Sequence[Evaluation]) -> None:
+def _exit_if_judge_failed(evaluations: Sequence[Evaluation]) -> None:
     failed = sum(sum(e.verdicts.judge.failed.values()) for e in evaluations if e.verdicts.judge)
     if failed:
         fail(f"{failed} verdicts of the judge failed. Run the same command again to ask for them again.", STOPPED)

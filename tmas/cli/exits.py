@@ -1,4 +1,4 @@
-"""How a command ends before its time: one message for the user and an exit code."""
+"""How a command ends early: one message for the user and an exit code."""
 
 from __future__ import annotations
 
@@ -10,23 +10,28 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 NOT_PASSED, WRONG_INPUT, STOPPED, INTERRUPTED = 1, 2, 3, 130
-"""A check did not pass · wrong input, reported before any work · stopped by a server, the system or a failed training ·
-interrupted by Ctrl-C or SIGTERM. After the last two, the same command resumes.
+"""Exit codes.
 
-A bug ends with a traceback and with Python's own exit code, which is 1 as well."""
+- ``NOT_PASSED``: a check did not pass.
+- ``WRONG_INPUT``: wrong input, reported before any work.
+- ``STOPPED``: stopped by a server, the operating system or a failed training. The same command resumes.
+- ``INTERRUPTED``: interrupted by Ctrl-C or SIGTERM. The same command resumes.
+
+A bug ends with a traceback and with Python's own exit code, which is also 1.
+"""
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """End the process."""
+    """Print ``message`` to stderr and end the process with exit code ``code``."""
     print(f"tmas: {message}", file=sys.stderr)
     sys.exit(code)
 
 
 @contextmanager
-def cancelled_by_sigterm() -> Iterator[None]:
-    """While the block runs, SIGTERM cancels the current task, as Ctrl-C does; afterwards it ends the process again."""
+def cancel_on_sigterm() -> Iterator[None]:
+    """While the block runs, SIGTERM cancels the current task, as Ctrl-C does. Afterwards it ends the process again."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task, "for coroutines"
+    assert task, "must be called in a task"
     loop.add_signal_handler(signal.SIGTERM, task.cancel)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The command line: ``tmas COMMAND key=value ...``. Each command is a Hydra config in conf/ and a line below."""
+"""The command line ``tmas COMMAND key=value ...``. Each command has a file in conf/ and a line in ``COMMANDS``."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ from tmas.cli.prompts import write_built_in
 from tmas.errors import UserError
 
 COMMANDS = {
-    "solve": ("tmas.cli.solve:solve_command", "solve problems; the same command again resumes"),
+    "solve": ("tmas.cli.solve:solve_command", "solve problems; run the same command again to resume"),
     "demo": (
         "tmas.cli.demo:demo_command",
-        "TMAS and two baselines with the tiny policy that comes with the package",
+        "compare TMAS with two baselines, using the tiny policy in the package",
     ),
-    "serve": ("tmas.cli.serve:serve_command", "an OpenAI-compatible server that runs the method for each request"),
-    "evaluate": ("tmas.cli.evaluate:evaluate_command", "accuracy by iteration and at equal compute, tokens"),
-    "report": ("tmas.cli.report:print_report", "one HTML file: figures, tables, every call; training curves"),
-    "subset": ("tmas.cli.evaluate:subset_command", "the problems that a model seldom solves"),
-    "gold-check": ("tmas.cli.evaluate:gold_check_command", "whether a benchmark's own answers come out right"),
-    "collect": ("tmas.cli.data:collect_command", "public problem sets as one cleaned pool"),
-    "filter": ("tmas.cli.data:filter_command", "the problems that a policy solves sometimes"),
-    "distill": ("tmas.cli.data:distill_command", "a teacher's runs on them"),
-    "build": ("tmas.cli.data:build_command", "training rows and cold-start chats from these runs"),
-    "sft": ("tmas.cli.training:sft_command", "the cold start: fine-tune a policy on teacher traces"),
-    "train": ("tmas.cli.training:train_command", "train a policy by reinforcement learning on verl"),
-    "export": ("tmas.cli.training:export_command", "a trained policy as a Hugging Face folder"),
+    "serve": ("tmas.cli.serve:serve_command", "start an OpenAI-compatible server that runs the method on each request"),
+    "evaluate": ("tmas.cli.evaluate:evaluate_command", "accuracy by iteration and at equal compute, and tokens"),
+    "report": ("tmas.cli.report:print_report", "write one HTML file with figures, tables, calls and training curves"),
+    "subset": ("tmas.cli.evaluate:subset_command", "write the problems that a model seldom solves"),
+    "gold-check": ("tmas.cli.evaluate:gold_check_command", "check that a benchmark's gold answers are judged as right"),
+    "collect": ("tmas.cli.data:collect_command", "build one cleaned pool from public problem sets"),
+    "filter": ("tmas.cli.data:filter_command", "keep the problems of the pool that a policy solves sometimes"),
+    "distill": ("tmas.cli.data:distill_command", "run a teacher on problems of the pool"),
+    "build": ("tmas.cli.data:build_command", "build training rows and cold-start chats from a teacher's runs"),
+    "sft": ("tmas.cli.training:sft_command", "fine-tune a policy on teacher traces (cold start)"),
+    "train": ("tmas.cli.training:train_command", "train a policy with reinforcement learning (verl)"),
+    "export": ("tmas.cli.training:export_command", "write a trained policy as a Hugging Face folder"),
 }
-"""``module:function`` of (settings as plain values, console), imported when the command is given; and what it does."""
+"""For each command: its function as ``module:function``, and its description. The function takes the settings as plain
+values and a console. Its module is imported only when the command runs."""
 SETTINGS = {
     "solve": "tmas.settings:SolveSettings",
     "demo": "tmas.cli.demo:DemoSettings",
@@ -56,19 +57,20 @@ SETTINGS = {
     "export": "tmas.training.export:ExportSettings",
 }
 """The class that holds the settings of each command: ``tmas options`` and ``--help`` read their descriptions."""
-OPTIONS = "all settings of a command, or the choices of one of its groups: tmas options COMMAND [GROUP]"
-PROMPTS = "the built-in prompts as files, to change some of them and give them as prompts=FOLDER"
+OPTIONS = "list the settings of a command, or the choices of one of its groups: tmas options COMMAND [GROUP]"
+PROMPTS = "write the built-in prompts as files that you can change and use with prompts=FOLDER"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of ``tmas``: carry out a command. Raises ``SystemExit`` with its exit code unless it is 0.
+    """Entry point of ``tmas``: run a command. Raises ``SystemExit`` unless the exit code is 0.
 
-    ``arguments``: those of the process by default. A :class:`UserError`, a missing file and Ctrl-C each become one
-    message. Every other exception is a bug and keeps its traceback; Python then exits with code 1.
+    ``arguments``: defaults to the arguments of the process. A :class:`UserError`, an ``OSError`` (a missing file, for
+    example) and Ctrl-C each become one message. Every other exception is a bug and keeps its traceback; Python then
+    exits with code 1.
     """
     command, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        _carry_out(command, rest)
+        _dispatch(command, rest)
     except UserError as error:
         fail(str(error), WRONG_INPUT)
     except KeyboardInterrupt:
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(f"{error.strerror}: {error.filename}" if error.filename else str(error), STOPPED)
 
 
-def _carry_out(command: str, arguments: Sequence[str]) -> None:
+def _dispatch(command: str, arguments: Sequence[str]) -> None:
     if command in ("-h", "--help", "help"):
         print(usage())
     elif command == "prompts":
@@ -94,9 +96,9 @@ def _carry_out(command: str, arguments: Sequence[str]) -> None:
 
 
 def usage() -> str:
-    """What there is to give."""
-    described = {name: what for name, (_, what) in COMMANDS.items()} | {"options": OPTIONS, "prompts": PROMPTS}
-    lines = "\n".join(f"  tmas {name:<12}{what}" for name, what in described.items())
+    """The help text with all commands."""
+    descriptions = {name: text for name, (_, text) in COMMANDS.items()} | {"options": OPTIONS, "prompts": PROMPTS}
+    lines = "\n".join(f"  tmas {name:<12}{text}" for name, text in descriptions.items())
     return f"""\
 tmas COMMAND key=value ...: scaling test-time compute with a team of agents
 
@@ -106,10 +108,7 @@ tmas COMMAND --help explains a command; --cfg job prints the composed configurat
 
 
 def register_resolvers() -> None:
-    """Functions that the files in conf/ call: folders, the parts of a help text, and small computations.
-
-    verl's folder is found without importing verl.
-    """
+    """Register the functions that files in conf/ can call: folders, parts of help texts, and small computations."""
     resolvers: dict[str, Callable[..., Any]] = {
         "conf_directory": lambda: str(config_directory()),
         "verl_config_directory": _verl_config_directory,
@@ -128,7 +127,8 @@ def _frequent_settings(name: str, keys: str) -> str:
 
 
 def _verl_config_directory() -> str:
-    found = importlib.util.find_spec("verl")
-    if found is None or not found.submodule_search_locations:
-        fail("training needs verl: `make install`, or see README for GPUs", WRONG_INPUT)
-    return str(Path(found.submodule_search_locations[0], "trainer", "config"))
+    """verl's configuration folder, found without importing verl."""
+    spec = importlib.util.find_spec("verl")
+    if spec is None or not spec.submodule_search_locations:
+        fail("training needs verl: run `make install`, or see README for GPUs", WRONG_INPUT)
+    return str(Path(spec.submodule_search_locations[0], "trainer", "config"))

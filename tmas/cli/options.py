@@ -1,7 +1,7 @@
 """``tmas options COMMAND [GROUP]``: the settings of a command and the choices of its configuration groups.
 
-The settings classes hold every name, type, default and description. ``--help`` and ``docs/options.md`` use them, too:
-``tmas options --markdown`` prints the page.
+The settings classes contain every name, type, default and description. ``--help`` and ``docs/options.md`` show them as
+well. ``tmas options --markdown`` prints docs/options.md.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from tmas.cli.exits import WRONG_INPUT, fail
 from tmas.methods import METHODS
 from tmas.methods.base import MethodSettings as AnyMethod
 from tmas.prompts import Prompts
-from tmas.settings import flat
+from tmas.settings import flatten
 from tmas.training.rl.inputs import REWARD
 
 WIDTH = 120
 NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path", Prompts: "folder"}
 PLACEHOLDERS = {"roles": "ROLE"}
-"""What a key of a mapping is called in a list of settings, where it is not NAME."""
+"""Placeholder for the keys of a mapping in the list of settings, by the mapping's name. Defaults to NAME."""
 
 
 METHOD = "method"
@@ -39,7 +39,7 @@ METHOD = "method"
 
 
 class SettingEntry(NamedTuple):
-    """One setting: its dotted key, its type in words, its default as the command line takes it, its description."""
+    """One setting. ``key``: dotted. ``type``: in words. ``default``: as on the command line; empty if there is none."""
 
     key: str
     type: str
@@ -57,15 +57,15 @@ class GroupChoice(NamedTuple):
 # --- settings
 
 
-def options_of_command(command: str, home: str) -> list[SettingEntry]:
+def options_of_command(command: str, settings_class: str) -> list[SettingEntry]:
     """The settings of a command, with the defaults that its own file in conf/ sets.
 
-    ``home``: the settings class as ``module:class``. The settings of the method are those of TMAS.
+    ``settings_class``: the settings class as ``module:class``. The settings of the method are those of TMAS.
     """
-    written = yaml.safe_load((config_directory() / f"{config_name(command)}.yaml").read_text("utf-8"))
-    defaults = {key: "" if value == "???" else _written(value) for key, value in flat(written).items()}
+    composed = yaml.safe_load((config_directory() / f"{config_name(command)}.yaml").read_text("utf-8"))
+    defaults = {key: "" if value == "???" else _format_default(value) for key, value in flatten(composed).items()}
     options: list[SettingEntry] = []
-    for option in options_of(pkgutil.resolve_name(home)):
+    for option in options_of(pkgutil.resolve_name(settings_class)):
         if option.key.startswith(f"{REWARD}.judge."):  # listed under its short name
             continue
         options += options_of(METHODS["tmas"].settings_type, "method.") if option.key == METHOD else [option]
@@ -83,7 +83,7 @@ def options_of(
 
 
 def _options(key: str, field: FieldInfo, default: Any) -> Iterator[SettingEntry]:
-    """A field as one option, or the fields of the class that it holds."""
+    """The entry of a field, or the entries of the settings class that it contains."""
     optional = NoneType in get_args(field.annotation)
     for part in _parts(field.annotation):
         if get_origin(part) is dict and _is_settings(get_args(part)[1]):
@@ -95,10 +95,10 @@ def _options(key: str, field: FieldInfo, default: Any) -> Iterator[SettingEntry]
             return
         if _is_settings(part):
             if optional:
-                yield SettingEntry(key, "settings or null", _written(default), field.description or "")
+                yield SettingEntry(key, "settings or null", _format_default(default), field.description or "")
             yield from options_of(part, f"{key}.", default if isinstance(default, part) else None)
             return
-    yield SettingEntry(key, _type_name(field.annotation), _written(default), field.description or "")
+    yield SettingEntry(key, _type_name(field.annotation), _format_default(default), field.description or "")
 
 
 def _parts(annotation: Any) -> tuple[Any, ...]:
@@ -127,8 +127,8 @@ def _type_name(annotation: Any) -> str:
     return NAMES.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
-def _written(default: Any) -> str:
-    """A default as the command line takes it; empty where a value must be given."""
+def _format_default(default: Any) -> str:
+    """A default as the command line accepts it. Empty if the setting is required."""
     if default is PydanticUndefined:
         return ""
     if isinstance(default, BaseModel):
@@ -142,7 +142,7 @@ def _written(default: Any) -> str:
 
 
 def config_directory() -> Path:
-    """conf/: inside the installed package, or at the top of a checkout."""
+    """The folder conf/: inside the installed package, or at the top level of a checkout."""
     package = Path(__file__).parents[1]
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 
@@ -155,18 +155,18 @@ def groups_of(command: str) -> dict[str, list[GroupChoice]]:
     """
     conf = config_directory()
     name = command.replace("-", "_")
-    own = conf / name / "experiment"
-    if not own.is_dir():
-        own = conf / "solve" / "experiment"
-    found: dict[str, list[GroupChoice]] = {}
+    experiments = conf / name / "experiment"
+    if not experiments.is_dir():
+        experiments = conf / "solve" / "experiment"
+    groups: dict[str, list[GroupChoice]] = {}
     files = [conf / f"{name}.yaml"]
     while files:
         for group in _chosen_groups(files.pop()):
-            folder = own if group == "experiment" else conf / group
-            if group not in found and folder.is_dir():
-                found[group] = [GroupChoice(file.stem, _comment(file)) for file in sorted(folder.glob("*.yaml"))]
+            folder = experiments if group == "experiment" else conf / group
+            if group not in groups and folder.is_dir():
+                groups[group] = [GroupChoice(file.stem, _comment(file)) for file in sorted(folder.glob("*.yaml"))]
                 files += sorted(folder.glob("*.yaml")) if group == "experiment" else []
-    return found
+    return groups
 
 
 def _chosen_groups(file: Path) -> Iterator[str]:
@@ -201,24 +201,24 @@ def print_options(arguments: Sequence[str], settings: Mapping[str, str]) -> None
     parser.add_argument("command", nargs="?", choices=settings, metavar="COMMAND", help=", ".join(settings))
     parser.add_argument("group", nargs="?", metavar="GROUP", help="a configuration group of the command")
     parser.add_argument("--markdown", action="store_true", help="print docs/options.md, for all commands")
-    given = parser.parse_args(arguments)
-    if given.markdown:
-        print(page(settings), end="")
+    parsed = parser.parse_args(arguments)
+    if parsed.markdown:
+        print(options_page(settings), end="")
         return
-    if given.command is None:
+    if parsed.command is None:
         parser.error("give a COMMAND, or --markdown")
-    groups = groups_of(given.command)
-    if given.group is None:
-        print(_settings_text(given.command, settings[given.command]))
-    elif given.group in groups:
-        print(_group_text(given.group, groups[given.group]))
+    groups = groups_of(parsed.command)
+    if parsed.group is None:
+        print(_settings_text(parsed.command, settings[parsed.command]))
+    elif parsed.group in groups:
+        print(_group_text(parsed.group, groups[parsed.group]))
     else:
-        there_are = f"it has {', '.join(groups)}" if groups else "it has none"
-        fail(f"tmas {given.command} has no group {given.group!r}: {there_are}", WRONG_INPUT)
+        available = f"it has {', '.join(groups)}" if groups else "it has none"
+        fail(f"tmas {parsed.command} has no group {parsed.group!r}: {available}", WRONG_INPUT)
 
 
-def _settings_text(command: str, home: str) -> str:
-    blocks = [_block(option) for option in options_of_command(command, home)]
+def _settings_text(command: str, settings_class: str) -> str:
+    blocks = [_block(option) for option in options_of_command(command, settings_class)]
     if METHOD in groups_of(command):
         blocks.append(f"Other methods have other settings: tmas options {command} {METHOD}")
     if command == "train":
@@ -227,7 +227,7 @@ def _settings_text(command: str, home: str) -> str:
 
 
 def _group_text(group: str, choices: Sequence[GroupChoice]) -> str:
-    lines = [line for choice in choices for line in _labelled(f"{group}={choice.name}", choice.comment)]
+    lines = [line for choice in choices for line in _label_and_text(f"{group}={choice.name}", choice.comment)]
     if group == METHOD:
         for name, method in METHODS.items():
             lines += ["", f"Settings of method={name}:", ""]
@@ -241,14 +241,14 @@ verl's documentation and the files in verl/trainer/config explain them."""
 
 
 def _block(option: SettingEntry) -> str:
-    """One setting for a terminal: key and default on a line, then type and description."""
+    """One setting for a terminal: a line with key and default, then lines with type and description."""
     default = f"={option.default}" if option.default else ""
     text = textwrap.wrap(f"{option.type}. {option.description}", WIDTH - 6)
     return "\n".join([f"  {option.key}{default}", *(f"      {line}" for line in text)])
 
 
-def _labelled(label: str, text: str, width: int = 34) -> list[str]:
-    """``text`` beside its label, or below it where the label is long."""
+def _label_and_text(label: str, text: str, width: int = 34) -> list[str]:
+    """``text`` next to its label, or below a long label. ``width``: characters for the label."""
     wrapped = textwrap.wrap(text, WIDTH - width) or [""]
     if len(label) + 4 > width:
         return [f"  {label}", *(f"{'':{width}}{line}" for line in wrapped)]
@@ -260,7 +260,7 @@ def _labelled(label: str, text: str, width: int = 34) -> list[str]:
 
 
 def groups_in_help(command: str) -> str:
-    """The groups of a command with the names to choose from; empty where it has none."""
+    """The groups of a command with their choices. Empty if the command has no groups."""
     lines = _group_lines(command)
     return "\n".join([*lines, "", ""]) if lines else ""
 
@@ -272,26 +272,26 @@ def _group_lines(command: str) -> list[str]:
     name = command.replace("_", "-")
     lines = [f"Groups (GROUP=NAME chooses; tmas options {name} GROUP explains the choices):"]
     for group, choices in groups.items():
-        lines += _labelled(group, ", ".join(choice.name for choice in choices), 16)
+        lines += _label_and_text(group, ", ".join(choice.name for choice in choices), 16)
     return lines
 
 
-def frequent_settings(command: str, home: str, keys: Iterable[str]) -> str:
+def frequent_settings(command: str, settings_class: str, keys: Iterable[str]) -> str:
     """The settings ``keys`` of a command with their defaults and descriptions."""
-    options = {option.key: option for option in options_of_command(command, home)}
+    options = {option.key: option for option in options_of_command(command, settings_class)}
     lines: list[str] = []
     for key in keys:
         option = options[key]
         default = f"={option.default}" if option.default not in ("", "null") else ""
-        lines += _labelled(f"{key}{default}", option.description)
+        lines += _label_and_text(f"{key}{default}", option.description)
     return "\n".join(lines)
 
 
-def page(settings: Mapping[str, str]) -> str:
-    """docs/options.md: the settings and groups of all commands."""
+def options_page(settings: Mapping[str, str]) -> str:
+    """The text of docs/options.md: the settings and groups of all commands."""
     parts = [HEAD]
-    for command, home in settings.items():
-        options = options_of_command(command, home)
+    for command, settings_class in settings.items():
+        options = options_of_command(command, settings_class)
         own = [option for option in options if not option.key.startswith(f"{METHOD}.")]
         parts.append(f"\n## tmas {command}\n\n{_table(own)}")
         if len(own) < len(options):
@@ -310,7 +310,7 @@ HEAD = """\
 # All settings
 
 The settings of each command, with type, default and description, and the configuration groups that `GROUP=NAME` chooses
-from. A setting without a default must be given. The choice of a group can change the defaults of its settings:
+from. A setting without a default is required. The choice of a group can change the defaults of its settings:
 `tmas COMMAND --cfg job` prints the values in force. `tmas options COMMAND [GROUP]` prints the same lists.
 
 `make options` writes this page from the settings classes.

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on, and at its end: a live table on a terminal, plain lines elsewhere."""
+"""The progress display of a run: a live line with a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from rich.text import Text
 from tmas.run.session import Activity
 
 PLAIN_INTERVAL = 10.0
-"""Seconds between two lines where there is no terminal."""
+"""Seconds between two lines if the output is not a terminal."""
 RATE_WINDOW = 60.0
 """Seconds over which tokens/s are averaged."""
 
 
 class RunProgress:
-    """Counts results and reads a run's :class:`Activity`. ``iterations``: those a problem may take at most."""
+    """The progress of a run, computed from its :class:`Activity`.
+
+    ``problems``: number of problems. ``iterations``: maximum number of iterations of a problem.
+    """
 
     def __init__(self, activity: Activity, problems: int, iterations: int) -> None:
         self.activity, self.problems, self.iterations = activity, problems, iterations
@@ -30,12 +33,15 @@ class RunProgress:
         self._recent: deque[tuple[float, int]] = deque([(self._started, 0)])
         self._first_call: tuple[float, float] | None = None
 
-    def finished(self, problem_id: str) -> None:
+    def mark_finished(self, problem_id: str) -> None:
         self.activity.finished += 1
         self.activity.iterations.pop(problem_id, None)
 
     def line(self) -> str:
-        """Problems, iterations, calls in flight, tokens/s (completion tokens of the last minute), time left."""
+        """Problems, iterations, calls, completion tokens per second of the last minute, time elapsed and left.
+
+        While servers start, the line shows the status instead.
+        """
         if self.activity.status:
             return f"{self.activity.status} ({_clock(time.monotonic() - self._started)})"
         active = sorted(Counter(self.activity.iterations.values()).items())
@@ -46,7 +52,7 @@ class RunProgress:
             f"{self.activity.calls} made",
             f"{self.activity.replayed} from the trace",
             f"{self._tokens_per_second():.0f} tokens/s",
-            f"{_clock(time.monotonic() - self._started)} gone",
+            f"{_clock(time.monotonic() - self._started)} elapsed",
             f"{self._time_left()} left",
         ]
         if self.activity.failed:
@@ -55,7 +61,7 @@ class RunProgress:
 
     @property
     def share(self) -> float:
-        """How much of the work is done, by finished iterations."""
+        """The finished share of the work, from 0 to 1, counted in iterations."""
         return (self.activity.finished * self.iterations + sum(self.activity.iterations.values())) / (
             self.problems * self.iterations
         )
@@ -69,7 +75,7 @@ class RunProgress:
         return (self.activity.tokens - tokens) / max(now - since, 1e-9)
 
     def _time_left(self) -> str:
-        """From the share of the work done since the first call was made, so that what was replayed does not count."""
+        """Estimated from the work since the first new call, so that replayed calls do not count. "?" if unknown."""
         if not self.activity.calls:
             return "?"
         self._first_call = self._first_call or (time.monotonic(), self.share)
@@ -79,7 +85,7 @@ class RunProgress:
 
 
 @contextlib.asynccontextmanager
-async def shown(progress: RunProgress, console: Console) -> AsyncIterator[None]:
+async def show_progress(progress: RunProgress, console: Console) -> AsyncIterator[None]:
     """Show ``progress`` while the block runs."""
     show = _live if console.is_terminal else _lines
     task = asyncio.create_task(show(progress, console))
@@ -95,7 +101,7 @@ async def _live(progress: RunProgress, console: Console) -> None:
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         while True:
             bar = ProgressBar(total=1.0, completed=progress.share, width=60)
-            live.update(Group(Text(progress.line()), bar))  # a bar ends no line: it comes last
+            live.update(Group(Text(progress.line()), bar))  # the bar comes last, because it does not end its line
             await asyncio.sleep(0.5)
 
 

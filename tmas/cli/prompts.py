@@ -1,4 +1,4 @@
-"""``tmas prompts``: the built-in prompts as files that a user can change."""
+"""``tmas prompts``: writes the built-in prompts as files that a user can change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tmas.prompts import BUILT_IN
 
 
 def write_built_in(arguments: Sequence[str]) -> None:
-    """``tmas prompts FOLDER``: it takes a folder alone, so it is no Hydra command."""
+    """``tmas prompts FOLDER``. Its only argument is a folder, so it does not use Hydra."""
     parser = argparse.ArgumentParser("tmas prompts", description="Write all built-in prompts as .jinja files.")
     parser.add_argument("folder", type=Path, help="it is created; a file there that differs is not overwritten")
     folder: Path = parser.parse_args(arguments).folder

@@ -1,4 +1,4 @@
-"""``tmas report``."""
+"""The command ``tmas report``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from tmas.report.report import MEGABYTE, ReportSettings, make_report
 
 
 def print_report(config: dict[str, Any], console: Console) -> None:
-    """Write the page, and the figures where asked for."""
+    """Write the HTML page, and the figures if the settings ask for them. Print the page's path and size."""
     page = make_report(validated(ReportSettings.model_validate, config), lambda text: console.print(Text(text)))
     console.print(Text(f"{page} ({page.stat().st_size / MEGABYTE:.1f} MB)"), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Run problems with a progress display: what ``solve``, ``demo``, ``filter`` and ``distill`` share."""
+"""Runs problems with a progress display, for ``tmas solve``, ``demo``, ``filter`` and ``distill``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import uvloop
 from rich.console import Console
 
 from tmas.api import run
-from tmas.cli.exits import INTERRUPTED, STOPPED, cancelled_by_sigterm, fail
-from tmas.cli.progress import RunProgress, shown
+from tmas.cli.exits import INTERRUPTED, STOPPED, cancel_on_sigterm, fail
+from tmas.cli.progress import RunProgress, show_progress
 from tmas.engines.ray_cluster import ClusterFailed
 from tmas.engines.vllm import ServerFailed
 from tmas.llm.endpoint import EndpointDown
@@ -23,11 +23,11 @@ from tmas.run.session import Activity
 from tmas.settings import RunSettings
 
 
-def run_shown(
+def run_or_exit(
     problems: Sequence[Problem], settings: RunSettings, directory: Path, *, config: dict[str, Any], console: Console
 ) -> None:
-    """Run ``problems`` into ``directory`` with a progress display; ends the process where the run was stopped."""
-    with stops_explained(directory):
+    """Run ``problems`` into ``directory`` with a progress display. If the run is stopped, end the process."""
+    with exit_when_stopped(directory):
         uvloop.run(run_with_progress(problems, settings, directory, config=config, console=console))
 
 
@@ -43,22 +43,22 @@ async def run_with_progress(
     """Run ``problems`` into ``directory`` with a progress display. SIGTERM cancels the run."""
     activity = Activity()
     progress = RunProgress(activity, len(problems), settings.method.max_iterations)
-    with cancelled_by_sigterm():
-        async with shown(progress, console):
+    with cancel_on_sigterm():
+        async with show_progress(progress, console):
             await run(
                 problems,
                 settings,
                 directory,
                 config=config,
                 activity=activity,
-                on_result=lambda result: progress.finished(result.problem.problem_id),
+                on_result=lambda result: progress.mark_finished(result.problem.problem_id),
                 servers=servers,
             )
 
 
 @contextmanager
-def stops_explained(directory: Path) -> Iterator[None]:
-    """Where a run in the block is stopped, end the process with a message that says how to resume."""
+def exit_when_stopped(directory: Path) -> Iterator[None]:
+    """If a run in the block is stopped, end the process with a message that says how to resume."""
     try:
         yield
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""What ``tmas serve`` does with its settings and a console."""
+"""The command ``tmas serve``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from rich.console import Console
 from rich.text import Text
 
 from tmas.cli.composing import validated
-from tmas.cli.exits import INTERRUPTED, STOPPED, cancelled_by_sigterm, fail
+from tmas.cli.exits import INTERRUPTED, STOPPED, cancel_on_sigterm, fail
 from tmas.engines.vllm import ServerFailed
 from tmas.llm.endpoint import EndpointDown
 from tmas.serve.requests import MODEL
-from tmas.serve.server import bound, listening
-from tmas.serve.service import opened
+from tmas.serve.server import bind_port, http_server
+from tmas.serve.service import open_service
 from tmas.serve.settings import ServeSettings
 
 
 def serve_command(config: dict[str, Any], console: Console) -> None:
-    """``tmas serve``: until SIGTERM or Ctrl-C, each of which lets running requests end for a while."""
+    """``tmas serve``: serve requests until SIGTERM or Ctrl-C. Running requests get ``drain_seconds`` to finish."""
     settings = validated(ServeSettings.model_validate, config)
     try:
         uvloop.run(_serve(settings, console))
@@ -35,9 +35,9 @@ def serve_command(config: dict[str, Any], console: Console) -> None:
 
 async def _serve(settings: ServeSettings, console: Console) -> None:
     key, run, folder = settings.serve.read_key(), validated(settings.run), settings.serve.output_dir
-    with cancelled_by_sigterm(), closing(bound(settings.serve)) as port:
+    with cancel_on_sigterm(), closing(bind_port(settings.serve)) as port:
         if run.serving.name == "vllm":
             console.print(Text(f"starting vLLM with {run.model.name}; its log is in {folder}"), soft_wrap=True)
-        async with opened(settings) as service, listening(port, service, run, key) as base_url:
+        async with open_service(settings) as service, http_server(port, service, run, key) as base_url:
             console.print(Text(f"{base_url} serves the model {MODEL}; requests are in {folder}"), soft_wrap=True)
             await asyncio.Event().wait()

@@ -1,4 +1,4 @@
-"""``tmas solve``: problems from a file into a run directory, and the result as tables."""
+"""The command ``tmas solve``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from tmas.cli.composing import validated
-from tmas.cli.runs import run_shown
+from tmas.cli.runs import run_or_exit
 from tmas.cli.tables import print_result
 from tmas.problems.loader import SAMPLE, load_problems
 from tmas.records.reading import read_records
@@ -18,13 +18,13 @@ from tmas.settings import SolveSettings
 
 
 def solve_command(config: dict[str, Any], console: Console) -> None:
-    """``tmas solve``: read the problems, run, print the result."""
+    """``tmas solve``: read problems from a file, run them into a run directory, and print the result as tables."""
     settings = validated(SolveSettings.model_validate, config)
     loaded = load_problems(_problem_file(settings.problems), settings.data, settings.on_bad_problem)
     for message in loaded.skipped:
         console.print(f"skipped {message}", markup=False, highlight=False, soft_wrap=True)
     problems = loaded.problems[: settings.max_problems]
-    run_shown(problems, settings, settings.output_dir, config=config, console=console)
+    run_or_exit(problems, settings, settings.output_dir, config=config, console=console)
     asked = {problem.problem_id for problem in problems}
     predictions = read_records(settings.output_dir / "predictions.jsonl", Prediction)
     lines = [line for line in predictions if line.problem_id in asked]

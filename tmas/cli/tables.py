@@ -1,4 +1,4 @@
-"""The result of a run as tables for a terminal."""
+"""Prints the result of a run as tables on a terminal."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tmas.records import Usage
 from tmas.records.run_files import Metrics, Prediction
 
 MAX_ANSWERS = 40
-"""Rows of the table of answers; the others are in predictions.jsonl."""
+"""Maximum number of rows in the table of answers. predictions.jsonl has all answers."""
 ANSWER_WIDTH, ID_WIDTH = 32, 16
-"""Characters that are shown at most; of an answer the beginning, of an id the end."""
+"""Maximum number of characters. Longer answers are cut at their end, longer ids at their beginning."""
 
 
 def print_result(console: Console, path: Path, totals: Metrics, lines: Sequence[Prediction]) -> None:
-    """Per-iteration table, selected answers, tokens by role, failures, and where the run lies."""
+    """Print tables of iterations, selected answers and tokens by role, then the failures and the run directory."""
     console.print(_iterations(totals))
     console.print(_answers(lines))
     if len(lines) > MAX_ANSWERS:
@@ -30,7 +30,7 @@ def print_result(console: Console, path: Path, totals: Metrics, lines: Sequence[
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(totals.failures.items()))
         console.print(f"Failures: {reasons} (each one in failures.jsonl).")
     if totals.selected_accuracy is not None:
-        console.print(f"Selected answers right: {_percent(totals.selected_accuracy)} of those that could be judged.")
+        console.print(f"Correct selected answers: {_percent(totals.selected_accuracy)} of those that could be judged.")
     console.print(Text(f"Run directory: {path}"), soft_wrap=True)
 
 
@@ -63,9 +63,9 @@ def _answers(lines: Sequence[Prediction]) -> Table:
     for line in lines[:MAX_ANSWERS]:
         chosen = line.selected
         table.add_row(
-            _end(line.problem_id),
-            _short(line.answer),
-            _short(line.gold),
+            _short_id(line.problem_id),
+            _short_answer(line.answer),
+            _short_answer(line.gold),
             {"equal": "right", "different": "wrong", "undecided": "undecided", None: ""}[line.correct],
             _number(chosen and chosen.mean_grade, ".2f"),
             str(chosen.votes) if chosen else "-",
@@ -77,7 +77,7 @@ def _answers(lines: Sequence[Prediction]) -> Table:
 
 
 def _usage(totals: Metrics) -> Table:
-    table = _table("Tokens by role", "role", "calls", "prompt", "of it cached", "completion", "seconds")
+    table = _table("Tokens by role", "role", "calls", "prompt", "cached", "completion", "seconds")
     for role, usage in [*totals.usage.items(), ("all", sum(totals.usage.values(), Usage()))]:
         counts = (usage.calls, usage.prompt_tokens, usage.cached_prompt_tokens, usage.completion_tokens)
         table.add_row(role, *(f"{count:,}" for count in counts), f"{usage.seconds:,.0f}")
@@ -92,20 +92,20 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _short(text: str | None) -> Text:
+def _short_answer(text: str | None) -> Text:
     line = "-" if text is None else _plain(text)
     shown = line if len(line) <= ANSWER_WIDTH else line[: ANSWER_WIDTH - 1] + "…"
-    return Text(shown, no_wrap=True, overflow="ellipsis")  # in a column that may be narrower still
+    return Text(shown, no_wrap=True, overflow="ellipsis")  # the column may be even narrower
 
 
-def _end(problem_id: str) -> Text:
-    """What tells ids apart is mostly at their end."""
+def _short_id(problem_id: str) -> Text:
+    """The end of a problem id, because ids mostly differ there."""
     line = _plain(problem_id)
     return Text(line if len(line) <= ID_WIDTH else "…" + line[1 - ID_WIDTH :])
 
 
 def _plain(text: str) -> str:
-    """Model and user text in one line that holds no control sequences; shown as Text, so never as markup."""
+    """Text of models and users in one line, without control sequences. Shown as ``Text``, so never read as markup."""
     line = " ".join(text.split())
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
 

@@ -1,4 +1,4 @@
-"""What ``tmas sft``, ``tmas train`` and ``tmas export`` do with their settings and a console."""
+"""The commands ``tmas sft``, ``tmas train`` and ``tmas export``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tmas.training.sft.train import sft
 
 
 def sft_command(config: dict[str, Any], console: Console) -> None:
-    """``tmas sft``; one process of several under ``torchrun -m tmas.cli sft``."""
+    """``tmas sft``: fine-tune a policy. ``torchrun -m tmas.cli sft`` starts this function in several processes."""
     try:
         sft(validated(SFTSettings.model_validate, config), console)
     except TrainingFailed as error:
@@ -25,10 +25,10 @@ def sft_command(config: dict[str, Any], console: Console) -> None:
 
 
 def train_command(config: dict[str, Any], console: Console) -> None:
-    """``tmas train``."""
+    """``tmas train``: train a policy with verl."""
     train(OmegaConf.create(config), console)
 
 
 def export_command(config: dict[str, Any], console: Console) -> None:
-    """``tmas export``."""
+    """``tmas export``: write a trained policy as a Hugging Face folder."""
     export(validated(ExportSettings.model_validate, config), console)

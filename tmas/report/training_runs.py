@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tmas.errors import UserError
 from tmas.evaluation.compare import told_apart
-from tmas.settings import flat
+from tmas.settings import flatten
 
 NOT_THERE = (
     "no line in {path}/starts/*/metrics.jsonl, so there are no curves. Either this is no output_dir of tmas "
@@ -84,7 +84,7 @@ class TrainingRun:
         if not file.exists():
             return None
         try:
-            settings = flat(yaml.safe_load(file.read_bytes()))
+            settings = flatten(yaml.safe_load(file.read_bytes()))
         except yaml.YAMLError as error:
             raise UserError(str(error), where=file) from None
         return {key: value for key, value in settings.items() if not _is_left_out(key)}

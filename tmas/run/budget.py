@@ -1,4 +1,4 @@
-"""Hard token budgets: calls in flight are counted as they stream, and cancelled when the budget is used up."""
+"""Hard token budgets. Tokens of calls in flight are counted as they stream; the calls are cancelled at the limit."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from tmas.run.trace import read_trace
 
 T = TypeVar("T")
 
-BROKEN = "broken/"
-"""Decisions under this prefix and a call's key hold tokens that stand in no usage, but count against budgets: those of
-attempts that came to nothing, and of replies whose server told no usage."""
+UNREPORTED = "broken/"
+"""Prefix of trace decisions, followed by a call's key. The value is the number of tokens that no server reported.
+
+They count against budgets: tokens of failed attempts, and of replies without usage.
+"""
 CANCELLED = "cancelled/"
-"""Decisions under this prefix and a call's key hold what the call had cost when a budget cancelled it."""
+"""Prefix of trace decisions, followed by a call's key. The value is a :class:`~tmas.records.UsageEntry`: the usage of
+the call until a budget cancelled it."""
 
 
 class BudgetReached(Exception):
-    """No tokens are left: the call was not made, or was cancelled after it had cost ``usage``."""
+    """The token budget is used up. The call was not made, or it was cancelled after it had used ``usage``."""
 
     def __init__(self, usage: Usage | None = None) -> None:
         super().__init__(usage)
@@ -30,17 +33,18 @@ class BudgetReached(Exception):
 
 
 class TokenBudget:
-    """Prompt and completion tokens of a problem, within those of the run (``parent``). ``limit`` None: no limit.
+    """The token budget of a problem or a run: prompt and completion tokens together.
 
-    Between two chunks of a stream the count is exact up to what the server sends in one chunk. A call that such a
-    chunk finishes is kept, whatever limit it reaches.
+    ``limit``: maximum number of tokens; None means no limit. ``parent``: the budget of the run, in which the tokens of
+    a problem count as well. The count can exceed the limit by the tokens that a server sends in one chunk. A call that
+    this chunk finishes is kept.
     """
 
     def __init__(self, limit: int | None = None, parent: TokenBudget | None = None) -> None:
         self.limit, self.parent = limit, parent
         self.spent = 0
         self._in_flight: dict[asyncio.Task[Any], int] = {}
-        self._flying = 0
+        self._tokens_in_flight = 0
         self._closed = False
 
     @property
@@ -52,22 +56,25 @@ class TokenBudget:
         return self._closed or (self.parent is not None and self.parent.exhausted)
 
     def close(self) -> None:
-        """Use up what is left of a limit: calls in flight are cancelled, new ones refused."""
+        """Cancel the calls in flight and refuse new ones, as if the limit was reached."""
         self._closed = True
         for task in self._in_flight:
-            task.get_loop().call_soon(task.cancel)  # not at once: the call that is counting may be about to end
+            task.get_loop().call_soon(task.cancel)  # not now: the chunk that is being counted may finish its call
 
     def spend(self, usage: Usage, recorded: bool = False) -> None:
-        """Count a call that has ended; one that is ``recorded`` was counted for the run as it began."""
+        """Count a finished call. ``recorded``: the call is from the trace, so the run's budget contains it already."""
         self.spent += usage.total_tokens
         if self.parent and not recorded:
             self.parent.spend(usage)
-        self._check()
+        self._close_at_limit()
 
-    async def bounded(self, call: Callable[[Callable[[int], None]], Coroutine[Any, Any, T]], prompt_tokens: int) -> T:
-        """Run ``call(on_progress)`` within the budget; raises :class:`BudgetReached` if it had to be given up.
+    async def run_limited(
+        self, call: Callable[[Callable[[int], None]], Coroutine[Any, Any, T]], prompt_tokens: int
+    ) -> T:
+        """Run ``call(on_progress)`` within the budget. Raises :class:`BudgetReached` if the budget ends first.
 
-        ``on_progress`` takes the completion tokens streamed so far. What the call cost is the caller's to spend.
+        ``on_progress`` takes the number of completion tokens streamed so far. ``prompt_tokens``: length of the prompt.
+        The caller must pass the call's usage to :meth:`spend`, also when the call is cancelled.
         """
         if not self.is_limited:
             return await call(lambda _: None)
@@ -78,10 +85,10 @@ class TokenBudget:
         def count(tokens: int) -> None:
             nonlocal streamed
             streamed = tokens
-            self._count(task, prompt_tokens + tokens)
+            self._set_tokens(task, prompt_tokens + tokens)
 
         task = asyncio.create_task(call(count))
-        self._count(task, prompt_tokens)
+        self._set_tokens(task, prompt_tokens)
         try:
             if self.exhausted:
                 task.cancel()  # before its first step: the prompt is never sent
@@ -95,38 +102,40 @@ class TokenBudget:
                 ) from None
             raise
         finally:
-            self._forget(task)
+            self._remove(task)
 
-    def _count(self, task: asyncio.Task[Any], tokens: int) -> None:
-        self._flying += tokens - self._in_flight.get(task, 0)
+    def _set_tokens(self, task: asyncio.Task[Any], tokens: int) -> None:
+        self._tokens_in_flight += tokens - self._in_flight.get(task, 0)
         self._in_flight[task] = tokens
         if self.parent:
-            self.parent._count(task, tokens)
-        self._check()
+            self.parent._set_tokens(task, tokens)
+        self._close_at_limit()
 
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._flying -= self._in_flight.pop(task)
+    def _remove(self, task: asyncio.Task[Any]) -> None:
+        self._tokens_in_flight -= self._in_flight.pop(task)
         if self.parent:
-            self.parent._forget(task)
+            self.parent._remove(task)
 
-    def _check(self) -> None:
-        if self.limit is not None and not self._closed and self.spent + self._flying >= self.limit:
+    def _close_at_limit(self) -> None:
+        if self.limit is not None and not self._closed and self.spent + self._tokens_in_flight >= self.limit:
             self.close()
 
 
 def recorded_tokens(directory: Path) -> int:
-    """All that the traces of a run directory say the run has cost, whatever became of it; :class:`TraceError` where one
-    is damaged."""
-    return sum(map(_recorded_in, sorted(directory.glob("trace/*.jsonl"))))
+    """The tokens that a run has used according to the traces in its directory, including failed and cancelled calls.
+
+    Raises :class:`TraceError` if a trace is damaged.
+    """
+    return sum(map(_tokens_in_trace, sorted(directory.glob("trace/*.jsonl"))))
 
 
-def _recorded_in(trace: Path) -> int:
-    calls, decided = 0, dict[str, int]()
+def _tokens_in_trace(trace: Path) -> int:
+    calls, latest_decisions = 0, dict[str, int]()
     for line in read_trace(trace):
         if isinstance(line, CallLine) and line.reply:
             calls += line.reply.usage.total_tokens
-        elif isinstance(line, DecisionLine) and line.name.startswith(BROKEN):
-            decided[line.name] = line.value
+        elif isinstance(line, DecisionLine) and line.name.startswith(UNREPORTED):
+            latest_decisions[line.name] = line.value
         elif isinstance(line, DecisionLine) and line.name.startswith(CANCELLED):
-            decided[line.name] = UsageEntry.model_validate(line.value).usage.total_tokens
-    return calls + sum(decided.values())
+            latest_decisions[line.name] = UsageEntry.model_validate(line.value).usage.total_tokens
+    return calls + sum(latest_decisions.values())

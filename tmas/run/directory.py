@@ -1,8 +1,12 @@
-"""The run directory, the project's output contract: who may write it, whether a run may go on in it, what it holds.
+"""The run directory: the output contract, the lock for one writer, and the check whether a run can be resumed.
 
-``config.yaml`` the composed settings · ``manifest.json`` what makes this run this run · ``prompts/`` the prompts that a
-user replaced · ``trace/`` every call · ``predictions.jsonl`` a line a finished problem ·
-``failures.jsonl`` a line a failure · ``metrics.json`` the totals.
+- ``config.yaml``: the composed settings
+- ``manifest.json``: the fingerprint of the run
+- ``prompts/``: the prompts that a user replaced
+- ``trace/``: every call, one file for each problem
+- ``predictions.jsonl``: one line for each finished problem
+- ``failures.jsonl``: one line for each failure
+- ``metrics.json``: the totals
 """
 
 from __future__ import annotations
@@ -33,26 +37,29 @@ Line = TypeVar("Line", bound=Record)
 PACKAGES = ("tmas", "math-verify", "tokenizers", "vllm", "ray", "torch", "transformers", "verl")
 
 CHAT_TEMPLATE = "chat_template"
-"""Key of the manifest of a run that counts the tokens of its models' chat templates."""
+"""Key in the manifest. It is present if the run counts the tokens of its models' chat templates."""
 
 
 class RunRefused(UserError):
-    """This directory cannot take this run; the message says why and what to do."""
+    """The run cannot be started or resumed in this directory. The message says why and what to do."""
 
     @classmethod
-    def because(cls, path: Path, differing: Iterable[str]) -> Self:
-        """Where a run lies in ``path`` that differs in these settings."""
-        told = f"{path} holds a run with other settings; use another output_dir, or set these back:"
-        return cls("\n  ".join([told, *differing]))
+    def with_differences(cls, path: Path, differing: Iterable[str]) -> Self:
+        """``differing``: one line for each setting that differs from the run in ``path``."""
+        message = f"{path} holds a run with other settings; use another output_dir, or set these back:"
+        return cls("\n  ".join([message, *differing]))
 
 
 class RunDirectory:
-    """Opens ``path`` for one writer: creates it, or goes on with the run that lies in it, if it has recorded anything.
+    """A run directory that is open for one writer. It is created, or the run in it is resumed.
 
-    ``identity``: the settings that the outcome depends on, flat (dotted key -> value). ``growing``: those of them that
-    may be raised on resume (``method.max_iterations``). ``prompts``: all that the run uses; those of agents that are
-    replaced are kept in ``prompts/``. Raises :class:`RunRefused` where another run or something else
-    lies there, a run is still writing there, or a setting differs.
+    ``identity``: the fingerprint, the settings that the outcome depends on (dotted key -> value). ``may_increase``:
+    keys of the fingerprint whose values may be larger when the run is resumed (``method.max_iterations``). ``config``:
+    written to ``config.yaml``. ``prompts``: the prompts of the run; agent prompts that a user replaced are stored in
+    ``prompts/``.
+
+    Raises :class:`RunRefused` if ``path`` is not empty and not a run directory, if another process writes in it, or if
+    the run in it has recorded calls and differs in a setting, a prompt or a problem.
     """
 
     def __init__(
@@ -60,38 +67,39 @@ class RunDirectory:
         path: Path,
         identity: Mapping[str, Any],
         problems: Sequence[Problem],
-        growing: Iterable[str] = (),
+        may_increase: Iterable[str] = (),
         config: Mapping[str, Any] | None = None,
         prompts: Prompts = BUILT_IN,
     ) -> None:
         self.path = path
-        _refuse_foreign(path)
+        _check_is_run_or_empty(path)
         (path / "trace").mkdir(parents=True, exist_ok=True)
-        self._lock = locked(path / ".lock")
-        with ExitStack() as unless_refused:
-            unless_refused.callback(self.close)
-            manifest = _manifest(identity, problems, prompts)
+        self._lock = lock_file(path / ".lock")
+        with ExitStack() as close_on_error:
+            close_on_error.callback(self.close)
+            manifest = _new_manifest(identity, problems, prompts)
             if (path / "manifest.json").exists():
-                manifest = self._resumed_manifest(manifest, set(growing))
+                manifest = self._merged_manifest(manifest, set(may_increase))
             self._write_manifest(manifest)
-            _keep(path / "prompts", prompts)
+            _write_replaced_prompts(path / "prompts", prompts)
             if config is not None:
                 text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
                 write_whole(path / "config.yaml", text.encode())
-            unless_refused.pop_all()
+            close_on_error.pop_all()
 
-    def _resumed_manifest(self, new: Manifest, growing: set[str]) -> Manifest:
-        content = _content_of_manifest(self.path)
+    def _merged_manifest(self, new: Manifest, may_increase: set[str]) -> Manifest:
+        """The manifest of a resumed run. Raises :class:`RunRefused` if the fingerprints differ."""
+        content = _read_manifest(self.path)
         if not _has_recorded(self.path):
             return new
         old = _manifest_in(self.path, content)
         differing = [
-            *_differences(old.settings, new.settings, growing),
+            *_differences(old.settings, new.settings, may_increase),
             *_changed_prompts(self.path, old.prompts, new.prompts),
             *_changed_problems(old.problems, new.problems),
         ]
         if differing:
-            raise RunRefused.because(self.path, differing)
+            raise RunRefused.with_differences(self.path, differing)
         return new.model_copy(
             update={
                 "problems": {**old.problems, **new.problems},
@@ -104,15 +112,17 @@ class RunDirectory:
         absent = {name for name in ("told", CHAT_TEMPLATE) if getattr(manifest, name) is None}
         write_json(self.path / "manifest.json", manifest.model_dump(mode="json", exclude=absent))
 
-    def hold(self, told: Mapping[str, Any]) -> None:
-        """What servers told in place of settings that are null, from now on as good as set: :class:`RunRefused` where
-        they told otherwise before."""
-        manifest = _manifest_in(self.path, _content_of_manifest(self.path))
+    def record_reported(self, reported: Mapping[str, Any]) -> None:
+        """Record values that servers reported for settings that are null (dotted key -> value).
+
+        From now on they are part of the fingerprint. Raises :class:`RunRefused` if another value was recorded before.
+        """
+        manifest = _manifest_in(self.path, _read_manifest(self.path))
         before = manifest.told or {}
-        if differing := _differences(*_in_both(before, told), set()):
-            raise RunRefused.because(self.path, differing)
-        if told.keys() - before.keys():
-            self._write_manifest(manifest.model_copy(update={"told": {**before, **told}}))
+        if differing := _differences(*_common(before, reported), set()):
+            raise RunRefused.with_differences(self.path, differing)
+        if reported.keys() - before.keys():
+            self._write_manifest(manifest.model_copy(update={"told": {**before, **reported}}))
 
     def lines(self, name: str, kind: type[Line]) -> Iterator[Line]:
         """The records in a JSONL file of the run; none if there is no such file yet."""
@@ -122,7 +132,7 @@ class RunDirectory:
         append_lines(self.path / name, lines)
 
     def replace(self, name: str, lines: Iterable[Record]) -> None:
-        """Rewrite a JSONL file in one step: a kill leaves either the old file or the new one."""
+        """Rewrite a JSONL file in one step. If the process is killed, the old or the new file is complete."""
         write_lines(self.path / name, lines)
 
     def write_metrics(self, metrics: Metrics) -> None:
@@ -132,26 +142,28 @@ class RunDirectory:
         os.close(self._lock)
 
 
-def _refuse_foreign(path: Path) -> None:
-    """A run is begun only in an empty folder, or in one that holds no more than what a killed start leaves."""
+def _check_is_run_or_empty(path: Path) -> None:
+    """Refuse a folder with other files. Files that a killed start of a run leaves behind are allowed."""
     if (path / "manifest.json").exists():
         return
     for entry in path.rglob("*"):
         if str(entry.relative_to(path)) not in (".lock", "trace", ".manifest.json.new"):
-            raise RunRefused(f"{path} is no run directory and not empty (it holds {entry}): use another output_dir")
+            raise RunRefused(f"{path} is no run directory and not empty (it contains {entry}): use another output_dir")
 
 
 def _has_recorded(path: Path) -> bool:
-    """Whether the run has anything yet that other settings would contradict."""
+    """Whether the run has a trace or a prediction. Before that, its settings may still change."""
     files = [*path.glob("trace/*"), path / "predictions.jsonl"]
     return any(file.exists() and file.stat().st_size for file in files)
 
 
-def _content_of_manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = orjson.loads((path / "manifest.json").read_bytes())
     except orjson.JSONDecodeError as error:
-        raise RunRefused(f"{path / 'manifest.json'} is damaged, or not of this project ({error})") from None
+        raise RunRefused(
+            f"{path / 'manifest.json'} is damaged, or not of this project ({error}): use another output_dir"
+        ) from None
     if not isinstance(manifest, dict) or "schema_version" not in manifest:
         raise RunRefused(f"{path / 'manifest.json'} is not of this project: use another output_dir")
     return manifest
@@ -167,7 +179,7 @@ def _manifest_in(path: Path, content: Mapping[str, Any]) -> Manifest:
         raise RunRefused(f"{path / 'manifest.json'}: {defect(error)}") from None
 
 
-def _manifest(identity: Mapping[str, Any], problems: Sequence[Problem], prompts: Prompts) -> Manifest:
+def _new_manifest(identity: Mapping[str, Any], problems: Sequence[Problem], prompts: Prompts) -> Manifest:
     return Manifest(
         settings=dict(identity),
         prompts=prompts.hashes(),
@@ -179,11 +191,12 @@ def _manifest(identity: Mapping[str, Any], problems: Sequence[Problem], prompts:
 
 
 def counts_chat_template(path: Path) -> bool:
-    """Whether the run in ``path`` counts the tokens of its models' chat templates, which limit its prompts.
+    """Whether the run in ``path`` counts the tokens of its models' chat templates to limit its prompts.
 
-    A run that an older version began keeps 64 tokens free for every template, also when it is resumed.
+    True if there is no run yet. A run that an older version started reserves 64 tokens for every template, also when it
+    is resumed.
     """
-    return not (path / "manifest.json").exists() or CHAT_TEMPLATE in _content_of_manifest(path)
+    return not (path / "manifest.json").exists() or CHAT_TEMPLATE in _read_manifest(path)
 
 
 @cache
@@ -194,20 +207,25 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], growing: set[str]) -> list[str]:
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], may_increase: set[str]) -> list[str]:
+    """One line for each key with different values, except for increased values of the keys in ``may_increase``."""
     keys = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
-    grown = {k for k in keys if k in growing and old.get(k) is not None and new.get(k) is not None and new[k] > old[k]}
-    return [f"{k}: {old.get(k)!r} in the run, {new.get(k)!r} now" for k in keys if k not in grown]
+    set_in_both = {k for k in keys if old.get(k) is not None and new.get(k) is not None}
+    increased = {k for k in set_in_both & may_increase if new[k] > old[k]}
+    return [f"{k}: {old.get(k)!r} in the run, {new.get(k)!r} now" for k in keys if k not in increased]
 
 
-def _in_both(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What both have: a prompt file that came since then, or went, was not of a method that can go on."""
+def _common(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The entries whose names are in both mappings.
+
+    A prompt file that was added or removed since the run started is not compared: no method of the run uses it.
+    """
     names = old.keys() & new.keys()
     return {name: old[name] for name in names}, {name: new[name] for name in names}
 
 
 def _changed_prompts(path: Path, old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    old, new = ({f"{name}.jinja": of for name, of in hashes.items()} for hashes in _in_both(old, new))
+    old, new = ({f"{name}.jinja": value for name, value in hashes.items()} for hashes in _common(old, new))
     lines = [f"prompt {line}" for line in _differences(old, new, set())]
     kept = path / "prompts"
     return [*lines, f"(prompts={kept} gives the prompts that the run has)"] if lines and kept.is_dir() else lines
@@ -218,8 +236,11 @@ def _changed_problems(old: Mapping[str, str], new: Mapping[str, str]) -> list[st
     return [f"problem {k!r}: its question or answer changed" for k in sorted(changed)]
 
 
-def locked(path: Path) -> int:
-    """Lock the file for this process while the returned descriptor is open; :class:`RunRefused` if another has it."""
+def lock_file(path: Path) -> int:
+    """Lock ``path`` for this process as long as the returned file descriptor is open.
+
+    Raises :class:`RunRefused` if another process has the lock.
+    """
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -232,8 +253,8 @@ def locked(path: Path) -> int:
     return file
 
 
-def _keep(folder: Path, prompts: Prompts) -> None:
-    """Makes ``folder`` hold the agents' prompts that are replaced, and no others."""
+def _write_replaced_prompts(folder: Path, prompts: Prompts) -> None:
+    """Write the agent prompts that a user replaced into ``folder``, and delete other prompts there."""
     replaced = {f"{name}.jinja": text for name, text in prompts.replaced.items() if not name.startswith(JUDGE)}
     for file in folder.glob("*.jinja"):
         if file.name not in replaced:

@@ -1,4 +1,4 @@
-"""From settings to the models that the roles call: a client for each endpoint, and servers of the run's own."""
+"""The models that the roles call: one client for each endpoint, and the run's own vLLM servers."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tmas.llm.tokens import CHAT_TEMPLATE_TOKENS, ContextWindow, chat_template_t
 from tmas.run.session import Activity, RoleModel
 from tmas.settings import ModelSettings, RunSettings
 
-Tell = Callable[[tuple[str, ...]], None]
-"""Hears the base URLs of the run's own servers that are ready."""
+OnServersReady = Callable[[tuple[str, ...]], None]
+"""Called with the base URLs of the run's own servers when they are ready."""
 
 
 class Clients:
-    """The clients of a method's roles; those with the same endpoint share one.
+    """The chat clients of a method's roles. Roles with the same endpoint share a client. An async context manager.
 
-    An async context manager. ``key``: of the run's own servers. ``counts_template``: count the tokens of the models'
-    chat templates; false for a run that an older version began. Raises ``ValueError`` for what is wrong with a key, a
-    tokenizer or a context length.
+    ``key``: the API key of the run's own servers. ``counts_template``: count the tokens of the models' chat templates;
+    False for a run that an older version started. Raises ``UserError`` for a wrong API key, tokenizer or context
+    length.
     """
 
     def __init__(self, settings: RunSettings, key: str | None = None, counts_template: bool = True) -> None:
@@ -35,15 +35,14 @@ class Clients:
         self._models = settings.role_models()
         slots = settings.concurrency
         endpoints = dict.fromkeys(model.endpoint() for model in self._models.values())
-        self._own = [endpoint for endpoint in endpoints if not endpoint.base_urls]
-        self._chats = {e: OpenAIChat(e, slots=slots, key=key if e in self._own else None) for e in endpoints}
+        self._own_endpoints = [endpoint for endpoint in endpoints if not endpoint.base_urls]
+        self._chats = {e: OpenAIChat(e, slots=slots, key=key if e in self._own_endpoints else None) for e in endpoints}
         for model in self._models.values():
-            self._window(
-                model, model.context_length or sys.maxsize
-            )  # a length that is not known yet may be long enough
+            # Raise errors about tokenizers and lengths now. No error is possible for a length that is still unknown.
+            self._window(model, model.context_length or sys.maxsize)
         self._stack = AsyncExitStack()
         self.reported: dict[str, int] = {}
-        """Context lengths in tokens that servers told, by the key of the setting that is null."""
+        """Context lengths in tokens that servers reported, by the key of the setting that is null."""
 
     async def __aenter__(self) -> Self:
         for chat in self._chats.values():
@@ -53,18 +52,21 @@ class Clients:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    def tell(self, base_urls: tuple[str, ...]) -> None:
-        """These are the run's own servers from now on."""
-        for endpoint in self._own:
+    def use_servers(self, base_urls: tuple[str, ...]) -> None:
+        """Send the calls of the run's own models to these servers from now on."""
+        for endpoint in self._own_endpoints:
             self._chats[endpoint].router.update(base_urls)
 
     def resize(self, slots: int) -> None:
-        """So many completions may be in flight from now on, at each endpoint's engines together."""
+        """Allow ``slots`` completions in flight from now on, over all servers of an endpoint together."""
         for chat in self._chats.values():
             chat.router.slots = slots
 
     async def roles(self) -> dict[str, RoleModel]:
-        """A model for each role; asks servers for the context lengths that are not set."""
+        """The model of each role. Asks the servers for the context lengths that are not set.
+
+        Raises ``UserError`` if a server does not report its context length.
+        """
         return {role: await self._role_model(role, model) for role, model in self._models.items()}
 
     async def _role_model(self, role: str, model: ModelSettings) -> RoleModel:
@@ -72,14 +74,16 @@ class Clients:
         length = model.context_length or await chat.context_length(model.name)
         if length is None:
             raise UserError(
-                f"the server does not report it for {model.name}",
+                f"the server does not report the context length of {model.name}",
                 where="model.context_length",
                 remedy="Set it, in tokens.",
             )
         if model.context_length is None:
             self.reported[f"model.{role}.context_length"] = length
-        free_first = _is_free_first(self._settings, model)
-        return RoleModel(chat, model.name, model.sampling, self._window(model, length), model.send_seed, free_first)
+        unconstrained_first = _is_unconstrained_first(self._settings, model)
+        return RoleModel(
+            chat, model.name, model.sampling, self._window(model, length), model.send_seed, unconstrained_first
+        )
 
     def _window(self, model: ModelSettings, context_length: int) -> ContextWindow:
         tokenizer = model.tokenizer
@@ -96,11 +100,12 @@ class Clients:
 
 @asynccontextmanager
 async def own_servers(
-    settings: RunSettings, key: str, directory: Path, activity: Activity, tell: Tell
+    settings: RunSettings, key: str, directory: Path, activity: Activity, on_ready: OnServersReady
 ) -> AsyncIterator[None]:
-    """What ``serving=vllm`` asks for, as long as the block runs; logs are in ``directory``, called ``vllm*.log``.
+    """Start the vLLM servers of ``serving=vllm`` and stop them after the block. Does nothing for other settings.
 
-    Each server takes calls from those who have ``key`` alone.
+    ``key``: the API key that clients must send. ``directory``: the folder for the logs ``vllm*.log``. ``activity``
+    shows that the servers are being started. ``on_ready``: called with the servers' base URLs, again after each change.
     """
     model, serving = settings.model, settings.serving
     async with AsyncExitStack() as stack:
@@ -109,19 +114,21 @@ async def own_servers(
             if settings.serves_on_ray:
                 from tmas.engines.replicas import replicas
 
-                await stack.enter_async_context(replicas(model.absolute(), serving, key, directory, tell))
+                await stack.enter_async_context(
+                    replicas(model.with_absolute_paths(), serving, key, directory, on_ready)
+                )
             else:
                 port = free_port(serving.host)
                 await stack.enter_async_context(vllm_server(model, serving, port, directory / "vllm.log", key))
-                tell((serving.base_url(port),))
+                on_ready((serving.base_url(port),))
             activity.status = ""
         yield
 
 
 class SharedServers:
-    """The own servers of several runs with the same model: started for the first run that has a problem left to solve.
+    """vLLM servers that several runs with the same model share. They start with the first call of :meth:`base_urls`.
 
-    An async context manager; the servers stop with it. Their logs are in ``directory``.
+    An async context manager that stops the servers at its end. ``directory``: the folder for their logs.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -137,20 +144,24 @@ class SharedServers:
         await self._stack.aclose()
 
     async def base_urls(self, settings: RunSettings, activity: Activity) -> tuple[str, ...]:
-        """Waits until the servers answer. ``activity`` shows that they are being started."""
+        """The base URLs of the servers. Starts them if needed, and waits until they answer.
+
+        ``activity`` shows that they are being started.
+        """
         if not self._base_urls:
-            servers = own_servers(settings, self.key, self._directory, activity, self._hear)
+            servers = own_servers(settings, self.key, self._directory, activity, self._set_base_urls)
             await self._stack.enter_async_context(servers)
         return self._base_urls
 
-    def _hear(self, base_urls: tuple[str, ...]) -> None:
+    def _set_base_urls(self, base_urls: tuple[str, ...]) -> None:
         self._base_urls = base_urls
 
 
-def _is_free_first(settings: RunSettings, model: ModelSettings) -> bool:
-    """``structured_outputs=auto`` goes by how the candidates think, which tells nothing of another model than theirs.
+def _is_unconstrained_first(settings: RunSettings, model: ModelSettings) -> bool:
+    """Whether ``model`` gets the first attempt of each call without its schema.
 
-    Models are told apart by name alone: where they are served may change when the run is resumed.
+    ``structured_outputs=auto`` decides by how the candidates think. This says nothing about a model other than that of
+    the candidates. Models are compared by name alone, because their servers may change when the run is resumed.
     """
     agents = settings.method.agents
     return agents.structured_outputs == "auto" and model.name != settings.model.for_role("solution").name

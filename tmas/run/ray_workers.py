@@ -1,8 +1,8 @@
-"""The workers of a run on its Ray cluster: actors that solve its problems, which Ray starts again when they die.
+"""Ray workers: actors that solve the problems of a run. Ray restarts an actor that has died.
 
-The run's process holds the queue. A problem goes to the worker with the fewest; one that a dead worker leaves goes to
-another, which answers from the problem's trace all that was finished. So ``directory`` must be on storage that all
-nodes share.
+The run's own process keeps the queue of problems and gives each problem to the least busy worker. When a worker dies,
+another worker solves its problems and answers the finished calls from their traces. Therefore ``directory`` must be on
+storage that all nodes share.
 """
 
 from __future__ import annotations
@@ -33,125 +33,141 @@ from tmas.run.solver import ProblemSolver
 from tmas.run.trace import trace_path
 from tmas.settings import RunSettings
 
-BEAT = 1.0
-"""Seconds between two heartbeats of a worker: what it hears of its servers and slots, and tells of its work."""
-HUNG = 60.0
-"""Seconds without an answer to a heartbeat after which a worker is killed."""
-GATHERING = 60.0
-"""Seconds in which all workers should have come up: the first problems are shared among those that have."""
-NONE_LEFT = 600.0
-"""Seconds without any worker after which the run stops."""
-DEATHS = 3
-"""Workers that die in a row over a problem, no call of it finished in between, before it is given up."""
+HEARTBEAT_INTERVAL = 1.0
+"""Seconds between two heartbeats of a worker."""
+HEARTBEAT_TIMEOUT = 60.0
+"""Kill a worker that has not answered a heartbeat after this many seconds."""
+STARTUP_WAIT = 60.0
+"""Seconds to wait for all workers to start. After that, the first problems go to the workers that have started."""
+NO_WORKER_TIMEOUT = 600.0
+"""Stop the run after this many seconds without any responsive worker."""
+MAX_DEATHS = 3
+"""Give up on a problem after this many consecutive worker deaths without a finished call."""
 
 
 @dataclass(frozen=True)
-class Order:
-    """What a worker is told with each heartbeat."""
+class HeartbeatRequest:
+    """What the run sends to a worker with each heartbeat: its number of slots and the base URLs of its servers."""
 
     slots: int
     base_urls: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a worker tells. ``life``: one of a process; completions: ``in_use`` are in flight, ``wanted`` could be."""
+class HeartbeatReply:
+    """A worker's answer to a heartbeat.
 
-    life: str = ""
+    ``process_id``: random, and new for each process of the actor. ``in_use``: completions in flight. ``demand``:
+    completions that are in flight or wait for a slot.
+    """
+
+    process_id: str = ""
     in_use: int = 0
-    wanted: int = 0
+    demand: int = 0
     activity: Activity = field(default_factory=Activity)
 
 
 class RayWorker:
-    """A :class:`~tmas.run.runtime.Runtime` in a process of its own, which Ray may restart on any node.
+    """The actor: a :class:`~tmas.run.runtime.Runtime` in its own process, which Ray may restart on any node.
 
-    ``environment``: the variables that hold the keys of endpoints. ``prompts``: the digest of the run's prompts;
-    those that a user replaced come with ``settings``.
+    ``key``: the key of the run's own servers. ``environment``: the environment variables that contain the API keys.
+    ``prompts``: the digest of the run's prompts. The prompts that a user replaced are part of ``settings``.
     """
 
     def __init__(
         self, settings: RunSettings, directory: Path, key: str, environment: dict[str, str], prompts: str
     ) -> None:
         os.environ.update(environment)
-        self._given, self._prompts, self._life = (settings, directory, key), prompts, secrets.token_hex(4)
+        self._arguments, self._prompts, self._process_id = (settings, directory, key), prompts, secrets.token_hex(4)
         self._activity = Activity()
-        self._began: asyncio.Task[tuple[Runtime, ProblemSolver]] | None = None
+        self._startup: asyncio.Task[tuple[Runtime, ProblemSolver]] | None = None
 
-    async def heartbeat(self, order: Order) -> Report:
-        self._began = self._began or asyncio.create_task(self._begin(order))
-        if not self._began.done():
-            return Report(self._life)
-        runtime, _ = self._began.result()
-        runtime.resize(order.slots)
-        if order.base_urls != runtime.base_urls:
-            runtime.use_servers(order.base_urls)
-        return Report(self._life, runtime.limiter.in_use, runtime.limiter.wanted, self._activity)
+    async def heartbeat(self, request: HeartbeatRequest) -> HeartbeatReply:
+        """Apply ``request`` and return the worker's load. The first heartbeat starts the runtime.
 
-    async def hear(self) -> bool:
-        """Whether it has answered a heartbeat, and so can be given problems; that it is heard says that it lives."""
-        return self._began is not None
+        Raises the exception of the startup if it failed.
+        """
+        self._startup = self._startup or asyncio.create_task(self._start(request))
+        if not self._startup.done():
+            return HeartbeatReply(self._process_id)
+        runtime, _ = self._startup.result()
+        runtime.resize(request.slots)
+        if request.base_urls != runtime.base_urls:
+            runtime.use_servers(request.base_urls)
+        limiter = runtime.limiter
+        return HeartbeatReply(self._process_id, limiter.in_use, limiter.wanted, self._activity)
+
+    async def ping(self) -> bool:
+        """Whether this process has received a heartbeat. It can solve problems only after that."""
+        return self._startup is not None
 
     async def solve(self, order: int, problem: Problem) -> Result:
-        assert self._began, "a worker is given problems when it has answered a heartbeat"
-        _, solver = await asyncio.shield(self._began)
+        """See :meth:`tmas.run.solver.ProblemSolver.solve`. Waits for the startup to finish."""
+        assert self._startup, "solve() before the first heartbeat"
+        _, solver = await asyncio.shield(self._startup)
         try:
             return await solver.solve(order, problem)
         finally:
             self._activity.iterations.pop(problem.problem_id, None)
 
-    async def _begin(self, order: Order) -> tuple[Runtime, ProblemSolver]:
-        settings, directory, key = self._given
+    async def _start(self, request: HeartbeatRequest) -> tuple[Runtime, ProblemSolver]:
+        settings, directory, key = self._arguments
         node = ray.util.get_node_ip_address()
         if not (directory / "manifest.json").exists():
             raise UserError(
                 f"there is no {directory} on the Ray node {node}",
                 where="output_dir",
-                remedy="Give a directory that all nodes share.",
+                remedy="Use a directory that all nodes share.",
             )
         if digest(settings.prompts.hashes()) != self._prompts:
             raise UserError(
-                f"the Ray node {node} has another version of tmas, with other prompts, than this one",
+                f"the Ray node {node} has another version of tmas, with other prompts, than this machine",
                 remedy="Install the same version on all nodes.",
             )
-        async with AsyncExitStack() as unless_failed:
+        async with AsyncExitStack() as close_on_error:
             opened = Runtime(settings, key, settings.active_problems, counts_chat_template(directory))
-            runtime = await unless_failed.enter_async_context(opened)
-            runtime.resize(order.slots)
-            runtime.use_servers(order.base_urls)
+            runtime = await close_on_error.enter_async_context(opened)
+            runtime.resize(request.slots)
+            runtime.use_servers(request.base_urls)
             await runtime.ready()
             solver = await runtime.solver(settings, directory, self._activity)
-            unless_failed.pop_all()  # it stays open as long as the actor lives
+            close_on_error.pop_all()  # the runtime stays open until the actor ends
         return runtime, solver
 
 
 @dataclass(eq=False)
-class _Member:
-    """One worker as the run sees it. ``open``: problems that it has, or is about to be given; ``granted``: slots that
-    it was last told of."""
+class _WorkerState:
+    """One worker, as seen by the run's own process.
+
+    ``open_problems``: problems that were assigned to it and are not solved yet. ``granted``: slots that the last
+    heartbeat gave to it.
+    """
 
     actor: Any
-    open: int = 0
-    is_well: bool = False
-    report: Report = Report()
+    open_problems: int = 0
+    is_responsive: bool = False
+    reply: HeartbeatReply = HeartbeatReply()
     granted: int = 0
 
     @property
-    def holds(self) -> int:
-        """Slots that it has taken, or may have by now."""
-        return max(self.report.in_use, self.granted)
+    def reserved(self) -> int:
+        """Slots that it uses, or may use without another heartbeat."""
+        return max(self.reply.in_use, self.granted)
 
-    def lost(self) -> None:
-        """It does not answer, and what it had is another's to do."""
-        self.is_well, self.report, self.granted = False, Report(), 0
+    def mark_lost(self) -> None:
+        """Assign nothing to it until its next heartbeat, and free its slots."""
+        self.is_responsive, self.reply, self.granted = False, HeartbeatReply(), 0
 
-    async def hears(self) -> bool:
-        """Whether it lives at this moment: what a heartbeat has not told yet is no death over a problem."""
+    async def is_reachable(self) -> bool:
+        """Ask the actor now. A worker may have died since its last heartbeat.
+
+        Such a death came before the problem was assigned, so it does not count as a death over the problem.
+        """
         try:
-            self.is_well = await self.actor.hear.remote() and self.is_well
+            self.is_responsive = await self.actor.ping.remote() and self.is_responsive
         except RayActorError:
-            self.lost()
-        return self.is_well
+            self.mark_lost()
+        return self.is_responsive
 
     async def solve(self, order: int, problem: Problem) -> Result:
         try:
@@ -159,138 +175,147 @@ class _Member:
         except RayTaskError as error:
             raise error.cause from None
         except RayActorError:
-            self.lost()
+            self.mark_lost()
             raise
 
 
-class Workers:
-    """The workers, and who of them solves what. ``here``: the runtime and the solver of the run's own process."""
+class WorkerPool:
+    """Assigns problems and slots to workers. ``runtime`` and ``solver`` belong to the run's own process."""
 
-    def __init__(self, here: Runtime, solver: ProblemSolver) -> None:
-        self._here, self._solver = here, solver
-        self._members = [_Member(actor) for actor in _actors(here, solver.directory)]
-        self._lives: dict[str, Activity] = {}
-        self._last_well = time.monotonic()
+    def __init__(self, runtime: Runtime, solver: ProblemSolver) -> None:
+        self._runtime, self._solver = runtime, solver
+        self.workers = [_WorkerState(actor) for actor in _start_actors(runtime, solver.directory)]
+        self._activities: dict[str, Activity] = {}
+        self._last_reply = time.monotonic()
 
     async def solve(self, order: int, problem: Problem) -> Result:
-        """Like :meth:`tmas.run.solver.ProblemSolver.solve`, by workers, until one of them has the result."""
-        deaths, size, dead = 0, -1, None
-        while deaths < DEATHS:
-            member = await self._least_busy()
-            member.open += 1
+        """Like :meth:`tmas.run.solver.ProblemSolver.solve`, on a worker; a death assigns the problem to another one.
+
+        After :data:`MAX_DEATHS` deaths without a finished call in between, the problem fails.
+        """
+        deaths, size, last_dead = 0, -1, None
+        while deaths < MAX_DEATHS:
+            worker = await self._least_busy()
+            worker.open_problems += 1
             try:
-                if not await member.hears():
+                if not await worker.is_reachable():
                     continue
-                return await member.solve(order, problem)
+                return await worker.solve(order, problem)
             except RayActorError:
-                now = _size(trace_path(self._solver.directory, problem.problem_id))
-                deaths, size, dead = 1 if now > size else deaths + 1, now, member
+                new_size = _file_size(trace_path(self._solver.directory, problem.problem_id))
+                deaths = 1 if new_size > size else deaths + 1
+                size, last_dead = new_size, worker
             except BlockingIOError:
-                if dead is None:
+                if last_dead is None:
                     raise
-                ray.kill(dead.actor, no_restart=False)  # out of reach for a moment, it lives on and has the trace
-                dead = None
+                # The worker was only unreachable for a moment. It is alive and holds the lock of the trace.
+                ray.kill(last_dead.actor, no_restart=False)
+                last_dead = None
             finally:
-                member.open -= 1
-        return await self._solver.solve(order, problem, lost=f"{DEATHS} workers died, one after the other")
+                worker.open_problems -= 1
+        reason = f"{MAX_DEATHS} workers died, one after the other"
+        return await self._solver.solve(order, problem, give_up_reason=reason)
 
-    async def gathered(self) -> None:
-        """Waits for all workers, for a while."""
-        deadline = time.monotonic() + GATHERING
-        while time.monotonic() < deadline and not all(member.is_well for member in self._members):  # noqa: ASYNC110
-            await asyncio.sleep(BEAT / 10)
+    async def wait_for_workers(self) -> None:
+        """Wait until all workers are responsive, for at most :data:`STARTUP_WAIT` seconds."""
+        deadline = time.monotonic() + STARTUP_WAIT
+        while time.monotonic() < deadline and not all(worker.is_responsive for worker in self.workers):  # noqa: ASYNC110
+            await asyncio.sleep(HEARTBEAT_INTERVAL / 10)
 
-    async def keep(self, member: _Member) -> None:
-        """Beat for ever; raises what a worker raised, and :class:`ClusterFailed` for one that cannot be started."""
+    async def monitor(self, worker: _WorkerState) -> None:
+        """Send heartbeats to ``worker`` until cancelled.
+
+        Raises what the worker raised, and :class:`ClusterFailed` if it cannot be started.
+        """
         while True:
             try:
-                report = await asyncio.wait_for(member.actor.heartbeat.remote(self._order(member)), HUNG)
+                heartbeat = worker.actor.heartbeat.remote(self._heartbeat_request(worker))
+                reply = await asyncio.wait_for(heartbeat, HEARTBEAT_TIMEOUT)
             except TimeoutError:
-                member.lost()
-                ray.kill(member.actor, no_restart=False)
+                worker.mark_lost()
+                ray.kill(worker.actor, no_restart=False)
             except RayTaskError as error:
                 raise error.cause from None
             except ActorDiedError as error:
                 raise ClusterFailed(f"a worker cannot be started: {error}") from None
             except RayActorError:
-                member.lost()
+                worker.mark_lost()
             else:
-                member.is_well, member.report = True, report
-                self._lives[report.life] = report.activity
-                self._last_well = time.monotonic()
-            self._show()
-            await asyncio.sleep(BEAT)
+                worker.is_responsive, worker.reply = True, reply
+                self._activities[reply.process_id] = reply.activity
+                self._last_reply = time.monotonic()
+            self._update_activity()
+            await asyncio.sleep(HEARTBEAT_INTERVAL)
 
-    async def _least_busy(self) -> _Member:
-        while not (well := [member for member in self._members if member.is_well]):
-            if time.monotonic() - self._last_well > NONE_LEFT:
-                raise ClusterFailed(f"no worker has answered for {NONE_LEFT:.0f} s")
-            await asyncio.sleep(BEAT)
-        return min(well, key=lambda member: member.open)
+    async def _least_busy(self) -> _WorkerState:
+        while not (responsive := [worker for worker in self.workers if worker.is_responsive]):
+            if time.monotonic() - self._last_reply > NO_WORKER_TIMEOUT:
+                raise ClusterFailed(f"no worker has answered for {NO_WORKER_TIMEOUT:.0f} s")
+            await asyncio.sleep(HEARTBEAT_INTERVAL)
+        return min(responsive, key=lambda worker: worker.open_problems)
 
-    def _order(self, member: _Member) -> Order:
-        """What others were told of counts as theirs, until they have been told of less."""
-        loads = [(m.report.in_use if m is member else m.holds, m.report.wanted) for m in self._members]
-        slots = divide_slots(loads, self._here.settings.concurrency)
-        member.granted = slots[self._members.index(member)]
-        return Order(member.granted, self._here.base_urls)
+    def _heartbeat_request(self, worker: _WorkerState) -> HeartbeatRequest:
+        """Divide the slots. Slots of other workers stay reserved until their own heartbeats have taken them away."""
+        loads = [(w.reply.in_use if w is worker else w.reserved, w.reply.demand) for w in self.workers]
+        slots = divide_slots(loads, self._runtime.settings.concurrency)
+        worker.granted = slots[self.workers.index(worker)]
+        return HeartbeatRequest(worker.granted, self._runtime.base_urls)
 
-    def _show(self) -> None:
-        """Put together what all workers do, and what those that died had done."""
-        shown = self._solver.state.activity
+    def _update_activity(self) -> None:
+        """Add up the counters of all worker processes, including those that have died."""
+        total = self._solver.state.activity
         for name in ("calls", "replayed", "failed", "tokens"):
-            setattr(shown, name, sum(getattr(activity, name) for activity in self._lives.values()))
-        live = [member.report.activity for member in self._members if member.is_well]
-        shown.in_flight = sum(activity.in_flight for activity in live)
-        shown.iterations = {problem: t for activity in live for problem, t in activity.iterations.items()}
+            setattr(total, name, sum(getattr(activity, name) for activity in self._activities.values()))
+        live = [worker.reply.activity for worker in self.workers if worker.is_responsive]
+        total.in_flight = sum(activity.in_flight for activity in live)
+        total.iterations = {problem: t for activity in live for problem, t in activity.iterations.items()}
 
 
 @asynccontextmanager
-async def workers(here: Runtime, solver: ProblemSolver) -> AsyncIterator[Workers]:
-    """``ray.workers`` of them while the block runs, or one on each node. ``here`` and ``solver`` are those of the run's
-    own process.
+async def worker_pool(runtime: Runtime, solver: ProblemSolver) -> AsyncIterator[WorkerPool]:
+    """A pool of ``ray.workers`` workers while the block runs; defaults to one worker on each node.
 
-    Raises :class:`ClusterFailed` where the cluster has none to offer.
+    ``runtime`` and ``solver`` belong to the run's own process. Raises :class:`ClusterFailed` if no worker can be
+    started or no worker responds.
     """
-    fleet = Workers(here, solver)
+    pool = WorkerPool(runtime, solver)
     try:
         async with asyncio.TaskGroup() as group:
-            keepers = [group.create_task(fleet.keep(member)) for member in fleet._members]
-            await fleet.gathered()
-            yield fleet
-            for keeper in keepers:
-                keeper.cancel()
+            monitors = [group.create_task(pool.monitor(worker)) for worker in pool.workers]
+            await pool.wait_for_workers()
+            yield pool
+            for monitor in monitors:
+                monitor.cancel()
     except BaseExceptionGroup as raised:
         raise first_cause(raised) from None
     finally:
-        for member in fleet._members:
-            ray.kill(member.actor)
+        for worker in pool.workers:
+            ray.kill(worker.actor)
 
 
-def _actors(here: Runtime, directory: Path) -> list[Any]:
-    settings = here.settings
+def _start_actors(runtime: Runtime, directory: Path) -> list[Any]:
+    settings = runtime.settings
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     names = {model.api_key_env for model in settings.role_models().values() if model.api_key_env}
     environment = {name: os.environ[name] for name in names}
     actor: Any = ray.remote(RayWorker)
-    there = settings.model_copy(update={"model": settings.model.absolute()})
-    given = (there, directory.resolve(), here.key, environment, digest(settings.prompts.hashes()))
+    remote_settings = settings.model_copy(update={"model": settings.model.with_absolute_paths()})
+    prompts = digest(settings.prompts.hashes())
+    arguments = (remote_settings, directory.resolve(), runtime.key, environment, prompts)
 
-    def begun(node: str) -> Any:
-        place = NodeAffinitySchedulingStrategy(node, soft=True)
-        most = settings.active_problems + 8  # problems at once, and heartbeats beside them
-        # A byte of memory, which every node has: Ray asks no node in particular for an actor that needs nothing.
+    def start(node: str) -> Any:
         options = {
             "num_cpus": 0,
+            # One byte, which every node has. Without any requirement, Ray ignores the node that is asked for.
             "memory": 1,
             "max_restarts": -1,
-            "max_concurrency": most,
-            "scheduling_strategy": place,
+            "max_concurrency": settings.active_problems + 8,  # problems, in addition to heartbeats
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True),
         }
-        return actor.options(**options).remote(*given)
+        return actor.options(**options).remote(*arguments)
 
-    return [begun(nodes[i % len(nodes)]) for i in range(settings.ray.workers or len(nodes))]
+    return [start(nodes[i % len(nodes)]) for i in range(settings.ray.workers or len(nodes))]
 
 
-def _size(file: Path) -> int:
+def _file_size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0

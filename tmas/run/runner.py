@@ -1,4 +1,4 @@
-"""Runs problems, all at once: every result on disk as soon as it is there."""
+"""Runs problems concurrently and writes each result to disk as soon as it is available."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tmas.run.metrics import metrics
 from tmas.run.results import failure_lines, prediction_line, verdicts
 
 Solve = Callable[[int, Problem], Awaitable[Result]]
-"""Solves a problem, given with its place in the input: :meth:`tmas.run.solver.ProblemSolver.solve` or Ray's workers."""
+"""Solves a problem. The integer is the problem's position in the input. Implemented by
+:meth:`tmas.run.solver.ProblemSolver.solve` and :meth:`tmas.run.ray_workers.WorkerPool.solve`."""
 
 
 async def run_problems(
@@ -28,10 +29,11 @@ async def run_problems(
     active: int,
     on_result: Callable[[Result], None],
 ) -> None:
-    """Solve ``problems``, at most ``active`` of them open at once; each result is written before it is handed on.
+    """Solve ``problems``, at most ``active`` of them at once.
 
-    ``terms``: see :func:`~tmas.run.results.prediction_line`. Raises the first thing that stops the run, such as
-    :class:`~tmas.llm.endpoint.EndpointDown`; what was done stays in the directory.
+    Each result is written to ``directory`` before it is passed to ``on_result``. ``terms``: see
+    :func:`~tmas.run.results.prediction_line`. Raises the exception that stopped the run; if there are several, an
+    :class:`~tmas.llm.endpoint.EndpointDown` comes first. Finished results stay in the directory.
     """
     gate = asyncio.Semaphore(active)
 
@@ -51,18 +53,19 @@ async def run_problems(
         raise first_cause(raised, foremost=EndpointDown) from None
 
 
-def keep_finished(
-    directory: RunDirectory, problems: Sequence[Problem], terms: dict[str, Any], keep: bool = True
+def pending_problems(
+    directory: RunDirectory, problems: Sequence[Problem], terms: dict[str, Any], reuse_finished: bool = True
 ) -> list[Problem]:
-    """The problems that are left to do. ``keep`` False: none counts as finished.
+    """The problems that are not finished yet. Removes their lines from the prediction and failure files.
 
-    Lines of problems that are left to do are taken out of the prediction and failure files.
+    ``terms``: the current settings; a problem that was finished under other settings may have to be solved again.
+    ``reuse_finished``: False treats all problems as not finished.
     """
-    asked = {p.problem_id for p in problems}
+    ids = {p.problem_id for p in problems}
     kept = {
         line.problem_id: line
         for line in directory.lines("predictions.jsonl", Prediction)
-        if line.problem_id not in asked or (keep and _stands(line, Terms.model_validate(terms)))
+        if line.problem_id not in ids or (reuse_finished and _is_finished(line, Terms.model_validate(terms)))
     }
     failures = list(directory.lines("failures.jsonl", FailureLine))
     directory.replace("predictions.jsonl", kept.values())
@@ -70,21 +73,22 @@ def keep_finished(
     return [p for p in problems if p.problem_id not in kept]
 
 
-def put_in_order(directory: RunDirectory, problems: Sequence[Problem]) -> None:
-    """The prediction and failure lines, until now in the order of finishing, in that of ``problems``; others last."""
-    place = {problem.problem_id: place for place, problem in enumerate(problems)}
+def sort_lines(directory: RunDirectory, problems: Sequence[Problem]) -> None:
+    """Sort the prediction and failure lines in the order of ``problems``. Lines of other problems come last."""
+    position = {problem.problem_id: position for position, problem in enumerate(problems)}
     for name, kind in (("predictions.jsonl", Prediction), ("failures.jsonl", FailureLine)):
-        lines = sorted(directory.lines(name, kind), key=lambda line: place.get(line.problem_id, len(place)))
+        lines = sorted(directory.lines(name, kind), key=lambda line: position.get(line.problem_id, len(position)))
         directory.replace(name, lines)
 
 
 def write_metrics(directory: RunDirectory) -> None:
-    """``metrics.json`` from the prediction and failure lines."""
+    """Compute ``metrics.json`` from the prediction and failure lines."""
     lines = list(directory.lines("predictions.jsonl", Prediction))
     directory.write_metrics(metrics(lines, directory.lines("failures.jsonl", FailureLine)))
 
 
-def _stands(line: Prediction, terms: Terms) -> bool:
+def _is_finished(line: Prediction, terms: Terms) -> bool:
+    """Whether the problem needs no more work under ``terms``."""
     if line.stop == "early_stop":
         return True
     if line.stop == "worker":

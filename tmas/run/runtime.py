@@ -1,8 +1,8 @@
 """The runtime of a process that solves problems: models, answer checker, limiter and budget.
 
-``tmas solve``, ``tmas serve`` and each Ray worker open and close it in the same way. ``tmas solve`` and ``tmas serve``
-do so with :func:`open_runtime`, which starts the run's own servers, too. A Ray worker uses the servers that the run's
-process has started, and hears their addresses from it.
+``tmas solve``, ``tmas serve`` and each Ray worker use the same class. ``tmas solve`` and ``tmas serve`` open it with
+:func:`open_runtime`, which also starts the run's own servers. A Ray worker uses the servers that the run's process has
+started; each heartbeat contains their addresses.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tmas.settings import RunSettings
 
 
 class Runtime:
-    """An async context manager; :meth:`ready` has to follow before :meth:`solver`.
+    """Everything that solving needs in one process. An async context manager; call :meth:`ready` before :meth:`solver`.
 
     ``key``: the key of the run's own servers. ``files``: number of files that are open at once, in addition to the
     sockets of the calls in flight. ``counts_chat_template``: see :func:`~tmas.run.directory.counts_chat_template`.
@@ -49,19 +49,19 @@ class Runtime:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as unless_failed:
-            await unless_failed.enter_async_context(self._clients)
-            await unless_failed.enter_async_context(self.checker)
-            unless_failed.enter_context(rare_collections())
+        async with AsyncExitStack() as close_on_error:
+            await close_on_error.enter_async_context(self._clients)
+            await close_on_error.enter_async_context(self.checker)
+            close_on_error.enter_context(rare_collections())
             allow_open_files(self.settings.concurrency + self._files)
-            self._stack = unless_failed.pop_all()
+            self._stack = close_on_error.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close everything in the reverse order."""
+        """Close everything, in the reverse order of opening."""
         await self._stack.aclose()
 
     @property
@@ -72,7 +72,7 @@ class Runtime:
     def use_servers(self, base_urls: tuple[str, ...]) -> None:
         """Send the calls of the run's own models to these servers from now on."""
         self.base_urls = base_urls
-        self._clients.tell(base_urls)
+        self._clients.use_servers(base_urls)
 
     def resize(self, slots: int) -> None:
         """Allow this number of completions in flight from now on."""

@@ -1,4 +1,4 @@
-"""The session of one problem: answers calls from its trace, makes the others, and counts what they cost."""
+"""The session of one problem: answers recorded calls from the trace, makes new calls, and counts their tokens."""
 
 from __future__ import annotations
 
@@ -27,21 +27,23 @@ from tmas.records import (
     Usage,
     UsageEntry,
 )
-from tmas.run.budget import BROKEN, CANCELLED, BudgetReached, TokenBudget
+from tmas.run.budget import CANCELLED, UNREPORTED, BudgetReached, TokenBudget
 from tmas.run.trace import Trace
 from tmas.settings import Limits
 
 Output = TypeVar("Output", bound=BaseModel)
 
-MOST_PROBLEMS = 10**9
-"""More than any run has: the priority of a call is its iteration, then its problem's place, in one number."""
+MAX_PROBLEMS = 10**9
+"""Larger than any run. A call's priority is ``iteration * MAX_PROBLEMS + order``: first by iteration, then by the
+problem's position in the input."""
 
 
 @dataclass(frozen=True)
 class RoleModel:
-    """What one role calls: a chat server, the model's name there, its sampling and its window.
+    """The model of one role: a chat client, the model's name on its server, the sampling and the context window.
 
-    ``free_first``: of each reply, the first call goes without its schema, which might keep the model from thinking.
+    ``send_seed``: send a seed with each request. ``unconstrained_first``: send the first attempt of each call without
+    its output schema, because a schema can keep a model from thinking.
     """
 
     chat: ChatModel
@@ -49,10 +51,10 @@ class RoleModel:
     sampling: Sampling
     window: ContextWindow
     send_seed: bool = True
-    free_first: bool = False
+    unconstrained_first: bool = False
 
-    def sampling_after(self, prompt: Prompt) -> Sampling:
-        """The sampling, with the completion limited to what the prompt leaves of the window."""
+    def sampling_for(self, prompt: Prompt) -> Sampling:
+        """The sampling for ``prompt``. ``max_tokens`` is limited to what the prompt leaves of the context window."""
         limit = self.window.max_completion(prompt.content)
         same = limit == self.sampling.max_tokens
         return self.sampling if same else self.sampling.model_copy(update={"max_tokens": limit})
@@ -60,7 +62,12 @@ class RoleModel:
 
 @dataclass
 class Activity:
-    """Live counters of a run, for the progress display. Tokens are completion tokens as they stream."""
+    """Live counters of a run, for the progress display.
+
+    ``status``: what the run waits for before its first call. ``finished``: problems. ``in_flight``, ``calls``,
+    ``replayed`` (from the trace) and ``failed``: requests. ``tokens``: completion tokens as they stream.
+    ``iterations``: the current iteration of each unfinished problem, by problem id.
+    """
 
     status: str = ""
     finished: int = 0
@@ -86,19 +93,23 @@ class RunState:
 
 
 class ProblemSession:
-    """Implements :class:`tmas.agents.base.Session` over a :class:`Trace`. ``order``: the problem's place in the input.
+    """Implements :class:`tmas.agents.base.Session` over a :class:`Trace`.
 
-    ``lost``: why the problem is given up; what the trace does not answer is then a ``worker`` failure.
+    ``order``: the problem's position in the input. ``give_up_reason``: if set, no new calls are made; a call that is
+    not in the trace is a ``worker`` failure with this message.
     """
 
-    def __init__(self, problem: Problem, trace: Trace, run: RunState, order: int = 0, lost: str | None = None) -> None:
-        self.problem, self.trace, self.run, self.order, self._lost = problem, trace, run, order, lost
+    def __init__(
+        self, problem: Problem, trace: Trace, run: RunState, order: int = 0, give_up_reason: str | None = None
+    ) -> None:
+        self.problem, self.trace, self.run, self.order = problem, trace, run, order
+        self._give_up_reason = give_up_reason
         self.stopped: Literal["budget", "worker"] | None = None
         self.packed = 0
         self._usage: dict[tuple[str, int], Usage] = {}
         self._budget = TokenBudget(run.limits.tokens_per_problem, parent=run.budget)
-        self._refusing = _still_stands(trace.decision("budget"), run.limits)
-        for tokens in trace.decisions(BROKEN):
+        self._stopped_by_budget = _stop_applies(trace.decision("budget"), run.limits)
+        for tokens in trace.decisions(UNREPORTED):
             self._budget.spend(Usage(completion_tokens=tokens), recorded=True)
         for entry in trace.decisions(CANCELLED):
             self._spend(UsageEntry(**entry), recorded=True)
@@ -119,9 +130,9 @@ class ProblemSession:
         return self.run.prompts
 
     async def decide(self, name: str, compute: Callable[[], Awaitable[Output]], output: type[Output]) -> Output:
-        noted = self.trace.decision(name)
-        if noted is not None:
-            return output.model_validate(noted)
+        recorded = self.trace.decision(name)
+        if recorded is not None:
+            return output.model_validate(recorded)
         value = await compute()
         self.trace.decide(name, value.model_dump(mode="json"))
         return value
@@ -129,69 +140,71 @@ class ProblemSession:
     async def ask(
         self, key: CallKey, prompt: Prompt, n: int = 1, output_schema: dict[str, Any] | None = None
     ) -> Reply | Failure:
-        """The outcome of a call: recorded, or made now and recorded before it is returned."""
+        """Return the recorded outcome of a call, or make the call and record its outcome before returning it."""
         role = self.run.roles[key.role]
         request = Request(
             model=role.name,
             messages=prompt.messages,
-            sampling=role.sampling_after(prompt),
+            sampling=role.sampling_for(prompt),
             n=n,
             seed=keyed_hash(self.run.seed, self.problem.problem_id, str(key)) % 2**31 if role.send_seed else None,
-            output_schema=None if role.free_first and key.attempt == 0 else output_schema,
+            output_schema=None if role.unconstrained_first and key.attempt == 0 else output_schema,
         )
         outcome = self.trace.find(key, request)
         if outcome is not None:
             self.run.activity.replayed += 1
-            self._account(key, outcome, prompt, recorded=True)
+            self._count_outcome(key, outcome, prompt, recorded=True)
             return outcome
-        if self._lost:
+        if self._give_up_reason:
             self.stopped = "worker"
-            return Failure(reason=FailureReason.WORKER, message=self._lost, key=key)
+            return Failure(reason=FailureReason.WORKER, message=self._give_up_reason, key=key)
         try:
             return await self._call(key, request, prompt)
         except BudgetReached as reached:
-            return self._refused(key, reached.usage)
+            return self._refuse(key, reached.usage)
 
     async def _call(self, key: CallKey, request: Request, prompt: Prompt) -> Reply | Failure:
         role, activity = self.run.roles[key.role], self.run.activity
-        hint = RoutingHint(self.problem.problem_id, key.iteration * MOST_PROBLEMS + self.order)
+        hint = RoutingHint(self.problem.problem_id, key.iteration * MAX_PROBLEMS + self.order)
         async with self.run.limiter.slots((hint.priority,), request.n) as slots:
-            if self._refusing:
+            if self._stopped_by_budget:
                 raise BudgetReached
-            started, streamed, broken = time.time(), 0, 0
+            started, streamed, aborted_tokens = time.time(), 0, 0
 
             def on_progress(progress: StreamProgress, count: Callable[[int], None]) -> None:
-                nonlocal streamed, broken
+                nonlocal streamed, aborted_tokens
                 activity.tokens += progress.tokens - streamed
-                broken += max(0, streamed - progress.tokens)  # an attempt that broke off, and begins again
+                aborted_tokens += max(0, streamed - progress.tokens)  # the stream broke off, and the client retries
                 streamed = progress.tokens
                 slots.keep(request.n - progress.ended)
-                count(broken + progress.tokens)
+                count(aborted_tokens + progress.tokens)
 
             activity.in_flight += 1
             try:
-                outcome = await self._budget.bounded(
+                outcome = await self._budget.run_limited(
                     lambda count: role.chat.complete(request, lambda progress: on_progress(progress, count), hint),
                     role.window.count(prompt.content) if self._budget.is_limited else 0,
                 )
             except BudgetReached as reached:
-                self._waste(key, broken)
-                asked_for = reached.usage.completion_tokens - broken
-                raise BudgetReached(reached.usage.model_copy(update={"completion_tokens": asked_for})) from None
-            except BaseException:  # the run ends, and the call with it
-                self._waste(key, broken + streamed)
+                self._charge_unreported(key, aborted_tokens)
+                last_attempt = reached.usage.completion_tokens - aborted_tokens
+                raise BudgetReached(reached.usage.model_copy(update={"completion_tokens": last_attempt})) from None
+            except BaseException:  # the run is stopped
+                self._charge_unreported(key, aborted_tokens + streamed)
                 raise
             finally:
                 activity.in_flight -= 1
         if isinstance(outcome, Failure):
             outcome = outcome.model_copy(update={"key": key})
-        self._account(key, outcome, prompt)
-        self._waste(key, broken + (streamed if isinstance(outcome, Failure) else _untold(outcome, prompt, role.window)))
+        self._count_outcome(key, outcome, prompt)
+        uncounted = streamed if isinstance(outcome, Failure) else _unreported_tokens(outcome, prompt, role.window)
+        self._charge_unreported(key, aborted_tokens + uncounted)
         await self.trace.add(key, request, outcome, prompt.notes, started)
         activity.calls += 1
         return outcome
 
-    def _account(self, key: CallKey, outcome: Reply | Failure, prompt: Prompt, recorded: bool = False) -> None:
+    def _count_outcome(self, key: CallKey, outcome: Reply | Failure, prompt: Prompt, recorded: bool = False) -> None:
+        """Count a finished call in the activity, the usage and the budget. ``recorded``: it is from the trace."""
         activity = self.run.activity
         activity.iterations[self.problem.problem_id] = key.iteration
         self.packed += bool(prompt.notes)
@@ -201,49 +214,55 @@ class ProblemSession:
         self._spend(UsageEntry(role=key.role, iteration=key.iteration, usage=outcome.usage), recorded)
 
     def _spend(self, entry: UsageEntry, recorded: bool = False) -> None:
-        cell = (entry.role, entry.iteration)
-        self._usage[cell] = self._usage.get(cell, Usage()) + entry.usage
+        role_and_iteration = (entry.role, entry.iteration)
+        self._usage[role_and_iteration] = self._usage.get(role_and_iteration, Usage()) + entry.usage
         self._budget.spend(entry.usage, recorded)
 
-    def _waste(self, key: CallKey, tokens: int) -> None:
-        """Count tokens that stand in no usage, now and in every replay, beside those of the call before."""
+    def _charge_unreported(self, key: CallKey, tokens: int) -> None:
+        """Charge the budget for tokens that no server reported, and record them for replay.
+
+        A call that was made again on resume may have such tokens already; the new ones are added.
+        """
         if tokens:
-            name = f"{BROKEN}{key}"
+            name = f"{UNREPORTED}{key}"
             self.trace.decide(name, (self.trace.decision(name) or 0) + tokens)
             self._budget.spend(Usage(completion_tokens=tokens))
 
-    def _refused(self, key: CallKey, cost: Usage) -> Failure:
+    def _refuse(self, key: CallKey, cost: Usage) -> Failure:
         if cost.calls:
-            self._note_cancelled(key, cost)
-        if not self._refusing:
-            self._refusing = True
+            self._charge_cancelled(key, cost)
+        if not self._stopped_by_budget:
+            self._stopped_by_budget = True
             self.trace.decide("budget", self.run.limits.model_dump())
         self.stopped = "budget"
         return Failure(reason=FailureReason.BUDGET, message="the token budget is used up", key=key)
 
-    def _note_cancelled(self, key: CallKey, cost: Usage) -> None:
-        """Count what a cancelled call cost, now and in every replay, beside what it cost when cancelled before."""
+    def _charge_cancelled(self, key: CallKey, cost: Usage) -> None:
+        """Charge the budget for a cancelled call, and record its usage for replay.
+
+        A call that was cancelled before and made again on resume has such usage already; the new usage is added.
+        """
         name = f"{CANCELLED}{key}"
-        noted = self.trace.decision(name)
-        before = UsageEntry(**noted).usage if noted else Usage()
+        recorded = self.trace.decision(name)
+        before = UsageEntry(**recorded).usage if recorded else Usage()
         entry = UsageEntry(role=key.role, iteration=key.iteration, usage=cost)
         self._spend(entry)
         self.trace.decide(name, entry.model_copy(update={"usage": before + cost}).model_dump())
 
 
 def keyed_hash(seed: int, problem_id: str, name: str) -> int:
-    """A number below 2**56 that is a function of its arguments alone: what draws and request seeds are made of."""
+    """A number below 2**56 that depends on the arguments alone. Random draws and request seeds are derived from it."""
     return int.from_bytes(hashlib.sha256(f"{seed}\0{problem_id}\0{name}".encode()).digest()[:7])
 
 
-def _untold(reply: Reply, prompt: Prompt, window: Window) -> int:
-    """What a reply cost in tokens, counted here, where the server did not tell; else 0."""
+def _unreported_tokens(reply: Reply, prompt: Prompt, window: Window) -> int:
+    """The tokens of a reply whose server did not report usage, counted by the client. 0 if the server reported it."""
     if "usage_missing" not in reply.notes:
         return 0
     texts = (text for completion in reply.completions for text in (completion.text, completion.reasoning) if text)
     return window.count(prompt.content) + sum(map(window.count, texts))
 
 
-def _still_stands(noted: dict[str, Any] | None, limits: Limits) -> bool:
-    """Whether a budget stop that was noted under other limits stops this run too: it does unless one was raised."""
-    return noted is not None and Limits(**noted) == limits
+def _stop_applies(recorded: dict[str, Any] | None, limits: Limits) -> bool:
+    """Whether a budget stop still applies: it was recorded, and the limits have not changed since."""
+    return recorded is not None and Limits(**recorded) == limits

@@ -1,4 +1,4 @@
-"""Solves the problems of one run, each in a session of its own."""
+"""Solves the problems of one run, each in its own session."""
 
 from __future__ import annotations
 
@@ -15,23 +15,27 @@ from tmas.run.session import ProblemSession, RunState
 from tmas.run.trace import Trace, trace_path
 
 LOCK_TIMEOUT = 120.0
-"""Seconds to wait until a worker that the run has given up releases the lock of a trace."""
+"""Seconds to wait for a trace's lock. A worker that the run considers dead may still hold it."""
 
 
 @dataclass(frozen=True)
 class ProblemSolver:
-    """Applies ``method`` to problems whose traces are in ``directory``, a run directory."""
+    """Applies ``method`` to problems. Their traces are in ``directory``, the run directory."""
 
     method: Method[Any]
     state: RunState
     directory: Path
-    _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _open_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def solve(self, order: int, problem: Problem, lost: str | None = None) -> Result:
-        """``order``: the problem's place in the input. ``lost``: why the run gives the problem up; then only recorded
-        calls are answered, and no new call is made."""
+    async def solve(self, order: int, problem: Problem, give_up_reason: str | None = None) -> Result:
+        """Solve ``problem``, and resume it from its trace.
+
+        ``order``: the problem's position in the input. ``give_up_reason``: if set, only recorded calls are answered and
+        no new call is made. Raises ``BlockingIOError`` if another process keeps the trace locked, and
+        :class:`~tmas.run.trace.TraceError` if the trace is damaged.
+        """
         with closing(await self._open_trace(trace_path(self.directory, problem.problem_id))) as trace:
-            session = ProblemSession(problem, trace, self.state, order, lost)
+            session = ProblemSession(problem, trace, self.state, order, give_up_reason)
             trajectory = await self.method.solve(problem, session)
         return Result(
             problem=problem,
@@ -43,11 +47,11 @@ class ProblemSolver:
         )
 
     async def _open_trace(self, path: Path) -> Trace:
-        """One trace at a time is read, because reading a long one blocks the event loop."""
+        """Open one trace at a time, because reading a long trace blocks the event loop."""
         deadline = time.monotonic() + LOCK_TIMEOUT
         while True:
             try:
-                async with self._opening:
+                async with self._open_lock:
                     return Trace(path)
             except BlockingIOError:
                 if time.monotonic() > deadline:

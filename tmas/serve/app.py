@@ -1,4 +1,4 @@
-"""The HTTP side of ``tmas serve``: routes, the key, errors in OpenAI's shape, and server-sent events."""
+"""The HTTP application of ``tmas serve``: routes, access control, errors in OpenAI's format, server-sent events."""
 
 from __future__ import annotations
 
@@ -24,19 +24,21 @@ from tmas.settings import RunSettings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 EVENTS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-"""The last one keeps nginx from holding events back."""
+"""``X-Accel-Buffering`` turns off the buffering of nginx."""
 KEEP_ALIVE = 15.0
-"""Seconds of silence after which a comment is sent: proxies and clients hang up on streams that stand still."""
+"""Seconds without an event after which a comment is sent. Proxies and clients close streams without traffic."""
 
 
-def application(service: Service, default: RunSettings, key: str | None) -> web.Application:
-    """``default``: the run of a request that sets nothing. ``key``: what clients must send.
+def create_app(service: Service, default: RunSettings, key: str | None) -> web.Application:
+    """The aiohttp application.
 
-    Without a key only programs of this machine get in: no web page, which could reach a loopback address under a name
-    of its own.
+    ``default``: the run settings for a request without overrides. ``key``: the API key that clients must send. Without
+    a key, the ``Host`` header must be a loopback name, which keeps out web pages that use DNS rebinding.
     """
     api = _Api(service, default)
-    app = web.Application(client_max_size=service.settings.max_request_bytes, middlewares=[_in_shape, _guarded(key)])
+    app = web.Application(
+        client_max_size=service.settings.max_request_bytes, middlewares=[_openai_errors, _access_control(key)]
+    )
     app.add_routes(
         [
             web.get("/health", api.health),
@@ -59,39 +61,42 @@ class _Api:
         return _json({"object": "list", "data": [model]})
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
-        if request.content_type != "application/json":  # a browser lets no foreign page send that
+        if request.content_type != "application/json":  # browsers do not let pages of other sites send this type
             raise ApiError(415, "unsupported_media_type", "Content-Type must be application/json")
-        asked = read_request(await request.read())
+        body = read_request(await request.read())
         server = self._service.settings
-        question = read_question(asked.messages, server.max_question_characters)
-        job = Job(f"chatcmpl-{secrets.token_hex(12)}", question, asked.options.settings(self._default, server.most))
-        if asked.stream:
-            return await self._streamed(request, job, asked.include_usage)
-        async with self._service.solving(job, lambda _: None) as task:
+        question = read_question(body.messages, server.max_question_characters)
+        job = Job(f"chatcmpl-{secrets.token_hex(12)}", question, body.options.settings(self._default, server.most))
+        if body.stream:
+            return await self._stream(request, job, body.include_usage)
+        async with self._service.submit(job, lambda _: None) as task:
             return _json(Responses(job).completion(await task))
 
-    async def _streamed(self, request: web.Request, job: Job, include_usage: bool) -> web.StreamResponse:
-        told: asyncio.Queue[str | None] = asyncio.Queue()
-        async with self._service.solving(job, told.put_nowait) as task:
-            task.add_done_callback(lambda _: told.put_nowait(None))
+    async def _stream(self, request: web.Request, job: Job, include_usage: bool) -> web.StreamResponse:
+        lines: asyncio.Queue[str | None] = asyncio.Queue()
+        async with self._service.submit(job, lines.put_nowait) as task:
+            task.add_done_callback(lambda _: lines.put_nowait(None))
             response = web.StreamResponse(headers=EVENTS)
-            with contextlib.suppress(ConnectionError):  # the client has left
+            with contextlib.suppress(ConnectionError):  # the client has disconnected
                 await response.prepare(request)
-                async for event in _events(Responses(job), told, task, include_usage):
+                async for event in _events(Responses(job), lines, task, include_usage):
                     await response.write(event)
         return response
 
 
 async def _events(
-    responses: Responses, told: asyncio.Queue[str | None], task: asyncio.Task[Result], include_usage: bool
+    responses: Responses, lines: asyncio.Queue[str | None], task: asyncio.Task[Result], include_usage: bool
 ) -> AsyncIterator[bytes]:
-    """Progress as reasoning while ``task`` runs (None in ``told`` is its end), then the answer, or an error."""
+    """The events of one stream: progress lines as reasoning while ``task`` runs, then the answer or an error.
+
+    ``lines``: the progress lines; None marks the end of ``task``.
+    """
     yield _event(responses.chunk({"role": "assistant", "content": ""}))
     while True:
         try:
-            line = await asyncio.wait_for(told.get(), KEEP_ALIVE)
+            line = await asyncio.wait_for(lines.get(), KEEP_ALIVE)
         except TimeoutError:
-            yield b": still at it\n\n"
+            yield b": keep-alive\n\n"
             continue
         if line is None:
             break
@@ -105,37 +110,37 @@ async def _events(
 
 
 @web.middleware
-async def _in_shape(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every error as OpenAI's."""
+async def _openai_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn every error into a response in OpenAI's format."""
     try:
         return await handler(request)
     except ApiError as error:
         return _json(error.body, error.status, error.headers)
-    except web.HTTPException as error:
-        refused = ApiError(error.status, error.reason.lower().replace(" ", "_"), str(error.text))
-        return _json(refused.body, refused.status)
+    except web.HTTPException as error:  # raised by aiohttp, for an unknown path, for example
+        converted = ApiError(error.status, error.reason.lower().replace(" ", "_"), str(error.text))
+        return _json(converted.body, converted.status)
 
 
-def _guarded(key: str | None) -> Any:
+def _access_control(key: str | None) -> Any:
     @web.middleware
-    async def locked(request: web.Request, handler: Handler) -> web.StreamResponse:
-        given = request.headers.get("Authorization", "")
-        if request.path != "/health" and not _equal(given, f"Bearer {key}"):
+    async def require_key(request: web.Request, handler: Handler) -> web.StreamResponse:
+        header = request.headers.get("Authorization", "")
+        if request.path != "/health" and not _is_equal(header, f"Bearer {key}"):
             raise ApiError(401, "invalid_api_key", "the API key is missing or wrong")
         return await handler(request)
 
     @web.middleware
-    async def private(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def require_loopback_host(request: web.Request, handler: Handler) -> web.StreamResponse:
         if not is_loopback(re.sub(r":\d+$", "", request.host).strip("[]")):
-            raise ApiError(403, "host_not_allowed", "a server without an API key answers to loopback names alone")
+            raise ApiError(403, "host_not_allowed", "without an API key, this server accepts only loopback host names")
         return await handler(request)
 
-    return private if key is None else locked
+    return require_loopback_host if key is None else require_key
 
 
-def _equal(given: str, expected: str) -> bool:
-    """In a time that does not tell how much of it is right."""
-    return hmac.compare_digest(given.encode(errors="surrogateescape"), expected.encode(errors="surrogateescape"))
+def _is_equal(text: str, expected: str) -> bool:
+    """Compare in constant time, so that the time does not reveal how many characters are right."""
+    return hmac.compare_digest(text.encode(errors="surrogateescape"), expected.encode(errors="surrogateescape"))
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

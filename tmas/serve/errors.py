@@ -1,4 +1,4 @@
-"""What a client is told when its request comes to nothing: OpenAI's shape of an error, and a status."""
+"""Request errors: an HTTP status and a body in OpenAI's error format."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 RETRY_AFTER = 10
-"""Seconds that a client is asked to wait before it tries again, where that may help."""
+"""Seconds that a client is asked to wait before it retries, for statuses 429 and 503."""
 TYPES = {
     401: "authentication_error",
     422: "no_answer_error",
@@ -14,22 +14,29 @@ TYPES = {
     500: "server_error",
     503: "server_error",
 }
-"""By status; all others are the request's fault."""
+"""OpenAI's error type for each status. All other statuses are an ``invalid_request_error``."""
 
 
 class ApiError(Exception):
-    """``code``: for programs. ``param``: the field of the request at fault. ``facts``: further members of the body."""
+    """A request that cannot be answered.
+
+    ``status``: the HTTP status. ``code``: machine-readable reason. ``param``: the wrong field of the request.
+    ``details``: further members of the body.
+    """
 
     def __init__(
-        self, status: int, code: str, message: str, param: str | None = None, facts: Mapping[str, Any] | None = None
+        self, status: int, code: str, message: str, param: str | None = None, details: Mapping[str, Any] | None = None
     ) -> None:
         super().__init__(message)
-        self.status, self.code, self.message, self.param, self.facts = status, code, message, param, facts or {}
+        self.status, self.code, self.message, self.param, self.details = status, code, message, param, details or {}
 
     @property
     def body(self) -> dict[str, Any]:
         kind = TYPES.get(self.status, "invalid_request_error")
-        return {"error": {"message": self.message, "type": kind, "code": self.code, "param": self.param}, **self.facts}
+        return {
+            "error": {"message": self.message, "type": kind, "code": self.code, "param": self.param},
+            **self.details,
+        }
 
     @property
     def headers(self) -> dict[str, str]:

@@ -1,6 +1,7 @@
-"""A chat completion request, read: the question, what it sets of the method, and what it must not ask for.
+"""Reads and validates a chat completion request: its question and its settings for the method.
 
-What has no meaning here is refused and never dropped: the method sees one problem, and the server sets its sampling.
+A field that this server does not support is a request error; it is never ignored. For example, the method sees one
+problem, so a conversation is refused, and the server sets the sampling.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tmas.serve.settings import RequestLimits
 from tmas.settings import Limits, RunSettings
 
 MODEL = "tmas"
-NEUTRAL: dict[str, Any] = {
+NO_EFFECT: dict[str, Any] = {
     "n": 1,
     "tools": [],
     "response_format": {"type": "text"},
@@ -26,7 +27,7 @@ NEUTRAL: dict[str, Any] = {
     "logprobs": False,
     "store": False,
 }
-"""Values of unsupported fields that ask for nothing, and that clients send; null is one of every field."""
+"""Values of unsupported fields that have no effect. Some clients send them, so they are accepted, and null as well."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -39,7 +40,7 @@ class StreamOptions(_RequestModel):
 
 
 class RequestOptions(_RequestModel):
-    """The field ``tmas``: settings of the method for this request alone. ``seed`` None: one is drawn."""
+    """The field ``tmas`` of a request: settings of the method for this request. ``seed`` None: a random seed."""
 
     n_candidates: int | None = Field(default=None, ge=1)
     n_verifications: int | None = Field(default=None, ge=1)
@@ -48,32 +49,37 @@ class RequestOptions(_RequestModel):
     tokens_per_problem: int | None = Field(default=None, ge=1)
     seed: Seed | None = None
 
-    def settings(self, default: RunSettings, most: RequestLimits) -> RunSettings:
-        """Those of the run; raises :class:`ApiError` for what the method does not have or ``most`` does not allow."""
-        method = self._method(default.method, most)
-        tokens = self.tokens_per_problem or most.tokens_per_problem
+    def settings(self, default: RunSettings, limits: RequestLimits) -> RunSettings:
+        """The run settings for this request: ``default`` with these options.
+
+        ``limits``: the server's upper limits. Raises :class:`ApiError` for an option that the method does not have, for
+        a wrong value, and for a value above its limit.
+        """
+        method = self._method(default.method, limits)
+        tokens = self.tokens_per_problem or limits.tokens_per_problem
         if tokens is not None:
-            _within("tokens_per_problem", tokens, most.tokens_per_problem)
+            _check_limit("tokens_per_problem", tokens, limits.tokens_per_problem)
         seed = secrets.randbits(31) if self.seed is None else self.seed
         return default.model_copy(update={"method": method, "seed": seed, "limits": Limits(tokens_per_problem=tokens)})
 
-    def _method(self, method: MethodSettings, most: RequestLimits) -> MethodSettings:
-        given = self.model_dump(exclude={"tokens_per_problem", "seed"}, exclude_none=True)
-        for name, value in given.items():
+    def _method(self, method: MethodSettings, limits: RequestLimits) -> MethodSettings:
+        overrides = self.model_dump(exclude={"tokens_per_problem", "seed"}, exclude_none=True)
+        for name, value in overrides.items():
             if not hasattr(method, name):
-                raise _refused(f"tmas.{name}", f"the method of this server, {method.name}, has none")
+                message = f"the method of this server, {method.name}, has no such setting"
+                raise _bad_request(f"tmas.{name}", message)
             if name in RequestLimits.model_fields:
-                _within(name, value, getattr(most, name) or getattr(method, name))
+                _check_limit(name, value, getattr(limits, name) or getattr(method, name))
         try:
-            return type(method).model_validate(method.model_dump() | given)
+            return type(method).model_validate(method.model_dump() | overrides)
         except ValidationError as error:
-            raise _first_of(error, "tmas.") from None
+            raise _first_error(error, "tmas.") from None
 
 
 class ChatRequest(_RequestModel):
-    """The fields of a chat completion request that mean something here.
+    """The supported fields of a chat completion request.
 
-    ``seed`` is OpenAI's name of ``tmas.seed``. ``user`` may be given and changes nothing.
+    ``seed``: OpenAI's name for ``tmas.seed``. ``user``: accepted and ignored.
     """
 
     model: str
@@ -94,40 +100,47 @@ class ChatRequest(_RequestModel):
 
 
 def read_request(data: bytes) -> ChatRequest:
-    """Raises :class:`ApiError` for all that is not supported; the messages are read by :func:`read_question`."""
+    """Parse the body of a request. Raises :class:`ApiError` for invalid JSON and for everything that is not supported.
+
+    :func:`read_question` reads the messages.
+    """
     try:
-        body = orjson.loads(data)  # which takes no broken Unicode, no NaN and no bottomless nesting
+        body = orjson.loads(data)  # refuses invalid Unicode, NaN and very deep nesting
     except orjson.JSONDecodeError as error:
-        raise _refused(None, f"the body is not JSON: {error}", "invalid_json") from None
+        raise _bad_request(None, f"the body is not JSON: {error}", "invalid_json") from None
     if not isinstance(body, dict):
-        raise _refused(None, "the body is not a JSON object", "invalid_json")
-    given = {name: value for name, value in body.items() if value is not None and NEUTRAL.get(name) != value}
+        raise _bad_request(None, "the body is not a JSON object", "invalid_json")
+    fields = {name: value for name, value in body.items() if value is not None and NO_EFFECT.get(name) != value}
     try:
-        request = ChatRequest.model_validate(given)
+        request = ChatRequest.model_validate(fields)
     except ValidationError as error:
-        raise _first_of(error) from None
+        raise _first_error(error) from None
     if request.model != MODEL:
         raise ApiError(404, "model_not_found", f"the only model here is {MODEL}", "model")
     if request.stream_options and not request.stream:
-        raise _refused("stream_options", "only with stream=true")
+        raise _bad_request("stream_options", "supported only with stream=true")
     if request.seed is not None and request.tmas.seed is not None:
-        raise _refused("seed", "given twice, as tmas.seed as well")
+        raise _bad_request("seed", "set twice, as seed and as tmas.seed: leave one out")
     return request
 
 
 def read_question(messages: list[dict[str, Any]], max_characters: int) -> str:
-    """The text of the one message; raises :class:`ApiError`."""
+    """The text of the only message. ``max_characters``: its maximum length.
+
+    Raises :class:`ApiError` if there are several messages, for a role other than user, for content other than text, and
+    for a question that is empty or too long.
+    """
     if len(messages) != 1 or messages[0].get("role") != "user":
-        raise _refused("messages", "exactly one is supported, with the role user: the method sees a single problem")
+        raise _bad_request("messages", "must be exactly one message with the role user: the method sees one problem")
     content = messages[0].get("content")
     parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
     if not all(_is_text(part) for part in parts):
-        raise _refused("messages.0.content", "only text is supported")
+        raise _bad_request("messages.0.content", "only text is supported")
     question = "\n".join(part["text"] for part in parts).strip()
     if not question:
-        raise _refused("messages.0.content", "holds no question")
+        raise _bad_request("messages.0.content", "contains no question")
     if len(question) > max_characters:
-        message = f"messages.0.content: {len(question)} characters, of at most {max_characters} on this server"
+        message = f"messages.0.content: {len(question)} characters; this server allows at most {max_characters}"
         raise ApiError(413, "question_too_long", message, "messages.0.content")
     return question
 
@@ -136,19 +149,19 @@ def _is_text(part: Any) -> bool:
     return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
 
 
-def _within(name: str, value: int, limit: int | None) -> None:
+def _check_limit(name: str, value: int, limit: int | None) -> None:
     if limit is not None and value > limit:
-        raise _refused(f"tmas.{name}", f"{value} is more than this server allows, which is {limit}", "over_limit")
+        raise _bad_request(f"tmas.{name}", f"{value} is more than {limit}, the limit of this server", "over_limit")
 
 
-def _first_of(error: ValidationError, prefix: str = "") -> ApiError:
+def _first_error(error: ValidationError, prefix: str = "") -> ApiError:
     first = error.errors(include_input=False, include_url=False)[0]
     name = prefix + ".".join(map(str, first["loc"]))
     if first["type"] != "extra_forbidden":
-        return _refused(name, first["msg"])
-    other = f", other than {orjson.dumps(NEUTRAL[name]).decode()}" if name in NEUTRAL else ""
-    return _refused(name, f"not supported{other}", "unsupported_field")
+        return _bad_request(name, first["msg"])
+    exception = f", except for {orjson.dumps(NO_EFFECT[name]).decode()}" if name in NO_EFFECT else ""
+    return _bad_request(name, f"not supported{exception}", "unsupported_field")
 
 
-def _refused(param: str | None, message: str, code: str = "invalid_value") -> ApiError:
+def _bad_request(param: str | None, message: str, code: str = "invalid_value") -> ApiError:
     return ApiError(400, code, f"{param}: {message}" if param else message, param)

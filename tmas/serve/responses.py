@@ -1,4 +1,4 @@
-"""What a client gets: a chat completion, or its chunks, with what the run tells beyond them under ``tmas``."""
+"""Responses to clients: a chat completion or its chunks, with details of the run in the field ``tmas``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 
 class Responses:
-    """To one request. Those that take a result raise :class:`ApiError` where no answer came out."""
+    """Builds the responses to one request. Methods with a result raise :class:`ApiError` if it has no solution."""
 
     def __init__(self, job: Job) -> None:
         self._job, self._created = job, int(time.time())
@@ -24,7 +24,7 @@ class Responses:
     def completion(self, result: Result) -> Json:
         message = {"role": "assistant", "content": self._content(result), "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish_reason(result)}
-        members = {"choices": [choice], "usage": usage(result), "tmas": self._facts(result)}
+        members = {"choices": [choice], "usage": usage(result), "tmas": self._details(result)}
         return self._envelope("chat.completion") | members
 
     def chunk(self, delta: Json, finish_reason: str | None = None) -> Json:
@@ -32,10 +32,10 @@ class Responses:
         return self._envelope("chat.completion.chunk") | {"choices": [choice]}
 
     def chunks(self, result: Result, include_usage: bool) -> Iterator[Json]:
-        """The answer line by line, the end, and the usage if it is asked for."""
+        """The chunks of the solution, line by line, the last chunk, and the usage if ``include_usage`` is true."""
         for line in self._content(result).splitlines(keepends=True):
             yield self.chunk({"content": line})
-        yield self.chunk({}, _finish_reason(result)) | {"tmas": self._facts(result)}
+        yield self.chunk({}, _finish_reason(result)) | {"tmas": self._details(result)}
         if include_usage:
             yield self._envelope("chat.completion.chunk") | {"choices": [], "usage": usage(result)}
 
@@ -44,15 +44,17 @@ class Responses:
             rollouts = [rollout for iteration in result.trajectory.iterations for rollout in iteration.rollouts]
             failed = [rollout.solution for rollout in rollouts if isinstance(rollout.solution, Failure)]
             reasons = ", ".join(f"{count} {reason}" for reason, count in _by_reason(failed).items())
-            message = f"no answer came out: of {len(rollouts)} candidates {reasons} (the last: {failed[-1].message})"
-            facts = {"usage": usage(result), "tmas": self._facts(result)}
-            raise ApiError(422, "no_answer", message, facts=facts)
+            message = (
+                f"no candidate has a solution: of {len(rollouts)} candidates {reasons} (the last: {failed[-1].message})"
+            )
+            details = {"usage": usage(result), "tmas": self._details(result)}
+            raise ApiError(422, "no_answer", message, details=details)
         return result.solution
 
     def _envelope(self, kind: str) -> Json:
         return {"id": self._job.request_id, "object": kind, "created": self._created, "model": MODEL}
 
-    def _facts(self, result: Result) -> Json:
+    def _details(self, result: Result) -> Json:
         chosen = result.trajectory.selected
         return {
             "request_id": self._job.request_id,
@@ -66,7 +68,7 @@ class Responses:
 
 
 def usage(result: Result) -> Json:
-    """All tokens of all calls, as the engines counted them."""
+    """All tokens of all calls, as the servers reported them."""
     total = sum((entry.usage for entry in result.usage), Usage())
     return {
         "prompt_tokens": total.prompt_tokens,

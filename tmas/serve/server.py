@@ -1,4 +1,4 @@
-"""The server's port, and HTTP on it while a block runs."""
+"""The server's port and the HTTP server on it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from tmas.errors import UserError
-from tmas.serve.app import application
+from tmas.serve.app import create_app
 from tmas.serve.service import Service
 from tmas.serve.settings import ServerSettings
 from tmas.settings import RunSettings
 
 
-def bound(serve: ServerSettings) -> socket.socket:
-    """The server's port. It is taken before engines are started, and connections are refused until they are ready."""
+def bind_port(serve: ServerSettings) -> socket.socket:
+    """Bind the server's port before the vLLM servers start. Connections are refused until :func:`http_server` listens.
+
+    Raises ``UserError`` if the port cannot be bound.
+    """
     port = socket.socket(socket.AF_INET6 if ":" in serve.host else socket.AF_INET)
     port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -28,12 +31,14 @@ def bound(serve: ServerSettings) -> socket.socket:
 
 
 @asynccontextmanager
-async def listening(port: socket.socket, service: Service, default: RunSettings, key: str | None) -> AsyncIterator[str]:
-    """Answer requests while the block runs, and afterwards until those that run have ended or time is up.
+async def http_server(
+    port: socket.socket, service: Service, default: RunSettings, key: str | None
+) -> AsyncIterator[str]:
+    """Serve HTTP on ``port`` while the block runs. Afterwards, running requests may finish until the drain time is up.
 
-    Yields the base URL for clients. ``default``: see :func:`~tmas.serve.app.application`.
+    Yields the base URL for clients. ``default`` and ``key``: see :func:`~tmas.serve.app.create_app`.
     """
-    app = application(service, default, key)
+    app = create_app(service, default, key)
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:

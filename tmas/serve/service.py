@@ -1,4 +1,4 @@
-"""Solves requests: one set of engines and clients for all of them, a run directory for each."""
+"""Solves requests. All requests share one runtime; each request has its own run directory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tmas.run.runner import run_problems, write_metrics
 from tmas.run.runtime import Runtime, open_runtime
 from tmas.run.session import Activity
 from tmas.serve.errors import ApiError
-from tmas.serve.progress import IterationProgress, Tell
+from tmas.serve.progress import IterationProgress, OnLine
 from tmas.serve.settings import ServerSettings, ServeSettings
 from tmas.settings import RunSettings
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """A request to be solved: its id, which names its run directory, its question, and the settings of its run."""
+    """One request: its id, its question and its run settings. The id is the name of its run directory."""
 
     request_id: str
     question: str
@@ -36,13 +36,13 @@ class Job:
 
     @property
     def problem(self) -> Problem:
-        """Named by its question, so that draws and request seeds are functions of question and seed alone."""
+        """The problem. Its id is a hash of the question, so that random draws depend on question and seed alone."""
         return Problem(problem_id=text_digest(self.question), question=self.question)
 
 
 @dataclass
 class Service:
-    """Solves jobs. All of them share ``runtime``. See :func:`opened`."""
+    """Solves jobs. All of them share ``runtime``. Created by :func:`open_service`."""
 
     settings: ServerSettings
     runtime: Runtime
@@ -50,7 +50,7 @@ class Service:
     _jobs: set[asyncio.Task[Result]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._places = asyncio.Semaphore(self.settings.max_running)
+        self._slots = asyncio.Semaphore(self.settings.max_running)
 
     @property
     def running(self) -> int:
@@ -61,18 +61,19 @@ class Service:
         return len(self._jobs) - self.running
 
     @asynccontextmanager
-    async def solving(self, job: Job, tell: Tell) -> AsyncIterator[asyncio.Task[Result]]:
-        """A task that solves ``job``, and ends with the block; raises :class:`ApiError` where there is no room.
+    async def submit(self, job: Job, on_line: OnLine) -> AsyncIterator[asyncio.Task[Result]]:
+        """Start a task that solves ``job``. The end of the block cancels it.
 
-        ``tell`` hears how it goes on. The task too raises :class:`ApiError`, for whatever went wrong.
+        ``on_line`` gets the progress lines. Raises :class:`ApiError` if too many requests wait or the server shuts
+        down. The task raises :class:`ApiError` for every failure.
         """
         if self.is_closing:
             raise _closing()
         if len(self._jobs) >= self.settings.max_running + self.settings.max_waiting:
-            raise ApiError(429, "server_busy", "as many requests as this server takes are running and waiting")
+            raise ApiError(429, "server_busy", "too many requests are running and waiting on this server")
         if len(self._jobs) >= self.settings.max_running:
-            tell(f"waiting for {self.running} running requests and {self.waiting} before this one")
-        task = asyncio.create_task(self._solved(job, tell))
+            on_line(f"waiting for {self.running} running requests and {self.waiting} before this one")
+        task = asyncio.create_task(self._solve_with_api_errors(job, on_line))
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
         try:
@@ -82,17 +83,17 @@ class Service:
             await asyncio.gather(task, return_exceptions=True)
 
     async def drain(self) -> None:
-        """Take no more jobs; those that are there have ``drain_seconds`` to end, then they are cancelled."""
+        """Accept no more jobs, wait ``drain_seconds`` for those that run or wait, and cancel the rest."""
         self.is_closing = True
         if self._jobs:
             await asyncio.wait(self._jobs, timeout=self.settings.drain_seconds)
         for task in self._jobs:
             task.cancel()
 
-    async def _solved(self, job: Job, tell: Tell) -> Result:
+    async def _solve_with_api_errors(self, job: Job, on_line: OnLine) -> Result:
         try:
-            async with self._places:
-                return await self._solve(job, tell)
+            async with self._slots:
+                return await self._solve(job, on_line)
         except asyncio.CancelledError:
             if self.is_closing:
                 raise _closing() from None
@@ -100,11 +101,11 @@ class Service:
         except EndpointDown as error:
             log.warning("%s: %s", job.request_id, error)
             raise ApiError(503, "engine_down", "the model behind this server does not answer") from None
-        except Exception:  # whatever happens to one request must not end the others
+        except Exception:  # a failure of one request must not stop the others
             log.exception("%s failed", job.request_id)
-            raise ApiError(500, "internal_error", f"the server failed; its log tells of {job.request_id}") from None
+            raise ApiError(500, "internal_error", f"the server failed: see {job.request_id} in its log") from None
 
-    async def _solve(self, job: Job, tell: Tell) -> Result:
+    async def _solve(self, job: Job, on_line: OnLine) -> Result:
         results: list[Result] = []
         checker = self.runtime.checker
         path, settings, problem = self.settings.output_dir / job.request_id, job.settings, job.problem
@@ -116,7 +117,7 @@ class Service:
             stack.enter_context(closing(directory))
             try:
                 async with asyncio.TaskGroup() as group:
-                    progress = IterationProgress(settings.method.max_iterations, tell, group)
+                    progress = IterationProgress(settings.method.max_iterations, on_line, group)
                     method = METHODS[settings.method.name](settings.method, checker, progress.on_round)
                     solve = (await self.runtime.solver(settings, path, Activity(), method)).solve
                     await run_problems([problem], solve, directory, checker, settings.terms(), 1, results.append)
@@ -127,7 +128,7 @@ class Service:
 
 
 @asynccontextmanager
-async def opened(settings: ServeSettings) -> AsyncIterator[Service]:
+async def open_service(settings: ServeSettings) -> AsyncIterator[Service]:
     """The service with its runtime while the block runs.
 
     Raises :class:`~tmas.llm.endpoint.EndpointDown` and :class:`~tmas.engines.vllm.ServerFailed`.

@@ -1,4 +1,4 @@
-"""The settings of ``tmas serve``: conf/serve.yaml."""
+"""The settings of ``tmas serve``. Their values are in conf/serve.yaml."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ class ServerSettings(Settings):
     )
 
     @model_validator(mode="after")
-    def _is_private_or_locked(self) -> Self:
+    def _needs_key_unless_loopback(self) -> Self:
         if self.api_key_env is None and not is_loopback(self.host):
             raise ValueError(f"serve.host={self.host} can be reached by others: set serve.api_key_env")
         return self
 
     def read_key(self) -> str | None:
-        """The key that clients must send; None where none is asked for."""
+        """The API key that clients must send, or None. Raises ``UserError`` if its environment variable is not set."""
         return self.api_key_env and read_key(self.api_key_env, "serve.api_key_env")
 
 
@@ -100,31 +100,33 @@ class ServeSettings(Settings):
 
     @field_validator("serve")
     @classmethod
-    def _allows_the_method(cls, serve: ServerSettings, info: Any) -> ServerSettings:
-        """A request that names nothing gets the method as it is set: that must be within the limits."""
+    def _method_is_within_limits(cls, serve: ServerSettings, info: Any) -> ServerSettings:
+        """The method's own settings, which requests without overrides use, must be within the limits."""
         most, method = serve.most.model_dump(exclude_none=True), info.data.get("method")
         for name, limit in most.items():
-            if (given := getattr(method, name, limit)) > limit:
-                raise ValueError(f"most.{name}={limit} is less than method.{name}={given}")
+            if (default := getattr(method, name, limit)) > limit:
+                raise ValueError(
+                    f"most.{name}={limit} is less than method.{name}={default}: raise it or lower the other"
+                )
         return serve
 
     @model_validator(mode="after")
-    def _asks_for_no_idle_ray(self) -> Self:
-        """Requests are worked on by the server's own process: Ray only places replicas."""
+    def _has_no_unused_ray_settings(self) -> Self:
+        """Refuse Ray settings without effect: the server solves requests itself, and Ray only places replicas."""
         if self.ray.workers:
-            raise ValueError("ray.workers: the server's own process works on the requests; leave it out")
+            raise ValueError("ray.workers: tmas serve solves requests in its own process; leave it out")
         if self.ray.address and self.serving.name != "vllm":
             raise ValueError("ray.address: without serving=vllm there is nothing to place on a cluster")
         return self
 
     def run(self) -> RunSettings:
-        """Of a request that names nothing."""
+        """Run settings for a request without overrides."""
         shared = {name: getattr(self, name) for name in ("model", "method", "serving", "concurrency", "ray", "prompts")}
         return RunSettings(**shared)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host``, a name or an address, is this machine alone."""
+    """Whether ``host``, a name or an address, can only be reached from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

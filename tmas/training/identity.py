@@ -23,4 +23,4 @@ def refuse_another_run(now: dict[str, Any], path: Path, output_dir: Path) -> Non
     differing = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
     if differing:
         lines = [f"{key}: {was.get(key)!r} in the run, {now.get(key)!r} now" for key in differing]
-        raise RunRefused.because(output_dir, lines)
+        raise RunRefused.with_differences(output_dir, lines)

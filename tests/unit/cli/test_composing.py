@@ -91,7 +91,7 @@ def message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         pytest.param(
             ["solve", "model.name={a:1"],
             "model.name={a:1: the value cannot be read (no viable alternative at input '{a:1'). A value with spaces or "
-            "special characters needs quotes inside of the shell's: 'KEY=\"VALUE\"'.",
+            "special characters needs quotes inside the shell's quotes: 'KEY=\"VALUE\"'.",
             id="syntax error",
         ),
         pytest.param(

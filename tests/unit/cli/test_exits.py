@@ -9,12 +9,12 @@ import signal
 import pytest
 import uvloop
 
-from tmas.cli.exits import cancelled_by_sigterm
+from tmas.cli.exits import cancel_on_sigterm
 
 
 def test_sigterm_cancels_in_the_block_and_ends_the_process_after_it():
     async def wait() -> None:
-        with cancelled_by_sigterm():
+        with cancel_on_sigterm():
             os.kill(os.getpid(), signal.SIGTERM)
             await asyncio.sleep(10)
 

@@ -127,7 +127,7 @@ def test_wrong_input_is_one_clear_message_before_any_call(tmp_path: Path, overri
         (["model.tokenizer=/no/such/place"], "model.tokenizer: /no/such/place cannot be loaded"),
         (["model.sampling.max_tokens=200000", "model.tokenizer=estimate"], "leaves no room for a prompt"),
         (["+serving.args.max-model-len=5"], "max-model-len is set by model.context_length"),
-        ([f"+serving.env.HF_TOKEN={SECRET}"], "settings are written down: set HF_TOKEN in the environment"),
+        ([f"+serving.env.HF_TOKEN={SECRET}"], "written to disk: set HF_TOKEN in the command's environment"),
     ],
 )
 def test_what_is_wrong_is_said_before_a_server_is_started(tmp_path: Path, overrides: list[str], message: str):

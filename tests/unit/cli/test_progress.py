@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from tmas.cli import progress as module
-from tmas.cli.progress import RunProgress, shown
+from tmas.cli.progress import RunProgress, show_progress
 from tmas.run.session import Activity
 
 
@@ -35,7 +35,7 @@ def test_the_line_gives_every_figure(clock: Clock):
     activity = progress.activity
     activity.in_flight, activity.calls, activity.replayed, activity.failed, activity.tokens = 41, 42, 43, 44, 4500
     activity.iterations = {"a": 3, "b": 3, "c": 0, "d": 5}
-    progress.finished("d")
+    progress.mark_finished("d")
     clock.now += 45
     assert progress.line().split(" | ") == [
         "1/10 problems (1 in it 0, 2 in it 3)",
@@ -43,7 +43,7 @@ def test_the_line_gives_every_figure(clock: Clock):
         "42 made",
         "43 from the trace",
         "100 tokens/s",
-        "0:45 gone",
+        "0:45 elapsed",
         "? left",
         "44 failed calls",
     ]
@@ -72,7 +72,7 @@ def test_tokens_per_second_are_those_of_the_last_minute(clock: Clock):
 
 def test_the_time_left_does_not_count_what_was_replayed(clock: Clock):
     progress = RunProgress(Activity(), problems=4, iterations=10)
-    progress.finished("a")
+    progress.mark_finished("a")
     progress.activity.iterations = {"b": 6}
     clock.now += 1
     progress.line()
@@ -86,7 +86,7 @@ def test_the_time_left_does_not_count_what_was_replayed(clock: Clock):
 async def printed(activity: Activity, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> str:
     monkeypatch.setattr(module, "PLAIN_INTERVAL", 0.01)
     console = Console(file=io.StringIO(), force_terminal=terminal, width=40)
-    async with shown(RunProgress(activity, problems=3, iterations=1), console):
+    async with show_progress(RunProgress(activity, problems=3, iterations=1), console):
         await asyncio.sleep(0.05)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -108,6 +108,6 @@ async def test_on_a_terminal_the_whole_line_and_a_bar_are_shown_and_no_markup(mo
 async def test_an_error_inside_comes_out_and_ends_the_display():
     before = asyncio.all_tasks()
     with pytest.raises(KeyError):
-        async with shown(RunProgress(Activity(), problems=1, iterations=1), Console(file=io.StringIO())):
+        async with show_progress(RunProgress(Activity(), problems=1, iterations=1), Console(file=io.StringIO())):
             raise KeyError
     assert asyncio.all_tasks() == before

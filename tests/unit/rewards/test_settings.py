@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from tmas.rewards.settings import RewardSettings, reward_settings
-from tmas.settings import flat
+from tmas.settings import flatten
 
 ROOT = Path(__file__).parents[3]
 CONF = ROOT / "conf" / "reward"
@@ -33,7 +33,7 @@ def shown_settings() -> dict[str, Any]:
 
 
 def test_the_reward_takes_every_setting_of_the_judge_from_its_short_name():
-    long = flat(written("hybrid")["reward_kwargs"]["settings"]["judge"])
+    long = flatten(written("hybrid")["reward_kwargs"]["settings"]["judge"])
     assert long == {key: f"${{judge.{key}}}" for key in long}
 
 
@@ -51,7 +51,7 @@ def keys(settings: Any) -> Any:
 
 def test_the_page_explains_every_setting_and_quotes_the_defaults():
     page = (ROOT / "docs" / "rewards.md").read_text("utf-8")
-    shown = flat(shown_settings())
+    shown = flatten(shown_settings())
     shown |= {"judge.sampling": None, "judge.patience": None}
     names = [name for name in shown if not name.startswith(("judge.sampling.", "judge.patience."))]
     stands = {name: re.findall(rf"`(?:reward\.)?{re.escape(name)}(?:=([^`]*))?`", page) for name in names}

@@ -30,7 +30,7 @@ class Stream:
         self.ended = asyncio.Event()
         self.begun = False
         self.tokens = 0
-        self.task = asyncio.create_task(budget.bounded(self._call, prompt_tokens))
+        self.task = asyncio.create_task(budget.run_limited(self._call, prompt_tokens))
 
     async def _call(self, count: Count) -> int:
         self.begun, self._count = True, count
@@ -157,7 +157,7 @@ async def test_a_call_that_ends_with_the_tokens_that_reach_the_limit_is_kept():
         count(90)
         return "whole"
 
-    assert await budget.bounded(last, 0) == "whole"
+    assert await budget.run_limited(last, 0) == "whole"
     assert budget.exhausted
     assert await cost_when_refused(other) == (1, 0, 10)
 
@@ -189,7 +189,7 @@ async def test_an_answer_that_is_complete_when_the_limit_is_reached_is_kept(piec
             return await chat.complete(request, lambda progress: count(progress.tokens))
 
         try:
-            outcome = await TokenBudget(3).bounded(call, 0)
+            outcome = await TokenBudget(3).run_limited(call, 0)
         except BudgetReached as reached:
             outcome = reached
     assert isinstance(outcome, Reply) == kept
@@ -230,7 +230,7 @@ async def test_cancelling_the_caller_ends_the_call():
         finally:
             ended.set()
 
-    task = asyncio.create_task(TokenBudget(100).bounded(call, 0))
+    task = asyncio.create_task(TokenBudget(100).run_limited(call, 0))
     await settle()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -243,7 +243,7 @@ async def test_a_cancellation_from_within_the_call_is_not_taken_for_the_budget()
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        await TokenBudget(100).bounded(call, 0)
+        await TokenBudget(100).run_limited(call, 0)
 
 
 async def test_a_call_that_fails_raises_its_error_and_leaves_the_budget_as_it_was():
@@ -254,7 +254,7 @@ async def test_a_call_that_fails_raises_its_error_and_leaves_the_budget_as_it_wa
     budget = TokenBudget(100)
     for _ in range(3):
         with pytest.raises(ConnectionError):
-            await budget.bounded(call, 5)
+            await budget.run_limited(call, 5)
     assert not budget.exhausted
 
 

@@ -40,7 +40,7 @@ PROBLEMS = [
 
 
 def begin(path: Path, problems: list[Problem] = PROBLEMS, **changes: Any) -> RunDirectory:
-    return RunDirectory(path, {**SETTINGS, **changes}, problems, growing=("method.max_iterations",))
+    return RunDirectory(path, {**SETTINGS, **changes}, problems, may_increase=("method.max_iterations",))
 
 
 def refusal(path: Path, problems: list[Problem] = PROBLEMS, **changes: Any) -> str:
@@ -92,7 +92,7 @@ def test_a_refused_run_holds_nothing(run: Path):
 
 def test_the_same_run_goes_on(tmp_path: Path):
     with closing(begin(tmp_path / "a" / "run")) as first:
-        first.hold({"model.solution.context_length": 4096})
+        first.record_reported({"model.solution.context_length": 4096})
         first.append("predictions.jsonl", [Named(problem_id="p1")])
     manifest = (tmp_path / "a" / "run" / "manifest.json").read_bytes()
     begin(tmp_path / "a" / "run").close()
@@ -111,13 +111,13 @@ def test_a_run_that_an_older_version_began_never_counts_chat_templates(run: Path
 
 def test_what_has_recorded_nothing_takes_other_settings(tmp_path: Path):
     with closing(begin(tmp_path)) as directory:
-        directory.hold({"model.solution.context_length": 4096})
+        directory.record_reported({"model.solution.context_length": 4096})
         Trace(trace_path(tmp_path, "p1")).close()
         directory.replace("predictions.jsonl", [])
     with closing(begin(tmp_path, seed=1)) as directory:
         manifest = orjson.loads((tmp_path / "manifest.json").read_bytes())
         assert manifest["settings"]["seed"] == 1
-        directory.hold({"model.solution.context_length": 8192})  # nor does what another server told bind it
+        directory.record_reported({"model.solution.context_length": 8192})  # nor does what another server told bind it
         directory.append("predictions.jsonl", [Named(problem_id="p1")])
     assert "seed: 1 in the run, 0 now" in refusal(tmp_path)
 

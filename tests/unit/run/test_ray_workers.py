@@ -29,51 +29,51 @@ class Method:
 
 
 class Actor:
-    """Solves after a moment. ``deaf``: it has died, but no heartbeat has shown it. ``new``: it has restarted,
-    likewise. ``troubles``: what happens to problems, one after the other."""
+    """Solves after a moment. ``dead``: it has died, but no heartbeat has shown it yet. ``restarted``: it has restarted,
+    and no heartbeat has shown it yet. ``errors``: raised by the first calls of ``solve``, in order."""
 
-    def __init__(self, deaf: bool = False, new: bool = False, troubles: Sequence[Exception] = ()) -> None:
+    def __init__(self, dead: bool = False, restarted: bool = False, errors: Sequence[Exception] = ()) -> None:
         self.solved: Counter[str] = Counter()
-        self.deaf, self.new, self.troubles = deaf, new, iter(troubles)
-        self.hear, self.solve = Method(self._hear), Method(self._solve)
+        self.dead, self.restarted, self.errors = dead, restarted, iter(errors)
+        self.ping, self.solve = Method(self._ping), Method(self._solve)
 
-    async def _hear(self) -> bool:
+    async def _ping(self) -> bool:
         await asyncio.sleep(0)
-        if self.deaf:
+        if self.dead:
             raise RayActorError
-        return not self.new
+        return not self.restarted
 
     async def _solve(self, order: int, problem: Problem) -> Any:
         await asyncio.sleep(0.01)
-        for trouble in self.troubles:
-            raise trouble
+        for error in self.errors:
+            raise error
         self.solved[problem.problem_id] += 1
         return SimpleNamespace(usage=[])
 
 
-def fleet(monkeypatch: pytest.MonkeyPatch, actors: list[Actor], well: bool = True) -> workers.Workers:
-    monkeypatch.setattr(workers, "_actors", lambda *_: actors)
-    here = SimpleNamespace(settings=SimpleNamespace(concurrency=10), base_urls=())
-    made = workers.Workers(here, SimpleNamespace(directory=Path("nowhere")))  # type: ignore[arg-type]
-    for member in made._members:
-        member.is_well = well
-    return made
+def worker_pool(monkeypatch: pytest.MonkeyPatch, actors: list[Actor], responsive: bool = True) -> workers.WorkerPool:
+    monkeypatch.setattr(workers, "_start_actors", lambda *_: actors)
+    runtime = SimpleNamespace(settings=SimpleNamespace(concurrency=10), base_urls=())
+    pool = workers.WorkerPool(runtime, SimpleNamespace(directory=Path("nowhere")))  # type: ignore[arg-type]
+    for worker in pool.workers:
+        worker.is_responsive = responsive
+    return pool
 
 
 async def test_problems_that_come_at_once_are_shared_evenly(monkeypatch: pytest.MonkeyPatch):
     actors = [Actor() for _ in range(3)]
-    made = fleet(monkeypatch, actors)
-    await asyncio.gather(*(made.solve(order, problem) for order, problem in enumerate(team.problems(6))))
+    pool = worker_pool(monkeypatch, actors)
+    await asyncio.gather(*(pool.solve(order, problem) for order, problem in enumerate(team.problems(6))))
     assert [actor.solved.total() for actor in actors] == [2, 2, 2]
 
 
-@pytest.mark.parametrize("lost", [{"deaf": True}, {"new": True}])
+@pytest.mark.parametrize("lost", [{"dead": True}, {"restarted": True}])
 async def test_one_that_is_not_ready_gets_none_and_its_share_goes_to_the_others(
-    monkeypatch: pytest.MonkeyPatch, lost: dict[str, bool]
+    monkeypatch: pytest.MonkeyPatch, lost: dict[str, Any]
 ):
     actors = [Actor(), Actor(**lost), Actor()]
-    made = fleet(monkeypatch, actors)
-    await asyncio.gather(*(made.solve(order, problem) for order, problem in enumerate(team.problems(6))))
+    pool = worker_pool(monkeypatch, actors)
+    await asyncio.gather(*(pool.solve(order, problem) for order, problem in enumerate(team.problems(6))))
     assert [actor.solved.total() for actor in actors] == [3, 0, 3]
 
 
@@ -81,37 +81,37 @@ async def test_a_worker_out_of_reach_that_keeps_a_trace_to_itself_is_killed(monk
     killed: list[Actor] = []
     monkeypatch.setattr(workers.ray, "kill", lambda actor, no_restart: killed.append(actor))
     held = RayTaskError("solve", "", BlockingIOError("another process still writes"))
-    actors = [Actor(troubles=[RayActorError()]), Actor(troubles=[held])]
-    made = fleet(monkeypatch, actors)
-    await made.solve(0, team.problems(1)[0])
+    actors = [Actor(errors=[RayActorError()]), Actor(errors=[held])]
+    pool = worker_pool(monkeypatch, actors)
+    await pool.solve(0, team.problems(1)[0])
     assert killed == [actors[0]]
     assert actors[1].solved == {"p0": 1}
 
 
 async def test_a_trace_that_another_run_has_ends_this_one(monkeypatch: pytest.MonkeyPatch):
     held = RayTaskError("solve", "", BlockingIOError("another process still writes"))
-    made = fleet(monkeypatch, [Actor(troubles=[held])])
+    pool = worker_pool(monkeypatch, [Actor(errors=[held])])
     with pytest.raises(BlockingIOError):
-        await made.solve(0, team.problems(1)[0])
+        await pool.solve(0, team.problems(1)[0])
 
 
-async def test_places_that_one_was_told_of_are_given_to_another_only_when_it_has_been_told_of_less(
+async def test_slots_of_one_worker_go_to_another_only_after_a_heartbeat_has_taken_them_away(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    made = fleet(monkeypatch, [Actor(), Actor()])
-    one, other = made._members
-    one.report = workers.Report("a", in_use=10, wanted=10)
-    assert made._order(one).slots == 10
-    one.report = workers.Report("a", in_use=0, wanted=0)  # and by now it may have begun ten more
-    other.report = workers.Report("b", in_use=0, wanted=10)
-    assert made._order(other).slots == 0
-    assert made._order(one).slots == 0
-    assert made._order(other).slots == 10
+    pool = worker_pool(monkeypatch, [Actor(), Actor()])
+    one, other = pool.workers
+    one.reply = workers.HeartbeatReply("a", in_use=10, demand=10)
+    assert pool._heartbeat_request(one).slots == 10
+    one.reply = workers.HeartbeatReply("a", in_use=0, demand=0)  # it may have started ten more since then
+    other.reply = workers.HeartbeatReply("b", in_use=0, demand=10)
+    assert pool._heartbeat_request(other).slots == 0
+    assert pool._heartbeat_request(one).slots == 0
+    assert pool._heartbeat_request(other).slots == 10
 
 
 async def test_a_run_without_any_worker_stops_after_a_while(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(workers, "NONE_LEFT", 0.05)
-    monkeypatch.setattr(workers, "BEAT", 0.02)
-    made = fleet(monkeypatch, [Actor()], well=False)
+    monkeypatch.setattr(workers, "NO_WORKER_TIMEOUT", 0.05)
+    monkeypatch.setattr(workers, "HEARTBEAT_INTERVAL", 0.02)
+    pool = worker_pool(monkeypatch, [Actor()], responsive=False)
     with pytest.raises(ClusterFailed, match="no worker has answered"):
-        await made.solve(0, team.problems(1)[0])
+        await pool.solve(0, team.problems(1)[0])

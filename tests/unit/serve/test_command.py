@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from tests.support.commands import TMAS, tmas
 from tests.support.waiting import LIMIT
 from tmas.errors import UserError
-from tmas.serve.server import bound
+from tmas.serve.server import bind_port
 from tmas.serve.settings import ServerSettings, ServeSettings
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer, run_in_thread
@@ -207,7 +207,7 @@ def test_a_limit_below_the_methods_own_setting_is_refused(tmp_path: Path):
 
 
 def test_an_address_of_six_parts_is_bound_too(tmp_path: Path):
-    with bound(ServerSettings(output_dir=tmp_path, host="::1", port=0)) as port:
+    with bind_port(ServerSettings(output_dir=tmp_path, host="::1", port=0)) as port:
         assert port.getsockname()[0] == "::1"
 
 

@@ -159,7 +159,7 @@ async def test_where_every_candidate_failed_there_is_an_error_with_the_reasons_a
     async with ScriptedServer(failing) as engine, served(tmp_path, engine.base_url) as server:
         reply = await server.ask()
     assert (reply.status, reply.error["code"], reply.error["type"]) == (422, "no_answer", "no_answer_error")
-    assert reply.error["message"].startswith("no answer came out: of 9 candidates 9 truncated (the last: ")
+    assert reply.error["message"].startswith("no candidate has a solution: of 9 candidates 9 truncated (the last: ")
     assert reply.json["tmas"]["failures"]["truncated"] >= 9
     assert reply.json["usage"]["completion_tokens"] > 0
     assert (tmp_path / reply.json["tmas"]["request_id"] / "failures.jsonl").stat().st_size

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
 from tmas.rewards.settings import reward_settings
-from tmas.settings import secrets_in
+from tmas.settings import secret_names
 from tmas.training.rl.inputs import REWARD, Policy, RowFile
 
 
@@ -47,7 +47,7 @@ def reasons(
 def _secrets(config: DictConfig) -> Iterator[str]:
     """The configuration is written down, printed by verl and sent to its loggers."""
     for place in ("env", "ray_kwargs.ray_init.runtime_env.env_vars"):
-        for name in secrets_in(OmegaConf.select(config, place) or ()):
+        for name in secret_names(OmegaConf.select(config, place) or ()):
             yield f"{place}.{name}: settings are written down; set it where `tmas train` or `ray start` is called"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tmas.files import file_digest
-from tmas.settings import flat
+from tmas.settings import flatten
 from tmas.training.identity import PROMPT
 from tmas.training.rl.inputs import REWARD, carried_prompts
 
@@ -44,7 +44,7 @@ def _selected(config: DictConfig, keys: Sequence[str]) -> Iterator[tuple[str, An
     for key in keys:
         value = OmegaConf.select(config, key)
         plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-        yield from flat({key: plain}).items()
+        yield from flatten({key: plain}).items()
 
 
 def _reward(config: DictConfig) -> Iterator[tuple[str, Any]]:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from tmas.errors import UserError
 from tmas.files import write_json
-from tmas.run.directory import locked
+from tmas.run.directory import lock_file
 from tmas.training.identity import refuse_another_run
 from tmas.training.rl.identity import identity
 from tmas.training.rl.inputs import carry_prompts
@@ -35,7 +35,7 @@ def train(config: DictConfig, console: Console) -> None:
         return
     output_dir = Path(config.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    lock = locked(output_dir / ".lock")
+    lock = lock_file(output_dir / ".lock")
     try:
         own = identity(config)
         _refuse_another_run(own, config, output_dir)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tmas.files import append_lines, file_digest, read_lines, write_json, write_lines
-from tmas.run.directory import RunRefused, locked
-from tmas.settings import flat
+from tmas.run.directory import RunRefused, lock_file
+from tmas.settings import flatten
 from tmas.training.identity import refuse_another_run
 from tmas.training.sft.rows import LeftOut
 
@@ -32,7 +32,7 @@ class SFTRun:
         self.checkpoints = path / "checkpoints"
         self._metrics = path / "metrics.jsonl"
         self._manifest = path / "manifest.json"
-        self._identity = {**flat(identity), "train_files": [file_digest(file) for file in files]}
+        self._identity = {**flatten(identity), "train_files": [file_digest(file) for file in files]}
         self._logged = time.monotonic()
         self._lock: int | None = None
         if self._manifest.exists():
@@ -44,7 +44,7 @@ class SFTRun:
         foreign = {entry.name for entry in self.path.iterdir()} - {".lock", ".manifest.json.new"}
         if foreign and not self._manifest.exists():
             raise RunRefused(f"{self.path} is not empty and holds no run: use another output_dir")
-        self._lock = locked(self.path / ".lock")
+        self._lock = lock_file(self.path / ".lock")
         write_json(self._manifest, self._identity)
         rows = ({"file": str(r.file), "place": r.place, "reason": r.reason, "message": r.message} for r in left_out)
         write_lines(self.path / "left_out.jsonl", rows)
