@@ -63,7 +63,9 @@ class JudgeSettings(BaseModel):
         ge=1,
         description="Questions in flight at once; in tmas train, for each of verl's reward.num_workers.",
     )
-    parse_attempts: int = Field(default=2, ge=1, description="Calls per question until all verdicts can be parsed.")
+    parse_attempts: int = Field(
+        default=2, ge=1, description="Most calls per question; they end once all verdicts can be parsed."
+    )
     structured_outputs: bool = Field(
         default=True,
         description="Send the JSON schema of a verdict. false: for a model that thinks between tags on a server that"
@@ -122,7 +124,7 @@ def equivalence_prompt(prompts: Prompts, gold: str, answer: str) -> str:
 
 
 class CircuitBreaker:
-    """Stops calls after consecutive failures. Then it lets one call through every :data:`COOLDOWN` s, until one succeeds."""
+    """Stops calls after consecutive failures. Then it admits one call every :data:`COOLDOWN` s, until one succeeds."""
 
     def __init__(self) -> None:
         self._failed = 0

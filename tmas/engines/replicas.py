@@ -114,7 +114,7 @@ class _Fleet:
         self.ready = asyncio.Event()
 
     async def keep(self, *given: Any) -> str:
-        """Start a replica and restart it whenever it ends. Gives up after :data:`STARTS` failures; returns the last reason."""
+        """Start a replica and restart it whenever it ends. Returns the last reason after :data:`STARTS` failures."""
         failed = 0
         while True:
             replica = self._actor.remote(*given)
