@@ -64,7 +64,9 @@ class JudgeSettings(BaseModel):
         description="Questions in flight at once; in tmas train, for each of verl's reward.num_workers.",
     )
     parse_attempts: int = Field(
-        default=2, ge=1, description="Most calls per question; they end once all verdicts can be parsed."
+        default=2,
+        ge=1,
+        description="Most calls per question. There is no further call once all verdicts can be parsed.",
     )
     structured_outputs: bool = Field(
         default=True,
