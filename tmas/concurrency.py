@@ -44,7 +44,7 @@ def resolved(value: T) -> Awaitable[T]:
 
 
 class Slots:
-    """The slots that one holder has in a :class:`PriorityLimiter`."""
+    """The slots of a :class:`PriorityLimiter` that one caller (the holder) occupies."""
 
     def __init__(self, limiter: PriorityLimiter, held: int) -> None:
         self._limiter, self.held = limiter, held
@@ -59,7 +59,7 @@ class PriorityLimiter:
     """Limits concurrency to ``limit`` slots. Waiters are served by priority (smallest first), then in order of arrival.
 
     A holder of several slots starts as soon as one slot is free, so that no slot stays empty while it waits for the
-    others. The slots in use can therefore exceed ``limit``, but only by what the last holder to start took beyond it.
+    others. The slots in use can therefore exceed ``limit``, by less than the number of slots that the last holder took.
     """
 
     def __init__(self, limit: int) -> None:

@@ -1,7 +1,7 @@
 """LLM judges for evaluation and rewards. A judge gives several independent verdicts on one question.
 
 A judge reads text that models wrote. :func:`fence` returns a mark that delimits such text in a prompt.
-:func:`contains_forged_verdict` detects a made-up verdict in it for the judge to copy. Every failure is a record.
+:func:`contains_forged_verdict` detects text that offers the judge a verdict to copy. Every failure is a record.
 """
 
 from __future__ import annotations
@@ -63,7 +63,11 @@ class JudgeSettings(BaseModel):
         ge=1,
         description="Questions in flight at once; in tmas train, for each of verl's reward.num_workers.",
     )
-    parse_attempts: int = Field(default=2, ge=1, description="Calls per question until all verdicts can be parsed.")
+    parse_attempts: int = Field(
+        default=2,
+        ge=1,
+        description="Most calls per question. There is no further call once all verdicts can be parsed.",
+    )
     structured_outputs: bool = Field(
         default=True,
         description="Send the JSON schema of a verdict. false: for a model that thinks between tags on a server that"
@@ -122,7 +126,7 @@ def equivalence_prompt(prompts: Prompts, gold: str, answer: str) -> str:
 
 
 class CircuitBreaker:
-    """Opens after consecutive failures. Then one call may try every :data:`COOLDOWN` seconds; a success closes it."""
+    """Stops calls after consecutive failures. Then it admits one call every :data:`COOLDOWN` s, until one succeeds."""
 
     def __init__(self) -> None:
         self._failed = 0
@@ -145,8 +149,9 @@ class CircuitBreaker:
 class Judge:
     """Client of a judge; an async context manager for one event loop. It raises only for wrong settings.
 
-    ``prompts``: source of its questions. ``counts``: number of verdicts (``verdicts``), of failed verdicts by reason,
-    and of those that an open circuit breaker prevented (``not_asked``). ``usage``: tokens and calls of the answers.
+    ``prompts``: the prompts of its questions. ``counts``: number of verdicts (``verdicts``), of failed verdicts by
+    reason, and of verdicts that an open circuit breaker prevented (``not_asked``). ``usage``: tokens and calls of the
+    answers.
     """
 
     def __init__(self, settings: JudgeSettings, prompts: Prompts = BUILT_IN) -> None:
@@ -169,7 +174,7 @@ class Judge:
         await self._chat.close()
 
     async def ask(self, prompt: str, output: type[V], passes: int | None = None) -> list[V | Failure]:
-        """Return ``passes`` independent verdicts of type ``output``, failures last. It defaults to the settings.
+        """Return ``passes`` (default: that of the settings) independent verdicts of type ``output``, failures last.
 
         If the server can, all verdicts are choices of one request, so that the prompt is computed once. The reason of a
         failure is ``timeout``, ``endpoint``, ``unparsable``, or ``judge`` for a truncated reply or a prompt too long.

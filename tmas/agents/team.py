@@ -32,13 +32,13 @@ from tmas.records import (
 
 Bank = TypeVar("Bank", ExperienceBank, GuidelineBank)
 ParseSolution = Callable[[int, int, Mode, Completion], Solution]
-"""Makes the record of a candidate from (iteration, index, mode, completion); raises
-:class:`~tmas.prompts.parsing.Unparsable` where the completion holds no candidate."""
+"""Makes the record of a candidate from (iteration, index, mode, completion). Raises
+:class:`~tmas.prompts.parsing.Unparsable` if the completion contains no candidate."""
 
 
 @dataclass(frozen=True)
 class Evolved(Generic[Bank]):
-    """A bank after its agent ran: with what changed, or with the failure that left the bank as it was."""
+    """A bank after its agent ran. Either ``change`` says what changed, or ``failure`` why the bank is unchanged."""
 
     bank: Bank
     change: BankChange | None = None
@@ -65,8 +65,8 @@ class Team(Caller):
     ) -> Prompt | Failure:
         """A_sol(Q), A_sol(Q, R, E) or A_sol(Q, G).
 
-        The prompt is the same for every candidate that draws the mode, so the last two prompts are kept: one of
-        those that exploit and one of those that explore.
+        All candidates of one mode get the same prompt, so the last two prompts are kept: one for exploiting and one
+        for exploring candidates.
         """
         inputs = (rollouts, experience, guidelines)
         for known, prompt in self._prompts:
@@ -100,9 +100,9 @@ class Team(Caller):
         parents: tuple[tuple[int, int], ...] = (),
         parse: ParseSolution | None = None,
     ) -> Rollout:
-        """Write one candidate: a rollout that has only its solution yet. A failed one is never asked for again.
+        """Write one candidate. Returns a rollout without verifications or summary. A failed candidate is never retried.
 
-        ``parse`` makes the record of a completion; the default is :meth:`candidate`.
+        ``parse`` turns the completion into a solution record; the default is :meth:`candidate`.
         """
         key = self.key(iteration, "solution", index)
         parse = parse or self.candidate
@@ -110,7 +110,7 @@ class Team(Caller):
         return Rollout(iteration=iteration, index=index, mode=mode, parents=parents, solution=found)
 
     def candidate(self, iteration: int, index: int, mode: Mode, completion: Completion) -> Solution:
-        """The completion's text as a solution, with the final answer in it."""
+        """Make a solution record from the completion, with the final answer that its text states."""
         return Solution(
             iteration=iteration,
             index=index,
@@ -126,9 +126,9 @@ class Team(Caller):
         return extract_boxed(text) if self.settings.answer_format == "boxed" else extract_stated(text)
 
     async def verification(self, rollout: Rollout, count: int) -> Rollout:
-        """The rollout with M independent verifications of its candidate, if it has one.
+        """Return the rollout with ``count`` independent verifications of its candidate, if it has a candidate.
 
-        They are asked for in one call, so that the prompt is computed once.
+        One call requests all of them, so that the server processes the prompt once.
         """
         solution = rollout.solution
         if isinstance(solution, Failure):
@@ -154,12 +154,12 @@ class Team(Caller):
         return rollout.model_copy(update={"verifications": verifications})
 
     async def summary(self, rollout: Rollout) -> Rollout:
-        """The rollout with a short account, folded from its verifications, of what holds in it and what does not."""
+        """Return the rollout with a summary of its verifications: what is right in the candidate, and what is wrong."""
         if isinstance(rollout.solution, Failure):
             return rollout
-        return rollout.model_copy(update={"summary": await self._folded(rollout, rollout.solution)})
+        return rollout.model_copy(update={"summary": await self._summary_of(rollout, rollout.solution)})
 
-    async def _folded(self, rollout: Rollout, solution: Solution) -> str | Failure:
+    async def _summary_of(self, rollout: Rollout, solution: Solution) -> str | Failure:
         checks = [v for v in rollout.verifications if isinstance(v, Verification)]
         grades = {f"verification {v.index}": f"Grade: {v.grade:g}" for v in checks}
         pieces = {f"verification {v.index}": graded(v) for v in checks}
@@ -178,9 +178,9 @@ class Team(Caller):
         return (await self.ask(key, packed, lambda c: c.text, attempts=self.settings.parse_attempts))[0]
 
     async def evolve(self, bank: Bank, iteration: int, rollouts: Sequence[Rollout]) -> Evolved[Bank]:
-        """The bank after its agent saw ``rollouts``: low-level findings (experience) or strategies (guideline).
+        """Let the bank's agent update the bank from ``rollouts``: with findings (experience) or strategies (guideline).
 
-        A failure leaves the bank as it was.
+        If the agent fails, the bank stays unchanged.
         """
         attempts = attempts_of(rollouts, self.session.prompts)
         key = self.key(iteration, bank.role, 0)
@@ -208,7 +208,7 @@ class Team(Caller):
         return Evolved(evolved, noted)
 
     def _bank_schema(self, bank: ExperienceBank | GuidelineBank, rollouts: Sequence[Rollout]) -> dict[str, Any] | None:
-        """The JSON schema of the reply, which allows no rollout and no item that does not exist."""
+        """The JSON schema of the reply. It allows only indices of existing rollouts and ids of existing items."""
         solutions = [r.solution for r in rollouts if isinstance(r.solution, Solution)]
         if not self.settings.sends_schema("tags" if any(s.thinking == "tags" for s in solutions) else "none"):
             return None

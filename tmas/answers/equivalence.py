@@ -1,9 +1,10 @@
-"""Decides whether two answers are equivalent: as text, by math-verify, or as equal words with equal mathematics
-between.
+"""Decides whether two answers are equivalent.
 
-Some habits of math-verify would make different answers equal, and are avoided here: it drops what looks like a unit
-(``2c`` is 2) and reads words as products of letters (``listen`` is ``silent``). For others see
-:mod:`tmas.answers.symbolic`.
+Answers are compared as text, then by math-verify. Answers with words are equal if their words are the same and the
+mathematics between the words is equal.
+
+math-verify sometimes finds different answers equal: it drops what looks like a unit (``2c`` is 2) and reads words as
+products of letters (``listen`` is ``silent``). This module avoids both; :mod:`tmas.answers.symbolic` handles the rest.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _WHOLE_NUMBER = re.compile(r"-?\d{1,1000}")
 
 
 def compare_texts(gold: str, answer: str) -> Comparison | None:
-    """Compare equal texts (ignoring typesetting) and whole numbers. Returns None if :func:`decide` is needed."""
+    """Decide the cheap cases: equal texts (ignoring typesetting) and whole numbers. None: use :func:`decide`."""
     gold, answer = normalise(gold), normalise(answer)
     if gold and gold == answer:
         return EQUAL
@@ -69,7 +70,7 @@ _LETTERS = re.compile(r"\\[A-Za-z]+|(?<![\dA-Za-z])(?P<word>[A-Za-z]{2,})")
 
 
 def decide(gold: str, answer: str) -> Comparison:
-    """Compare two answers completely. It may hang or exhaust memory, so :mod:`tmas.answers.checker` runs it."""
+    """Compare two answers completely. This may hang or exhaust memory: call it through :mod:`tmas.answers.checker`."""
     values, units = zip(*map(_split_unit, (gold, answer)), strict=True)
     if all(units) and units[0] != units[1]:
         return undecided("the units differ")

@@ -54,7 +54,10 @@ class Replica:
 
 @dataclass
 class Placement:
-    """Resources of one replica: GPUs, or one CPU if the cluster has no GPU. ``room``: replicas that fit the cluster."""
+    """Resources of one replica: GPUs, or one CPU if the cluster has no GPU.
+
+    ``room``: number of replicas that fit the cluster.
+    """
 
     options: dict[str, Any]
     room: int
@@ -98,7 +101,7 @@ async def replicas(
 
 
 def _log_files(directory: Path, count: int) -> list[Path]:
-    """The log file of each replica, independent of its node."""
+    """The path of each replica's log file. It does not depend on the replica's node."""
     return [directory.resolve() / f"vllm-{i}.log" for i in range(count)]
 
 
@@ -111,7 +114,7 @@ class _Fleet:
         self.ready = asyncio.Event()
 
     async def keep(self, *given: Any) -> str:
-        """Restart a replica whenever it ends. Returns the reason when it is given up."""
+        """Start a replica and restart it whenever it ends. Returns the last reason after :data:`STARTS` failures."""
         failed = 0
         while True:
             replica = self._actor.remote(*given)

@@ -20,7 +20,7 @@ OutputT = TypeVar("OutputT", ExperienceOutput, GuidelineOutput)
 
 
 class BankSettings(BaseModel):
-    """Limits of a memory bank. The paper publishes neither."""
+    """Limits of a memory bank. The paper publishes neither of the two values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,14 +43,14 @@ class RenderedBank(Record):
 
 
 class ItemCollection(Record, Generic[ItemT]):
-    """Immutable items of one problem, and their text for prompts."""
+    """The memory items of one problem (immutable), and their text for prompts."""
 
     items: tuple[ItemT, ...] = ()
     next_id: int = 1
 
     @abstractmethod
     def _layout(self, items: Sequence[ItemT]) -> str:
-        """The text for prompts, one line per item, in order. It is empty without items."""
+        """The text for prompts, one line per item, in order; empty if there are no items."""
 
     def render(self, fits: Callable[[str], bool]) -> RenderedBank:
         """Render as many items as ``fits`` allows, possibly none.
@@ -109,7 +109,7 @@ class Bank(ItemCollection[ItemT], Generic[ItemT, OutputT]):
 
 
 def line(item: Experience | Guideline) -> str:
-    """An item as prompts show it."""
+    """Return the line that shows an item in a prompt."""
     return f"- [{item.item_id}, support {item.support}] {item.text}"
 
 

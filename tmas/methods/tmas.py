@@ -2,14 +2,14 @@
 
 Per problem Q and iteration t = 0 ... T-1, with rollouts R, experience bank E and guideline bank G:
 
-1. The solution agent writes N candidates. At t = 0 from A_sol(Q). Later each candidate draws its mode: with
-   probability 1 - epsilon it *exploits*, A_sol(Q, R_{t-1}, E_{t-1}); with probability epsilon it *explores*,
-   A_sol(Q, G_{t-1}), away from the strategies already tried.
+1. The solution agent A_sol writes N candidates. At t = 0 it sees only the problem: A_sol(Q). Later, each candidate
+   draws its mode. With probability 1 - epsilon it *exploits* earlier work: A_sol(Q, R_{t-1}, E_{t-1}). With probability
+   epsilon it *explores*, away from the strategies already tried: A_sol(Q, G_{t-1}).
 2. Each candidate is verified M times and summarised. The N results are the rollouts R_t.
 3. The experience agent evolves E with R_t, and at the same time the guideline agent evolves G.
 
-Each step starts as soon as its own inputs exist: a candidate is verified once it is written, summarised once its
-verifications exist, and the explorers of t + 1 start on G_t while E_t is still being written.
+Each step starts as soon as its own inputs exist: a candidate is verified once it is written, and summarised once
+its verifications exist. The exploring candidates of t + 1 start as soon as G_t exists, even if E_t does not yet.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from tmas.records import Failure, Mode, Problem, Rollout, Trajectory
 
 EvolvingE = Awaitable[Evolved[ExperienceBank]]
 EvolvingG = Awaitable[Evolved[GuidelineBank]]
-"""A bank that its agent may still be writing; it can be awaited many times."""
+"""The future value of a bank, which its agent may still be updating. It can be awaited many times."""
 
 
 class TMASSettings(MethodSettings, frozen=True):
-    """Settings of TMAS. Defaults are the published ones; docs/decisions.md gives the reasons for the others."""
+    """Settings of TMAS. Published values are the defaults; docs/decisions.md explains the other defaults."""
 
     roles = ("solution", "verification", "summary", "experience", "guideline")
 

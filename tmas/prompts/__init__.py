@@ -1,9 +1,10 @@
-"""Loads and renders prompts. Each role and each shared part is one ``.jinja`` file here; a user's folder can replace
-some.
+"""Loads and renders prompts. Each role and each shared part is one ``.jinja`` file.
 
-Training rows, distilled contexts, judges and inference all render through :class:`Prompts`, so that training matches
-use. Every built-in prompt begins with the text that other calls share (the problem, then the attempts or the
-candidate), so that a server with prefix caching computes it once.
+A user's folder can replace single files.
+
+Training rows, distilled contexts, judges and inference all render through :class:`Prompts`, so that the policy is
+trained on the prompts that it sees in use. Every built-in prompt begins with the text that other calls share (the
+problem, then the attempts or the candidate), so that a server with prefix caching computes it once.
 
 Prompts are rendered in Jinja's sandbox, because a folder may come from somebody else. Text from a model is only used as
 a value and is never compiled as a template.
@@ -28,8 +29,8 @@ from tmas.prompts.texts import JUDGE, PromptError, built_in_texts, hash_of, incl
 class Prompts:
     """All prompt files: the built-in ones, of which some may be replaced.
 
-    ``replaced``: texts that differ from the built-in ones, by name. ``folder``: where they were read. Instances are
-    immutable. A copy in another process contains the texts and needs no folder.
+    ``replaced``: texts that differ from the built-in ones, by name. ``folder``: where these texts were read.
+    Instances are immutable. A copy in another process contains the texts and needs no folder.
     """
 
     def __init__(self, replaced: Mapping[str, str] | None = None, folder: Path | None = None) -> None:

@@ -13,12 +13,14 @@ from tmas.rewards.correctness import Correctness
 
 Source = Literal["normal", "experience", "guideline"]
 BONUS: Mapping[str, str] = {"experience": "experience", "guideline": "novelty"}
-"""The component that a source is rewarded for, in addition to correctness."""
+"""The bonus component of each source with a bonus: it is rewarded in addition to correctness."""
 
 
 class RewardBreakdown(Record):
-    """The parts of one response's reward. ``weight``: w of its source. ``wrong_share``: share of the bonus that a wrong
-    answer keeps.
+    """The parts of one response's reward.
+
+    ``weight``: weight w of the bonus of the response's source. ``wrong_share``: share of the bonus that a wrong answer
+    keeps.
     """
 
     source: Source
@@ -70,10 +72,10 @@ def is_masked(sample: Mapping[str, Any]) -> bool:
 def impute(samples: Sequence[Mapping[str, Any]], groups: Sequence[Hashable]) -> list[float]:
     """Return the samples' scores with masked parts filled in, so that they favour no sample over its siblings.
 
-    ``samples`` are reports (:meth:`RewardBreakdown.report`), ``groups`` the prompt of each. A masked
-    bonus becomes the mean bonus of the siblings with the same correctness. A masked correctness makes the whole score
-    the mean of the siblings' scores. Where no sibling was scored, the mean is over the batch's samples of the same
-    source; without these it is 0.
+    ``samples`` are reports (:meth:`RewardBreakdown.report`), and ``groups`` identifies the prompt of each sample.
+    Siblings are samples with the same prompt. A masked bonus becomes the mean bonus of the siblings with the same
+    correctness. A masked correctness makes the whole score the mean of the siblings' scores. Where no sibling was
+    scored, the mean is over the batch's samples of the same source; without these it is 0.
     """
     sources = [sample["source"] for sample in samples]
     rights = [(sample["correctness_state"], sample["correctness"]) for sample in samples]

@@ -36,8 +36,8 @@ class CheckerSettings(Settings):
 class EvidenceSettings(Settings):
     """When a quote from a solution shows a step of the solution's own."""
 
-    min_tokens: int = Field(default=6, ge=1, description="Tokens of the quote that must not be copied.")
-    min_symbols: int = Field(default=3, ge=0, description="How many of these tokens must be mathematical symbols.")
+    min_tokens: int = Field(default=6, ge=1, description="Least number of tokens of a quote that are not copied.")
+    min_symbols: int = Field(default=3, ge=0, description="Least number of these tokens that are mathematical symbols.")
     copied_run: int = Field(
         default=4,
         ge=1,
@@ -72,7 +72,7 @@ class NoveltySettings(Settings):
     )
     weight: float = Field(default=0.3, ge=0, lt=1, description="Weight of the bonus for a new strategy.")
     min_steps: int = Field(
-        default=2, ge=1, description="Steps of the strategy that quotes from the solution must show."
+        default=2, ge=1, description="Least number of quoted steps that are the solution's own work."
     )
     variation: float = Field(
         default=0.5, ge=0, le=1, description="Share of the bonus that a variation of a known strategy earns."
