@@ -24,7 +24,7 @@ from tmas.cli.main import register_resolvers
 from tmas.serve.settings import ServeSettings
 from tmas.settings import Settings, SolveSettings
 from tmas.training.export import ExportSettings
-from tmas.training.rl.checks import wrong_shapes
+from tmas.training.rl.checks import check_sizes
 from tmas.training.sft.settings import SFTSettings
 
 pytest.importorskip("verl", reason="needs the cpu or gpu extra")
@@ -117,7 +117,7 @@ def composes(command: str, overrides: list[str]) -> None:
     if command == "train":
         config.trainer.experiment_name = "test"  # Hydra's run-time value is not there outside of a run
         assert not OmegaConf.missing_keys(config)
-        assert not list(wrong_shapes(config))
+        assert not list(check_sizes(config))
 
 
 @pytest.mark.parametrize("script", names(SCRIPTS))

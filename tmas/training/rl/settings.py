@@ -1,4 +1,4 @@
-"""The settings of ``tmas train`` that are this project's own. All others are verl's."""
+"""The settings of ``tmas train`` that this project adds to those of verl."""
 
 from __future__ import annotations
 
