@@ -75,10 +75,10 @@ def check_sizes(config: DictConfig) -> Iterator[str]:
     if config.algorithm.adv_estimator == "grpo" and rollout.n < 2:
         yield "actor_rollout_ref.rollout.n must be at least 2: GRPO compares a prompt's samples with each other"
     if config.trainer.v1.trainer_mode != "sync":
-        yield "trainer.v1.trainer_mode must be sync: only that trainer logs the reward's components and imputes masked scores"
+        yield "trainer.v1.trainer_mode must be sync: only that trainer logs and imputes the reward's components"
     model = config.reward.reward_model
     if model.enable and not model.enable_resource_pool:
-        yield "reward.reward_model.enable_resource_pool must be true: with a colocated judge verl 0.9.1 loses the rows' data_source"
+        yield "reward.reward_model.enable_resource_pool must be true: otherwise verl 0.9.1 loses the rows' data_source"
     if model.enable and model.rollout.free_cache_engine:
         yield "reward.reward_model.rollout.free_cache_engine must be false: verl 0.9.1 does not wake the judge again"
 
@@ -111,7 +111,7 @@ def _check_lengths(config: DictConfig, policy: Policy | None, files: Sequence[Ro
     for key, per_device, parallel in _token_limits(config):
         if per_device * parallel < longest:
             yield (
-                f"{key}: {per_device * parallel:,} tokens on all sequence-parallel devices together, but a sequence can have "
+                f"{key}: {per_device * parallel:,} tokens on all sequence-parallel devices, but a sequence can have "
                 f"{longest:,}"
             )
     for file in files:

@@ -88,7 +88,7 @@ def load_policy(path: str, defects: list[str]) -> Policy | None:
 
 
 def load_files(paths: str | Sequence[str], policy: Policy | None, defects: list[str]) -> list[RowFile]:
-    """Check the row files at ``paths``. Append the defects of invalid files to ``defects`` and leave these files out."""
+    """Check the row files at ``paths``. The defects of invalid files go to ``defects``; these files are left out."""
     found = [_load(Path(path), policy, defects) for path in ([paths] if isinstance(paths, str) else paths)]
     return [file for file in found if file]
 

@@ -12,7 +12,7 @@ from verl.experimental.reward_loop.reward_manager.naive import NaiveRewardManage
 from tmas.llm.thinking import OPEN
 
 _TAIL_TOKENS = 8
-"""Tokens at the end of a prompt in which the thinking tag is looked for. No tokenizer needs more for tag and newline."""
+"""Tokens at the end of a prompt that are searched for the thinking tag. No tokenizer needs more for tag and newline."""
 
 
 class TMASRewardManager(NaiveRewardManager):

@@ -19,7 +19,7 @@ from tmas.training.rl.plan import make_plan
 
 
 def train(config: DictConfig, console: Console) -> None:
-    """Check the resolved configuration ``config``, print the plan, and train for ``trainer.total_training_steps`` steps.
+    """Check ``config``, which must be resolved, print the plan, and train up to ``trainer.total_training_steps``.
 
     With ``dry_run`` it stops after the plan. Raises, before any device is used:
 

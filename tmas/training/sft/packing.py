@@ -1,4 +1,4 @@
-"""Several chats in one row, without cutting any: fewer padding tokens, the same loss for each token."""
+"""Packs several chats into one row, without cutting any. This saves padding and does not change a token's loss."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tmas.training.sft.rows import Example
 
 
 def pack(examples: Sequence[Example], length: int, seed: int) -> list[list[Example]]:
-    """Rows of together at most ``length`` tokens, each example in exactly one row.
+    """Distribute the examples over rows of at most ``length`` tokens. Each example is in exactly one row.
 
-    Best fit: the examples come in random order, and each goes into the fullest row with enough room, else into a new
-    row.
+    Best fit: ``seed`` draws the order of the examples. Each goes into the fullest row with enough room. If no row has
+    enough room, it starts a new row.
     """
     order = list(range(len(examples)))
     random.Random(seed).shuffle(order)
     rows: list[list[Example]] = []
-    by_room: dict[int, list[int]] = {}
+    by_room: dict[int, list[int]] = {}  # rows by the number of tokens that still fit
     rooms: list[int] = []  # the sorted keys of by_room
     for index in order:
         size = len(examples[index].input_ids)
