@@ -1,4 +1,4 @@
-"""``tmas build``: write the RL rows and the cold-start set, split by problem, with a data card and a page of samples.
+"""``tmas build``: writes the RL rows and the cold-start set, split by problem, with a data card and a page of samples.
 
 The inputs and ``seed`` determine everything: the same command writes the same rows.
 """
@@ -11,9 +11,8 @@ from itertools import islice
 
 from data_prep.build_settings import BuildSettings
 from data_prep.describe import describe, reports_of
-from data_prep.difficulty import Say
 from data_prep.pages import write_card, write_page
-from data_prep.pool import read_problems
+from data_prep.pool import Log, read_problems
 from data_prep.sft import chats, write_chats
 from tmas.files import write_json
 from tmas.llm.tokens import ContextWindow, chat_template_tokens, token_counter
@@ -26,7 +25,7 @@ from tmas.training.rows import Source, Split, TrainingRow, validate_rows, write_
 SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
-def build(settings: BuildSettings, say: Say) -> None:
+def build(settings: BuildSettings, log: Log) -> None:
     """Write rows, chats, ``report.json``, the data card ``README.md`` and the page ``look.html`` to ``output_dir``."""
     builder, earlier = _Builder(settings), reports_of(settings.earlier)
     problems = [builder.in_its_split(problem) for problem in read_problems(settings.problems)]
@@ -36,9 +35,9 @@ def build(settings: BuildSettings, say: Say) -> None:
         made[f"{split}.parquet"] = builder.write_rows(chosen, split)
         made[f"sft_{split}.parquet"] = builder.write_chats(chosen, split)
     for name, counts in made.items():
-        say(f"{name}: " + (", ".join(f"{n:,} {what}" for what, n in sorted(counts.items())) or "nothing to write"))
-    described = describe(settings, builder.teacher, problems, made, builder.skipped, builder.count)
-    report = described | {"earlier": earlier}
+        log(f"{name}: " + (", ".join(f"{n:,} {what}" for what, n in sorted(counts.items())) or "nothing to write"))
+    statistics = describe(settings, builder.teacher, problems, made, builder.skipped, builder.count)
+    report = statistics | {"earlier": earlier}
     write_json(settings.output_dir / "report.json", report)
     write_card(settings.output_dir / "README.md", report)
     write_page(settings.output_dir / "look.html", settings.output_dir, settings.earlier, report)
@@ -86,7 +85,7 @@ class _Builder:
                 on_skip=skipped.append,
             )
         )
-        # Rows without memory, in drawn order. Problems without another row come first.
+        # Rows without memory, in random order. Problems without another row come first.
         used = {row.extra_info.problem_id for row in rows}
         drawn = sorted(problems, key=lambda p: (p.problem_id in used, keyed_hash(seed, p.problem_id, "normal")))
         made = (normal_row(problem, window, prompts=self.prompts) for problem in drawn)
@@ -135,4 +134,5 @@ def _without_failures(made: Iterable[TrainingRow | Failure], failures: list[Fail
 
 
 def _name(row: TrainingRow) -> str:
+    """The name of a row in the key that decides its place in the file."""
     return f"place of {row.source} {row.extra_info.iteration}"

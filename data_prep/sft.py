@@ -110,10 +110,10 @@ def chats(
     seed: int,
     counts: Counter[str],
 ) -> Iterator[Chat]:
-    """The chats of all ``problems`` in order; the run has to hold each of them.
+    """Yield the chats of all ``problems`` in order. The run must have each of them.
 
-    Adds to ``counts`` the number of chats by role (or mode), and how many were ``too long``. Raises ``ValueError`` if
-    the run asked another question, or compared with another answer, under a problem's id.
+    Adds to ``counts`` the number of chats by role (or mode), and the number of chats that were ``too long``. Raises
+    ``UserError`` if the run has another question or answer under a problem's id.
     """
     for problem in problems:
         run.check(problem)
@@ -156,7 +156,7 @@ def _drawn(
 
 
 def _kept(run: RecordedRun, problem: TrainingProblem, settings: SFTDataSettings) -> Iterator[_TeacherReply]:
-    """Every reply to the problem that ``settings.keep`` takes."""
+    """Yield every reply to the problem that ``settings.keep`` allows."""
     prediction = run.prediction(problem.problem_id)
     for entry in read_trace(run.trace(problem.problem_id)):
         if entry["type"] != "call" or "reply" not in entry:
@@ -233,7 +233,7 @@ def _content(completion: Mapping[str, Any], settings: SFTDataSettings) -> str:
 
 
 def whole_reply(completion: Mapping[str, Any]) -> str:
-    """A recorded completion as a reply to imitate: thinking, if there is any, goes before the text in <think> tags."""
+    """The text of a recorded completion, with its thinking, if any, before it in <think> tags."""
     if not completion["reasoning"]:
         return completion["text"]
     return f"<think>\n{completion['reasoning'].strip()}\n</think>\n\n{completion['text']}"

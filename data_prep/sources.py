@@ -1,4 +1,4 @@
-"""Where problems come from: data sets of the hub at a pinned revision, or local files; and what their rows say."""
+"""The settings of a source of problems, and functions that read question and answers from its rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tmas.settings import Settings
 
 
 class Source(Settings):
-    """One data set, and where its rows hold a problem's parts."""
+    """One data set, and the fields of its rows that have the question and the answer."""
 
     dataset: str | None = Field(default=None, description="Data set on the Hugging Face hub. null: only files.")
     subsets: tuple[str, ...] = Field(default=(), description="Configurations of the data set. Empty: its only one.")
@@ -61,26 +61,26 @@ class Source(Settings):
         if not self.files and not self.dataset:
             raise ValueError("needs files, or a dataset of the hub")
         if not self.files and not self.revision:
-            raise ValueError("revision: name the commit of the data set, so that it is the same each time")
+            raise ValueError("revision: set the commit of the data set, so that every run reads the same data")
         return self
 
 
 class SourceDefect(ValueError):
-    """What is wrong with a row."""
+    """A row has no usable question or answer. The message names the field."""
 
 
 def question_of(row: FileRow, source: Source) -> str:
-    """The question without what ``strip`` takes out; raises :class:`SourceDefect`."""
+    """The question of a row, without matches of ``strip``. Raises :class:`SourceDefect` if nothing is left."""
     text = _text(_value(row, source.question), source.question)
     for pattern in source.strip:
         text = re.sub(pattern, "", text)
     if not text.strip():
-        raise SourceDefect(f"field {source.question!r}: empty without what is stripped")
+        raise SourceDefect(f"field {source.question!r}: empty after removing the matches of strip")
     return text.strip()
 
 
 def answers_of(row: FileRow, source: Source) -> tuple[str, ...]:
-    """The accepted answers, at least one; a finite number is taken as its text. Raises :class:`SourceDefect`."""
+    """The accepted answers of a row, at least one. A finite number counts as text. Raises :class:`SourceDefect`."""
     value = _value(row, source.answer)
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     text = _text(str(value) if is_number else value, source.answer)
@@ -91,7 +91,7 @@ def answers_of(row: FileRow, source: Source) -> tuple[str, ...]:
         matches = list(re.finditer(source.answer_regex, text))
         found = matches[-1][1] if matches else None
     if not found or not found.strip():
-        raise SourceDefect(f"field {source.answer!r}: holds no answer")
+        raise SourceDefect(f"field {source.answer!r}: contains no answer")
     return (found.strip(),)
 
 
@@ -106,6 +106,7 @@ def _listed(text: str, field: str) -> tuple[str, ...]:
 
 
 def _value(row: FileRow, dotted: str) -> Any:
+    """The value at a path such as ``prompt.0.content``. None if it is missing."""
     if row.defect:
         raise SourceDefect(row.defect)
     value: Any = row.values
@@ -126,7 +127,7 @@ def _text(value: Any, field: str) -> str:
 
 
 def _groups(pattern: str) -> int:
-    """How many groups a regular expression has."""
+    """Number of groups of a regular expression."""
     try:
         return re.compile(pattern).groups
     except re.error as error:

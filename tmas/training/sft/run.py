@@ -16,7 +16,7 @@ from tmas.training.sft.rows import LeftOut
 
 
 class TrainingFailed(Exception):
-    """The loss became infinite or not a number. Existing checkpoints are from before that."""
+    """The loss became infinite or not a number. The last checkpoint is from before that."""
 
 
 class SFTRun:
@@ -41,7 +41,7 @@ class SFTRun:
             refuse_another_run(self._identity, self._manifest, self.path)
 
     def begin(self, left_out: Iterable[LeftOut]) -> None:
-        """Lock the directory, and write the manifest and left_out.jsonl. Raises ``RunRefused`` if it has other files."""
+        """Lock the directory, and write manifest.json and left_out.jsonl. Raises ``RunRefused`` for a foreign directory."""
         self.path.mkdir(parents=True, exist_ok=True)
         foreign = {entry.name for entry in self.path.iterdir()} - {".lock", ".manifest.json.new"}
         if foreign and not self._manifest.exists():

@@ -35,7 +35,7 @@ def check_device(settings: SFTSettings, console: Console) -> None:
         if settings.deepspeed is not None:
             from deepspeed import ops
 
-            # Otherwise DeepSpeed compiles its own collectives, which needs a compiler and takes a minute. gloo suffices.
+            # DeepSpeed would compile its own collectives, which needs a compiler and takes a minute. gloo suffices.
             ops.__compatible_ops__["deepspeed_shm_comm"] = False
         return
     available, used = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -235,7 +235,7 @@ def _save(trainer: Trainer, final: Path, parts: Sequence[Any]) -> None:
     if not trainer.is_world_process_zero():
         return
     model: Any = trainer.accelerator.unwrap_model(trainer.model_wrapped)
-    tied = model.all_tied_weights_keys  # gathering has copied tied weights, which safetensors refuses
+    tied = model.all_tied_weights_keys  # gathering has copied them: save each only once
     weights = {name: value for name, value in state.items() if name not in tied}
     floating = {name: value.to(torch.bfloat16) for name, value in weights.items() if value.is_floating_point()}
     with whole_folder(final) as building:
