@@ -100,7 +100,7 @@ def _tokens(path: Path, count: Count) -> dict[str, list[int]]:
 
 
 def _token_histogram(tokens: Mapping[str, Mapping[str, Sequence[int]]]) -> dict[str, Any]:
-    """Histogram of the prompts of the RL rows: ``upper`` edges of bins of equal width in tokens, and counts by source."""
+    """Histogram of the RL rows' prompts: ``upper`` edges of bins of equal width in tokens, and counts by source."""
     rows: defaultdict[str, list[int]] = defaultdict(list)
     for name, groups in tokens.items():
         for group, sizes in groups.items() if not name.startswith("sft_") else ():

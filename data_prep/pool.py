@@ -1,4 +1,4 @@
-"""The problem files that the steps exchange: JSONL with one :class:`~tmas.training.contexts.TrainingProblem` per line."""
+"""The problem files that the steps exchange: JSONL, one :class:`~tmas.training.contexts.TrainingProblem` per line."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def test_local_files_of_every_format(tmp_path: Path, suffix: str):
     ("settings", "message"),
     [
         ({"files": ()}, "needs files, or a dataset"),
-        ({"files": (), "dataset": "a/b"}, "revision: name the commit"),
+        ({"files": (), "dataset": "a/b"}, "revision: set the commit"),
         ({"strip": ["("]}, "strip\n.*not a regular expression"),
         ({"answer_regex": "("}, "answer_regex\n.*not a regular expression"),
         ({"answer_regex": "#### 1"}, "needs a group around the answer"),

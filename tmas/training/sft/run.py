@@ -41,7 +41,10 @@ class SFTRun:
             refuse_another_run(self._identity, self._manifest, self.path)
 
     def begin(self, left_out: Iterable[LeftOut]) -> None:
-        """Lock the directory, and write manifest.json and left_out.jsonl. Raises ``RunRefused`` for a foreign directory."""
+        """Lock the directory, and write manifest.json and left_out.jsonl.
+
+        Raises :class:`~tmas.run.directory.RunRefused` if the directory has files of something else.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         foreign = {entry.name for entry in self.path.iterdir()} - {".lock", ".manifest.json.new"}
         if foreign and not self._manifest.exists():
