@@ -248,7 +248,7 @@ def test_the_miniature_does_not_go_on_with_other_sizes(tmp_path: Path):
     assert run("recipes/miniature/run.sh", tmp_path, **sizes).returncode == 0
     done = run("recipes/miniature/run.sh", tmp_path, **sizes | {"TEST": "3"})
     assert done.returncode == 2
-    assert "was begun with TRAIN=2" in done.stderr
+    assert "was started with TRAIN=2" in done.stderr
     assert "TEST=3" in done.stderr
 
 
