@@ -136,14 +136,14 @@ class _Cleaner:
     async def _keep_unless_duplicate(self, problem: TrainingProblem) -> None:
         features = tokens(problem.question)
         number = len(self._seen)
-        for twin in self._index.candidates(features):
-            first = self._seen[twin]
+        for earlier in self._index.candidates(features):
+            first = self._seen[earlier]
             reason = await self._relation(first, problem)
             if reason == "duplicate":
                 return self._remove(problem, "duplicate", f"of {first.problem_id}", _match(first, problem))
             if reason == "conflict":
                 self._remove(problem, "conflict", f"a different answer than {first.problem_id}", _match(first, problem))
-                if self.kept.pop(twin, None):
+                if self.kept.pop(earlier, None):
                     self._remove(
                         first, "conflict", f"a different answer than {problem.problem_id}", _match(problem, first)
                     )

@@ -48,7 +48,7 @@ def collect(settings: CollectSettings, log: Log) -> None:
     """Collect and clean all sources. Writes ``problems.jsonl``, ``removed.jsonl`` and ``report.json``."""
     benchmarks = Benchmarks(settings.benchmarks, settings.clean.decontamination)
     for defect in benchmarks.skipped:
-        log(f"skipped for decontamination: {defect}")
+        log(f"skipped a benchmark row: {defect}")
     folder = settings.output_dir / "sources"
     reports = {name: collect_source(name, source, folder, log) for name, source in settings.source.items()}
     pool = (problem for name in reports for problem in read_problems(folder / f"{name}.jsonl"))

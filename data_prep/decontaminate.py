@@ -16,7 +16,8 @@ from tmas.records import Record
 from tmas.settings import Settings
 
 _MIN_TOKENS = 3
-"""Shorter benchmark problems are not compared with the ends of a problem: too many problems begin the same way."""
+"""Minimum length in tokens of a benchmark problem that is looked for at the beginning and the end of problems. Too many
+problems begin with the same one or two tokens."""
 
 
 class Benchmark(Settings):
@@ -109,7 +110,7 @@ class Benchmarks:
         self._index.add(number, shingles)
 
     def match(self, question: str) -> Match | None:
-        """The benchmark problem that is most similar to ``question``. None if no one counts as copied."""
+        """The benchmark problem that is most similar to ``question``. None if ``question`` is no copy."""
         return max([*self._by_ngrams(question), *self._by_minhash(question)], key=lambda m: m.similarity, default=None)
 
     def _by_ngrams(self, question: str) -> Iterable[Match]:

@@ -23,7 +23,7 @@ from tmas.settings import RunSettings
 from tmas.training.contexts import TrainingProblem
 
 Runner = Callable[[Sequence[TrainingProblem], RunSettings, Path], None]
-"""Runs the method on the problems, writes the run directory, and returns at the end. It calls :func:`tmas.api.run`."""
+"""Solves problems with the method of the settings and writes the run directory, as :func:`tmas.api.run` does."""
 
 
 class FilterSettings(RunSettings):

@@ -41,7 +41,7 @@ class DistillSettings(RunSettings):
     @model_validator(mode="after")
     def _check_method(self) -> Self:
         if not isinstance(self.method, TMASSettings):
-            raise ValueError(f"method: contexts come from tmas, not from {self.method.name}")
+            raise ValueError(f"method: must be tmas, not {self.method.name}: tmas build needs the memory of a TMAS run")
         return self
 
 

@@ -42,7 +42,7 @@ def write_page(path: Path, folder: Path, earlier: Sequence[Path], report: Mappin
             samples=_samples(folder / "train.parquet"),
             removed={step.name: _removed(step / "removed.jsonl") for step in earlier},
             sources=_sources(report["earlier"]),
-            length_bars=_stacked(report["token_histogram"]),
+            length_bars=_length_bars(report["token_histogram"]),
             rate_bars=_rate_bars(report),
             chats=_chats(folder / "sft_train.parquet"),
         ),
@@ -55,7 +55,7 @@ def bars(counts: Mapping[str, int]) -> list[dict[str, Any]]:
     return [{"label": label, "count": n, "percent": round(100 * n / top, 1)} for label, n in counts.items()]
 
 
-def _stacked(histogram: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def _length_bars(histogram: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     labels = [f"up to {upper:,}" for upper in histogram["upper"]]
     return {group: bars(dict(zip(labels, found, strict=True))) for group, found in histogram["counts"].items()}
 

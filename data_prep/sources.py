@@ -44,20 +44,20 @@ class Source(Settings):
 
     @field_validator("strip")
     @classmethod
-    def _are_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in patterns:
-            _groups(pattern)
+            _count_groups(pattern)
         return patterns
 
     @field_validator("answer_regex")
     @classmethod
-    def _has_a_group(cls, pattern: str | None) -> str | None:
-        if pattern is not None and _groups(pattern) == 0:
+    def _check_answer_group(cls, pattern: str | None) -> str | None:
+        if pattern is not None and _count_groups(pattern) == 0:
             raise ValueError("needs a group around the answer")
         return pattern
 
     @model_validator(mode="after")
-    def _has_rows(self) -> Self:
+    def _check_data_set(self) -> Self:
         if not self.files and not self.dataset:
             raise ValueError("needs files, or a dataset of the hub")
         if not self.files and not self.revision:
@@ -71,7 +71,7 @@ class SourceDefect(ValueError):
 
 def question_of(row: FileRow, source: Source) -> str:
     """The question of a row, without matches of ``strip``. Raises :class:`SourceDefect` if nothing is left."""
-    text = _text(_value(row, source.question), source.question)
+    text = _checked_text(_value(row, source.question), source.question)
     for pattern in source.strip:
         text = re.sub(pattern, "", text)
     if not text.strip():
@@ -83,9 +83,9 @@ def answers_of(row: FileRow, source: Source) -> tuple[str, ...]:
     """The accepted answers of a row, at least one. A finite number counts as text. Raises :class:`SourceDefect`."""
     value = _value(row, source.answer)
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    text = _text(str(value) if is_number else value, source.answer)
+    text = _checked_text(str(value) if is_number else value, source.answer)
     if source.answer_form == "list":
-        return _listed(text, source.answer)
+        return _parse_answer_list(text, source.answer)
     found = extract_boxed(text) if source.answer_form == "boxed" else text
     if source.answer_regex is not None:
         matches = list(re.finditer(source.answer_regex, text))
@@ -95,7 +95,7 @@ def answers_of(row: FileRow, source: Source) -> tuple[str, ...]:
     return (found.strip(),)
 
 
-def _listed(text: str, field: str) -> tuple[str, ...]:
+def _parse_answer_list(text: str, field: str) -> tuple[str, ...]:
     try:
         values = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -118,7 +118,7 @@ def _value(row: FileRow, dotted: str) -> Any:
     return value
 
 
-def _text(value: Any, field: str) -> str:
+def _checked_text(value: Any, field: str) -> str:
     if not isinstance(value, str):
         raise SourceDefect(f"field {field!r}: {'missing' if value is None else f'is {type(value).__name__}, not text'}")
     if not value.strip() or not is_unicode(value):
@@ -126,7 +126,7 @@ def _text(value: Any, field: str) -> str:
     return value
 
 
-def _groups(pattern: str) -> int:
+def _count_groups(pattern: str) -> int:
     """Number of groups of a regular expression."""
     try:
         return re.compile(pattern).groups

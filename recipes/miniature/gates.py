@@ -152,8 +152,8 @@ def _exploit_shares(
     """Yield how a candidate that exploits uses the findings in its prompt.
 
     It should take one of the ``shown`` rules that no block refutes. For a block with a verified order it should take
-    that order. For a block with refuted orders only it should take another one. If all shown rules are refuted, the
-    candidate can only guess, and nothing is counted.
+    that order. For any other block it should not take a refuted order. If all shown rules are refuted, the candidate
+    can only guess, and nothing is counted.
     """
     open_rules = {rule for rule in shown if not any(refuted(known, n, rule) for n in range(blocks))}
     if not open_rules:
@@ -180,10 +180,10 @@ def main(run: Path, output: Path) -> None:
             table.add_row(name, "-", "0", wanted, "not in this run")
         else:
             table.add_row(name, f"{share.value:.1%}", str(share.total), wanted, "met" if met(name, share) else "MISSED")
-    second = Table("role", "true findings", "of")
+    findings_table = Table("role", "true findings", "of")
     for role, share in findings_of.items():
-        second.add_row(role, f"{share.value:.1%}", str(share.total))
-    Console().print(table, second)
+        findings_table.add_row(role, f"{share.value:.1%}", str(share.total))
+    Console().print(table, findings_table)
     gates = {name: {**share._asdict(), "share": share.value, "met": met(name, share)} for name, share in shares.items()}
     true = {role: {**share._asdict(), "share": share.value} for role, share in findings_of.items()}
     write_json(output, {"gates": gates, "true_findings": true})

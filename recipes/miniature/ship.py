@@ -26,27 +26,27 @@ FILES = (
     *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
 )
 """The files of a Hugging Face folder that vLLM needs."""
-LIMIT = 4_000_000
+MAX_BYTES = 4_000_000
 """Largest allowed size of all shipped files together, in bytes."""
-HELD_OUT = 30
+PROBLEM_COUNT = 30
 """Number of shipped problems."""
 
 
 def ship(policy: Path, problems: Path, target: Path = FOLDER) -> dict[str, Any]:
     """Write policy, problems and manifest to ``target``; returns the manifest.
 
-    Raises ``ValueError`` if the files have more than ``LIMIT`` bytes, if there are fewer than ``HELD_OUT`` problems, or
-    if ``policy`` is the folder that would be replaced. In these cases nothing is written.
+    Raises ``ValueError`` if the files have more than ``MAX_BYTES`` bytes, if there are fewer than ``PROBLEM_COUNT``
+    problems, or if ``policy`` is the folder that would be replaced. In these cases nothing is written.
     """
     if policy.resolve() == (target / POLICY.name).resolve():
         raise ValueError(f"{policy} is the shipped policy itself: give the folder that the recipe made")
     with problems.open("rb") as file:
-        lines = list(islice(file, HELD_OUT))
-    if len(lines) < HELD_OUT:
-        raise ValueError(f"{problems} has {len(lines)} problems: {HELD_OUT} are shipped")
+        lines = list(islice(file, PROBLEM_COUNT))
+    if len(lines) < PROBLEM_COUNT:
+        raise ValueError(f"{problems} has {len(lines)} problems: {PROBLEM_COUNT} are shipped")
     size = sum((policy / name).stat().st_size for name in FILES) + sum(map(len, lines))
-    if size > LIMIT:
-        raise ValueError(f"{policy} and the problems have {size:,} bytes: at most {LIMIT:,} are shipped")
+    if size > MAX_BYTES:
+        raise ValueError(f"{policy} and the problems have {size:,} bytes: at most {MAX_BYTES:,} are shipped")
     copy = target / f"{POLICY.name}.new"
     shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir(parents=True)

@@ -23,7 +23,7 @@ VALIDATION_INTERVAL = 10
 
 
 def make(run: Path, starts: Sequence[range], hybrid: bool = True, seed: int = 0) -> Path:
-    """Write a run to ``run``. ``starts``: the steps of each start.
+    """Write a run to ``run``. ``starts``: the steps of each start of the training command.
 
     As in ``tmas train``, each start begins with a validation of its initial policy.
     """
@@ -80,15 +80,15 @@ def _rewards(draw: random.Random, step: int, hybrid: bool, samples: int) -> list
 
 
 def _reward(draw: random.Random, source: str, skill: float, hybrid: bool) -> dict[str, Any]:
-    right, cut = float(draw.random() < skill), draw.random() > 0.7 + 0.3 * skill
-    outcome = "truncated" if cut else "answered" if draw.random() < 0.9 else "no_answer"
-    bonus = {name: hybrid and source == name_of for name, name_of in BONUSES.items()}
+    right, truncated = float(draw.random() < skill), draw.random() > 0.7 + 0.3 * skill
+    outcome = "truncated" if truncated else "answered" if draw.random() < 0.9 else "no_answer"
+    bonus = {name: hybrid and source == bonus_source for name, bonus_source in BONUSES.items()}
     masked = draw.random() < 0.03
     return {
         "source": source,
         "score": right + 0.3 * skill * any(bonus.values()),
         "acc": right,
-        "truncated": float(cut),
+        "truncated": float(truncated),
         "response_tokens": draw.randrange(8, 48),
         "outcome": outcome,
         "bonus_state": ("masked" if masked else "scored") if any(bonus.values()) else "absent",

@@ -58,7 +58,7 @@ class TrainingProblem(Problem):
 
 
 class Context(Record):
-    """The memory at the start of ``iteration``: the rollouts of the iteration before, and both banks after it."""
+    """The memory at the start of ``iteration``: the rollouts of the previous iteration, and both banks at its end."""
 
     iteration: int
     rollouts: tuple[Rollout, ...] = ()
@@ -111,7 +111,7 @@ def guideline_row(
 
 
 def contexts_of(run: RecordedRun, problem: Problem) -> list[Context]:
-    """The context after each iteration of a finished problem. The last one is for an iteration that was not run."""
+    """The contexts of a finished problem: one for the iteration after each iteration of the run."""
     return [
         Context(iteration=i.index + 1, rollouts=i.rollouts, experiences=i.experiences, guidelines=i.guidelines)
         for i in run.trajectory(problem).iterations
@@ -121,8 +121,8 @@ def contexts_of(run: RecordedRun, problem: Problem) -> list[Context]:
 def row_prompts(run: RecordedRun, given: Prompts | None = None) -> Prompts:
     """Return the prompts to render rows with: ``given``, or the run's own prompts if it is None.
 
-    Raises ``UserError`` if a prompt file that rows need differs from the file that the run used. A built-in prompt that
-    was changed after the run is such a file.
+    Raises ``UserError`` if a prompt file that rows need differs from the file that the run used. This includes a
+    built-in prompt that has changed since the run.
     """
     prompts = run.prompts if given is None else given
     rendered = prompts.files_of("solution") | prompts.files_of("attempt")
@@ -150,9 +150,9 @@ def rows_from_run(
     """Yield rows with memory from a recorded run of the method ``tmas``, up to the number ``wanted`` of each source.
 
     ``seed`` decides the order of the problems, and of the iterations of a problem. ``iterations``: the iterations whose
-    prompts may become rows; None: all. A problem gives at most ``per_problem`` rows. The next row is always of the
-    source with the smallest share of its wanted rows so far. ``prompts``: see :func:`row_prompts`. ``on_skip`` is
-    called with the failure of each row that cannot be made.
+    prompts may become rows; None: all. A problem gives at most ``per_problem`` rows. The next row has the source that
+    has reached the smallest share of its wanted number. ``prompts``: see :func:`row_prompts`. ``on_skip`` is called
+    with the failure of each row that cannot be made.
 
     Raises ``UserError`` if ``run`` used another method, or another question or answer under a problem's id.
     """
@@ -220,11 +220,11 @@ def _team(problem: TrainingProblem, window: Window, agents: AgentSettings, promp
 class _PromptSession(NamedTuple):
     """A session for agents that only render prompts and make no calls."""
 
-    room: Window
+    shared_window: Window
     prompts: Prompts
 
     def window(self, role: str) -> Window:
-        return self.room
+        return self.shared_window
 
 
 def _row(

@@ -14,13 +14,13 @@ import orjson
 from tmas.prompts import BUILT_IN
 from tmas.run.directory import RunRefused
 
-PROMPT = "prompts."
+PROMPT_PREFIX = "prompts."
 """Prefix of the identity's keys for prompt files: ``prompts.NAME`` has the hash of the file NAME."""
 
 
 def refuse_another_run(now: dict[str, Any], path: Path, output_dir: Path) -> None:
     """Raise ``RunRefused`` with the differing keys if the identity in the file ``path`` differs from ``now``."""
-    built_in = {f"{PROMPT}{name}": BUILT_IN.hash(name) for name in BUILT_IN.texts}
+    built_in = {f"{PROMPT_PREFIX}{name}": BUILT_IN.hash(name) for name in BUILT_IN.texts}
     recorded = orjson.loads(path.read_bytes())
     # Older runs always used the built-in prompts and did not record their hashes.
     was = {**{key: built_in[key] for key in now if key in built_in}, **recorded}

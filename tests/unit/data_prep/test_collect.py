@@ -444,7 +444,7 @@ def test_a_benchmark_row_that_cannot_be_read_is_on_record_and_a_missing_file_is_
     collect_against(exam)
     [skipped] = orjson.loads((tmp_path / "pool" / "report.json").read_bytes())["benchmark_rows_skipped"]
     assert skipped == f"{exam}:2: field 'question': missing"
-    assert f"skipped for decontamination: {skipped}" in lines
+    assert f"skipped a benchmark row: {skipped}" in lines
 
 
 def test_collect_writes_pool_removals_and_report(tmp_path: Path):

@@ -163,5 +163,5 @@ def test_a_teacher_that_stops_midway_leaves_what_it_did(tmp_path: Path):
 
 def test_contexts_come_from_the_team_alone(tmp_path: Path):
     given = {"problems": tmp_path, "output_dir": tmp_path, "model": {"name": "m", "base_url": "http://h/v1"}}
-    with pytest.raises(ValueError, match="contexts come from tmas, not from majority_vote"):
+    with pytest.raises(ValueError, match="must be tmas, not majority_vote"):
         DistillSettings.model_validate(given | {"method": MajorityVoteSettings()})

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tmas.rewards.settings import reward_settings
 from tmas.settings import secrets_in
-from tmas.training.rl.inputs import REWARD, Policy, RowFile
+from tmas.training.rl.inputs import REWARD_KEY, Policy, RowFile
 
 
 def device_count(config: DictConfig) -> int:
@@ -26,7 +26,7 @@ def data_parallel_ranks(config: DictConfig) -> int:
 
 def needs_judge(config: DictConfig) -> bool:
     """Whether a judge computes a bonus of the reward."""
-    forms = (OmegaConf.select(config, f"{REWARD}.{bonus}.form") for bonus in ("experience", "novelty"))
+    forms = (OmegaConf.select(config, f"{REWARD_KEY}.{bonus}.form") for bonus in ("experience", "novelty"))
     return "judge" in forms
 
 
@@ -55,7 +55,7 @@ def _check_secrets(config: DictConfig) -> Iterator[str]:
 
 
 def check_sizes(config: DictConfig) -> Iterator[str]:
-    """Check that sizes are divisible as verl needs it, and settings that verl would refuse only after its start."""
+    """Check that batch sizes and numbers of devices fit together, and settings that verl itself checks too late."""
     gpus, actor, rollout = device_count(config), config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     parallel = rollout.tensor_model_parallel_size
     if gpus % parallel:
@@ -86,16 +86,17 @@ def check_sizes(config: DictConfig) -> Iterator[str]:
 def _check_reward(config: DictConfig) -> Iterator[str]:
     """Check the settings of the reward, which come from ``conf/reward/``."""
     function = config.reward.custom_reward_function
-    settings = OmegaConf.select(config, REWARD)
+    settings = OmegaConf.select(config, REWARD_KEY)
     if function.path != "pkg://tmas.rewards.verl_entry" or settings is None:
         yield "reward: choose reward=hybrid, delta or vanilla; verl's default reward does not use _source"
         return
+    # Any address will do: the settings are only validated.
     hosted = "127.0.0.1:1" if config.reward.reward_model.enable else None
     try:
         reward_settings(OmegaConf.to_container(settings), hosted)  # type: ignore[arg-type]
     except ValidationError as error:
         for found in error.errors():
-            place = ".".join([REWARD, *map(str, found["loc"])])
+            place = ".".join([REWARD_KEY, *map(str, found["loc"])])
             yield f"{place}: {found['msg']}"
 
 
@@ -137,7 +138,7 @@ def _token_limits(config: DictConfig) -> Iterator[tuple[str, int, int]]:
 
 
 def _check_judge(config: DictConfig, files: Sequence[RowFile]) -> Iterator[str]:
-    if OmegaConf.select(config, f"{REWARD}.judge"):
+    if OmegaConf.select(config, f"{REWARD_KEY}.judge"):
         return
     for file in files:
         if file.judged:

@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from tmas.files import file_digest
 from tmas.settings import flat
-from tmas.training.identity import PROMPT
-from tmas.training.rl.inputs import REWARD, embedded_prompts
+from tmas.training.identity import PROMPT_PREFIX
+from tmas.training.rl.inputs import REWARD_KEY, embedded_prompts
 
 _IDENTITY_KEYS = (
     *("actor_rollout_ref.model.path", "actor_rollout_ref.rollout.n", "algorithm"),
@@ -30,29 +30,35 @@ def identity(config: DictConfig) -> dict[str, Any]:
     """
     files = OmegaConf.select(config, "data.train_files") or []
     rows = {"data.train_files": [file_digest(Path(f)) for f in ([files] if isinstance(files, str) else files)]}
-    return {**dict(_selected(config, _IDENTITY_KEYS)), **dict(_reward(config)), **_judge_prompts(config), **rows}
+    return {
+        **dict(_selected(config, _IDENTITY_KEYS)),
+        **dict(_reward_settings(config)),
+        **_judge_prompts(config),
+        **rows,
+    }
 
 
 def _judge_prompts(config: DictConfig) -> dict[str, str]:
     """The hash of each prompt file that the judge's prompts are rendered from."""
-    settings = OmegaConf.select(config, REWARD)
+    settings = OmegaConf.select(config, REWARD_KEY)
     if settings is None or not settings.get("judge"):
         return {}
     bonuses = [name for name in ("experience", "novelty") if OmegaConf.select(settings, f"{name}.form") == "judge"]
     used = ("judge_equivalence", *(f"judge_{name}" for name in bonuses))
     hashes = embedded_prompts(config).judge_hashes(*used)
-    return {f"{PROMPT}{name}": value for name, value in hashes.items()}
+    return {f"{PROMPT_PREFIX}{name}": value for name, value in hashes.items()}
 
 
 def _selected(config: DictConfig, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Yield the settings under ``keys`` as pairs of a dotted key and a value."""
     for key in keys:
         value = OmegaConf.select(config, key)
         plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         yield from flat({key: plain}).items()
 
 
-def _reward(config: DictConfig) -> Iterator[tuple[str, Any]]:
-    for key, value in _selected(config, [REWARD]):
-        part = key.removeprefix(f"{REWARD}.")
+def _reward_settings(config: DictConfig) -> Iterator[tuple[str, Any]]:
+    for key, value in _selected(config, [REWARD_KEY]):
+        part = key.removeprefix(f"{REWARD_KEY}.")
         if not any(part == ignored or part.startswith(f"{ignored}.") for ignored in _IGNORED_REWARD_KEYS):
             yield key, value

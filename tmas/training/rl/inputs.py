@@ -14,7 +14,7 @@ from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import Message
 from tmas.training.rows import RowFileError, read_rows, validate_rows
 
-REWARD = "reward.custom_reward_function.reward_kwargs.settings"
+REWARD_KEY = "reward.custom_reward_function.reward_kwargs.settings"
 """Configuration key of the reward's settings."""
 
 
@@ -67,14 +67,14 @@ def embed_prompts(config: DictConfig) -> Prompts:
     :class:`~tmas.prompts.PromptError`.
     """
     prompts = Prompts.load(Path(config.prompts)) if config.get("prompts") else BUILT_IN
-    if prompts.replaced and OmegaConf.select(config, REWARD) is not None:
-        OmegaConf.update(config, f"{REWARD}.prompts", prompts.packed(), force_add=True)
+    if prompts.replaced and OmegaConf.select(config, REWARD_KEY) is not None:
+        OmegaConf.update(config, f"{REWARD_KEY}.prompts", prompts.packed(), force_add=True)
     return prompts
 
 
 def embedded_prompts(config: DictConfig) -> Prompts:
     """The prompts that :func:`embed_prompts` put into ``config``, or the built-in prompts."""
-    packed = OmegaConf.select(config, f"{REWARD}.prompts")
+    packed = OmegaConf.select(config, f"{REWARD_KEY}.prompts")
     return Prompts.unpacked(packed) if packed else BUILT_IN
 
 

@@ -11,13 +11,13 @@ from rich.table import Table
 
 from tmas.errors import UserError
 from tmas.training.rl.checks import data_parallel_ranks, device_count, find_defects, needs_judge
-from tmas.training.rl.inputs import REWARD, load_files, load_policy
+from tmas.training.rl.inputs import REWARD_KEY, load_files, load_policy
 
 _REQUIRED = {
     "data.train_files": "data.train_files",
     "data.val_files": "data.val_files",
     "policy.path": "actor_rollout_ref.model.path",
-    "judge.name": f"{REWARD}.judge.name",
+    "judge.name": f"{REWARD_KEY}.judge.name",
 }
 """Settings without a default: the configuration key of each by its short name. Some rewards need no judge."""
 
@@ -55,7 +55,7 @@ def make_plan(config: DictConfig) -> Plan:
     if defects:
         raise PlanError("this run cannot work:\n" + "\n".join(f"  {defect}" for defect in defects))
     rows = sum(file.rows for file in train)
-    return Plan((*_resources(config), *_work(config, rows), *(("rows", str(f)) for f in (*train, *validation))))
+    return Plan((*_resources(config), *_workload(config, rows), *(("rows", str(f)) for f in (*train, *validation))))
 
 
 def _resources(config: DictConfig) -> Iterator[tuple[str, str]]:
@@ -72,7 +72,7 @@ def _resources(config: DictConfig) -> Iterator[tuple[str, str]]:
         yield "judge", f"{model.model_path} on {model.nnodes} x {model.n_gpus_per_node} additional devices"
 
 
-def _work(config: DictConfig, rows: int) -> Iterator[tuple[str, str]]:
+def _workload(config: DictConfig, rows: int) -> Iterator[tuple[str, str]]:
     batch, rollout = config.data.train_batch_size, config.actor_rollout_ref.rollout
     steps = config.trainer.total_training_steps or rows // batch * config.trainer.total_epochs
     updates = batch // config.actor_rollout_ref.actor.ppo_mini_batch_size

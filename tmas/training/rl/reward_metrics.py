@@ -19,7 +19,7 @@ def reward_metrics(prefix: str, rewards: Sequence[dict[str, Any]]) -> dict[str, 
     - ``samples``: number of samples;
     - ``truncated``, ``response_tokens``: means over all samples;
     - ``acc``: mean over the samples whose correctness was scored;
-    - ``score``: mean over the samples without a masked component, so that a failed judge changes neither this nor
+    - ``score``: mean over the samples without a masked component. A failed judge changes neither ``score`` nor
       ``acc``;
     - ``outcome/NAME``: share of the samples with this outcome;
     - ``COMPONENT``: mean over the samples in which the component was scored. The key is missing if there are none;
@@ -53,8 +53,8 @@ def _metrics(rewards: Sequence[dict[str, Any]]) -> Iterable[tuple[str, float]]:
         if set(states) != {"absent"}:
             yield f"{component}_masked", float(states.count("masked"))
         masked = (r[f"{component}_why"] for r, state in zip(rewards, states, strict=True) if state == "masked")
-        for why, count in Counter(masked).items():
-            yield f"{component}_masked/{why}", float(count)
+        for reason, count in Counter(masked).items():
+            yield f"{component}_masked/{reason}", float(count)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -21,8 +21,7 @@ from tmas.rewards.hybrid import impute, is_masked
 from tmas.training.rl.reward_metrics import reward_metrics
 
 VERL_METRICS = ("reward", "score", "acc", "pred")
-"""The results for which verl's validation logs mean@N, best@N and maj@N. Without this list it would log them for every
-component."""
+"""The results for which verl logs mean@N, best@N and maj@N in validation. By default verl logs them for all results."""
 Reward = dict[str, Any]
 """The result of :func:`tmas.rewards.verl_entry.compute_score` for one sample."""
 
@@ -42,6 +41,7 @@ class TMASTrainer(PPOTrainerSync):
         rewards: list[Reward] = [fields["reward_extra_info"] for fields in data["extra_fields"]]
         real = [not tag.get("is_padding", False) for tag in batch.tags]
         metrics.update(reward_metrics("reward", [r for r, is_real in zip(rewards, real, strict=True) if is_real]))
+        # Each padding sample gets a group of its own, so that no score is imputed from it.
         uids = enumerate(zip(data["uid"], real, strict=True))
         scores = impute(rewards, [str(uid) if is_real else f"padding {i}" for i, (uid, is_real) in uids])
         masked = [is_masked(reward) and is_real for reward, is_real in zip(rewards, real, strict=True)]

@@ -97,7 +97,7 @@ class ChatEncoder:
         self._loss_on = loss_on
         self._end_tokens = end_tokens
         self._max_length = max_length
-        if tokenizer.is_fast:  # tokenizer.json may switch both on
+        if tokenizer.is_fast:  # tokenizer.json may switch padding and truncation on
             tokenizer.backend_tokenizer.no_padding()
             tokenizer.backend_tokenizer.no_truncation()
         self._control_tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
@@ -136,7 +136,11 @@ class ChatEncoder:
         texts = [text for chat in pieces if not isinstance(chat, RowDefect) for text, _ in chat]
         tokens = iter(self._tokenized(texts))
         for chat in pieces:
-            yield chat if isinstance(chat, RowDefect) else self._example([(next(tokens), own) for _, own in chat])
+            yield (
+                chat
+                if isinstance(chat, RowDefect)
+                else self._example([(next(tokens), by_model) for _, by_model in chat])
+            )
 
     def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
         if not self.tokenizer.is_fast:
@@ -149,7 +153,7 @@ class ChatEncoder:
         tokens = numpy.array([token for ids, _ in pieces for token in ids], numpy.int32)
         labels = tokens.copy()
         if self._loss_on == "assistant":
-            labels[numpy.repeat([not own for _, own in pieces], [len(ids) for ids, _ in pieces])] = IGNORED
+            labels[numpy.repeat([not by_model for _, by_model in pieces], [len(ids) for ids, _ in pieces])] = IGNORED
         labels[0] = IGNORED  # the first token has no token before it from which to predict it
         if int(tokens[-1]) not in self._end_tokens:
             raise UserError(
@@ -211,7 +215,9 @@ def _examples(files: Sequence[Path], encoder: ChatEncoder, left_out: list[LeftOu
     for file in files:
         if file.suffix not in READERS:
             raise UserError(
-                f"not one of {', '.join(READERS)}", where=file, remedy="Convert the file to one of these forms."
+                f"unknown file type, not one of {', '.join(READERS)}",
+                where=file,
+                remedy="Convert the file to one of these.",
             )
         rows = READERS[file.suffix](file.read_bytes())
         while batch := list(islice(rows, _ROWS_AT_ONCE)):

@@ -43,7 +43,7 @@ class SFTRun:
     def begin(self, left_out: Iterable[LeftOut]) -> None:
         """Lock the directory, and write manifest.json and left_out.jsonl.
 
-        Raises :class:`~tmas.run.directory.RunRefused` if the directory has files of something else.
+        Raises :class:`~tmas.run.directory.RunRefused` if the directory has files, but no run.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         foreign = {entry.name for entry in self.path.iterdir()} - {".lock", ".manifest.json.new"}

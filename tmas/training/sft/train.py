@@ -61,7 +61,7 @@ def _train(settings: SFTSettings, run: SFTRun, rank: int, processes: int, consol
 def _rank_and_processes(settings: SFTSettings) -> tuple[int, int]:
     """The rank of this process and the number of processes, as set by ``torchrun``; (0, 1) without ``torchrun``.
 
-    Sets the environment variables that DeepSpeed needs where ``torchrun`` did not set them.
+    Sets the environment variables that DeepSpeed needs if ``torchrun`` did not set them.
     """
     if settings.deepspeed is not None:
         if "RANK" not in os.environ:

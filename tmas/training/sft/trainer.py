@@ -229,9 +229,8 @@ def _save(trainer: Trainer, final: Path, parts: Sequence[Any]) -> None:
 
     ``parts``: the tokenizer and the configs as they were before the training; they are saved unchanged.
     """
-    state: Any = trainer.accelerator.get_state_dict(
-        trainer.model_wrapped
-    )  # a collective call: every process must take part
+    # A collective call: every process must take part.
+    state: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if not trainer.is_world_process_zero():
         return
     model: Any = trainer.accelerator.unwrap_model(trainer.model_wrapped)

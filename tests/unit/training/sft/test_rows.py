@@ -169,7 +169,7 @@ def test_parquet_with_further_columns_is_read(tokenizer: Any, tmp_path: Path):
 
 
 def test_a_file_of_an_unknown_kind_is_refused(tokenizer: Any, tmp_path: Path):
-    with pytest.raises(UserError, match=r"a\.txt: not one of \.jsonl"):
+    with pytest.raises(UserError, match=r"a\.txt: unknown file type, not one of \.jsonl"):
         load(rows(tmp_path / "a.txt", chat(*CHAT)), [], encoder(tokenizer))
 
 
