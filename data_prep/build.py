@@ -28,7 +28,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation")
 def build(settings: BuildSettings, log: Log) -> None:
     """Write rows, chats, ``report.json``, the data card ``README.md`` and the page ``look.html`` to ``output_dir``."""
     builder, earlier = _Builder(settings), reports_of(settings.earlier)
-    problems = [builder.in_its_split(problem) for problem in read_problems(settings.problems)]
+    problems = [builder.with_split(problem) for problem in read_problems(settings.problems)]
     made: dict[str, dict[str, int]] = {}
     for split in SPLITS:
         chosen = [problem for problem in problems if problem.split == split]
@@ -58,13 +58,16 @@ class _Builder:
         self.count = token_counter(settings.tokenizer)
         self.skipped: Counter[str] = Counter()
 
-    def in_its_split(self, problem: TrainingProblem) -> TrainingProblem:
+    def with_split(self, problem: TrainingProblem) -> TrainingProblem:
         """The problem with its split, which depends only on the seed and the problem's id."""
         drawn = keyed_hash(self.settings.seed, problem.problem_id, "split") / 2**56
         return problem.model_copy(update={"split": "validation" if drawn < self.settings.validation_share else "train"})
 
     def write_rows(self, problems: Sequence[TrainingProblem], split: Split) -> dict[str, int]:
-        """Write the RL rows of a split; returns the number of rows by source. Without any row there is no file."""
+        """Write the RL rows of a split; returns the number of rows by source.
+
+        If there are no rows, the file is deleted.
+        """
         settings, seed = self.settings, self.settings.seed
         share = 1.0 if split == "train" else settings.validation_share
         wanted: dict[Source, int] = {s: round(count * share) for s, count in settings.rows.by_source().items()}
@@ -91,7 +94,7 @@ class _Builder:
         made = (normal_row(problem, window, prompts=self.prompts) for problem in drawn)
         rows += islice(_without_failures(made, skipped), normal_wanted)
         self.skipped.update(f"row: {failure.reason}" for failure in skipped)
-        rows.sort(key=lambda row: keyed_hash(seed, row.extra_info.problem_id, _name(row)))
+        rows.sort(key=lambda row: keyed_hash(seed, row.extra_info.problem_id, _row_name(row)))
         path = settings.output_dir / f"{split}.parquet"
         if rows:
             write_rows(path, rows)
@@ -101,7 +104,8 @@ class _Builder:
         return dict(Counter(row.source for row in rows))
 
     def write_chats(self, problems: Sequence[TrainingProblem], split: Split) -> dict[str, int]:
-        """Write the chats of a split; returns the number of chats by role or mode. Without any chat there is no file.
+        """Write the chats of a split; returns the number of chats by role or mode. If there are none, the file is
+        deleted.
 
         The chats are written while the traces are read, so that no run has to fit into memory.
         """
@@ -133,6 +137,6 @@ def _without_failures(made: Iterable[TrainingRow | Failure], failures: list[Fail
             yield row
 
 
-def _name(row: TrainingRow) -> str:
+def _row_name(row: TrainingRow) -> str:
     """The name of a row in the key that decides its place in the file."""
     return f"place of {row.source} {row.extra_info.iteration}"

@@ -106,7 +106,7 @@ def _token_histogram(tokens: Mapping[str, Mapping[str, Sequence[int]]]) -> dict[
         for group, sizes in groups.items() if not name.startswith("sft_") else ():
             rows[group] += sizes
     top = max((size for sizes in rows.values() for size in sizes), default=0)
-    width = max(1, -(-top // _BINS))
+    width = max(1, -(-top // _BINS))  # rounded up
     counts = {group: Counter(min(_BINS - 1, size // width) for size in sizes) for group, sizes in rows.items()}
     return {
         "upper": [width * (i + 1) for i in range(_BINS)],

@@ -78,7 +78,7 @@ class SFTDataSettings(Settings):
             raise ValueError(f"limit solutions either as the role solution or by mode ({', '.join(MODES)})")
         return per_role
 
-    def most_of(self, kind: str) -> int:
+    def limit_for(self, kind: str) -> int:
         """Maximum number of chats of a role, or of a solution's mode, from one problem of a run."""
         return self.per_role if isinstance(self.per_role, int) else self.per_role.get(kind, 0)
 
@@ -136,7 +136,7 @@ def write_chats(path: Path, chats: Iterable[Chat]) -> int:
 def _drawn(
     found: Iterable[_TeacherReply], settings: SFTDataSettings, count: Count, seed: int, counts: Counter[str]
 ) -> dict[str, list[tuple[int, Chat]]]:
-    """At most ``most_of`` chats of each role or mode, drawn by ``seed`` and the call's name.
+    """At most ``limit_for`` chats of each role or mode, drawn by ``seed`` and the call's name.
 
     Only the chats drawn so far are in memory, because a trace can be long.
     """
@@ -144,7 +144,7 @@ def _drawn(
     by_mode = isinstance(settings.per_role, dict) and not settings.per_role.keys().isdisjoint(MODES)
     for name, mode, chat in found:
         kind = mode if mode and by_mode else chat.role
-        limit = settings.most_of(kind)
+        limit = settings.limit_for(kind)
         if not limit:
             continue
         if sum(count(m.content) for m in chat.messages) + CHAT_TEMPLATE_TOKENS > settings.max_tokens:

@@ -31,7 +31,8 @@ SKILL = 0.4
 """Share of the chats whose reply has the right sum."""
 REPLY_TOKENS = 48
 """Tokens of the context that are reserved for the reply."""
-SHARES: dict[Source, float] = {"normal": 2200, "experience": 1600, "guideline": 600}
+SOURCE_WEIGHTS: dict[Source, float] = {"normal": 2200, "experience": 1600, "guideline": 600}
+"""Weights of the sources: the numbers of rows in the paper's training set."""
 
 
 def prepare(folder: Path, n_train: int = 512, n_val: int = 32, n_sft: int = 4096, seed: int = 0) -> None:
@@ -54,7 +55,7 @@ def prepare(folder: Path, n_train: int = 512, n_val: int = 32, n_sft: int = 4096
 def _row(draw: random.Random, window: ContextWindow, split: str, index: int) -> TrainingRow:
     a, b = draw.randrange(10), draw.randrange(10)
     problem = _problem(a, b, split, index)
-    [source] = draw.choices(list(SHARES), list(SHARES.values()))
+    [source] = draw.choices(list(SOURCE_WEIGHTS), list(SOURCE_WEIGHTS.values()))
     if source == "normal":
         row = normal_row(problem, window)
     elif source == "experience":

@@ -82,7 +82,7 @@ class Teacher:
     # The roles of TMAS.
 
     def solution(self, prompt: str) -> str:
-        """A candidate: with a new rule if the prompt lists strategies, else from the known findings, or else a guess."""
+        """A candidate: with a new rule if the prompt lists strategies, else from known findings, or else a guess."""
         blocks = blocks_in(prompt)
         if tried := STRATEGY.findall(prompt):
             return self._guess(blocks, avoid=tried)

@@ -65,8 +65,8 @@ def find_actor(path: Path) -> Path:
     if path.name == "actor" or (path / "actor").is_dir():
         return path if path.name == "actor" else path / "actor"
     raise ExportError(
-        f"checkpoint {path}: neither a run directory of `tmas train` with a checkpoint nor a global_step_N folder. A run "
-        "directory with a checkpoint has the file checkpoints/latest_checkpointed_iteration.txt"
+        f"checkpoint {path}: neither a run directory of `tmas train` with a checkpoint nor a global_step_N folder. A "
+        "run directory with a checkpoint has the file checkpoints/latest_checkpointed_iteration.txt"
     )
 
 
