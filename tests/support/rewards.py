@@ -42,19 +42,19 @@ def extra_info(source: str = "normal", **changes: Any) -> dict[str, Any]:
         "question": QUESTION,
         "source": source,
         "iteration": 1,
-        "experience": dumped(EXPERIENCE if source == "experience" else ()),
-        "guidelines": dumped(GUIDELINES if source == "guideline" else ()),
+        "experience": to_json(EXPERIENCE if source == "experience" else ()),
+        "guidelines": to_json(GUIDELINES if source == "guideline" else ()),
         "baseline_pass_rate": -1.0,
         "truncated": False,
         "response_tokens": 100,
     } | changes
 
 
-def dumped(items: Sequence[Experience | Guideline]) -> str:
+def to_json(items: Sequence[Experience | Guideline]) -> str:
     return json.dumps([item.model_dump(mode="json") for item in items])
 
 
-def used(repeated: Mapping[str, str] | None = None, **quotes: str) -> dict[str, Any]:
+def experience_verdict(repeated: Mapping[str, str] | None = None, **quotes: str) -> dict[str, Any]:
     """A verdict on the use of experience.
 
     ``quotes``: a quote for each applied item, by its id; the other items were not used. ``repeated``: a quote for each
@@ -69,7 +69,7 @@ def used(repeated: Mapping[str, str] | None = None, **quotes: str) -> dict[str, 
     return {"items": items, "repeated": [{"id": i, "quote": quote} for i, quote in (repeated or {}).items()]}
 
 
-def approach(
+def novelty_verdict(
     name: str = "A direct parametrisation",
     description: str = "Write x = 5 + d and y = 5 - d and solve for the deviation d.",
     steps: Sequence[str] = (FIRST_STEP, SECOND_STEP),

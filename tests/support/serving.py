@@ -55,7 +55,7 @@ class Reply:
 
 
 @dataclass
-class Served:
+class RunningServer:
     """A running server with an HTTP client."""
 
     base_url: str
@@ -81,7 +81,7 @@ async def served(
     concurrency: int = 800,
     prompts: Path | None = None,
     **serve: Any,
-) -> AsyncIterator[Served]:
+) -> AsyncIterator[RunningServer]:
     """A running server. ``engine``: base URL of its model. ``serve``: settings of the server itself."""
     settings = ServeSettings.model_validate(
         {
@@ -99,7 +99,7 @@ async def served(
             listening(port, service, settings.run(), key) as base_url,
             aiohttp.ClientSession() as http,
         ):
-            yield Served(base_url, service, http)
+            yield RunningServer(base_url, service, http)
 
 
 def runs_in(folder: Path) -> list[Path]:
