@@ -1,4 +1,4 @@
-"""From public problem sets and a teacher to training rows: ``tmas collect``, ``filter``, ``distill`` and ``build``.
+"""Makes training data from public problems: ``tmas collect``, ``tmas filter``, ``tmas distill`` and ``tmas build``.
 
-See README.md beside this file for the steps and docs/data.md for what they decide.
+README.md in this folder describes the steps, and docs/data.md their criteria.
 """

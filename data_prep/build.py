@@ -1,4 +1,4 @@
-"""``tmas build``: write the RL rows and the cold-start set, split by problem, with a data card and a page of samples.
+"""``tmas build``: writes the RL rows and the cold-start set, split by problem, with a data card and a page of samples.
 
 The inputs and ``seed`` determine everything: the same command writes the same rows.
 """
@@ -11,9 +11,8 @@ from itertools import islice
 
 from data_prep.build_settings import BuildSettings
 from data_prep.describe import describe, reports_of
-from data_prep.difficulty import Say
 from data_prep.pages import write_card, write_page
-from data_prep.pool import read_problems
+from data_prep.pool import Log, read_problems
 from data_prep.sft import chats, write_chats
 from tmas.files import write_json
 from tmas.llm.tokens import ContextWindow, chat_template_tokens, token_counter
@@ -26,19 +25,19 @@ from tmas.training.rows import Source, Split, TrainingRow, validate_rows, write_
 SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
-def build(settings: BuildSettings, say: Say) -> None:
+def build(settings: BuildSettings, log: Log) -> None:
     """Write rows, chats, ``report.json``, the data card ``README.md`` and the page ``look.html`` to ``output_dir``."""
     builder, earlier = _Builder(settings), reports_of(settings.earlier)
-    problems = [builder.in_its_split(problem) for problem in read_problems(settings.problems)]
+    problems = [builder.with_split(problem) for problem in read_problems(settings.problems)]
     made: dict[str, dict[str, int]] = {}
     for split in SPLITS:
         chosen = [problem for problem in problems if problem.split == split]
         made[f"{split}.parquet"] = builder.write_rows(chosen, split)
         made[f"sft_{split}.parquet"] = builder.write_chats(chosen, split)
     for name, counts in made.items():
-        say(f"{name}: " + (", ".join(f"{n:,} {what}" for what, n in sorted(counts.items())) or "nothing to write"))
-    described = describe(settings, builder.teacher, problems, made, builder.skipped, builder.count)
-    report = described | {"earlier": earlier}
+        log(f"{name}: " + (", ".join(f"{n:,} {what}" for what, n in sorted(counts.items())) or "nothing to write"))
+    statistics = describe(settings, builder.teacher, problems, made, builder.skipped, builder.count)
+    report = statistics | {"earlier": earlier}
     write_json(settings.output_dir / "report.json", report)
     write_card(settings.output_dir / "README.md", report)
     write_page(settings.output_dir / "look.html", settings.output_dir, settings.earlier, report)
@@ -59,13 +58,16 @@ class _Builder:
         self.count = token_counter(settings.tokenizer)
         self.skipped: Counter[str] = Counter()
 
-    def in_its_split(self, problem: TrainingProblem) -> TrainingProblem:
+    def with_split(self, problem: TrainingProblem) -> TrainingProblem:
         """The problem with its split, which depends only on the seed and the problem's id."""
         drawn = keyed_hash(self.settings.seed, problem.problem_id, "split") / 2**56
         return problem.model_copy(update={"split": "validation" if drawn < self.settings.validation_share else "train"})
 
     def write_rows(self, problems: Sequence[TrainingProblem], split: Split) -> dict[str, int]:
-        """Write the RL rows of a split; returns the number of rows by source. Without any row there is no file."""
+        """Write the RL rows of a split; returns the number of rows by source.
+
+        If there are no rows, the file is deleted.
+        """
         settings, seed = self.settings, self.settings.seed
         share = 1.0 if split == "train" else settings.validation_share
         wanted: dict[Source, int] = {s: round(count * share) for s, count in settings.rows.by_source().items()}
@@ -86,13 +88,13 @@ class _Builder:
                 on_skip=skipped.append,
             )
         )
-        # Rows without memory, in drawn order. Problems without another row come first.
+        # Rows without memory, in random order. Problems without another row come first.
         used = {row.extra_info.problem_id for row in rows}
         drawn = sorted(problems, key=lambda p: (p.problem_id in used, keyed_hash(seed, p.problem_id, "normal")))
         made = (normal_row(problem, window, prompts=self.prompts) for problem in drawn)
         rows += islice(_without_failures(made, skipped), normal_wanted)
         self.skipped.update(f"row: {failure.reason}" for failure in skipped)
-        rows.sort(key=lambda row: keyed_hash(seed, row.extra_info.problem_id, _name(row)))
+        rows.sort(key=lambda row: keyed_hash(seed, row.extra_info.problem_id, _row_name(row)))
         path = settings.output_dir / f"{split}.parquet"
         if rows:
             write_rows(path, rows)
@@ -102,7 +104,8 @@ class _Builder:
         return dict(Counter(row.source for row in rows))
 
     def write_chats(self, problems: Sequence[TrainingProblem], split: Split) -> dict[str, int]:
-        """Write the chats of a split; returns the number of chats by role or mode. Without any chat there is no file.
+        """Write the chats of a split; returns the number of chats by role or mode. If there are none, the file is
+        deleted.
 
         The chats are written while the traces are read, so that no run has to fit into memory.
         """
@@ -134,5 +137,6 @@ def _without_failures(made: Iterable[TrainingRow | Failure], failures: list[Fail
             yield row
 
 
-def _name(row: TrainingRow) -> str:
+def _row_name(row: TrainingRow) -> str:
+    """The name of a row in the key that decides its place in the file."""
     return f"place of {row.source} {row.extra_info.iteration}"

@@ -1,4 +1,4 @@
-"""The settings of ``tmas build``; conf/build.yaml lists them with their defaults."""
+"""The settings of ``tmas build``. conf/build.yaml lists them with their defaults."""
 
 from __future__ import annotations
 

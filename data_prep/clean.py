@@ -1,9 +1,14 @@
-"""Cleaning the pool: benchmark problems, answers that the checker cannot read, duplicates. Every removal is on record.
+"""Cleans the pool of collected problems. Every removed problem is recorded with the reason.
 
-A duplicate is one by the project's own test (:mod:`tmas.memory.similarity`): numbers and relations must be equal, so
-that a problem with other numbers is another problem. Of duplicates the first is kept. That test lets a word differ,
-such as "inscribed" for "circumscribed": where the answers are not equal, only problems of the same words are one, and
-if the answers differ then, one is wrong, and none is kept.
+It removes copies of benchmark problems, problems whose answer the checker cannot read, and duplicates. The test for
+duplicates is that of the memory banks (:mod:`tmas.memory.similarity`). Two problems with different numbers or relations
+are not duplicates. The test does not notice every changed word, such as "inscribed" for "circumscribed". Therefore the
+answers decide, too:
+
+- Equal answers: the problems are duplicates, and the first one is kept.
+- Different answers, different words: the problems are different, and both are kept.
+- Different answers, the same words: the problems are in conflict. One answer is wrong, so none of them is kept.
+- Answers that cannot be compared: with the same words the problems are duplicates, otherwise they are different.
 """
 
 from __future__ import annotations
@@ -52,7 +57,7 @@ class CleanSettings(Settings):
 
 
 class Removed(Record):
-    """A problem that was taken out, why, and what it was found to repeat."""
+    """A removed problem with the reason. ``match``: the problem that it repeats, if that is the reason."""
 
     problem_id: str
     reason: Reason
@@ -65,19 +70,19 @@ class Removed(Record):
 async def clean(
     pool: Iterable[TrainingProblem], benchmarks: Benchmarks, settings: CleanSettings, output_dir: Path
 ) -> dict[str, Any]:
-    """Write ``problems.jsonl`` and ``removed.jsonl`` into ``output_dir``; returns the counts."""
+    """Clean the pool. Writes ``problems.jsonl`` and ``removed.jsonl`` to ``output_dir``, and returns the counts."""
     async with AnswerChecker(workers=settings.workers) as checker:
-        cleaning = _Cleaning(benchmarks, settings, checker)
+        cleaner = _Cleaner(benchmarks, settings, checker)
         for chunk in _chunks(pool):
-            await cleaning.take(chunk)
-    kept = write_lines(output_dir / "problems.jsonl", cleaning.kept.values())
-    write_lines(output_dir / "removed.jsonl", cleaning.removed)
+            await cleaner.add(chunk)
+    kept = write_lines(output_dir / "problems.jsonl", cleaner.kept.values())
+    write_lines(output_dir / "removed.jsonl", cleaner.removed)
     return {
         "benchmarks": benchmarks.sizes,
         "benchmark_rows_skipped": benchmarks.skipped,
         "kept": kept,
-        "removed": dict(Counter(removed.reason for removed in cleaning.removed)),
-        "judged": sum(problem.data_source == "math_grm" for problem in cleaning.kept.values()),
+        "removed": dict(Counter(removed.reason for removed in cleaner.removed)),
+        "judged": sum(problem.data_source == "math_grm" for problem in cleaner.kept.values()),
     }
 
 
@@ -87,8 +92,11 @@ def _chunks(pool: Iterable[TrainingProblem]) -> Iterator[Sequence[TrainingProble
         yield chunk
 
 
-class _Cleaning:
-    """The state of one pass: ``kept`` by number, in order."""
+class _Cleaner:
+    """Decides for each problem of a pool whether it is kept.
+
+    ``kept``: problems by a running number, in order. ``removed``: removed problems, in order.
+    """
 
     def __init__(self, benchmarks: Benchmarks, settings: CleanSettings, checker: AnswerChecker) -> None:
         self.benchmarks, self.settings, self.checker = benchmarks, settings, checker
@@ -97,8 +105,8 @@ class _Cleaning:
         self._seen: list[TrainingProblem] = []
         self._index = NearIndex(settings.duplicate)
 
-    async def take(self, chunk: Sequence[TrainingProblem]) -> None:
-        """Answers are looked at side by side, duplicates one after the other."""
+    async def add(self, chunk: Sequence[TrainingProblem]) -> None:
+        """Add problems. Their answers are checked concurrently, then duplicates are searched one by one, in order."""
         readable = await asyncio.gather(*map(self._with_readable_answer, chunk))
         for problem, outcome in zip(chunk, readable, strict=True):
             if match := self.benchmarks.match(problem.question):
@@ -109,13 +117,16 @@ class _Cleaning:
                 await self._keep_unless_duplicate(outcome)
 
     async def _with_readable_answer(self, problem: TrainingProblem) -> TrainingProblem | str:
-        """The problem as it goes on, or why its answer cannot be read. Accepted answers that differ leave no one gold
-        answer: a judge, too, would find each of them different from all of them together."""
+        """Return the problem with its ``data_source``, or the reason why its answer cannot be read.
+
+        A problem whose accepted answers differ has no single gold answer. A judge cannot help: it would find each of
+        the answers different from all of them together.
+        """
         first, *others = problem.metadata.get("accepted", [problem.answer])
         for other in others:
             if not (await self.checker.compare(first, other)).equal:
                 return f"accepted answers differ: {first!r} and {other!r}"
-        verdict = await self.checker.compare(first, "0")  # only for whether it is read at all
+        verdict = await self.checker.compare(first, "0")  # to find out whether the answer can be read
         if verdict.equivalence is not Equivalence.UNDECIDED:
             return problem.model_copy(update={"metadata": {}})
         if self.settings.on_unreadable == "remove":
@@ -125,15 +136,17 @@ class _Cleaning:
     async def _keep_unless_duplicate(self, problem: TrainingProblem) -> None:
         features = tokens(problem.question)
         number = len(self._seen)
-        for twin in self._index.candidates(features):
-            first = self._seen[twin]
+        for earlier in self._index.candidates(features):
+            first = self._seen[earlier]
             reason = await self._relation(first, problem)
             if reason == "duplicate":
                 return self._remove(problem, "duplicate", f"of {first.problem_id}", _match(first, problem))
             if reason == "conflict":
-                self._remove(problem, "conflict", f"another answer than {first.problem_id}", _match(first, problem))
-                if self.kept.pop(twin, None):
-                    self._remove(first, "conflict", f"another answer than {problem.problem_id}", _match(problem, first))
+                self._remove(problem, "conflict", f"a different answer than {first.problem_id}", _match(first, problem))
+                if self.kept.pop(earlier, None):
+                    self._remove(
+                        first, "conflict", f"a different answer than {problem.problem_id}", _match(problem, first)
+                    )
                 return None
         self._seen.append(problem)
         self._index.add(number, features)
@@ -143,6 +156,7 @@ class _Cleaning:
     async def _relation(
         self, first: TrainingProblem, problem: TrainingProblem
     ) -> Literal["duplicate", "conflict"] | None:
+        """How two problems are related, by the rules in the module's docstring. None: they are different."""
         if not near_duplicate(first.question, problem.question, self.settings.duplicate):
             return None
         verdict = await self.checker.compare(first.answer, problem.answer)

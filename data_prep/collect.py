@@ -1,14 +1,15 @@
-"""``tmas collect``: the problems of all sources in one schema, then cleaned (:mod:`data_prep.clean`).
+"""``tmas collect``: reads the problems of all sources into one schema and cleans them (:mod:`data_prep.clean`).
 
-A source is read once: rows stream through, exact copies are dropped, what is wrong with a row is written down. Its
-problems, its skipped rows and its report stay in ``sources/``, and a second run takes them from there.
+Each source is read as a stream. Exact copies are dropped, and rows that cannot be used are recorded with the reason.
+The folder ``sources/`` keeps the problems, the skipped rows and the report of each source. A later run with the same
+settings and files uses these instead of reading the source again.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,13 @@ from pydantic import Field
 
 from data_prep.clean import CleanSettings, clean
 from data_prep.decontaminate import Benchmark, Benchmarks
-from data_prep.pool import WorkspaceFolder, read_problems
+from data_prep.pool import Log, WorkspaceFolder, read_problems
 from data_prep.source_files import read_source
 from data_prep.sources import Source, SourceDefect, answers_of, question_of
 from tmas.files import digest, file_digest, json_line, read_lines, whole_file, write_json
 from tmas.problems.loader import ProblemFileError
 from tmas.settings import Settings
 from tmas.training.contexts import TrainingProblem
-
-Say = Callable[[str], None]
 
 
 class CollectSettings(Settings):
@@ -45,28 +44,32 @@ class CollectSettings(Settings):
     clean: CleanSettings = Field(default=CleanSettings(), description="How the pool is cleaned.")
 
 
-def collect(settings: CollectSettings, say: Say) -> None:
-    """All sources into ``output_dir``: ``problems.jsonl``, ``removed.jsonl`` and ``report.json``."""
+def collect(settings: CollectSettings, log: Log) -> None:
+    """Collect and clean all sources. Writes ``problems.jsonl``, ``removed.jsonl`` and ``report.json``."""
     benchmarks = Benchmarks(settings.benchmarks, settings.clean.decontamination)
     for defect in benchmarks.skipped:
-        say(f"not decontaminated against: {defect}")
+        log(f"skipped a benchmark row: {defect}")
     folder = settings.output_dir / "sources"
-    reports = {name: gather(name, source, folder, say) for name, source in settings.source.items()}
+    reports = {name: collect_source(name, source, folder, log) for name, source in settings.source.items()}
     pool = (problem for name in reports for problem in read_problems(folder / f"{name}.jsonl"))
     cleaned = uvloop.run(clean(pool, benchmarks, settings.clean, settings.output_dir))
     write_json(settings.output_dir / "report.json", {"sources": reports, **cleaned})
-    say(f"{cleaned['kept']:,} problems kept, {sum(cleaned['removed'].values()):,} removed: {cleaned['removed']}")
+    log(f"{cleaned['kept']:,} problems kept, {sum(cleaned['removed'].values()):,} removed: {cleaned['removed']}")
 
 
-def gather(name: str, source: Source, folder: Path, say: Say) -> dict[str, Any]:
-    """One source into ``folder``; returns its report. Done before with the same settings and files: nothing is read."""
+def collect_source(name: str, source: Source, folder: Path, log: Log) -> dict[str, Any]:
+    """Write the problems of one source to ``folder`` and return its report.
+
+    If ``folder`` has a report with the same settings and file hashes, the source is not read again. Raises
+    :class:`ProblemFileError` if no row of the source is a problem.
+    """
     settings = source.model_dump(mode="json")
     hashes = {str(path): _sha256(path) for path in source.files}
     report_file = folder / f"{name}.json"
     if report_file.exists():
         report = orjson.loads(report_file.read_bytes())
         if (report["settings"], report["sha256"]) == (settings, hashes):
-            say(f"{name}: {report['kept']:,} problems, from an earlier run")
+            log(f"{name}: {report['kept']:,} problems, from an earlier run")
             return report
         report_file.unlink()
     counts: Counter[str] = Counter()
@@ -80,12 +83,12 @@ def gather(name: str, source: Source, folder: Path, say: Say) -> dict[str, Any]:
     found = {key: counts[key] for key in ("rows", "kept", "copies", "skipped")}
     report = {"settings": settings, "sha256": hashes, **found}
     write_json(report_file, report)
-    say(f"{name}: " + ", ".join(f"{count:,} {key}" for key, count in found.items()))
+    log(f"{name}: " + ", ".join(f"{count:,} {key}" for key, count in found.items()))
     return report
 
 
 def _problems(name: str, source: Source, counts: Counter[str]) -> Iterator[TrainingProblem | dict[str, str]]:
-    """The problems of a source, and what is wrong with the other rows; exact copies are only counted."""
+    """Yield the problems of a source, and for each unusable row its place and defect. Exact copies are only counted."""
     seen: set[int] = set()
     for row in read_source(source):
         counts["rows"] += 1

@@ -1,4 +1,7 @@
-"""What distilling will take: from the problems already finished in the directory, otherwise from expected lengths."""
+"""Estimates the calls and tokens of ``tmas distill``.
+
+The estimate uses the mean cost of the finished problems. If there are none, it uses expected lengths.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from tmas.records import Problem, Record, Usage
 from tmas.settings import Settings
 
 INSTRUCTIONS = 200
-"""Tokens of a prompt besides what the estimate counts on its own."""
+"""Tokens of the instructions in a prompt. The estimate counts the other parts separately."""
 
 
 class Length(Settings):
@@ -50,7 +53,10 @@ class Price(Settings):
 
 
 class CostEstimate(Record):
-    """What ``problems`` problems will take. ``measured``: from finished ones, not from expected lengths."""
+    """Estimated calls and tokens for a number of ``problems``.
+
+    ``measured``: the estimate comes from finished problems, not from expected lengths.
+    """
 
     problems: int
     calls: int
@@ -63,19 +69,20 @@ class CostEstimate(Record):
         return self.prompt_tokens + self.completion_tokens
 
     def money(self, price: Price) -> float | None:
+        """The cost in the currency of ``price``. None if a price is not set."""
         if price.prompt is None or price.completion is None:
             return None
         return (self.prompt_tokens * price.prompt + self.completion_tokens * price.completion) / 1e6
 
 
 def measured_estimate(remaining: int, finished: Sequence[Usage]) -> CostEstimate:
-    """``remaining`` problems at the mean cost of the ``finished`` ones, of which there is at least one."""
-    spent, each = sum(finished, Usage()), remaining / len(finished)
+    """Estimate for ``remaining`` problems at the mean cost of the ``finished`` ones. Needs at least one of these."""
+    spent, factor = sum(finished, Usage()), remaining / len(finished)
     return CostEstimate(
         problems=remaining,
-        calls=round(spent.calls * each),
-        prompt_tokens=round(spent.prompt_tokens * each),
-        completion_tokens=round(spent.completion_tokens * each),
+        calls=round(spent.calls * factor),
+        prompt_tokens=round(spent.prompt_tokens * factor),
+        completion_tokens=round(spent.completion_tokens * factor),
         measured=True,
     )
 
@@ -83,7 +90,7 @@ def measured_estimate(remaining: int, finished: Sequence[Usage]) -> CostEstimate
 def expected_estimate(
     problems: Sequence[Problem], method: TMASSettings, expected: Expected, count: Count
 ) -> CostEstimate:
-    """All calls of the method on ``problems``, each reply and prompt as long as expected."""
+    """Estimate for all calls of the method on ``problems``, from the expected lengths of replies and prompts."""
     question = round(fmean(count(problem.question) for problem in problems)) + INSTRUCTIONS if problems else 0
     prompts, replies = _tokens_of_one(question, method, expected)
     return CostEstimate(
@@ -96,7 +103,7 @@ def expected_estimate(
 
 
 def _tokens_of_one(question: int, method: TMASSettings, expected: Expected) -> tuple[int, int]:
-    """Prompt and completion tokens of one problem; a prompt is counted for each of the M verifications."""
+    """Prompt and completion tokens of one problem. The prompt of the M verifications is counted M times."""
     n, m, t = method.n_candidates, method.n_verifications, method.max_iterations
     solution, summary = question + expected.solution.text, expected.summary
     attempts = n * (expected.solution.text + summary.text)

@@ -1,4 +1,4 @@
-"""Whether a problem stands in a benchmark: by the benchmark's n-grams that it repeats, or by MinHash as a whole."""
+"""Decides whether a problem is a copy of a benchmark problem, by shared n-grams and by MinHash similarity."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from data_prep.near import NearIndex, grams
+from data_prep.near import NearIndex, token_ngrams
 from tmas.memory.similarity import jaccard, lex
 from tmas.problems.loader import ProblemFields, load_problems
 from tmas.records import Record
 from tmas.settings import Settings
 
-_SHORTEST = 3
-"""Tokens of a benchmark problem that can be told from how many others begin."""
+_MIN_TOKENS = 3
+"""Minimum length in tokens of a benchmark problem that is looked for at the beginning and the end of problems. Too many
+problems begin with the same one or two tokens."""
 
 
 class Benchmark(Settings):
@@ -50,7 +51,10 @@ class DecontaminationSettings(Settings):
 
 
 class Match(Record):
-    """What a problem was found to repeat, and how much of it."""
+    """The problem that another problem repeats, and how similar they are.
+
+    ``found_in``: name of the benchmark, or ``pool``. ``by``: the test that found it. ``similarity``: from 0 to 1.
+    """
 
     found_in: str
     problem_id: str
@@ -60,7 +64,9 @@ class Match(Record):
     similarity: float
 
 
-class _Known(NamedTuple):
+class _BenchmarkProblem(NamedTuple):
+    """A problem of a benchmark. ``ngrams``: number of its n-grams."""
+
     benchmark: str
     problem_id: str
     question: str
@@ -70,69 +76,70 @@ class _Known(NamedTuple):
 
 
 class Benchmarks:
-    """The problems of all benchmarks, to be looked up by similar text. ``skipped``: rows that cannot be read.
+    """An index of the problems of all benchmarks that finds copies of them.
 
-    Raises :class:`~tmas.problems.loader.ProblemFileError` for a file that cannot be read or holds no problem.
+    ``sizes``: number of problems by benchmark. ``skipped``: messages about rows that cannot be read. Raises
+    :class:`~tmas.problems.loader.ProblemFileError` for a file that cannot be read or has no problem.
     """
 
     def __init__(self, benchmarks: Mapping[str, Benchmark], settings: DecontaminationSettings) -> None:
         self.settings = settings
         self.sizes: dict[str, int] = {}
         self.skipped: list[str] = []
-        self._known: list[_Known] = []
+        self._problems: list[_BenchmarkProblem] = []
         self._ngrams: defaultdict[str, list[int]] = defaultdict(list)
-        self._short: set[int] = set()
+        self._short_lengths: set[int] = set()
         self._index = NearIndex(settings.similarity)
         for name, benchmark in benchmarks.items():
-            before = len(self._known)
+            before = len(self._problems)
             for file in benchmark.files:
                 loaded = load_problems(file, benchmark.fields, on_bad="skip")
                 self.skipped += loaded.skipped
                 for problem in loaded.problems:
                     self._add(name, problem.problem_id, problem.question, problem.answer)
-            self.sizes[name] = len(self._known) - before
+            self.sizes[name] = len(self._problems) - before
 
     def _add(self, benchmark: str, problem_id: str, question: str, answer: str | None) -> None:
-        number = len(self._known)
-        ngrams, shingles = grams(question, self.settings.ngram), grams(question, self.settings.shingle)
-        self._known.append(_Known(benchmark, problem_id, question, answer, len(ngrams), shingles))
+        number = len(self._problems)
+        ngrams, shingles = token_ngrams(question, self.settings.ngram), token_ngrams(question, self.settings.shingle)
+        self._problems.append(_BenchmarkProblem(benchmark, problem_id, question, answer, len(ngrams), shingles))
         for ngram in ngrams:
             self._ngrams[ngram].append(number)
-        if _SHORTEST <= (length := len(lex(question.lower()))) < self.settings.ngram:
-            self._short.add(length)
+        if _MIN_TOKENS <= (length := len(lex(question.lower()))) < self.settings.ngram:
+            self._short_lengths.add(length)
         self._index.add(number, shingles)
 
     def match(self, question: str) -> Match | None:
-        """The benchmark problem that ``question`` repeats most, None where it repeats none."""
+        """The benchmark problem that is most similar to ``question``. None if ``question`` is no copy."""
         return max([*self._by_ngrams(question), *self._by_minhash(question)], key=lambda m: m.similarity, default=None)
 
     def _by_ngrams(self, question: str) -> Iterable[Match]:
-        looked_up = grams(question, self.settings.ngram) | self._edges(question)
+        looked_up = token_ngrams(question, self.settings.ngram) | self._ends(question)
         shared = Counter(n for ngram in looked_up for n in self._ngrams.get(ngram, ()))
         for number, count in shared.items():
-            share = count / self._known[number].ngrams
+            share = count / self._problems[number].ngrams
             if share >= self.settings.ngram_share:
-                yield self._found(number, "ngrams", share)
+                yield self._match(number, "ngrams", share)
 
-    def _edges(self, question: str) -> frozenset[str]:
-        """How ``question`` begins and ends, in the lengths that short benchmark problems have."""
+    def _ends(self, question: str) -> frozenset[str]:
+        """The first and the last tokens of ``question``, in each length that a short benchmark problem has."""
         tokens = lex(question.lower())
-        return frozenset(" ".join(edge) for size in self._short for edge in (tokens[:size], tokens[-size:]))
+        return frozenset(" ".join(end) for size in self._short_lengths for end in (tokens[:size], tokens[-size:]))
 
     def _by_minhash(self, question: str) -> Iterable[Match]:
-        shingles = grams(question, self.settings.shingle)
+        shingles = token_ngrams(question, self.settings.shingle)
         for number in self._index.candidates(shingles):
-            similarity = jaccard(shingles, self._known[number].shingles)
+            similarity = jaccard(shingles, self._problems[number].shingles)
             if similarity >= self.settings.similarity:
-                yield self._found(number, "minhash", similarity)
+                yield self._match(number, "minhash", similarity)
 
-    def _found(self, number: int, by: Literal["ngrams", "minhash"], similarity: float) -> Match:
-        known = self._known[number]
+    def _match(self, number: int, by: Literal["ngrams", "minhash"], similarity: float) -> Match:
+        problem = self._problems[number]
         return Match(
-            found_in=known.benchmark,
-            problem_id=known.problem_id,
-            question=known.question,
-            answer=known.answer,
+            found_in=problem.benchmark,
+            problem_id=problem.problem_id,
+            question=problem.question,
+            answer=problem.answer,
             by=by,
             similarity=round(similarity, 3),
         )

@@ -1,4 +1,7 @@
-"""What ``tmas build`` made, in figures: counts, tokens, difficulty, sources, hashes. The card and the page show it."""
+"""Computes the statistics of ``tmas build``: counts, tokens, difficulty, sources and hashes.
+
+The data card and the page show them.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def describe(
     skipped: Mapping[str, int],
     count: Count,
 ) -> dict[str, Any]:
-    """The content of ``report.json``, less the reports of the earlier steps."""
+    """The content of ``report.json``, without the reports of the earlier steps."""
     paths = [settings.output_dir / name for name in made]
     tokens = {path.name: _tokens(path, count) for path in paths if path.exists()}
     return {
@@ -39,7 +42,7 @@ def describe(
         "skipped": {reason: n for reason, n in skipped.items() if n},
         "tokens": {name: {group: summary(sizes) for group, sizes in groups.items()} for name, groups in tokens.items()},
         "token_histogram": _token_histogram(tokens),
-        "pass_rates": dict(sorted(Counter(_rate(problem) for problem in problems).items())),
+        "pass_rates": dict(sorted(Counter(_rate_label(problem) for problem in problems).items())),
         "origins": _origins(problems),
         "files": {path.name: _file(path) for path in paths if path.exists()},
         "teacher": _teacher(teacher),
@@ -57,7 +60,7 @@ def reports_of(steps: Iterable[Path]) -> dict[str, Any]:
 
 
 def _teacher(run: RecordedRun) -> dict[str, Any]:
-    """The models and the sizes of the run that contexts and chats come from."""
+    """The models and the sizes of the run that rows and chats come from."""
     manifest = run.manifest
     sizes = ("n_candidates", "n_verifications", "max_iterations", "epsilon")
     return {
@@ -69,7 +72,7 @@ def _teacher(run: RecordedRun) -> dict[str, Any]:
 
 
 def summary(sizes: Sequence[int]) -> dict[str, float]:
-    """Count, minimum, median, 95th percentile, maximum and sum."""
+    """Count, minimum, median, 95th percentile, maximum and sum of at least one size."""
     ordered = sorted(sizes)
     return {
         "count": len(ordered),
@@ -82,7 +85,7 @@ def summary(sizes: Sequence[int]) -> dict[str, float]:
 
 
 def _tokens(path: Path, count: Count) -> dict[str, list[int]]:
-    """Tokens by source of the rows' prompts, or by role of the chats."""
+    """Tokens of each prompt by source in a row file, or of each chat by role in a chat file."""
     sizes: defaultdict[str, list[int]] = defaultdict(list)
     if path.name.startswith("sft_"):
         with parquet.ParquetFile(path) as file:
@@ -96,13 +99,13 @@ def _tokens(path: Path, count: Count) -> dict[str, list[int]]:
 
 
 def _token_histogram(tokens: Mapping[str, Mapping[str, Sequence[int]]]) -> dict[str, Any]:
-    """Rows of the RL files by source, in bins of equal width: ``upper`` edges in tokens, and counts."""
+    """Histogram of the RL rows' prompts: ``upper`` edges of bins of equal width in tokens, and counts by source."""
     rows: defaultdict[str, list[int]] = defaultdict(list)
     for name, groups in tokens.items():
         for group, sizes in groups.items() if not name.startswith("sft_") else ():
             rows[group] += sizes
     top = max((size for sizes in rows.values() for size in sizes), default=0)
-    width = max(1, -(-top // _BINS))
+    width = max(1, -(-top // _BINS))  # rounded up
     counts = {group: Counter(min(_BINS - 1, size // width) for size in sizes) for group, sizes in rows.items()}
     return {
         "upper": [width * (i + 1) for i in range(_BINS)],
@@ -110,7 +113,7 @@ def _token_histogram(tokens: Mapping[str, Mapping[str, Sequence[int]]]) -> dict[
     }
 
 
-def _rate(problem: TrainingProblem) -> str:
+def _rate_label(problem: TrainingProblem) -> str:
     rate = problem.baseline_pass_rate
     return "unknown" if rate == UNKNOWN_PASS_RATE else f"{rate:.3f}"
 

@@ -1,7 +1,8 @@
-"""``tmas filter``: how often the policy solves each problem without memory, and the window of rates that is kept.
+"""``tmas filter``: measures how often the policy solves each problem without memory, and filters by this pass rate.
 
-The samples are a run of the project's own majority vote, in ``output_dir/run``: resume, budgets and failures are those
-of ``tmas solve``. Problems that are always or never solved teach GRPO nothing: all samples of a group get one reward.
+The policy samples its solutions in a run of the method majority vote, in ``output_dir/run``. Resume, budgets and
+failures work as in ``tmas solve``. GRPO learns nothing from a problem that is always or never solved, because all
+samples of its group get the same reward.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from data_prep.pool import WorkspaceFolder, read_problems
+from data_prep.pool import Log, WorkspaceFolder, read_problems
 from tmas.files import write_json, write_lines
 from tmas.records.run_files import Prediction
 from tmas.run.replay import RecordedRun
@@ -22,8 +23,7 @@ from tmas.settings import RunSettings
 from tmas.training.contexts import TrainingProblem
 
 Runner = Callable[[Sequence[TrainingProblem], RunSettings, Path], None]
-"""Runs problems into a run directory and waits: :func:`tmas.api.run`, with whatever is shown meanwhile."""
-Say = Callable[[str], None]
+"""Solves problems with the method of the settings and writes the run directory, as :func:`tmas.api.run` does."""
 
 
 class FilterSettings(RunSettings):
@@ -45,9 +45,9 @@ class FilterSettings(RunSettings):
     )
 
     @model_validator(mode="after")
-    def _can_work(self) -> Self:
+    def _check_settings(self) -> Self:
         if self.problems.resolve() == (self.output_dir / "problems.jsonl").resolve():
-            raise ValueError("output_dir: what is kept would be written over problems")
+            raise ValueError("output_dir: the kept problems would overwrite the file problems. Choose another folder")
         if self.method.name != "majority_vote":
             raise ValueError(f"method: pass rates come from majority_vote, not from {self.method.name}")
         if self.min_pass_rate > self.max_pass_rate:
@@ -55,9 +55,9 @@ class FilterSettings(RunSettings):
         return self
 
 
-def filter_by_difficulty(settings: FilterSettings, run: Runner, say: Say) -> None:
-    """Writes ``problems.jsonl``, ``removed.jsonl`` and ``report.json`` into ``output_dir``."""
-    problems = drawn(read_problems(settings.problems), settings.max_problems, settings.seed)
+def filter_by_difficulty(settings: FilterSettings, run: Runner, log: Log) -> None:
+    """Measure the pass rates and filter by them. Writes ``problems.jsonl``, ``removed.jsonl`` and ``report.json``."""
+    problems = draw_problems(read_problems(settings.problems), settings.max_problems, settings.seed)
     directory = settings.output_dir / "run"
     run(problems, settings, directory)
     rates = pass_rates(RecordedRun(directory))
@@ -76,13 +76,16 @@ def filter_by_difficulty(settings: FilterSettings, run: Runner, say: Say) -> Non
         "histogram": histogram(rates.get(problem.problem_id) for problem in problems),
     }
     write_json(settings.output_dir / "report.json", report)
-    say(f"{len(kept):,} of {len(problems):,} problems kept; removed: {report['removed']}")
+    log(f"{len(kept):,} of {len(problems):,} problems kept; removed: {report['removed']}")
     for rate, count in report["histogram"].items():
-        say(f"  pass rate {rate}: {count:,}")
+        log(f"  pass rate {rate}: {count:,}")
 
 
-def drawn(problems: Iterable[TrainingProblem], count: int | None, seed: int) -> list[TrainingProblem]:
-    """``count`` of the problems, drawn by ``seed`` and kept in their order; None: all."""
+def draw_problems(problems: Iterable[TrainingProblem], count: int | None, seed: int) -> list[TrainingProblem]:
+    """Draw ``count`` problems with ``seed``, and return them in their original order. None: all problems.
+
+    A larger count adds problems and keeps those of a smaller count.
+    """
     found = list(problems)
     if count is None:
         return found
@@ -92,10 +95,10 @@ def drawn(problems: Iterable[TrainingProblem], count: int | None, seed: int) -> 
 
 
 def pass_rates(run: RecordedRun) -> dict[str, float | None]:
-    """Of each finished problem, the share of its samples that are right; None where none could be judged.
+    """The pass rate of each finished problem: the share of its samples that are right. None if it is unknown.
 
-    A sample that was truncated or gave no answer is not right; one that was never made, or whose answer cannot be
-    decided, does not count. Where no answer could be decided, those without one do not tell the rate either.
+    A sample that was truncated or has no answer is wrong. A sample that was never made, or whose answer is undecided,
+    does not count. The rate is unknown if no sample counts, or if some answers are undecided and no answer was decided.
     """
     return {problem_id: _pass_rate(run.prediction(problem_id)) for problem_id in run.problem_ids}
 
@@ -108,7 +111,7 @@ def _pass_rate(prediction: Prediction) -> float | None:
 
 
 def histogram(rates: Iterable[float | None]) -> dict[str, int]:
-    """How many problems have which rate, in ascending order; ``unjudged`` last."""
+    """Number of problems by pass rate, in ascending order. ``unjudged`` comes last."""
     counts = Counter("unjudged" if rate is None else f"{rate:.3f}" for rate in rates)
     return dict(sorted(counts.items()))
 

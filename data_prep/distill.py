@@ -1,6 +1,6 @@
-"""``tmas distill``: the teacher runs the project's own TMAS inference; its run directory is what contexts come from.
+"""``tmas distill``: runs a large model, the teacher, with TMAS. ``tmas build`` makes rows and chats from this run.
 
-Neutral distillation: agents never see the gold answer, which is only compared with theirs afterwards.
+The agents never see the gold answer. It is only compared with their answers afterwards.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from data_prep.cost import CostEstimate, Expected, Price, expected_estimate, measured_estimate
-from data_prep.difficulty import Runner, Say, drawn
-from data_prep.pool import WorkspaceFolder, read_problems
+from data_prep.difficulty import Runner, draw_problems
+from data_prep.pool import Log, WorkspaceFolder, read_problems
 from tmas.llm.tokens import token_counter
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem, Usage
@@ -38,25 +38,25 @@ class DistillSettings(RunSettings):
     dry_run: bool = Field(default=False, description="Print the estimate of tokens and money, and stop.")
 
     @model_validator(mode="after")
-    def _runs_the_team(self) -> Self:
+    def _check_method(self) -> Self:
         if not isinstance(self.method, TMASSettings):
-            raise ValueError(f"method: contexts come from tmas, not from {self.method.name}")
+            raise ValueError(f"method: must be tmas, not {self.method.name}: tmas build needs the memory of a TMAS run")
         return self
 
 
-def distill(settings: DistillSettings, run: Runner, say: Say) -> None:
-    """Say what it will take, then run the teacher into ``output_dir``; the same call goes on."""
-    problems = drawn(read_problems(settings.problems), settings.max_problems, settings.seed)
+def distill(settings: DistillSettings, run: Runner, log: Log) -> None:
+    """Log the estimated cost, then run the teacher. The same call resumes an interrupted run in ``output_dir``."""
+    problems = draw_problems(read_problems(settings.problems), settings.max_problems, settings.seed)
     estimated = estimate(problems, settings)
-    for line in described(estimated, settings):
-        say(line)
+    for line in estimate_lines(estimated, settings):
+        log(line)
     if not settings.dry_run:
         run(problems, settings, settings.output_dir)
-        say(outcome(problems, RecordedRun(settings.output_dir)))
+        log(summary_line(problems, RecordedRun(settings.output_dir)))
 
 
-def outcome(problems: Sequence[Problem], recorded: RecordedRun) -> str:
-    """How the problems ended, what they took, and what failed on the way, for a person."""
+def summary_line(problems: Sequence[Problem], recorded: RecordedRun) -> str:
+    """One line for the user: number of problems by the reason why they stopped, calls, and tokens."""
     lines = [recorded.prediction(problem.problem_id) for problem in problems]
     used = sum((line.total_usage for line in lines), Usage())
     stops = ", ".join(f"{count:,} {stop}" for stop, count in sorted(Counter(line.stop for line in lines).items()))
@@ -64,7 +64,7 @@ def outcome(problems: Sequence[Problem], recorded: RecordedRun) -> str:
 
 
 def estimate(problems: Sequence[Problem], settings: DistillSettings) -> CostEstimate:
-    """Of the problems that are not finished in ``output_dir``."""
+    """Estimate for the problems that are not finished in ``output_dir``."""
     finished: list[Usage] = []
     if (settings.output_dir / "manifest.json").exists():
         recorded = RecordedRun(settings.output_dir)
@@ -77,11 +77,11 @@ def estimate(problems: Sequence[Problem], settings: DistillSettings) -> CostEsti
     return expected_estimate(problems, settings.method, settings.expected, token_counter(tokenizer))
 
 
-def described(estimate: CostEstimate, settings: DistillSettings) -> list[str]:
-    """The estimate and the budget, for a person."""
+def estimate_lines(estimate: CostEstimate, settings: DistillSettings) -> list[str]:
+    """The estimate and the budget as lines for the user."""
     money = estimate.money(settings.price)
     lines = [
-        f"{estimate.problems:,} problems to distil, about {estimate.calls:,} calls: "
+        f"{estimate.problems:,} problems to distill, about {estimate.calls:,} calls: "
         f"{estimate.prompt_tokens:,} tokens in prompts, {estimate.completion_tokens:,} in replies",
         "measured on the problems already finished" if estimate.measured else "estimated from the expected lengths",
     ]
@@ -90,5 +90,5 @@ def described(estimate: CostEstimate, settings: DistillSettings) -> list[str]:
     budget = settings.limits.tokens_per_run
     lines.append(f"hard budget: {'none' if budget is None else f'{budget:,} tokens'}")
     if budget is not None and estimate.tokens > budget:
-        lines.append("the budget is below the estimate: problems will end early, and go on when it is raised")
+        lines.append("the budget is below the estimate: problems will stop early. Raise the budget to resume them")
     return lines

@@ -1,4 +1,4 @@
-"""Finding texts that are nearly the same among many: candidates by MinHash, to be confirmed exactly by the caller."""
+"""Finds near-duplicates among many texts. MinHash gives candidates, which the caller has to compare exactly."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from typing import Any
 from tmas.memory.similarity import lex
 
 _PERMUTATIONS = 128
-_MISSES_COST_MORE = (0.2, 0.8)  # a false candidate costs one exact comparison, a missed one is never seen again
+_ERROR_WEIGHTS = (0.2, 0.8)
+"""Weights of false candidates and of missed ones. A false candidate only costs one exact comparison."""
 
 
 class NearIndex:
-    """Sets of features by number; a query gives those that may reach ``threshold`` in Jaccard similarity."""
+    """An index of numbered sets of features. It finds sets whose Jaccard similarity may reach ``threshold``."""
 
     def __init__(self, threshold: float) -> None:
         from datasketch import MinHashLSH
 
-        self._lsh = MinHashLSH(threshold, _PERMUTATIONS, weights=_MISSES_COST_MORE)
+        self._lsh = MinHashLSH(threshold, _PERMUTATIONS, weights=_ERROR_WEIGHTS)
 
     def add(self, number: int, features: Iterable[str]) -> None:
         self._lsh.insert(number, _signature(features), check_duplication=False)
 
     def candidates(self, features: Iterable[str]) -> list[int]:
-        """In ascending order."""
+        """The numbers of the sets that may be similar to ``features``, in ascending order."""
         return sorted(self._lsh.query(_signature(features)))  # type: ignore[arg-type]  # the keys are our numbers
 
 
@@ -35,7 +36,7 @@ def _signature(features: Iterable[str]) -> Any:
     return signature
 
 
-def grams(text: str, size: int) -> frozenset[str]:
-    """The runs of ``size`` tokens of ``text``, in lower case; of a shorter text, the whole of it."""
+def token_ngrams(text: str, size: int) -> frozenset[str]:
+    """The n-grams of ``size`` tokens in ``text``, in lower case. A shorter text gives one n-gram, the whole text."""
     tokens = lex(text.lower())
     return frozenset(" ".join(tokens[i : i + size]) for i in range(max(1, len(tokens) - size + 1)))

@@ -1,7 +1,7 @@
-"""The data set's card (``README.md``) and the page to look at it (``look.html``), from templates beside this file.
+"""Writes the data card (``README.md``) and a page with samples (``look.html``) from the templates in this folder.
 
-Text from models and data sets is escaped in both: in the page by the template engine, in the card by :func:`_cell`.
-The page is one file without scripts and loads nothing.
+Text from models and data sets is escaped in both. The template engine escapes it in the page, :func:`_cell` in the
+card. The page is a single file. It has no scripts and loads no other file.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ from tmas.files import read_lines, whole_file
 from tmas.training.rows import TrainingRow, read_rows
 
 SAMPLES = 4
-"""Rows of each source, and removed problems of each reason, that the page shows in full."""
+"""Number of rows per source, and of removed problems per reason, that the page shows in full."""
 
 
 def write_card(path: Path, report: Mapping[str, Any]) -> None:
-    """A Hugging Face data set card with counts, tokens, sources and hashes."""
+    """Write a Hugging Face data set card with counts, tokens, sources and hashes to ``path``."""
     environment = _environment(autoescape=False)
     environment.filters["cell"] = _cell
     _write(path, environment.get_template("card.md.jinja").render(report=report))
 
 
 def write_page(path: Path, folder: Path, earlier: Sequence[Path], report: Mapping[str, Any]) -> None:
-    """Samples by source, length and difficulty plots, and what the earlier steps removed."""
+    """Write the page to ``path``: samples by source, charts of length and difficulty, and removed problems.
+
+    ``folder``: output of ``tmas build``. ``earlier``: folders of the earlier steps. ``report``: content of report.json.
+    """
     template = _environment(autoescape=True).get_template("look.html.jinja")
     _write(
         path,
@@ -39,7 +42,7 @@ def write_page(path: Path, folder: Path, earlier: Sequence[Path], report: Mappin
             samples=_samples(folder / "train.parquet"),
             removed={step.name: _removed(step / "removed.jsonl") for step in earlier},
             sources=_sources(report["earlier"]),
-            length_bars=_stacked(report["token_histogram"]),
+            length_bars=_length_bars(report["token_histogram"]),
             rate_bars=_rate_bars(report),
             chats=_chats(folder / "sft_train.parquet"),
         ),
@@ -47,18 +50,18 @@ def write_page(path: Path, folder: Path, earlier: Sequence[Path], report: Mappin
 
 
 def bars(counts: Mapping[str, int]) -> list[dict[str, Any]]:
-    """``counts`` with each one's share of the largest, in percent."""
+    """Bars of a chart: each count with its share of the largest count, in percent."""
     top = max(counts.values(), default=1)
     return [{"label": label, "count": n, "percent": round(100 * n / top, 1)} for label, n in counts.items()]
 
 
-def _stacked(histogram: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def _length_bars(histogram: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     labels = [f"up to {upper:,}" for upper in histogram["upper"]]
     return {group: bars(dict(zip(labels, found, strict=True))) for group, found in histogram["counts"].items()}
 
 
 def _rate_bars(report: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The rates of the problems that are left, and of all that a filter step sampled."""
+    """Charts of pass rates: one for all problems that a filter step sampled, and one for the problems in this set."""
     sampled = {f"sampled in {Path(p).name}": s["histogram"] for p, s in report["earlier"].items() if "histogram" in s}
     return {title: bars(counts) for title, counts in {**sampled, "in this set": report["pass_rates"]}.items()}
 
@@ -95,7 +98,7 @@ def _removed(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _sources(earlier: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What each source gave, with the first of its rows that could not be read."""
+    """The counts of each source, with the first of its rows that could not be read."""
     return {
         name: {**counts, "cases": list(islice(read_lines(Path(step, "sources", f"{name}.skipped.jsonl")), SAMPLES))}
         for step, report in earlier.items()

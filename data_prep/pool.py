@@ -1,8 +1,8 @@
-"""The files between the steps: problems as JSONL, one :class:`~tmas.training.contexts.TrainingProblem` a line."""
+"""The problem files that the steps exchange: JSONL, one :class:`~tmas.training.contexts.TrainingProblem` per line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +11,8 @@ from pydantic import Field, ValidationError
 from tmas.problems.loader import ProblemFileError
 from tmas.training.contexts import TrainingProblem
 
+Log = Callable[[str], None]
+"""Shows one line of text to the user."""
 WorkspaceFolder = Annotated[
     Path | None,
     Field(description="Folder that collect, filter, distill and build share; their default paths are folders in it."),
@@ -18,13 +20,13 @@ WorkspaceFolder = Annotated[
 
 
 def read_problems(path: Path) -> Iterator[TrainingProblem]:
-    """The problems of a step; raises :class:`ProblemFileError` with file, line and field at the first bad one."""
+    """Yield the problems of a file that a step wrote. Raises :class:`ProblemFileError` at the first invalid line."""
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 yield _problem(line, f"{path}:{number}")
     except OSError as error:
-        raise ProblemFileError([f"{path}: {error.strerror}; run the step that makes it"]) from error
+        raise ProblemFileError([f"{path}: {error.strerror}: run the step that makes it first"]) from error
 
 
 def _problem(line: bytes, place: str) -> TrainingProblem:

@@ -79,7 +79,7 @@ class SFTDataSettings(Settings):
             raise ValueError(f"limit solutions either as the role solution or by mode ({', '.join(MODES)})")
         return per_role
 
-    def most_of(self, kind: str) -> int:
+    def limit_for(self, kind: str) -> int:
         """Maximum number of chats of a role, or of a solution's mode, from one problem of a run."""
         return self.per_role if isinstance(self.per_role, int) else self.per_role.get(kind, 0)
 
@@ -111,10 +111,10 @@ def chats(
     seed: int,
     counts: Counter[str],
 ) -> Iterator[Chat]:
-    """The chats of all ``problems`` in order; the run has to hold each of them.
+    """Yield the chats of all ``problems`` in order. The run must have each of them.
 
-    Adds to ``counts`` the number of chats by role (or mode), and how many were ``too long``. Raises ``UserError`` if
-    the run asked another question, or compared with another answer, under a problem's id.
+    Adds to ``counts`` the number of chats by role (or mode), and the number of chats that were ``too long``. Raises
+    ``UserError`` if the run has another question or answer under a problem's id.
     """
     for problem in problems:
         run.check(problem)
@@ -137,7 +137,7 @@ def write_chats(path: Path, chats: Iterable[Chat]) -> int:
 def _drawn(
     found: Iterable[_TeacherReply], settings: SFTDataSettings, count: Count, seed: int, counts: Counter[str]
 ) -> dict[str, list[tuple[int, Chat]]]:
-    """At most ``most_of`` chats of each role or mode, drawn by ``seed`` and the call's name.
+    """At most ``limit_for`` chats of each role or mode, drawn by ``seed`` and the call's name.
 
     Only the chats drawn so far are in memory, because a trace can be long.
     """
@@ -145,7 +145,7 @@ def _drawn(
     by_mode = isinstance(settings.per_role, dict) and not settings.per_role.keys().isdisjoint(MODES)
     for name, mode, chat in found:
         kind = mode if mode and by_mode else chat.role
-        limit = settings.most_of(kind)
+        limit = settings.limit_for(kind)
         if not limit:
             continue
         if sum(count(m.content) for m in chat.messages) + CHAT_TEMPLATE_TOKENS > settings.max_tokens:
@@ -157,7 +157,7 @@ def _drawn(
 
 
 def _kept(run: RecordedRun, problem: TrainingProblem, settings: SFTDataSettings) -> Iterator[_TeacherReply]:
-    """Every reply to the problem that ``settings.keep`` takes."""
+    """Yield every reply to the problem that ``settings.keep`` allows."""
     prediction = run.prediction(problem.problem_id)
     for call in read_calls(run.trace(problem.problem_id)):
         key = call.key
@@ -232,7 +232,7 @@ def _content(completion: Completion, settings: SFTDataSettings) -> str:
 
 
 def whole_reply(completion: Completion) -> str:
-    """A recorded completion as a reply to imitate: thinking, if there is any, goes before the text in <think> tags."""
+    """The text of a recorded completion, with its thinking, if any, before it in <think> tags."""
     if not completion.reasoning:
         return completion.text
     return f"<think>\n{completion.reasoning.strip()}\n</think>\n\n{completion.text}"

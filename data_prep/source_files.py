@@ -1,6 +1,6 @@
-"""The files of a source, read row by row.
+"""Reads the files of a source row by row.
 
-Parquet and JSON lines are streamed, however long the file is; JSON and CSV are read as a whole.
+Parquet and JSON lines are streamed, so that large files need little memory. JSON and CSV files are read as a whole.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _BUFFER = 1 << 20
 
 
 def read_source(source: Source) -> Iterator[FileRow]:
-    """All rows of a source, placed by file and line; a row that cannot be read says so.
+    """Yield all rows of a source, each with its file and line. A row that cannot be parsed has a ``defect``.
 
-    Raises :class:`ProblemFileError` for a broken file.
+    Raises :class:`ProblemFileError` for a file that cannot be read.
     """
     columns = {dotted.split(".")[0] for dotted in (source.question, source.answer)}
     for name, path in _files(source):
@@ -31,7 +31,7 @@ def read_source(source: Source) -> Iterator[FileRow]:
 
 
 def _files(source: Source) -> list[tuple[str, Path]]:
-    """Name and place of each file; those of the hub are downloaded into the cache of ``datasets``."""
+    """Name and path of each file. Files on the hub are downloaded into the cache of ``datasets``."""
     if source.files:
         return [(str(path), path) for path in source.files]
     import datasets
@@ -62,8 +62,8 @@ def _parquet(path: Path, columns: set[str]) -> Iterator[FileRow]:
     try:
         with parquet.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
             if missing := columns - set(file.schema_arrow.names):
-                there = ", ".join(map(repr, file.schema_arrow.names))
-                raise ProblemFileError([f"{path}: no column {name!r} (there are {there})" for name in sorted(missing)])
+                names = ", ".join(map(repr, file.schema_arrow.names))
+                raise ProblemFileError([f"{path}: no column {name!r} (there are {names})" for name in sorted(missing)])
             for batch in file.iter_batches(_BATCH, columns=sorted(columns)):
                 for values in batch.to_pylist():
                     number += 1

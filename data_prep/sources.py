@@ -1,4 +1,4 @@
-"""Where problems come from: data sets of the hub at a pinned revision, or local files; and what their rows say."""
+"""The settings of a source of problems, and functions that read question and answers from its rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tmas.settings import Settings
 
 
 class Source(Settings):
-    """One data set, and where its rows hold a problem's parts."""
+    """One data set, and the fields of its rows that have the question and the answer."""
 
     dataset: str | None = Field(default=None, description="Data set on the Hugging Face hub. null: only files.")
     subsets: tuple[str, ...] = Field(default=(), description="Configurations of the data set. Empty: its only one.")
@@ -44,58 +44,58 @@ class Source(Settings):
 
     @field_validator("strip")
     @classmethod
-    def _are_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in patterns:
-            _groups(pattern)
+            _count_groups(pattern)
         return patterns
 
     @field_validator("answer_regex")
     @classmethod
-    def _has_a_group(cls, pattern: str | None) -> str | None:
-        if pattern is not None and _groups(pattern) == 0:
+    def _check_answer_group(cls, pattern: str | None) -> str | None:
+        if pattern is not None and _count_groups(pattern) == 0:
             raise ValueError("needs a group around the answer")
         return pattern
 
     @model_validator(mode="after")
-    def _has_rows(self) -> Self:
+    def _check_data_set(self) -> Self:
         if not self.files and not self.dataset:
             raise ValueError("needs files, or a dataset of the hub")
         if not self.files and not self.revision:
-            raise ValueError("revision: name the commit of the data set, so that it is the same each time")
+            raise ValueError("revision: set the commit of the data set, so that every run reads the same data")
         return self
 
 
 class SourceDefect(ValueError):
-    """What is wrong with a row."""
+    """A row has no usable question or answer. The message names the field."""
 
 
 def question_of(row: FileRow, source: Source) -> str:
-    """The question without what ``strip`` takes out; raises :class:`SourceDefect`."""
-    text = _text(_value(row, source.question), source.question)
+    """The question of a row, without matches of ``strip``. Raises :class:`SourceDefect` if nothing is left."""
+    text = _checked_text(_value(row, source.question), source.question)
     for pattern in source.strip:
         text = re.sub(pattern, "", text)
     if not text.strip():
-        raise SourceDefect(f"field {source.question!r}: empty without what is stripped")
+        raise SourceDefect(f"field {source.question!r}: empty after removing the matches of strip")
     return text.strip()
 
 
 def answers_of(row: FileRow, source: Source) -> tuple[str, ...]:
-    """The accepted answers, at least one; a finite number is taken as its text. Raises :class:`SourceDefect`."""
+    """The accepted answers of a row, at least one. A finite number counts as text. Raises :class:`SourceDefect`."""
     value = _value(row, source.answer)
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    text = _text(str(value) if is_number else value, source.answer)
+    text = _checked_text(str(value) if is_number else value, source.answer)
     if source.answer_form == "list":
-        return _listed(text, source.answer)
+        return _parse_answer_list(text, source.answer)
     found = extract_boxed(text) if source.answer_form == "boxed" else text
     if source.answer_regex is not None:
         matches = list(re.finditer(source.answer_regex, text))
         found = matches[-1][1] if matches else None
     if not found or not found.strip():
-        raise SourceDefect(f"field {source.answer!r}: holds no answer")
+        raise SourceDefect(f"field {source.answer!r}: contains no answer")
     return (found.strip(),)
 
 
-def _listed(text: str, field: str) -> tuple[str, ...]:
+def _parse_answer_list(text: str, field: str) -> tuple[str, ...]:
     try:
         values = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -106,6 +106,7 @@ def _listed(text: str, field: str) -> tuple[str, ...]:
 
 
 def _value(row: FileRow, dotted: str) -> Any:
+    """The value at a path such as ``prompt.0.content``. None if it is missing."""
     if row.defect:
         raise SourceDefect(row.defect)
     value: Any = row.values
@@ -117,7 +118,7 @@ def _value(row: FileRow, dotted: str) -> Any:
     return value
 
 
-def _text(value: Any, field: str) -> str:
+def _checked_text(value: Any, field: str) -> str:
     if not isinstance(value, str):
         raise SourceDefect(f"field {field!r}: {'missing' if value is None else f'is {type(value).__name__}, not text'}")
     if not value.strip() or not is_unicode(value):
@@ -125,8 +126,8 @@ def _text(value: Any, field: str) -> str:
     return value
 
 
-def _groups(pattern: str) -> int:
-    """How many groups a regular expression has."""
+def _count_groups(pattern: str) -> int:
+    """Number of groups of a regular expression."""
     try:
         return re.compile(pattern).groups
     except re.error as error:

@@ -1,12 +1,12 @@
-"""A task that a million parameters can learn in minutes: sums of two digits, asked through the project's own prompts.
+"""Writes a task that a tiny policy can learn in minutes: sums of two digits, with the project's own prompts.
 
-``python -m recipes.cpu.prepare FOLDER`` writes there
+``python -m recipes.cpu.prepare FOLDER`` writes to FOLDER:
 
-- ``policy/``: a model that has learned nothing yet (recipes/cpu/tiny_policy.py),
-- ``sft.parquet``: replies to learn the form from; only a share of them, ``SKILL``, states the right sum, so that
-  reinforcement learning has something to improve,
-- ``train.parquet`` and ``val.parquet``: rows with and without memory in the published proportions. The banks are
-  written by code here: an experience gives the sum with its terms exchanged, a guideline names the usual route,
+- ``policy/``: an untrained model (recipes/cpu/tiny_policy.py);
+- ``sft.parquet``: chats that teach the form of a reply. Only the share ``SKILL`` of them has the right sum, so that
+  reinforcement learning has something to improve;
+- ``train.parquet`` and ``val.parquet``: rows with and without memory in the published proportions. Code in this file
+  writes the memory: an experience states the sum with its terms exchanged, a guideline describes how to count;
 - ``problems.jsonl``: the validation problems, for ``tmas solve``.
 """
 
@@ -28,12 +28,15 @@ from tmas.training.contexts import Context, TrainingProblem, experience_row, gui
 from tmas.training.rows import Source, TrainingRow, write_rows
 
 SKILL = 0.4
+"""Share of the chats whose reply has the right sum."""
 REPLY_TOKENS = 48
-SHARES: dict[Source, float] = {"normal": 2200, "experience": 1600, "guideline": 600}
+"""Tokens of the context that are reserved for the reply."""
+SOURCE_WEIGHTS: dict[Source, float] = {"normal": 2200, "experience": 1600, "guideline": 600}
+"""Weights of the sources: the numbers of rows in the paper's training set."""
 
 
 def prepare(folder: Path, n_train: int = 512, n_val: int = 32, n_sft: int = 4096, seed: int = 0) -> None:
-    """Write everything into ``folder``; the same arguments give the same files."""
+    """Write all files to ``folder``. The same arguments give the same files."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(seed)
     estimated = ContextWindow(token_counter("estimate"), 100 * CONTEXT, REPLY_TOKENS)
@@ -52,7 +55,7 @@ def prepare(folder: Path, n_train: int = 512, n_val: int = 32, n_sft: int = 4096
 def _row(draw: random.Random, window: ContextWindow, split: str, index: int) -> TrainingRow:
     a, b = draw.randrange(10), draw.randrange(10)
     problem = _problem(a, b, split, index)
-    [source] = draw.choices(list(SHARES), list(SHARES.values()))
+    [source] = draw.choices(list(SOURCE_WEIGHTS), list(SOURCE_WEIGHTS.values()))
     if source == "normal":
         row = normal_row(problem, window)
     elif source == "experience":

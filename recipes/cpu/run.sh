@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A complete training on two CPU cores: a policy of a million parameters learns sums of two digits
-# (prepare.py). Cold start, GRPO with the hybrid reward without a judge (delta) and with correctness alone
-# (vanilla), from the same data and seed, then export.
+# A complete training on two CPU cores: a policy with a million parameters learns sums of two digits (prepare.py).
+# Steps: cold start, GRPO, export. GRPO runs twice with the same data and seed: with the hybrid reward without a judge
+# (delta), and with correctness alone (vanilla).
 set -euo pipefail
 OUT=${OUT:-runs/cpu}
 STEPS=${STEPS:-40}

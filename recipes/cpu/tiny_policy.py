@@ -1,6 +1,7 @@
-"""A policy that a CPU can train in minutes: a Qwen3 of about a million parameters with a tokenizer of its own.
+"""A tiny policy that a CPU can train in minutes: a Qwen3 with about a million parameters and its own tokenizer.
 
-``python -m recipes.cpu.tiny_policy FOLDER TEXT_FILE ...`` builds one that has learned nothing yet.
+``python -m recipes.cpu.tiny_policy FOLDER TEXT_FILE ...`` writes an untrained policy to FOLDER, with a tokenizer
+that is trained on the text files.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 VOCABULARY, CONTEXT = 1024, 2048
-"""Both in tokens; the vocabulary is an upper bound, small texts give fewer."""
+"""Maximum size of the vocabulary, and context length in tokens. With little text the vocabulary is smaller."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
@@ -25,7 +26,7 @@ CHAT_TEMPLATE = (
 
 
 def build(folder: Path, texts: Sequence[str], seed: int = 0) -> None:
-    """Write a Hugging Face folder: bf16 safetensors drawn from ``seed``, a tokenizer trained on ``texts``, configs."""
+    """Write a Hugging Face folder: bf16 weights drawn with ``seed``, a tokenizer trained on ``texts``, and configs."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -51,7 +52,7 @@ def build(folder: Path, texts: Sequence[str], seed: int = 0) -> None:
 
 
 def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE: every text can be written, and each digit is a token of its own."""
+    """Train a byte-level BPE tokenizer. It can encode every text, and each digit is one token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Training data: collects problems, filters by difficulty, runs a teacher on them, builds RL rows and cold-start chats.
-# Run it again to resume: each step continues where it stopped. docs/data.md
+# Makes training data: collects problems, filters them by difficulty, runs a teacher on them, and builds RL rows and
+# cold-start chats. Run it again to resume. See docs/data.md.
 set -euo pipefail
-BENCHMARKS=${BENCHMARKS:?the folder of the benchmark files that training must not contain: conf/collect.yaml}
+BENCHMARKS=${BENCHMARKS:?set it to the folder with the benchmarks that training must not contain, see conf/collect.yaml}
 WORKSPACE=${WORKSPACE:-data/tmas}
-POLICY=${POLICY:-qwen3_4b_thinking}    # a file of conf/model; measures the difficulty
+POLICY=${POLICY:-qwen3_4b_thinking}    # a file of conf/model; its pass rate is the difficulty of a problem
 TEACHER=${TEACHER:-deepseek}           # a file of conf/model; its key is in the variable that api_key_env names
-BUDGET=${BUDGET:-3600000000}           # token limit of the teacher, prompts and completions: docs/data.md
-GPUS=${GPUS:-8}                        # of this node, with the policy
-TENSOR_PARALLEL=${TENSOR_PARALLEL:-1}  # GPUs of a replica: 2 of 80 GB for the 30B policy
-RESPONSE=${RESPONSE:-32768}            # data.max_response_length of the training, which scores longer responses as wrong
+BUDGET=${BUDGET:-3600000000}           # token limit of the teacher, prompts and completions together: docs/data.md
+GPUS=${GPUS:-8}                        # of this node; they run the policy
+TENSOR_PARALLEL=${TENSOR_PARALLEL:-1}  # GPUs per replica; the 30B policy needs 2 of 80 GB
+RESPONSE=${RESPONSE:-32768}            # data.max_response_length of the training; it scores longer responses as wrong
 PROBLEMS=${PROBLEMS:-800}              # problems for the teacher; each gives at most three rows with memory
 
 tmas collect workspace="$WORKSPACE" benchmarks_dir="$BENCHMARKS"

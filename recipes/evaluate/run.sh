@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Evaluates a policy on a benchmark: TMAS and a majority vote on the same problems, judged, compared and reported.
+# Evaluates a policy on a benchmark: runs TMAS and a majority vote on the same problems, compares them and writes a report.
 set -euo pipefail
-MODEL=${MODEL:-models/hybrid_grpo}     # a folder or hub name; vLLM is started for the runs
-PROBLEMS=${PROBLEMS:?a file of problems}
-DATA=${DATA:-default}                  # its column names: a file of conf/data
+MODEL=${MODEL:-models/hybrid_grpo}     # a folder or hub name; the runs start vLLM
+PROBLEMS=${PROBLEMS:?set it to a file of problems}
+DATA=${DATA:-default}                  # a file of conf/data, which has the column names of PROBLEMS
 OUT=${OUT:-runs/evaluate}
 CONTEXT=${CONTEXT:-262144}
 ITERATIONS=${ITERATIONS:-20}
-TENSOR_PARALLEL=${TENSOR_PARALLEL:-1}  # GPUs of a replica
+TENSOR_PARALLEL=${TENSOR_PARALLEL:-1}  # GPUs per replica
 GPUS=${GPUS:-$TENSOR_PARALLEL}
 
 for METHOD in tmas majority_vote; do
@@ -17,5 +17,5 @@ for METHOD in tmas majority_vote; do
         problems="$PROBLEMS" output_dir="$OUT/$METHOD" "$@"
 done
 RUNS="runs=[$OUT/tmas,$OUT/majority_vote]"
-tmas evaluate "$RUNS" ${JUDGE:+"judge=$JUDGE"}  # a file of conf/judge; unset: only by rule
+tmas evaluate "$RUNS" ${JUDGE:+"judge=$JUDGE"}  # a file of conf/judge; unset: answers are compared by rule only
 tmas report "$RUNS" output="$OUT/report.html"

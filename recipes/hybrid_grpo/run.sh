@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The paper's training: GRPO on the hybrid reward, on one node.
-# Run it again to resume from the last checkpoint. dry_run=true checks everything and takes no GPU. docs/training.md
+# The paper's training: GRPO with the hybrid reward, on one node.
+# Run it again to resume from the last checkpoint. dry_run=true checks everything without a GPU. See docs/training.md.
 set -euo pipefail
 MODEL=${MODEL:-runs/sft/final}         # initial policy: the output of recipes/sft, or a hub name
 DATA=${DATA:-data/tmas/rows}
 OUT=${OUT:-runs/hybrid_grpo}
 STEPS=${STEPS:-200}
 GPUS=${GPUS:-8}
-JUDGE_URL=${JUDGE_URL:?an OpenAI-compatible server of the judge, http://HOST:8000/v1}
+JUDGE_URL=${JUDGE_URL:?set it to the URL of an OpenAI-compatible server with the judge, http://HOST:8000/v1}
 JUDGE=${JUDGE:-deepseek-chat}           # name of the judge on its server; JUDGE_KEY_ENV names the variable with its key
 LOGGER=${LOGGER:-[console,file]}       # wandb, tensorboard; WANDB_MODE=offline needs no login
 

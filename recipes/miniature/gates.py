@@ -1,10 +1,11 @@
-"""How well a policy plays each role: its replies in a recorded run, held against the task's rules.
+"""Measures how well a policy plays each role, by comparing its replies in a recorded run with the task's rules.
 
-``python -m recipes.miniature.gates RUN OUTPUT.json`` prints two tables and writes them. Each prompt of the run is given
-to the rules again, so the policy is judged on the prompts that it met itself. A call that failed counts as wrong.
+``python -m recipes.miniature.gates RUN OUTPUT.json`` prints two tables and writes them to OUTPUT.json. The prompts are
+those of the run, so that the policy is judged on the prompts that it received. A failed call counts as wrong.
 
-The gates are for a run of TMAS. The second table is for every method: how many of the findings that a role writes are
-true. A role that computes, such as RSE's distillation, may be compared with TMAS's verifier by it.
+The first table is for runs of TMAS. It shows for each gate the share of correct replies and the wanted share. The
+second table is for runs of any method. It shows for each role the share of the stated findings that are true, so that
+roles of different methods can be compared, such as RSE's distillation and TMAS's verifier.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tmas.run.trace import read_calls
 
 
 class Gate(NamedTuple):
-    """The least and the most that a share may be."""
+    """The smallest and the largest share that is accepted."""
 
     least: float
     most: float = 1.0
@@ -51,7 +52,7 @@ _EXACT = ("verification", "summary", "guideline", "experience")
 
 
 class Share(NamedTuple):
-    """``right`` of ``total``."""
+    """A share: ``right`` of ``total`` cases. ``value`` is None if there is no case."""
 
     right: int = 0
     total: int = 0
@@ -65,7 +66,10 @@ class Share(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A call of a run. ``texts``: its replies without thinking; one empty text if the call failed."""
+    """A call of a run.
+
+    ``texts``: its replies without thinking; one empty text if the call failed. ``replies``: its replies with thinking.
+    """
 
     role: str
     prompt: str
@@ -87,10 +91,10 @@ def calls_of(run: RecordedRun) -> Iterator[Call]:
 
 
 def measured(calls: Iterable[Call]) -> dict[str, Share]:
-    """The share for each gate."""
+    """The share of correct replies for each gate."""
     shares = dict.fromkeys(GATES, Share())
     for call in calls:
-        for name, share in _of_call(call):
+        for name, share in _gate_shares(call):
             shares[name] += share
     return shares
 
@@ -101,11 +105,11 @@ def true_findings(calls: Iterable[Call]) -> dict[str, Share]:
     for call in calls:
         blocks = blocks_in(call.prompt)
         for reply in call.replies:
-            shares[call.role] += _true(blocks, reply)
+            shares[call.role] += _true_share(blocks, reply)
     return {role: share for role, share in shares.items() if share.total}
 
 
-def _true(blocks: Blocks, text: str) -> Share:
+def _true_share(blocks: Blocks, text: str) -> Share:
     found = [f for f in findings(text) if f.block < len(blocks) and f.rule in RULES and f.order in ORDERS]
     return Share(sum(fits(blocks[f.block], f.rule, f.order) == f.fits for f in found), len(found))
 
@@ -115,44 +119,46 @@ def met(name: str, share: Share) -> bool:
     return share.value is not None and GATES[name].least <= share.value <= GATES[name].most
 
 
-def _of_call(call: Call) -> Iterator[tuple[str, Share]]:
+def _gate_shares(call: Call) -> Iterator[tuple[str, Share]]:
+    """Yield the gates that apply to a call, each with the share of its replies that pass."""
     for text in call.texts:
         if call.role in _EXACT:
             yield f"{call.role} exact", Share(exact(call.prompt, text), 1)
         elif call.role == "solution":
-            yield from _of_solution(call.prompt, text)
+            yield from _solution_shares(call.prompt, text)
 
 
 def exact(prompt: str, reply: str) -> bool:
-    """Whether ``reply`` is word for word what the rules write, for a role with one right reply."""
+    """Whether ``reply`` equals the teacher's reply, for a role that has only one correct reply."""
     return reply.strip() == Teacher(Task(), random.Random(0)).reply(prompt)
 
 
-def _of_solution(prompt: str, text: str) -> Iterator[tuple[str, Share]]:
+def _solution_shares(prompt: str, text: str) -> Iterator[tuple[str, Share]]:
     blocks = blocks_in(prompt)
     candidate = read_answer(extract_boxed(text) or "", len(blocks))
     if tried := STRATEGY.findall(prompt):
         if len(set(tried)) < len(RULES):
             yield "explore is new", Share(candidate is not None and candidate.rule not in tried, 1)
     elif findings(prompt):
-        yield from _by_memory(len(blocks), labels(prompt), followed(prompt)[:MOST_RULES], candidate)
+        yield from _exploit_shares(len(blocks), labels(prompt), followed(prompt)[:MOST_RULES], candidate)
     else:
         yield "plain solving", Share(candidate is not None and solves(blocks, candidate), 1)
 
 
-def _by_memory(
+def _exploit_shares(
     blocks: int, known: Mapping[tuple[int, str, str], bool], shown: Sequence[str], candidate: Candidate | None
 ) -> Iterator[tuple[str, Share]]:
-    """Whether the candidate takes one of the ``shown`` rules that no block refutes, and how it chooses the orders.
+    """Yield how a candidate that exploits uses the findings in its prompt.
 
-    For each block with a verified order: is it taken? With refuted ones, but not only these: are they avoided? Nothing
-    is counted where all shown rules are refuted: then the candidate is a guess.
+    It should take one of the ``shown`` rules that no block refutes. For a block with a verified order it should take
+    that order. For any other block it should not take a refuted order. If all shown rules are refuted, the candidate
+    can only guess, and nothing is counted.
     """
-    opened = {rule for rule in shown if not any(refuted(known, n, rule) for n in range(blocks))}
-    if not opened:
+    open_rules = {rule for rule in shown if not any(refuted(known, n, rule) for n in range(blocks))}
+    if not open_rules:
         return
-    yield "exploit follows a rule that is open", Share(candidate is not None and candidate.rule in opened, 1)
-    if candidate is None or candidate.rule not in opened:
+    yield "exploit follows a rule that is open", Share(candidate is not None and candidate.rule in open_rules, 1)
+    if candidate is None or candidate.rule not in open_rules:
         return
     for n, order in enumerate(candidate.orders):
         found = {o: known.get((n, candidate.rule, o)) for o in ORDERS}
@@ -173,10 +179,10 @@ def main(run: Path, output: Path) -> None:
             table.add_row(name, "-", "0", wanted, "not in this run")
         else:
             table.add_row(name, f"{share.value:.1%}", str(share.total), wanted, "met" if met(name, share) else "MISSED")
-    second = Table("role", "true findings", "of")
+    findings_table = Table("role", "true findings", "of")
     for role, share in findings_of.items():
-        second.add_row(role, f"{share.value:.1%}", str(share.total))
-    Console().print(table, second)
+        findings_table.add_row(role, f"{share.value:.1%}", str(share.total))
+    Console().print(table, findings_table)
     gates = {name: {**share._asdict(), "share": share.value, "met": met(name, share)} for name, share in shares.items()}
     true = {role: {**share._asdict(), "share": share.value} for role, share in findings_of.items()}
     write_json(output, {"gates": gates, "true_findings": true})

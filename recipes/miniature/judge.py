@@ -77,7 +77,7 @@ class _Choice(NamedTuple):
 
 
 def _choices(sections: Mapping[str, str]) -> dict[int, _Choice]:
-    """By block, what the answer in the box chooses, as far as a line of the solution says so too."""
+    """The choices of the boxed answer by block. A choice counts only if a line of the solution states it, too."""
     text = sections["Solution"]
     answer = read_answer(extract_boxed(text) or "", len(blocks_in(sections["Problem"])))
     chosen = [_Choice(n, answer.rule, order) for n, order in enumerate(answer.orders)] if answer else []

@@ -4,7 +4,8 @@
 and writes it to FOLDER with an untrained model.
 
 The tokenizer keeps sequences short, so that a CPU can train on them: instructions that every prompt repeats become one
-token each. What differs between problems (numbers, digits, items such as ``B:echo:ac``) also gets one token per piece.
+token each. The parts that differ between problems also get one token each: numbers, digits, and items such as
+``B:echo:ac``.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 VOCABULARY = 1152
-"""Maximum number of tokens, without those of the constant passages."""
+"""Maximum size of the vocabulary, without the tokens for constant passages."""
 _ITEM = f"[{LETTERS}]:(?:{'|'.join(RULES)}):(?:{'|'.join(ORDERS)})"
 _NUMBER = f"[ \\n]?[{LETTERS}][abct]=\\d"
 _RULE = rf"\b(?:{'|'.join(RULES)})\b"
 _VALUE = rf"{_ITEM}| (?:OK|BAD|new)\b|{_NUMBER}|{_RULE}|\n- \[[EG]\d+|, support \d+\] |\d\.\d\d|\d"
 """The pieces that differ between problems: items, labels, numbers of a block, rules, ids, grades, digits.
 
-A label is the same token wherever it occurs, so that to look a finding up is to copy a token.
+A label is the same token in every place, so that the policy can look up a finding by copying a token.
 """
 _VARIABLE = re.compile(rf"{_ITEM}|{_NUMBER}|\d{{4,}}|{_RULE} \d/|^- \[[EG]\d")
 """A line that matches this is not part of a constant passage."""
-_SHORTEST = 12
+_MIN_LENGTH = 12
 """Minimum length of a constant passage, and of each of its lines, in characters."""
 
 
@@ -122,23 +123,23 @@ def constant_passages(texts: Sequence[str], share: float = 0.01) -> list[str]:
     lines = Counter(line for text in texts for line in set(text.split("\n")))
     common = {line for line, n in lines.items() if n >= share * len(texts) and not _VARIABLE.search(line)}
     runs = Counter(run for text in texts for run in set(_runs(text.split("\n"), common)))
-    return sorted(run for run, n in runs.items() if n >= share * len(texts) and len(run) >= _SHORTEST)
+    return sorted(run for run, n in runs.items() if n >= share * len(texts) and len(run) >= _MIN_LENGTH)
 
 
 def _runs(lines: Iterable[str], common: set[str]) -> Iterator[str]:
     """Maximal runs of the ``common`` lines. A non-empty line that is too short ends a run."""
     run: list[str] = []
     for line in [*lines, None]:
-        if line is not None and line in common and (not line or len(line) >= _SHORTEST):
+        if line is not None and line in common and (not line or len(line) >= _MIN_LENGTH):
             run.append(line)
         else:
             yield "\n".join(run).strip("\n")
             run = []
 
 
-def texts_of(runs: Sequence[Path], most: int = 14_000) -> list[str]:
-    """Prompts and replies of recorded runs: at most ``most``, the same number from each run, from random problems."""
-    return [text for run in runs for text in islice(_texts(RecordedRun(run)), most // len(runs))]
+def texts_of(runs: Sequence[Path], limit: int = 14_000) -> list[str]:
+    """Prompts and replies of random problems of recorded runs: at most ``limit``, the same number from each run."""
+    return [text for run in runs for text in islice(_texts(RecordedRun(run)), limit // len(runs))]
 
 
 def _texts(run: RecordedRun) -> Iterator[str]:

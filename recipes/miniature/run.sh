@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The paper in miniature on two CPU cores (docs/miniature.md): problems, teacher, cold start, reinforcement learning,
-# evaluation. Run it again to resume: no finished step is repeated. QUICK=1 takes one seed, fewer problems, no ablations.
-# To put the result into the package: python -m recipes.miniature.ship $OUT/sft/final $OUT/task/test.jsonl
+# evaluation. Run it again to resume: finished steps are skipped. QUICK=1 uses one seed, fewer problems and no ablations.
+# To copy the result into the package: python -m recipes.miniature.ship $OUT/sft/final $OUT/task/test.jsonl
 set -euo pipefail
 export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 QUICK=${QUICK:-}
@@ -18,14 +18,14 @@ ABLATIONS=$([ -n "$QUICK" ] || echo tmas_no_experience tmas_no_guidelines tmas_e
 mkdir -p "$OUT/rl"
 KNOBS="TRAIN=$TRAIN SPREAD=$SPREAD EASY=$EASY OTHER=$OTHER TEST=$TEST STEPS=$STEPS SFT_STEPS=$SFT_STEPS CHECK_STEPS=$CHECK_STEPS EASY_STEPS=$EASY_STEPS MORE_STEPS=$MORE_STEPS"
 [ -e "$OUT/knobs" ] || echo "$KNOBS" > "$OUT/knobs"
-[ "$(cat "$OUT/knobs")" = "$KNOBS" ] || { echo "$OUT was begun with $(cat "$OUT/knobs"), not $KNOBS: set OUT to another folder" >&2; exit 2; }
+[ "$(cat "$OUT/knobs")" = "$KNOBS" ] || { echo "$OUT was started with $(cat "$OUT/knobs"), not $KNOBS: set OUT to another folder" >&2; exit 2; }
 
 step() { echo "== $(date +%T) $*"; }
-# Each command runs as a child that is waited for, so that SIGTERM and Ctrl-C end it together with this script.
+# Runs each command in the background and waits for it, so that SIGTERM and Ctrl-C stop it together with this script.
 run() { "$@" & wait $!; }
 tmas() { run command tmas "$@"; }
 python() { run command python "$@"; }
-rules() { # rules NAME [--spread 1]: the teacher and judge behind a server; its URL goes to the file NAME
+rules() { # rules NAME [--spread 1]: serves the teacher and the judge; writes the URL to the file NAME
     rm -f "$OUT/$1"
     command python -m recipes.miniature.server --ready "$OUT/$1" "${@:2}" > "$OUT/$1.log" &
     until [ -s "$OUT/$1" ]; do kill -0 $!; sleep 0.2; done
@@ -97,7 +97,7 @@ sft "$OUT/sft_all/final" sft "[$OUT/more/sft_train.parquet,$OUT/more_spread/sft_
     muon_learning_rate=0.01 learning_rate=0.005 decay=0.8
 
 step "5. gates"
-solve() { # solve POLICY NAME OUT PROBLEMS METHOD-SEED ...: starts no server when all runs are finished
+solve() { # solve POLICY NAME OUT PROBLEMS METHOD-SEED ...: starts a server only if a run is unfinished
     local name unfinished=()
     for name in "${@:5}"; do [ -e "$3/$name/metrics.json" ] || unfinished+=("$name"); done
     [ ${#unfinished[@]} = 0 ] || python -m recipes.miniature.serving "$1" "$2" "$OUT/vllm.log" recipes/miniature/solve.sh "$OUT/untrained" "$3" "$OUT/task/$4.jsonl" "${unfinished[@]}"
@@ -112,7 +112,7 @@ for seed in $SEEDS; do
 done
 for method in $ABLATIONS; do runs+=("$method-0"); done
 solve "$OUT/sft/final" sft "$OUT/test" test "${runs[@]}"
-compare() { # compare NAME RUN ...: the others are compared with the group of the first run
+compare() { # compare NAME RUN ...: compares all runs with the group of the first run
     local IFS=,
     tmas evaluate "runs=[${*:2}]" "budgets=[$BUDGETS]" output="$OUT/$1.json"
     tmas report "runs=[${*:2}]" output="$OUT/$1.html"

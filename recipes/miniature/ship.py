@@ -1,7 +1,7 @@
-"""Put a trained policy into the package: ``python -m recipes.miniature.ship POLICY_FOLDER PROBLEMS``.
+"""Copies a trained policy into the package: ``python -m recipes.miniature.ship POLICY_FOLDER PROBLEMS``.
 
-It copies the policy's files and the first test problems to ``tmas/miniature``, and writes the manifest: the SHA-256 of
-each file, the settings of the task, and the settings of each training stage as far as its run directory has them.
+It copies the policy's files and the first test problems to ``tmas/miniature``, and writes a manifest. The manifest has
+the SHA-256 of each file, the settings of the task, and those settings of each training stage that are recorded.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ FILES = (
     *("config.json", "generation_config.json", "model.safetensors"),
     *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
 )
-"""What vLLM needs of a Hugging Face folder."""
-LIMIT = 4_000_000
-"""Bytes that all shipped files may have together."""
-HELD_OUT = 30
-"""Problems that are shipped."""
+"""The files of a Hugging Face folder that vLLM needs."""
+MAX_BYTES = 4_000_000
+"""Largest allowed size of all shipped files together, in bytes."""
+PROBLEM_COUNT = 30
+"""Number of shipped problems."""
 
 
 def ship(policy: Path, problems: Path, target: Path = FOLDER) -> dict[str, Any]:
     """Write policy, problems and manifest to ``target``; returns the manifest.
 
-    Raises ``ValueError`` where the files have more than ``LIMIT`` bytes in all, where there are too few problems, and
-    where ``policy`` is what it would replace; then nothing is written.
+    Raises ``ValueError`` if the files have more than ``MAX_BYTES`` bytes, if there are fewer than ``PROBLEM_COUNT``
+    problems, or if ``policy`` is the folder that would be replaced. In these cases nothing is written.
     """
     if policy.resolve() == (target / POLICY.name).resolve():
         raise ValueError(f"{policy} is the shipped policy itself: give the folder that the recipe made")
     with problems.open("rb") as file:
-        lines = list(islice(file, HELD_OUT))
-    if len(lines) < HELD_OUT:
-        raise ValueError(f"{problems} has {len(lines)} problems: {HELD_OUT} are shipped")
+        lines = list(islice(file, PROBLEM_COUNT))
+    if len(lines) < PROBLEM_COUNT:
+        raise ValueError(f"{problems} has {len(lines)} problems: {PROBLEM_COUNT} are shipped")
     size = sum((policy / name).stat().st_size for name in FILES) + sum(map(len, lines))
-    if size > LIMIT:
-        raise ValueError(f"{policy} and the problems have {size:,} bytes: at most {LIMIT:,} are shipped")
+    if size > MAX_BYTES:
+        raise ValueError(f"{policy} and the problems have {size:,} bytes: at most {MAX_BYTES:,} are shipped")
     copy = target / f"{POLICY.name}.new"
     shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir(parents=True)
     for name in FILES:
-        shutil.copyfile(policy / name, copy / name)  # without the mode: the copy is for everyone
+        shutil.copyfile(policy / name, copy / name)  # does not copy the file mode, so that everyone can read the copy
     stages = list(_stages(policy))[::-1]
     shutil.rmtree(target / POLICY.name, ignore_errors=True)
     copy.rename(target / POLICY.name)
@@ -74,9 +74,12 @@ def _parameters(file: Path) -> int:
 
 
 def _stages(policy: Path) -> Iterator[dict[str, Any]]:
-    """The settings of each training stage, the last one first. Paths are left out: they are of one machine."""
+    """The settings of each training stage, the last stage first. Paths are left out."""
     run = policy.parent
-    recorded = [run / "manifest.json", *sorted(run.glob("starts/*/identity.json"))]  # of tmas sft, of tmas train
+    recorded = [
+        run / "manifest.json",
+        *sorted(run.glob("starts/*/identity.json")),
+    ]  # written by tmas sft and by tmas train
     for file in [file for file in recorded if file.exists()][-1:]:
         settings = orjson.loads(file.read_bytes())
         before = settings.pop("model.path", None) or settings.pop("actor_rollout_ref.model.path", None)

@@ -43,7 +43,7 @@ MOST_RULES = 3
 
 
 Labels = Mapping[tuple[int, str, str], bool]
-"""Whether a block, a rule and an order fit, as far as it is known."""
+"""For a block, a rule and an order: whether they fit. Unknown combinations are missing."""
 
 
 @dataclass
@@ -82,7 +82,7 @@ class Teacher:
     # The roles of TMAS.
 
     def solution(self, prompt: str) -> str:
-        """A candidate: away from the listed strategies (explore), by the known findings (exploit), or else a guess."""
+        """A candidate: with a new rule if the prompt lists strategies, else from known findings, or else a guess."""
         blocks = blocks_in(prompt)
         if tried := STRATEGY.findall(prompt):
             return self._guess(blocks, avoid=tried)
@@ -102,7 +102,7 @@ class Teacher:
         return summarised([Finding(*key, sum(v) * 2 > len(v)) for key, v in votes.items()])
 
     def experience(self, prompt: str) -> str:
-        """A bank update with every finding of every summary. The bank merges the ones it already has."""
+        """A bank update with every finding of every summary. The bank merges duplicates."""
         new = [
             {"rollouts": [index], "statement": str(found), "kind": "conclusion" if found.fits else "pitfall"}
             for index, summary in summaries(prompt)
@@ -111,7 +111,7 @@ class Teacher:
         return json.dumps({"new": new, "updates": []})
 
     def guideline(self, prompt: str) -> str:
-        """A bank update with the rule of every attempt. The bank merges the ones it already has."""
+        """A bank update with the rule of every attempt. The bank merges duplicates."""
         new = [
             {"rollouts": [index], "name": found[0].rule, "description": FORMULAS[found[0].rule]}
             for index, summary in summaries(prompt)
@@ -168,7 +168,7 @@ class Teacher:
     # Parts that several roles use.
 
     def _guess(self, blocks: Blocks, avoid: Sequence[str] = ()) -> str:
-        """A solution drawn from the prior, without the rules to ``avoid`` unless these are all rules."""
+        """A solution drawn from the prior. It does not take a rule of ``avoid`` unless every rule is one."""
         uniform = self.draw.random() < self.spread
         rules = {name: p for name, p in zip(RULES, self.task.rule_prior, strict=True) if name not in avoid}
         rules = rules or dict(zip(RULES, self.task.rule_prior, strict=True))
@@ -177,7 +177,7 @@ class Teacher:
         return solution(Candidate(rule, tuple(orders)))
 
     def _by_memory(self, blocks: Blocks, known: Labels, rules: Sequence[str]) -> str:
-        """A solution with the first of ``rules`` that is not refuted. To try other rules is the task of exploration.
+        """A solution with the first of ``rules`` that is not refuted. It tries no other rules: exploration does that.
 
         A rule is refuted if all orders are known to fail for some block. For each block the solution takes the order
         that is known to fit, or else draws one that is not known to fail. If the looked-up rules are all refuted, it
@@ -207,7 +207,10 @@ class Teacher:
         return self._guess(blocks, avoid=[rule])
 
     def _looked_up(self, block: int, rule: str, known: Labels) -> tuple[str, str | None]:
-        """The look-up of a block's orders up to one that fits, and the order to take: None if all are known to fail."""
+        """The text that looks up a block's orders, and the order to take: None if all are known to fail.
+
+        The look-up ends at the first order that is known to fit.
+        """
         text: list[str] = []
         new: dict[str, float] = {}
         for order, p in zip(ORDERS, self.task.order_prior, strict=True):
@@ -261,7 +264,7 @@ def summaries(prompt: str) -> list[tuple[int, str]]:
 
 
 def labels(prompt: str) -> Labels:
-    """What the findings in the prompt say by majority vote. A bank item has as many votes as it has support."""
+    """The majority vote of the findings in the prompt, without ties. A bank item has as many votes as its support."""
     votes: Counter[tuple[int, str, str]] = Counter()
     for line in prompt.split("\n"):
         support = _SUPPORT.match(line)

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# On the first node: starts a Ray cluster, waits until the others have joined it (worker.sh), runs a command on it, and ends it.
+# Run this on the first node. It starts a Ray cluster, waits until the other nodes have joined (worker.sh), runs a command
+# on the cluster, and stops the cluster.
 set -euo pipefail
 NODES=${NODES:-4}
 GPUS=${GPUS:-8}                        # of each node
 PORT=${PORT:-6379}
 export RAY_AUTH_MODE=${RAY_AUTH_MODE:-token}   # keeps other users of the network out of the cluster
 
-ray get-auth-token --generate > /dev/null      # in ~/.ray; nodes without this home need the same RAY_AUTH_TOKEN
+ray get-auth-token --generate > /dev/null      # written to ~/.ray; nodes that do not share this folder need the same RAY_AUTH_TOKEN
 ray start --head --port="$PORT" --num-gpus="$GPUS" --block &
 trap 'kill %1' EXIT
 nodes() { ray list nodes --filter state=ALIVE --format json 2> /dev/null | grep -o '"node_id"' | wc -l; }

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Solves problems with TMAS, on a running endpoint or on a vLLM started for the run, and reports the result.
+# Solves problems with TMAS and writes a report. It uses a running server, or starts vLLM for the run.
 set -euo pipefail
 MODEL=${MODEL:-qwen3_4b_thinking}      # a file of conf/model
 BASE_URL=${BASE_URL:-}                 # of an OpenAI-compatible server; empty: start vLLM on this machine
-PROBLEMS=${PROBLEMS:-sample}           # JSONL, JSON, CSV or parquet; sample: a few that come with the package
+PROBLEMS=${PROBLEMS:-sample}           # a JSONL, JSON, CSV or parquet file; sample: a few problems of the package
 OUT=${OUT:-runs/quickstart}
 ITERATIONS=${ITERATIONS:-4}
 

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Runs every method on one benchmark with the same token budget per problem, on one vLLM; then evaluation and report.
-# Run it again to resume. `limits.tokens_per_problem` gives all methods the same cost.
+# Runs every method on one benchmark with one vLLM server, evaluates the runs and writes a report. All methods have the
+# same token budget per problem (`limits.tokens_per_problem`). Run it again to resume.
 set -euo pipefail
 MODEL=${MODEL:-Qwen/Qwen3-4B-Thinking-2507}
-PROBLEMS=${PROBLEMS:?a file of problems}
-DATA=${DATA:-default}                  # its column names: a file of conf/data
+PROBLEMS=${PROBLEMS:?set it to a file of problems}
+DATA=${DATA:-default}                  # a file of conf/data, which has the column names of PROBLEMS
 OUT=${OUT:-runs/sweep}
 CONTEXT=${CONTEXT:-262144}
-BUDGET=${BUDGET:-20000000}             # tokens per problem, prompt and completion
+BUDGET=${BUDGET:-20000000}             # tokens per problem, prompts and completions together
 METHODS=${METHODS:-majority_vote best_of_n self_refine verify_refine pacore rse tmas}
-PORT=${PORT:-8000}                     # of the vLLM started here; or set BASE_URL to a running server
+PORT=${PORT:-8000}                     # of the vLLM server that is started; or set BASE_URL to use a running server
 
 if mkdir -p "$OUT" && [ -z "${BASE_URL:-}" ]; then
-    # shellcheck disable=SC2086  # VLLM_ARGS are several words
+    # shellcheck disable=SC2086  # VLLM_ARGS may be several words
     vllm serve "$MODEL" --served-model-name policy --host 127.0.0.1 --port "$PORT" --max-model-len "$CONTEXT" \
         --enable-prompt-tokens-details --stream-interval 8 ${VLLM_ARGS:-} >> "$OUT/vllm.log" 2>&1 &
     SERVER=$!; trap 'kill $SERVER 2> /dev/null; timeout 60 tail --pid=$SERVER -f /dev/null || kill -9 $SERVER' EXIT
@@ -20,10 +20,10 @@ if mkdir -p "$OUT" && [ -z "${BASE_URL:-}" ]; then
 fi
 for METHOD in $METHODS; do
     OWN=SETTINGS_$METHOD  # settings of a single method, such as SETTINGS_tmas="method.n_candidates=4"
-    # shellcheck disable=SC2086  # they are several words
+    # shellcheck disable=SC2086  # the settings are several words
     tmas solve method="$METHOD" problems="$PROBLEMS" data="$DATA" output_dir="$OUT/$METHOD" model.name=policy \
         model.base_url="${BASE_URL:-http://127.0.0.1:$PORT/v1}" model.context_length="$CONTEXT" limits.tokens_per_problem="$BUDGET" ${!OWN:-} "$@"
 done
 RUNS="runs=[$OUT/${METHODS// /,$OUT/}]"
-tmas evaluate "$RUNS" "budgets=[$((BUDGET / 4)),$((BUDGET / 2)),$BUDGET]" ${JUDGE:+"judge=$JUDGE"}  # a file of conf/judge; unset: only by rule
+tmas evaluate "$RUNS" "budgets=[$((BUDGET / 4)),$((BUDGET / 2)),$BUDGET]" ${JUDGE:+"judge=$JUDGE"}  # a file of conf/judge; unset: answers are compared by rule only
 tmas report "$RUNS" output="$OUT/report.html"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The control: GRPO on correctness alone, everything else as in recipes/hybrid_grpo.
-# Run it again to resume from the last checkpoint. dry_run=true checks everything and takes no GPU. docs/training.md
+# The control: GRPO with correctness as the only reward. Everything else is as in recipes/hybrid_grpo.
+# Run it again to resume from the last checkpoint. dry_run=true checks everything without a GPU. See docs/training.md.
 set -euo pipefail
 MODEL=${MODEL:-runs/sft/final}         # initial policy: the output of recipes/sft, or a hub name
 DATA=${DATA:-data/tmas/rows}

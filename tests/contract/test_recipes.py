@@ -24,7 +24,7 @@ from tmas.cli.main import register_resolvers
 from tmas.serve.settings import ServeSettings
 from tmas.settings import Settings, SolveSettings
 from tmas.training.export import ExportSettings
-from tmas.training.rl.checks import wrong_shapes
+from tmas.training.rl.checks import check_sizes
 from tmas.training.sft.settings import SFTSettings
 
 pytest.importorskip("verl", reason="needs the cpu or gpu extra")
@@ -117,7 +117,7 @@ def composes(command: str, overrides: list[str]) -> None:
     if command == "train":
         config.trainer.experiment_name = "test"  # Hydra's run-time value is not there outside of a run
         assert not OmegaConf.missing_keys(config)
-        assert not list(wrong_shapes(config))
+        assert not list(check_sizes(config))
 
 
 @pytest.mark.parametrize("script", names(SCRIPTS))
@@ -248,7 +248,7 @@ def test_the_miniature_does_not_go_on_with_other_sizes(tmp_path: Path):
     assert run("recipes/miniature/run.sh", tmp_path, **sizes).returncode == 0
     done = run("recipes/miniature/run.sh", tmp_path, **sizes | {"TEST": "3"})
     assert done.returncode == 2
-    assert "was begun with TRAIN=2" in done.stderr
+    assert "was started with TRAIN=2" in done.stderr
     assert "TEST=3" in done.stderr
 
 

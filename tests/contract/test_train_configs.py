@@ -212,7 +212,7 @@ def test_no_group_of_ours_shadows_a_file_of_verls_config() -> None:
         (["actor_rollout_ref.model.path=nowhere/at-all"], "policy.path nowhere/at-all"),
         ([f"{JUDGE}={{name: j, base_url: u, timeout: 1000}}"], "deadline must be longer"),
         (["judge={name: j, base_url: u, timeout: 1000}"], "deadline must be longer"),
-        (["+env.HF_TOKEN=x"], "env.HF_TOKEN: settings are written down"),
+        (["+env.HF_TOKEN=x"], "env.HF_TOKEN: settings are written to disk"),
         (["+ray_kwargs.ray_init.runtime_env.env_vars.WANDB_API_KEY=x"], "WANDB_API_KEY"),
         (["reward=reward"], "choose reward=hybrid, delta or vanilla"),
     ],
@@ -232,7 +232,7 @@ def test_a_judge_that_verl_hosts_is_in_the_plan_and_needs_devices_of_its_own(
     ]
     given = [*SHORT, *hosted, "judge.base_url=null"]
     plan = make_plan(composed("hybrid_grpo", *given, "reward.reward_model.enable_resource_pool=true"))
-    assert ("judge", "m on 1 x 2 further devices") in plan.entries
+    assert ("judge", "m on 1 x 2 additional devices") in plan.entries
     with pytest.raises(PlanError, match="enable_resource_pool must be true"):
         make_plan(composed("hybrid_grpo", *given))
     asleep = ["reward.reward_model.enable_resource_pool=true", "reward.reward_model.rollout.free_cache_engine=true"]

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.ray_nodes import Nodes, ray_nodes
+from tests.support.ray_nodes import RayNodes, ray_nodes
 from tests.support.waiting import wait_until
 from tmas import asolve_all
 from tmas.engines.ray_cluster import LOOPBACK
@@ -40,7 +40,7 @@ PROBLEMS = 6
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
+def nodes() -> Iterator[RayNodes]:
     with ray_nodes(3) as started:
         yield started
 
@@ -64,7 +64,7 @@ class Launch:
     """A `tmas solve` on the cluster. ``engines``: what the stand-ins are told; ``more``: further settings."""
 
     folder: Path
-    nodes: Nodes
+    nodes: RayNodes
     engines: dict[str, Any] = field(default_factory=dict)
     more: tuple[str, ...] = ()
     drivers: list[subprocess.Popen[str]] = field(default_factory=list)
@@ -130,7 +130,7 @@ class Launch:
 
 
 @pytest.fixture
-def launch(tmp_path: Path, nodes: Nodes) -> Iterator[Launch]:
+def launch(tmp_path: Path, nodes: RayNodes) -> Iterator[Launch]:
     launch = Launch(tmp_path, nodes, {"seconds": 0.4})
     yield launch
     for driver in launch.drivers:  # a test that failed leaves none to the next
@@ -189,7 +189,7 @@ def test_an_engine_is_killed_in_the_middle_of_its_answers(launch: Launch, whole:
 def test_engines_that_never_start_end_the_run_which_goes_on_when_they_do(launch: Launch, whole: list[dict[str, Any]]):
     launch.engines["broken"] = True
     printed = launch.finish(code=3)
-    assert "the stand-in was told to break" in printed
+    assert "STAND_IN has broken=true" in printed
     assert not launch.asked()
     launch.engines["broken"] = False
     launch.finish()

@@ -109,7 +109,7 @@ def test_two_processes_killed_and_resumed_end_as_if_nothing_had_happened(
     assert kill(broken) >= 3
     running.wait()
     assert not (broken / "final").exists()
-    assert "going on from" in carried_out(command)
+    assert "resuming from" in carried_out(command)
 
     assert curve(broken) == curve(expected.output)
     trained = [line for line in curve(broken) if "loss" in line]

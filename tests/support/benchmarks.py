@@ -1,4 +1,4 @@
-"""The public benchmarks that may lie beside the repository; tests that read them skip where they do not."""
+"""Paths of public benchmarks in the folder ``shared`` next to the repository. Without it, tests that need it skip."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the benchmarks are not beside the repository")
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the folder shared/data is not next to the repository")
 WITH_ANSWERS = [
     "aime24/aime24.json",
     "math500/math500.json",
@@ -20,7 +20,7 @@ WITH_ANSWERS = [
 
 
 def gold_answers(file: str) -> list[str]:
-    """The answers of one of :data:`WITH_ANSWERS`, read by other means than the package's."""
+    """The gold answers of a file of :data:`WITH_ANSWERS`, read without the package's own loader."""
     path = DATA / file
     if path.suffix == ".csv":
         with path.open(encoding="utf-8", newline="") as lines:

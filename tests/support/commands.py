@@ -1,7 +1,7 @@
-"""``tmas`` commands for tests: inside the test's process, or in a process of their own.
+"""Runs ``tmas`` commands for tests, in this process or in a new one.
 
-:func:`tmas` calls the command line's ``main`` in this process: it saves the seconds that a new interpreter needs for
-its imports. :func:`tmas_process` starts the real program. Each command has at least one test of the second kind.
+:func:`tmas` calls the command line's ``main`` in this process, which saves seconds of imports.
+:func:`tmas_process` starts the real program. Each command has at least one test with a real process.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ TMAS = [sys.executable, "-m", "tmas.cli"]
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a command ended, named as in :class:`subprocess.CompletedProcess`."""
+class CommandResult:
+    """Exit code and output of a command, named as in :class:`subprocess.CompletedProcess`."""
 
     returncode: int
     stdout: str
     stderr: str
 
 
-def tmas(*words: object, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Ended:
+def tmas(*words: object, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> CommandResult:
     """Run ``tmas WORDS ...`` in this process. ``env``: variables in addition to those of this process."""
     out, err = _text_file(), _text_file()
     with (
@@ -48,19 +48,19 @@ def tmas(*words: object, env: Mapping[str, str] | None = None, cwd: Path | None 
         contextlib.redirect_stderr(err),
     ):
         code = _exit_code()
-    return Ended(code, _content(out), _content(err))
+    return CommandResult(code, _content(out), _content(err))
 
 
 def tmas_process(
     *words: object, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``tmas WORDS ...`` in a process of its own. The arguments are those of :func:`tmas`."""
+    """Run ``tmas WORDS ...`` in a new process. The arguments are those of :func:`tmas`."""
     command, environment = [*TMAS, *map(str, words)], {**os.environ, **(env or {})}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=cwd)
 
 
 def _exit_code() -> int:
-    """Call ``main``; the exit code that the interpreter would end with."""
+    """Call ``main`` and return the exit code that the interpreter would have."""
     try:
         main()
     except SystemExit as ended:
@@ -73,9 +73,10 @@ def _exit_code() -> int:
 
 @contextlib.contextmanager
 def _process_state_restored() -> Iterator[None]:
-    """Undo what a command changes in its process: the root logger, the limit of open files, Hydra's singletons.
+    """Restore what a command changes in its process: the root logger, the limit of open files, Hydra's singletons.
 
-    The root logger has no handlers meanwhile. Those of pytest would keep ``logging.basicConfig`` from adding its own.
+    Inside the context the root logger has no handlers, because with pytest's handlers ``logging.basicConfig`` would
+    do nothing.
     """
     root, limits = logging.getLogger(), resource.getrlimit(resource.RLIMIT_NOFILE)
     handlers, level = root.handlers[:], root.level

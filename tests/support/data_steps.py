@@ -1,4 +1,4 @@
-"""The steps of the data pipeline that call models, against a scripted team."""
+"""Helpers for tests of ``tmas filter`` and ``tmas distill`` with a scripted team."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tmas.training.contexts import TrainingProblem
 
 
 def runner(problems: Sequence[Problem], settings: RunSettings, directory: Path) -> None:
-    """As the command line runs problems, less the display."""
+    """Run problems as the commands do, without a progress display."""
     asyncio.run(run(problems, settings, directory))
 
 
 def silent(_: str) -> None:
-    """Says nothing."""
+    """Show nothing."""
 
 
 def problem_file(folder: Path, count: int, **changes: Any) -> Path:
-    """``count`` problems whose scripted solutions are right about once in three times."""
+    """Write ``count`` problems. About a third of the scripted solutions are right."""
     problems = [
         TrainingProblem(
             problem_id=f"p{i}", question=f"What is {i} mod 3?", answer=str(i % 3), origin="made up", licence="CC0"
@@ -42,13 +42,13 @@ def problem_file(folder: Path, count: int, **changes: Any) -> Path:
 
 
 def filter_settings(server: ScriptedServer, folder: Path, problems: Path, **changes: Any) -> FilterSettings:
-    """K = 4."""
+    """Settings of ``tmas filter`` with 4 samples per problem."""
     method = MajorityVoteSettings(n_candidates=4)
     given = {"model": team.model(server.base_url), "method": method, "problems": problems, "output_dir": folder}
     return FilterSettings.model_validate(given | changes)
 
 
 def distill_settings(server: ScriptedServer, folder: Path, problems: Path, **changes: Any) -> DistillSettings:
-    """N = 3, M = 2, T = 3."""
+    """Settings of ``tmas distill`` with N = 3 candidates, M = 2 verifications and T = 3 iterations."""
     given = {"model": team.model(server.base_url), "method": team.method(), "problems": problems, "output_dir": folder}
     return DistillSettings.model_validate(given | changes)

@@ -1,6 +1,7 @@
-"""The run of :mod:`tests.support.example_run`, evaluated with a scripted judge: the examples of docs/evaluation.md.
+"""Generates the examples of docs/evaluation.md: evaluates the run of :mod:`tests.support.example_run`.
 
-``python -m tests.support.example_evaluation docs/evaluation.md`` makes them anew and puts them into the page.
+``python -m tests.support.example_evaluation docs/evaluation.md`` generates them and writes them to the page. A scripted
+server plays the judge.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from tmas.testing.chat_server import Body, ScriptedServer, run_in_thread
 
 
 def reply(body: Body) -> list[str]:
-    said = {"reasoning": "Both are the same whole number.", "verdict": "equivalent"}
-    return [json.dumps(said)] * body.get("n", 1)
+    """The verdict of the scripted judge."""
+    verdict = {"reasoning": "Both are the same whole number.", "verdict": "equivalent"}
+    return [json.dumps(verdict)] * body.get("n", 1)
 
 
 def evaluated(folder: Path) -> Path:
-    """The run directory, evaluated. Its answers are written otherwise, so that there is something to judge."""
+    """Run, evaluate, and return the run directory.
+
+    The answers in it are written differently from the gold answer, so that the judge is asked.
+    """
     run = make(folder)
     file = run / "predictions.jsonl"
     file.write_text(file.read_text().replace('"answer":"5050"', '"answer":"5050.0"'))
@@ -35,7 +40,7 @@ def evaluated(folder: Path) -> Path:
 
 
 def examples(run: Path) -> dict[str, Any]:
-    """A short example of everything that the page shows, by the name that it has there."""
+    """The examples, shortened, by their names on the page."""
     whole = {
         "evaluation.json": json.loads((run / "evaluation.json").read_text()),
         "judgements.jsonl": next(read_lines(run / "judgements.jsonl")),

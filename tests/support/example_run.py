@@ -1,8 +1,8 @@
-"""One small run of ``tmas solve`` against a scripted server: the examples of docs/run-directory.md.
+"""Generates the examples of docs/run-directory.md with a small run of ``tmas solve`` against a scripted server.
 
-``python -m tests.support.example_run docs/run-directory.md`` makes the run anew and puts its examples into the page.
-Two iterations of two candidates: in the second, one candidate explores and is cut short, and one verification of the
-other one has to be asked for again. The first prompts of the memory agents have to be shortened.
+``python -m tests.support.example_run docs/run-directory.md`` repeats the run and writes its examples to the page. The
+run has two iterations of two candidates. In the second iteration one candidate explores and is truncated, and one
+verification of the other candidate is retried. The first prompts of the memory agents are too long and are shortened.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SETTINGS = {
 
 
 def reply(body: Body) -> Script:
-    """The script of the role that the prompt is for; the first verification of SECOND has no grade."""
+    """The reply to a prompt, by the role that it is for. The first verification of ``SECOND`` has no grade."""
     prompt = body["messages"][0]["content"]
     if "strict verifier" in prompt and SECOND in prompt and body.get("n") == 2:
         return Script(("I cannot say.", GRADED))
@@ -58,7 +58,7 @@ def reply(body: Body) -> Script:
 
 
 def make(folder: Path) -> Path:
-    """Run ``tmas solve`` in ``folder``; returns the run directory."""
+    """Run ``tmas solve`` in ``folder`` and return the run directory."""
     problems = folder / "problems.jsonl"
     problems.write_text(json.dumps(PROBLEM) + "\n")
     with run_in_thread(ScriptedServer(reply)) as server:
@@ -69,7 +69,7 @@ def make(folder: Path) -> Path:
 
 
 def examples(run: Path) -> dict[str, Any]:
-    """A short example of everything that the page shows, by the name that it has there."""
+    """The examples, shortened, by their names on the page."""
     [trace] = (run / "trace").iterdir()
     entries = list(_lines(trace))
     first = {kind: next(entry for entry in entries if entry["type"] == kind) for kind in ("prompt", "call", "decision")}
@@ -85,7 +85,7 @@ def examples(run: Path) -> dict[str, Any]:
 
 
 def blocks(page: str) -> dict[str, Any]:
-    """The examples that a page shows, by name."""
+    """The examples on a page, by name."""
     return {match["name"]: json.loads(match["json"]) for match in BLOCK.finditer(page)}
 
 
@@ -97,7 +97,10 @@ def _lines(path: Path) -> Iterator[Any]:
 
 
 def _short(value: Any) -> Any:
-    """Long texts cut, lists of objects cut to one, times rounded; of the roles' settings the solution agent's alone."""
+    """Shorten a value: cut long texts, keep one object per list, round numbers, drop settings of most roles.
+
+    Only the solution agent's model settings are kept.
+    """
     if isinstance(value, dict):
         return {key: _short(part) for key, part in value.items() if not re.match(r"model\.(?!solution)", key)}
     if isinstance(value, list):
@@ -108,7 +111,7 @@ def _short(value: Any) -> Any:
 
 
 def _pretty(value: Any, indent: str = "") -> str:
-    """JSON in which whatever fits in a line is on one."""
+    """JSON in which every part that fits into one line is on one line."""
     line = json.dumps(value, ensure_ascii=False)
     if len(indent + line) <= 110 or not isinstance(value, dict | list):
         return line

@@ -1,4 +1,7 @@
-"""A rank of a real FSDP2 checkpoint of verl, on the CPU; run by torchrun with a policy's folder and a target."""
+"""Writes a real FSDP2 checkpoint of verl on the CPU.
+
+torchrun runs this file once per rank. Arguments: the folder of a policy, and the folder to write.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import sys
 
 
 def write(policy: str, folder: str) -> None:
-    """Shard the policy at ``policy`` over the ranks and save it as verl's trainer does, into ``folder``."""
+    """Shard the policy over the ranks, and save it to ``folder`` as verl's trainer does."""
     import torch
     import torch.distributed as dist
     from omegaconf import OmegaConf
@@ -19,7 +22,7 @@ def write(policy: str, folder: str) -> None:
     dist.init_process_group("gloo")
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
     with torch.no_grad():
-        model.model.norm.weight.mul_(2)  # so that it is not the policy that it began with
+        model.model.norm.weight.mul_(2)  # so that the checkpoint differs from the initial policy
     fully_shard(model, mesh=init_device_mesh("cpu", (dist.get_world_size(),), mesh_dim_names=("fsdp",)))
     contents = OmegaConf.create({"save_contents": ["model"], "load_contents": ["model"]})
     manager = FSDPCheckpointManager(

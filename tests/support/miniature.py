@@ -59,7 +59,8 @@ class Call(NamedTuple):
 class TeacherSession:
     """Implements :class:`tmas.agents.base.Session` and the window of every role; ``calls`` records the calls in order.
 
-    The problem, the call's key and the choice seed a reply. The order of the calls makes no difference.
+    The call's key, which has the problem's id, and the number of the choice seed a reply. The order of the calls makes
+    no difference.
     """
 
     stopped = None

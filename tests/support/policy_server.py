@@ -1,7 +1,7 @@
-"""A vLLM server with the shipped policy, held by this process: ``python -m tests.support.policy_server LOG``
+"""Runs a vLLM server with the shipped policy: ``python -m tests.support.policy_server LOG``.
 
-Prints the server's base URL when the server is ready. The server ends with this process, and this process ends when its
-standard input is closed.
+It prints the server's base URL when the server is ready. It ends the server and itself when its standard input is
+closed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ CONF = str(Path(__file__).parents[2] / "conf")
 
 
 def settings() -> SolveSettings:
+    """The settings of ``tmas solve experiment=miniature`` with the shipped policy."""
     given = ["problems=sample", "output_dir=unused", "experiment=miniature", *SHIPPED]
     register_resolvers()
     with initialize_config_dir(CONF, version_base="1.3"):

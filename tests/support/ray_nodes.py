@@ -1,7 +1,7 @@
-"""A Ray cluster of several nodes on this machine, on loopback, whose nodes can be killed.
+"""A Ray cluster of several nodes on this machine's loopback interface, for tests that kill nodes.
 
-A process of its own has the cluster: Ray's switch to bind loopback alone is read when Ray is imported. Each line that
-it reads is a node to add, and answered by a line with the cluster's address.
+The cluster runs in a separate process, because Ray reads the setting for loopback only when it is imported. For each
+line on its standard input the process adds a node, and prints a line with the cluster's address.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tmas.testing.processes import marked
 MARK = "TMAS_TEST_NODE"
 
 
-class Nodes:
-    """``address``: of the cluster. Node 0 is the head; each has one CPU."""
+class RayNodes:
+    """A running cluster. ``address``: its address. Node 0 is the head. Each node has one CPU."""
 
     def __init__(self) -> None:
         self._name, self._count = secrets.token_hex(8), 0
@@ -33,39 +33,40 @@ class Nodes:
             env={**os.environ, **LOOPBACK, **QUIET},
             text=True,
         )
-        self._orders: IO[str] = self._host.stdin  # type: ignore[assignment]
-        self._answers: IO[str] = self._host.stdout  # type: ignore[assignment]
+        self._commands: IO[str] = self._host.stdin  # type: ignore[assignment]
+        self._replies: IO[str] = self._host.stdout  # type: ignore[assignment]
         self.address = self.add()
 
     def add(self) -> str:
-        """One more node, which has joined when this returns."""
-        print(self._count, file=self._orders, flush=True)
+        """Add a node, wait until it has joined, and return the cluster's address."""
+        print(self._count, file=self._commands, flush=True)
         self._count += 1
-        while line := self._answers.readline():
+        while line := self._replies.readline():
             if line.startswith("joined "):
                 return line.split()[1]
-        raise AssertionError("the cluster ended")
+        raise AssertionError("the cluster's process ended")
 
     def kill(self, node: int) -> None:
-        """With all that runs on it, as when a machine loses its power."""
+        """Kill all processes of a node, as if the machine lost power."""
         for pid in self.processes("", node):
             _kill(pid)
 
     def processes(self, words: str, node: int | None = None) -> list[int]:
-        """Process ids of the cluster's (or a node's) processes whose command line has ``words``."""
+        """Ids of the processes of a node (None: of all nodes) whose command line contains ``words``."""
         mark = f"{MARK}={self._name}-{'' if node is None else node}"
         return [pid for pid, line in marked(mark).items() if words in line]
 
     def close(self) -> None:
-        self._orders.close()
+        self._commands.close()
         self._host.wait()
         for pid in self.processes(""):
             _kill(pid)
 
 
 @contextmanager
-def ray_nodes(count: int) -> Iterator[Nodes]:
-    nodes = Nodes()
+def ray_nodes(count: int) -> Iterator[RayNodes]:
+    """A cluster of ``count`` nodes, which ends with the context."""
+    nodes = RayNodes()
     try:
         for _ in range(count - 1):
             nodes.add()
@@ -85,7 +86,7 @@ def main() -> None:
     cluster = Cluster()
     for line in sys.stdin:
         mark = {MARK: f"{sys.argv[1]}-{line.strip()}"}
-        os.environ.update(mark)  # of the head's GCS and of every raylet, and so of all that they start
+        os.environ.update(mark)  # inherited by the head's GCS, by every raylet, and by all processes that these start
         cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1", object_store_memory=10**8, include_dashboard=False)
         print("joined", cluster.address, flush=True)
     cluster.shutdown()

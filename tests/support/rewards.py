@@ -1,4 +1,4 @@
-"""One small problem with its banks, solutions good and bad, and what a judge says about them."""
+"""A small problem for tests of rewards: its banks, a right solution, and verdicts of a judge."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GUIDELINES = (
 
 
 def extra_info(source: str = "normal", **changes: Any) -> dict[str, Any]:
-    """As a row of ``source`` has it, with what the reward manager adds."""
+    """The ``extra_info`` of a row of ``source``, with the fields that the reward manager adds."""
     return {
         "index": 0,
         "split": "train",
@@ -42,20 +42,24 @@ def extra_info(source: str = "normal", **changes: Any) -> dict[str, Any]:
         "question": QUESTION,
         "source": source,
         "iteration": 1,
-        "experience": dumped(EXPERIENCE if source == "experience" else ()),
-        "guidelines": dumped(GUIDELINES if source == "guideline" else ()),
+        "experience": to_json(EXPERIENCE if source == "experience" else ()),
+        "guidelines": to_json(GUIDELINES if source == "guideline" else ()),
         "baseline_pass_rate": -1.0,
         "truncated": False,
         "response_tokens": 100,
     } | changes
 
 
-def dumped(items: Sequence[Experience | Guideline]) -> str:
+def to_json(items: Sequence[Experience | Guideline]) -> str:
     return json.dumps([item.model_dump(mode="json") for item in items])
 
 
-def used(repeated: Mapping[str, str] | None = None, **quotes: str) -> dict[str, Any]:
-    """A verdict on experience: ``quotes`` by the id of the item that was applied; the others were not used."""
+def experience_verdict(repeated: Mapping[str, str] | None = None, **quotes: str) -> dict[str, Any]:
+    """A verdict on the use of experience.
+
+    ``quotes``: a quote for each applied item, by its id; the other items were not used. ``repeated``: a quote for each
+    pitfall that the solution repeats.
+    """
     items = [
         {"id": item.item_id, "use": "applied", "correct": True, "quote": quotes[item.item_id]}
         if item.item_id in quotes
@@ -65,7 +69,7 @@ def used(repeated: Mapping[str, str] | None = None, **quotes: str) -> dict[str, 
     return {"items": items, "repeated": [{"id": i, "quote": quote} for i, quote in (repeated or {}).items()]}
 
 
-def approach(
+def novelty_verdict(
     name: str = "A direct parametrisation",
     description: str = "Write x = 5 + d and y = 5 - d and solve for the deviation d.",
     steps: Sequence[str] = (FIRST_STEP, SECOND_STEP),
@@ -83,7 +87,7 @@ def approach(
 
 
 def settings(base_url: str = "", **changes: Any) -> dict[str, Any]:
-    """The reward's settings with a judge at ``base_url``, or without one and with both bonuses off."""
+    """Settings of the reward with a judge at ``base_url``. Without a URL: no judge and no bonus."""
     off = {"experience": {"form": "none"}, "novelty": {"form": "none"}}
     patience = {"max_attempts": 2, "backoff_base": 0.01}
     judge = {"name": "judge", "base_url": base_url, "timeout": 60.0, "patience": patience}

@@ -1,4 +1,4 @@
-"""Run directories written by hand: what evaluation reads, with figures that can be checked on paper."""
+"""Writes small run directories for tests of the evaluation. The expected figures can be computed by hand."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ def candidate(
 def iteration(
     candidates: Sequence[Line], selected: str | None = None, banks: Sequence[Sequence[str]] = ((), ()), **change: Any
 ) -> Line:
-    """``selected``: the answer given if the run ended here (None: there is none). ``banks``: item ids of E and G."""
+    """An iteration of a prediction.
+
+    ``selected``: the selected answer, None if there is none. ``banks``: item ids of the experience bank and of the
+    guideline bank. ``change``: lists of item ids that replace the empty lists of the experience bank's change.
+    """
     empty = {"added": [], "merged": [], "confirmed": [], "corrected": [], "dropped": [], "evicted": []}
     return {
         "candidates": [{"candidate": i, **one} for i, one in enumerate(candidates)],
@@ -48,7 +52,10 @@ def iteration(
 def prediction(
     problem_id: str, gold: str | None, iterations: Sequence[Line], tokens: Sequence[tuple[int, int]] = ()
 ) -> Line:
-    """``tokens``: prompt and completion tokens of each iteration, half of them the solution agent's."""
+    """A line of predictions.jsonl.
+
+    ``tokens``: prompt and completion tokens of each iteration. Solution and verification agent use one half each.
+    """
     usage = [
         {
             "role": role,
@@ -77,7 +84,11 @@ def prediction(
 
 
 def write_run(path: Path, lines: Sequence[Line], unfinished: Sequence[str] = (), **settings: Any) -> Path:
-    """``settings``: what the manifest has under these names, ``__`` for a dot (``method__name="rse"``)."""
+    """Write a run directory.
+
+    ``unfinished``: ids of problems without a prediction. ``settings``: settings in the manifest; ``__`` stands for a
+    dot, as in ``method__name="rse"``.
+    """
     path.mkdir(parents=True)
     chosen = {"seed": 0, "method.name": "tmas", "model.solution.name": "small"}
     manifest = {

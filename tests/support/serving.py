@@ -1,4 +1,4 @@
-"""``tmas serve`` inside a test's own loop, and requests to it over real HTTP."""
+"""Runs ``tmas serve`` in the event loop of a test, and sends requests to it over real HTTP."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ QUESTION = "What is 1 + 1?"
 
 @dataclass(frozen=True)
 class Reply:
+    """A response of the server."""
+
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -40,21 +42,21 @@ class Reply:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """Of a stream that ended as it should."""
+        """The events of a stream. Fails unless the stream ended with ``[DONE]``."""
         *data, end = [line for line in self.body.decode().split("\n\n") if line.startswith("data: ")]
         assert end == "data: [DONE]"
         return [orjson.loads(line.removeprefix("data: ")) for line in data]
 
     @property
     def progress(self) -> list[str]:
-        """The lines of a stream that say how it goes on."""
+        """The progress lines of a stream."""
         deltas = [choice["delta"] for event in self.events for choice in event.get("choices", ())]
         return [delta["reasoning_content"] for delta in deltas if "reasoning_content" in delta]
 
 
 @dataclass
-class Served:
-    """A server that runs: where, and what is behind it."""
+class RunningServer:
+    """A running server with an HTTP client."""
 
     base_url: str
     service: Service
@@ -79,8 +81,8 @@ async def served(
     concurrency: int = 800,
     prompts: Path | None = None,
     **serve: Any,
-) -> AsyncIterator[Served]:
-    """``engine``: the base URL of the model behind it. ``serve``: settings of the server itself."""
+) -> AsyncIterator[RunningServer]:
+    """A running server. ``engine``: base URL of its model. ``serve``: settings of the server itself."""
     settings = ServeSettings.model_validate(
         {
             "model": team.model(engine, **(model or {})),
@@ -97,9 +99,9 @@ async def served(
             http_server(port, service, settings.run(), key) as base_url,
             aiohttp.ClientSession() as http,
         ):
-            yield Served(base_url, service, http)
+            yield RunningServer(base_url, service, http)
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """The run directories that the server left there."""
+    """The run directories that the server wrote to ``folder``."""
     return sorted(folder.iterdir())

@@ -1,6 +1,7 @@
-"""Training runs without a trainer: lines as verl's file logger writes them, rewards by the real ``reward_metrics``.
+"""Writes run directories of ``tmas train`` without training, for tests of the report.
 
-``python -m tests.support.synthetic_training FOLDER --steps 1000`` makes a run in FOLDER.
+The lines have the form of verl's file logger. The real ``reward_metrics`` computes their reward metrics from random
+rewards. ``python -m tests.support.synthetic_training FOLDER --steps 1000`` writes a run to FOLDER.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import yaml
 from tmas.training.rl.reward_metrics import reward_metrics
 
 SOURCES = ["normal"] * 8 + ["experience"] * 6 + ["guideline"] * 2
-VALIDATED = 10
-"""Steps from one validation to the next."""
+VALIDATION_INTERVAL = 10
+"""Steps between two validations."""
 
 
 def make(run: Path, starts: Sequence[range], hybrid: bool = True, seed: int = 0) -> Path:
-    """``starts``: the steps of each. As in ``tmas train``, the policy that a start begins from is validated first."""
+    """Write a run to ``run``. ``starts``: the steps of each start of the training command.
+
+    As in ``tmas train``, each start begins with a validation of its initial policy.
+    """
     for number, steps in enumerate(starts, start=1):
         draw = random.Random(f"{seed} {number}")
         lines = [(steps[0] - 1, _validation(draw, steps[0] - 1, hybrid))]
@@ -35,7 +39,7 @@ def make(run: Path, starts: Sequence[range], hybrid: bool = True, seed: int = 0)
 def write(
     run: Path, number: int, lines: Iterable[tuple[int, Mapping[str, Any]]], config: Mapping[str, Any] | None = None
 ) -> Path:
-    """The start of that number; returns its ``metrics.jsonl``."""
+    """Write the start with this number, and return the path of its ``metrics.jsonl``."""
     file = run / "starts" / f"{number:04d}" / "metrics.jsonl"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"".join(orjson.dumps({"step": step, "data": data}) + b"\n" for step, data in lines))
@@ -55,7 +59,7 @@ def _step(draw: random.Random, step: int, hybrid: bool) -> dict[str, float | Non
         **reward_metrics("reward", _rewards(draw, step, hybrid, 128)),
         "reward/all/imputed": 0.0,
         "training/global_step": step,
-        **(_validation(draw, step, hybrid) | {"timing_s/testing": 21.0} if step % VALIDATED == 0 else {}),
+        **(_validation(draw, step, hybrid) | {"timing_s/testing": 21.0} if step % VALIDATION_INTERVAL == 0 else {}),
     }
 
 
@@ -67,7 +71,7 @@ def _validation(draw: random.Random, step: int, hybrid: bool) -> dict[str, float
 
 
 def _skill(step: int) -> float:
-    """From a quarter up, ever more slowly."""
+    """Probability of a right answer. It starts at 0.25 and rises ever more slowly towards 0.85."""
     return 0.25 + 0.6 * step / (step + 20)
 
 
@@ -76,15 +80,15 @@ def _rewards(draw: random.Random, step: int, hybrid: bool, samples: int) -> list
 
 
 def _reward(draw: random.Random, source: str, skill: float, hybrid: bool) -> dict[str, Any]:
-    right, cut = float(draw.random() < skill), draw.random() > 0.7 + 0.3 * skill
-    outcome = "truncated" if cut else "answered" if draw.random() < 0.9 else "no_answer"
-    bonus = {name: hybrid and source == name_of for name, name_of in BONUSES.items()}
+    right, truncated = float(draw.random() < skill), draw.random() > 0.7 + 0.3 * skill
+    outcome = "truncated" if truncated else "answered" if draw.random() < 0.9 else "no_answer"
+    bonus = {name: hybrid and source == bonus_source for name, bonus_source in BONUSES.items()}
     masked = draw.random() < 0.03
     return {
         "source": source,
         "score": right + 0.3 * skill * any(bonus.values()),
         "acc": right,
-        "truncated": float(cut),
+        "truncated": float(truncated),
         "response_tokens": draw.randrange(8, 48),
         "outcome": outcome,
         "bonus_state": ("masked" if masked else "scored") if any(bonus.values()) else "absent",
@@ -100,7 +104,7 @@ def _reward(draw: random.Random, source: str, skill: float, hybrid: bool) -> dic
 
 
 BONUSES = {"experience": "experience", "novelty": "guideline"}
-"""Component: the source in which it is scored."""
+"""For each bonus of the reward, the source of the rows in which it is scored."""
 
 
 def _component(name: str, value: float, state: str) -> dict[str, Any]:

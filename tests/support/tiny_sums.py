@@ -1,4 +1,4 @@
-"""Sums that a tiny policy can learn by heart: problems, their prompts as in ``tmas solve``, and chats to imitate."""
+"""Addition problems that a tiny policy can memorise, with the prompts of ``tmas solve`` and chats to train on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tmas.training.contexts import TrainingProblem, normal_row
 from tmas.training.rows import TrainingRow
 
 
-class _Roomy:
-    """A window that every prompt fits."""
+class _UnlimitedWindow:
+    """A context window into which every prompt fits."""
 
     def fits(self, prompt: str) -> bool:
         return True
@@ -28,15 +28,15 @@ def problems(count: int) -> list[TrainingProblem]:
 
 
 def chat(problem: TrainingProblem) -> dict[str, list[dict[str, str]]]:
-    """The prompt of ``tmas solve``'s first iteration, and a right reply to it."""
-    row = normal_row(problem, _Roomy())
+    """The prompt of the first iteration of ``tmas solve``, and a right reply to it."""
+    row = normal_row(problem, _UnlimitedWindow())
     assert isinstance(row, TrainingRow)
     reply = f"I add the two numbers. The answer is \\boxed{{{problem.answer}}}."
     return {"messages": [*(m.model_dump() for m in row.prompt), {"role": "assistant", "content": reply}]}
 
 
 def write(folder: Path, chosen: Sequence[TrainingProblem]) -> None:
-    """``policy/`` (untrained), ``traces.jsonl`` (chats) and ``problems.jsonl`` in ``folder``."""
+    """Write ``policy/`` (untrained), ``traces.jsonl`` (chats) and ``problems.jsonl`` to ``folder``."""
     chats = [chat(problem) for problem in chosen]
     build(folder / "policy", [message["content"] for line in chats for message in line["messages"]])
     (folder / "traces.jsonl").write_bytes(b"\n".join(orjson.dumps(line) for line in chats))

@@ -1,4 +1,4 @@
-"""Waiting for an event: what another process does, or what a server notices a moment later.
+"""Waits for events, such as an action of another process.
 
 A test never waits for a number of seconds. The limit here is a safety net for a test that would otherwise hang: it is
 far above what a busy machine needs.
@@ -11,19 +11,19 @@ import time
 from collections.abc import Callable
 
 LIMIT = 600.0
-"""Seconds."""
+"""Longest wait in seconds."""
 
 
 def wait_until(condition: Callable[[], object]) -> None:
     """Return once ``condition()`` holds; fail after :data:`LIMIT`."""
     deadline = time.monotonic() + LIMIT
     while not condition():
-        assert time.monotonic() < deadline, f"it did not happen within {LIMIT:.0f} s"
+        assert time.monotonic() < deadline, f"the condition did not hold within {LIMIT:.0f} s"
         time.sleep(0.02)
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """As :func:`wait_until`, while the event loop does other work."""
+    """Like :func:`wait_until`, but the event loop can do other work meanwhile."""
     async with asyncio.timeout(LIMIT):
         while not condition():  # noqa: ASYNC110 - what tests wait for has no event of its own
             await asyncio.sleep(0.005)

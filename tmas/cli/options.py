@@ -26,7 +26,7 @@ from tmas.methods import METHODS
 from tmas.methods.base import MethodSettings as AnyMethod
 from tmas.prompts import Prompts
 from tmas.settings import flatten
-from tmas.training.rl.inputs import REWARD
+from tmas.training.rl.inputs import REWARD_KEY
 
 WIDTH = 120
 NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path", Prompts: "folder"}
@@ -66,7 +66,7 @@ def options_of_command(command: str, settings_class: str) -> list[SettingEntry]:
     defaults = {key: "" if value == "???" else _format_default(value) for key, value in flatten(composed).items()}
     options: list[SettingEntry] = []
     for option in options_of(pkgutil.resolve_name(settings_class)):
-        if option.key.startswith(f"{REWARD}.judge."):  # listed under its short name
+        if option.key.startswith(f"{REWARD_KEY}.judge."):  # listed under its short name
             continue
         options += options_of(METHODS["tmas"].settings_type, "method.") if option.key == METHOD else [option]
     return [option._replace(default=defaults.get(option.key, option.default)) for option in options]

@@ -11,10 +11,10 @@ from tmas.records.run_files import Prediction
 
 @dataclass(frozen=True)
 class Costs:
-    """Generated tokens in a TMAS run: per problem, per candidate of iteration 0, and per verification of it.
+    """Mean number of generated tokens in a TMAS run: per problem, and per candidate and verification of iteration 0.
 
-    Iteration 0 has no memory yet, so its prompts are those of the baselines. A candidate of majority vote costs a
-    ``solution``, a candidate of best of N a ``solution`` and a ``verification``.
+    Iteration 0 has no memory yet, so its prompts are those of the baselines. A candidate of majority vote costs one
+    ``solution``. A candidate of best of N costs one ``solution`` and one ``verification``.
     """
 
     problem: float

@@ -20,14 +20,16 @@ from tmas.records.evaluation_files import Estimate, Evaluation
 
 NAMES = {"tmas": "TMAS", "best_of_n": "best of N", "majority_vote": "majority vote"}
 GENERATED = Measure(tokens="completion")
-BAR = 20
+BAR_WIDTH = 20
 """Width of a full bar, in characters."""
-NEXT = "solve problems=sample output_dir=runs/first model=qwen3_4b_thinking model.base_url=http://HOST:8000/v1"
+NEXT_COMMAND = "solve problems=sample output_dir=runs/first model=qwen3_4b_thinking model.base_url=http://HOST:8000/v1"
 
 
 def print_demo(console: Console, evaluations: Sequence[Evaluation], parameters: int, page: Path) -> None:
-    """``evaluations``: of the three runs, TMAS first. ``parameters``: number of the policy's. ``page``: path of the
-    report.
+    """Print the result of the demo.
+
+    ``evaluations``: the evaluations of the three runs, TMAS first. ``parameters``: size of the policy. ``page``: path
+    of the HTML report.
     """
     console.print(_methods(evaluations))
     console.print(_by_iteration(evaluations))
@@ -38,7 +40,7 @@ def print_demo(console: Console, evaluations: Sequence[Evaluation], parameters: 
     )
     for label, text in (
         ("HTML report", str(page)),
-        ("Next, a real model", f"{_program()} {NEXT}"),
+        ("Next, a real model", f"{_program()} {NEXT_COMMAND}"),
         ("Again", f"the same command shows this result; delete {page.parent} to run anew"),
     ):
         console.print(Text.assemble((f"{label}: ", "bold"), text), soft_wrap=True)
@@ -87,7 +89,7 @@ def _bars(scores: Mapping[str, Estimate], color: str) -> list[Any]:
     for metric in ("pass_at_1", "selected"):
         share = scores[metric].value
         assert share is not None
-        cells += [Bar(1.0, 0.0, share, width=BAR, color=color, bgcolor="grey23"), _percent(share)]
+        cells += [Bar(1.0, 0.0, share, width=BAR_WIDTH, color=color, bgcolor="grey23"), _percent(share)]
     return cells
 
 

@@ -1,8 +1,8 @@
-"""From problems, and from what a team made of them, to training rows.
+"""Makes training rows from problems and from recorded runs of TMAS.
 
-Prompts come from :class:`tmas.agents.team.Team`, as in inference: a row's prompt is the one that ``tmas solve``
-sends in that iteration and mode. Contexts come out of run directories by replay, so R, E and G are those that the run
-had.
+:class:`tmas.agents.team.Team` renders the prompts, as in inference: a row has the prompt that ``tmas solve`` sends in
+the same iteration and mode. A recorded run is replayed, so that the rollouts R, the experience E and the guidelines G
+in a prompt are those of the run.
 """
 
 from __future__ import annotations
@@ -40,14 +40,17 @@ from tmas.training.rows import (
     TrainingRow,
 )
 
-PUBLISHED: Mapping[Source, int] = {"experience": 1600, "guideline": 600}
-"""Rows with memory in the paper's set, beside 2,200 ``normal`` ones."""
+PUBLISHED_COUNTS: Mapping[Source, int] = {"experience": 1600, "guideline": 600}
+"""Number of rows with memory in the paper's training set. It also has 2,200 ``normal`` rows."""
 
 
 class TrainingProblem(Problem):
-    """A problem with all that its rows say of it. ``baseline_pass_rate``: of the policy without memory, -1: unknown."""
+    """A problem with the data that all its rows share.
 
-    answer: Text  # type: ignore[assignment]  # no row without one
+    ``baseline_pass_rate``: pass rate of the policy without memory; -1: unknown.
+    """
+
+    answer: Text  # type: ignore[assignment]  # a row needs an answer
     data_source: DataSource = "math"
     split: Split = "train"
     origin: str = ""
@@ -56,7 +59,7 @@ class TrainingProblem(Problem):
 
 
 class Context(Record):
-    """What ``iteration`` starts from: the rollouts of the one before, and both banks after it."""
+    """The memory at the start of ``iteration``: the rollouts of the previous iteration, and both banks at its end."""
 
     iteration: int
     rollouts: tuple[Rollout, ...] = ()
@@ -64,13 +67,16 @@ class Context(Record):
     guidelines: tuple[Guideline, ...] = ()
 
 
-_AS_PUBLISHED = AgentSettings()
+_DEFAULT_AGENTS = AgentSettings()
 
 
 def normal_row(
-    problem: TrainingProblem, window: Window, agents: AgentSettings = _AS_PUBLISHED, prompts: Prompts = BUILT_IN
+    problem: TrainingProblem, window: Window, agents: AgentSettings = _DEFAULT_AGENTS, prompts: Prompts = BUILT_IN
 ) -> TrainingRow | Failure:
-    """A_sol(Q). All three give a ``context`` failure where nothing that fits ``window`` would be left to show."""
+    """Make a row with the prompt A_sol(Q), the bare problem.
+
+    Returns a failure with the reason ``context`` if the prompt does not fit ``window``.
+    """
     return _row(problem, "normal", -1, _team(problem, window, agents, prompts).solution_prompt())
 
 
@@ -78,10 +84,13 @@ def experience_row(
     problem: TrainingProblem,
     context: Context,
     window: Window,
-    agents: AgentSettings = _AS_PUBLISHED,
+    agents: AgentSettings = _DEFAULT_AGENTS,
     prompts: Prompts = BUILT_IN,
 ) -> TrainingRow | Failure:
-    """A_sol(Q, R, E): the prompt of a candidate that exploits."""
+    """Make a row with the prompt A_sol(Q, R, E), which asks for a candidate that exploits.
+
+    Returns a failure with the reason ``context`` if no experience is left in a prompt that fits ``window``.
+    """
     bank = ExperienceBank(items=context.experiences)
     prompt = _team(problem, window, agents, prompts).solution_prompt(rollouts=context.rollouts, experience=bank)
     return _row(problem, "experience", context.iteration, prompt, context.experiences)
@@ -91,16 +100,19 @@ def guideline_row(
     problem: TrainingProblem,
     context: Context,
     window: Window,
-    agents: AgentSettings = _AS_PUBLISHED,
+    agents: AgentSettings = _DEFAULT_AGENTS,
     prompts: Prompts = BUILT_IN,
 ) -> TrainingRow | Failure:
-    """A_sol(Q, G): the prompt of a candidate that explores."""
+    """Make a row with the prompt A_sol(Q, G), which asks for a candidate that explores.
+
+    Returns a failure with the reason ``context`` if no guideline is left in a prompt that fits ``window``.
+    """
     prompt = _team(problem, window, agents, prompts).solution_prompt(guidelines=GuidelineBank(items=context.guidelines))
     return _row(problem, "guideline", context.iteration, prompt, context.guidelines)
 
 
 def contexts_of(run: RecordedRun, problem: Problem) -> list[Context]:
-    """What a finished problem of ``run`` leaves to each next iteration, one that was not run included."""
+    """The contexts of a finished problem: one for the iteration after each iteration of the run."""
     return [
         Context(iteration=i.index + 1, rollouts=i.rollouts, experiences=i.experiences, guidelines=i.guidelines)
         for i in run.trajectory(problem).iterations
@@ -108,19 +120,19 @@ def contexts_of(run: RecordedRun, problem: Problem) -> list[Context]:
 
 
 def row_prompts(run: RecordedRun, given: Prompts | None = None) -> Prompts:
-    """The prompts that rows are rendered with: the run's own; ``given`` has to be equal to them.
+    """Return the prompts to render rows with: ``given``, or the run's own prompts if it is None.
 
-    Raises ``UserError`` where a file that rows are rendered with is another one in the run. That is so too where a
-    built-in prompt has changed since the run was made.
+    Raises ``UserError`` if a prompt file that rows need differs from the file that the run used. This includes a
+    built-in prompt that has changed since the run.
     """
     prompts = run.prompts if given is None else given
     rendered = prompts.files_of("solution") | prompts.files_of("attempt")
     changed = {name: hashes for name, hashes in run.changed_prompts(prompts).items() if name in rendered}
     if changed:
         lines = [f"{prompts.place(name)}: {then!r} in the run, {now!r} now" for name, (then, now) in changed.items()]
-        told = f"{run.path}: rows have to be rendered with the run's own prompts, and these are others:"
-        remedy = None if given is None else "Leave out prompts=FOLDER: the run's own prompts are then taken."
-        raise UserError("\n  ".join([told, *lines]), remedy=remedy)
+        message = f"{run.path}: rows must be rendered with the run's own prompts, and these prompts differ:"
+        remedy = None if given is None else "Leave out prompts=FOLDER to use the run's own prompts."
+        raise UserError("\n  ".join([message, *lines]), remedy=remedy)
     return prompts
 
 
@@ -130,84 +142,90 @@ def rows_from_run(
     window: Window,
     *,
     per_problem: int,
-    wanted: Mapping[Source, int] = PUBLISHED,
+    wanted: Mapping[Source, int] = PUBLISHED_COUNTS,
     iterations: Collection[int] | None = None,
     seed: int = 0,
     prompts: Prompts | None = None,
     on_skip: Callable[[Failure], None] = lambda _: None,
 ) -> Iterator[TrainingRow]:
-    """Rows with memory out of a recorded run of the method ``tmas``, until there are as many as ``wanted``.
+    """Yield rows with memory from a recorded run of the method ``tmas``, up to the number ``wanted`` of each source.
 
-    Problems come in an order drawn by ``seed``. Each gives at most ``per_problem`` rows, the next always of the source
-    that is the furthest behind, from iterations drawn likewise among ``iterations`` (those whose prompts are made;
-    None: all). ``prompts``: see :func:`row_prompts`. A row that cannot be made goes to ``on_skip``. Raises
-    ``UserError`` if ``run`` is a run of another method, or ran another question or answer under a problem's id.
+    ``seed`` decides the order of the problems, and of the iterations of a problem. ``iterations``: the iterations whose
+    prompts may become rows; None: all. A problem gives at most ``per_problem`` rows. The next row has the source that
+    has reached the smallest share of its wanted number. ``prompts``: see :func:`row_prompts`. ``on_skip`` is called
+    with the failure of each row that cannot be made.
+
+    Raises ``UserError`` if ``run`` used another method, or another question or answer under a problem's id.
     """
     prompts = row_prompts(run, prompts)
     made: Counter[Source] = Counter()
     finished = {p.problem_id: p for p in problems if p.problem_id in run.problem_ids}
     for problem_id in sorted(finished, key=lambda name: keyed_hash(seed, name, "order of rows")):
         prediction = run.prediction(problem_id)
-        offers, taken = _offers(prediction, iterations, seed), 0
-        make = _maker(run, prediction, finished[problem_id], window, prompts)
-        while taken < per_problem and (offer := _next(offers, made, wanted)):
-            offers.remove(offer)
-            row = make(offer)
+        options, taken = _options(prediction, iterations, seed), 0
+        make_row = _row_maker(run, prediction, finished[problem_id], window, prompts)
+        while taken < per_problem and (option := _next_option(options, made, wanted)):
+            options.remove(option)
+            row = make_row(option)
             if isinstance(row, Failure):
                 on_skip(row)
                 continue
             taken += 1
-            made[offer.source] += 1
+            made[option.source] += 1
             yield row
 
 
-class _Offer(NamedTuple):
-    """A row that could be made of a problem: ``source``'s prompt for ``iteration``."""
+class _RowOption(NamedTuple):
+    """A row that a problem could give: the prompt of ``source`` in ``iteration``."""
 
     iteration: int
     source: Source
 
 
-def _offers(prediction: Prediction, iterations: Collection[int] | None, seed: int) -> list[_Offer]:
-    """All rows that the problem has a filled bank for, in drawn order."""
-    offers: list[_Offer] = []
+def _options(prediction: Prediction, iterations: Collection[int] | None, seed: int) -> list[_RowOption]:
+    """All rows for which the problem has a filled bank, in random order."""
+    options: list[_RowOption] = []
     for i in prediction.iterations:
-        offers += [_Offer(i.iteration + 1, "experience")] if i.experience_bank else []
-        offers += [_Offer(i.iteration + 1, "guideline")] if i.guideline_bank else []
-    allowed = [offer for offer in offers if iterations is None or offer.iteration in iterations]
-    return sorted(allowed, key=lambda offer: keyed_hash(seed, prediction.problem_id, f"row/{offer}"))
+        options += [_RowOption(i.iteration + 1, "experience")] if i.experience_bank else []
+        options += [_RowOption(i.iteration + 1, "guideline")] if i.guideline_bank else []
+    allowed = [option for option in options if iterations is None or option.iteration in iterations]
+    # The key's text seeds the order. It has the class's former name, so that old commands still give the same rows.
+    names = {option: f"row/_Offer(iteration={option.iteration}, source={option.source!r})" for option in allowed}
+    return sorted(allowed, key=lambda option: keyed_hash(seed, prediction.problem_id, names[option]))
 
 
-def _next(offers: Sequence[_Offer], made: Mapping[Source, int], wanted: Mapping[Source, int]) -> _Offer | None:
-    """The first offer of the source that is the furthest behind; None where none is wanted."""
-    open_ = [offer for offer in offers if made.get(offer.source, 0) < wanted.get(offer.source, 0)]
-    return min(open_, key=lambda offer: made.get(offer.source, 0) / wanted[offer.source], default=None)
+def _next_option(
+    options: Sequence[_RowOption], made: Mapping[Source, int], wanted: Mapping[Source, int]
+) -> _RowOption | None:
+    """The first option of the source with the smallest share of its wanted rows; None if no option is wanted."""
+    useful = [option for option in options if made.get(option.source, 0) < wanted.get(option.source, 0)]
+    return min(useful, key=lambda option: made.get(option.source, 0) / wanted[option.source], default=None)
 
 
-def _maker(
+def _row_maker(
     run: RecordedRun, prediction: Prediction, problem: TrainingProblem, window: Window, prompts: Prompts
-) -> Callable[[_Offer], TrainingRow | Failure]:
-    """Makes the rows of one problem; its trace is replayed when the first is made."""
+) -> Callable[[_RowOption], TrainingRow | Failure]:
+    """Return a function that makes the rows of one problem. It replays the problem's trace at its first call."""
     if prediction.method != "tmas":
-        raise UserError(f"is a run of {prediction.method}, and contexts come from runs of tmas", where=run.path)
+        raise UserError(f"is a run of {prediction.method}, but rows need a run of tmas", where=run.path)
     agents = AgentSettings.model_validate(prediction.terms.method["agents"])
     contexts = cache(lambda: {context.iteration: context for context in contexts_of(run, problem)})
     builders = {"experience": experience_row, "guideline": guideline_row}
-    return lambda offer: builders[offer.source](problem, contexts()[offer.iteration], window, agents, prompts)
+    return lambda option: builders[option.source](problem, contexts()[option.iteration], window, agents, prompts)
 
 
 def _team(problem: TrainingProblem, window: Window, agents: AgentSettings, prompts: Prompts) -> Team:
-    return Team(problem, cast(Session, _PromptsOnly(window, prompts)), agents)
+    return Team(problem, cast(Session, _PromptSession(window, prompts)), agents)
 
 
-class _PromptsOnly(NamedTuple):
-    """A session for agents that make prompts and no calls."""
+class _PromptSession(NamedTuple):
+    """A session for agents that only render prompts and make no calls."""
 
-    room: Window
+    shared_window: Window
     prompts: Prompts
 
     def window(self, role: str) -> Window:
-        return self.room
+        return self.shared_window
 
 
 def _row(
@@ -221,7 +239,10 @@ def _row(
         return prompt
     shown = [item for item in bank if line(item) in prompt.text]
     if source != "normal" and not shown:
-        return Failure(reason=FailureReason.CONTEXT, message=f"{source}: no item of the bank fits, or it is empty")
+        return Failure(
+            reason=FailureReason.CONTEXT,
+            message=f"{source}: the bank is empty, or none of its items fits into the prompt",
+        )
     return TrainingRow(
         prompt=prompt.messages,
         data_source=problem.data_source,

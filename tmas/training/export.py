@@ -1,4 +1,4 @@
-"""``tmas export``: a checkpoint of ``tmas train`` as a Hugging Face folder, by verl's own model merger."""
+"""``tmas export``: turns a checkpoint of ``tmas train`` into a Hugging Face folder, with verl's own model merger."""
 
 from __future__ import annotations
 
@@ -28,30 +28,35 @@ class ExportSettings(Settings):
 
 
 class ExportError(UserError):
-    """There is no complete checkpoint, or what it gives is no whole model."""
+    """The checkpoint is missing or incomplete, or the merged weights do not form a complete model."""
 
 
 def export(settings: ExportSettings, console: Console) -> Path:
-    """Merges the shards into bf16 safetensors, with tokenizer, chat template and generation config; returns the folder.
+    """Merge the checkpoint's shards into bf16 safetensors and return the new folder.
 
-    It appears whole, after it was loaded once. Raises :class:`ExportError`; then nothing is left behind.
+    The folder also has the tokenizer, the chat template and the generation config. It appears only when it is complete
+    and the model in it could be loaded. Raises :class:`ExportError`; then no partial folder is left behind.
     """
     actor = find_actor(settings.checkpoint)
     check_complete(actor)
     output = settings.output_dir.absolute()
     if output.exists():
-        raise ExportError(f"output_dir {output} exists already")
+        raise ExportError(f"output_dir {output} exists already: choose another folder")
     console.print(f"merging {actor}", markup=False)
     with whole_folder(output) as building:
-        with contextlib.redirect_stdout(sys.stderr):  # verl talks
+        with contextlib.redirect_stdout(sys.stderr):  # verl prints to stdout, which is for our output
             _merge(actor, building)
-        parameters = check_loads(building)
-    console.print(f"{output}: {parameters:,} parameters, loads", markup=False)
+        parameters = check_loadable(building)
+    console.print(f"{output}: {parameters:,} parameters, loaded successfully", markup=False)
     return output
 
 
 def find_actor(path: Path) -> Path:
-    """The ``actor`` folder that ``path`` means."""
+    """Return the ``actor`` folder of the checkpoint at ``path``.
+
+    ``path`` is a run directory (its latest checkpoint is used), a ``global_step_N`` folder, or the ``actor`` folder.
+    Raises :class:`ExportError` if it is none of these.
+    """
     if not path.is_dir():
         raise ExportError(f"checkpoint {path}: there is no such folder")
     for folder in (path / "checkpoints", path):
@@ -60,16 +65,16 @@ def find_actor(path: Path) -> Path:
     if path.name == "actor" or (path / "actor").is_dir():
         return path if path.name == "actor" else path / "actor"
     raise ExportError(
-        f"checkpoint {path}: neither a run directory of `tmas train` with a finished checkpoint (no "
-        "checkpoints/latest_checkpointed_iteration.txt), nor a global_step_N folder"
+        f"checkpoint {path}: neither a run directory of `tmas train` with a checkpoint nor a global_step_N folder. A "
+        "run directory with a checkpoint has the file checkpoints/latest_checkpointed_iteration.txt"
     )
 
 
 def check_complete(actor: Path) -> None:
-    """Raises :class:`ExportError` with the files that are missing of an FSDP checkpoint."""
+    """Raise :class:`ExportError` with the names of the missing files if the FSDP checkpoint is incomplete."""
     config = actor / "fsdp_config.json"  # verl writes it after its own shards
     if not config.is_file():
-        raise ExportError(f"{actor}: no {config.name}, so not a complete FSDP checkpoint of verl")
+        raise ExportError(f"{actor}: no {config.name}, so this is not a complete FSDP checkpoint of verl")
     size = int(json.loads(config.read_text("utf-8"))["world_size"])
     wanted = [f"model_world_size_{size}_rank_{rank}.pt" for rank in range(size)]
     wanted += [f"huggingface/{name}" for name in ("config.json", "tokenizer_config.json")]
@@ -90,13 +95,16 @@ def _merge(actor: Path, target: Path) -> None:
     )
     try:
         FSDPModelMerger(config).merge_and_save()
-    except (RuntimeError, KeyError, EOFError, UnpicklingError) as error:  # what torch and verl say of a damaged shard
-        raise ExportError(f"{actor}: cannot be merged, a shard may be damaged: {error!r}") from error
+    except (RuntimeError, KeyError, EOFError, UnpicklingError) as error:  # raised by torch and verl for a damaged shard
+        raise ExportError(f"{actor}: cannot be merged. A shard may be damaged: {error!r}") from error
 
 
-def check_loads(folder: Path) -> int:
-    """Loads the model as anyone would and returns its number of parameters; raises :class:`ExportError` if it is not
-    whole: a weight that is missing, unknown or of another shape, or no chat template."""
+def check_loadable(folder: Path) -> int:
+    """Load the model with transformers and return its number of parameters.
+
+    Raises :class:`ExportError` if a weight is missing, unknown or of the wrong shape, or if the tokenizer has no chat
+    template.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", output_loading_info=True)

@@ -1,4 +1,8 @@
-"""Whether an output directory holds another run: its recorded identity is compared with that of the run that starts."""
+"""Refuses to resume a training run with other settings.
+
+The identity (fingerprint) of a run has every setting that its result depends on. It is recorded in the output
+directory. A run may resume there only if its own identity is the same.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,16 @@ import orjson
 from tmas.prompts import BUILT_IN
 from tmas.run.directory import RunRefused
 
-PROMPT = "prompts."
-"""Keys of an identity under this prefix and the name of a prompt file hold the hash of that file."""
+PROMPT_PREFIX = "prompts."
+"""Prefix of the identity's keys for prompt files: ``prompts.NAME`` has the hash of the file NAME."""
 
 
 def refuse_another_run(now: dict[str, Any], path: Path, output_dir: Path) -> None:
-    """Raises ``RunRefused`` where the identity in the file ``path`` is not ``now``."""
-    built_in = {f"{PROMPT}{name}": BUILT_IN.hash(name) for name in BUILT_IN.texts}
+    """Raise ``RunRefused`` with the differing keys if the identity in the file ``path`` differs from ``now``."""
+    built_in = {f"{PROMPT_PREFIX}{name}": BUILT_IN.hash(name) for name in BUILT_IN.texts}
     recorded = orjson.loads(path.read_bytes())
-    was = {**{key: built_in[key] for key in now if key in built_in}, **recorded}  # older runs had no others
+    # Older runs always used the built-in prompts and did not record their hashes.
+    was = {**{key: built_in[key] for key in now if key in built_in}, **recorded}
     now = orjson.loads(orjson.dumps(now))
     differing = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
     if differing:

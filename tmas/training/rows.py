@@ -1,8 +1,8 @@
-"""Training rows: the one parquet schema, its records, and the files that hold them.
+"""Training rows for reinforcement learning: the parquet schema, the records, and functions that read and write files.
 
-A row is one solution prompt and what its reward needs. ``_source`` names the prompt's kind: ``normal`` A_sol(Q),
-``experience`` A_sol(Q, R, E), ``guideline`` A_sol(Q, G); :mod:`tmas.training.contexts` renders them. The gold answer
-stands in ``reward_model`` and nowhere else.
+A row has one prompt of the solution agent and the data that its reward needs. The column ``_source`` names the kind of
+prompt: ``normal`` is A_sol(Q), ``experience`` is A_sol(Q, R, E), and ``guideline`` is A_sol(Q, G).
+:mod:`tmas.training.contexts` renders the prompts. Only ``reward_model`` has the gold answer.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from tmas.rewards.hybrid import Source
 DataSource = Literal["math", "math_grm"]
 Split = Literal["train", "validation"]
 STYLES: Mapping[DataSource, Literal["rule", "model"]] = {"math": "rule", "math_grm": "model"}
-"""How each ``data_source`` is checked: by math-verify, or by a generative judge."""
+"""How the answer to a row of each ``data_source`` is checked: ``rule`` is math-verify, ``model`` is an LLM judge."""
 UNKNOWN_PASS_RATE = -1.0
+"""``baseline_pass_rate`` of a problem whose pass rate was not measured."""
 SCHEMA = pyarrow.schema(
     {
         "prompt": pyarrow.list_(pyarrow.struct({"role": pyarrow.string(), "content": pyarrow.string()})),
@@ -50,7 +51,7 @@ SCHEMA = pyarrow.schema(
         "_source": pyarrow.string(),
     }
 )
-"""Exactly this, in every file: verl concatenates them, and structs that differ do not go together."""
+"""The schema of every row file. verl concatenates the files, which fails if their structs differ."""
 _BATCH = 256
 
 
@@ -69,15 +70,19 @@ class _Strict(Record):
 
 
 class RewardModel(_Strict):
+    """How verl is told to check an answer, and the gold answer. verl prescribes the name of this column."""
+
     style: Literal["rule", "model"]
     ground_truth: Text
 
 
 class ExtraInfo(_Strict):
-    """``index``: the row's place in its file. ``iteration``: the one whose prompt this is, -1 for ``normal``.
+    """Data about a row that the reward and the logs use.
 
-    ``experience`` and ``guidelines``: the bank items that the prompt shows, as JSON lists of
-    :class:`~tmas.records.Experience` and :class:`~tmas.records.Guideline`.
+    ``index``: the row's position in its file, from 0. ``iteration``: the TMAS iteration that the prompt belongs to, -1
+    for ``normal``. ``experience`` and ``guidelines``: the bank items in the prompt, as JSON lists of
+    :class:`~tmas.records.Experience` and :class:`~tmas.records.Guideline`. ``baseline_pass_rate``: pass rate of the
+    policy without memory, or :data:`UNKNOWN_PASS_RATE`.
     """
 
     index: int = Field(ge=0)
@@ -94,7 +99,7 @@ class ExtraInfo(_Strict):
 
 
 class TrainingRow(_Strict):
-    """One row as it lies in the parquet file; ``source`` is its column ``_source``."""
+    """One row of a parquet file. The field ``source`` is the column ``_source``."""
 
     prompt: Annotated[tuple[Message, ...], Field(min_length=1, strict=False)]
     data_source: DataSource
@@ -112,19 +117,21 @@ class TrainingRow(_Strict):
         return TypeAdapter(list[Guideline]).validate_json(self.extra_info.guidelines)
 
     @model_validator(mode="after")
-    def _agrees_with_itself(self) -> Self:
+    def _check_consistency(self) -> Self:
         info = self.extra_info
         if info.source != self.source:
             raise ValueError(f"field _source: {self.source!r}, but extra_info.source is {info.source!r}")
         if self.reward_model.style != STYLES[self.data_source]:
             raise ValueError(f"field reward_model.style: {self.reward_model.style!r} for {self.data_source!r}")
         if not all(message.content.strip() for message in self.prompt):
-            raise ValueError("field prompt: holds an empty message")
+            raise ValueError("field prompt: contains an empty message")
         if (info.iteration < 0) != (self.source == "normal"):
             raise ValueError(f"field extra_info.iteration: {info.iteration} in a {self.source!r} row")
         for field, owner in (("experience", "experience"), ("guidelines", "guideline")):
             if bool(self._items(field)) != (self.source == owner):
-                raise ValueError(f"field extra_info.{field}: there are items in {owner!r} rows, and only there")
+                raise ValueError(
+                    f"field extra_info.{field}: must have items in {owner!r} rows and must be empty in others"
+                )
         return self
 
     def _items(self, field: str) -> Sequence[Record]:
@@ -135,24 +142,27 @@ class TrainingRow(_Strict):
 
 
 class RowFileError(FileDefects):
-    """Defects of a parquet file of rows."""
+    """Defects of a parquet file of training rows."""
 
 
 def write_rows(path: Path, rows: Iterable[TrainingRow]) -> int:
-    """Write ``rows`` in their order and return how many; ``index`` becomes each one's place. The file appears whole."""
+    """Write ``rows`` in their order and return their number. Sets the ``index`` of each row to its position.
+
+    The file appears only when it is complete.
+    """
     count = 0
     with whole_file(path) as file, parquet.ParquetWriter(file, SCHEMA) as writer:
         remaining = iter(rows)
         while values := [row.model_dump(by_alias=True) for row in islice(remaining, _BATCH)]:
-            for place, value in enumerate(values, count):
-                value["extra_info"]["index"] = place
+            for index, value in enumerate(values, count):
+                value["extra_info"]["index"] = index
             writer.write_table(pyarrow.Table.from_pylist(values, SCHEMA))
             count += len(values)
     return count
 
 
 def read_rows(path: Path) -> Iterator[TrainingRow]:
-    """The rows of a file, a batch at a time in memory; raises :class:`RowFileError` at the first defect."""
+    """Yield the rows of a file, one batch in memory at a time. Raises :class:`RowFileError` at the first defect."""
     for checked in _checked(path):
         if isinstance(checked, str):
             raise RowFileError([checked])
@@ -160,7 +170,10 @@ def read_rows(path: Path) -> Iterator[TrainingRow]:
 
 
 def validate_rows(path: Path) -> int:
-    """How many rows the file holds; raises :class:`RowFileError` with every defect by file, row (from 1) and field."""
+    """Check all rows of a file and return their number.
+
+    Raises :class:`RowFileError` with every defect, each with its file, row (from 1) and field.
+    """
     defects: list[str] = []
     first: dict[int, int] = {}
     count = 0
@@ -171,22 +184,25 @@ def validate_rows(path: Path) -> int:
         index = checked.extra_info.index
         if first.setdefault(index, count) != count:
             defects.append(
-                f"{path}: row {count}: field extra_info.index: {index} is the index of row {first[index]} too"
+                f"{path}: row {count}: field extra_info.index: row {first[index]} also has the index {index}"
             )
     if not count:
-        defects.append(f"{path}: holds no rows")
+        defects.append(f"{path}: contains no rows")
     if defects:
         raise RowFileError(defects)
     return count
 
 
 def _checked(path: Path) -> Iterator[TrainingRow | str]:
-    """Each row, or what is wrong with it; a file that cannot be read or lacks a column is refused as a whole."""
+    """Yield each row, or a message with its defect.
+
+    Raises :class:`RowFileError` if the file cannot be read or its columns do not match :data:`SCHEMA`.
+    """
     try:
         with parquet.ParquetFile(path) as file:
             defects = _type_defects("", *(pyarrow.struct(list(schema)) for schema in (file.schema_arrow, SCHEMA)))
-            if refused := [f"{path}: {defect}" for defect in defects]:
-                raise RowFileError(refused)
+            if messages := [f"{path}: {defect}" for defect in defects]:
+                raise RowFileError(messages)
             rows = chain.from_iterable(batch.to_pylist() for batch in file.iter_batches(_BATCH))
             for number, values in enumerate(rows, 1):
                 yield _row(values, f"{path}: row {number}")
@@ -195,16 +211,17 @@ def _checked(path: Path) -> Iterator[TrainingRow | str]:
 
 
 def _type_defects(name: str, found: pyarrow.DataType, wanted: pyarrow.DataType) -> Iterator[str]:
+    """Compare the type of the field ``name`` with the wanted type, fields of structs and lists included."""
     if pyarrow.types.is_struct(wanted) and pyarrow.types.is_struct(found):
-        there, needed = ({field.name: field.type for field in struct} for struct in (found, wanted))
-        for field in dict.fromkeys([*needed, *there]):
+        present, required = ({field.name: field.type for field in struct} for struct in (found, wanted))
+        for field in dict.fromkeys([*required, *present]):
             inner = f"{name}.{field}" if name else field
-            if field not in there:
-                yield f"field {inner}: there is no such column"
-            elif field not in needed:
+            if field not in present:
+                yield f"field {inner}: the column is missing"
+            elif field not in required:
                 yield f"field {inner}: unknown column"
             else:
-                yield from _type_defects(inner, there[field], needed[field])
+                yield from _type_defects(inner, present[field], required[field])
     elif pyarrow.types.is_list(wanted) and pyarrow.types.is_list(found):
         yield from _type_defects(f"{name}[]", found.value_type, wanted.value_type)
     elif found != wanted:
@@ -219,7 +236,7 @@ def _row(values: dict[str, Any], place: str) -> TrainingRow | str:
 
 
 def _first(error: ValidationError) -> str:
-    """The first thing that is wrong, with its field."""
+    """The message of the first defect, with its field."""
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"])
     return (f"field {field}: " if field else "") + first["msg"].removeprefix("Value error, ")

@@ -40,7 +40,7 @@ def command(directory: Path, base_url: str, *overrides: str) -> list[str]:
     ]
 
 
-def tmas(directory: Path, base_url: str, *overrides: str) -> commands.Ended:
+def tmas(directory: Path, base_url: str, *overrides: str) -> commands.CommandResult:
     return commands.tmas(*command(directory, base_url, *overrides), env={"MY_KEY": SECRET})
 
 

@@ -77,7 +77,7 @@ def test_from_files_to_rows_with_a_kill_on_the_way(tmp_path: Path):
     with run_in_thread(ScriptedServer(slow)) as server:
         done = tmas("distill", workspace, *distil, *model(server))
         assert done.returncode == 0, done.stderr
-        assert "problems to distil, about" in done.stdout
+        assert "problems to distill, about" in done.stdout
         assert "max_iterations): " in done.stdout
         assert len(server.requests) == len(team.recorded_calls(workspace / "teacher")) - recorded
 

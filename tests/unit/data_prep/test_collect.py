@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from pyarrow import parquet
 
 from data_prep.clean import CleanSettings, clean
-from data_prep.collect import CollectSettings, collect, gather
+from data_prep.collect import CollectSettings, collect, collect_source
 from data_prep.decontaminate import Benchmark, Benchmarks, DecontaminationSettings
 from data_prep.pool import read_problems
 from data_prep.source_files import read_source
@@ -86,7 +86,7 @@ def test_gsm8k_and_math_give_the_answer_out_of_their_solutions():
     assert answers_of(FileRow("1", {"solution": r"So $\boxed{1}$, no: $\boxed{\frac{1}{2}}$."}), math) == (
         r"\frac{1}{2}",
     )
-    with pytest.raises(SourceDefect, match="holds no answer"):
+    with pytest.raises(SourceDefect, match="contains no answer"):
         answers_of(FileRow("1", {"solution": "So it is 2."}), math)
 
 
@@ -125,7 +125,7 @@ def test_local_files_of_every_format(tmp_path: Path, suffix: str):
     ("settings", "message"),
     [
         ({"files": ()}, "needs files, or a dataset"),
-        ({"files": (), "dataset": "a/b"}, "revision: name the commit"),
+        ({"files": (), "dataset": "a/b"}, "revision: set the commit"),
         ({"strip": ["("]}, "strip\n.*not a regular expression"),
         ({"answer_regex": "("}, "answer_regex\n.*not a regular expression"),
         ({"answer_regex": "#### 1"}, "needs a group around the answer"),
@@ -164,7 +164,7 @@ def test_copies_are_dropped_and_bad_rows_are_on_record(tmp_path: Path):
     good = [{"question": f"What is {i} + {i}?", "answer": 2 * i} for i in range(3)]
     bad = [{"question": "", "answer": "1"}, {"question": "Q", "answer": None}, {"question": 7, "answer": "1"}]
     file.write_text("".join(json.dumps(v) + "\n" for v in [*good, *bad, *good, *good]) + "{broken\n")
-    report = gather("mine", local(file), tmp_path / "out", print)
+    report = collect_source("mine", local(file), tmp_path / "out", print)
     assert {key: report[key] for key in ("rows", "kept", "copies", "skipped")} == {
         "rows": 13, "kept": 3, "copies": 6, "skipped": 4,
     }  # fmt: skip
@@ -186,14 +186,14 @@ def test_copies_are_dropped_and_bad_rows_are_on_record(tmp_path: Path):
 def test_a_source_is_read_once_and_again_when_it_changes(tmp_path: Path):
     file, lines = tmp_path / "mine.jsonl", []
     file.write_text('{"question": "Q", "answer": "1"}\n')
-    first = gather("mine", local(file), tmp_path / "out", said(lines))
+    first = collect_source("mine", local(file), tmp_path / "out", said(lines))
     written = (tmp_path / "out" / "mine.jsonl").stat().st_mtime_ns
-    assert gather("mine", local(file), tmp_path / "out", said(lines)) == first
+    assert collect_source("mine", local(file), tmp_path / "out", said(lines)) == first
     assert (tmp_path / "out" / "mine.jsonl").stat().st_mtime_ns == written
     assert "from an earlier run" in lines[-1]
     file.write_text('{"question": "Q", "answer": "1"}\n{"question": "R", "answer": "2"}\n')
-    assert gather("mine", local(file), tmp_path / "out", said(lines))["kept"] == 2
-    assert gather("mine", local(file, strip=["x"]), tmp_path / "out", said(lines))["settings"]["strip"] == ["x"]
+    assert collect_source("mine", local(file), tmp_path / "out", said(lines))["kept"] == 2
+    assert collect_source("mine", local(file, strip=["x"]), tmp_path / "out", said(lines))["settings"]["strip"] == ["x"]
     assert "from an earlier run" not in lines[-1]
 
 
@@ -208,7 +208,7 @@ def test_a_broken_parquet_file_is_one_clear_error_and_leaves_nothing(tmp_path: P
     file = tmp_path / "broken.parquet"
     file.write_bytes(content)
     with pytest.raises(ProblemFileError, match=message):
-        gather("mine", local(file), tmp_path / "out", print)
+        collect_source("mine", local(file), tmp_path / "out", print)
     assert not (tmp_path / "out" / "mine.jsonl").exists()
 
 
@@ -216,9 +216,9 @@ def test_a_missing_column_and_a_missing_file_are_named(tmp_path: Path):
     file = tmp_path / "mine.parquet"
     parquet.write_table(pyarrow.Table.from_pylist([{"problem": "Q", "answer": "1"}]), file)
     with pytest.raises(ProblemFileError, match=r"no column 'question' \(there are 'problem', 'answer'\)"):
-        gather("mine", local(file), tmp_path / "out", print)
+        collect_source("mine", local(file), tmp_path / "out", print)
     with pytest.raises(ProblemFileError, match=r"nowhere.jsonl: No such file"):
-        gather("mine", local(tmp_path / "nowhere.jsonl"), tmp_path / "out", print)
+        collect_source("mine", local(tmp_path / "nowhere.jsonl"), tmp_path / "out", print)
 
 
 def test_a_source_without_a_single_problem_is_an_error_that_names_field_and_line(tmp_path: Path):
@@ -227,18 +227,18 @@ def test_a_source_without_a_single_problem_is_an_error_that_names_field_and_line
     with pytest.raises(
         ProblemFileError, match=r"none of 1 rows is a problem:\n.*mine.jsonl:1: field 'answer': missing"
     ):
-        gather("mine", local(file), tmp_path / "out", print)
+        collect_source("mine", local(file), tmp_path / "out", print)
 
 
 def test_a_source_that_fails_is_not_taken_for_the_one_that_was_read_before(tmp_path: Path):
     file, good = tmp_path / "mine.jsonl", '{"question": "Q", "answer": "1"}\n'
     file.write_text(good)
-    gather("mine", local(file), tmp_path / "out", print)
+    collect_source("mine", local(file), tmp_path / "out", print)
     file.write_text('{"question": "Q"}\n')
     with pytest.raises(ProblemFileError):
-        gather("mine", local(file), tmp_path / "out", print)
+        collect_source("mine", local(file), tmp_path / "out", print)
     file.write_text(good)
-    assert gather("mine", local(file), tmp_path / "out", print)["kept"] == 1
+    assert collect_source("mine", local(file), tmp_path / "out", print)["kept"] == 1
     assert [p.answer for p in read_problems(tmp_path / "out" / "mine.jsonl")] == ["1"]
 
 
@@ -444,7 +444,7 @@ def test_a_benchmark_row_that_cannot_be_read_is_on_record_and_a_missing_file_is_
     collect_against(exam)
     [skipped] = orjson.loads((tmp_path / "pool" / "report.json").read_bytes())["benchmark_rows_skipped"]
     assert skipped == f"{exam}:2: field 'question': missing"
-    assert f"not decontaminated against: {skipped}" in lines
+    assert f"skipped a benchmark row: {skipped}" in lines
 
 
 def test_collect_writes_pool_removals_and_report(tmp_path: Path):

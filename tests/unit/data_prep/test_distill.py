@@ -11,7 +11,7 @@ from data_prep.build import build
 from data_prep.build_settings import BuildSettings
 from data_prep.cost import Expected, Length, Price, expected_estimate
 from data_prep.difficulty import filter_by_difficulty
-from data_prep.distill import DistillSettings, described, distill, estimate
+from data_prep.distill import DistillSettings, distill, estimate, estimate_lines
 from data_prep.pool import read_problems
 from tests.support.data_steps import distill_settings, filter_settings, problem_file, runner, silent
 from tmas.files import read_lines
@@ -60,7 +60,7 @@ def test_a_dry_run_says_what_it_takes_and_calls_nobody(tmp_path: Path):
         )  # fmt: skip
         distill(settings, runner, lines.append)
         assert server.requests == []
-    assert lines[0].startswith("4 problems to distil, about 132 calls: ")
+    assert lines[0].startswith("4 problems to distill, about 132 calls: ")
     assert "at the given prices: 1.43" in lines
     assert "hard budget: 10 tokens" in lines
     assert "the budget is below the estimate" in lines[-1]
@@ -75,7 +75,7 @@ def test_once_problems_are_finished_the_estimate_is_measured(tmp_path: Path):
         settings = distill_settings(server, tmp_path / "t", problems)
         found = estimate(list(read_problems(problems)), settings)
         assert (found.problems, found.measured, found.calls) == (4, True, 2 * calls)
-        assert "measured on the problems already finished" in described(found, settings)
+        assert "measured on the problems already finished" in estimate_lines(found, settings)
         distill(settings, runner, silent)
         assert len(server.requests) == 3 * calls
         assert estimate(list(read_problems(problems)), settings).tokens == 0
@@ -163,5 +163,5 @@ def test_a_teacher_that_stops_midway_leaves_what_it_did(tmp_path: Path):
 
 def test_contexts_come_from_the_team_alone(tmp_path: Path):
     given = {"problems": tmp_path, "output_dir": tmp_path, "model": {"name": "m", "base_url": "http://h/v1"}}
-    with pytest.raises(ValueError, match="contexts come from tmas, not from majority_vote"):
+    with pytest.raises(ValueError, match="must be tmas, not majority_vote"):
         DistillSettings.model_validate(given | {"method": MajorityVoteSettings()})

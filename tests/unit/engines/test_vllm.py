@@ -61,7 +61,7 @@ async def test_a_server_that_ends_while_it_starts_is_told_with_the_end_of_its_lo
             raise AssertionError("it never came up")
     message = str(failed.value)
     assert message.startswith("vLLM ended with code 1 while starting:\n")
-    assert message.endswith(f"the stand-in was told to break\n(whole log: {tmp_path / 'vllm.log'})")
+    assert message.endswith(f"STAND_IN has broken=true\n(whole log: {tmp_path / 'vllm.log'})")
 
 
 async def test_a_server_that_takes_too_long_is_given_up_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

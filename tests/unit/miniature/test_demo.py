@@ -19,7 +19,7 @@ from tmas.cli.demo import demo_command
 from tmas.errors import UserError
 from tmas.files import read_lines
 from tmas.miniature.equal_tokens import Costs
-from tmas.miniature.shown import BAR, print_demo
+from tmas.miniature.shown import BAR_WIDTH, print_demo
 from tmas.records import Usage, UsageEntry
 from tmas.records.evaluation_files import Estimate, EvaluatedIteration, EvaluatedProblem, EvaluatedRun, Evaluation
 from tmas.records.run_files import Prediction
@@ -115,7 +115,7 @@ def test_the_table_has_each_method_with_its_tokens_pass_at_1_and_accuracy(shown:
 def test_the_bars_of_the_chart_are_as_long_as_the_rates(shown: list[str], row: str, pass_at_1: float, selected: float):
     [found] = [text for text in shown if text.lstrip().startswith(f"{row} ")]
     first, rest = found.lstrip().removeprefix(row).split(f"{100 * pass_at_1:.1f} %")
-    assert [bar.count("█") for bar in (first, rest)] == [int(BAR * pass_at_1), int(BAR * selected)]
+    assert [bar.count("█") for bar in (first, rest)] == [int(BAR_WIDTH * pass_at_1), int(BAR_WIDTH * selected)]
     assert rest.rstrip().endswith(f"{100 * selected:.1f} %")
 
 
@@ -128,9 +128,9 @@ def test_the_end_says_what_the_figures_are_worth_where_the_report_is_and_what_to
 
 
 def test_the_next_command_composes():
-    from tmas.miniature.shown import NEXT
+    from tmas.miniature.shown import NEXT_COMMAND
 
-    command, *overrides = NEXT.split()
+    command, *overrides = NEXT_COMMAND.split()
     with initialize_config_dir(CONF, version_base="1.3"):
         assert not OmegaConf.missing_keys(compose(command, overrides=overrides))
 

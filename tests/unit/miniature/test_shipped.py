@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from recipes.miniature.language import answer, blocks_in
-from recipes.miniature.ship import FILES, HELD_OUT, LIMIT, ship
+from recipes.miniature.ship import FILES, MAX_BYTES, PROBLEM_COUNT, ship
 from recipes.miniature.task import solutions, split_of
 from tmas.miniature import FOLDER, MANIFEST, POLICY, PROBLEMS, DamagedPolicy, read_manifest
 from tmas.problems.loader import load_problems
@@ -29,13 +29,13 @@ def test_the_shipped_files_match_the_manifest_and_are_small():
     manifest = read_manifest()
     assert manifest["files"].keys() == {*(f"policy/{name}" for name in FILES), "problems.jsonl"}
     size = sum((FOLDER / name).stat().st_size for name in manifest["files"])
-    assert manifest["bytes"] == size <= LIMIT
+    assert manifest["bytes"] == size <= MAX_BYTES
     assert manifest["parameters"] < 1_000_000
 
 
 def test_the_shipped_problems_are_test_problems_with_their_only_answer():
     problems = load_problems(PROBLEMS).problems
-    assert len(problems) == HELD_OUT
+    assert len(problems) == PROBLEM_COUNT
     for problem in problems:
         blocks = blocks_in(problem.question)
         assert {split_of(block) for block in blocks} == {"test"}
@@ -79,7 +79,7 @@ def test_ship_writes_what_the_package_has_and_how_it_was_trained(shipped: Path, 
 
 def test_ship_refuses_a_policy_that_is_too_large_and_leaves_the_target_alone(shipped: Path, tmp_path: Path):
     with (shipped / "policy/model.safetensors").open("r+b") as weights:
-        weights.truncate(LIMIT)
+        weights.truncate(MAX_BYTES)
     target = tmp_path / "target"
     with pytest.raises(ValueError, match="at most 4,000,000 are shipped"):
         ship(shipped / "policy", PROBLEMS, target)
@@ -88,7 +88,7 @@ def test_ship_refuses_a_policy_that_is_too_large_and_leaves_the_target_alone(shi
 
 def test_ship_refuses_too_few_problems(tmp_path: Path):
     few = tmp_path / "few.jsonl"
-    few.write_bytes(b"{}\n" * (HELD_OUT - 1))
+    few.write_bytes(b"{}\n" * (PROBLEM_COUNT - 1))
     with pytest.raises(ValueError, match=r"few\.jsonl has 29 problems: 30 are shipped"):
         ship(POLICY, few, tmp_path / "target")
 

@@ -219,11 +219,11 @@ def test_rows_are_rendered_with_the_prompts_of_the_run(teacher: Path, tmp_path: 
 
 def test_build_refuses_other_prompts_than_those_of_the_run_by_name(teacher: Path, tmp_path: Path):
     other = changed(tmp_path / "other", "form", mark="Otherwise.")
-    with pytest.raises(UserError, match="with the run's own prompts, and these are others:") as refused:
+    with pytest.raises(UserError, match="with the run's own prompts, and these prompts differ:") as refused:
         built(teacher, tmp_path / "rows", other)
     lines = str(refused.value).splitlines()[1:]
     assert [line.partition(".jinja")[0].strip() for line in lines[:-1]] == ["built-in attempt", str(other / "form")]
-    assert lines[-1] == "Leave out prompts=FOLDER: the run's own prompts are then taken."
+    assert lines[-1] == "Leave out prompts=FOLDER to use the run's own prompts."
     assert not (tmp_path / "rows").exists()
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.rewards import EXPERIENCE, FIRST_STEP, QUESTION, SECOND_STEP, SOLUTION, used
+from tests.support.rewards import EXPERIENCE, FIRST_STEP, QUESTION, SECOND_STEP, SOLUTION, experience_verdict
 from tmas.prompts import BUILT_IN
 from tmas.rewards.component import Component, masked, scored
 from tmas.rewards.evidence import Evidence
@@ -25,15 +25,15 @@ def scored_by(verdict: dict[str, Any], solution: str = SOLUTION, **changes: Any)
 
 
 def test_items_applied_earn_until_there_are_enough():
-    assert scored_by(used()) == scored(0.0, "not_applied")
-    assert scored_by(used(E1=FIRST_STEP)) == scored(0.5)
-    assert scored_by(used(E1=FIRST_STEP, E3=SECOND_STEP)) == scored(1.0)
-    assert scored_by(used(E1=FIRST_STEP, E3=SECOND_STEP), enough=1) == scored(1.0)
+    assert scored_by(experience_verdict()) == scored(0.0, "not_applied")
+    assert scored_by(experience_verdict(E1=FIRST_STEP)) == scored(0.5)
+    assert scored_by(experience_verdict(E1=FIRST_STEP, E3=SECOND_STEP)) == scored(1.0)
+    assert scored_by(experience_verdict(E1=FIRST_STEP, E3=SECOND_STEP), enough=1) == scored(1.0)
 
 
 def test_a_bank_smaller_than_enough_can_be_used_up():
     [first, *_] = EXPERIENCE
-    verdict = ExperienceVerdict.model_validate({"items": used(E1=FIRST_STEP)["items"][:1]})
+    verdict = ExperienceVerdict.model_validate({"items": experience_verdict(E1=FIRST_STEP)["items"][:1]})
     evidence = Evidence(SOLUTION, [QUESTION, E1], EvidenceSettings())
     assert score(verdict, evidence, [first], ExperienceSettings(enough=5)) == scored(1.0)
 
@@ -46,13 +46,13 @@ def test_items_cited_or_misapplied_earn_nothing(use: str, correct: bool):
 
 def test_parroting_the_bank_earns_nothing_even_from_a_judge_that_is_fooled():
     parroted = f"From experience: {E1} And also: {E3} We avoid this: {E2} Hence \\boxed{{58}}."
-    fooled = used(E1=f"From experience: {E1}", E2=f"We avoid this: {E2}", E3=f"And also: {E3}")
+    fooled = experience_verdict(E1=f"From experience: {E1}", E2=f"We avoid this: {E2}", E3=f"And also: {E3}")
     assert scored_by(fooled, parroted) == scored(0.0, "not_shown")
 
 
 def test_parroting_in_other_words_earns_nothing_where_the_banks_would_call_it_the_same():
     reworded = "We note that x^2 + y^2 equals (x+y)^2 - 2xy"
-    assert scored_by(used(E1=reworded), f"{reworded} \\boxed{{58}}") == scored(0.0, "not_shown")
+    assert scored_by(experience_verdict(E1=reworded), f"{reworded} \\boxed{{58}}") == scored(0.0, "not_shown")
 
 
 def test_nor_does_an_item_turned_round():
@@ -60,40 +60,40 @@ def test_nor_does_an_item_turned_round():
     turned = "k divides n since m divides n and k divides m"
     evidence = Evidence(turned, [QUESTION, item.text], EvidenceSettings())
     assert evidence.own_work([turned]) == 1
-    verdict = ExperienceVerdict.model_validate({"items": used(E1=turned)["items"][:1]})
+    verdict = ExperienceVerdict.model_validate({"items": experience_verdict(E1=turned)["items"][:1]})
     assert score(verdict, evidence, [item], ExperienceSettings()) == scored(0.0, "not_shown")
 
 
 def test_one_step_quoted_for_every_item_counts_once():
-    assert scored_by(used(E1=FIRST_STEP, E2=FIRST_STEP, E3=FIRST_STEP[12:])) == scored(0.5)
+    assert scored_by(experience_verdict(E1=FIRST_STEP, E2=FIRST_STEP, E3=FIRST_STEP[12:])) == scored(0.5)
 
 
 def test_naming_an_item_many_times_counts_once():
-    verdict = used(E1=FIRST_STEP)
+    verdict = experience_verdict(E1=FIRST_STEP)
     verdict["items"] *= 5
     assert scored_by(verdict) == scored(0.5)
 
 
 def test_running_into_a_pitfall_leaves_nothing():
     fallen = SOLUTION + " Also $(x+y)^2 = x^2 + y^2 = 100$."
-    verdict = used({"E2": "Also (x+y)^2 = x^2 + y^2 = 100"}, E1=FIRST_STEP, E3=SECOND_STEP)
+    verdict = experience_verdict({"E2": "Also (x+y)^2 = x^2 + y^2 = 100"}, E1=FIRST_STEP, E3=SECOND_STEP)
     assert scored_by(verdict, fallen) == scored(0.0, "pitfall")
 
 
 def test_a_pitfall_that_no_quote_shows_is_no_verdict_either_way():
-    assert scored_by(used({"E2": "(x+y)^2 = x^2 + y^2 = 58"}, E1=FIRST_STEP)) == masked("judge")
+    assert scored_by(experience_verdict({"E2": "(x+y)^2 = x^2 + y^2 = 58"}, E1=FIRST_STEP)) == masked("judge")
 
 
 def test_a_finding_cannot_be_run_into():
-    assert scored_by(used({"E1": FIRST_STEP}, E3=SECOND_STEP)) == scored(0.5)
+    assert scored_by(experience_verdict({"E1": FIRST_STEP}, E3=SECOND_STEP)) == scored(0.5)
 
 
 def test_a_judge_whose_quotes_are_made_up_is_masked():
-    assert scored_by(used(E1="by the theorem of Gauss, 2 + 2 = 4 holds")) == masked("judge")
+    assert scored_by(experience_verdict(E1="by the theorem of Gauss, 2 + 2 = 4 holds")) == masked("judge")
 
 
 def test_quotes_that_are_made_up_do_not_count_beside_true_ones():
-    assert scored_by(used(E1=FIRST_STEP, E3="by the theorem of Gauss, 2 + 2 = 4 holds")) == scored(0.5)
+    assert scored_by(experience_verdict(E1=FIRST_STEP, E3="by the theorem of Gauss, 2 + 2 = 4 holds")) == scored(0.5)
 
 
 @pytest.mark.parametrize("items", [[], [{"id": "E9", "use": "none", "correct": False, "quote": ""}]])
@@ -102,10 +102,10 @@ def test_a_judge_that_speaks_of_no_item_of_the_bank_is_masked(items: list[Any]):
 
 
 def test_an_item_that_does_not_exist_is_no_verdict_even_beside_true_ones():
-    strange = used(E1=FIRST_STEP)
+    strange = experience_verdict(E1=FIRST_STEP)
     strange["items"].append({"id": "E9", "use": "none", "correct": False, "quote": ""})
     assert scored_by(strange) == masked("judge")
-    assert scored_by(used({"[E2]": "x and y"}, E1=FIRST_STEP)) == masked("judge")
+    assert scored_by(experience_verdict({"[E2]": "x and y"}, E1=FIRST_STEP)) == masked("judge")
 
 
 def test_a_pitfall_that_is_shown_leaves_nothing_whatever_else_was_said():

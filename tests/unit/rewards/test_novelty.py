@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.rewards import FIRST_STEP, GUIDELINES, QUESTION, SECOND_STEP, SOLUTION, approach
+from tests.support.rewards import FIRST_STEP, GUIDELINES, QUESTION, SECOND_STEP, SOLUTION, novelty_verdict
 from tmas.prompts import BUILT_IN
 from tmas.rewards.component import Component, masked, scored
 from tmas.rewards.evidence import Evidence
@@ -22,14 +22,14 @@ def scored_by(verdict: dict[str, Any], solution: str = SOLUTION, **changes: Any)
 
 
 def test_a_new_strategy_that_is_carried_out_earns_all_and_a_variation_its_share():
-    assert scored_by(approach()) == scored(1.0)
-    assert scored_by(approach(variation_of=["G1"])) == scored(0.5)
-    assert scored_by(approach(variation_of=["G1", "G2"]), variation=0.2) == scored(0.2)
+    assert scored_by(novelty_verdict()) == scored(1.0)
+    assert scored_by(novelty_verdict(variation_of=["G1"])) == scored(0.5)
+    assert scored_by(novelty_verdict(variation_of=["G1", "G2"]), variation=0.2) == scored(0.2)
 
 
 def test_a_strategy_of_the_bank_earns_nothing():
-    assert scored_by(approach(same=["G2"])) == scored(0.0, "known")
-    assert scored_by(approach(same=["G2"], variation_of=["G1"])) == scored(0.0, "known")
+    assert scored_by(novelty_verdict(same=["G2"])) == scored(0.0, "known")
+    assert scored_by(novelty_verdict(same=["G2"], variation_of=["G1"])) == scored(0.0, "known")
 
 
 @pytest.mark.parametrize("guideline", GUIDELINES)
@@ -41,7 +41,7 @@ def test_a_judge_that_calls_a_strategy_of_the_bank_new_is_overruled_by_the_banks
         (guideline.name.upper(), f"We {guideline.description}"),
         (guideline.description, guideline.name),
     ):
-        assert scored_by(approach(name, description)) == scored(0.0, "known")
+        assert scored_by(novelty_verdict(name, description)) == scored(0.0, "known")
 
 
 BOAST = (
@@ -53,35 +53,39 @@ BOAST = (
 
 def test_novelty_in_words_earns_nothing_even_from_a_judge_that_believes_it():
     sentences = [sentence for sentence in BOAST.split(". ") if "boxed" not in sentence]
-    assert scored_by(approach(steps=sentences), BOAST) == scored(0.0, "not_carried_out")
+    assert scored_by(novelty_verdict(steps=sentences), BOAST) == scored(0.0, "not_carried_out")
 
 
 @pytest.mark.parametrize("steps", [[], [FIRST_STEP], [FIRST_STEP, FIRST_STEP], [FIRST_STEP, FIRST_STEP[9:]]])
 def test_too_few_steps_are_nothing_carried_out(steps: list[str]):
-    assert scored_by(approach(steps=steps)) == scored(0.0, "not_carried_out")
+    assert scored_by(novelty_verdict(steps=steps)) == scored(0.0, "not_carried_out")
 
 
 def test_the_problem_and_the_guidelines_said_again_are_no_steps():
     said = " ".join([QUESTION, *(g.text for g in GUIDELINES)])
     steps = [QUESTION, *(g.text for g in GUIDELINES)]
-    assert scored_by(approach(steps=steps), said) == scored(0.0, "not_carried_out")
+    assert scored_by(novelty_verdict(steps=steps), said) == scored(0.0, "not_carried_out")
 
 
 def test_a_judge_whose_steps_are_made_up_or_who_names_guidelines_that_are_not_there_is_masked():
-    assert scored_by(approach(steps=["we put x = 5 + d and y = 5 - d"])) == masked("judge")
-    assert scored_by(approach(same=["G7"])) == masked("judge")
-    assert scored_by(approach(variation_of=["G1", "G7"])) == masked("judge")
+    assert scored_by(novelty_verdict(steps=["we put x = 5 + d and y = 5 - d"])) == masked("judge")
+    assert scored_by(novelty_verdict(same=["G7"])) == masked("judge")
+    assert scored_by(novelty_verdict(variation_of=["G1", "G7"])) == masked("judge")
 
 
 def test_made_up_steps_do_not_count_beside_true_ones():
-    assert scored_by(approach(steps=[FIRST_STEP, "we put x = 5 + d and y = 5 - d"])) == scored(0.0, "not_carried_out")
+    assert scored_by(novelty_verdict(steps=[FIRST_STEP, "we put x = 5 + d and y = 5 - d"])) == scored(
+        0.0, "not_carried_out"
+    )
 
 
 texts = st.sampled_from(
     [FIRST_STEP, SECOND_STEP, QUESTION, BOAST, "", "made up = 1 + 2", *(g.text for g in GUIDELINES)]
 )
 ids = st.lists(st.sampled_from(["G1", "G2", "G3"]), max_size=2)
-verdicts = st.builds(approach, st.sampled_from(["New", "Vieta", "d"]), texts.filter(bool), st.lists(texts), ids, ids)
+verdicts = st.builds(
+    novelty_verdict, st.sampled_from(["New", "Vieta", "d"]), texts.filter(bool), st.lists(texts), ids, ids
+)
 
 
 @given(verdicts, st.sampled_from([BOAST, QUESTION, "", "\n".join(g.text for g in GUIDELINES)]))

@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.support.serving import Served, served
+from tests.support.serving import RunningServer, served
 from tests.support.waiting import until
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer
@@ -31,7 +31,7 @@ class Gate:
 
 
 @asynccontextmanager
-async def stuck(folder: Path, **settings: object) -> AsyncIterator[tuple[Served, ScriptedServer, Gate]]:
+async def stuck(folder: Path, **settings: object) -> AsyncIterator[tuple[RunningServer, ScriptedServer, Gate]]:
     """A server whose engine does not answer, until its ``seconds`` are set to 0."""
     gate = Gate()
     gate.seconds = 3600.0

@@ -235,12 +235,12 @@ DEFECTS = [
     (changed("_source", to="guideline"), "field _source: 'guideline', but extra_info.source is 'experience'"),
     (changed("extra_info", "experience", to="[{"), "field extra_info.experience: not a JSON list of bank items"),
     (changed("extra_info", "experience", to=NOT_A_BANK), "field extra_info.experience: not a JSON list of bank items"),
-    (changed("extra_info", "experience", to="[]"), "field extra_info.experience: there are items in 'experience' rows"),
+    (changed("extra_info", "experience", to="[]"), "field extra_info.experience: must have items in 'experience' rows"),
     (changed("extra_info", "iteration", to=-1), "field extra_info.iteration: -1 in a 'experience' row"),
     (changed("extra_info", "baseline_pass_rate", to=2.0), "field extra_info.baseline_pass_rate: "),
-    (changed("extra_info", "index", to=0), "field extra_info.index: 0 is the index of row 1 too"),
+    (changed("extra_info", "index", to=0), "field extra_info.index: row 1 also has the index 0"),
     (changed("prompt", to=[]), "field prompt: "),
-    (changed("prompt", to=[{"role": "user", "content": " "}]), "field prompt: holds an empty message"),
+    (changed("prompt", to=[{"role": "user", "content": " "}]), "field prompt: contains an empty message"),
     (changed("prompt", to=[{"role": "robot", "content": "x"}]), "field prompt.0.role: "),
 ]
 
@@ -282,7 +282,7 @@ def with_other_types() -> pyarrow.Schema:
 @pytest.mark.parametrize(
     ("schema", "messages"),
     [
-        (without_a_column(), ["field _source: there is no such column"]),
+        (without_a_column(), ["field _source: the column is missing"]),
         (with_other_types(), ["field extra_info.index: is string, must be int64", "field note: unknown column"]),
     ],
 )
@@ -299,7 +299,7 @@ def test_a_broken_an_empty_and_a_missing_file_are_refused(rows: list[TrainingRow
     with pytest.raises(RowFileError, match="cannot be read as parquet"):
         validate_rows(path)
     write_rows(path, [])
-    with pytest.raises(RowFileError, match="holds no rows"):
+    with pytest.raises(RowFileError, match="contains no rows"):
         validate_rows(path)
     write_rows(path, rows)
     path.write_bytes(path.read_bytes()[:-200])

@@ -1,4 +1,4 @@
-"""What keeps a training run from working: its numbers, its reward, its lengths, and what verl itself would refuse."""
+"""Checks a training run before it starts: batch sizes, reward, lengths, and verl's own check of the configuration."""
 
 from __future__ import annotations
 
@@ -11,49 +11,52 @@ from pydantic import ValidationError
 
 from tmas.rewards.settings import reward_settings
 from tmas.settings import secret_names
-from tmas.training.rl.inputs import REWARD, Policy, RowFile
+from tmas.training.rl.inputs import REWARD_KEY, Policy, RowFile
 
 
-def devices(config: DictConfig) -> int:
-    """Of the trainer, over all nodes."""
+def device_count(config: DictConfig) -> int:
+    """Number of the trainer's devices on all nodes."""
     return config.trainer.nnodes * config.trainer.n_gpus_per_node
 
 
-def data_parallel(config: DictConfig) -> int:
-    """Ranks that hold different rows; those of one sequence-parallel group hold the same."""
-    return devices(config) // config.actor_rollout_ref.actor.ulysses_sequence_parallel_size
+def data_parallel_ranks(config: DictConfig) -> int:
+    """Number of groups of devices that process different rows. A sequence-parallel group processes the same rows."""
+    return device_count(config) // config.actor_rollout_ref.actor.ulysses_sequence_parallel_size
 
 
 def needs_judge(config: DictConfig) -> bool:
-    """Whether a bonus of the reward comes from a judge."""
-    forms = (OmegaConf.select(config, f"{REWARD}.{bonus}.form") for bonus in ("experience", "novelty"))
+    """Whether a judge computes a bonus of the reward."""
+    forms = (OmegaConf.select(config, f"{REWARD_KEY}.{bonus}.form") for bonus in ("experience", "novelty"))
     return "judge" in forms
 
 
-def reasons(
+def find_defects(
     config: DictConfig, policy: Policy | None, train: Sequence[RowFile], validation: Sequence[RowFile]
 ) -> Iterator[str]:
-    """Why the run cannot work, each with the key to change."""
-    yield from _secrets(config)
-    yield from wrong_shapes(config)
-    yield from _wrong_reward(config)
-    if policy:  # verl's config objects load the model's own
-        yield from _wrong_by_verl(config)
-    yield from _wrong_lengths(config, policy, [*train, *validation])
-    yield from _unjudged(config, [*train, *validation])
-    yield from _too_few(config, train)
+    """Yield every reason why the run cannot work, with the key to change."""
+    yield from _check_secrets(config)
+    yield from check_sizes(config)
+    yield from _check_reward(config)
+    if policy:  # verl's configuration objects load the policy's own configuration
+        yield from _check_by_verl(config)
+    yield from _check_lengths(config, policy, [*train, *validation])
+    yield from _check_judge(config, [*train, *validation])
+    yield from _check_number_of_rows(config, train)
 
 
-def _secrets(config: DictConfig) -> Iterator[str]:
-    """The configuration is written down, printed by verl and sent to its loggers."""
+def _check_secrets(config: DictConfig) -> Iterator[str]:
+    """Refuse secrets: the configuration is written to disk, printed by verl and sent to its loggers."""
     for place in ("env", "ray_kwargs.ray_init.runtime_env.env_vars"):
         for name in secret_names(OmegaConf.select(config, place) or ()):
-            yield f"{place}.{name}: settings are written down; set it where `tmas train` or `ray start` is called"
+            yield (
+                f"{place}.{name}: settings are written to disk, so they must not hold secrets: set the variable where "
+                "`tmas train` or `ray start` is called"
+            )
 
 
-def wrong_shapes(config: DictConfig) -> Iterator[str]:
-    """Numbers that do not divide, and what verl would notice only when the devices are taken."""
-    gpus, actor, rollout = devices(config), config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+def check_sizes(config: DictConfig) -> Iterator[str]:
+    """Check that batch sizes and numbers of devices fit together, and settings that verl itself checks too late."""
+    gpus, actor, rollout = device_count(config), config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     parallel = rollout.tensor_model_parallel_size
     if gpus % parallel:
         yield f"actor_rollout_ref.rollout.tensor_model_parallel_size {parallel} does not divide the {gpus} devices"
@@ -62,7 +65,7 @@ def wrong_shapes(config: DictConfig) -> Iterator[str]:
         yield f"actor_rollout_ref.actor.ulysses_sequence_parallel_size {size} does not divide the {gpus} devices"
     else:
         for key in ("data.train_batch_size", "actor_rollout_ref.actor.ppo_mini_batch_size"):
-            prompts, ranks = OmegaConf.select(config, key), data_parallel(config)
+            prompts, ranks = OmegaConf.select(config, key), data_parallel_ranks(config)
             if prompts * rollout.n % ranks:
                 yield f"{key} {prompts} x rollout.n {rollout.n} is not divisible by the {ranks} data-parallel ranks"
     batch, mini_batch = config.data.train_batch_size, actor.ppo_mini_batch_size
@@ -72,31 +75,32 @@ def wrong_shapes(config: DictConfig) -> Iterator[str]:
     if config.algorithm.adv_estimator == "grpo" and rollout.n < 2:
         yield "actor_rollout_ref.rollout.n must be at least 2: GRPO compares a prompt's samples with each other"
     if config.trainer.v1.trainer_mode != "sync":
-        yield "trainer.v1.trainer_mode must be sync: the reward components are logged and filled in there"
+        yield "trainer.v1.trainer_mode must be sync: only that trainer logs and imputes the reward's components"
     model = config.reward.reward_model
     if model.enable and not model.enable_resource_pool:
-        yield "reward.reward_model.enable_resource_pool must be true: colocated, verl 0.9.1 loses the rows' data_source"
+        yield "reward.reward_model.enable_resource_pool must be true: otherwise verl 0.9.1 loses the rows' data_source"
     if model.enable and model.rollout.free_cache_engine:
-        yield "reward.reward_model.rollout.free_cache_engine must be false: verl 0.9.1 does not wake such a judge again"
+        yield "reward.reward_model.rollout.free_cache_engine must be false: verl 0.9.1 does not wake the judge again"
 
 
-def _wrong_reward(config: DictConfig) -> Iterator[str]:
-    """The reward's own settings; ``conf/reward/`` holds them."""
+def _check_reward(config: DictConfig) -> Iterator[str]:
+    """Check the settings of the reward, which come from ``conf/reward/``."""
     function = config.reward.custom_reward_function
-    settings = OmegaConf.select(config, REWARD)
+    settings = OmegaConf.select(config, REWARD_KEY)
     if function.path != "pkg://tmas.rewards.verl_entry" or settings is None:
-        yield "reward: choose reward=hybrid, delta or vanilla; verl's default reward knows no _source"
+        yield "reward: choose reward=hybrid, delta or vanilla; verl's default reward does not use _source"
         return
+    # Any address will do: the settings are only validated.
     hosted = "127.0.0.1:1" if config.reward.reward_model.enable else None
     try:
         reward_settings(OmegaConf.to_container(settings), hosted)  # type: ignore[arg-type]
     except ValidationError as error:
         for found in error.errors():
-            place = ".".join([REWARD, *map(str, found["loc"])])
+            place = ".".join([REWARD_KEY, *map(str, found["loc"])])
             yield f"{place}: {found['msg']}"
 
 
-def _wrong_lengths(config: DictConfig, policy: Policy | None, files: Sequence[RowFile]) -> Iterator[str]:
+def _check_lengths(config: DictConfig, policy: Policy | None, files: Sequence[RowFile]) -> Iterator[str]:
     longest = config.data.max_prompt_length + config.data.max_response_length
     if policy and longest > policy.context_length:
         yield (
@@ -105,11 +109,11 @@ def _wrong_lengths(config: DictConfig, policy: Policy | None, files: Sequence[Ro
         )
     if config.actor_rollout_ref.rollout.max_model_len < longest:
         yield f"actor_rollout_ref.rollout.max_model_len must be at least {longest:,}"
-    for key, per_device, parallel in _held(config):
+    for key, per_device, parallel in _token_limits(config):
         if per_device * parallel < longest:
             yield (
-                f"{key}: {per_device * parallel:,} tokens over the sequence-parallel devices, "
-                f"but a sequence has up to {longest:,}"
+                f"{key}: {per_device * parallel:,} tokens on all sequence-parallel devices, but a sequence can have "
+                f"{longest:,}"
             )
     for file in files:
         if file.longest_prompt > config.data.max_prompt_length:
@@ -119,8 +123,8 @@ def _wrong_lengths(config: DictConfig, policy: Policy | None, files: Sequence[Ro
             )
 
 
-def _held(config: DictConfig) -> Iterator[tuple[str, int, int]]:
-    """Keys that bound a micro batch: tokens of one device, and the devices that share a sequence."""
+def _token_limits(config: DictConfig) -> Iterator[tuple[str, int, int]]:
+    """Limits of a micro batch: the key, the tokens per device, and the number of devices that share a sequence."""
     actor, rollout, critic = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.critic
     if actor.use_dynamic_bsz:
         for key, tokens in (
@@ -128,28 +132,30 @@ def _held(config: DictConfig) -> Iterator[tuple[str, int, int]]:
             ("actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu", rollout.log_prob_max_token_len_per_gpu),
         ):
             yield key, tokens, actor.ulysses_sequence_parallel_size
-    if config.algorithm.adv_estimator == "gae":  # verl 0.9.1 reads this key for updates too
+    if config.algorithm.adv_estimator == "gae":  # verl 0.9.1 also reads this key for updates
         parallel = critic.fsdp.ulysses_sequence_parallel_size
         yield "critic.ppo_infer_max_token_len_per_gpu", critic.ppo_infer_max_token_len_per_gpu, parallel
 
 
-def _unjudged(config: DictConfig, files: Sequence[RowFile]) -> Iterator[str]:
-    if OmegaConf.select(config, f"{REWARD}.judge"):
+def _check_judge(config: DictConfig, files: Sequence[RowFile]) -> Iterator[str]:
+    if OmegaConf.select(config, f"{REWARD_KEY}.judge"):
         return
     for file in files:
         if file.judged:
-            yield f"{file.path}: {file.judged:,} rows of data_source math_grm, but no judge: set judge.name"
+            yield f"{file.path}: {file.judged:,} rows of data_source math_grm, but there is no judge: set judge.name"
 
 
-def _too_few(config: DictConfig, train: Sequence[RowFile]) -> Iterator[str]:
+def _check_number_of_rows(config: DictConfig, train: Sequence[RowFile]) -> Iterator[str]:
     batch, rows = config.data.train_batch_size, sum(file.rows for file in train)
     if 0 < rows < batch:
         yield f"data.train_batch_size {batch}: there are only {rows} rows to train on"
 
 
-def _wrong_by_verl(config: DictConfig) -> Iterator[str]:
-    """verl's own check of the configuration, which builds its config objects. What it prints is not for here: that all
-    is well, before our own reasons; the trainer has it print again."""
+def _check_by_verl(config: DictConfig) -> Iterator[str]:
+    """Run verl's own check, which builds verl's configuration objects.
+
+    Its output is dropped: it would say that all checks passed before ours have run. The trainer prints it again.
+    """
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
 

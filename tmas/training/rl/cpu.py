@@ -1,16 +1,16 @@
-"""verl without an accelerator: the CPU as a platform of verl's own registry.
+"""Lets verl train without an accelerator: registers the CPU as a verl platform.
 
-Loaded through verl's entry-point group ``verl.plugins`` (pyproject.toml), and used only where ``VERL_PLATFORM=cpu``
-says so; on a GPU machine nothing but a class in a registry is left of it. Importing it registers, which is what verl
-asks of a plug-in; it is the one module of the project that does something when imported.
+verl loads this module through its entry-point group ``verl.plugins`` (pyproject.toml). Importing the module registers
+the platform, as verl requires of a plug-in. No other module of the project has an effect when it is imported. The
+platform is used only if ``VERL_PLATFORM=cpu`` is set.
 
-Ray schedules the workers on logical GPUs (``ray.init(num_gpus=...)`` needs no hardware), gloo is the backend, and
-weights reach vLLM through shared memory. Four things in torch and verl assume an accelerator and are mended here,
-each held by a test in tests/contract/test_cpu_platform.py: see :func:`_adapt`.
+Ray schedules the workers on logical GPUs, because ``ray.init(num_gpus=...)`` needs no hardware. torch.distributed uses
+gloo, and vLLM gets new weights through shared memory. Four places in torch and verl assume an accelerator;
+:func:`_adapt` patches them. tests/contract/test_cpu_platform.py has a test for each patch.
 """
 
 # pyright: reportIncompatibleMethodOverride=false, reportAssignmentType=false
-# verl declares what are constants here as abstract properties.
+# verl declares abstract properties where this module has constants.
 from __future__ import annotations
 
 import os
@@ -25,9 +25,9 @@ from verl.plugin.platform import PlatformBase, PlatformRegistry
 
 
 class _CPUDevice(types.ModuleType):
-    """What verl asks of ``torch.cuda``, for the CPU; what is not here comes from ``torch.cpu``.
+    """Takes the place of ``torch.cuda``. Functions that are not defined here come from ``torch.cpu``.
 
-    ``is_available()`` is False, by which verl's memory helpers switch themselves off.
+    ``is_available()`` returns False, so that verl's memory helpers do nothing.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -78,7 +78,7 @@ class _CPUDevice(types.ModuleType):
 
 @PlatformRegistry.register(platform="cpu")
 class CPUPlatform(PlatformBase):
-    """See :class:`verl.plugin.platform.PlatformBase`; chosen with ``VERL_PLATFORM=cpu``, never by detection."""
+    """The CPU as a verl platform (see ``verl.plugin.platform.PlatformBase``). Only ``VERL_PLATFORM=cpu`` selects it."""
 
     device_name = "cpu"
     vendor_name = "cpu"
@@ -91,7 +91,7 @@ class CPUPlatform(PlatformBase):
         return False
 
     def current_device(self) -> Any:
-        return "cpu"  # verl hands it to Tensor.to(), where an index would mean an accelerator
+        return "cpu"  # verl passes this to Tensor.to(), where an index would mean an accelerator
 
     def device_count(self) -> int:
         return 1
@@ -146,12 +146,12 @@ class CPUPlatform(PlatformBase):
 
 
 def _adapt() -> None:
-    """Mends what assumes an accelerator, in this process.
+    """Patch the places in torch and verl that assume an accelerator, in this process.
 
-    - verl registers its FSDP engines for ``cuda`` and ``npu``; ``VERL_ENGINE_DEVICE`` is its own way to choose.
-    - verl asks torch for the backend ``cpu:gloo,<device>:gloo``, which torch refuses where both are the CPU.
-    - The reference worker pins memory (``CPUOffloadPolicy``), which only an accelerator can do.
-    - verl loads a critic with ``flash_attention_2``, whatever the configuration says.
+    - verl registers its FSDP engines only for ``cuda`` and ``npu``. verl's variable ``VERL_ENGINE_DEVICE`` selects one.
+    - verl asks torch for the backend ``cpu:gloo,<device>:gloo``. torch refuses it if the device is the CPU, too.
+    - The reference worker pins memory (``CPUOffloadPolicy``), which needs an accelerator.
+    - verl loads a critic with ``flash_attention_2``, even if the configuration names another attention.
     """
     import torch.distributed as dist
     from transformers import AutoModelForTokenClassification as ValueModel

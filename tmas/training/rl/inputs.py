@@ -1,4 +1,4 @@
-"""What a training run is given: the policy that it starts from and the row files, as far as checks need them."""
+"""Loads the inputs of a training run for the checks before it: the policy's tokenizer, the row files, the prompts."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import Message
 from tmas.training.rows import RowFileError, read_rows, validate_rows
 
-REWARD = "reward.custom_reward_function.reward_kwargs.settings"
-"""The key of the reward's own settings."""
+REWARD_KEY = "reward.custom_reward_function.reward_kwargs.settings"
+"""Configuration key of the reward's settings."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What the checks need of the model: its context in tokens, and how it counts a chat."""
+    """The policy's context length in tokens, and its tokenizer."""
 
     context_length: int
     tokenizer: Any
@@ -33,13 +33,18 @@ class Policy:
         return cls(config.get_text_config().max_position_embeddings, AutoTokenizer.from_pretrained(path))
 
     def prompt_tokens(self, messages: Sequence[Message]) -> int:
+        """Length of a prompt in tokens, chat template included."""
         chat = [message.model_dump() for message in messages]
         return len(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
 
 
 @dataclass(frozen=True)
 class RowFile:
-    """A checked row file: rows by source, the longest prompt in tokens, and the rows that only a judge can check."""
+    """Statistics of a valid row file.
+
+    ``sources``: number of rows by source. ``longest_prompt``: in tokens, 0 if there is no policy to count with.
+    ``judged``: number of rows whose answers only a judge can check.
+    """
 
     path: Path
     sources: Mapping[str, int]
@@ -55,41 +60,44 @@ class RowFile:
         return f"{self.path}: {self.rows:,} rows ({sources}); longest prompt {self.longest_prompt:,} tokens"
 
 
-def carry_prompts(config: DictConfig) -> Prompts:
-    """Reads the folder ``config.prompts``, and puts its texts into the settings of the reward, whose workers may be on
-    machines that do not have the folder. Raises :class:`~tmas.prompts.PromptError`."""
+def embed_prompts(config: DictConfig) -> Prompts:
+    """Load the prompts in the folder ``config.prompts`` and put their texts into the reward's settings in ``config``.
+
+    The workers that compute rewards may be on machines that do not have the folder. Raises
+    :class:`~tmas.prompts.PromptError`.
+    """
     prompts = Prompts.load(Path(config.prompts)) if config.get("prompts") else BUILT_IN
-    if prompts.replaced and OmegaConf.select(config, REWARD) is not None:
-        OmegaConf.update(config, f"{REWARD}.prompts", prompts.packed(), force_add=True)
+    if prompts.replaced and OmegaConf.select(config, REWARD_KEY) is not None:
+        OmegaConf.update(config, f"{REWARD_KEY}.prompts", prompts.packed(), force_add=True)
     return prompts
 
 
-def carried_prompts(config: DictConfig) -> Prompts:
-    """What :func:`carry_prompts` put there."""
-    packed = OmegaConf.select(config, f"{REWARD}.prompts")
+def embedded_prompts(config: DictConfig) -> Prompts:
+    """The prompts that :func:`embed_prompts` put into ``config``, or the built-in prompts."""
+    packed = OmegaConf.select(config, f"{REWARD_KEY}.prompts")
     return Prompts.unpacked(packed) if packed else BUILT_IN
 
 
-def load_policy(path: str, wrong: list[str]) -> Policy | None:
-    """The policy at ``path``; where there is none, ``wrong`` gets the reason."""
+def load_policy(path: str, defects: list[str]) -> Policy | None:
+    """Load the policy at ``path``. If that fails, append the reason to ``defects`` and return None."""
     try:
         return Policy.load(path)
     except (OSError, ValueError) as error:
-        wrong.append(f"policy.path {path}: {str(error).splitlines()[0]}")
+        defects.append(f"policy.path {path}: {str(error).splitlines()[0]}")
         return None
 
 
-def load_files(paths: str | Sequence[str], policy: Policy | None, wrong: list[str]) -> list[RowFile]:
-    """The row files at ``paths``; for those that cannot be trained on, ``wrong`` gets the reasons."""
-    found = [_load(Path(path), policy, wrong) for path in ([paths] if isinstance(paths, str) else paths)]
+def load_files(paths: str | Sequence[str], policy: Policy | None, defects: list[str]) -> list[RowFile]:
+    """Check the row files at ``paths``. The defects of invalid files go to ``defects``; these files are left out."""
+    found = [_load(Path(path), policy, defects) for path in ([paths] if isinstance(paths, str) else paths)]
     return [file for file in found if file]
 
 
-def _load(path: Path, policy: Policy | None, wrong: list[str]) -> RowFile | None:
+def _load(path: Path, policy: Policy | None, defects: list[str]) -> RowFile | None:
     try:
         validate_rows(path)
     except (RowFileError, OSError) as error:
-        wrong.append(str(error))
+        defects.append(str(error))
         return None
     sources: Counter[str] = Counter()
     longest = judged = 0

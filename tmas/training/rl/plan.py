@@ -1,4 +1,4 @@
-"""What a training run will take and do, and whether it can work at all: known before any device is taken."""
+"""The resource plan of a training run. It is made, and the configuration checked, before any device is used."""
 
 from __future__ import annotations
 
@@ -10,69 +10,76 @@ from rich.console import Console
 from rich.table import Table
 
 from tmas.errors import UserError
-from tmas.training.rl.checks import data_parallel, devices, needs_judge, reasons
-from tmas.training.rl.inputs import REWARD, load_files, load_policy
+from tmas.training.rl.checks import data_parallel_ranks, device_count, find_defects, needs_judge
+from tmas.training.rl.inputs import REWARD_KEY, load_files, load_policy
 
-_NEEDED = {
+_REQUIRED = {
     "data.train_files": "data.train_files",
     "data.val_files": "data.val_files",
     "policy.path": "actor_rollout_ref.model.path",
-    "judge.name": f"{REWARD}.judge.name",
+    "judge.name": f"{REWARD_KEY}.judge.name",
 }
-"""Settings without a default: their short names, and the keys that hold them. A reward may need no judge."""
+"""Settings without a default: the configuration key of each by its short name. Some rewards need no judge."""
 
 
 class PlanError(UserError):
-    """The run cannot work as configured; the message lists every reason with the key to change."""
+    """The run cannot work as configured. The message lists all defects, each with the key to change."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The resource plan as (what, how much) pairs, to be read by a person."""
+    """The resource plan as pairs of a label and a text, for display."""
 
     entries: tuple[tuple[str, str], ...]
 
     def show(self, console: Console) -> None:
+        """Print the plan as a table."""
         table = Table(show_header=False, box=None)
-        for what, how_much in self.entries:
-            table.add_row(what, how_much)
+        for label, text in self.entries:
+            table.add_row(label, text)
         console.print(table, markup=False)
 
 
 def make_plan(config: DictConfig) -> Plan:
-    """Checks the composed configuration, the rows and the policy; raises :class:`PlanError` with all that is wrong."""
-    needed = {name: key for name, key in _NEEDED.items() if name != "judge.name" or needs_judge(config)}
-    if missing := [name for name, key in needed.items() if OmegaConf.select(config, key) is None]:
+    """Check the composed configuration, the rows and the policy, and return the plan.
+
+    Raises :class:`PlanError` with all defects.
+    """
+    required = {name: key for name, key in _REQUIRED.items() if name != "judge.name" or needs_judge(config)}
+    if missing := [name for name, key in required.items() if OmegaConf.select(config, key) is None]:
         raise PlanError("not set: " + ", ".join(missing))
-    wrong: list[str] = []
-    policy = load_policy(config.actor_rollout_ref.model.path, wrong)
-    train, validation = (load_files(config.data[key], policy, wrong) for key in ("train_files", "val_files"))
-    wrong += reasons(config, policy, train, validation)
-    if wrong:
-        raise PlanError("this run cannot work:\n" + "\n".join(f"  {reason}" for reason in wrong))
+    defects: list[str] = []
+    policy = load_policy(config.actor_rollout_ref.model.path, defects)
+    train, validation = (load_files(config.data[key], policy, defects) for key in ("train_files", "val_files"))
+    defects += find_defects(config, policy, train, validation)
+    if defects:
+        raise PlanError("this run cannot work:\n" + "\n".join(f"  {defect}" for defect in defects))
     rows = sum(file.rows for file in train)
-    return Plan((*_resources(config), *_work(config, rows), *(("rows", str(f)) for f in (*train, *validation))))
+    return Plan((*_resources(config), *_workload(config, rows), *(("rows", str(f)) for f in (*train, *validation))))
 
 
 def _resources(config: DictConfig) -> Iterator[tuple[str, str]]:
     trainer, rollout = config.trainer, config.actor_rollout_ref.rollout
     yield "policy", str(config.actor_rollout_ref.model.path)
-    yield "devices", f"{devices(config)} {trainer.device} ({trainer.nnodes} nodes x {trainer.n_gpus_per_node})"
-    yield "training", f"{config.actor_rollout_ref.actor.strategy}, {data_parallel(config)} data-parallel ranks"
-    yield "generation", f"{devices(config) // rollout.tensor_model_parallel_size} vLLM replicas on the same devices"
+    yield "devices", f"{device_count(config)} {trainer.device} ({trainer.nnodes} nodes x {trainer.n_gpus_per_node})"
+    yield "training", f"{config.actor_rollout_ref.actor.strategy}, {data_parallel_ranks(config)} data-parallel ranks"
+    yield (
+        "generation",
+        f"{device_count(config) // rollout.tensor_model_parallel_size} vLLM replicas on the same devices",
+    )
     model = config.reward.reward_model
     if model.enable:
-        yield "judge", f"{model.model_path} on {model.nnodes} x {model.n_gpus_per_node} further devices"
+        yield "judge", f"{model.model_path} on {model.nnodes} x {model.n_gpus_per_node} additional devices"
 
 
-def _work(config: DictConfig, rows: int) -> Iterator[tuple[str, str]]:
+def _workload(config: DictConfig, rows: int) -> Iterator[tuple[str, str]]:
     batch, rollout = config.data.train_batch_size, config.actor_rollout_ref.rollout
     steps = config.trainer.total_training_steps or rows // batch * config.trainer.total_epochs
     updates = batch // config.actor_rollout_ref.actor.ppo_mini_batch_size
     yield "objective", f"{config.algorithm.adv_estimator}, {config.trainer.experiment_name}"
-    yield "a step", f"{batch} prompts x {rollout.n} samples = {batch * rollout.n:,} replies, {updates} updates"
-    yield "steps", f"{steps:,} in all, {rows // batch:,} an epoch"
+    yield "per step", f"{batch} prompts x {rollout.n} samples = {batch * rollout.n:,} responses, {updates} updates"
+    yield "steps", f"{steps:,} in total, {rows // batch:,} per epoch"
     yield (
         "tokens",
-        f"up to {config.data.max_prompt_length:,} in a prompt and {config.data.max_response_length:,} in a reply",
+        f"up to {config.data.max_prompt_length:,} in a prompt and {config.data.max_response_length:,} in a response",
     )

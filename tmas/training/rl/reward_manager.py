@@ -1,7 +1,7 @@
-"""verl's reward manager with what a reward function cannot see by itself: whether the reply was cut off."""
+"""verl's reward manager, extended by facts about the response that a reward function does not get from verl."""
 
 # pyright: reportIndexIssue=false, reportAttributeAccessIssue=false, reportAbstractUsage=false
-# verl and what it rests on are typed loosely.
+# verl and its dependencies have incomplete types.
 from __future__ import annotations
 
 from typing import Any
@@ -11,14 +11,19 @@ from verl.experimental.reward_loop.reward_manager.naive import NaiveRewardManage
 
 from tmas.llm.thinking import OPEN
 
-_TAIL_TOKENS = 8  # of the prompt: more than any tokenizer makes of the tag and a line break
+_TAIL_TOKENS = 8
+"""Tokens at the end of a prompt that are searched for the thinking tag. No tokenizer needs more for tag and newline."""
 
 
 class TMASRewardManager(NaiveRewardManager):
-    """Adds to ``extra_info``: ``truncated`` (the reply fills ``data.max_response_length`` and does not end with an
-    end-of-sequence token), ``response_tokens``, ``thinking_opened`` (the chat template opens the thought, as
-    Qwen3-Thinking's does, so that the reply begins inside it), and ``prompt``: all that the policy was shown. The rest,
-    calling the reward function too, is verl's."""
+    """Adds facts about the response to ``extra_info``, and then calls the reward function as verl does.
+
+    - ``truncated``: the response fills ``data.max_response_length`` and does not end with an end-of-sequence token.
+    - ``response_tokens``: length of the response in tokens.
+    - ``thinking_opened``: the prompt ends with the opening thinking tag, so that the response begins with thinking. The
+      chat template of Qwen3-Thinking does that.
+    - ``prompt``: the text of all messages of the prompt.
+    """
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
         item = data[-1:][0]
@@ -27,7 +32,7 @@ class TMASRewardManager(NaiveRewardManager):
         ended = length > 0 and int(item.batch["responses"][length - 1]) == self.tokenizer.eos_token_id
         prompt_end = self.tokenizer.decode(item.batch["prompts"][-_TAIL_TOKENS:])
         extra_infos = data.non_tensor_batch["extra_info"]
-        extra_infos[-1] = {  # a dict of its own: the samples of a prompt may share the row's
+        extra_infos[-1] = {  # a new dict, because the samples of a prompt may share the row's dict
             **extra_infos[-1],
             "truncated": length >= self.config.data.max_response_length and not ended,
             "response_tokens": length,

@@ -1,4 +1,4 @@
-"""Component rewards as curves: one number a component, state and ``_source``, which verl itself does not log."""
+"""Metrics of the reward's components by ``_source``, which verl itself does not log."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ COMPONENTS = ("correctness", "experience", "novelty")
 
 
 def reward_metrics(prefix: str, rewards: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """``rewards``: what the reward function returned for each sample. Keys are ``{prefix}/{source}/{name}``; the source
-    ``all`` is all of them together.
+    """Compute the metrics of a batch. ``rewards`` has the reward function's result for each sample.
 
-    ``truncated`` and ``response_tokens`` are means over samples; ``acc`` is over those whose correctness was scored and
-    ``score`` over those of which nothing was masked, so that a judge that failed moves neither; a component is the mean
-    over the samples in which it was scored, with the number of those in which it was ``masked`` beside it, by reason;
-    ``outcome/NAME`` is the share of an outcome. A component that nothing was scored in has no value, not 0.
+    The keys are ``{prefix}/{source}/{name}``. The source ``all`` stands for the samples of all sources. The names are:
+
+    - ``samples``: number of samples;
+    - ``truncated``, ``response_tokens``: means over all samples;
+    - ``acc``: mean over the samples whose correctness was scored;
+    - ``score``: mean over the samples without a masked component. A failed judge changes neither ``score`` nor
+      ``acc``;
+    - ``outcome/NAME``: share of the samples with this outcome;
+    - ``COMPONENT``: mean over the samples in which the component was scored. The key is missing if there are none;
+    - ``COMPONENT_masked``, ``COMPONENT_masked/REASON``: number of samples in which the component was masked.
     """
     by_source: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for reward in rewards:
@@ -27,18 +32,18 @@ def reward_metrics(prefix: str, rewards: Sequence[dict[str, Any]]) -> dict[str, 
     return {
         f"{prefix}/{source}/{name}": value
         for source, members in sorted(by_source.items())
-        for name, value in _of_source(members)
+        for name, value in _metrics(members)
     }
 
 
-def _of_source(rewards: Sequence[dict[str, Any]]) -> Iterable[tuple[str, float]]:
+def _metrics(rewards: Sequence[dict[str, Any]]) -> Iterable[tuple[str, float]]:
     yield "samples", float(len(rewards))
     for name in ("truncated", "response_tokens"):
         yield name, _mean([reward[name] for reward in rewards])
     if compared := [reward["acc"] for reward in rewards if reward["correctness_state"] == "scored"]:
         yield "acc", _mean(compared)
-    if whole := [reward["score"] for reward in rewards if not is_masked(reward)]:
-        yield "score", _mean(whole)
+    if unmasked := [reward["score"] for reward in rewards if not is_masked(reward)]:
+        yield "score", _mean(unmasked)
     for outcome, count in Counter(reward["outcome"] for reward in rewards).items():
         yield f"outcome/{outcome}", count / len(rewards)
     for component in COMPONENTS:
@@ -48,8 +53,8 @@ def _of_source(rewards: Sequence[dict[str, Any]]) -> Iterable[tuple[str, float]]
         if set(states) != {"absent"}:
             yield f"{component}_masked", float(states.count("masked"))
         masked = (r[f"{component}_why"] for r, state in zip(rewards, states, strict=True) if state == "masked")
-        for why, count in Counter(masked).items():
-            yield f"{component}_masked/{why}", float(count)
+        for reason, count in Counter(masked).items():
+            yield f"{component}_masked/{reason}", float(count)
 
 
 def _mean(values: Sequence[float]) -> float:

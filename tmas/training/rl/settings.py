@@ -1,4 +1,4 @@
-"""The settings of ``tmas train`` that are this project's own. All others are verl's."""
+"""The settings of ``tmas train`` that this project adds to those of verl."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field
 from tmas.judge import JudgeSettings
 from tmas.rewards.settings import RewardSettings
 from tmas.settings import Settings
-from tmas.training.rl.inputs import REWARD
+from tmas.training.rl.inputs import REWARD_KEY
 
 
 class PolicySettings(Settings):
@@ -30,8 +30,10 @@ class TrainSettings(Settings):
         " the same command again to resume from the last checkpoint.",
     )
     policy: PolicySettings = Field(description="The policy that training starts from.")
-    judge: JudgeSettings | None = Field(default=None, description=f"The judge of the reward. Short for {REWARD}.judge.")
-    reward: RewardSettings = Field(alias=REWARD, description="The settings of the reward (docs/rewards.md).")
+    judge: JudgeSettings | None = Field(
+        default=None, description=f"The judge of the reward. Short for {REWARD_KEY}.judge."
+    )
+    reward: RewardSettings = Field(alias=REWARD_KEY, description="The settings of the reward (docs/rewards.md).")
     prompts: Path | None = Field(
         default=None,
         description="Folder whose judge_*.jinja files replace the judge's prompts (docs/prompts.md). null: the built-in"

@@ -1,4 +1,4 @@
-"""``tmas train``: from the composed configuration to a run of verl's trainer."""
+"""``tmas train``: checks the composed configuration and runs verl's trainer with it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from tmas.files import write_json
 from tmas.run.directory import lock_file
 from tmas.training.identity import refuse_another_run
 from tmas.training.rl.identity import identity
-from tmas.training.rl.inputs import carry_prompts
+from tmas.training.rl.inputs import embed_prompts
 from tmas.training.rl.plan import make_plan
 
 
 def train(config: DictConfig, console: Console) -> None:
-    """Checks ``config``, which is resolved, prints the plan and, unless ``dry_run``, trains until
-    ``trainer.total_training_steps``.
+    """Check ``config``, which must be resolved, print the plan, and train up to ``trainer.total_training_steps``.
 
-    Raises :class:`~tmas.training.rl.plan.PlanError` and :class:`~tmas.prompts.PromptError`, before any device is taken,
-    for what cannot work, and
-    :class:`~tmas.run.directory.RunRefused` where another process trains in ``output_dir``, or where the
-    checkpoint to go on from is of another policy, reward or objective, or of other rows.
+    With ``dry_run`` it stops after the plan. Raises, before any device is used:
+
+    - :class:`~tmas.training.rl.plan.PlanError` and :class:`~tmas.prompts.PromptError` if the configuration cannot work;
+    - :class:`~tmas.run.directory.RunRefused` if another process trains in ``output_dir``, or if the checkpoint there
+      comes from a run with another policy, reward or objective, or with other rows.
     """
     environment = set_environment(config)
-    prompts = carry_prompts(config)
+    prompts = embed_prompts(config)
     plan = make_plan(config)
     plan.show(console)
     if config.dry_run:
@@ -37,10 +37,10 @@ def train(config: DictConfig, console: Console) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     lock = lock_file(output_dir / ".lock")
     try:
-        own = identity(config)
-        _refuse_another_run(own, config, output_dir)
+        run_identity = identity(config)
+        _refuse_another_run(run_identity, config, output_dir)
         start = _new_start(output_dir)
-        write_json(start / "identity.json", own)
+        write_json(start / "identity.json", run_identity)
         OmegaConf.save(config, start / "config.yaml")
         prompts.write(start / "prompts")
         places = {"TENSORBOARD_DIR": str(start / "tensorboard"), "WANDB_DIR": str(start)}
@@ -51,7 +51,10 @@ def train(config: DictConfig, console: Console) -> None:
 
 
 def set_environment(config: DictConfig) -> dict[str, str]:
-    """Puts ``config.env`` into this process's environment, where what is set already wins, before verl is imported."""
+    """Set the variables of ``config.env`` in this process, unless they are set already. Returns all with their values.
+
+    verl reads some of them when it is imported, so this function is called before.
+    """
     for name, value in config.env.items():
         os.environ.setdefault(str(name), str(value))
     return {str(name): os.environ[str(name)] for name in config.env}
@@ -64,27 +67,30 @@ def _run(config: DictConfig, environment: dict[str, str]) -> None:
 
     verl_config = config.copy()
     trainer = verl_config.trainer
-    if trainer.get("total_training_steps"):  # verl would end after total_epochs, without a last checkpoint
+    if trainer.get("total_training_steps"):  # otherwise verl would stop after total_epochs, without a final checkpoint
         trainer.total_epochs = max(trainer.total_epochs, trainer.total_training_steps)
     os.environ.update(environment)
-    for own in ("env", "dry_run", "output_dir", "prompts", "policy", "judge"):
-        verl_config.pop(own, None)
+    for key in ("env", "dry_run", "output_dir", "prompts", "policy", "judge"):  # keys that verl does not know
+        verl_config.pop(key, None)
     runtime_env = verl_config.ray_kwargs.ray_init.runtime_env
     runtime_env.env_vars = {**(runtime_env.get("env_vars") or {}), **environment}
     try:
         run_ppo(verl_config, task_runner_class=TaskRunner)
-    except (UserError, OSError) as error:  # the input was checked before: show the traceback
+    except (UserError, OSError) as error:  # the input was checked before, so this is a bug: show its traceback
         raise RuntimeError("the training failed") from error
 
 
-def _refuse_another_run(own: dict[str, Any], config: DictConfig, output_dir: Path) -> None:
+def _refuse_another_run(run_identity: dict[str, Any], config: DictConfig, output_dir: Path) -> None:
     starts = sorted(output_dir.glob("starts/*/identity.json"))
     if starts and Path(config.trainer.default_local_dir, "latest_checkpointed_iteration.txt").exists():
-        refuse_another_run(own, starts[-1], output_dir)
+        refuse_another_run(run_identity, starts[-1], output_dir)
 
 
 def _new_start(output_dir: Path) -> Path:
-    """``output_dir/starts/0001``, ``0002``, ...: each start keeps its own config and curves; checkpoints are shared."""
+    """Create the folder of this start: ``output_dir/starts/0001``, ``0002``, and so on.
+
+    Each start has its own configuration and metrics. All starts share the checkpoints.
+    """
     starts = output_dir / "starts"
     starts.mkdir(parents=True, exist_ok=True)
     last = max((int(start.name) for start in starts.iterdir() if start.name.isdecimal()), default=0)

@@ -10,14 +10,14 @@ from torch.optim import AdamW, Muon, Optimizer
 
 
 def is_muon_parameter(name: str, parameter: nn.Parameter) -> bool:
-    """Whether Muon trains the parameter: a matrix, but no embedding and no output head. DeepSpeed has the same rule."""
+    """Whether Muon trains the parameter: a matrix that is no embedding and no output head, as in DeepSpeed."""
     return parameter.ndim == 2 and not any(part in name.lower() for part in ("embed", "lm_head"))
 
 
 class MuonWithAdamW(Optimizer):
-    """torch's Muon and torch's AdamW side by side, with the parameter groups and the state of both.
+    """torch's Muon and torch's AdamW as one optimizer, with the parameter groups and the state of both.
 
-    Muon's group comes first. ZeRO cannot shard this optimizer, since it flattens matrices.
+    The first parameter group is Muon's. ZeRO cannot shard this optimizer, because ZeRO flattens matrices.
     """
 
     def __init__(
@@ -34,15 +34,16 @@ class MuonWithAdamW(Optimizer):
         self._muon = Muon(matrices, lr=muon_learning_rate, momentum=0.95, weight_decay=weight_decay)
         self._adamw = AdamW(others, lr=learning_rate, betas=betas, weight_decay=weight_decay, fused=True)
         super().__init__([*self._muon.param_groups, *self._adamw.param_groups], {})
-        self._share()
+        self._share_state()
 
-    def _share(self) -> None:
+    def _share_state(self) -> None:
+        """Make both optimizers use this optimizer's parameter groups and state."""
         self._muon.param_groups, self._adamw.param_groups = self.param_groups[:1], self.param_groups[1:]
         self._muon.state = self._adamw.state = self.state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self._share()  # loading replaces the groups and the state
+        self._share_state()  # loading replaced the groups and the state
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

@@ -1,4 +1,4 @@
-"""Several chats in one row, without cutting any: fewer padding tokens, the same loss for each token."""
+"""Packs several chats into one row, without cutting any. This saves padding and does not change a token's loss."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from tmas.training.sft.rows import Example
 
 
 def pack(examples: Sequence[Example], length: int, seed: int) -> list[list[Example]]:
-    """Rows of together at most ``length`` tokens, each example in exactly one row.
+    """Distribute the examples over rows of at most ``length`` tokens. Each example is in exactly one row.
 
-    Best fit: the examples come in random order, and each goes into the fullest row with enough room, else into a new
-    row.
+    Best fit: ``seed`` draws the order of the examples. Each goes into the fullest row with enough room. If no row has
+    enough room, it starts a new row.
     """
     order = list(range(len(examples)))
     random.Random(seed).shuffle(order)
     rows: list[list[Example]] = []
-    by_room: dict[int, list[int]] = {}
-    rooms: list[int] = []  # the sorted keys of by_room
+    rows_by_space: dict[int, list[int]] = {}  # rows by the number of tokens that still fit
+    spaces: list[int] = []  # the sorted keys of rows_by_space
     for index in order:
         size = len(examples[index].input_ids)
-        place = bisect.bisect_left(rooms, size)
-        if place == len(rooms):
-            row, room = len(rows), length
+        place = bisect.bisect_left(spaces, size)
+        if place == len(spaces):
+            row, space = len(rows), length
             rows.append([])
         else:
-            room = rooms[place]
-            row = by_room[room].pop()
-            if not by_room[room]:
-                del by_room[room], rooms[place]
+            space = spaces[place]
+            row = rows_by_space[space].pop()
+            if not rows_by_space[space]:
+                del rows_by_space[space], spaces[place]
         rows[row].append(examples[index])
-        if (left := room - size) not in by_room:
-            by_room[left] = []
-            bisect.insort(rooms, left)
-        by_room[left].append(row)
+        if (left := space - size) not in rows_by_space:
+            rows_by_space[left] = []
+            bisect.insort(spaces, left)
+        rows_by_space[left].append(row)
     return rows

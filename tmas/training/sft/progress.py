@@ -1,4 +1,4 @@
-"""What a run of ``tmas sft`` shows and keeps as it goes, called back by transformers' Trainer."""
+"""Callback of transformers' Trainer that logs the metrics of ``tmas sft`` and marks complete checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tmas.training.sft.run import SFTRun, TrainingFailed
 
 
 class SFTProgress(TrainerCallback):
-    """Keeps metrics.jsonl and the console, and tells complete checkpoints from torn ones."""
+    """Writes metrics.jsonl, prints each line to the console, and marks checkpoints that are complete."""
 
     def __init__(self, run: SFTRun, console: Console) -> None:
         self._run = run
@@ -22,14 +22,16 @@ class SFTProgress(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:
-            self._run.cut_metrics(state.global_step)
+            self._run.truncate_metrics(state.global_step)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         logs: dict[str, Any] = kwargs["logs"]
         losses = {key: logs[key] for key in ("loss", "eval_loss") if key in logs}
         if not all(math.isfinite(loss) for loss in losses.values()):
-            raise TrainingFailed(f"step {state.global_step}: {losses}: a lower learning_rate may help")
-        if losses and state.is_world_process_zero:  # without a loss it is the summary at the end
+            raise TrainingFailed(
+                f"step {state.global_step}: {losses}: the loss is not a finite number. A lower learning_rate may help"
+            )
+        if losses and state.is_world_process_zero:  # the summary at the end has no loss
             others = {key: logs[key] for key in ("grad_norm", "learning_rate") if key in logs}
             place = {"step": state.global_step, "epoch": state.epoch, "tokens": state.num_input_tokens_seen}
             self._show(self._run.log({**place, **losses, **others}), state.max_steps)

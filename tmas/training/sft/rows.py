@@ -1,4 +1,7 @@
-"""Chats to imitate, as token sequences: read, checked, rendered by the policy's own chat template, never cut."""
+"""Reads and checks the chats of ``tmas sft``, and turns them into tokens with the policy's own chat template.
+
+A chat is never cut. A chat that cannot be used is left out with a reason.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +23,20 @@ from tmas.records import Message
 
 LossOn = Literal["assistant", "all"]
 IGNORED = -100
-"""The label of a token that is not learned; torch's cross entropy leaves it out."""
+"""Label of a token without a loss. torch's cross entropy ignores it."""
 _ROWS_AT_ONCE = 1000
 _MESSAGES = TypeAdapter(list[Message])
 
 
 class SFTFileError(FileDefects):
-    """Defects of the files of chats."""
+    """Defects of files with chats."""
 
     def __init__(self, left_out: Sequence[LeftOut]) -> None:
-        super().__init__([str(row) for row in left_out], "on_bad_row=skip trains without them.")
+        super().__init__([str(row) for row in left_out], "Set on_bad_row=skip to train without these rows.")
 
 
 class RowDefect(Exception):
-    """Why a row is left out; see :class:`LeftOut` for the reasons."""
+    """The reason why a row is left out. :class:`LeftOut` lists the reasons."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -42,7 +45,7 @@ class RowDefect(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A chat as tokens, both int32 and of one length; ``labels`` are the tokens, or :data:`IGNORED`."""
+    """A chat as tokens. Both arrays are int32 ``[tokens]``. A label is the token itself, or :data:`IGNORED`."""
 
     input_ids: NDArray[numpy.int32]
     labels: NDArray[numpy.int32]
@@ -50,8 +53,12 @@ class Example:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A row that is not trained on. ``reason``: ``unreadable``, ``malformed``, ``control_token``, ``template`` or
-    ``too_long``."""
+    """A row that is not used.
+
+    ``place``: line or row in the file. ``reason``: ``unreadable`` (the row cannot be parsed), ``malformed`` (it is no
+    chat that ends with the assistant), ``control_token`` (a message contains a special token), ``template`` (the chat
+    template refuses the chat), or ``too_long``.
+    """
 
     file: Path
     place: str
@@ -64,7 +71,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class SFTData:
-    """What is trained on, what is validated on, and the rows of either that are not."""
+    """The examples for training and for validation, and the rows of both that are left out."""
 
     train: Sequence[Example]
     validation: Sequence[Example]
@@ -75,13 +82,13 @@ class SFTData:
         learned = sum(int((example.labels != IGNORED).sum()) for example in self.train)
         reasons = [f"{count:,} {reason}" for reason, count in Counter(row.reason for row in self.left_out).items()]
         return (
-            f"{len(self.train):,} rows ({tokens:,} tokens, {learned:,} of them learned), {len(self.validation):,} to "
-            f"validate on; left out: {', '.join(reasons) or 'none'}"
+            f"{len(self.train):,} rows ({tokens:,} tokens, {learned:,} with a loss), {len(self.validation):,} rows "
+            f"for validation; left out: {', '.join(reasons) or 'none'}"
         )
 
 
 class ChatEncoder:
-    """Turns chats into examples with a tokenizer of transformers; ``end_tokens`` are those that end a generation."""
+    """Turns chats into examples with a tokenizer of transformers. ``end_tokens``: the tokens that end a generation."""
 
     def __init__(
         self, tokenizer: Any, end_tokens: frozenset[int], max_length: int, loss_on: LossOn = "assistant"
@@ -90,14 +97,17 @@ class ChatEncoder:
         self._loss_on = loss_on
         self._end_tokens = end_tokens
         self._max_length = max_length
-        if tokenizer.is_fast:  # tokenizer.json may ask for both
+        if tokenizer.is_fast:  # tokenizer.json may switch padding and truncation on
             tokenizer.backend_tokenizer.no_padding()
             tokenizer.backend_tokenizer.no_truncation()
         self._control_tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
 
     @classmethod
     def load(cls, path: str, max_length: int, loss_on: LossOn = "assistant") -> ChatEncoder:
-        """Of the policy at ``path``; raises ``UserError`` where there is none, or none that fits."""
+        """Create the encoder for the policy at ``path``.
+
+        Raises ``UserError`` if there is no policy, if it has no chat template, or if its context is too short.
+        """
         from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
         where = f"model.path {path}"
@@ -107,25 +117,30 @@ class ChatEncoder:
             raise UserError(str(error).splitlines()[0], where=where) from error
         try:
             ends = GenerationConfig.from_pretrained(path).eos_token_id
-        except OSError:  # not every model has one; then its config tells
+        except OSError:  # not every model has a generation config; its model config has the tokens, too
             ends = GenerationConfig.from_model_config(config).eos_token_id
         if not tokenizer.chat_template:
-            raise UserError("the tokenizer has no chat template, so no chat can be rendered", where=where)
+            raise UserError("the tokenizer has no chat template, which is needed to render chats", where=where)
         if max_length > (context := config.get_text_config().max_position_embeddings):
             raise UserError(f"max_length {max_length:,} is more than the policy's context of {context:,} tokens")
         return cls(tokenizer, frozenset([ends] if isinstance(ends, int) else ends or ()), max_length, loss_on)
 
     def examples(self, chats: Sequence[Sequence[Message]]) -> Iterator[Example | RowDefect]:
-        """For each chat its tokens with the learned ones as labels, or the reason to leave it out.
+        """For each chat, yield its example, or the defect because of which it is left out.
 
-        Each piece of a chat is tokenized alone, as it is when the model generates: a prompt first, then what follows
-        it. All pieces of all chats go to the tokenizer in one call.
+        A chat consists of pieces: a prompt, the assistant's reply, the next prompt, and so on. Each piece is tokenized
+        separately, because a generating model gets its prompt tokenized alone. The tokenizer is called once for all
+        pieces of all chats.
         """
         pieces = [self._pieces_or_defect(messages) for messages in chats]
         texts = [text for chat in pieces if not isinstance(chat, RowDefect) for text, _ in chat]
         tokens = iter(self._tokenized(texts))
         for chat in pieces:
-            yield chat if isinstance(chat, RowDefect) else self._example([(next(tokens), said) for _, said in chat])
+            yield (
+                chat
+                if isinstance(chat, RowDefect)
+                else self._example([(next(tokens), by_model) for _, by_model in chat])
+            )
 
     def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
         if not self.tokenizer.is_fast:
@@ -134,11 +149,12 @@ class ChatEncoder:
         return [encoding.ids for encoding in encodings]
 
     def _example(self, pieces: Sequence[tuple[Sequence[int], bool]]) -> Example | RowDefect:
+        """Make an example of pieces: the tokens of each, and whether the assistant wrote it."""
         tokens = numpy.array([token for ids, _ in pieces for token in ids], numpy.int32)
         labels = tokens.copy()
         if self._loss_on == "assistant":
-            labels[numpy.repeat([not said for _, said in pieces], [len(ids) for ids, _ in pieces])] = IGNORED
-        labels[0] = IGNORED  # no token comes before it to predict it from
+            labels[numpy.repeat([not by_model for _, by_model in pieces], [len(ids) for ids, _ in pieces])] = IGNORED
+        labels[0] = IGNORED  # the first token has no token before it from which to predict it
         if int(tokens[-1]) not in self._end_tokens:
             raise UserError(
                 f"model.path: the chat template ends a turn with {self.tokenizer.decode(tokens[-1:])!r}, which does "
@@ -157,38 +173,39 @@ class ChatEncoder:
 
     def _check(self, messages: Sequence[Message]) -> None:
         if not messages or messages[-1].role != "assistant":
-            raise RowDefect("malformed", "field messages: the last one must be the assistant's")
+            raise RowDefect("malformed", "field messages: the last message must be the assistant's")
         for number, message in enumerate(messages):
             if not message.content.strip():
                 raise RowDefect("malformed", f"field messages.{number}.content: is empty")
             if found := [token for token in self._control_tokens if token in message.content]:
-                raise RowDefect("control_token", f"field messages.{number}.content: holds {found[0]}")
+                raise RowDefect("control_token", f"field messages.{number}.content: contains {found[0]}")
 
     def _pieces(self, messages: Sequence[Message]) -> Iterator[tuple[str, bool]]:
-        """The rendered chat piece by piece, and whether the assistant wrote the piece."""
+        """Yield the pieces of the rendered chat, each with whether the assistant wrote it."""
         before = ""
         for number, message in enumerate(messages):
             if message.role == "assistant":
-                asked = self._render(messages[:number], add_generation_prompt=True)
-                answered = self._render(messages[: number + 1]).rstrip()  # what follows the end token is not generated
-                if not (asked.startswith(before) and answered.startswith(asked)):
+                prompt = self._render(messages[:number], add_generation_prompt=True)
+                # A model does not generate the white space after the end token.
+                with_reply = self._render(messages[: number + 1]).rstrip()
+                if not (prompt.startswith(before) and with_reply.startswith(prompt)):
                     raise RowDefect(
-                        "template", f"message {number}: the template renders what came before it differently"
+                        "template", f"message {number}: the template changes the text of the messages before it"
                     )
-                yield asked[len(before) :], False
-                yield answered[len(asked) :], True
-                before = answered
+                yield prompt[len(before) :], False
+                yield with_reply[len(prompt) :], True
+                before = with_reply
 
     def _render(self, messages: Sequence[Message], **options: Any) -> str:
         chat = [message.model_dump() for message in messages]
         try:
             return self.tokenizer.apply_chat_template(chat, tokenize=False, **options)
-        except TemplateError as error:  # templates refuse chats of a shape that their model does not know
+        except TemplateError as error:  # raised by templates for a sequence of roles that the model does not support
             raise RowDefect("template", str(error)) from None
 
 
 def load(train_files: Sequence[Path], val_files: Sequence[Path], encoder: ChatEncoder) -> SFTData:
-    """The examples of all files in order, and the rows that give none."""
+    """Load the examples of all files in order, and collect the rows that are left out."""
     left_out: list[LeftOut] = []
     train, validation = ([*_examples(files, encoder, left_out)] for files in (train_files, val_files))
     return SFTData(train, validation, left_out)
@@ -197,7 +214,11 @@ def load(train_files: Sequence[Path], val_files: Sequence[Path], encoder: ChatEn
 def _examples(files: Sequence[Path], encoder: ChatEncoder, left_out: list[LeftOut]) -> Iterator[Example]:
     for file in files:
         if file.suffix not in READERS:
-            raise UserError(f"not one of {', '.join(READERS)}", where=file)
+            raise UserError(
+                f"unknown file type, not one of {', '.join(READERS)}",
+                where=file,
+                remedy="Convert the file to one of these.",
+            )
         rows = READERS[file.suffix](file.read_bytes())
         while batch := list(islice(rows, _ROWS_AT_ONCE)):
             chats = [_messages_or_defect(row) for row in batch]

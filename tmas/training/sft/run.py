@@ -1,4 +1,4 @@
-"""The output directory of ``tmas sft``: whether a run may go on in it, and what it leaves there."""
+"""The output directory of ``tmas sft``: checks that a run may resume in it, and writes its files."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from tmas.training.sft.rows import LeftOut
 
 
 class TrainingFailed(Exception):
-    """The loss is no number any more; the last checkpoint is from before that."""
+    """The loss became infinite or not a number. The last checkpoint is from before that."""
 
 
 class SFTRun:
-    """One run in ``path``. ``identity`` is what its outcome depends on; ``files`` count by their content.
+    """One run in the directory ``path``.
 
-    Raises :class:`~tmas.run.directory.RunRefused` where a run with another identity lies. Reading is for
-    every process, writing (:meth:`begin`, :meth:`log`, ...) for the first one alone.
+    ``identity``: the settings that the result depends on. ``files``: the training files; a hash of their content is
+    added to the identity. Raises :class:`~tmas.run.directory.RunRefused` if ``path`` has a run with another identity.
+
+    Every process may read. Only the process with rank 0 may write (:meth:`begin`, :meth:`log` and others).
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any], files: Iterable[Path]) -> None:
@@ -39,43 +41,46 @@ class SFTRun:
             refuse_another_run(self._identity, self._manifest, self.path)
 
     def begin(self, left_out: Iterable[LeftOut]) -> None:
-        """Take the directory for this process, and write what is known before the first update."""
+        """Lock the directory, and write manifest.json and left_out.jsonl.
+
+        Raises :class:`~tmas.run.directory.RunRefused` if the directory has files, but no run.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         foreign = {entry.name for entry in self.path.iterdir()} - {".lock", ".manifest.json.new"}
         if foreign and not self._manifest.exists():
-            raise RunRefused(f"{self.path} is not empty and holds no run: use another output_dir")
+            raise RunRefused(f"{self.path} is not empty and contains no run: use another output_dir")
         self._lock = lock_file(self.path / ".lock")
         write_json(self._manifest, self._identity)
         rows = ({"file": str(r.file), "place": r.place, "reason": r.reason, "message": r.message} for r in left_out)
         write_lines(self.path / "left_out.jsonl", rows)
 
     def close(self) -> None:
-        """Leave the directory to others."""
+        """Release the lock of the directory."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint that was written to its end; one that a kill has torn is passed over."""
+        """The newest complete checkpoint. One whose writing was interrupted is ignored."""
         complete = [marker.parent for marker in self.checkpoints.glob("checkpoint-*/complete")]
         return max(complete, key=_step, default=None)
 
     def mark_complete(self, step: int) -> None:
-        """Once every process has written its part of the checkpoint of ``step``."""
+        """Mark the checkpoint of ``step`` as complete. Call it when every process has written its part."""
         (self.checkpoints / f"checkpoint-{step}" / "complete").touch()
 
-    def cut_metrics(self, step: int) -> None:
-        """Forget what was logged after ``step``: it is about to be done again."""
+    def truncate_metrics(self, step: int) -> None:
+        """Remove the lines of metrics.jsonl after ``step``, because these steps are about to be repeated."""
         self._logged = time.monotonic()
         write_lines(self._metrics, [line for line in read_lines(self._metrics) if line["step"] <= step])
 
     def log(self, line: Mapping[str, Any]) -> dict[str, Any]:
-        """Append to metrics.jsonl, with the seconds since the line before; returns the line as written."""
+        """Append ``line`` to metrics.jsonl with the seconds since the last line. Returns the line as written."""
         now = time.monotonic()
-        whole = {**line, "seconds": round(now - self._logged, 3)}
+        timed = {**line, "seconds": round(now - self._logged, 3)}
         self._logged = now
-        append_lines(self._metrics, [whole])
-        return whole
+        append_lines(self._metrics, [timed])
+        return timed
 
 
 def _step(checkpoint: Path) -> int:

@@ -109,7 +109,7 @@ class SFTSettings(Settings):
         return [value] if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _combinations_that_work(self) -> SFTSettings:
+    def _check_combinations(self) -> SFTSettings:
         if self.optimizer == "muon" and self.deepspeed is not None and self.zero_stage == 0:
             raise ValueError("optimizer=muon needs zero_stage 1, 2 or 3, or deepspeed=null")
         if self.optimizer == "muon" and self.deepspeed is not None and self.max_grad_norm is not None:
@@ -135,13 +135,15 @@ class SFTSettings(Settings):
         return (self.pack_length or self.max_length) if self.packing else None
 
     def identity(self) -> dict[str, Any]:
-        """Settings that the outcome depends on. A checkpoint is resumed only if they are unchanged. Training files
-        are compared by content, separately."""
+        """The settings that the result depends on. A checkpoint is resumed only if they are unchanged.
+
+        Training files are compared separately, by content.
+        """
         free = {"output_dir", "train_files", "val_files", "save_steps", "eval_steps", "report_to"}
         return self.model_dump(mode="json", exclude=free)
 
     def accumulation(self, processes: int) -> int:
-        """Micro batches in an update of each process."""
+        """Number of micro batches per update and process. Raises ``UserError`` if ``batch_size`` is not divisible."""
         accumulation, rest = divmod(self.batch_size, self.micro_batch_size * processes)
         if rest or not accumulation:
             raise UserError(

@@ -1,7 +1,7 @@
-"""``tmas sft``: the cold start, supervised fine-tuning on teacher traces with DeepSpeed ZeRO.
+"""``tmas sft``: the cold start, which is supervised fine-tuning on a teacher's chats with DeepSpeed ZeRO.
 
-It leaves ``final/`` (a Hugging Face folder), ``metrics.jsonl`` (a line a step), ``left_out.jsonl`` (rows that were not
-trained on, and why), ``manifest.json`` and ``checkpoints/`` in ``output_dir``.
+It writes to ``output_dir``: ``final/`` (the model as a Hugging Face folder), ``metrics.jsonl`` (one line per step),
+``left_out.jsonl`` (rows that were not used, and the reasons), ``manifest.json`` and ``checkpoints/``.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from tmas.training.sft.settings import SFTSettings
 
 
 def sft(settings: SFTSettings, console: Console) -> Path:
-    """Train, or resume from the last checkpoint in ``output_dir``; returns the Hugging Face folder.
+    """Train, resuming from the last checkpoint in ``output_dir`` if there is one. Returns the Hugging Face folder.
 
-    Under ``torchrun`` this is one of several processes. Raises ``UserError`` for what cannot work, and
-    :class:`~tmas.run.directory.RunRefused` where ``output_dir`` holds something else, before any update.
+    ``torchrun`` calls this in several processes. Before the first update it raises ``UserError`` for wrong settings or
+    rows, and :class:`~tmas.run.directory.RunRefused` if ``output_dir`` has another run or other files.
     """
-    rank, processes = _join(settings)
+    rank, processes = _rank_and_processes(settings)
     console.quiet = rank > 0
     run = SFTRun(settings.output_dir, {**settings.identity(), "processes": processes}, settings.train_files)
     with closing(run):
@@ -45,21 +45,24 @@ def _train(settings: SFTSettings, run: SFTRun, rank: int, processes: int, consol
     if data.left_out and settings.on_bad_row == "refuse":
         raise SFTFileError(data.left_out)
     if not data.train:
-        raise UserError("there is no row to train on", where="train_files")
+        raise UserError("contains no row to train on", where="train_files")
     if rank == 0:
         run.begin(data.left_out)
     console.print(str(data), markup=False)
     sharding = "without DeepSpeed" if settings.deepspeed is None else f"ZeRO {settings.zero_stage}"
     console.print(
-        f"{processes} x {settings.device}, {sharding}, {settings.optimizer}; {settings.batch_size} rows an update: "
-        f"{processes} processes x {settings.micro_batch_size} rows x {accumulation}",
+        f"{processes} x {settings.device}, {sharding}, {settings.optimizer}; {settings.batch_size} rows per update: "
+        f"{processes} processes x {settings.micro_batch_size} rows x {accumulation} micro batches",
         markup=False,
     )
     train(settings, run, encoder.tokenizer, data, accumulation, console)
 
 
-def _join(settings: SFTSettings) -> tuple[int, int]:
-    """This process's rank and the number of processes, as the launcher gave them; (0, 1) without a launcher."""
+def _rank_and_processes(settings: SFTSettings) -> tuple[int, int]:
+    """The rank of this process and the number of processes, as set by ``torchrun``; (0, 1) without ``torchrun``.
+
+    Sets the environment variables that DeepSpeed needs if ``torchrun`` did not set them.
+    """
     if settings.deepspeed is not None:
         if "RANK" not in os.environ:
             with socket.socket() as free:
@@ -67,5 +70,5 @@ def _join(settings: SFTSettings) -> tuple[int, int]:
                 address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
             os.environ.update({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", **address})
         if settings.device == "cpu":
-            os.environ["DS_ACCELERATOR"] = "cpu"  # read when DeepSpeed is imported
+            os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed reads it when it is imported
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

@@ -30,28 +30,29 @@ from tmas.training.sft.settings import SFTSettings
 
 
 def check_device(settings: SFTSettings, console: Console) -> None:
-    """Raises ``UserError`` if the device is missing; prints a hint if GPUs stay idle."""
+    """Raise ``UserError`` if the device is missing. Print a hint if some GPUs stay idle."""
     if settings.device == "cpu":
         if settings.deepspeed is not None:
             from deepspeed import ops
 
-            # DeepSpeed would compile its own collectives, which takes a compiler and a minute; gloo's do as well.
+            # DeepSpeed would compile its own collectives, which needs a compiler and takes a minute. gloo suffices.
             ops.__compatible_ops__["deepspeed_shm_comm"] = False
         return
-    there, used = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if not there:
-        raise UserError("torch finds no GPU here", where="device=cuda", remedy="device=cpu trains on the processors.")
-    if there > used:
-        console.print(f"{used} of {there} GPUs: torchrun --nproc_per_node={there} -m tmas.cli sft ... takes all")
+    available, used = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if not available:
+        raise UserError("torch finds no GPU here", where="device=cuda", remedy="Set device=cpu to train on the CPU.")
+    if available > used:
+        command = f"torchrun --nproc_per_node={available} -m tmas.cli sft ..."
+        console.print(f"using {used} of {available} GPUs; to use all: {command}")
 
 
 def train(
     settings: SFTSettings, run: SFTRun, tokenizer: Any, data: SFTData, accumulation: int, console: Console
 ) -> None:
-    """Train from the last checkpoint, or from the start, and write ``run.final``."""
+    """Train, resuming from the last checkpoint if there is one, and write the model to ``run.final``."""
     logging.disable_progress_bar()
-    getLogger("accelerate.accelerator").setLevel("ERROR")  # it warns that the Trainer accumulates on its own
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # of DeepSpeed's calls
+    getLogger("accelerate.accelerator").setLevel("ERROR")  # hides a warning: the Trainer accumulates gradients itself
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # from DeepSpeed
     os.environ.setdefault("WANDB_PROJECT", "tmas")
     os.environ.setdefault("WANDB_DIR", str(run.path))
     if settings.row_length:
@@ -64,16 +65,16 @@ def train(
         )
     else:
         train_rows, val_rows = ([[example] for example in e] for e in (data.train, data.validation))
-    # Before the model: ZeRO 3 shards it as it loads.
+    # The arguments must exist before the model is loaded, because ZeRO 3 shards the model while it loads.
     arguments = _arguments(settings, run, accumulation, bool(val_rows))
     try:
         model = AutoModelForCausalLM.from_pretrained(
             settings.model.path,
-            # DeepSpeed keeps fp32 master weights; without it the weights themselves are fp32, computed with in bf16.
+            # DeepSpeed keeps fp32 master weights. Without DeepSpeed the weights are fp32 and autocast computes in bf16.
             dtype=torch.float32 if settings.deepspeed is None else torch.bfloat16,
             attn_implementation=settings.model.attn_implementation,
         )
-    except (ImportError, ValueError) as error:  # transformers refuses an attn_implementation so
+    except (ImportError, ValueError) as error:  # raised by transformers for an attn_implementation that is unavailable
         raise UserError(str(error), where="model") from error
     configs = copy.deepcopy((model.config, model.generation_config))  # the Trainer changes them
     trainer = SFTTrainer(
@@ -89,21 +90,27 @@ def train(
     trainer.remove_callback(PrinterCallback)
     checkpoint = run.last_checkpoint()
     if checkpoint:
-        console.print(f"going on from {checkpoint}", markup=False)
+        console.print(f"resuming from {checkpoint}", markup=False)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     _save(trainer, run.final, [tokenizer, *configs])
 
 
 class _Arguments(TrainingArguments):
+    """transformers' training arguments with a CPU device that torch.load accepts."""
+
     @property
     def device(self) -> torch.device:
-        """Without the index that accelerate gives the CPU of each process: torch.load knows no ``cpu:0``."""
+        """The device. A CPU has no index: accelerate adds one per process, but torch.load refuses ``cpu:0``."""
         device = super().device
         return torch.device("cpu") if device.type == "cpu" else device
 
 
 class SFTTrainer(Trainer):
-    """transformers' Trainer for packed rows, with a schedule whose last phase is a share of the updates."""
+    """transformers' Trainer with packed rows and with ``decay``.
+
+    ``decay``: share of the updates in which the schedule ``warmup_stable_decay`` reduces the learning rate.
+    ``packed``: whether rows have several chats.
+    """
 
     decay: float
     packed: bool
@@ -119,13 +126,19 @@ class SFTTrainer(Trainer):
 
 
 def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """What the model gets of packed rows. transformers keeps their chats apart where ``position_ids`` restart, but only
-    without a cache and without an attention mask; the batch has one to count its tokens."""
+    """The model's arguments for a batch of packed rows.
+
+    transformers separates the chats of a row where ``position_ids`` restart, but only without a cache and without an
+    attention mask. The Trainer uses the batch's attention mask to count tokens; it is removed here.
+    """
     return {**{key: value for key, value in batch.items() if key != "attention_mask"}, "use_cache": False}
 
 
 def deepspeed_config(settings: SFTSettings) -> dict[str, Any] | None:
-    """ZeRO in bf16 with fp32 master weights; ``settings.deepspeed`` overrides. ``auto``: as the Trainer's arguments."""
+    """DeepSpeed's configuration: ZeRO in bf16 with fp32 master weights. None without DeepSpeed.
+
+    ``settings.deepspeed`` overrides single values. transformers replaces ``auto`` by the Trainer's arguments.
+    """
     if settings.deepspeed is None:
         return None
     zero: dict[str, Any] = {"stage": settings.zero_stage, "stage3_gather_16bit_weights_on_model_save": True}
@@ -137,7 +150,7 @@ def deepspeed_config(settings: SFTSettings) -> dict[str, Any] | None:
         "gradient_clipping": "auto",
     }
     if settings.zero_stage:
-        config["data_types"] = {"grad_accum_dtype": "fp32"}  # many micro batches do not add up in bf16
+        config["data_types"] = {"grad_accum_dtype": "fp32"}  # bf16 is too coarse to accumulate many micro batches
     if settings.optimizer == "muon":
         zero["reduce_scatter"] = False  # DeepSpeed's Muon needs whole matrices
         rates = {"muon_lr": settings.muon_learning_rate, "adam_lr": settings.learning_rate, "momentum": 0.95}
@@ -147,7 +160,7 @@ def deepspeed_config(settings: SFTSettings) -> dict[str, Any] | None:
 
 
 def _muon(settings: SFTSettings) -> tuple[Any, dict[str, Any]] | None:
-    """torch's Muon for the Trainer, as a factory with its arguments; None where DeepSpeed's or AdamW is used."""
+    """A factory for :class:`MuonWithAdamW` and its arguments. None if DeepSpeed's Muon or AdamW alone is used."""
     if settings.optimizer != "muon" or settings.deepspeed is not None:
         return None
     rates = {"muon_learning_rate": settings.muon_learning_rate, "learning_rate": settings.learning_rate}
@@ -192,10 +205,10 @@ def _arguments(settings: SFTSettings, run: SFTRun, accumulation: int, validate: 
 
 
 def collate(rows: Sequence[Sequence[Example]], length: int | None = None) -> dict[str, torch.Tensor]:
-    """A micro batch of rows of chats: rows x ``length``, or x tokens of the longest row.
+    """Make a micro batch. All tensors are int64 ``[rows, length]``; ``length`` defaults to that of the longest row.
 
-    ``position_ids`` restart with each chat. Which token fills the shorter rows does not matter: it comes last, is not
-    learned, and has a position of a chat of its own.
+    ``position_ids`` restart with each chat. Shorter rows are padded with token 0. The padding has no loss, and no other
+    token attends to it, because it comes last and restarts the positions.
     """
     length = length or max(sum(len(chat.labels) for chat in row) for row in rows)
 
@@ -212,12 +225,16 @@ def collate(rows: Sequence[Sequence[Example]], length: int | None = None) -> dic
 
 
 def _save(trainer: Trainer, final: Path, parts: Sequence[Any]) -> None:
-    """``final`` appears whole: weights, and the ``parts`` (tokenizer with its chat template, configs) as they were."""
-    state: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # every process has a share in it
+    """Write the model folder ``final``, which appears only when it is complete.
+
+    ``parts``: the tokenizer and the configs as they were before the training; they are saved unchanged.
+    """
+    # A collective call: every process must take part.
+    state: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if not trainer.is_world_process_zero():
         return
     model: Any = trainer.accelerator.unwrap_model(trainer.model_wrapped)
-    tied = model.all_tied_weights_keys  # gathering has made copies of them
+    tied = model.all_tied_weights_keys  # gathering has copied them: save each only once
     weights = {name: value for name, value in state.items() if name not in tied}
     floating = {name: value.to(torch.bfloat16) for name, value in weights.items() if value.is_floating_point()}
     with whole_folder(final) as building:

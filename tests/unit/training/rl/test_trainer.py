@@ -65,7 +65,7 @@ def filled_in(
             return len(self.keys)
 
     batch = Batch(keys=[str(i) for i in range(len(rewards))], partition_id="train", tags=tags)
-    trainer.TMASTrainer._fill_in_masked(SimpleNamespace(), batch, metrics)  # type: ignore[arg-type]
+    trainer.TMASTrainer._impute_masked_scores(SimpleNamespace(), batch, metrics)  # type: ignore[arg-type]
     return store, metrics
 
 

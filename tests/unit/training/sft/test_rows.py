@@ -117,13 +117,13 @@ def test_a_row_that_the_template_would_rewrite_is_left_out(thinking: Any, tmp_pa
         ({"messages": "x"}, "malformed", "field messages: "),
         (chat(("robot", "x")), "malformed", "field messages.0.role"),
         ({"messages": [{"role": "user"}]}, "malformed", "field messages.0.content"),
-        (chat(), "malformed", "the last one must be the assistant's"),
-        (chat(("user", "x")), "malformed", "the last one must be the assistant's"),
+        (chat(), "malformed", "the last message must be the assistant's"),
+        (chat(("user", "x")), "malformed", "the last message must be the assistant's"),
         (chat(("user", "x"), ("assistant", " \n")), "malformed", "field messages.1.content: is empty"),
         (
             chat(("user", "x"), ("assistant", "a<|im_end|>b")),
             "control_token",
-            "field messages.1.content: holds <|im_end|>",
+            "field messages.1.content: contains <|im_end|>",
         ),
         (chat(("user", "x"), ("assistant", "long " * 1000)), "too_long", "tokens, more than max_length 1,000"),
     ],
@@ -169,7 +169,7 @@ def test_parquet_with_further_columns_is_read(tokenizer: Any, tmp_path: Path):
 
 
 def test_a_file_of_an_unknown_kind_is_refused(tokenizer: Any, tmp_path: Path):
-    with pytest.raises(UserError, match=r"a\.txt: not one of \.jsonl"):
+    with pytest.raises(UserError, match=r"a\.txt: unknown file type, not one of \.jsonl"):
         load(rows(tmp_path / "a.txt", chat(*CHAT)), [], encoder(tokenizer))
 
 

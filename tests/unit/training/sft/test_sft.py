@@ -121,7 +121,7 @@ def test_two_runs_cannot_write_one_directory(rows: Path):
 def test_a_directory_of_something_else_is_refused(rows: Path):
     (rows.parent / "run").mkdir()
     (rows.parent / "run" / "notes.txt").touch()
-    with pytest.raises(RunRefused, match="not empty and holds no run"):
+    with pytest.raises(RunRefused, match="not empty and contains no run"):
         begun(rows)
 
 
@@ -148,7 +148,7 @@ def test_metrics_have_one_line_a_step_after_a_resume(rows: Path):
         run.log({"step": step, "loss": 1 / step})
     with (run.path / "metrics.jsonl").open("ab") as file:
         file.write(b'{"step":4,"lo')  # a kill
-    run.cut_metrics(2)
+    run.truncate_metrics(2)
     run.log({"step": 3, "loss": 9.0})
     lines = list(read_lines(run.path / "metrics.jsonl"))
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 0.5), (3, 9.0)]

@@ -1,9 +1,13 @@
-"""In vLLM's place where ``PYTHONPATH`` names this folder: ``vllm serve`` is the scripted team, with a log of its own.
+"""Takes the place of vLLM if ``PYTHONPATH`` has this folder: ``vllm serve`` starts the scripted team.
 
-What it does is told by ``STAND_IN`` in its environment, as JSON: ``log`` (a folder; in the file of this process, each
-request is a line when it comes and a line when it ends), ``seconds`` (an answer takes), ``slow`` (so many times as long
-on the first server that is started), ``faulty`` (share of the requests that come to grief), ``broken`` (it ends at
-once). While a file ``held`` is in the folder, no request is answered.
+The environment variable ``STAND_IN`` has its options as JSON:
+
+- ``log``: a folder. Each server process writes a file there, with one line when a request begins and one when it ends.
+  While the folder contains a file ``held``, no request is answered.
+- ``seconds``: duration of a reply.
+- ``slow``: factor by which the server that starts first is slower.
+- ``faulty``: share of the requests that get a fault.
+- ``broken``: whether the server exits at once.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from aiohttp import web
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Exchange, Fault, Script, ScriptedServer
 
-TOLD = {"seconds": 0.05, "slow": 1, "faulty": 0.0, "broken": False} | json.loads(os.environ["STAND_IN"])
+OPTIONS = {"seconds": 0.05, "slow": 1, "faulty": 0.0, "broken": False} | json.loads(os.environ["STAND_IN"])
 FAULTS = [
     Fault("status", status=429, headers={"Retry-After": "0.1"}),
     Fault("status", status=500),
@@ -34,29 +38,30 @@ FAULTS = [
 
 
 def is_first() -> bool:
-    """Whether no other server claimed to be it before."""
+    """Whether this is the first server that asks. The server creates a file so that all later ones get False."""
     try:
-        (Path(TOLD["log"]) / "first").touch(exist_ok=False)
+        (Path(OPTIONS["log"]) / "first").touch(exist_ok=False)
     except FileExistsError:
         return False
     return True
 
 
 def reply(body: Body, seconds: float, draw: random.Random) -> Script:
+    """The team's reply, spread over ``seconds``, with a random fault if ``draw`` says so."""
     texts = tuple(team.reply(body))
     chunks = sum(len(text.split()) for text in texts)
-    fault = draw.choice(FAULTS) if draw.random() < TOLD["faulty"] else None
+    fault = draw.choice(FAULTS) if draw.random() < OPTIONS["faulty"] else None
     return Script(texts, first_delay=seconds / 2, chunk_delay=seconds / 2 / chunks, fault=fault)
 
 
 class StandIn(ScriptedServer):
-    """The scripted team; each request stands in the log from its beginning."""
+    """The scripted team, which logs the begin and the end of each request."""
 
     def __init__(self, port: int) -> None:
         super().__init__(self._reply, key=os.environ["VLLM_API_KEY"], port=port, on_end=self._ended)
-        self._log = Path(TOLD["log"]) / f"{os.getpid()}.jsonl"
+        self._log = Path(OPTIONS["log"]) / f"{os.getpid()}.jsonl"
         self._log.touch()
-        self._seconds = TOLD["seconds"] * (TOLD["slow"] if TOLD["slow"] > 1 and is_first() else 1)
+        self._seconds = OPTIONS["seconds"] * (OPTIONS["slow"] if OPTIONS["slow"] > 1 and is_first() else 1)
         self._draw = random.Random(port)
 
     def _reply(self, body: Body) -> Script:
@@ -82,8 +87,8 @@ async def serve(port: int) -> None:
 
 
 def main() -> None:
-    if TOLD["broken"]:
-        sys.exit("the stand-in was told to break")
+    if OPTIONS["broken"]:
+        sys.exit("STAND_IN has broken=true")
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int)
     given, _ = parser.parse_known_args()
