@@ -46,7 +46,7 @@ def test_the_merged_policy_is_the_trained_one_with_its_template_and_generation_c
     output = tmp_path / "models" / "trained"
     done = export(run, output)
     assert done.returncode == 0, done.stderr
-    assert "parameters, loads" in done.stdout
+    assert "parameters, loaded successfully" in done.stdout
 
     before, after = loaded(run / "policy"), loaded(output)
     assert before.keys() == after.keys()
@@ -72,6 +72,6 @@ def test_a_damaged_shard_is_one_message_and_leaves_no_folder(run: Path, tmp_path
     done = export(run, tmp_path / "damaged")
     shard.write_bytes(whole)
     assert done.returncode == 2
-    assert "cannot be merged, a shard may be damaged" in done.stderr
+    assert "cannot be merged. A shard may be damaged" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
