@@ -49,9 +49,9 @@ def accuracy_at(
     """Estimate the accuracy at a budget of ``tokens`` per problem, counted as ``measure`` says.
 
     Each problem contributes the metric of its last iteration that ended within the budget. A problem without such an
-    iteration contributes 0. If no problem has such an iteration, the estimate is None. All iterations of a problem
-    count as within the budget if its own token limit was at most ``tokens``: the last chunks of its streams may exceed
-    the limit slightly.
+    iteration contributes 0. If no problem has such an iteration, the value of the estimate is None. All iterations of
+    a problem count as within the budget if its own token limit was at most ``tokens``: the last chunks of its streams
+    may exceed that limit slightly.
     """
     return estimate([*_at(evaluations, tokens, measure).values()], settings or BootstrapSettings())
 

@@ -1,4 +1,4 @@
-"""Decides which answers are correct, by rule and by judge, and measures agreement between rule, judge and passes."""
+"""Decides which answers are correct, by rule and by judge, and measures how far these agree."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def by_judge(judged: Mapping[Pair, Sequence[Outcome]], rule: Mapping[Pair, Compa
 
 
 def counts(rule: Mapping[Pair, Comparison]) -> RuleCounts:
-    """Count the verdicts of the rule by kind, and the reasons that they give."""
+    """Count the verdicts of the rule by kind, and the undecided ones by reason."""
     kinds = Counter(verdict.equivalence.value for verdict in rule.values())
     reasons = Counter(verdict.reason for verdict in rule.values() if verdict.reason)
     return RuleCounts(**{kind.value: kinds[kind] for kind in Equivalence}, reasons=dict(reasons.most_common()))

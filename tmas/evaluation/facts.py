@@ -61,7 +61,8 @@ def _mean_tokens(spent: Sequence[Usage]) -> MeanTokens:
 def _bank(lines: Sequence[Prediction], bank: str, t: int) -> BankFacts:
     """Compute the means over problems for one bank in iteration t.
 
-    ``turnover``: share of the items in the bank before or after the iteration that are not in it both times.
+    ``turnover``: number of items that the iteration added or removed, divided by the number of all items that were in
+    the bank before or after it.
     """
     changes = [change for line in lines if (change := _change(line.iterations[t], bank))]
     return BankFacts(
