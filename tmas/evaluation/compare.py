@@ -1,4 +1,4 @@
-"""Runs side by side: seeds of one method pooled, methods at equal compute."""
+"""Compares runs: pools the seeds of one method, and compares methods at equal compute."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Group:
 
     @property
     def depth(self) -> int:
-        """Iterations of the longest run."""
+        """Number of iterations of the longest run."""
         return max(len(evaluation.iterations) for evaluation in self.evaluations)
 
     @property
@@ -37,11 +37,11 @@ class Group:
 
     @property
     def problems(self) -> set[Key]:
-        """All problems with a gold answer."""
+        """Keys of the problems with a gold answer in any of the runs."""
         return {key(problem) for evaluation in self.evaluations for problem in evaluation.by_problem}
 
     def only(self, problems: set[Key]) -> Group:
-        """The group as it would be without the other problems, as far as ``by_problem`` goes."""
+        """Return a copy whose ``by_problem`` holds only ``problems``. Other fields are unchanged."""
         return replace(
             self,
             evaluations=tuple(
@@ -52,18 +52,21 @@ class Group:
 
     @property
     def tokens(self) -> float:
-        """What a problem cost, all in: a mean."""
+        """Mean tokens per problem, prompt and completion."""
         return tokens_in_all(self.evaluations)
 
     @property
     def most(self) -> int:
-        """Tokens of the problem that took the most."""
+        """Tokens of the most expensive problem up to the end of its last iteration, prompt and completion."""
         ends = [problem.iterations[-1] for evaluation in self.evaluations for problem in evaluation.by_problem]
         return max(map(Measure().spent, ends))
 
 
 def group_runs(runs: Sequence[Path], evaluations: Sequence[Evaluation]) -> list[Group]:
-    """Groups in order of first sight. A label is the method, with a run's name where the method is there twice."""
+    """Group runs that differ only by seed, in the order in which the groups first appear in ``runs``.
+
+    The label of a group is its method. If several groups have the same method, the name of the first run is added.
+    """
     names = dict(zip(runs, told_apart(runs), strict=True))
     members: dict[str, list[tuple[Path, Evaluation]]] = {}
     for run, evaluation in zip(runs, evaluations, strict=True):
@@ -79,14 +82,14 @@ def group_runs(runs: Sequence[Path], evaluations: Sequence[Evaluation]) -> list[
 
 
 def told_apart(paths: Sequence[Path]) -> list[str]:
-    """The last parts of each path, as many as tell all of them apart."""
+    """Return the last parts of each path: the smallest number of parts that makes different paths distinct."""
     parts = {path.resolve().parts for path in paths}
     depth = next(n for n in range(1, 1 + max(map(len, parts), default=1)) if len({p[-n:] for p in parts}) == len(parts))
     return ["/".join(path.resolve().parts[-depth:]) for path in paths]
 
 
 def by_benchmark(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """Only groups of one benchmark can be compared."""
+    """Sort groups by benchmark. Only groups of the same benchmark can be compared."""
     found: dict[str, list[Group]] = {}
     for group in groups:
         found.setdefault(group.benchmark, []).append(group)
@@ -94,16 +97,16 @@ def by_benchmark(groups: Sequence[Group]) -> dict[str, list[Group]]:
 
 
 def scoring_of(evaluations: Sequence[Evaluation]) -> str:
-    """The judge's where all have it, otherwise the rule's."""
+    """Return ``judge`` if every evaluation used a judge, otherwise ``rule``."""
     return "judge" if all(evaluation.settings.judge for evaluation in evaluations) else "rule"
 
 
 def comparison(groups: Sequence[Group], budgets: Sequence[int], settings: BootstrapSettings) -> MethodComparison | None:
-    """Every group of a benchmark at each of ``budgets``, tokens a problem; none given: quarters of the cheapest's
-    costliest problem.
+    """Compare the groups of one benchmark at each of ``budgets``, in tokens per problem (prompt and completion).
 
-    Over the problems that all groups have; None where they have none in common. ``difference`` is to the first group,
-    paired by problem.
+    Only problems that all groups have are compared. Returns None if there is no such problem. ``difference`` is the
+    difference to the first group, paired by problem. If ``budgets`` is empty, the budgets are 25, 50, 75 and 100 % of
+    the lowest :attr:`Group.most`.
     """
     common = set.intersection(*(group.problems for group in groups))
     if not common:

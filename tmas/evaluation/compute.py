@@ -1,7 +1,8 @@
-"""Methods at equal compute, and seeds pooled: from what ``evaluation.json`` holds, and nothing else.
+"""Accuracy and tokens of a method, at equal compute and pooled over seeds. The only input is ``evaluation.json``.
 
-Every function takes the evaluations of one method's runs, which differ only by seed: a problem's value is its mean
-over them. A problem carries its last iteration forward, so that stopping early is no disadvantage.
+Every function takes the evaluations of runs of one method that differ only by seed. The value of a problem is its mean
+over these runs. A problem that stopped early keeps the value of its last iteration in all later iterations, so that
+early stopping is no disadvantage.
 """
 
 from __future__ import annotations
@@ -14,19 +15,22 @@ from tmas.evaluation.estimators import BootstrapSettings, estimate, mean
 from tmas.records.evaluation_files import Estimate, EvaluatedProblem, EvaluatedStep, Evaluation
 
 Key = tuple[str, str]
-"""Tells problems apart: two benchmarks may use the same ids."""
+"""Problem id and digest. The id alone is not unique: two benchmarks may use the same ids."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What is compared: a metric of docs/evaluation.md, by which scoring, against which count of tokens."""
+    """The quantities to compare: a metric of docs/evaluation.md, its scoring, and the kind of tokens that are counted.
+
+    ``tokens``: ``all`` counts prompt and completion tokens, ``completion`` only the latter.
+    """
 
     metric: str = "selected"
     scoring: str = "rule"
     tokens: Literal["all", "completion"] = "all"
 
     def spent(self, step: EvaluatedStep | EvaluatedProblem) -> int:
-        """Tokens of a problem up to the end of an iteration, or (of the problem itself) in all."""
+        """Return the tokens up to the end of an iteration, or, for a problem, its total."""
         return step.completion_tokens + (step.prompt_tokens if self.tokens == "all" else 0)
 
     def value(self, step: EvaluatedStep) -> float | None:
@@ -42,10 +46,12 @@ def accuracy_at(
     measure: Measure = SELECTED,
     settings: BootstrapSettings | None = None,
 ) -> Estimate:
-    """The accuracy if every problem had been given ``tokens`` and had ended with its last whole iteration in them.
+    """Estimate the accuracy at a budget of ``tokens`` per problem, counted as ``measure`` says.
 
-    A problem that has none has solved nothing: 0. Where no problem has one, nothing can be said. A problem whose own
-    limit was no more than ``tokens`` ended within them: what the last chunks of its streams took beyond does not count.
+    Each problem contributes the metric of its last iteration that ended within the budget. A problem without such an
+    iteration contributes 0. If no problem has such an iteration, the value of the estimate is None. All iterations of
+    a problem count as within the budget if its own token limit was at most ``tokens``: the last chunks of its streams
+    may exceed that limit slightly.
     """
     return estimate([*_at(evaluations, tokens, measure).values()], settings or BootstrapSettings())
 
@@ -56,7 +62,7 @@ def accuracy_after(
     measure: Measure = SELECTED,
     settings: BootstrapSettings | None = None,
 ) -> Estimate:
-    """The accuracy after an iteration, as in ``iterations`` of ``evaluation.json``, with the seeds pooled."""
+    """Estimate the accuracy after an iteration, as in ``iterations`` of ``evaluation.json``, pooled over seeds."""
     values = _values(evaluations, lambda problem: measure.value(_step(problem, iteration)))
     return estimate([*values.values()], settings or BootstrapSettings())
 
@@ -68,7 +74,10 @@ def difference_at(
     measure: Measure = SELECTED,
     settings: BootstrapSettings | None = None,
 ) -> Estimate:
-    """:func:`accuracy_at` of ``ours`` less that of ``theirs``, paired by problem, over the problems of both."""
+    """Estimate :func:`accuracy_at` of ``ours`` minus that of ``theirs``.
+
+    The difference is paired by problem. Only problems that occur on both sides are used.
+    """
     left, right = (_at(side, tokens, measure) for side in (ours, theirs))
     pairs = [(left[problem], right[problem]) for problem in sorted(left.keys() & right.keys())]
     differences = [None if a is None or b is None else a - b for a, b in pairs]
@@ -76,13 +85,16 @@ def difference_at(
 
 
 def tokens_after(evaluations: Sequence[Evaluation], iteration: int, measure: Measure = SELECTED) -> float:
-    """Mean tokens of a problem up to the end of an iteration."""
+    """Return the mean tokens per problem up to the end of an iteration; 0 if there are no problems."""
     spent = _values(evaluations, lambda problem: measure.spent(_step(problem, iteration)))
     return mean([*spent.values()]) or 0.0
 
 
 def tokens_in_all(evaluations: Sequence[Evaluation], measure: Measure = SELECTED) -> float:
-    """Mean tokens of a problem, with those of an iteration that its budget cut off."""
+    """Return the mean tokens per problem; 0 if there are no problems.
+
+    Tokens of an iteration that the budget cut off are included.
+    """
     return mean([*_values(evaluations, measure.spent).values()]) or 0.0
 
 
@@ -107,7 +119,7 @@ def _at(evaluations: Sequence[Evaluation], tokens: float, measure: Measure) -> d
 def _values(
     evaluations: Sequence[Evaluation], of: Callable[[EvaluatedProblem], float | None]
 ) -> dict[Key, float | None]:
-    """A number for each problem with a gold answer, its mean over the evaluations that have the problem."""
+    """Compute ``of`` for each problem with a gold answer: its mean over the evaluations that contain the problem."""
     found: dict[Key, list[float | None]] = {}
     for evaluation in evaluations:
         for problem in evaluation.by_problem:

@@ -1,4 +1,4 @@
-"""Which answers are correct: by rule, by judge, and how far both, and the judge's passes, agree."""
+"""Decides which answers are correct, by rule and by judge, and measures how far these agree."""
 
 from __future__ import annotations
 
@@ -17,22 +17,25 @@ from tmas.records.evaluation_files import Disagreement, JudgeCounts, PassAgreeme
 from tmas.records.run_files import Prediction
 
 Correct = Mapping[Pair, bool | None]
-"""Whether each answer is equivalent to its gold answer; None where that could not be decided."""
+"""Whether each answer is equivalent to its gold answer. None: undecided."""
 Scoring = Sequence[Correct]
-"""One :data:`Correct` for each pass of a judge, one in all for the rule. A metric is its mean over the passes."""
+"""One :data:`Correct` per pass of the judge, or a single one for the rule. A metric is averaged over the passes."""
 _SAID: tuple[str, ...] = ("equivalent", "different", "split", "failed")
 _SHOWN = 100
-"""Disagreements listed in evaluation.json."""
+"""Maximum number of disagreements listed in evaluation.json."""
 
 
 async def rule_verdicts(pairs: Collection[Pair], checker: AnswerChecker) -> dict[Pair, Comparison]:
-    """The verdict of math-verify on each pair."""
+    """Compare each pair with math-verify."""
     ordered = sorted(pairs)
     return dict(zip(ordered, await gather_all(checker.compare(*pair) for pair in ordered), strict=True))
 
 
 async def answer_classes(line: Prediction, rule: Mapping[Pair, Comparison], checker: AnswerChecker) -> dict[str, int]:
-    """The class of equivalent answers that each answer belongs to; those equal to the gold answer are class 0."""
+    """Group the answers of a problem into classes of equivalent answers.
+
+    Returns the class of each answer. Class 0 holds the answers that the rule finds equal to the gold answer.
+    """
     pairs = pairs_of(line)
     others = sorted(answer for gold, answer in pairs if not rule[gold, answer].equal)
     classes = await group_equivalent(others, checker)
@@ -40,7 +43,7 @@ async def answer_classes(line: Prediction, rule: Mapping[Pair, Comparison], chec
 
 
 def is_identical(pair: Pair) -> bool:
-    """Equal as text, typesetting aside: no judge is asked."""
+    """Whether both answers are the same text, ignoring typesetting. The judge is not asked about such a pair."""
     gold, answer = pair
     return normalise(gold) == normalise(answer)
 
@@ -51,7 +54,7 @@ def by_rule(rule: Mapping[Pair, Comparison]) -> Scoring:
 
 
 def by_judge(judged: Mapping[Pair, Sequence[Outcome]], rule: Mapping[Pair, Comparison]) -> Scoring:
-    """What no judge was asked about (identical answers; what the rule had decided) is scored by the rule."""
+    """Score each pass of the judge. Pairs that the judge was not asked about are scored by the rule."""
     [decided] = by_rule(rule)
     passes = max(map(len, judged.values()), default=1)
     return [
@@ -61,14 +64,17 @@ def by_judge(judged: Mapping[Pair, Sequence[Outcome]], rule: Mapping[Pair, Compa
 
 
 def counts(rule: Mapping[Pair, Comparison]) -> RuleCounts:
-    """Verdicts of the rule by kind, and why those that are undecided are."""
+    """Count the verdicts of the rule by kind, and the undecided ones by reason."""
     kinds = Counter(verdict.equivalence.value for verdict in rule.values())
     reasons = Counter(verdict.reason for verdict in rule.values() if verdict.reason)
     return RuleCounts(**{kind.value: kinds[kind] for kind in Equivalence}, reasons=dict(reasons.most_common()))
 
 
 def judge_counts(judged: Mapping[Pair, Sequence[Outcome]], not_asked: int) -> JudgeCounts:
-    """Verdicts of the judge by kind, one a pass, failed ones by reason; and the answers that it was not asked about."""
+    """Count the verdicts of the judge by kind, one per answer and pass, and the failures by reason.
+
+    ``not_asked``: number of answers that the judge was not asked about.
+    """
     outcomes = [outcome for passes in judged.values() for outcome in passes]
     return JudgeCounts(
         equivalent=sum(outcome is True for outcome in outcomes),
@@ -79,8 +85,12 @@ def judge_counts(judged: Mapping[Pair, Sequence[Outcome]], not_asked: int) -> Ju
 
 
 def agreement_between_passes(judged: Mapping[Pair, Sequence[Outcome]]) -> PassAgreement:
-    """Over answers with two verdicts or more. ``kappa``: what the pairwise agreement is beyond chance, of what it
-    could be; None where all verdicts are the same."""
+    """Measure the agreement between passes, over the answers with at least two verdicts.
+
+    ``kappa`` is (pairwise - chance) / (1 - chance), where chance = s^2 + (1 - s)^2 and s is the mean share of
+    ``equivalent`` verdicts. It is None if all verdicts are the same or if there are no such answers. With the same
+    number of verdicts for every answer it is Fleiss' kappa.
+    """
     given = [verdicts for passes in judged.values() if len(verdicts := _verdicts(passes)) > 1]
     pairwise = mean([mean([float(a == b) for a, b in combinations(v, 2)]) for v in given])
     share = mean([mean(v) for v in given])
@@ -96,7 +106,11 @@ def agreement_between_passes(judged: Mapping[Pair, Sequence[Outcome]]) -> PassAg
 def agreement_of_rule_and_judge(
     judged: Mapping[Pair, Sequence[Outcome]], rule: Mapping[Pair, Comparison]
 ) -> RuleAndJudge:
-    """The rule's verdicts against the majority of the judge's passes (``split``: as many for as against)."""
+    """Compare the verdicts of the rule with the majority of the judge's passes.
+
+    The majority is ``split`` if as many passes say ``equivalent`` as ``different``, and ``failed`` if no pass gave a
+    verdict. ``agreement`` covers only answers that both decided; it is None if there are none.
+    """
     table = {kind.value: dict.fromkeys(_SAID, 0) for kind in Equivalence}
     against = []
     for pair, passes in sorted(judged.items()):

@@ -1,6 +1,6 @@
-"""The statistics of evaluation: pass@k, bootstrap intervals over problems, calibration of a grade. Pure functions.
+"""Statistics of an evaluation: pass@k, bootstrap intervals over problems, and calibration of grades.
 
-Shapes: P problems, R resamples, C columns (one a quantity).
+All functions are pure. Suffixes of array names give the shape: P problems, R resamples, C columns (one per quantity).
 """
 
 from __future__ import annotations
@@ -28,23 +28,24 @@ class BootstrapSettings(BaseModel):
 
 
 def pass_at_k(correct: int, samples: int, k: int) -> float | None:
-    """Probability that k of the ``samples``, drawn without replacement, hold a correct one; None for fewer than k.
+    """Estimate the probability that at least one of k samples is correct. Returns None for fewer than k samples.
 
-    The unbiased estimator of Chen et al., Evaluating Large Language Models Trained on Code (arXiv 2107.03374).
+    The k samples are drawn without replacement from ``samples``, of which ``correct`` are correct. This is the
+    unbiased estimator of Chen et al., Evaluating Large Language Models Trained on Code (arXiv 2107.03374).
     """
     return None if samples < k else 1 - comb(samples - correct, k) / comb(samples, k)
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """Over those that are not None; None where there are none."""
+    """Return the mean of the values that are not None; None if there are no such values."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
 
 def estimates(rows: Sequence[Sequence[float | None]], settings: BootstrapSettings) -> list[Estimate]:
-    """An estimate for each column of ``rows``, all from the same resamples of problems.
+    """Estimate the mean of each column of ``rows`` (P, C). All columns use the same resamples of the problems.
 
-    There is a row for each problem, one at least; None is what cannot be said.
+    ``rows`` must hold at least one problem. None marks a value that could not be decided; it is left out.
     """
     values_PC = np.array(rows, dtype=np.float64)  # None becomes nan
     known_PC = ~np.isnan(values_PC)
@@ -63,7 +64,7 @@ def estimates(rows: Sequence[Sequence[float | None]], settings: BootstrapSetting
 
 
 def estimate(values: Sequence[float | None], settings: BootstrapSettings) -> Estimate:
-    """The estimate of one quantity, a value a problem; nothing but nulls where there is no problem."""
+    """Estimate the mean of one quantity from one value per problem. Without problems, mean and interval are None."""
     if not values:
         return Estimate(value=None, low=None, high=None, problems=0, left_out=0)
     return estimates([[value] for value in values], settings)[0]
@@ -77,14 +78,18 @@ def _interval(values_PC: Floats, known_PC: npt.NDArray[np.bool_], settings: Boot
     sums_RC = times_RP @ np.where(known_PC, values_PC, 0.0)
     sizes_RC = times_RP @ known_PC
     means_RC = np.divide(sums_RC, sizes_RC, out=np.full_like(sums_RC, np.nan), where=sizes_RC > 0)
-    means_RC[:, ~known_PC.any(axis=0)] = 0.0  # nothing to say: not used, and no warning of empty columns
+    means_RC[:, ~known_PC.any(axis=0)] = 0.0  # these columns are not used; 0 avoids a warning
     tail = (1 - settings.confidence) / 2
     low_C, high_C = np.nanquantile(means_RC, [tail, 1 - tail], axis=0)
     return low_C, high_C
 
 
 def auroc(grades: Sequence[float], correct: Sequence[bool]) -> float | None:
-    """Probability that a correct one is graded above an incorrect one, ties counting half; None without both kinds."""
+    """Return the area under the ROC curve of ``grades``.
+
+    It is the probability that a correct item has a higher grade than an incorrect one, where ties count half (the
+    Mann-Whitney statistic). Returns None unless there are both correct and incorrect items.
+    """
     right = np.array([g for g, c in zip(grades, correct, strict=True) if c])
     wrong = np.sort([g for g, c in zip(grades, correct, strict=True) if not c])
     if not len(right) or not len(wrong):
@@ -94,12 +99,15 @@ def auroc(grades: Sequence[float], correct: Sequence[bool]) -> float | None:
 
 
 def brier(grades: Sequence[float], correct: Sequence[bool]) -> float | None:
-    """Mean squared distance of the grade from what came out."""
+    """Return the Brier score: the mean squared difference of grade and correctness (0 or 1). None without grades."""
     return mean([(g - c) ** 2 for g, c in zip(grades, correct, strict=True)])
 
 
 def reliability(grades: Sequence[float], correct: Sequence[bool], bins: int = 10) -> list[CalibrationBin]:
-    """Equal bins of [0, 1], the last one closed: how many grades fall in each, their mean, and the share correct."""
+    """Sort grades in [0, 1] into ``bins`` bins of equal width. Grade 1 belongs to the last bin.
+
+    Returns the number of grades, the mean grade and the share of correct items of each bin.
+    """
     index = [min(int(g * bins), bins - 1) for g in grades]
     return [
         CalibrationBin(
@@ -114,7 +122,10 @@ def reliability(grades: Sequence[float], correct: Sequence[bool], bins: int = 10
 
 
 def expected_calibration_error(bins: Sequence[CalibrationBin]) -> float | None:
-    """Mean distance between grade and accuracy over the bins of :func:`reliability`, weighted by count."""
+    """Return the mean absolute difference of mean grade and accuracy over the bins of :func:`reliability`.
+
+    Bins are weighted by count. Returns None if all bins are empty.
+    """
     total = sum(b.count for b in bins)
     gaps = [
         b.count * abs(b.mean_grade - b.accuracy) for b in bins if b.mean_grade is not None and b.accuracy is not None

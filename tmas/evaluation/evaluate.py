@@ -1,4 +1,4 @@
-"""``tmas evaluate``: run directories in, ``evaluation.json`` and ``judgements.jsonl`` in each of them out."""
+"""``tmas evaluate``: evaluates run directories and writes ``evaluation.json`` and ``judgements.jsonl`` into each."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ class EvaluateSettings(ScoringSettings):
 
 
 async def evaluate(settings: EvaluateSettings, report: Report = lambda *_: None) -> list[Evaluation]:
-    """Evaluates every run, writes its ``evaluation.json``, and returns what it wrote, in the order of the runs."""
+    """Evaluate every run, write its ``evaluation.json``, and return the evaluations in the order of the runs.
+
+    Raises ``UserError`` if a run directory or its judgements cannot be read.
+    """
     runs = [read_run(path) for path in settings.runs]
     async with AnswerChecker(settings.timeout, settings.workers) as checker:
         verdicts = await find_verdicts(runs, settings, checker, report)

@@ -1,4 +1,4 @@
-"""What an iteration held and cost, whatever was correct: candidates, failures, banks, tokens."""
+"""Figures of an iteration that do not depend on correctness: candidates, failures, memory banks and tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ CHANGES = ("added", "merged", "confirmed", "corrected", "dropped", "evicted")
 
 
 def iteration_facts(lines: Sequence[Prediction], t: int) -> dict[str, Any]:
-    """Counts are over the problems that had an iteration t; ``cumulative`` is a mean over all problems."""
+    """Return the fields of ``EvaluatedIteration`` that do not depend on correctness.
+
+    They cover the problems that reached iteration t, except ``cumulative``, which is a mean over all problems.
+    """
     running = [line for line in lines if len(line.iterations) > t]
     candidates = [c for line in running for c in line.iterations[t].candidates]
     return {
@@ -34,7 +37,7 @@ def iteration_facts(lines: Sequence[Prediction], t: int) -> dict[str, Any]:
 
 
 def usage_by_role(entries: Iterable[UsageEntry]) -> dict[str, Usage]:
-    """``usage`` entries of prediction lines, summed by role."""
+    """Sum the ``usage`` entries of prediction lines by role."""
     totals: dict[str, Usage] = {}
     for entry in entries:
         totals[entry.role] = totals.get(entry.role, Usage()) + entry.usage
@@ -42,7 +45,7 @@ def usage_by_role(entries: Iterable[UsageEntry]) -> dict[str, Usage]:
 
 
 def tokens_until(line: Prediction, t: int) -> Usage:
-    """All that a problem cost up to the end of iteration t."""
+    """Sum the usage of a problem up to the end of iteration t."""
     return sum((entry.usage for entry in line.usage if entry.iteration <= t), Usage())
 
 
@@ -56,7 +59,11 @@ def _mean_tokens(spent: Sequence[Usage]) -> MeanTokens:
 
 
 def _bank(lines: Sequence[Prediction], bank: str, t: int) -> BankFacts:
-    """Means over problems. ``turnover``: of the items before or after the iteration, the share not in both."""
+    """Compute the means over problems for one bank in iteration t.
+
+    ``turnover``: number of items that the iteration added or removed, divided by the number of all items that were in
+    the bank before or after it.
+    """
     changes = [change for line in lines if (change := _change(line.iterations[t], bank))]
     return BankFacts(
         size=mean([float(len(_items(line, bank, t))) for line in lines]),

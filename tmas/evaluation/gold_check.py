@@ -1,8 +1,9 @@
-"""``tmas gold-check``: do a benchmark's own answers come out right when a model gives them?
+"""``tmas gold-check``: tests whether the rule accepts the gold answers of a benchmark when a model gives them.
 
-Each gold answer is put into a box at the end of a reply, as it stands and as other writers would set it, extracted and
-compared: it must be equal. Another problem's answer must come out different (unless two problems have the same answer,
-written differently): where that is undecided, a rule cannot tell a wrong answer, and the benchmark needs a judge.
+Each gold answer is put into a box at the end of a reply, once as written and once per rewriting (other notation). The
+answer is extracted from the reply and compared with the gold answer. The verdict must be ``equal``. The answer of
+another problem is checked in the same way and must be ``different``, unless both problems have the same answer in
+different notation. If that verdict is ``undecided``, the rule cannot detect a wrong answer, and a judge is needed.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Check(NamedTuple):
 
 
 def checks(problems: Sequence[Problem]) -> list[Check]:
-    """All that is checked of ``problems`` with an answer."""
+    """List the checks for all problems with a gold answer."""
     golden = [(problem.problem_id, problem.answer) for problem in problems if problem.answer is not None]
     others = _others([gold for _, gold in golden])
     return [
@@ -68,14 +69,14 @@ def checks(problems: Sequence[Problem]) -> list[Check]:
 
 
 def _others(golds: Sequence[str]) -> Iterator[str | None]:
-    """For each answer the next one that reads otherwise."""
+    """Yield for each answer the next answer with a different text, ignoring typesetting; None if there is none."""
     for place, gold in enumerate(golds):
         following = [*golds[place + 1 :], *golds[:place]]
         yield next((other for other in following if normalise(other) != normalise(gold)), None)
 
 
 async def gold_check(problems: Sequence[Problem], checker: AnswerChecker) -> GoldCheck:
-    """Counts by check, and every comparison that did not come out as it must."""
+    """Run all checks. Returns the verdict counts of each check, and every comparison with an unexpected verdict."""
     found = checks(problems)
     verdicts = await gather_all(_verdict(check, checker) for check in found)
     outcomes = list(zip(found, verdicts, strict=True))
@@ -92,7 +93,7 @@ async def gold_check(problems: Sequence[Problem], checker: AnswerChecker) -> Gol
 
 
 def is_passed(found: GoldCheck) -> bool:
-    """Whether every answer comes out equal as it is written."""
+    """Whether every gold answer, as written, is equal to itself. Rewritten and other answers do not matter."""
     counts = found.checks.get(AS_WRITTEN)
     return counts is None or counts.equal == counts.answers
 
@@ -104,7 +105,7 @@ async def _verdict(check: Check, checker: AnswerChecker) -> Comparison:
 
 
 def _names(found: Sequence[Check]) -> list[str]:
-    """The checks by how many answers they apply to; the two that apply to all first."""
+    """Return the names of the checks: as written, another problem's answer, then the rest by falling answer count."""
     names = [check.name for check in found]
     return sorted(set(names), key=lambda name: (name != AS_WRITTEN, name != OTHER, -names.count(name), name))
 

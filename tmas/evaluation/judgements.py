@@ -1,7 +1,7 @@
-"""Equivalence of final answers by an LLM judge: several passes, each on disk before it is used.
+"""Judges with an LLM whether final answers are equivalent. Every pass is written to disk before it is used.
 
-``judgements.jsonl`` in a run directory is append-only. A verdict in it is never asked for again; a failed one is, by
-the next evaluation.
+``judgements.jsonl`` in a run directory is append-only. The judge is never asked again for a verdict in this file. A
+failed pass is repeated by the next evaluation.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from tmas.records.evaluation_files import JudgementFailure, JudgementLine
 from tmas.records.reading import DefectiveFile, line_defect
 
 Outcome = bool | Failure
-"""One pass: whether the judge found the two equivalent, or why there is no verdict."""
+"""Result of one pass: whether the judge found both answers equivalent, or the failure."""
 
 REDO = "Move the file away and run the same command again: all answers are judged anew."
 
 
 class Key(NamedTuple):
-    """Names a verdict for ever. ``judge``: its identity; ``prompt``: hash of the prompt as it was sent."""
+    """Identifies a verdict across evaluations.
+
+    ``judge``: identity of the judge. ``prompt``: hash of the prompt as it was sent. ``number``: the pass, from 0.
+    """
 
     gold: str
     answer: str
@@ -37,7 +40,10 @@ class Key(NamedTuple):
 
 
 class Judgements:
-    """The judgements of one run directory. A torn last line, left by a kill, is cut off; other damage is an error."""
+    """The judgements of one run directory.
+
+    An incomplete last line, left by a killed process, is removed. Any other damage raises :class:`DefectiveFile`.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -54,7 +60,7 @@ class Judgements:
         cut_torn_line(file, end)
 
     def get(self, key: Key) -> JudgementLine | None:
-        """The line of the verdict; None where there is none yet."""
+        """Return the line of the verdict; None if there is none yet."""
         return self._lines.get(key)
 
     def add(self, lines: Iterable[JudgementLine]) -> None:
@@ -74,9 +80,11 @@ async def judge_pairs(
     judge: Judge,
     on_judged: Callable[[], None],
 ) -> dict[Pair, list[Outcome]]:
-    """The judge's passes on each of ``wanted``, from the files of ``runs`` or else asked for now.
+    """Return the outcome of every pass for each pair in ``wanted``. The judge is asked only for missing verdicts.
 
-    Each run has its file and the pairs that occur in it: its file gets every verdict on these, whoever asked for it.
+    ``runs`` gives the judgements file of each run and the pairs that occur in the run. Existing verdicts are taken
+    from any of these files. Each file receives all outcomes for the pairs of its run. ``on_judged`` is called after
+    each pair.
     """
 
     async def outcomes(pair: Pair) -> tuple[Pair, list[Outcome]]:

@@ -1,4 +1,4 @@
-"""Run directories as evaluation reads them; docs/run-directory.md is the contract."""
+"""Reads run directories for evaluation. docs/run-directory.md is the contract."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class RunData:
-    """What one run left: its manifest, and a line of predictions.jsonl for each finished problem."""
+    """The data of one run: its manifest, and one line of predictions.jsonl for each finished problem."""
 
     path: Path
     manifest: Manifest
@@ -28,25 +28,29 @@ class RunData:
 
     @property
     def group(self) -> str:
-        """The same for runs of one method on one benchmark that differ in nothing but their seed."""
+        """Digest of settings, prompts and problems. Runs that differ only by seed have the same group."""
         settings = {key: value for key, value in self.manifest.settings.items() if key != "seed"}
         return digest([settings, self.manifest.prompts, self.manifest.problems])
 
     @cached_property
     def pairs(self) -> frozenset[Pair]:
-        """Every distinct answer of a problem with a gold answer, beside it."""
+        """All distinct pairs of a gold answer and a candidate's answer."""
         return frozenset(pair for line in self.lines for pair in pairs_of(line))
 
 
 def pairs_of(line: Prediction) -> set[Pair]:
-    """The distinct answers of a problem's candidates, each beside the gold answer; none without one."""
+    """Pair each distinct answer of a problem with the gold answer. Without a gold answer, there are no pairs."""
     gold = line.gold
     answers = {c.answer for r in line.iterations for c in r.candidates if c.answer is not None}
     return set() if gold is None else {(gold, answer) for answer in answers}
 
 
 def read_run(path: Path) -> RunData:
-    """Raises ``UserError`` for a directory that is no run, has another schema version, or has finished no problem."""
+    """Read a run directory. Its lines are sorted by problem id.
+
+    Raises ``UserError`` if ``path`` is no run directory, its files have another schema version or are damaged, or no
+    problem is finished.
+    """
     try:
         manifest = read_record(path / "manifest.json", Manifest)
     except FileNotFoundError:
@@ -62,7 +66,7 @@ def read_run(path: Path) -> RunData:
 
 
 def _benchmark(config: Path) -> str | None:
-    """The problem file's name, or the data set's on the hub; None for a run from Python or of a served request."""
+    """Return the name of the problem file or hub data set. None for a run from Python or of a served request."""
     settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else {}
     if "problems" not in settings:
         return None

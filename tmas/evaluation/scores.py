@@ -1,4 +1,4 @@
-"""A problem's metrics by iteration, under one scoring. A metric is None where nothing about it could be decided."""
+"""Metrics of a problem by iteration, under one scoring. A metric is None if it could not be decided."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ Classes = Mapping[str, int]
 
 
 def metric_names(widths: Sequence[int]) -> list[str]:
-    """The metrics of docs/evaluation.md; ``widths``: the k of pass@k beyond 1."""
+    """Return the names of the metrics of docs/evaluation.md. ``widths``: the k of pass@k, without 1."""
     return ["pass_at_1", *(f"pass_at_{k}" for k in widths), "selected", "vote", "best_of"]
 
 
 def problem_scores(line: Prediction, scoring: Scoring, classes: Classes, widths: Sequence[int]) -> list[Scores]:
-    """The metrics for each iteration of a problem with a gold answer; at least one.
+    """Compute the metrics of a problem with a gold answer, as one dictionary per iteration (at least one).
 
-    A problem whose budget left no candidate at all has failed in everything; of one that no server answered nothing
-    can be said.
+    If the problem has no sampled candidate, all metrics are 0 if the budget was the only reason, otherwise None.
     """
     found = line.rounds
     if not found:
@@ -38,12 +37,15 @@ def problem_scores(line: Prediction, scoring: Scoring, classes: Classes, widths:
 
 
 def judged(gold: str, candidates: Sequence[PredictedCandidate | Selection], correct: Correct) -> list[bool | None]:
-    """Whether each is correct. No answer is not correct; what could not be decided is None."""
+    """Return whether each candidate is correct. A candidate without an answer is not. None: undecided."""
     return [False if c.answer is None else correct[gold, c.answer] for c in candidates]
 
 
 def _gold_apart(gold: str, scoring: Scoring, classes: Classes) -> Classes:
-    """The classes with every answer in class 0 that most passes found correct, and none that most found wrong."""
+    """Correct the classes by the majority of the passes.
+
+    Class 0 receives every answer that most passes found correct. It loses every answer that most passes found wrong.
+    """
     shares = {answer: mean([correct.get((gold, answer)) for correct in scoring]) for answer in classes}
     found = dict(classes)
     for answer, share in shares.items():
@@ -66,7 +68,10 @@ def _scores(gold: str, round_: PredictedIteration, correct: Correct, classes: Cl
 
 
 def _pass_at(k: int, verdicts: Sequence[bool | None]) -> float | None:
-    """Over those that are decided; where they are fewer than k, what it is whatever the others are, if it is that."""
+    """Compute pass@k over the decided candidates.
+
+    If fewer than k are decided, the value is taken over all candidates. It is None if it depends on the undecided ones.
+    """
     decided = [verdict for verdict in verdicts if verdict is not None]
     if len(decided) >= k:
         return pass_at_k(sum(decided), len(decided), k)
@@ -76,7 +81,7 @@ def _pass_at(k: int, verdicts: Sequence[bool | None]) -> float | None:
 
 
 def _vote(candidates: Sequence[PredictedCandidate], verdicts: Sequence[bool | None], classes: Classes) -> float | None:
-    """Share of correct answers in the largest class; of classes that tie, the mean."""
+    """Return the share of correct answers in the largest class, or the mean over tied classes; 0 without answers."""
     votes = [(classes[c.answer], v) for c, v in zip(candidates, verdicts, strict=True) if c.answer is not None]
     sizes = Counter(class_ for class_, _ in votes)
     largest = [class_ for class_, size in sizes.items() if size == max(sizes.values())]
@@ -84,20 +89,20 @@ def _vote(candidates: Sequence[PredictedCandidate], verdicts: Sequence[bool | No
 
 
 def _best_of(candidates: Sequence[PredictedCandidate], verdicts: Sequence[bool | None]) -> float | None:
-    """Share of correct ones among those of the best mean grade; None where nothing was graded."""
+    """Return the share of correct candidates among those with the highest mean grade; None if none was graded."""
     graded = [(c.mean_grade, v) for c, v in zip(candidates, verdicts, strict=True) if c.mean_grade is not None]
     best = max((grade for grade, _ in graded), default=None)
     return mean([v for grade, v in graded if grade == best])
 
 
 def undecided(lines: Sequence[Prediction], scoring: Scoring, t: int) -> float:
-    """Candidates of iteration t of whom nothing could be decided; the mean over a judge's passes."""
+    """Number of undecided candidates in iteration t, averaged over the passes."""
     counts = [sum(verdict is None for _, verdict in _verdicts(lines, correct, t)) for correct in scoring]
     return sum(counts) / len(counts)
 
 
 def by_mode(lines: Sequence[Prediction], scoring: Scoring, t: int) -> dict[str, ModeCounts]:
-    """Candidates of iteration t by the mode they drew, and the share of correct ones among those decided."""
+    """Count the candidates of iteration t by mode, with the share of correct ones among the decided candidates."""
     found = [pair for correct in scoring for pair in _verdicts(lines, correct, t)]
     modes = sorted({candidate.mode for candidate, _ in found})
     return {

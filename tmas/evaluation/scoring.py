@@ -1,4 +1,4 @@
-"""Finding every answer of some runs correct or not: what ``tmas evaluate`` and ``tmas subset`` share."""
+"""Decides whether the answers of runs are correct. Used by ``tmas evaluate`` and ``tmas subset``."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tmas.judge import Judge, JudgeSettings
 from tmas.prompts import BUILT_IN, PromptsSetting
 
 MAX_ANSWER = 4000
-"""Characters; what is longer is no final answer: no judge is asked, and the rule's verdict stands."""
+"""Maximum length of a judged answer, in characters. Longer text is no final answer and is scored by the rule alone."""
 Report = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
+"""Progress callback: called with the name of the current step, the number of finished items, and their total."""
 
 
 class ScoringSettings(BaseModel):
@@ -57,13 +57,13 @@ class ScoringSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What is known of every answer of some runs. ``judged`` is None where no judge was asked."""
+    """Verdicts on every answer of some runs. ``judged`` is None if there is no judge."""
 
     rule: Mapping[Pair, Comparison]
     judged: Mapping[Pair, Sequence[Outcome]] | None
 
     def of(self, run: RunData) -> Verdicts:
-        """Those of one run's answers."""
+        """Return the verdicts on the answers of one run."""
         judged = None if self.judged is None else {p: o for p, o in self.judged.items() if p in run.pairs}
         return Verdicts({pair: self.rule[pair] for pair in run.pairs}, judged)
 
@@ -76,7 +76,10 @@ class Verdicts:
 async def find_verdicts(
     runs: Sequence[RunData], settings: ScoringSettings, checker: AnswerChecker, report: Report = lambda *_: None
 ) -> Verdicts:
-    """Rule and, if there is one, judge on every answer of ``runs``. What a judge has said is not asked again."""
+    """Compare every answer of ``runs`` with its gold answer, by rule and, if there is one, by judge.
+
+    Verdicts in ``judgements.jsonl`` are reused. Raises ``UserError`` if such a file is damaged.
+    """
     pairs = frozenset(pair for run in runs for pair in run.pairs)
     report("comparing answers", 0, len(pairs))
     rule = await rule_verdicts(pairs, checker)

@@ -1,7 +1,8 @@
-"""``tmas subset``: the problems that a model seldom solves.
+"""``tmas subset``: selects the problems that a model seldom solves.
 
 The paper's IMO-AnswerBench-50 are the problems of IMO-AnswerBench that Qwen3-4B-Thinking-2507 solved fewer than 2 times
-in 8 runs. Here a run is one candidate of a first iteration: eight of one run, or one of each of eight runs.
+in 8 runs. In this module, a "run" of the paper is one candidate of a first iteration. The eight candidates may come
+from one run directory, or one each from eight.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class SubsetSettings(ScoringSettings):
 
 @dataclass(frozen=True)
 class Solved:
-    """How often a problem was solved at least, and at most: the undecided answers are between."""
+    """Bounds on how often a problem was solved. ``most`` counts undecided answers as correct, ``least`` does not."""
 
     problem: Problem
     least: int
@@ -62,9 +63,10 @@ class Solved:
 async def solved_counts(
     problems: Sequence[Problem], settings: SubsetSettings, checker: AnswerChecker, report: Report = lambda *_: None
 ) -> list[Solved]:
-    """How often each problem was solved in first iterations, by the judge where there is one, otherwise by rule.
+    """Count how often each problem was solved in first iterations, by the judge if there is one, otherwise by rule.
 
-    Raises ``UserError`` if the runs are of several models, of other problems, or of too few or too many samples.
+    Raises ``UserError`` if a run cannot be read, the runs used several models, a problem has no gold answer or another
+    text in a run, or the number of candidates of a problem is not ``settings.samples``.
     """
     runs = [_first_iteration(read_run(path)) for path in settings.runs]
     _check(runs, problems, settings.samples)
@@ -74,7 +76,10 @@ async def solved_counts(
 
 
 def select(counts: Sequence[Solved], settings: SubsetSettings) -> list[Solved]:
-    """The subset; raises ``UserError`` for undecided problems unless the settings say what becomes of them."""
+    """Return the problems of the subset.
+
+    Raises ``UserError`` if undecided answers decide about a problem and ``settings.on_undecided`` is ``refuse``.
+    """
     open_ = [s for s in counts if s.least <= settings.max_solved < s.most]
     if open_ and settings.on_undecided == "refuse":
         names = ", ".join(s.problem.problem_id for s in open_[:10])
@@ -88,7 +93,7 @@ def select(counts: Sequence[Solved], settings: SubsetSettings) -> list[Solved]:
 
 
 def write_subset(file: Path, subset: Sequence[Solved], settings: SubsetSettings) -> None:
-    """A problem file (data=imo_answerbench_50), each line with how often its problem was solved."""
+    """Write the subset as a problem file (data=imo_answerbench_50). Each line says how often the problem was solved."""
     rows = [
         {
             "problem_id": s.problem.problem_id,
@@ -134,7 +139,7 @@ def _candidates(runs: Sequence[RunData], problem: Problem) -> list[PredictedCand
 
 
 def _solved(problem: Problem, candidates: Sequence[PredictedCandidate], scoring: Scoring) -> Solved:
-    """A candidate is correct where more than half of the passes say so; as many for as against is undecided."""
+    """Count the candidates that most passes found correct. A tie, or no decided pass, is undecided."""
     assert problem.answer is not None
     by_pass = [judged(problem.answer, candidates, correct) for correct in scoring]
     shares = [mean([one[i] for one in by_pass]) for i in range(len(candidates))]

@@ -1,4 +1,4 @@
-"""One run summed up: most of ``evaluation.json``. What each field means is in docs/evaluation.md."""
+"""Summarises one run: computes most fields of ``evaluation.json``. docs/evaluation.md explains each field."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ from tmas.records.evaluation_files import (
 from tmas.records.run_files import Prediction
 
 ByScoring = dict[str, list[Scores]]
-"""A problem's metrics by iteration, for each scoring."""
+"""Scoring -> metrics of one problem by iteration."""
 
 
 def summary(
     run: RunData, scorings: Mapping[str, Scoring], classes: Mapping[str, Classes], settings: BootstrapSettings
 ) -> dict[str, Any]:
-    """``classes``: of each problem with a gold answer, see :func:`~tmas.evaluation.correctness.answer_classes`."""
+    """Return the fields of ``Evaluation`` from ``problems`` on, by name.
+
+    ``classes``: problem id -> result of :func:`~tmas.evaluation.correctness.answer_classes`, for each problem with a
+    gold answer.
+    """
     golden = [line for line in run.lines if line.gold is not None]
     widths = _widths(run.lines)
     scores = [
@@ -63,7 +67,7 @@ def summary(
 
 
 def _widths(lines: Sequence[Prediction]) -> list[int]:
-    """2, 4, 8, ... up to the candidates of an iteration, and their number itself."""
+    """Return the k of pass@k: 2, 4, 8, ... up to the largest number of candidates in an iteration, and that number."""
     most = max((len(r.candidates) for line in lines for r in line.iterations), default=1)
     return sorted({k for k in (*(2**i for i in range(1, 20)), most) if 1 < k <= most})
 
@@ -75,7 +79,10 @@ def _estimates(
     depth: int,
     settings: BootstrapSettings,
 ) -> list[dict[str, dict[str, Estimate]]]:
-    """By iteration and scoring; a problem that ended earlier carries its last iteration forward."""
+    """Estimate every metric, as iteration -> scoring -> metric -> estimate.
+
+    A problem that stopped early keeps the values of its last iteration in all later iterations.
+    """
     if not problems:
         return [{}] * depth
     columns = [(t, scoring, metric) for t in range(depth) for scoring in scorings for metric in metrics]

@@ -1,4 +1,4 @@
-"""Evaluations as tables for a terminal."""
+"""Prints evaluations as tables in a terminal."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tmas.records.evaluation_files import (
 )
 
 MAX_FAILURES = 60
-"""Failures of a gold check that are printed."""
+"""Maximum number of failures of a gold check that are printed."""
 NAMES: dict[str, str] = {"pass_at_1": "Pass@1", "selected": "selected", "vote": "vote", "best_of": "best of N"}
 
 
 def print_evaluation(console: Console, group: Group, settings: BootstrapSettings) -> None:
-    """One method on one benchmark: by iteration, its verifier, its verdicts, its tokens."""
+    """Print one method on one benchmark: figures by iteration, verdicts, verifier calibration and tokens by role."""
     scoring = scoring_of(group.evaluations)
     console.print(Text(_headline(group), style="bold"))
     if group.evaluations[0].by_problem:
@@ -42,7 +42,7 @@ def print_evaluation(console: Console, group: Group, settings: BootstrapSettings
 
 
 def print_comparison(console: Console, comparison: MethodComparison) -> None:
-    """Every method at equal tokens a problem."""
+    """Print one table per metric: the methods at equal numbers of tokens per problem."""
     budgets = [f"{budget:,} tok." for budget in comparison.budgets]
     for metric in METRICS:
         title = f"{NAMES[metric]} at equal compute ({comparison.scoring})"
@@ -59,7 +59,7 @@ def print_comparison(console: Console, comparison: MethodComparison) -> None:
 
 
 def print_gold_check(console: Console, found: GoldCheck) -> None:
-    """Counts by check, then what did not come out as it must."""
+    """Print the verdict counts of each check, then the failures."""
     table = _table("Gold answers, through a box and back", "check", "answers", "equal", "different", "undecided")
     for name, counts in found.checks.items():
         table.add_row(Text(name), *map(str, (counts.answers, counts.equal, counts.different, counts.undecided)))
@@ -90,7 +90,7 @@ def _headline(group: Group) -> str:
 
 def _accuracy(group: Group, scoring: str, settings: BootstrapSettings) -> Table:
     known = group.evaluations[0].iterations[0].scores[scoring]
-    metrics = [*NAMES, *[name for name in known if name not in NAMES][-1:]]  # with the largest k of pass@k
+    metrics = [*NAMES, *[name for name in known if name not in NAMES][-1:]]  # includes pass@k with the largest k
     names = [NAMES[m] if m in NAMES else m.replace("pass_at_", "Pass@") for m in metrics]
     title = f"Accuracy by iteration ({scoring}; {settings.confidence:.0%} intervals over problems)"
     table = _table(title, "it", *names, "undec.", "explore", "tok./prob.")
@@ -105,7 +105,7 @@ def _accuracy(group: Group, scoring: str, settings: BootstrapSettings) -> Table:
 
 
 def _facts(group: Group) -> Table:
-    """What does not depend on correctness: counts summed over the runs, the rest their mean."""
+    """Build the table of figures that do not depend on correctness. Counts are summed over runs, others averaged."""
     table = _table(
         "What the iterations held (tokens in and out: cumulative, per problem)",
         *("it", "run.", "cand.", "failed", "no ans.", "grade", "explore", "E", "turn.", "G", "turn.", "in", "out"),
@@ -130,7 +130,7 @@ def _facts(group: Group) -> Table:
 
 
 def _steps(group: Group, t: int) -> list[EvaluatedIteration]:
-    """Iteration t of the runs that had one."""
+    """Return iteration t of the runs that reached it."""
     return [evaluation.iterations[t] for evaluation in group.evaluations if len(evaluation.iterations) > t]
 
 

@@ -1,4 +1,4 @@
-"""The verifier against the truth: do the grades that candidates got tell which of them are correct?"""
+"""Calibration of the verifier: compares the grades of candidates with their correctness."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from tmas.records.run_files import PredictedCandidate, Prediction
 
 
 def calibration(lines: Sequence[Prediction], scoring: Scoring) -> Calibration:
-    """Mean grades of candidates against their correctness, and each single grade against it.
+    """Compare mean grades, and single grades, with the correctness of the candidates.
 
-    Pooled over iterations, and over a judge's passes: ``pairs`` counts a candidate once for each pass that decided.
+    ``lines`` must have gold answers. Iterations and passes of the judge are pooled: ``pairs`` counts a graded candidate
+    once for each pass that decided about it.
     """
     found = [pair for line in lines for pair in _graded(line, scoring)]
     grades = [c.mean_grade for c, _ in found if c.mean_grade is not None]

@@ -46,7 +46,7 @@ def read_manifest(folder: Path = FOLDER) -> dict[str, Any]:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each shipped file but the manifest, by its path in ``folder``."""
+    """Return the SHA-256 of each shipped file except the manifest, by its path in ``folder``."""
     return {str(file.relative_to(folder)): file_digest(file, 64) for file in _files(folder)}
 
 

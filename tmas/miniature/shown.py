@@ -99,7 +99,7 @@ def _interval(estimate: Estimate) -> str:
 
 
 def _percent(share: float | None) -> str:
-    """None cannot occur: every problem of the demo has a gold answer that the rule decides."""
+    """Format a share as a percentage. It is never None: the rule decides every problem of the demo."""
     assert share is not None
     return f"{100 * share:.1f} %"
 

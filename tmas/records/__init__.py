@@ -1,4 +1,4 @@
-"""The vocabulary: every value that travels between modules or lies on disk, versioned.
+"""The vocabulary: records of all values that modules exchange or write to disk. The files are versioned.
 
 ``values.py`` holds what agents, methods and the store exchange. ``run_files.py``, ``trace_lines.py`` and
 ``evaluation_files.py`` hold one record for each kind of file that a run or an evaluation writes; ``reading.py`` reads

@@ -42,7 +42,10 @@ class JudgementLine(Record):
 
 
 class Estimate(Record):
-    """A mean over problems with its bootstrap interval. All three are None if no problem says anything."""
+    """A mean over problems with its bootstrap interval. All three are None if no problem could be decided.
+
+    ``problems``: number of problems in the mean. ``left_out``: number of undecided problems.
+    """
 
     value: float | None
     low: float | None
@@ -107,6 +110,8 @@ class JudgeCounts(Record):
 
 
 class VerdictCounts(Record):
+    """Verdicts of the rule and of the judge. ``judge`` is None if there is no judge."""
+
     rule: RuleCounts
     judge: JudgeCounts | None
 
@@ -138,11 +143,15 @@ class RuleAndJudge(Record):
 
 
 class Agreement(Record):
+    """Agreement between the passes of the judge, and of the rule with the judge."""
+
     passes: PassAgreement
     rule_and_judge: RuleAndJudge
 
 
 class ProblemCounts(Record):
+    """Numbers of problems. ``stops``: finished problems by the reason why they stopped."""
+
     finished: int
     unfinished: int
     without_gold: int
@@ -213,7 +222,7 @@ class GradeCounts(Record):
 
 
 class Calibration(Record):
-    """The verifier's grades against correctness."""
+    """The grades of the verifier compared with the correctness of the candidates."""
 
     pairs: int
     accuracy: float | None
@@ -245,7 +254,7 @@ class EvaluatedProblem(Record):
 
 
 class Evaluation(Record):
-    """``evaluation.json``."""
+    """The content of ``evaluation.json``."""
 
     v: Version = SCHEMA_VERSION
     run: EvaluatedRun
@@ -294,7 +303,7 @@ class AnswerCounts(Record):
 
 
 class GoldCheckFailure(Record):
-    """A comparison of a gold check that did not come out as it must. ``name``: the check."""
+    """A comparison of a gold check with an unexpected verdict. ``name``: the check."""
 
     name: str
     problem_id: str
@@ -305,7 +314,7 @@ class GoldCheckFailure(Record):
 
 
 class GoldCheck(Record):
-    """What ``tmas gold-check`` found (``output=FILE``). ``checks``: counts by the name of the check."""
+    """The result of ``tmas gold-check`` (``output=FILE``). ``checks``: counts by the name of the check."""
 
     v: Version = SCHEMA_VERSION
     problems: int

@@ -1,4 +1,4 @@
-"""Reading records from disk: complete lines only, and one error that names the file, the line and the field."""
+"""Reads records from disk. An incomplete last line is skipped. Errors name the file, the line and the field."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class DefectiveFile(UserError):
 def read_records(file: Path, kind: type[AnyRecord]) -> Iterator[AnyRecord]:
     """Yield the complete lines of a JSONL file as records; nothing if the file does not exist.
 
-    The last line is skipped if a kill has cut it off. Raises :class:`DefectiveFile` at any other line that is no
-    such record.
+    The last line is skipped if it is incomplete, as after a killed process. Raises :class:`DefectiveFile` at any other
+    line that is not a record of this kind.
     """
     for line in complete_lines(file) if file.exists() else ():
         yield parsed(line.content, kind, f"{file}:{line.number}")
@@ -45,7 +45,7 @@ def read_record(file: Path, kind: type[AnyRecord]) -> AnyRecord:
 
 
 def parsed(content: bytes, kind: type[AnyRecord], place: str) -> AnyRecord:
-    """The record in ``content``, which lies at ``place``. Raises :class:`DefectiveFile`."""
+    """Parse ``content`` as a record. Raises :class:`DefectiveFile`, whose message names ``place``."""
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
@@ -55,7 +55,7 @@ def parsed(content: bytes, kind: type[AnyRecord], place: str) -> AnyRecord:
 
 
 def defect(error: ValidationError) -> str:
-    """The first problem of a record, with its field. An unknown version explains all the others, so it comes first."""
+    """Return the first problem of a record, with its field. An unknown version comes first: it explains all others."""
     found = error.errors(include_url=False, include_input=False)
     version = next((one for one in found if one["loc"][-1:] in (("v",), ("schema_version",))), None)
     first = version or found[0]
@@ -65,6 +65,6 @@ def defect(error: ValidationError) -> str:
 
 
 def line_defect(error: ValidationError) -> str:
-    """:func:`defect` for files that can be moved away and made anew: ``damaged line (...)``, or the unknown version."""
+    """Like :func:`defect`, for files that can be recreated: returns ``damaged line (...)`` or the unknown version."""
     version = any(one["loc"][-1:] in (("v",), ("schema_version",)) for one in error.errors(include_url=False))
     return defect(error) if version else f"damaged line ({defect(error)})"

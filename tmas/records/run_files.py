@@ -27,11 +27,11 @@ from tmas.records.values import (
 )
 
 Correctness = Literal["equal", "different", "undecided"]
-"""An answer compared with the gold answer by rule."""
+"""Verdict of the rule on an answer, compared with the gold answer."""
 
 
 class Manifest(Record):
-    """``manifest.json``: everything that makes this run this run.
+    """``manifest.json``: everything that identifies a run.
 
     ``settings`` is flat, with dotted keys. ``told``: settings that were null and that servers reported instead.
     ``chat_template``: the run counts the tokens of its models' chat templates; runs of older versions do not.
@@ -79,7 +79,7 @@ class PredictedCandidate(Record):
 
     @property
     def is_sampled(self) -> bool:
-        """Whether the model was asked for it and answered, however badly."""
+        """Whether the candidate counts in rates. Candidates that failed for a reason in :data:`NOT_SAMPLED` do not."""
         return self.failure not in NOT_SAMPLED
 
 
@@ -97,7 +97,7 @@ class PredictedIteration(Record):
 
     @property
     def samples(self) -> list[PredictedCandidate]:
-        """The candidates that the model was asked for and answered, however badly."""
+        """The candidates that count in rates. See :attr:`PredictedCandidate.is_sampled`."""
         return [candidate for candidate in self.candidates if candidate.is_sampled]
 
 
@@ -133,7 +133,7 @@ class Prediction(Record):
 
     @property
     def rounds(self) -> tuple[PredictedIteration, ...]:
-        """The iterations, without those at the end in which no candidate could be asked for."""
+        """The iterations, without those at the end that have no sampled candidate."""
         found = self.iterations
         while found and not found[-1].samples:
             found = found[:-1]
@@ -141,7 +141,7 @@ class Prediction(Record):
 
     @property
     def total_usage(self) -> Usage:
-        """Everything that the problem cost."""
+        """The usage of the problem, summed over roles and iterations."""
         return sum((entry.usage for entry in self.usage), Usage())
 
 

@@ -71,7 +71,7 @@ class CallLine(Record):
 
 
 class DecisionLine(Record):
-    """The outcome of something that may depend on time or order and that a replay has to repeat."""
+    """A recorded decision. It may depend on time or order, so a replay repeats it from this line."""
 
     v: Version = SCHEMA_VERSION
     type: Literal["decision"] = "decision"
@@ -84,7 +84,7 @@ _LINE: TypeAdapter[PromptLine | CallLine | DecisionLine] = TypeAdapter(TraceLine
 
 
 def trace_line(line: bytes, place: str) -> PromptLine | CallLine | DecisionLine:
-    """The record in a line of a trace, which lies at ``place``. Raises :class:`DefectiveFile`."""
+    """Parse a line of a trace. Raises :class:`DefectiveFile`, whose message names ``place``."""
     try:
         return _LINE.validate_json(line)
     except ValidationError as error:
@@ -92,6 +92,6 @@ def trace_line(line: bytes, place: str) -> PromptLine | CallLine | DecisionLine:
 
 
 def trace_bytes(line: PromptLine | CallLine | DecisionLine) -> bytes:
-    """The line as it is written: without packing steps, reply or failure if there are none."""
+    """Serialise a line of a trace, without empty ``packing``, ``reply`` and ``failure`` fields."""
     absent = {name for name in ("packing", "reply", "failure") if not getattr(line, name, True)}
     return line.model_dump_json(exclude=absent).encode() + b"\n"
