@@ -18,7 +18,7 @@ QUESTION = 300
 
 @dataclass
 class Room:
-    """The page's budget for texts, in characters: the total, the problems that share it, and what was used or left out."""
+    """The page's budget for texts, in characters: total, problems that share it, used, and left out."""
 
     total: int
     problems: int

@@ -25,7 +25,7 @@ from tmas.report.verifier import verifier
 
 MEGABYTE = 10**6
 NAMED = 3
-"""Maximum number of methods in the page's title."""
+"""Maximum number of methods and training runs that the page's title names."""
 
 
 class ReportSettings(BaseModel):
@@ -87,8 +87,8 @@ class ReportSettings(BaseModel):
 def make_report(settings: ReportSettings, say: Callable[[str], None] = lambda _: None) -> Path:
     """Write the page and, if requested, the figures. Returns the page. ``say`` is called with progress messages.
 
-    Raises ``UserError`` if a directory is not a run, was resumed after its evaluation, or lacks a requested problem. Also
-    raises it if a line of a training run cannot be read.
+    Raises ``UserError`` if a directory is not a run, was resumed after its evaluation, or lacks a requested problem.
+    Also raises it if a line of a training run cannot be read.
     """
     runs = read_runs(settings.runs, say)
     trainings = read_training(settings.training, first_color=len(runs.groups))

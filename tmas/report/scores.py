@@ -11,7 +11,7 @@ METRICS = {"pass_at_1": "Pass@1", "selected": "Selected answer", "vote": "Majori
 
 
 class Scores:
-    """Scores of the groups with gold answers. ``metrics``: the names of the metrics that all these groups have."""
+    """Scores of the groups with gold answers. ``metrics``: the metrics that all of them have, with their titles."""
 
     def __init__(self, runs: ReportedRuns) -> None:
         self.groups = [group for group in runs.groups if group.evaluations[0].by_problem]

@@ -100,7 +100,10 @@ def _is_left_out(key: str) -> bool:
 
 
 def read_training(paths: Sequence[Path], first_color: int = 0) -> list[TrainingRun]:
-    """Read training runs. Raises ``UserError`` without curves or for an unreadable line (named by file and number)."""
+    """Read training runs.
+
+    Raises ``UserError`` if a directory has no curves, or if a line cannot be read (named by file and number).
+    """
     return [
         TrainingRun(path, name, first_color + i, *_read(path))
         for i, (path, name) in enumerate(zip(paths, told_apart(paths), strict=True))

@@ -10,7 +10,7 @@ from tmas.report.items import Bars, Cell, Note, Parts, Table
 from tmas.report.training_runs import TrainingRun
 
 ENDS = 5
-"""Number of first and last steps over which a score is averaged."""
+"""The scores at first and at last are means over this many steps."""
 COUNT = re.compile(r"(val-)?reward/all/\w+_masked")
 REASON = re.compile(r"(?P<prefix>reward|val-reward)/all/(?P<component>\w+)_masked/(?P<reason>.+)")
 PHASES = {"reward": "training", "val-reward": "validation"}
@@ -91,7 +91,7 @@ def parts(runs: Sequence[TrainingRun]) -> list[str]:
 
 
 def seconds_by_part(runs: Sequence[TrainingRun]) -> Iterator[Bars]:
-    """Yield the mean step of each timed run, with the parts outside the step. Small parts are combined into the last."""
+    """Yield the mean step of each timed run, plus the parts outside the step. The last bar part combines small ones."""
     timed = [run for run in runs if run.values("timing_s/step")]
     if not timed:
         return
