@@ -35,7 +35,7 @@ def draw_all(sections: Sequence[Section], folder: Path) -> list[Path]:
     written: list[Path] = []
     for chart in (chart for section in sections for item in section.items for chart in charts(item)):
         name = file_name(chart.title)
-        while folder / f"{name}.png" in written:  # titles can differ only in characters that file names drop
+        while folder / f"{name}.png" in written:  # titles can differ only in characters that file names cannot have
             name += "-other"
         with rc_context(STYLE):
             figure, axes = pyplot.subplots(figsize=SIZE)

@@ -13,13 +13,14 @@ from tmas.report.scores import Scores
 TABLE_1 = (1, 3, 9, 11, 17, 19)
 """The iterations in the paper's Table 1, counted from 0."""
 BUDGETS = 6
-"""Maximum number of columns in the table at equal compute."""
+"""Maximum number of token budgets in the table at equal compute."""
 
 
 def table_1(scores: Scores, metric: str) -> Table:
     """Return Table 1 of the paper: rows by model and method, columns by benchmark and iteration.
 
-    The first and last iterations are shown in addition to the paper's.
+    A benchmark with few iterations shows all of them. Otherwise, the first and last iterations are shown in addition to
+    those of the paper.
     """
     columns = [(b, t) for b in by_benchmark(scores.groups) for t in _iterations(scores.groups, b)]
     rows: list[Sequence[str | Cell]] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 LineRun = list[int]
-"""``[unit, start, count]``."""
+"""A run of lines: ``[unit, start, count]``."""
 
 SHORT = 16
 """Minimum length in characters of lines that are looked up.

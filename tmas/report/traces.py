@@ -74,7 +74,8 @@ def packed(value: Any) -> str:
 class _Reader:
     """Splits a trace into ``calls`` and ``prompts`` (for the index), ``texts`` and ``runs`` by unit, and ``reasoning``.
 
-    A unit is an iteration. A text is identified by its unit and its number there. ``characters`` counts them by unit.
+    A unit is an iteration. A text is identified by its unit and its number there. ``characters``: the length of
+    the texts by unit.
     """
 
     def __init__(self, share: int) -> None:

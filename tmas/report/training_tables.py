@@ -17,7 +17,7 @@ PHASES = {"reward": "training", "val-reward": "validation"}
 BESIDE = ("testing", "dump_rollout_generations")
 """Parts that verl runs after the timing of a step has ended. All other timed parts belong to the step."""
 WIDEST = 7
-"""Maximum number of parts in a bar. The rest are combined into one."""
+"""Maximum number of parts that a bar shows separately. The others are combined into one."""
 NONE = "–"
 
 
@@ -52,9 +52,9 @@ def _time(run: TrainingRun) -> list[str]:
 
 
 def no_numbers(runs: Sequence[TrainingRun]) -> Iterator[Table]:
-    """Yield a table of values that are not numbers, if any. Most failed trainings end with such a gradient.
+    """Yield a table of the logged values that are not numbers, if any.
 
-    ``val-aux/`` is not shown.
+    A gradient that is not a number usually ends a training. ``val-aux/`` is not shown.
     """
     rows = [
         [run.name, name, f"{len(steps):,}", str(steps[0]), str(steps[-1])]
@@ -91,7 +91,7 @@ def parts(runs: Sequence[TrainingRun]) -> list[str]:
 
 
 def seconds_by_part(runs: Sequence[TrainingRun]) -> Iterator[Bars]:
-    """Yield the mean step of each timed run, plus the parts outside the step. The last bar part combines small ones."""
+    """Yield the mean step of each timed run, plus the parts outside the step. Small parts are combined."""
     timed = [run for run in runs if run.values("timing_s/step")]
     if not timed:
         return

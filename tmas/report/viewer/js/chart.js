@@ -1,4 +1,4 @@
-// SVG charts that fill the available width. They are redrawn when it changes. tmas/report/items.py defines their data.
+// SVG charts that fill the available width and are redrawn when it changes. tmas/report/items.py defines their data.
 
 const MARGIN = { top: 10, right: 14, bottom: 42, left: 62 };
 const HEIGHT = 320;

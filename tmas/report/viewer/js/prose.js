@@ -1,7 +1,7 @@
-// Shows model text, with mathematics through KaTeX and the common Markdown of models. Every piece becomes a text node or
-// an element created here. If KaTeX rejects a formula, its source is shown.
+// Shows model text, with mathematics through KaTeX and the common Markdown of models. Every piece becomes a text node
+// or an element created here. If KaTeX rejects a formula, its source is shown.
 
-const LONG_TEXT = 60000; // texts with at least this many characters are first shown as source
+const LONG_TEXT = 60000; // texts with more characters are first shown as source
 const MAX_FORMULAS = 1500; // per text
 const KATEX = { output: "html", trust: false, strict: "ignore", throwOnError: true, maxSize: 20, maxExpand: 200 };
 
