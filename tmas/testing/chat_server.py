@@ -95,7 +95,9 @@ class Exchange:
 
 
 class ScriptedServer:
-    """A server that answers ``/v1/chat/completions`` with ``reply``. It is an async context manager; see also :func:`run_in_thread`.
+    """A server that answers ``/v1/chat/completions`` with ``reply``. An async context manager.
+
+    See also :func:`run_in_thread`.
 
     ``faults``: applied to the first requests, one each (None: no fault). ``refuses``: request fields that get a 400.
     ``max_choices``: maximum number of choices in a reply. ``context_length``: shown in the list of models. ``key``:
