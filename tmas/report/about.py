@@ -1,4 +1,4 @@
-"""What the report was made from: the runs, the settings in which they differ, and what the file does not hold."""
+"""The report's last tab: its runs, the settings that differ between them, and the content that was left out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OF_A_ROLE = re.compile(r"model\.\w+\.(.+)")
 
 
 def about(runs: ReportedRuns, trainings: Sequence[TrainingRun], room: Room) -> Section:
-    """The last tab. ``room``: after all problems were put in."""
+    """Return the last tab. ``room`` must already account for all problems."""
     items = [*(_of_runs(runs.runs, room) if runs.runs else []), *(_of_trainings(trainings) if trainings else [])]
     return Section("about", "About", items, f"Made by tmas report {metadata.version('tmas')}.")
 
@@ -44,7 +44,7 @@ def _of_trainings(runs: Sequence[TrainingRun]) -> list[Item]:
         columns=["Run", "Directory", "Starts", "of them from step", "Steps", "config.yaml"],
         rows=[_training(run) for run in runs],
         text_columns=2,
-        note="A start goes on from a checkpoint; steps that were done again are shown as they were done last.",
+        note="A start resumes from a checkpoint. If a step was repeated, its last values are shown.",
     )
     known = [(run.name, run.settings) for run in runs if run.settings is not None]
     prompts = replaced_prompts([(run.name, _texts_in(run.last_start / "prompts")) for run in runs])
@@ -52,7 +52,7 @@ def _of_trainings(runs: Sequence[TrainingRun]) -> list[Item]:
 
 
 def replaced_prompts(runs: Sequence[tuple[str, Mapping[str, str]]]) -> list[Item]:
-    """The prompts that a user replaced in each run, given its name and their texts; nothing where there are none."""
+    """Return the prompts that users replaced, from each run's name and prompt texts. Empty if none was replaced."""
     rows = [[run, f"{name}.jinja", hash_of(text)] for run, texts in runs for name, text in texts.items()]
     note = (
         "Their texts are in the folder prompts of each run directory, those of judges in evaluation.json. All other "
@@ -63,7 +63,7 @@ def replaced_prompts(runs: Sequence[tuple[str, Mapping[str, str]]]) -> list[Item
 
 
 def _replaced(run: ReportedRun) -> dict[str, str]:
-    """The agents' prompts are in the run directory, the judge's in the evaluation."""
+    """Return the replaced prompts: the agents' from the run directory, the judge's from the evaluation."""
     judge = run.evaluation.settings.judge
     return {**_texts_in(run.path / "prompts"), **(judge.replaced if judge else {})}
 
@@ -103,7 +103,7 @@ def _run(run: ReportedRun) -> list[str | Cell]:
 
 
 def _settings(label: str, names: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> Item:
-    """``settings``: those of each run, flat."""
+    """Compare settings across runs. ``settings`` has the flat settings of each run."""
     keys = list(dict.fromkeys(key for one in settings for key in one))
     own = {key for one in settings for key in one if not _is_repeated(key, one)}
     differing = [key for key in keys if key in own and len({str(one.get(key, "–")) for one in settings}) > 1]
@@ -117,8 +117,10 @@ def _settings(label: str, names: Sequence[str], settings: Sequence[Mapping[str, 
 
 
 def _is_repeated(key: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a role's model has this setting as the solver's has it: with the roles that only some methods call, there
-    are dozens."""
+    """Return whether a role's model has the same value of this setting as the solver's model.
+
+    There are dozens of such settings, because some roles are only called by some methods.
+    """
     of_role = _OF_A_ROLE.fullmatch(key)
     if of_role is None or key.startswith("model.solution."):
         return False

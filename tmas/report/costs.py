@@ -1,4 +1,4 @@
-"""What it cost and what went wrong: tokens by role, and failures by reason."""
+"""Costs and failures of runs: tokens by role, and failures by reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tmas.report.runs import ReportedRun
 
 
 def costs(runs: Sequence[ReportedRun]) -> Section:
-    """Every run by itself, seeds apart."""
+    """Return the tab of costs and failures. Each run is listed separately, and seeds are not pooled."""
     usage = [run.evaluation.roles for run in runs]
     roles = list(dict.fromkeys(role for by_role in usage for role in by_role))
     bars = Bars(

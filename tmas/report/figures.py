@@ -1,4 +1,4 @@
-"""The charts of a report as PNG and SVG, for papers. Needs matplotlib (the extra ``report``)."""
+"""Writes the charts of a report as PNG and SVG for papers. Needs matplotlib (the extra ``report``)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLORS = ("#3b6fd4", "#d1603d", "#2f9e77", "#8a5cc9", "#b98a0f", "#c94f8b", "#4f8a9b", "#6f6f6f")
-"""As in viewer/report.css, in its light form."""
+"""The colors of the light theme in viewer/report.css."""
 SIZE = (5.2, 3.4)
-"""Inches: a column of a paper."""
+"""Size in inches. The width is one column of a paper."""
 STYLE: Any = {
     "font.size": 9,
     **{"axes.spines.top": False, "axes.spines.right": False},
@@ -26,7 +26,7 @@ STYLE: Any = {
 
 
 def draw_all(sections: Sequence[Section], folder: Path) -> list[Path]:
-    """Every chart of ``sections`` as ``NAME.png`` and ``NAME.svg``, the name from its title; returns the files."""
+    """Write each chart in ``sections`` as ``NAME.png`` and ``NAME.svg``, named by its title. Returns the files."""
     try:
         from matplotlib import pyplot, rc_context
     except ImportError:
@@ -35,7 +35,7 @@ def draw_all(sections: Sequence[Section], folder: Path) -> list[Path]:
     written: list[Path] = []
     for chart in (chart for section in sections for item in section.items for chart in charts(item)):
         name = file_name(chart.title)
-        while folder / f"{name}.png" in written:  # titles that differ only by what a file name cannot hold
+        while folder / f"{name}.png" in written:  # titles can differ only in characters that file names cannot have
             name += "-other"
         with rc_context(STYLE):
             figure, axes = pyplot.subplots(figsize=SIZE)
@@ -48,7 +48,7 @@ def draw_all(sections: Sequence[Section], folder: Path) -> list[Path]:
 
 
 def charts(item: Item) -> Iterator[Lines | Bars]:
-    """The charts in an item, whatever it is."""
+    """Yield all charts in an item of any type."""
     if isinstance(item, Lines | Bars):
         yield item
     elif isinstance(item, ItemRow | Stack):
@@ -62,7 +62,7 @@ def file_name(title: str) -> str:
 
 
 def draw(axes: Axes, chart: Lines | Bars) -> None:
-    """One chart on ``axes``; names are plain text, never matplotlib's mathematics."""
+    """Draw one chart on ``axes``. Names are plain text and never parsed as matplotlib's math text."""
     if isinstance(chart, Lines):
         _lines(axes, chart)
         axes.set_ylabel(chart.y_label)
@@ -101,7 +101,7 @@ def _lines(axes: Axes, chart: Lines) -> None:
 
 
 def _curve(axes: Axes, series: Series, color: str, scale: int) -> None:
-    """Points on their line; where the line is a trend, they are fainter beside it."""
+    """Draw the points and their line. If the line is a trend, the points are fainter."""
     xs, ys = [point.x for point in series.points], [scale * point.y for point in series.points]
     trend = [scale * point.trend for point in series.points if point.trend is not None]
     if trend:
@@ -125,7 +125,7 @@ def _bars(axes: Axes, chart: Bars) -> None:
 
 
 def _short_numbers(axes: Axes) -> None:
-    """12,000 as 12k."""
+    """Format 12,000 as 12k."""
     from matplotlib.ticker import EngFormatter
 
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

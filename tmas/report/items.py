@@ -1,6 +1,6 @@
-"""What a report shows, as data: the page draws it (viewer/js), and so do the static figures.
+"""The content of a report as data. The page (viewer/js) and the static figures both draw it.
 
-A new section is a list of these; neither the page nor the figures have to know what it is about.
+A new section is a list of these items. It needs no change in the page or the figures.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Point:
-    """``low`` and ``high``: its interval, where there is one. ``note`` stands in the tip. ``trend``: where the line
-    runs instead of through ``y``; the point is drawn all the same, and the chart's labels have to say which is which.
+    """A point of a line. ``low`` and ``high`` are its interval, if any. ``note`` is shown in the tooltip.
+
+    ``trend``: the line passes through this value instead of ``y``. The point is still drawn at ``y``, and the chart's
+    labels must say which is which.
     """
 
     x: float
@@ -25,7 +27,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """A line. ``color`` is a number of the palette: the same one for the same thing throughout the report."""
+    """A line. ``color`` is a palette number, and one thing has the same color throughout the report."""
 
     name: str
     color: int
@@ -34,7 +36,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Lines:
-    """A chart of lines. ``percent``: y is a share. ``diagonal``: the line on which y equals x."""
+    """A line chart. ``percent``: y is a fraction, shown in percent. ``diagonal``: also draw the line y = x."""
 
     title: str
     x_label: str
@@ -50,7 +52,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Parts:
-    """What one kind contributes to each bar."""
+    """The contribution of one category to each bar."""
 
     name: str
     color: int
@@ -59,7 +61,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Bars:
-    """A chart of stacked bars: one a row, a part for each of ``series``."""
+    """A chart of stacked bars. Each row is a bar with one part for each of ``series``."""
 
     title: str
     x_label: str
@@ -70,7 +72,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class Cell:
-    """``note`` stands beside ``text``, smaller."""
+    """A table cell. ``note`` is shown next to ``text`` in smaller type."""
 
     text: str
     note: str = ""
@@ -79,7 +81,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Span:
-    """A heading over so many columns."""
+    """A heading over several columns."""
 
     name: str
     span: int
@@ -87,7 +89,10 @@ class Span:
 
 @dataclass(frozen=True)
 class Table:
-    """``text_columns`` are aligned left, the others right. A row of one text is a heading over the rows below."""
+    """A table. The first ``text_columns`` columns are aligned left, the others right.
+
+    A row with a single text is a heading for the rows below it.
+    """
 
     title: str
     columns: Sequence[str]
@@ -100,7 +105,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Tile:
-    """One number that stands for itself."""
+    """A single number with a label."""
 
     label: str
     value: str
@@ -127,7 +132,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several items; the reader chooses by name."""
+    """Several items of which one is shown. The reader selects it by name."""
 
     label: str
     options: Sequence[Option]
@@ -136,7 +141,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class ItemRow:
-    """Items side by side where there is room."""
+    """Items placed side by side if there is room."""
 
     items: Sequence[Item]
     kind: str = "row"
@@ -144,7 +149,7 @@ class ItemRow:
 
 @dataclass(frozen=True)
 class Stack:
-    """Items one below the other."""
+    """Items placed below each other."""
 
     items: Sequence[Item]
     kind: str = "stack"

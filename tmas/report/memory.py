@@ -1,4 +1,4 @@
-"""What the memory does: sizes and turnover of the banks, and candidates by mode."""
+"""The effect of the memory: sizes and turnover of the banks, and candidates by mode."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tmas.report.items import Choice, ItemRow, Lines, Option, Point, Section, Se
 from tmas.report.runs import ReportedRun, ReportedRuns
 
 Counted = tuple[float, float | None]
-"""Candidates of an iteration, and the share of them that is right; None where nothing could be decided."""
+"""The number of candidates in an iteration, and the fraction that is correct (None if none could be decided)."""
 BANKS = {"experience": "Experience bank", "guideline": "Guideline bank"}
 FIELDS = {
     "size": "items",
@@ -18,7 +18,7 @@ FIELDS = {
 
 
 def memory(runs: ReportedRuns) -> Section | None:
-    """None where no run keeps a bank or explores."""
+    """Return the tab, or None if no run keeps a bank or explores."""
     banks = {bank: kept for bank in BANKS if (kept := [run for run in runs.runs if _keeps(run, bank)])}
     modes = [
         run for run in runs.runs if any(len(i.modes.get(runs.scoring, {})) > 0 for i in run.evaluation.iterations[1:])
@@ -68,7 +68,7 @@ def _field(run: ReportedRun, t: int, bank: str, field: str) -> float | None:
 
 
 def _modes(runs: Sequence[ReportedRun], scoring: str) -> Table:
-    """Candidates of each mode over all iterations, and the share that is right of those that could be judged."""
+    """Count each mode's candidates over all iterations, and give the fraction of decided candidates that is correct."""
     return Table(
         title="Candidates by mode",
         columns=["Run", "Mode", "Candidates", "Share right"],

@@ -1,7 +1,7 @@
-"""The page: one file that opens offline, with everything inlined and nothing that could be loaded or run from outside.
+"""Writes the report page: one HTML file that opens offline. Everything is inlined, and nothing is loaded from outside.
 
-Text from models, and every other datum, is in it twice guarded: as JSON in which no ``<`` is left, or as base64; and
-under a content security policy that lets only the page's own script run, by its hash, and no request go out.
+Two measures guard against harmful text from models and other data. All data is JSON without any ``<``, or base64.
+A content security policy allows only the page's own script, by its hash, and blocks all requests.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ VIEWER = Path(__file__).parent / "viewer"
 
 
 def write_page(file: Path, title: str, data: Mapping[str, Any], blocks: Iterable[str]) -> None:
-    """``data``: what the page knows from the start. ``blocks``: (finished) elements with what it opens later."""
+    """Write the page. ``data`` is available at once. ``blocks`` are finished elements that the page opens later."""
     script = _script()
     style = "\n".join([_katex_style(), _read("report.css")])
     environment = Environment(loader=FileSystemLoader(VIEWER), autoescape=True, undefined=StrictUndefined)
@@ -37,7 +37,7 @@ def write_page(file: Path, title: str, data: Mapping[str, Any], blocks: Iterable
 
 
 def policy(script: str, style: str) -> str:
-    """The content security policy for a page of this one script and this one style sheet."""
+    """Return the content security policy for a page with only this script and this style sheet."""
     return (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; font-src data:; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -45,7 +45,7 @@ def policy(script: str, style: str) -> str:
 
 
 def _script() -> str:
-    """KaTeX under its licence, then the page's own files; main.js begins to run, so it comes last."""
+    """Return KaTeX with its licence, then the page's own files. main.js starts the page, so it comes last."""
     own = sorted((VIEWER / "js").glob("*.js"), key=lambda file: (file.name == "main.js", file.name))
     katex = [f"/* KaTeX\n{_read('katex/LICENSE')}*/", _read("katex/katex.min.js")]
     return "\n".join([*katex, *(file.read_text(encoding="utf-8") for file in own)])
@@ -56,7 +56,7 @@ def _hash(text: str) -> str:
 
 
 def _katex_style() -> str:
-    """KaTeX's style sheet with its fonts in it; of each font the WOFF2 file, which every browser reads."""
+    """Return KaTeX's style sheet with inlined fonts. Only WOFF2 files are inlined, because every browser reads them."""
 
     def inlined(match: re.Match[str]) -> str:
         font = base64.b64encode((VIEWER / "katex" / match["file"]).read_bytes()).decode()

@@ -1,4 +1,4 @@
-"""What the page's browser shows: an entry in the list of problems for each, and the block behind it."""
+"""Data for the page's problem browser: for each problem an entry in the list and a block with its details."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tmas.report.runs import ReportedRun
 from tmas.report.traces import problem_block
 
 QUESTION = 300
-"""Characters of a question in the list."""
+"""Maximum number of characters of a question in the list."""
 
 
 @dataclass
 class Room:
-    """Characters of the page that texts may take, and for how many problems; what was taken and what left out."""
+    """The page's budget for texts, in characters: total, problems that share it, used, and left out."""
 
     total: int
     problems: int
@@ -26,7 +26,7 @@ class Room:
     left_out: int = 0
 
     def share(self) -> int:
-        """What the next problem may take: those before it leave what they did not need."""
+        """Return the budget of the next problem. It includes what earlier problems did not use."""
         return (self.total - self.used) // self.problems
 
     def spend(self, used: int, left_out: int) -> None:
@@ -37,7 +37,7 @@ class Room:
 
 @dataclass
 class Browser:
-    """One run in the browser. ``wanted``: ids of the problems that are to be opened; None: all."""
+    """One run in the problem browser. ``wanted``: ids of the problems that can be opened (None: all)."""
 
     run: ReportedRun
     number: int
@@ -46,7 +46,7 @@ class Browser:
     entries: list[dict[str, Any]] = field(default_factory=list)
 
     def blocks(self, room: Room) -> Iterator[tuple[str, list[str]]]:
-        """The id and the lines of each block, in the order of the predictions; fills ``entries`` on the way."""
+        """Yield the id and lines of each block in the order of the predictions. Also fills ``entries``."""
         judge = _judged(self.run) if self.scoring == "judge" else {}
         scores = {problem.problem_id: problem.iterations for problem in self.run.evaluation.by_problem}
         for number, line in enumerate(self.run.predictions()):
@@ -82,11 +82,11 @@ def _entry(line: Prediction, number: int, steps: Sequence[EvaluatedStep], scorin
 
 
 Judged = Mapping[tuple[str, str], list[bool]]
-"""(gold, answer) -> the verdicts of the judge's passes."""
+"""Maps (gold, answer) to the verdicts of the judge's passes."""
 
 
 def _judged(run: ReportedRun) -> Judged:
-    """The verdicts of the judge that the evaluation names."""
+    """Return the verdicts of the judge that the evaluation names."""
     judge = run.evaluation.settings.judge
     assert judge is not None
     found: dict[tuple[str, str], list[bool]] = {}
@@ -97,7 +97,7 @@ def _judged(run: ReportedRun) -> Judged:
 
 
 def _with_judge(line: Prediction, judged: Judged) -> Prediction:
-    """The prediction with ``correct`` as the judge found it, wherever it was asked."""
+    """Return the prediction with the judge's verdicts in ``correct`` wherever the judge was asked."""
 
     def verdict(one: Prediction | PredictedCandidate) -> dict[str, Correctness | None]:
         passes = judged.get((line.gold or "", one.answer or ""), [])
@@ -113,7 +113,7 @@ def _with_judge(line: Prediction, judged: Judged) -> Prediction:
 
 
 def _facts(line: Prediction, final: Prediction) -> dict[str, Any]:
-    """``final`` as JSON for the page. Each candidate also has the rule's verdict, which is the one in ``line``."""
+    """Return ``final`` as JSON for the page. Each candidate also has the rule's verdict, taken from ``line``."""
     iterations = [
         {
             **shown.model_dump(mode="json"),

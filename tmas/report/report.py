@@ -1,4 +1,4 @@
-"""``tmas report``: run directories in, one HTML file out, and figures for papers."""
+"""``tmas report``: creates one HTML file, and figures for papers, from run directories."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tmas.report.verifier import verifier
 
 MEGABYTE = 10**6
 NAMED = 3
-"""Methods that the page's title names."""
+"""Maximum number of methods and training runs that the page's title names."""
 
 
 class ReportSettings(BaseModel):
@@ -85,10 +85,10 @@ class ReportSettings(BaseModel):
 
 
 def make_report(settings: ReportSettings, say: Callable[[str], None] = lambda _: None) -> Path:
-    """Writes the page and, where asked for, the figures; returns the page. ``say`` is told what takes time.
+    """Write the page and, if requested, the figures. Returns the page. ``say`` is called with progress messages.
 
-    Raises ``UserError`` where a directory is no run, has gone on since it was evaluated, or lacks a problem, and where
-    a line of a training run cannot be read.
+    Raises ``UserError`` if a directory is not a run, was resumed after its evaluation, or lacks a requested problem.
+    Also raises it if a line of a training run cannot be read.
     """
     runs = read_runs(settings.runs, say)
     trainings = read_training(settings.training, first_color=len(runs.groups))
@@ -112,7 +112,7 @@ def make_report(settings: ReportSettings, say: Callable[[str], None] = lambda _:
 
 
 def title(names: Sequence[str]) -> str:
-    """Of the page; it names the first of the methods and training runs."""
+    """Return the page's title. It names the first methods and training runs."""
     shown, more = names[:NAMED], len(names) - NAMED
     return f"TMAS report: {', '.join(shown)}{f' and {more} more' if more > 0 else ''}"
 
@@ -134,7 +134,7 @@ def _data(sections: Sequence[Section], browsers: Sequence[Browser]) -> dict[str,
 
 
 def _count(runs: ReportedRuns, wanted: Sequence[str] | None) -> int:
-    """Problems that can be opened, over all runs."""
+    """Return the number of problems that can be opened, over all runs."""
     present = [line.problem_id for run in runs.runs for line in run.predictions()]
     if missing := set(wanted or ()) - set(present):
         raise UserError(f"no run holds the problem {', '.join(sorted(missing))}", where="problems")

@@ -1,4 +1,4 @@
-"""Who scales better: accuracy by iteration and by tokens, Table 1, and methods at equal compute."""
+"""Compares how methods scale: accuracy by iteration and by tokens, Table 1, and methods at equal compute."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INTRO = (
 
 
 def results(runs: ReportedRuns) -> Section:
-    """The first tab; without gold answers it says so."""
+    """Return the first tab. Without gold answers, it only says that there are none."""
     scores = Scores(runs)
     if not scores.groups:
         return Section("results", "Results", [Note("No problem has a gold answer, so no accuracy can be given.")])

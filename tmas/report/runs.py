@@ -1,4 +1,4 @@
-"""The runs that a report shows: each with its evaluation, those pooled that differ only by their seed."""
+"""The runs in a report with their evaluations. Runs that differ only by seed are pooled into a group."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tmas.run.trace import read_calls, trace_path
 
 @dataclass(frozen=True)
 class ReportedRun:
-    """A run directory and what it is called in the report. ``color``: the number of its group in every chart."""
+    """A run directory and its name in the report. ``color``: its group's palette number in every chart."""
 
     path: Path
     name: str
@@ -34,13 +34,13 @@ class ReportedRun:
         return read_records(self.path / "predictions.jsonl", Prediction)
 
     def calls(self, problem_id: str) -> Iterator[CallLine]:
-        """The calls in a problem's trace, one at a time; none if the trace was taken away."""
+        """Yield the calls in a problem's trace one at a time. Yields nothing if the trace was removed."""
         file = trace_path(self.path, problem_id)
         return read_calls(file) if file.exists() else iter(())
 
     @cached_property
     def failures(self) -> dict[str, list[FailureLine]]:
-        """By problem."""
+        """Return the failures by problem."""
         found: dict[str, list[FailureLine]] = {}
         for line in read_records(self.path / "failures.jsonl", FailureLine):
             found.setdefault(line.problem_id, []).append(line)
@@ -48,14 +48,14 @@ class ReportedRun:
 
     @property
     def failure_counts(self) -> Counter[tuple[str, str]]:
-        """By role and reason."""
+        """Count the failures by role and reason."""
         lines = [line for found in self.failures.values() for line in found]
         return Counter((line.call.role if line.call else "none", line.reason.value) for line in lines)
 
 
 @dataclass(frozen=True)
 class ReportedRuns:
-    """All of them, and how they go together."""
+    """All runs of a report, and their groups."""
 
     runs: Sequence[ReportedRun]
     groups: Sequence[Group]
@@ -64,7 +64,7 @@ class ReportedRuns:
 
 
 def read_runs(paths: Sequence[Path], say: Callable[[str], None]) -> ReportedRuns:
-    """Reads ``evaluation.json`` of each run; where there is none the run is evaluated by rule, and ``say`` says so.
+    """Read ``evaluation.json`` of each run. A run without it is evaluated by rule, and ``say`` reports this.
 
     Raises ``UserError`` if a run was resumed after its evaluation.
     """

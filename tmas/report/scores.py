@@ -1,4 +1,4 @@
-"""What the groups of a report reached and what it cost them: the numbers behind its first tab."""
+"""Accuracies and costs of the groups in a report. The first tab shows them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ METRICS = {"pass_at_1": "Pass@1", "selected": "Selected answer", "vote": "Majori
 
 
 class Scores:
-    """Of the groups that have gold answers. ``metrics``: those that all of them have, and what they are called."""
+    """Scores of the groups with gold answers. ``metrics``: the metrics that all of them have, with their titles."""
 
     def __init__(self, runs: ReportedRuns) -> None:
         self.groups = [group for group in runs.groups if group.evaluations[0].by_problem]
@@ -21,20 +21,20 @@ class Scores:
         self.tokens = {g.runs: [tokens_after(g.evaluations, t) for t in range(g.depth)] for g in self.groups}
 
     def accuracy(self, group: Group, metric: str, t: int) -> Estimate:
-        """After iteration ``t``, seeds pooled."""
+        """Return the accuracy after iteration ``t``, with seeds pooled."""
         return accuracy_after(group.evaluations, t, Measure(metric, self.scoring), self.bootstrap)
 
     def accuracy_at(self, group: Group, metric: str, tokens: int) -> Estimate:
-        """As if every problem had been given ``tokens``."""
+        """Return the accuracy with a budget of ``tokens`` for every problem."""
         return accuracy_at(group.evaluations, tokens, Measure(metric, self.scoring), self.bootstrap)
 
     def difference_at(self, group: Group, other: Group, metric: str, tokens: int) -> Estimate:
-        """Of ``group`` less ``other``, paired by problem."""
+        """Return the accuracy of ``group`` minus that of ``other``, paired by problem."""
         measure = Measure(metric, self.scoring)
         return difference_at(group.evaluations, other.evaluations, tokens, measure, self.bootstrap)
 
     def _widest(self) -> dict[str, str]:
-        """Pass@k for the largest k that every group has candidates for."""
+        """Return pass@k for the largest k for which every group has enough candidates."""
         found = [set(group.evaluations[0].iterations[0].scores[self.scoring]) for group in self.groups]
         common = set.intersection(*found) - METRICS.keys() if found else set()
         width = max((int(name.removeprefix("pass_at_")) for name in common), default=None)

@@ -1,4 +1,4 @@
-"""The paper's Table 1, and methods at equal compute."""
+"""The paper's Table 1, and a table of methods at equal compute."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from tmas.report.items import Cell, Span, Table
 from tmas.report.scores import Scores
 
 TABLE_1 = (1, 3, 9, 11, 17, 19)
-"""The iterations of the paper's Table 1, counted from 0."""
+"""The iterations in the paper's Table 1, counted from 0."""
 BUDGETS = 6
-"""Columns of the table at equal compute."""
+"""Maximum number of token budgets in the table at equal compute."""
 
 
 def table_1(scores: Scores, metric: str) -> Table:
-    """Rows by model and method, columns by benchmark and iteration, as in the paper; first and last beside them."""
+    """Return Table 1 of the paper: rows by model and method, columns by benchmark and iteration.
+
+    A benchmark with few iterations shows all of them. Otherwise, the first and last iterations are shown in addition to
+    those of the paper.
+    """
     columns = [(b, t) for b in by_benchmark(scores.groups) for t in _iterations(scores.groups, b)]
     rows: list[Sequence[str | Cell]] = []
     for model in _distinct(scores.groups, _model):
@@ -52,7 +56,10 @@ def _distinct(groups: Sequence[Group], name: Callable[[Group], str]) -> list[str
 
 
 def equal_compute(scores: Scores, groups: Sequence[Group], metric: str, where: str) -> Table:
-    """Of a benchmark's groups: from what the first iteration of the cheapest costs to all that any problem took."""
+    """Compare a benchmark's groups at equal token budgets.
+
+    Budgets range from the cost of the cheapest group's first iteration to the most tokens that any problem took.
+    """
     budgets = _budgets(min(scores.tokens[group.runs][0] for group in groups), max(group.most for group in groups))
     first, *others = groups
     columns = {f"{short(b)} tokens": cells([scores.accuracy_at(group, metric, b) for group in groups]) for b in budgets}
@@ -71,7 +78,7 @@ def equal_compute(scores: Scores, groups: Sequence[Group], metric: str, where: s
 
 
 def _budgets(low: float, high: float) -> list[int]:
-    """Round numbers of tokens, about evenly spaced by ratio, from ``low`` up to ``high``."""
+    """Return round numbers of tokens from ``low`` to ``high``, spaced by roughly equal ratios."""
     ratio = (high / max(low, 1)) ** (1 / (BUDGETS - 1))
     return sorted({_rounded_up(low * ratio**i) for i in range(BUDGETS)})
 
@@ -82,14 +89,14 @@ def _rounded_up(value: float) -> int:
 
 
 def cells(column: Sequence[Estimate | None]) -> list[str | Cell]:
-    """A column of a table, its best value marked where there is another to beat."""
+    """Return the cells of a column. The best value is marked if there are others to compare."""
     values = [estimate.value for estimate in column if estimate and estimate.value is not None]
     best = max(values) if len(values) > 1 else None
     return [cell(estimate, best) for estimate in column]
 
 
 def cell(estimate: Estimate | None, best: float | None = None) -> str | Cell:
-    """In percent, with the interval; empty where there is nothing to say."""
+    """Format an estimate in percent with its interval. The cell is empty if there is no estimate."""
     if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
         return ""
     value, low, high = (100 * one for one in (estimate.value, estimate.low, estimate.high))
@@ -97,7 +104,7 @@ def cell(estimate: Estimate | None, best: float | None = None) -> str | Cell:
 
 
 def short(value: float) -> str:
-    """12,345 as 12.3k."""
+    """Format 12,345 as 12.3k."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g}{letter}"

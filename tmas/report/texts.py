@@ -1,7 +1,7 @@
-"""The texts of one problem, each line stored once: later prompts repeat earlier replies word for word.
+"""Stores the texts of one problem, each line only once, because later prompts repeat earlier replies verbatim.
 
-A text is kept as runs ``[unit, start, count]``: so many lines of a unit from a place on. Units are what a reader of the
-page loads in one piece (an iteration); joining the lines of its runs with line feeds gives a text back exactly.
+A text is a list of runs ``[unit, start, count]``: ``count`` lines of a unit from line ``start``. The page loads one
+unit (an iteration) at a time. Joining the lines of all runs with line feeds restores the text exactly.
 """
 
 from __future__ import annotations
@@ -9,21 +9,24 @@ from __future__ import annotations
 from collections import defaultdict
 
 LineRun = list[int]
-"""``[unit, start, count]``."""
+"""A run of lines: ``[unit, start, count]``."""
 
 SHORT = 16
-"""Characters. Shorter lines, blank ones above all, are not looked up: stored again, they keep a text in one run."""
+"""Minimum length in characters of lines that are looked up.
+
+Shorter lines, mostly blank ones, are stored again, so that a text stays in one run.
+"""
 
 
 class Texts:
-    """Takes texts in and gives their runs; ``units`` holds the lines by unit."""
+    """Adds texts and returns their runs. ``units`` has the lines of each unit."""
 
     def __init__(self) -> None:
         self.units: defaultdict[int, list[str]] = defaultdict(list)
         self._places: dict[str, tuple[int, int]] = {}
 
     def add(self, text: str, unit: int) -> list[LineRun]:
-        """The runs of ``text``; lines that no unit holds yet go into ``unit``."""
+        """Return the runs of ``text``. Lines that no unit has yet are added to ``unit``."""
         runs: list[LineRun] = []
         for line in text.split("\n"):
             if runs and self._goes_on(runs[-1], line):

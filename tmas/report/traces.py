@@ -1,9 +1,9 @@
-"""One problem for the page's browser: all that its prediction holds, and its trace as far as a share of the page goes.
+"""One problem for the page's browser: its whole prediction, and as much of its trace as its share of the page allows.
 
-What comes out is lines of base64 over zlib over JSON, which a browser takes apart by itself: the first is the index,
-which the page needs to show the problem at all; the others are units of text, inflated when one of their texts is
-opened. The trace is streamed. In memory stand the texts of one problem, each line once, and of its reasoning no more
-than the share.
+The output is lines of base64 over zlib over JSON, which a browser can decode without a library. The first line is the
+index, which the page needs to show the problem. The other lines are units of text. The page inflates a unit when one
+of its texts is opened. The trace is streamed: memory holds each line of one problem's texts once, and its reasoning
+only up to the share.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Block:
-    """``lines`` of the page, index first; the size of the texts in them; characters of the trace that are left out."""
+    """``lines`` of the page (index first), the size of their texts, and the number of trace characters left out."""
 
     lines: list[str]
     size: int
@@ -35,10 +35,10 @@ class Block:
 
 
 def problem_block(facts: Mapping[str, Any], calls: Iterable[CallLine], share: int) -> Block:
-    """``facts`` go into the index as they are; all ``calls`` follow, and their texts up to ``share``.
+    """Create a problem's block. The index has ``facts`` unchanged and all ``calls``, with their texts up to ``share``.
 
-    The share is in characters of the page. Prompts and replies come first, from the first iteration on, then
-    reasoning from the first call on. A share of 0 leaves all texts out.
+    The share is in characters of the page. Prompts and replies come first, from the first iteration on. Reasoning comes
+    next, from the first call on. A share of 0 leaves out all texts.
     """
     reader = _Reader(share)
     for call in calls:
@@ -66,15 +66,16 @@ def problem_block(facts: Mapping[str, Any], calls: Iterable[CallLine], share: in
 
 
 def packed(value: Any) -> str:
-    """``value`` as one line of the page."""
+    """Encode ``value`` as one line of the page."""
     data = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
     return base64.b64encode(zlib.compress(data)).decode("ascii")
 
 
 class _Reader:
-    """Takes a trace apart: ``calls`` and ``prompts`` for the index, ``texts`` and ``runs`` by unit, ``reasoning``.
+    """Splits a trace into ``calls`` and ``prompts`` (for the index), ``texts`` and ``runs`` by unit, and ``reasoning``.
 
-    A unit is an iteration. A text is referred to by its unit and its number there; ``characters`` counts them by unit.
+    A unit is an iteration. A text is identified by its unit and its number there. ``characters``: the length of
+    the texts by unit.
     """
 
     def __init__(self, share: int) -> None:
@@ -104,7 +105,7 @@ class _Reader:
         self._reasoning(call, [c.reasoning for c in completions])
 
     def _prompt(self, line: CallLine, unit: int) -> None:
-        """A prompt goes into the unit of the first call that has it."""
+        """Add a prompt to the unit of the first call that has it."""
         if line.prompt not in self.prompts:
             self.prompts[line.prompt] = [{"role": m.role, **self._text(m.content, unit)} for m in line.messages]
 
@@ -129,7 +130,7 @@ class _Reader:
 
 
 def _grade(completion: Completion) -> float | None:
-    """As the verification agent reads it; None where it could not."""
+    """Return the grade that the verification agent parses, or None if it could not parse one."""
     if completion.finish_reason == "length":
         return None
     try:

@@ -1,4 +1,4 @@
-"""How training went: what verl and the reward logged, by step, the runs over one another."""
+"""Training curves by step, as logged by verl and the reward. All runs share each chart."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SOURCES = ("all", "normal", "experience", "guideline")
 REWARD = ("score", "acc", "correctness", "experience", "novelty")
 REPLIES = ("truncated", "response_tokens", "outcome/*")
 MASKED = ("*_masked", "imputed", "samples")
-"""Names of :func:`tmas.training.rl.reward_metrics.reward_metrics` under each source; ``*`` is any."""
+"""Names from :func:`tmas.training.rl.reward_metrics.reward_metrics` for each source. ``*`` matches any text."""
 LABELS = {"acc": "accuracy", "experience": "experience utilisation"}
 SHARES = ("acc", "correctness", "truncated", "outcome/*")
 OPTIMISATION = {
@@ -34,7 +34,7 @@ INTRO = (
 
 
 def training(runs: Sequence[TrainingRun], smooth: int) -> Section | None:
-    """None without runs. ``smooth``: steps that a line is the mean of, where single steps are noisy."""
+    """Return the tab, or None without runs. Noisy lines are the mean of ``smooth`` steps."""
     if not runs:
         return None
     smoothed, plain = Charts(runs, smooth), Charts(runs, 1)
@@ -55,7 +55,7 @@ def training(runs: Sequence[TrainingRun], smooth: int) -> Section | None:
 
 @dataclass(frozen=True)
 class Charts:
-    """Charts of ``runs``. Of what none of them logged there is none."""
+    """Charts of ``runs``. There is no chart for values that no run logged."""
 
     runs: Sequence[TrainingRun]
     smooth: int
@@ -63,14 +63,17 @@ class Charts:
     def of(
         self, name: str, title: str, label: str, percent: bool = False, zero_beside: str | None = None
     ) -> Iterator[Lines]:
-        """A curve of each run, those without it included: every chart has the same legend."""
+        """Yield a chart with a curve of each run.
+
+        Runs without the value are included, so that every chart has the same legend.
+        """
         x_label = f"step (dots: single steps, line: mean of up to {self.smooth})" if self.smooth > 1 else "step"
         series = [Series(r.name, r.color, self._points(r.values(name, zero_beside))) for r in self.runs]
         if any(one.points for one in series):
             yield Lines(title, x_label, label, series, percent)
 
     def _points(self, values: Mapping[int, float]) -> list[Point]:
-        """In six digits, which is more than a chart can show."""
+        """Return the points with six significant digits, more than a chart can show."""
         if self.smooth == 1:
             return [Point(step, _rounded(value)) for step, value in values.items()]
         reach = self.smooth // 2
@@ -78,7 +81,7 @@ class Charts:
         return [Point(step, _rounded(y), trend=_rounded(fmean(near[step]))) for step, y in values.items()]
 
     def by_source(self, label: str, phase: str, prefix: str, patterns: Sequence[str]) -> Iterator[Choice]:
-        """A choice of sources, each with what matches ``patterns`` under ``prefix/SOURCE/``."""
+        """Yield a choice of sources, each with the values that match ``patterns`` under ``prefix/SOURCE/``."""
         options = [
             Option(f"{source} rows", ItemRow(charts))
             for source in SOURCES
@@ -97,7 +100,7 @@ class Charts:
             yield from self.of(under + name, f"{phase} {label}, {source} rows", label, percent, zero_beside)
 
     def accuracies(self, label: str) -> Iterator[Choice]:
-        """A choice of data sources, each with verl's accuracies over the N samples of a problem."""
+        """Yield a choice of data sources, each with verl's accuracies over the N samples of a problem."""
         found: dict[str, list[Lines]] = {}
         for name in self._names():
             if match := ACCURACY.fullmatch(name):
@@ -112,7 +115,7 @@ class Charts:
             yield ItemRow(charts)
 
     def seconds(self) -> Iterator[Stack]:
-        """Of a whole step and of its parts."""
+        """Yield the seconds of a whole step and of its parts."""
         whole = [*self.of("timing_s/step", "Seconds a step", "seconds"), *seconds_by_part(self.runs)]
         options = [
             Option(part, chart)

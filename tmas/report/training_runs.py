@@ -1,4 +1,4 @@
-"""The training runs that a report shows: what ``tmas train`` left under ``starts/``, the starts of a run joined."""
+"""The training runs in a report. Reads what ``tmas train`` wrote under ``starts/`` and joins the starts of each run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOT_THERE = (
 
 
 class Logged(BaseModel):
-    """A line of ``metrics.jsonl``, as verl's file logger writes it; a value that is no number (NaN) comes as null."""
+    """A line of ``metrics.jsonl``, written by verl's file logger. Values that are not numbers (NaN) are null."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -32,12 +32,12 @@ class Logged(BaseModel):
 
 
 Steps = Mapping[int, Mapping[str, float | None]]
-"""By step, in order: each value logged, by verl's name for it."""
+"""Maps each step, in order, to its logged values by verl's names."""
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """``color``: its number in every chart. ``began``: the first step that each start logged."""
+    """A training run. ``color``: its palette number in charts. ``began``: the first step that each start logged."""
 
     path: Path
     name: str
@@ -47,18 +47,21 @@ class TrainingRun:
 
     @cached_property
     def names(self) -> list[str]:
-        """Of all values, in the order in which they were first logged."""
+        """Return the names of all values in the order in which they were first logged."""
         return list(dict.fromkeys(name for data in self.steps.values() for name in data))
 
     def values(self, name: str, zero_beside: str | None = None) -> dict[int, float]:
-        """By step, where it is a number. ``zero_beside``: a value beside which it is 0 where it was not logged, as is
-        the share of an outcome that no sample had."""
+        """Return a value by step, where it is a number.
+
+        ``zero_beside``: at steps that logged this other value, a missing value is 0. For example, the share of an
+        outcome is not logged if no sample had that outcome.
+        """
         found = ((step, data.get(name, 0.0 if zero_beside in data else None)) for step, data in self.steps.items())
         return {step: value for step, value in found if value is not None and isfinite(value)}
 
     @property
     def no_numbers(self) -> dict[str, list[int]]:
-        """By name, the steps at which a value was logged that is none: NaN or infinite."""
+        """Return by name the steps at which a value was logged as NaN or infinite."""
         found: dict[str, list[int]] = {}
         for step, data in self.steps.items():
             for name, value in data.items():
@@ -68,7 +71,7 @@ class TrainingRun:
 
     @property
     def trained(self) -> list[int]:
-        """The steps, without those of which there is only a validation."""
+        """Return the trained steps. Steps with only a validation are excluded."""
         return [step for step, data in self.steps.items() if not _only_validates(data)]
 
     @property
@@ -77,9 +80,11 @@ class TrainingRun:
 
     @cached_property
     def settings(self) -> dict[str, Any] | None:
-        """As the last start composed them, flat; None where its ``config.yaml`` was not brought along. Environment
-        variables may hold keys: they stay out of a file that is passed on. The texts of replaced prompts
-        are left out as well: the report shows their hashes."""
+        """Return the flat settings of the last start, or None if its ``config.yaml`` is missing.
+
+        Environment variables are left out, because they may hold keys and the report may be shared. The texts of
+        replaced prompts are left out too, because the report shows their hashes.
+        """
         file = self.last_start / "config.yaml"
         if not file.exists():
             return None
@@ -95,7 +100,10 @@ def _is_left_out(key: str) -> bool:
 
 
 def read_training(paths: Sequence[Path], first_color: int = 0) -> list[TrainingRun]:
-    """Raises ``UserError`` where a directory holds no curves, or a line (named by file and number) cannot be read."""
+    """Read training runs.
+
+    Raises ``UserError`` if a directory has no curves, or if a line cannot be read (named by file and number).
+    """
     return [
         TrainingRun(path, name, first_color + i, *_read(path))
         for i, (path, name) in enumerate(zip(paths, told_apart(paths), strict=True))
@@ -111,10 +119,11 @@ def _read(path: Path) -> tuple[list[int], Steps]:
 
 
 def joined(starts: Sequence[Sequence[Logged]]) -> Steps:
-    """One curve of all starts, none of them empty.
+    """Join the curves of all starts into one. No start may be empty.
 
-    A start goes on from a checkpoint. What earlier ones did after it was done again, and is forgotten; a validation
-    before its first step is of the checkpoint, and stands beside what the checkpoint's own step had logged.
+    A start resumes from a checkpoint. It repeats the steps that earlier starts did after that checkpoint, so the
+    earlier values are dropped. A validation before its first step belongs to the checkpoint. It is added to the
+    values of the checkpoint's step.
     """
     steps: dict[int, dict[str, float | None]] = {}
     for lines in starts:
@@ -126,12 +135,12 @@ def joined(starts: Sequence[Sequence[Logged]]) -> Steps:
 
 
 def _only_validates(data: Mapping[str, float | None]) -> bool:
-    """As the line does that a start writes before its first step, about the policy that it goes on with."""
+    """Return whether a line has only a validation. A start writes one for the resumed policy, before its first step."""
     return all(name.startswith("val-") for name in data)
 
 
 def _lines(file: Path) -> Iterator[Logged]:
-    """The complete lines: one that a kill has torn, or that is being written, has no end."""
+    """Yield the complete lines. A line without an end was cut off by a kill or is still being written."""
     with file.open("rb") as handle:
         for number, line in enumerate(handle, start=1):
             if not line.endswith(b"\n"):

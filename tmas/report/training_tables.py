@@ -1,4 +1,4 @@
-"""Training runs in numbers: how far each came, what could not be scored, and where the time went."""
+"""Tables of training runs: progress, samples that could not be scored, and time by part."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from tmas.report.items import Bars, Cell, Note, Parts, Table
 from tmas.report.training_runs import TrainingRun
 
 ENDS = 5
-"""Steps at either end that a score is the mean of."""
+"""The scores at first and at last are means over this many steps."""
 COUNT = re.compile(r"(val-)?reward/all/\w+_masked")
 REASON = re.compile(r"(?P<prefix>reward|val-reward)/all/(?P<component>\w+)_masked/(?P<reason>.+)")
 PHASES = {"reward": "training", "val-reward": "validation"}
 BESIDE = ("testing", "dump_rollout_generations")
-"""What verl does after a step has been timed; all else that it times is a part of the step."""
+"""Parts that verl runs after the timing of a step has ended. All other timed parts belong to the step."""
 WIDEST = 7
-"""Parts that a bar shows; the others are one."""
+"""Maximum number of parts that a bar shows separately. The others are combined into one."""
 NONE = "–"
 
 
 def summary(runs: Sequence[TrainingRun]) -> Table:
-    """How far each run came."""
+    """Return a table of each run's progress."""
     return Table(
         title="Training runs",
         columns=["Run", "Steps", "Score at first", "at last", "Accuracy in validation at first", "at last", "at best",
@@ -52,7 +52,10 @@ def _time(run: TrainingRun) -> list[str]:
 
 
 def no_numbers(runs: Sequence[TrainingRun]) -> Iterator[Table]:
-    """Where there were any: a gradient that is no number is the end of most trainings. ``val-aux/`` is not shown."""
+    """Yield a table of the logged values that are not numbers, if any.
+
+    A gradient that is not a number usually ends a training. ``val-aux/`` is not shown.
+    """
     rows = [
         [run.name, name, f"{len(steps):,}", str(steps[0]), str(steps[-1])]
         for run in runs
@@ -65,7 +68,7 @@ def no_numbers(runs: Sequence[TrainingRun]) -> Iterator[Table]:
 
 
 def masked(runs: Sequence[TrainingRun]) -> Iterator[Table | Note]:
-    """Over the whole of each run, by reason; nothing where masked samples were not counted."""
+    """Yield the masked samples of each whole run by reason. Yields nothing if masked samples were not counted."""
     rows = [row for run in runs for row in _masked(run)]
     if rows:
         columns = ["Run", "Phase", "Component", "Reason", "Samples", "of all"]
@@ -82,13 +85,13 @@ def _masked(run: TrainingRun) -> Iterator[list[str]]:
 
 
 def parts(runs: Sequence[TrainingRun]) -> list[str]:
-    """What verl timed, validation included, in the order of a step."""
+    """Return the parts that verl timed, including validation, in the order of a step."""
     names = dict.fromkeys(name for run in runs for name in run.names if name.startswith("timing_s/"))
     return [part for name in names if (part := name.removeprefix("timing_s/")) != "step"]
 
 
 def seconds_by_part(runs: Sequence[TrainingRun]) -> Iterator[Bars]:
-    """The mean step of each run that was timed, with what came beside it; small parts are in the last one."""
+    """Yield the mean step of each timed run, plus the parts outside the step. Small parts are combined."""
     timed = [run for run in runs if run.values("timing_s/step")]
     if not timed:
         return
@@ -102,5 +105,5 @@ def seconds_by_part(runs: Sequence[TrainingRun]) -> Iterator[Bars]:
 
 
 def _mean(run: TrainingRun, part: str) -> float:
-    """Over all steps, those without the part (a validation, a checkpoint) included."""
+    """Return the mean over all steps, including those without the part (a validation, a checkpoint)."""
     return sum(run.values(f"timing_s/{part}").values()) / len(run.values("timing_s/step"))

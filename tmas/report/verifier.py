@@ -1,4 +1,4 @@
-"""Do the grades tell which candidates are right? And how far do the rule and the judge agree?"""
+"""Shows whether grades identify correct candidates, and how often the rule and the judge agree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GRADES = {"0": "0: fatal errors", "0.5": "0.5: minor gaps", "1": "1: complete"}
 
 
 def verifier(runs: ReportedRuns) -> Section | None:
-    """None where no run grades its candidates, or no problem has a gold answer."""
+    """Return the tab, or None if no run grades its candidates or no problem has a gold answer."""
     graded = [(run, found) for run in runs.runs if (found := run.evaluation.calibration[runs.scoring]).pairs]
     if not graded:
         return None

@@ -21,7 +21,7 @@ def chromium() -> str | None:
 
 
 class Watched:
-    """A browser with one window. ``troubles``: everything that should not have happened."""
+    """A browser with one window. ``troubles``: every event that should not occur, such as a script error."""
 
     def __init__(self, browser: Any, **options: Any) -> None:
         self.page = browser.new_context(**options).new_page()

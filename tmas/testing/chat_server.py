@@ -71,7 +71,7 @@ def default_reply(body: Body) -> list[str]:
 
 
 def example(schema: Body, root: Body) -> Any:
-    """A small instance of a JSON schema in pydantic's form. ``root`` contains its ``$defs``."""
+    """Return a small instance of a JSON schema in pydantic's form. ``root`` contains its ``$defs``."""
     if "$ref" in schema:
         return example(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
     if "anyOf" in schema:
@@ -95,7 +95,9 @@ class Exchange:
 
 
 class ScriptedServer:
-    """Answers ``/v1/chat/completions`` with ``reply``. An async context manager; see also :func:`run_in_thread`.
+    """A server that answers ``/v1/chat/completions`` with ``reply``. An async context manager.
+
+    See also :func:`run_in_thread`.
 
     ``faults``: applied to the first requests, one each (None: no fault). ``refuses``: request fields that get a 400.
     ``max_choices``: maximum number of choices in a reply. ``context_length``: shown in the list of models. ``key``:

@@ -63,7 +63,7 @@ FORMULAS = (
 
 
 class Writer:
-    """Writes the replies of all agents. ``ability``: log-odds at the start. ``gain``: what the memory adds to them."""
+    """Writes the replies of all agents. ``ability``: log-odds at the start. ``gain``: their increase by the memory."""
 
     def __init__(self, seed: int, ability: float = -0.6, gain: float = 1.2, reasoning: int = 400) -> None:
         self.seed, self.ability, self.gain, self.reasoning = seed, ability, gain, reasoning

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """Its clock stands still while there is work to do, and then jumps to the next timer.
+    """An event loop whose clock stops while there is work to do, and then jumps to the next timer.
 
     Work for threads runs immediately in the loop's own thread and takes no time. Real sockets and processes do not
     work.
@@ -42,6 +42,6 @@ class _AtOnce(ThreadPoolExecutor):
 
 
 def run_in_virtual_time(main: Coroutine[Any, Any, T]) -> T:
-    """Like :func:`asyncio.run`, on a :class:`VirtualTimeLoop`."""
+    """Run ``main`` like :func:`asyncio.run`, but on a :class:`VirtualTimeLoop`."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(main)

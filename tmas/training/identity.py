@@ -1,7 +1,7 @@
 """Refuses to resume a training run with other settings.
 
-The identity (fingerprint) of a run has every setting that its result depends on. It is recorded in the output
-directory. A run may resume there only if its own identity is the same.
+The identity (fingerprint) of a run contains every setting that its result depends on. It is recorded in the output
+directory. A run can only resume there if it has the same identity.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-// The memory banks: what an iteration changed, and what stands after it.
+// The memory banks: the changes of an iteration, and the items after it.
 
 const CHANGES = [
   ["added", "+", "right", "new"],

@@ -1,4 +1,4 @@
-// Calls: what was asked, answered and thought, in full, loaded when it is opened.
+// Calls with their full prompts, replies and reasoning. These are loaded when the reader opens them.
 
 const ROLE_ORDER = ["solution", "verification", "summary", "experience", "guideline"];
 const NOT_CALLED = "No call was made for this candidate in this iteration.";
@@ -71,7 +71,7 @@ function callFacts(call) {
   );
 }
 
-/** A call in full; `open`: its replies are shown at once. */
+/** A complete call. `open`: show its replies at once. */
 async function callView(block, call, open) {
   const { sampling, packing, failure } = call;
   const replies = await Promise.all(
@@ -163,7 +163,7 @@ function gradeChip(grade) {
   );
 }
 
-/** Details whose content is made when they are first opened. */
+/** A details element that creates its content when it is first opened. */
 function lazy(title, make, open = false) {
   const body = h("div", { class: "inner" });
   const node = h("details", null, h("summary", null, title), body);

@@ -1,4 +1,4 @@
-// Charts as SVG, drawn at the width there is and again when that changes. tmas/report/items.py says what their data is.
+// SVG charts that fill the available width and are redrawn when it changes. tmas/report/items.py defines their data.
 
 const MARGIN = { top: 10, right: 14, bottom: 42, left: 62 };
 const HEIGHT = 320;
@@ -69,7 +69,7 @@ function band({ points }, x, y) {
   return edge.length ? s("path", { class: "band", d: `${path(edge, x, y)}Z` }) : null;
 }
 
-/** The line, and its points as one path of dots: an element each would be too many. */
+/** The line and its points. All points are one path, because one element per point would be too many. */
 function curve({ points }, x, y) {
   const line = points.map((p) => [p.x, p.trend ?? p.y]);
   const dots = points.map((p) => `${path([[p.x, p.y]], x, y)}h0`).join("");

@@ -1,13 +1,13 @@
-// Elements. Whatever comes from data goes in as a text node or as the value of an attribute, never as markup.
+// Creates elements. Data becomes a text node or an attribute value, and never markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An element. Attributes that are null or false are left out; `onclick` and the like take functions. */
+/** Creates an element. Attributes that are null or false are left out. Handlers such as `onclick` are functions. */
 function h(tag, attributes, ...children) {
   return filled(document.createElement(tag), attributes, children);
 }
 
-/** The same for SVG. */
+/** Creates an SVG element in the same way. */
 function s(tag, attributes, ...children) {
   return filled(document.createElementNS(SVG, tag), attributes, children);
 }
@@ -22,7 +22,7 @@ function filled(node, attributes, children) {
   return node;
 }
 
-/** A row of buttons of which one is chosen; `choose(index)` is called for each choice, the first one included. */
+/** A row of buttons of which one is selected. `choose(index)` is called for each selection, including the first. */
 function segmented(label, names, choose, first = 0) {
   const buttons = names.map((name, index) => h("button", { type: "button", onclick: () => pick(index) }, name));
   function pick(index) {
@@ -56,7 +56,7 @@ function capital(word) {
   return word[0].toUpperCase() + word.slice(1);
 }
 
-// Numbers as people read them.
+// Formats numbers for readers.
 
 function number(value, digits = 2) {
   return value === null || value === undefined ? "–" : value.toFixed(digits);
@@ -70,7 +70,7 @@ function percent(value, digits = 1) {
   return value === null || value === undefined ? "–" : `${(100 * value).toFixed(digits)} %`;
 }
 
-/** 12,345 as 12.3k. */
+/** Formats 12,345 as 12.3k. */
 function short(value) {
   for (const [size, letter] of [
     [1e9, "G"],

@@ -1,4 +1,4 @@
-// The candidates of a problem by iteration, and its banks below them: each cell opens its panel.
+// The candidates of a problem by iteration, with its banks below them. Each cell opens its panel.
 
 function grid(index, address) {
   const width = Math.max(0, ...index.iterations.map((round) => round.candidates.length));

@@ -1,4 +1,4 @@
-// The items that sections are made of; tmas/report/items.py says what each holds.
+// The items of a section. tmas/report/items.py defines the data of each.
 
 const ITEMS = {
   tiles: (item) => h("div", { class: "tiles" }, item.tiles.map(tile)),
@@ -25,7 +25,7 @@ function tile({ label, value, note }) {
   );
 }
 
-/** One of several items, by name. */
+/** Several items of which one is shown. The reader selects it by name. */
 function choiceView(item) {
   const body = h("div");
   const names = item.options.map((option) => option.name);

@@ -1,11 +1,11 @@
-// One problem: what was asked and answered, its candidates by iteration, and a panel for what is chosen there.
+// One problem: its question and answer, its candidates by iteration, and a panel for the selected cell.
 
 const PANELS = { experience: bankPanel, guideline: bankPanel, calls: callsPanel };
 const current = { address: null, grid: null, panel: null };
 
-/** Shows problem `number` of `run`; `iteration` and `panel` are as the address has them, where it does. */
+/** Shows problem `number` of `run`. `iteration` and `panel` come from the address, which may omit them. */
 async function showProblem(target, run, number, iteration, panel) {
-  const asked = location.hash; // whoever goes on while something is being loaded sees what was asked for last
+  const asked = location.hash; // if the reader navigates during loading, only the last address is shown
   const problem = DATA.runs[run].problems[number];
   const block = await blockOf(problem.block);
   const index = await block.index();
@@ -30,7 +30,7 @@ async function showProblem(target, run, number, iteration, panel) {
   }
 }
 
-/** The iteration and the panel that the address names, or else where the selected answer stands. */
+/** The iteration and panel in the address. They default to those of the selected answer. */
 function placeOf(index, iteration, panel) {
   const selected = index.selected || { iteration: 0, candidate: 0 };
   const t = index.iterations[iteration] ? Number(iteration) : selected.iteration;

@@ -1,4 +1,4 @@
-// The list of problems: filter, sort, and how each went over the iterations.
+// The list of problems with filters, sorting, and the accuracy of each problem over the iterations.
 
 const COLUMNS = [
   { name: "Problem", key: (p) => p.problem_id },
@@ -109,7 +109,7 @@ function problemRow(run, problem) {
 
 const STOPS = { max_iterations: "all done", early_stop: "early stop", budget: "budget" };
 
-/** The share of right candidates, a cell an iteration. */
+/** The share of correct candidates, with one cell per iteration. */
 function strip(shares) {
   const cell = (share, i) => {
     const title = s("title", null, `iteration ${i}: ${share === null ? "not judged" : percent(share, 0)}`);

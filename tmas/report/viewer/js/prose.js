@@ -1,14 +1,14 @@
-// Model text: mathematics through KaTeX, and the little Markdown that models write. Every piece becomes a text node or
-// an element made here; a formula that KaTeX refuses is shown as it was written.
+// Shows model text, with mathematics through KaTeX and the common Markdown of models. Every piece becomes a text node
+// or an element created here. If KaTeX rejects a formula, its source is shown.
 
-const LONG_TEXT = 60000; // characters, from which on a text is shown as its source first
-const MAX_FORMULAS = 1500; // a text
+const LONG_TEXT = 60000; // texts with more characters are first shown as source
+const MAX_FORMULAS = 1500; // per text
 const KATEX = { output: "html", trust: false, strict: "ignore", throwOnError: true, maxSize: 20, maxExpand: 200 };
 
 const ENVIRONMENTS =
   "equation|align|aligned|gather|gathered|multline|cases|array|[pbvBV]?matrix|split|alignat|eqnarray";
 const GROUP = String.raw`\{(?:[^{}]|\{(?:[^{}]|\{[^{}]{0,300}\}){0,300}\}){0,300}\}`;
-// The lengths are bounded: what is opened and never closed must not make the page scan to the end again and again.
+// The lengths are bounded. Otherwise each unclosed delimiter would make the page scan to the end of the text.
 const PIECES = new RegExp(
   [
     String.raw`(?<fence>^\x60{3}[^\n]{0,80}\n[\s\S]{0,9000}?\n\x60{3}[ \t]*$)`,
@@ -28,11 +28,11 @@ const PIECES = new RegExp(
 
 const BLOCKS = ["fence", "dollars", "brackets", "environment", "heading", "rule"];
 
-/** `text` as nodes. */
+/** Converts `text` to nodes. */
 function prose(text, budget = { formulas: MAX_FORMULAS }) {
   const nodes = [];
   let end = 0;
-  let block = false; // whether the piece before is one that stands on lines of its own
+  let block = false; // whether the previous piece is a block on its own lines
   for (const match of text.matchAll(PIECES)) {
     const isBlock = BLOCKS.some((name) => match.groups[name] !== undefined);
     nodes.push(between(text.slice(end, match.index), block, isBlock), piece(match[0], match.groups, budget));
@@ -43,7 +43,7 @@ function prose(text, budget = { formulas: MAX_FORMULAS }) {
   return nodes;
 }
 
-/** Text between two pieces; a block brings its own space, so the line breaks next to it go. */
+/** The text between two pieces. Line breaks next to a block are removed, because a block has its own spacing. */
 function between(text, afterBlock, beforeBlock) {
   const cut = afterBlock ? text.replace(/^[ \t]*\n{1,2}/, "") : text;
   return beforeBlock ? cut.replace(/\n{1,2}[ \t]*$/, "") : cut;
@@ -68,12 +68,12 @@ function formula(tex, source, displayMode, budget) {
     katex.render(tex, node, { ...KATEX, displayMode });
     return node;
   } catch {
-    // Models write what is no LaTeX, too; whatever KaTeX makes of it, the reader sees the source.
+    // Models also write invalid LaTeX. The reader then sees its source, whatever error KaTeX raises.
     return h("code", { class: "tex", title: "not shown as a formula" }, source);
   }
 }
 
-/** A text with a choice of how it is shown; `note` stands beside the choice. */
+/** A text with buttons that select how it is shown. `note` is shown next to the buttons. */
 function textView(text, note) {
   const body = h("div", { class: "text" });
   const show = [

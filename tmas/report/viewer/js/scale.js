@@ -1,6 +1,6 @@
-// From values to pixels, with round values to mark.
+// Maps values to pixels and finds round values for tick marks.
 
-/** Maps values to pixels; `ticks` are round values within. A logarithmic scale is one of counts, from 1 on. */
+/** Maps values to pixels. `ticks` are round values in the range. A logarithmic scale is for counts from 1 on. */
 function scale(values, from, to, log, range) {
   const counts = log ? values.map((value) => Math.max(value, 1)) : values;
   let [low, high] = range || (counts.length ? [Math.min(...counts), Math.max(...counts)] : [1, 2]);

@@ -1,5 +1,5 @@
-// What the page holds. A problem's block is lines of base64 over zlib over JSON: an index, then units of text and
-// reasoning; each is inflated when it is first asked for, and only the problem that is open is kept.
+// Reads the data in the page. A problem's block is lines of base64 over zlib over JSON: an index, then units of text
+// and reasoning. A line is inflated when it is first requested. Only the open problem is kept.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 
@@ -24,13 +24,13 @@ class Block {
     return this.part(0);
   }
 
-  /** The lines and texts of a unit; null where it was left out. */
+  /** The lines and texts of a unit, or null if it was left out. */
   async unit(unit) {
     const place = (await this.index()).units[unit];
     return place === undefined ? null : this.part(place);
   }
 
-  /** The text at [unit, number], put together from its runs of lines; null where a part of it was left out. */
+  /** The text at [unit, number], joined from its runs of lines, or null if a part of it was left out. */
   async text([unit, number]) {
     const home = await this.unit(unit);
     if (home === null) return null;
@@ -43,7 +43,7 @@ class Block {
     return pieces.join("\n");
   }
 
-  /** The reasoning of a call's completion; null where it was left out. */
+  /** The reasoning of a call's completion, or null if it was left out. */
   async reasoning(call, completion) {
     return call.reasoning === undefined ? null : (await this.part(call.reasoning))[completion];
   }
@@ -55,7 +55,7 @@ const parsed = new Promise((done) => {
 });
 let opened = { id: null, block: null };
 
-/** The block of a problem, once the page holds it: the blocks come last in the file. */
+/** The block of a problem. Waits until the page is parsed, because the blocks come last in the file. */
 async function blockOf(id) {
   await parsed;
   if (opened.id !== id) opened = { id, block: new Block(id) };

@@ -1,4 +1,4 @@
-// What the pointer is at in a chart of lines: a guide, and a tip with the values there.
+// The pointer in a line chart: shows a guide line and a tooltip with the values at its position.
 
 function hover(svg, chart, series, x, y, body) {
   const guide = s("line", { class: "guide", y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom, visibility: "hidden" });
