@@ -56,6 +56,7 @@ class _Builder:
         self.teacher = self.runs[0]
         self.prompts = row_prompts(self.teacher, settings.prompts)
         self.count = token_counter(settings.tokenizer)
+        self.template = chat_template_tokens(settings.tokenizer)
         self.skipped: Counter[str] = Counter()
 
     def with_split(self, problem: TrainingProblem) -> TrainingProblem:
@@ -72,8 +73,7 @@ class _Builder:
         share = 1.0 if split == "train" else settings.validation_share
         wanted: dict[Source, int] = {s: round(count * share) for s, count in settings.rows.by_source().items()}
         normal_wanted = wanted.pop("normal")
-        template = chat_template_tokens(settings.tokenizer)
-        window = ContextWindow(self.count, settings.max_prompt_tokens, 0, template=template)
+        window = ContextWindow(self.count, settings.max_prompt_tokens, 0, template=self.template)
         skipped: list[Failure] = []
         rows = list(
             rows_from_run(
@@ -121,6 +121,7 @@ class _Builder:
                 self.count,
                 settings.seed,
                 counts,
+                self.template,
             )
         )
         if not write_chats(path, found):

@@ -110,15 +110,19 @@ def chats(
     count: Count,
     seed: int,
     counts: Counter[str],
+    template: int = CHAT_TEMPLATE_TOKENS,
 ) -> Iterator[Chat]:
     """Yield the chats of all ``problems`` in order. The run must have each of them.
 
-    Adds to ``counts`` the number of chats by role (or mode), and the number of chats that were ``too long``. Raises
-    ``UserError`` if the run has another question or answer under a problem's id.
+    ``template``: tokens of the chat template, which are part of a chat's length. Adds to ``counts`` the number of chats
+    by role (or mode), and the number of chats that were ``too long``. Raises ``UserError`` if the run has another
+    question or answer under a problem's id.
     """
     for problem in problems:
         run.check(problem)
-        found = _drawn(_kept(run, problem, settings), settings, count, seed, counts) if settings.per_role else {}
+        found = (
+            _drawn(_kept(run, problem, settings), settings, count, seed, counts, template) if settings.per_role else {}
+        )
         for kind in sorted(found):
             counts[kind] += len(found[kind])
             yield from (chat for _, chat in found[kind])
@@ -135,7 +139,12 @@ def write_chats(path: Path, chats: Iterable[Chat]) -> int:
 
 
 def _drawn(
-    found: Iterable[_TeacherReply], settings: SFTDataSettings, count: Count, seed: int, counts: Counter[str]
+    found: Iterable[_TeacherReply],
+    settings: SFTDataSettings,
+    count: Count,
+    seed: int,
+    counts: Counter[str],
+    template: int,
 ) -> dict[str, list[tuple[int, Chat]]]:
     """At most ``limit_for`` chats of each role or mode, drawn by ``seed`` and the call's name.
 
@@ -148,7 +157,7 @@ def _drawn(
         limit = settings.limit_for(kind)
         if not limit:
             continue
-        if sum(count(m.content) for m in chat.messages) + CHAT_TEMPLATE_TOKENS > settings.max_tokens:
+        if sum(count(m.content) for m in chat.messages) + template > settings.max_tokens:
             counts["too long"] += 1
             continue
         drawn = [*kept[kind], (keyed_hash(seed, chat.problem_id, name), chat)]

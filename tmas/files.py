@@ -1,7 +1,7 @@
 """Files: atomic writes, JSON lines and digests. Every module uses these functions instead of its own.
 
-An atomic write goes to a hidden file beside the target, which then takes the target's place. A kill or a loss of power
-leaves the old content or the new content, never a part of it.
+An atomic write first fills a hidden file in the same folder, then renames it to the target. After a kill or a power
+loss the target has its old content or its new content, never a part of it.
 """
 
 from __future__ import annotations

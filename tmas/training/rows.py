@@ -70,7 +70,7 @@ class _Strict(Record):
 
 
 class RewardModel(_Strict):
-    """How verl is told to check an answer, and the gold answer. verl prescribes the name of this column."""
+    """The gold answer and how to check it. verl prescribes the name of this column."""
 
     style: Literal["rule", "model"]
     ground_truth: Text
