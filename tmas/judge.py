@@ -19,12 +19,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from tmas.files import text_digest
 from tmas.llm.client import OpenAIChat
 from tmas.llm.descriptors import TooManyFiles, allow_open_files
-from tmas.llm.endpoint import EndpointDown, EndpointSettings
+from tmas.llm.endpoint import EndpointDown, EndpointSettings, RetrySettings
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.prompts.parsing import Unparsable, parse_json
 from tmas.prompts.schemas import output_schema, storable
 from tmas.records import Completion, Failure, FailureReason, Message, Reply, Request, Sampling, Usage
-from tmas.settings import RetrySettings
 
 V = TypeVar("V", bound=BaseModel)
 

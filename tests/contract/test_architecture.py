@@ -32,7 +32,7 @@ tmas/problems/         problem files, and benchmarks of the Hugging Face hub
 tmas/llm/              the client of chat servers
 tmas/agents/           the session that methods see, prompts that fit, the team
 tmas/methods/          TMAS and the baselines
-tmas/settings.py       all settings of a run
+tmas/settings/         all settings of a run
 tmas/judge.py          one question to an LLM judge
 tmas/engines/          processes that serve models
 tmas/run/              session, trace, budget and run directory; what solves problems

@@ -1,0 +1,29 @@
+"""What all settings share: their base class, dotted keys, and the search for secrets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Settings(BaseModel):
+    """Base class of settings: immutable, and unknown keys are errors. Errors hide wrong values (secrets)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def secret_names(names: Iterable[str]) -> list[str]:
+    """Those of ``names`` that look like secrets. Settings must not contain them: settings are written to disk."""
+    return [name for name in names if re.search(r"(KEY|TOKEN|SECRET|PASSWORD)$", name, re.IGNORECASE)]
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping with dotted keys. ``prefix``: put before each key."""
+    items: dict[str, Any] = {}
+    for key, value in nested.items():
+        inner = isinstance(value, Mapping) and value
+        items.update(flatten(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value})
+    return items

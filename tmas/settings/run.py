@@ -1,0 +1,141 @@
+"""The settings of a run: model, method, serving, limits and workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tmas.methods import AnyMethodSettings
+from tmas.methods.tmas import TMASSettings
+from tmas.problems.loader import ProblemFields
+from tmas.prompts import BUILT_IN, PromptsSetting
+from tmas.settings.base import Settings, flatten
+from tmas.settings.model import ModelSettings
+from tmas.settings.serving import ServingSettings
+
+
+class Limits(BaseModel):
+    """Hard token budgets. They can be raised when a run is resumed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tokens_per_problem: int | None = Field(
+        default=None, ge=1, description="Token budget of each problem, prompt and completion together. null: no limit."
+    )
+    tokens_per_run: int | None = Field(
+        default=None,
+        ge=1,
+        description="Token budget of the whole run, prompt and completion together. null: no limit. On Ray it needs"
+        " ray.workers=1.",
+    )
+
+
+class RaySettings(Settings):
+    """How the work is distributed over a Ray cluster (docs/ray.md)."""
+
+    address: str | None = Field(
+        default=None,
+        description="Ray cluster to join: HOST:6379, or auto for the cluster of this machine. null: start a cluster on"
+        " this machine if one is needed, and stop it with the command.",
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Number of Ray worker processes that solve problems. null: one on each node if Ray is used,"
+        " otherwise the command's own process. output_dir must be on storage that all nodes share.",
+    )
+
+
+class RunSettings(Settings):
+    """Settings of a run, without its problems and its run directory."""
+
+    model: ModelSettings = Field(description="The model that plays the roles.")
+    method: AnyMethodSettings = Field(default_factory=TMASSettings, description="The method and its settings.")
+    serving: ServingSettings = Field(default=ServingSettings(), description="Where the model is served.")
+    seed: int = Field(default=0, description="Seed of all random draws and of every request.")
+    concurrency: int = Field(
+        default=800,
+        ge=1,
+        description="Completions in flight at once; a request for several completions counts as several.",
+    )
+    active_problems: int = Field(default=512, ge=1, description="Problems that are worked on at once.")
+    limits: Limits = Field(default=Limits(), description="Hard token budgets.")
+    ray: RaySettings = Field(default=RaySettings(), description="How the work is spread over a Ray cluster.")
+    prompts: PromptsSetting = Field(
+        default=BUILT_IN,
+        description="Folder whose .jinja files replace built-in prompts (docs/prompts.md); tmas prompts FOLDER writes"
+        " the built-in ones. null: the built-in prompts.",
+    )
+
+    @model_validator(mode="after")
+    def _has_servers(self) -> Self:
+        if self.serving.name == "vllm" and not self.model.path:
+            raise ValueError("serving=vllm needs model.path: a folder or hub name to load")
+        for model in self.role_models().values():
+            model.endpoint()
+        return self
+
+    @model_validator(mode="after")
+    def _run_budget_needs_one_process(self) -> Self:
+        if self.limits.tokens_per_run and self.on_ray and self.ray.workers != 1:
+            raise ValueError(
+                "limits.tokens_per_run is counted in one process: on Ray it needs ray.workers=1 "
+                "(limits.tokens_per_problem does not)"
+            )
+        return self
+
+    @property
+    def on_ray(self) -> bool:
+        """Whether workers on a Ray cluster do the work, and Ray places the run's own servers."""
+        several = self.serving.name == "vllm" and self.serving.replicas > 1
+        return several or self.ray.address is not None or self.ray.workers is not None
+
+    @property
+    def serves_on_ray(self) -> bool:
+        """Whether Ray places the run's own servers."""
+        return self.serving.name == "vllm" and self.on_ray
+
+    def role_models(self) -> dict[str, ModelSettings]:
+        """The model settings of each role. For the run's own servers, ``base_url`` is ``()``: it is not known yet."""
+        model = self.model
+        if self.serving.name == "vllm":
+            model = model.model_copy(update={"base_url": (), "send_priority": True})
+        return {role: model.for_role(role) for role in self.method.roles}
+
+    def identity(self) -> dict[str, Any]:
+        """Fingerprint of the run: the settings that the outcome depends on, by dotted key.
+
+        A run can only be resumed with the same fingerprint. Addresses, retries, API keys and concurrency are not part
+        of it. The flags of the run's own servers are part of it if they may change replies.
+        """
+        models = {role: self.model.for_role(role) for role in self.method.roles}
+        included = {"name", "path", "context_length", "tokenizer", "send_seed", "sampling", "max_window_tokens"}
+        settings = {"seed": self.seed, "method": self.method.model_dump(mode="json")}
+        plain = {role: m.model_dump(mode="json", include=included) for role, m in models.items()}
+        for model in plain.values():  # keep the fingerprint of runs from before this setting existed
+            if model["max_window_tokens"] is None:
+                del model["max_window_tokens"]
+        return {**flatten({**settings, "model": plain}), **self.serving.identity()}
+
+    def terms(self) -> dict[str, Any]:
+        """The settings that decide whether a finished problem must be continued on resume: method and limits."""
+        return {"method": self.method.model_dump(mode="json"), "limits": self.limits.model_dump(mode="json")}
+
+
+class SolveSettings(RunSettings):
+    """All settings of ``tmas solve``."""
+
+    problems: Path = Field(
+        description="Problem file (JSONL, JSON, CSV or parquet). sample: a few problems that ship with the package."
+        " hub: the Hugging Face data set that data=NAME names.",
+    )
+    output_dir: Path = Field(description="Run directory. Run the same command again to resume in it.")
+    data: ProblemFields = Field(default=ProblemFields(), description="Names of the columns in the problem file.")
+    on_bad_problem: Literal["refuse", "skip"] = Field(
+        default="refuse", description="refuse: stop if a row is invalid. skip: leave invalid rows out and report them."
+    )
+    max_problems: int | None = Field(
+        default=None, ge=1, description="Solve only the first problems, this many. null: all."
+    )
