@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from data_prep.build_settings import BuildSettings
-from data_prep.describe import describe, reports_of
+from data_prep.describe import describe
 from data_prep.pages import write_card, write_page
 from data_prep.pool import Log, read_problems
+from data_prep.reports import earlier_reports
 from data_prep.sft import chats, write_chats
 from tmas.files import write_json
 from tmas.llm.tokens import ContextWindow, chat_template_tokens, token_counter
@@ -27,7 +28,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation")
 
 def build(settings: BuildSettings, log: Log) -> None:
     """Write rows, chats, ``report.json``, the data card ``README.md`` and the page ``look.html`` to ``output_dir``."""
-    builder, earlier = _Builder(settings), reports_of(settings.earlier)
+    builder, earlier = _Builder(settings), earlier_reports(settings.earlier)
     problems = [builder.with_split(problem) for problem in read_problems(settings.problems)]
     made: dict[str, dict[str, int]] = {}
     for split in SPLITS:
@@ -36,8 +37,7 @@ def build(settings: BuildSettings, log: Log) -> None:
         made[f"sft_{split}.parquet"] = builder.write_chats(chosen, split)
     for name, counts in made.items():
         log(f"{name}: " + (", ".join(f"{n:,} {what}" for what, n in sorted(counts.items())) or "nothing to write"))
-    statistics = describe(settings, builder.teacher, problems, made, builder.skipped, builder.count)
-    report = statistics | {"earlier": earlier}
+    report = describe(settings, builder.teacher, problems, made, builder.skipped, builder.count, earlier)
     write_json(settings.output_dir / "report.json", report)
     write_card(settings.output_dir / "README.md", report)
     write_page(settings.output_dir / "look.html", settings.output_dir, settings.earlier, report)

@@ -18,12 +18,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from data_prep.decontaminate import Benchmarks, DecontaminationSettings, Match
 from data_prep.near import NearIndex
+from data_prep.reports import CleanReport
 from tmas.answers.checker import AnswerChecker
 from tmas.answers.equivalence import Equivalence
 from tmas.files import write_lines
@@ -69,7 +70,7 @@ class Removed(Record):
 
 async def clean(
     pool: Iterable[TrainingProblem], benchmarks: Benchmarks, settings: CleanSettings, output_dir: Path
-) -> dict[str, Any]:
+) -> CleanReport:
     """Clean the pool. Writes ``problems.jsonl`` and ``removed.jsonl`` to ``output_dir``, and returns the counts."""
     async with AnswerChecker(workers=settings.workers) as checker:
         cleaner = _Cleaner(benchmarks, settings, checker)
@@ -77,13 +78,13 @@ async def clean(
             await cleaner.add(chunk)
     kept = write_lines(output_dir / "problems.jsonl", cleaner.kept.values())
     write_lines(output_dir / "removed.jsonl", cleaner.removed)
-    return {
-        "benchmarks": benchmarks.sizes,
-        "benchmark_rows_skipped": benchmarks.skipped,
-        "kept": kept,
-        "removed": dict(Counter(removed.reason for removed in cleaner.removed)),
-        "judged": sum(problem.data_source == "math_grm" for problem in cleaner.kept.values()),
-    }
+    return CleanReport(
+        benchmarks=benchmarks.sizes,
+        benchmark_rows_skipped=benchmarks.skipped,
+        kept=kept,
+        removed=dict(Counter(removed.reason for removed in cleaner.removed)),
+        judged=sum(problem.data_source == "math_grm" for problem in cleaner.kept.values()),
+    )
 
 
 def _chunks(pool: Iterable[TrainingProblem]) -> Iterator[Sequence[TrainingProblem]]:

@@ -12,19 +12,19 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import orjson
 import uvloop
 from pydantic import Field
 
 from data_prep.clean import CleanSettings, clean
 from data_prep.decontaminate import Benchmark, Benchmarks
 from data_prep.pool import Log, WorkspaceFolder, read_problems
+from data_prep.reports import CollectReport, SourceReport
 from data_prep.source_files import read_source
 from data_prep.sources import Source, SourceDefect, answers_of, question_of
 from tmas.files import digest, file_digest, json_line, read_lines, whole_file, write_json
 from tmas.problems.loader import ProblemFileError
+from tmas.records.reading import read_record
 from tmas.settings import Settings
 from tmas.training.contexts import TrainingProblem
 
@@ -53,11 +53,11 @@ def collect(settings: CollectSettings, log: Log) -> None:
     reports = {name: collect_source(name, source, folder, log) for name, source in settings.source.items()}
     pool = (problem for name in reports for problem in read_problems(folder / f"{name}.jsonl"))
     cleaned = uvloop.run(clean(pool, benchmarks, settings.clean, settings.output_dir))
-    write_json(settings.output_dir / "report.json", {"sources": reports, **cleaned})
-    log(f"{cleaned['kept']:,} problems kept, {sum(cleaned['removed'].values()):,} removed: {cleaned['removed']}")
+    write_json(settings.output_dir / "report.json", CollectReport(sources=reports, **dict(cleaned)))
+    log(f"{cleaned.kept:,} problems kept, {sum(cleaned.removed.values()):,} removed: {cleaned.removed}")
 
 
-def collect_source(name: str, source: Source, folder: Path, log: Log) -> dict[str, Any]:
+def collect_source(name: str, source: Source, folder: Path, log: Log) -> SourceReport:
     """Write the problems of one source to ``folder`` and return its report.
 
     If ``folder`` has a report with the same settings and file hashes, the source is not read again. Raises
@@ -67,9 +67,9 @@ def collect_source(name: str, source: Source, folder: Path, log: Log) -> dict[st
     hashes = {str(path): _sha256(path) for path in source.files}
     report_file = folder / f"{name}.json"
     if report_file.exists():
-        report = orjson.loads(report_file.read_bytes())
-        if (report["settings"], report["sha256"]) == (settings, hashes):
-            log(f"{name}: {report['kept']:,} problems, from an earlier run")
+        report = read_record(report_file, SourceReport)
+        if (report.settings, report.sha256) == (settings, hashes):
+            log(f"{name}: {report.kept:,} problems, from an earlier run")
             return report
         report_file.unlink()
     counts: Counter[str] = Counter()
@@ -81,7 +81,7 @@ def collect_source(name: str, source: Source, folder: Path, log: Log) -> dict[st
         first = (f"{line['place']}: {line['defect']}" for line in islice(read_lines(skipped_file), 3))
         raise ProblemFileError([f"source {name}: none of {counts['rows']:,} rows is a problem:", *first])
     found = {key: counts[key] for key in ("rows", "kept", "copies", "skipped")}
-    report = {"settings": settings, "sha256": hashes, **found}
+    report = SourceReport(settings=settings, sha256=hashes, **found)
     write_json(report_file, report)
     log(f"{name}: " + ", ".join(f"{count:,} {key}" for key, count in found.items()))
     return report

@@ -9,12 +9,20 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-import orjson
 from pyarrow import parquet
 
 from data_prep.build_settings import BuildSettings
+from data_prep.reports import (
+    BuildReport,
+    CollectReport,
+    FilterReport,
+    Origin,
+    TeacherReport,
+    TokenHistogram,
+    TokenSummary,
+    WrittenFile,
+)
 from tmas.files import file_digest
 from tmas.llm.tokens import Count
 from tmas.run.replay import RecordedRun
@@ -31,57 +39,56 @@ def describe(
     made: Mapping[str, Mapping[str, int]],
     skipped: Mapping[str, int],
     count: Count,
-) -> dict[str, Any]:
-    """The content of ``report.json``, without the reports of the earlier steps."""
+    earlier: dict[str, CollectReport | FilterReport],
+) -> BuildReport:
+    """The content of ``report.json``. ``earlier``: the reports of the earlier steps, by their folders."""
     paths = [settings.output_dir / name for name in made]
     tokens = {path.name: _tokens(path, count) for path in paths if path.exists()}
-    return {
-        "settings": settings.model_dump(mode="json"),
-        "problems": dict(Counter(problem.split for problem in problems)),
-        "made": made,
-        "skipped": {reason: n for reason, n in skipped.items() if n},
-        "tokens": {name: {group: summary(sizes) for group, sizes in groups.items()} for name, groups in tokens.items()},
-        "token_histogram": _token_histogram(tokens),
-        "pass_rates": dict(sorted(Counter(_rate_label(problem) for problem in problems).items())),
-        "origins": _origins(problems),
-        "files": {path.name: _file(path) for path in paths if path.exists()},
-        "teacher": _teacher(teacher),
-        "inputs": {str(path): file_digest(path, 64) for path in _inputs(settings)},
-    }
+    return BuildReport(
+        settings=settings.model_dump(mode="json"),
+        problems=dict(Counter(problem.split for problem in problems)),
+        made={name: dict(counts) for name, counts in made.items()},
+        skipped={reason: n for reason, n in skipped.items() if n},
+        tokens={name: {group: summary(sizes) for group, sizes in groups.items()} for name, groups in tokens.items()},
+        token_histogram=_token_histogram(tokens),
+        pass_rates=dict(sorted(Counter(_rate_label(problem) for problem in problems).items())),
+        origins=_origins(problems),
+        files={path.name: _file(path) for path in paths if path.exists()},
+        teacher=_teacher(teacher),
+        inputs={str(path): file_digest(path, 64) for path in _inputs(settings)},
+        earlier=earlier,
+    )
 
 
 def _inputs(settings: BuildSettings) -> list[Path]:
     return [settings.problems, *(run / "manifest.json" for run in (settings.run, *settings.chat_runs))]
 
 
-def reports_of(steps: Iterable[Path]) -> dict[str, Any]:
-    """The reports of earlier steps, by their directories."""
-    return {str(step): orjson.loads((step / "report.json").read_bytes()) for step in steps}
-
-
-def _teacher(run: RecordedRun) -> dict[str, Any]:
+def _teacher(run: RecordedRun) -> TeacherReport:
     """The models and the sizes of the run that rows and chats come from."""
     manifest = run.manifest
     sizes = ("n_candidates", "n_verifications", "max_iterations", "epsilon")
-    return {
-        "models": sorted(set(manifest.models.values())),
-        "problems": len(run.problem_ids),
-        "seed": manifest.seed,
-        **{name: manifest.settings[f"method.{name}"] for name in sizes},
-    }
+    return TeacherReport.model_validate(
+        {
+            "models": sorted(set(manifest.models.values())),
+            "problems": len(run.problem_ids),
+            "seed": manifest.seed,
+            **{name: manifest.settings[f"method.{name}"] for name in sizes},
+        }
+    )
 
 
-def summary(sizes: Sequence[int]) -> dict[str, float]:
-    """Count, minimum, median, 95th percentile, maximum and sum of at least one size."""
+def summary(sizes: Sequence[int]) -> TokenSummary:
+    """Summarise at least one size."""
     ordered = sorted(sizes)
-    return {
-        "count": len(ordered),
-        "min": ordered[0],
-        "median": median(ordered),
-        "p95": ordered[min(len(ordered) - 1, round(0.95 * len(ordered)))],
-        "max": ordered[-1],
-        "sum": sum(ordered),
-    }
+    return TokenSummary(
+        count=len(ordered),
+        min=ordered[0],
+        median=median(ordered),
+        p95=ordered[min(len(ordered) - 1, round(0.95 * len(ordered)))],
+        max=ordered[-1],
+        sum=sum(ordered),
+    )
 
 
 def _tokens(path: Path, count: Count) -> dict[str, list[int]]:
@@ -98,8 +105,8 @@ def _tokens(path: Path, count: Count) -> dict[str, list[int]]:
     return dict(sorted(sizes.items()))
 
 
-def _token_histogram(tokens: Mapping[str, Mapping[str, Sequence[int]]]) -> dict[str, Any]:
-    """Histogram of the RL rows' prompts: ``upper`` edges of bins of equal width in tokens, and counts by source."""
+def _token_histogram(tokens: Mapping[str, Mapping[str, Sequence[int]]]) -> TokenHistogram:
+    """Histogram of the RL rows' prompts, with bins of equal width."""
     rows: defaultdict[str, list[int]] = defaultdict(list)
     for name, groups in tokens.items():
         for group, sizes in groups.items() if not name.startswith("sft_") else ():
@@ -107,10 +114,10 @@ def _token_histogram(tokens: Mapping[str, Mapping[str, Sequence[int]]]) -> dict[
     top = max((size for sizes in rows.values() for size in sizes), default=0)
     width = max(1, -(-top // _BINS))  # rounded up
     counts = {group: Counter(min(_BINS - 1, size // width) for size in sizes) for group, sizes in rows.items()}
-    return {
-        "upper": [width * (i + 1) for i in range(_BINS)],
-        "counts": {group: [found[i] for i in range(_BINS)] for group, found in sorted(counts.items())},
-    }
+    return TokenHistogram(
+        upper=[width * (i + 1) for i in range(_BINS)],
+        counts={group: [found[i] for i in range(_BINS)] for group, found in sorted(counts.items())},
+    )
 
 
 def _rate_label(problem: TrainingProblem) -> str:
@@ -118,10 +125,11 @@ def _rate_label(problem: TrainingProblem) -> str:
     return "unknown" if rate == UNKNOWN_PASS_RATE else f"{rate:.3f}"
 
 
-def _origins(problems: Iterable[TrainingProblem]) -> list[dict[str, Any]]:
+def _origins(problems: Iterable[TrainingProblem]) -> list[Origin]:
     counts = Counter((problem.origin, problem.licence) for problem in problems)
-    return [{"origin": o, "licence": licence, "problems": n} for (o, licence), n in sorted(counts.items())]
+    return [Origin(origin=o, licence=licence, problems=n) for (o, licence), n in sorted(counts.items())]
 
 
-def _file(path: Path) -> dict[str, Any]:
-    return {"rows": parquet.read_metadata(path).num_rows, "bytes": path.stat().st_size, "sha256": file_digest(path, 64)}
+def _file(path: Path) -> WrittenFile:
+    rows, size = parquet.read_metadata(path).num_rows, path.stat().st_size
+    return WrittenFile(rows=rows, bytes=size, sha256=file_digest(path, 64))

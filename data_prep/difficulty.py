@@ -15,6 +15,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from data_prep.pool import Log, WorkspaceFolder, read_problems
+from data_prep.reports import FilterReport
 from tmas.files import write_json, write_lines
 from tmas.records.run_files import Prediction
 from tmas.run.replay import RecordedRun
@@ -66,18 +67,18 @@ def filter_by_difficulty(settings: FilterSettings, run: Runner, log: Log) -> Non
     write_lines(settings.output_dir / "problems.jsonl", kept)
     removed = [_with_rate(p, rates).model_dump() | {"reason": reasons[p.problem_id]} for p in problems]
     write_lines(settings.output_dir / "removed.jsonl", [line for line in removed if line["reason"]])
-    report = {
-        "problems": len(problems),
-        "kept": len(kept),
-        "removed": dict(Counter(reason for reason in reasons.values() if reason)),
-        "window": [settings.min_pass_rate, settings.max_pass_rate],
-        "samples": settings.method.model_dump()["n_candidates"],
-        "policy": settings.model.for_role("solution").name,
-        "histogram": histogram(rates.get(problem.problem_id) for problem in problems),
-    }
+    report = FilterReport(
+        problems=len(problems),
+        kept=len(kept),
+        removed=dict(Counter(reason for reason in reasons.values() if reason)),
+        window=(settings.min_pass_rate, settings.max_pass_rate),
+        samples=settings.method.model_dump()["n_candidates"],
+        policy=settings.model.for_role("solution").name,
+        histogram=histogram(rates.get(problem.problem_id) for problem in problems),
+    )
     write_json(settings.output_dir / "report.json", report)
-    log(f"{len(kept):,} of {len(problems):,} problems kept; removed: {report['removed']}")
-    for rate, count in report["histogram"].items():
+    log(f"{len(kept):,} of {len(problems):,} problems kept; removed: {report.removed}")
+    for rate, count in report.histogram.items():
         log(f"  pass rate {rate}: {count:,}")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyarrow import parquet
 
+from data_prep.reports import BuildReport, CollectReport, FilterReport, TokenHistogram
 from tmas.files import read_lines, whole_file
 from tmas.training.rows import TrainingRow, read_rows
 
@@ -22,17 +23,17 @@ SAMPLES = 4
 """Number of rows per source, and of removed problems per reason, that the page shows in full."""
 
 
-def write_card(path: Path, report: Mapping[str, Any]) -> None:
+def write_card(path: Path, report: BuildReport) -> None:
     """Write a Hugging Face data set card with counts, tokens, sources and hashes to ``path``."""
     environment = _environment(autoescape=False)
     environment.filters["cell"] = _cell
     _write(path, environment.get_template("card.md.jinja").render(report=report))
 
 
-def write_page(path: Path, folder: Path, earlier: Sequence[Path], report: Mapping[str, Any]) -> None:
+def write_page(path: Path, folder: Path, earlier: Sequence[Path], report: BuildReport) -> None:
     """Write the page to ``path``: samples by source, charts of length and difficulty, and removed problems.
 
-    ``folder``: output of ``tmas build``. ``earlier``: folders of the earlier steps. ``report``: content of report.json.
+    ``folder``: output of ``tmas build``. ``earlier``: folders of the earlier steps.
     """
     template = _environment(autoescape=True).get_template("look.html.jinja")
     _write(
@@ -41,8 +42,8 @@ def write_page(path: Path, folder: Path, earlier: Sequence[Path], report: Mappin
             report=report,
             samples=_samples(folder / "train.parquet"),
             removed={step.name: _removed(step / "removed.jsonl") for step in earlier},
-            sources=_sources(report["earlier"]),
-            length_bars=_length_bars(report["token_histogram"]),
+            sources=_sources(report),
+            length_bars=_length_bars(report.token_histogram),
             rate_bars=_rate_bars(report),
             chats=_chats(folder / "sft_train.parquet"),
         ),
@@ -55,15 +56,16 @@ def bars(counts: Mapping[str, int]) -> list[dict[str, Any]]:
     return [{"label": label, "count": n, "percent": round(100 * n / top, 1)} for label, n in counts.items()]
 
 
-def _length_bars(histogram: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    labels = [f"up to {upper:,}" for upper in histogram["upper"]]
-    return {group: bars(dict(zip(labels, found, strict=True))) for group, found in histogram["counts"].items()}
+def _length_bars(histogram: TokenHistogram) -> dict[str, list[dict[str, Any]]]:
+    labels = [f"up to {upper:,}" for upper in histogram.upper]
+    return {group: bars(dict(zip(labels, found, strict=True))) for group, found in histogram.counts.items()}
 
 
-def _rate_bars(report: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def _rate_bars(report: BuildReport) -> dict[str, list[dict[str, Any]]]:
     """Charts of pass rates: one for all problems that a filter step sampled, and one for the problems in this set."""
-    sampled = {f"sampled in {Path(p).name}": s["histogram"] for p, s in report["earlier"].items() if "histogram" in s}
-    return {title: bars(counts) for title, counts in {**sampled, "in this set": report["pass_rates"]}.items()}
+    steps = {Path(path).name: step for path, step in report.earlier.items() if isinstance(step, FilterReport)}
+    charts = {f"sampled in {name}": step.histogram for name, step in steps.items()} | {"in this set": report.pass_rates}
+    return {title: bars(counts) for title, counts in charts.items()}
 
 
 def _chats(path: Path) -> dict[str, list[dict[str, str]]]:
@@ -97,13 +99,18 @@ def _removed(path: Path) -> dict[str, dict[str, Any]]:
     return dict(sorted(found.items()))
 
 
-def _sources(earlier: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _sources(report: BuildReport) -> dict[str, dict[str, Any]]:
     """The counts of each source, with the first of its rows that could not be read."""
     return {
-        name: {**counts, "cases": list(islice(read_lines(Path(step, "sources", f"{name}.skipped.jsonl")), SAMPLES))}
-        for step, report in earlier.items()
-        for name, counts in report.get("sources", {}).items()
+        name: {**source.model_dump(), "cases": _first_skipped(Path(path), name)}
+        for path, step in report.earlier.items()
+        if isinstance(step, CollectReport)
+        for name, source in step.sources.items()
     }
+
+
+def _first_skipped(step: Path, source: str) -> list[dict[str, Any]]:
+    return list(islice(read_lines(step / "sources" / f"{source}.skipped.jsonl"), SAMPLES))
 
 
 def _cell(value: object) -> str:

@@ -61,8 +61,9 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, atomically."""
-    write_whole(path, orjson.dumps(value, option=orjson.OPT_INDENT_2))
+    """Write a record or another value as indented JSON, atomically."""
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    write_whole(path, orjson.dumps(plain, option=orjson.OPT_INDENT_2))
 
 
 def write_lines(path: Path, values: Iterable[Jsonable]) -> int:

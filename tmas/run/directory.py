@@ -136,7 +136,7 @@ class RunDirectory:
         write_lines(self.path / name, lines)
 
     def write_metrics(self, metrics: Metrics) -> None:
-        write_json(self.path / "metrics.json", metrics.model_dump(mode="json"))
+        write_json(self.path / "metrics.json", metrics)
 
     def close(self) -> None:
         os.close(self._lock)

@@ -374,6 +374,15 @@ def test_bad_input_is_a_clear_error(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_damaged_report_of_an_earlier_step_is_named_with_its_field(steps: Path, tmp_path: Path):
+    step = tmp_path / "filtered"
+    step.mkdir()
+    (step / "report.json").write_text('{"kept": "many", "removed": {}}')
+    with pytest.raises(UserError, match=r"report\.json: .*kept"):
+        build(settings(steps, tmp_path / "out", earlier=[step]), silent)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_run_on_other_questions_is_refused(steps: Path, tmp_path: Path):
     pool = tmp_path / "changed.jsonl"
     lines = (steps / "filtered" / "problems.jsonl").read_text().replace("What is", "Compute")

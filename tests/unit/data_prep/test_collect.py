@@ -165,7 +165,7 @@ def test_copies_are_dropped_and_bad_rows_are_on_record(tmp_path: Path):
     bad = [{"question": "", "answer": "1"}, {"question": "Q", "answer": None}, {"question": 7, "answer": "1"}]
     file.write_text("".join(json.dumps(v) + "\n" for v in [*good, *bad, *good, *good]) + "{broken\n")
     report = collect_source("mine", local(file), tmp_path / "out", print)
-    assert {key: report[key] for key in ("rows", "kept", "copies", "skipped")} == {
+    assert report.model_dump(include={"rows", "kept", "copies", "skipped"}) == {
         "rows": 13, "kept": 3, "copies": 6, "skipped": 4,
     }  # fmt: skip
     problems = list(read_problems(tmp_path / "out" / "mine.jsonl"))
@@ -192,7 +192,7 @@ def test_a_source_is_read_once_and_again_when_it_changes(tmp_path: Path):
     assert (tmp_path / "out" / "mine.jsonl").stat().st_mtime_ns == written
     assert "from an earlier run" in lines[-1]
     file.write_text('{"question": "Q", "answer": "1"}\n{"question": "R", "answer": "2"}\n')
-    assert collect_source("mine", local(file), tmp_path / "out", said(lines))["kept"] == 2
+    assert collect_source("mine", local(file), tmp_path / "out", said(lines)).kept == 2
     assert collect_source("mine", local(file, strip=["x"]), tmp_path / "out", said(lines))["settings"]["strip"] == ["x"]
     assert "from an earlier run" not in lines[-1]
 
@@ -238,7 +238,7 @@ def test_a_source_that_fails_is_not_taken_for_the_one_that_was_read_before(tmp_p
     with pytest.raises(ProblemFileError):
         collect_source("mine", local(file), tmp_path / "out", print)
     file.write_text(good)
-    assert collect_source("mine", local(file), tmp_path / "out", print)["kept"] == 1
+    assert collect_source("mine", local(file), tmp_path / "out", print).kept == 1
     assert [p.answer for p in read_problems(tmp_path / "out" / "mine.jsonl")] == ["1"]
 
 
