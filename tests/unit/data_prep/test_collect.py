@@ -193,7 +193,7 @@ def test_a_source_is_read_once_and_again_when_it_changes(tmp_path: Path):
     assert "from an earlier run" in lines[-1]
     file.write_text('{"question": "Q", "answer": "1"}\n{"question": "R", "answer": "2"}\n')
     assert collect_source("mine", local(file), tmp_path / "out", said(lines)).kept == 2
-    assert collect_source("mine", local(file, strip=["x"]), tmp_path / "out", said(lines))["settings"]["strip"] == ["x"]
+    assert collect_source("mine", local(file, strip=["x"]), tmp_path / "out", said(lines)).settings["strip"] == ["x"]
     assert "from an earlier run" not in lines[-1]
 
 
