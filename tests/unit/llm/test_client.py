@@ -572,9 +572,9 @@ async def test_context_length_is_what_the_list_of_models_tells():
 
 
 async def test_slow_is_not_hanging():
-    script = Script(("one two three four five six",), chunk_delay=0.25, comments=True)  # longer than both in all
+    script = Script(("one two three four five six",), chunk_delay=0.5, comments=True)  # longer than both in all
     async with ScriptedServer(lambda _: script) as server:
-        assert texts(await complete(server, first_token_timeout=1, idle_timeout=1)) == [script.texts[0]]
+        assert texts(await complete(server, first_token_timeout=2, idle_timeout=2)) == [script.texts[0]]
     assert len(server.requests) == 1
 
 
