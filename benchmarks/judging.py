@@ -37,7 +37,7 @@ SETTINGS = "reward.custom_reward_function.reward_kwargs.settings"
 WARM_UP = 2
 """Number of first steps that the medians leave out."""
 REPLIES = 32 * 8
-"""Number of replies in a step of experiment=hybrid_grpo_cpu."""
+"""Number of replies in a step of experiment=grpo_cpu."""
 Timings = dict[str, float]
 """Median seconds by the name of verl's metric."""
 
@@ -103,7 +103,7 @@ def train(folder: Path, name: str, *settings: str) -> Timings:
     """Train in ``folder / name`` and return the medians of the step's timings, in seconds."""
     output = folder / name
     tmas(
-        *("train", "experiment=hybrid_grpo_cpu", f"output_dir={output}", "trainer.save_freq=-1"),
+        *("train", "experiment=grpo_cpu", f"output_dir={output}", "trainer.save_freq=-1"),
         *(f"data.train_files={folder}/task/train.parquet", f"data.val_files={folder}/task/val.parquet"),
         *(f"policy.path={folder}/sft/final", "trainer.test_freq=-1", "trainer.val_before_train=false"),
         *settings,

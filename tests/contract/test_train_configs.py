@@ -24,7 +24,7 @@ from tmas.training.rl.plan import PlanError, make_plan
 CONF = Path(__file__).parents[2] / "conf"
 JUDGE = "reward.custom_reward_function.reward_kwargs.settings.judge"
 MODEL = "actor_rollout_ref.model.path"
-EXPERIMENTS = ["hybrid_grpo", "vanilla_grpo", "hybrid_ppo", "hybrid_grpo_30b", "hybrid_grpo_cpu"]
+EXPERIMENTS = ["hybrid_grpo", "vanilla_grpo", "hybrid_ppo", "hybrid_grpo_30b", "grpo_cpu"]
 pytestmark = pytest.mark.timeout(3600)
 
 
@@ -75,7 +75,7 @@ def test_the_experiment_composes_and_verl_accepts_it(experiment: str, composed: 
 
 
 def test_the_cpu_experiment_may_have_a_critic(composed: Callable[..., DictConfig]) -> None:
-    plan = dict(make_plan(composed("hybrid_grpo_cpu", "algorithm.adv_estimator=gae")).entries)
+    plan = dict(make_plan(composed("grpo_cpu", "algorithm.adv_estimator=gae")).entries)
     assert plan["objective"].startswith("gae")
 
 
@@ -133,8 +133,8 @@ def test_experiments_are_what_they_are_called(composed: Callable[..., DictConfig
     assert forms == ["judge", "none", "judge"]
 
 
-@pytest.mark.parametrize("experiment", ["vanilla_grpo", "hybrid_grpo_cpu"])
-@pytest.mark.parametrize(("reward", "forms"), [("vanilla", ("none", "none")), ("delta", ("delta", "none"))])
+@pytest.mark.parametrize("experiment", ["vanilla_grpo", "grpo_cpu"])
+@pytest.mark.parametrize(("reward", "forms"), [("vanilla", ("none", "none")), ("hybrid", ("judge", "judge"))])
 def test_no_experiment_changes_the_reward_that_is_chosen(
     experiment: str, reward: str, forms: tuple[str, str], composed: Callable[..., DictConfig]
 ) -> None:
@@ -153,8 +153,8 @@ def test_vanilla_differs_from_hybrid_in_the_reward_alone(composed: Callable[...,
 @pytest.mark.parametrize(
     ("experiment", "named", "joined"),
     [
-        ("hybrid_grpo_cpu", None, None),
-        ("hybrid_grpo_cpu", "198.51.100.2:2", None),
+        ("grpo_cpu", None, None),
+        ("grpo_cpu", "198.51.100.2:2", None),
         ("hybrid_grpo", None, None),
         ("hybrid_grpo", "198.51.100.2:2", "198.51.100.2:2"),
         ("hybrid_grpo_30b", None, "198.51.100.1:1"),
@@ -214,14 +214,14 @@ def test_no_group_of_ours_shadows_a_file_of_verls_config() -> None:
         (["judge={name: j, base_url: u, timeout: 1000}"], "deadline must be longer"),
         (["+env.HF_TOKEN=x"], "env.HF_TOKEN: settings are written to disk"),
         (["+ray_kwargs.ray_init.runtime_env.env_vars.WANDB_API_KEY=x"], "WANDB_API_KEY"),
-        (["reward=reward"], "choose reward=hybrid, delta or vanilla"),
+        (["reward=reward"], "choose reward=hybrid or vanilla"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_key(
     overrides: list[str], reason: str, composed: Callable[..., DictConfig]
 ) -> None:
     with pytest.raises(PlanError, match=reason.replace("[", r"\[")):
-        make_plan(composed("hybrid_grpo_cpu", *overrides))
+        make_plan(composed("grpo_cpu", *overrides))
 
 
 def test_a_judge_that_verl_hosts_is_in_the_plan_and_needs_devices_of_its_own(
@@ -242,7 +242,7 @@ def test_a_judge_that_verl_hosts_is_in_the_plan_and_needs_devices_of_its_own(
 
 def test_everything_wrong_is_told_at_once(composed: Callable[..., DictConfig]) -> None:
     with pytest.raises(PlanError) as refused:
-        make_plan(composed("hybrid_grpo_cpu", "actor_rollout_ref.rollout.n=1", "data.max_prompt_length=64"))
+        make_plan(composed("grpo_cpu", "actor_rollout_ref.rollout.n=1", "data.max_prompt_length=64"))
     assert "GRPO compares" in str(refused.value)
     assert "more than data.max_prompt_length 64" in str(refused.value)
 
@@ -253,7 +253,7 @@ def test_the_columns_of_a_row_file_are_checked(composed: Callable[..., DictConfi
 
     parquet.write_table(pyarrow.table({"prompt": ["x"]}), tmp_path / "rows.parquet")
     with pytest.raises(PlanError, match=r"rows\.parquet.*data_source"):
-        make_plan(composed("hybrid_grpo_cpu", f"data.train_files={tmp_path}/rows.parquet"))
+        make_plan(composed("grpo_cpu", f"data.train_files={tmp_path}/rows.parquet"))
 
 
 def test_rows_that_need_a_judge_are_refused_without_one(
@@ -268,7 +268,7 @@ def test_rows_that_need_a_judge_are_refused_without_one(
     write_rows(tmp_path / "rows.parquet", [judged, *others])
     files = f"data.train_files={tmp_path}/rows.parquet"
     with pytest.raises(PlanError, match=r"rows\.parquet: 1 rows of data_source math_grm"):
-        make_plan(composed("hybrid_grpo_cpu", "reward=vanilla", files))
+        make_plan(composed("grpo_cpu", "reward=vanilla", files))
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_rows_that_need_a_judge_are_refused_without_one(
     [
         (["experiment=hybrid_grpo"], "data.train_files, data.val_files, judge.name"),
         (["experiment=vanilla_grpo"], "data.train_files, data.val_files"),
-        (["experiment=hybrid_grpo_cpu", "data.train_files=t", "data.val_files=v"], "policy.path"),
+        (["experiment=grpo_cpu", "data.train_files=t", "data.val_files=v"], "policy.path"),
     ],
 )
 def test_what_is_not_set_is_told_before_anything_is_loaded(tmp_path: Path, given: list[str], missing: str) -> None:
@@ -287,15 +287,15 @@ def test_what_is_not_set_is_told_before_anything_is_loaded(tmp_path: Path, given
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(task: Path, tmp_path: Path) -> None:
     given = [f"data.train_files={task}/train.parquet", f"data.val_files={task}/val.parquet", "dry_run=true"]
     given += [f"policy.path={task}/policy", f"output_dir={tmp_path / 'run'}"]
-    done = tmas_process("train", "experiment=hybrid_grpo_cpu", *given, cwd=CONF.parent)
+    done = tmas_process("train", "experiment=grpo_cpu", *given, cwd=CONF.parent)
     assert done.returncode == 0, done.stderr
-    assert "grpo, hybrid_grpo_cpu" in done.stdout
+    assert "grpo, grpo_cpu" in done.stdout
     assert "validate_config" not in done.stdout
     assert not (tmp_path / "run").exists()
 
 
 def test_the_environment_of_a_cpu_run_is_in_its_config(composed: Callable[..., DictConfig]) -> None:
-    assert composed("hybrid_grpo_cpu").env.VERL_PLATFORM == "cpu"
+    assert composed("grpo_cpu").env.VERL_PLATFORM == "cpu"
     assert "VERL_PLATFORM" not in composed("hybrid_grpo", *SHORT).env
     assert "VERL_PLATFORM" in os.environ  # by the fixture alone
 
@@ -320,7 +320,7 @@ def test_the_judge_is_set_by_short_names_and_long_ones_win(
     make_plan(config)
 
 
-@pytest.mark.parametrize("experiment", ["vanilla_grpo", "hybrid_grpo_cpu"])
+@pytest.mark.parametrize("experiment", ["vanilla_grpo", "grpo_cpu"])
 def test_a_reward_without_a_judge_has_one_where_it_is_named(
     experiment: str, composed: Callable[..., DictConfig]
 ) -> None:
@@ -351,7 +351,7 @@ def test_verl_gets_no_key_of_ours(composed: Callable[..., DictConfig], monkeypat
 
     seen: list[DictConfig] = []
     monkeypatch.setattr(main_ppo, "run_ppo", lambda config, **_: seen.append(config))
-    _run(composed("hybrid_grpo_cpu"), {})
+    _run(composed("grpo_cpu"), {})
     with initialize_config_dir(str(Path(main_ppo.__file__).parent / "config"), version_base="1.3"):
         verls = compose("ppo_trainer")
     assert set(seen[0]) <= set(verls)

@@ -1,6 +1,6 @@
 """`tmas train` on the CPU: real Ray, verl, FSDP, vLLM rollouts and weight sync, the real reward; export; solving.
 
-The judge of novelty is scripted, and down in part of a test: what it says is not what these tests are about.
+The judge is scripted, and down in part of a test: what it says is not what these tests are about.
 """
 
 from __future__ import annotations
@@ -37,6 +37,13 @@ KNOWN = {
     "same": ["g1"],
     "variation_of": [],
 }
+UNUSED = {"items": [{"id": "E1", "use": "none", "correct": True, "quote": ""}], "repeated": []}
+
+
+def unimpressed(body: dict[str, Any]) -> Script:
+    """A judge to whom every strategy is known, and who finds no item used."""
+    asks_about_items = "repeated" in json.dumps(body["response_format"])
+    return Script(texts=(json.dumps(UNUSED if asks_about_items else KNOWN),))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +75,7 @@ def left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def judge() -> Iterator[ScriptedServer]:
-    with run_in_thread(ScriptedServer(lambda _: Script(texts=(json.dumps(KNOWN),)))) as server:
+    with run_in_thread(ScriptedServer(unimpressed)) as server:
         yield server
 
 
@@ -83,9 +90,13 @@ def tmas(*arguments: str, **variables: str) -> str:
 
 def train(task: Path, output: Path, judge: ScriptedServer, *settings: str) -> list[str]:
     return [
-        *("train", "experiment=hybrid_grpo_cpu", f"output_dir={output}", f"data.train_files={task}/train.parquet"),
-        *(f"data.val_files={task}/val.parquet", f"policy.path={task}/sft/final"),
-        *(f"{SETTINGS}.novelty.form=judge", "trainer.test_freq=-1", "trainer.val_before_train=false"),
+        *("train", "experiment=grpo_cpu", "reward=hybrid", f"output_dir={output}"),
+        *(
+            f"data.train_files={task}/train.parquet",
+            f"data.val_files={task}/val.parquet",
+            f"policy.path={task}/sft/final",
+        ),
+        *("trainer.test_freq=-1", "trainer.val_before_train=false"),
         f"{SETTINGS}.judge={{name: judge, base_url: '{judge.base_url}', timeout: 5, patience: {{max_attempts: 1}}}}",
         *settings,
     ]
@@ -106,8 +117,9 @@ def test_hybrid_grpo_trains_exports_and_solves(task: Path, tmp_path: Path, judge
     assert 0 < first["reward/all/acc"] < 1
     assert first["reward/all/outcome/answered"] > 0.5
     assert first["actor/grad_norm"] > 0
-    assert first["reward/experience/experience_masked"] == 0  # delta: the pass rate without memory is in the rows
-    assert first["reward/experience/score"] >= first["reward/experience/acc"]
+    assert first["reward/experience/experience_masked"] == 0
+    assert first["reward/experience/experience"] == 0  # the judge finds no item used
+    assert first["reward/experience/score"] == first["reward/experience/acc"]
     guided = [data for data in curves.values() if "reward/guideline/novelty" in data]
     assert guided
     assert {data["reward/guideline/novelty"] for data in guided} == {0.0}  # the judge calls all of it known
@@ -227,7 +239,7 @@ def test_a_judge_that_turns_slow_lies_and_breaks_and_bombs_among_the_answers(tas
     assert {"endpoint", "timeout", "judge", "unparsable"} <= reasons
     assert total["reward/guideline/novelty_masked"] < total["reward/guideline/samples"]
     assert total["reward/all/correctness_masked"] > 0
-    assert total["reward/all/imputed"] > 0
+    assert total["reward/all/masked"] > 0
     assert all(0 < data["reward/all/acc"] < 1 and data["actor/grad_norm"] > 0 for data in curves.values())
     start = tmp_path / "run" / "starts" / "0001"
     assert list(start.rglob("events.out.tfevents.*"))

@@ -57,7 +57,7 @@ def _step(draw: random.Random, step: int, hybrid: bool) -> dict[str, float | Non
         "actor/grad_norm": draw.uniform(0.1, 0.5),
         "actor/entropy": 0.6 - 0.2 * _skill(step) + draw.uniform(-0.05, 0.05),
         **reward_metrics("reward", _rewards(draw, step, hybrid, 128)),
-        "reward/all/imputed": 0.0,
+        "reward/all/masked": 0.0,
         "training/global_step": step,
         **(_validation(draw, step, hybrid) | {"timing_s/testing": 21.0} if step % VALIDATION_INTERVAL == 0 else {}),
     }

@@ -15,7 +15,7 @@ from tmas.report.training_tables import masked, no_numbers, parts, seconds_by_pa
 SOURCES = ("all", "normal", "experience", "guideline")
 REWARD = ("score", "acc", "correctness", "experience", "novelty")
 REPLIES = ("truncated", "response_tokens", "outcome/*")
-MASKED = ("*_masked", "imputed", "samples")
+MASKED = ("*_masked", "masked", "samples")
 """Names from :func:`tmas.training.rl.reward_metrics.reward_metrics` for each source. ``*`` matches any text."""
 LABELS = {"acc": "accuracy", "experience": "experience utilisation"}
 SHARES = ("acc", "correctness", "truncated", "outcome/*")

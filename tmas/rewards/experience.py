@@ -1,4 +1,4 @@
-"""Scores the use of experience: by a judge for each item (``judge``), or by the gain over the pass rate (``delta``)."""
+"""Scores the use of experience: a judge says for each item whether it was used."""
 
 from __future__ import annotations
 
@@ -81,10 +81,3 @@ def score(
     shown = evidence.own_work(quote for quote in applied if quote not in copies)
     value = min(1.0, shown / min(settings.enough, len(texts)))
     return scored(value, "" if value else "not_shown" if applied else "not_applied")
-
-
-def delta(correct: bool, baseline: float | None) -> Component:
-    """The gain of memory over the pass rate without it: max(0, correct - ``baseline``). Masked without a baseline."""
-    if baseline is None:
-        return masked("baseline")
-    return scored(max(0.0, correct - baseline))

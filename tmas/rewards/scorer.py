@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cached_property, partial
 from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
+from pydantic import BaseModel, ConfigDict, Json, ValidationError
 
 from tmas.answers.checker import AnswerChecker
 from tmas.judge import Judge, contains_forged_verdict
@@ -27,7 +27,7 @@ V = TypeVar("V", bound=BaseModel)
 class RewardInput(BaseModel):
     """The fields of a row's ``extra_info`` that the reward reads.
 
-    ``experience`` and ``guidelines`` are JSON lists. ``baseline_pass_rate`` is negative if unknown. The reward manager
+    ``experience`` and ``guidelines`` are JSON lists. The reward manager
     adds ``truncated``, ``response_tokens``, ``thinking_opened`` (the prompt ends in an opened thought, as in some chat
     templates, so that the response begins within it) and ``prompt``, which also shows earlier attempts.
     """
@@ -38,15 +38,10 @@ class RewardInput(BaseModel):
     source: Source = "normal"
     experience: Json[tuple[Experience, ...]] = ()
     guidelines: Json[tuple[Guideline, ...]] = ()
-    baseline_pass_rate: float = Field(default=-1.0, le=1)
     truncated: bool = False
     response_tokens: int = 0
     thinking_opened: bool = False
     prompt: str = ""
-
-    @property
-    def baseline(self) -> float | None:
-        return self.baseline_pass_rate if self.baseline_pass_rate >= 0 else None
 
 
 class Scorer:
@@ -109,21 +104,21 @@ class Scorer:
         return Correctness(state="scored", outcome="truncated")
 
     async def _bonus(self, row: RewardInput, text: str, right: Correctness) -> Component:
-        """Score the bonus of the row's source. It is absent unless an answer was compared."""
+        """Score the bonus of the row's source. It is absent if no answer was compared, and where it would earn 0."""
         if right.state != "scored" or right.outcome != "answered":
             return absent(right.why or right.outcome)
+        if right.value == 0 and self.settings.wrong_share == 0:
+            return absent("wrong")
         if row.source == "experience" and row.experience:
-            return await self._experience(row, text, right.value == 1)
+            return await self._experience(row, text)
         if row.source == "guideline" and row.guidelines:
             return await self._novelty(row, text)
         return absent("" if row.source == "normal" else "empty_bank")
 
-    async def _experience(self, row: RewardInput, text: str, correct: bool) -> Component:
+    async def _experience(self, row: RewardInput, text: str) -> Component:
         settings, items = self.settings.experience, row.experience
         if settings.form == "none":
             return absent("off")
-        if settings.form == "delta":
-            return experience.delta(correct, row.baseline)
         evidence = self._evidence(row, text, items)
         prompt = experience.prompt(self.settings.prompts, row.question, text, items)
         return await self._judged(

@@ -49,10 +49,9 @@ class EvidenceSettings(Settings):
 class ExperienceSettings(Settings):
     """The bonus on rows with an experience bank."""
 
-    form: Literal["judge", "delta", "none"] = Field(
+    form: Literal["judge", "none"] = Field(
         default="judge",
-        description="judge: a judge finds the bank items that the solution applied. delta: correctness minus the pass"
-        " rate without memory. none: no bonus.",
+        description="judge: a judge finds the bank items that the solution applied. none: no bonus.",
     )
     weight: float = Field(default=0.3, ge=0, lt=1, description="Weight of the bonus for using the experience bank.")
     enough: int = Field(default=2, ge=1, description="Number of applied items that earns the whole bonus.")
@@ -82,11 +81,27 @@ class NoveltySettings(Settings):
     )
 
 
+class AdvantageSettings(Settings):
+    """How correctness and bonus become an advantage."""
+
+    form: Literal["decoupled", "additive"] = Field(
+        default="decoupled",
+        description="decoupled: the bonus is compared among samples of a prompt that are equally right, and moves the"
+        " advantage by at most its weight. additive: verl compares the scores; divided by a group's standard deviation,"
+        " a bonus of any weight can then count as much as correctness.",
+    )
+    bonus_by_std: bool = Field(
+        default=False,
+        description="With form=decoupled: divide the bonus by its standard deviation among the samples that it is"
+        " compared with. The bound stays the same.",
+    )
+
+
 class RewardSettings(Settings):
     """All settings of the reward (docs/rewards.md)."""
 
     wrong_share: float = Field(
-        default=0.5, ge=0, le=1, description="Share of its bonus that a wrong answer keeps. 0: none."
+        default=0.0, ge=0, le=1, description="Share of its bonus that a wrong answer keeps. 0: none."
     )
     truncated: Literal["wrong", "mask"] = Field(
         default="wrong",
@@ -100,6 +115,9 @@ class RewardSettings(Settings):
     )
     max_solution_chars: int = Field(
         default=40_000, ge=1, description="Longest final text in characters that can earn a bonus."
+    )
+    advantage: AdvantageSettings = Field(
+        default=AdvantageSettings(), description="How correctness and bonus become an advantage."
     )
     answer: AnswerSettings = Field(default=AnswerSettings(), description="How the final answer is found.")
     checker: CheckerSettings = Field(default=CheckerSettings(), description="The processes that compare answers.")

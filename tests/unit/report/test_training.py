@@ -154,7 +154,7 @@ def test_the_tab_shows_all_that_was_asked_for(section: Section):
     assert {
         "Training experience utilisation, experience rows",
         "Training experience masked, experience rows",
-        "Training imputed, all rows",
+        "Training masked, all rows",
         "Validation novelty, guideline rows",
         "Validation accuracy, mean@4 on math",
         "Validation accuracy, maj@4 on math",

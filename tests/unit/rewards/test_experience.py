@@ -12,7 +12,7 @@ from tests.support.rewards import EXPERIENCE, FIRST_STEP, QUESTION, SECOND_STEP,
 from tmas.prompts import BUILT_IN
 from tmas.rewards.component import Component, masked, scored
 from tmas.rewards.evidence import Evidence
-from tmas.rewards.experience import ExperienceVerdict, delta, prompt, score
+from tmas.rewards.experience import ExperienceVerdict, prompt, score
 from tmas.rewards.settings import EvidenceSettings, ExperienceSettings
 
 E1, E2, E3 = (item.text for item in EXPERIENCE)
@@ -141,17 +141,6 @@ def test_the_value_is_bounded_by_the_steps_that_there_are(verdict: dict[str, Any
     outcome = scored_by(verdict)
     assert outcome.value in (0.0, 0.5, 1.0)
     assert (outcome.state == "scored") or outcome.value == 0.0
-
-
-@pytest.mark.parametrize(
-    ("correct", "baseline", "value"), [(True, 0.25, 0.75), (True, 1.0, 0.0), (False, 0.0, 0.0), (False, 0.5, 0.0)]
-)
-def test_delta_is_what_the_memory_added(correct: bool, baseline: float, value: float):
-    assert delta(correct, baseline) == scored(value)
-
-
-def test_delta_without_a_baseline_is_masked():
-    assert delta(True, None) == masked("baseline")
 
 
 def test_the_judge_sees_question_bank_and_solution_each_between_marks_that_the_solution_cannot_write():

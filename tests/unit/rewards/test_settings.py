@@ -69,15 +69,14 @@ def test_hybrid_names_the_function_that_verl_calls():
     assert callable(getattr(verl_entry, written("hybrid")["name"]))
 
 
-@pytest.mark.parametrize(("name", "experience"), [("vanilla", "none"), ("delta", "delta")])
-def test_the_rewards_without_a_judge_are_hybrid_in_all_but_the_bonuses(name: str, experience: str):
-    files = [yaml.safe_load((CONF / f"{file}.yaml").read_text("utf-8")) for file in ("hybrid", name)]
+def test_vanilla_is_hybrid_in_all_but_the_bonuses():
+    files = [yaml.safe_load((CONF / f"{file}.yaml").read_text("utf-8")) for file in ("hybrid", "vanilla")]
     assert files[1].pop("defaults")[0] == "hybrid"
     train = yaml.safe_load((CONF.parent / "train.yaml").read_text("utf-8"))
     merged = OmegaConf.to_container(OmegaConf.merge({"judge": train["judge"]}, *files), resolve=True)
     assert isinstance(merged, dict)
     settings = reward_settings(merged["custom_reward_function"]["reward_kwargs"]["settings"])
-    assert (settings.experience.form, settings.novelty.form, settings.judge) == (experience, "none", None)
+    assert (settings.experience.form, settings.novelty.form, settings.judge) == ("none", "none", None)
     assert settings.model_dump(include={"wrong_share", "truncated", "answer", "checker"}) == RewardSettings(
         experience=settings.experience, novelty=settings.novelty
     ).model_dump(include={"wrong_share", "truncated", "answer", "checker"})
@@ -89,10 +88,10 @@ def test_the_rewards_without_a_judge_are_hybrid_in_all_but_the_bonuses(name: str
         ({"experience": {"weight": 1.0}}, "experience.weight"),
         ({"novelty": {"weight": -0.1}}, "novelty.weight"),
         ({"wrong_share": 1.1}, "wrong_share"),
-        ({"novelty": {"form": "delta"}}, "novelty.form"),
+        ({"novelty": {"form": "rule"}}, "novelty.form"),
         ({"weight": 0.3}, "weight"),
         ({"judge": None}, "experience and novelty: form=judge needs a judge"),
-        ({"judge": None, "experience": {"form": "delta"}}, "novelty: form=judge needs a judge"),
+        ({"judge": None, "experience": {"form": "none"}}, "novelty: form=judge needs a judge"),
         ({"judge": JUDGE | {"base_url": None}}, "judge.base_url"),
         ({"deadline": 100.0}, "deadline must be longer than judge.timeout"),
     ],
@@ -102,8 +101,8 @@ def test_wrong_settings_are_refused_by_name(wrong: dict[str, Any], said: str):
         reward_settings({"judge": JUDGE | {"timeout": 120.0}} | wrong)
 
 
-def test_delta_and_none_need_no_judge():
-    settings = reward_settings({"experience": {"form": "delta"}, "novelty": {"form": "none"}})
+def test_without_bonuses_no_judge_is_needed():
+    settings = reward_settings({"experience": {"form": "none"}, "novelty": {"form": "none"}})
     assert settings.judge is None
 
 

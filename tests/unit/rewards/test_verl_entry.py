@@ -105,9 +105,13 @@ async def test_normal_rows_are_rewarded_for_the_answer_alone():
 async def test_experience_rows_are_rewarded_for_using_it():
     async with ScriptedServer(judge(experience_verdict(E1=FIRST_STEP, E3=SECOND_STEP))) as server:
         right = await reward(SOLUTION, server, "experience")
+        asked = len(server.requests)
         wrong = await reward(WRONG, server, "experience")
+        assert len(server.requests) == asked, "a judge was asked about a bonus that earns nothing"
+        shared = await reward(WRONG, server, "experience", wrong_share=0.5)
     assert (right["score"], right["experience"], right["bonus_weight"]) == (1.3, 1.0, 0.3)
-    assert (wrong["score"], wrong["acc"], wrong["experience"]) == (0.15, 0.0, 1.0)
+    assert (wrong["score"], wrong["acc"], about(wrong, "experience")) == (0.0, 0.0, (0.0, "absent", "wrong"))
+    assert (shared["score"], shared["acc"], shared["experience"]) == (0.15, 0.0, 1.0)
     assert about(right, "novelty") == (0.0, "absent", "")
 
 
@@ -153,15 +157,6 @@ async def test_passes_of_a_judge_are_averaged():
         judged = settings(server.base_url)["judge"] | {"passes": 3}
         report = await reward(SOLUTION, server, "experience", judge=judged)
     assert about(report, "experience") == (0.25, "scored", "")
-
-
-async def test_delta_needs_no_judge():
-    form = {"experience": {"form": "delta"}}
-    known = await reward(SOLUTION, source="experience", **form, info={"baseline_pass_rate": 0.25})
-    assert (known["score"], known["experience"]) == (pytest.approx(1.225), 0.75)
-    assert (await reward(WRONG, source="experience", **form, info={"baseline_pass_rate": 0.25}))["score"] == 0.0
-    unknown = await reward(SOLUTION, source="experience", **form)
-    assert (unknown["score"], about(unknown, "experience")) == (1.0, (0.0, "masked", "baseline"))
 
 
 @pytest.mark.parametrize("source", ["experience", "guideline"])
@@ -343,7 +338,7 @@ async def test_the_deadline_holds_whatever_the_judge_does():
         {"experience": "not JSON"},
         {"experience": '[{"item_id": "E1"}]'},
         {"guidelines": None},
-        {"baseline_pass_rate": "often"},
+        {"experience": "often"},
     ],
 )
 async def test_a_row_that_cannot_be_read_is_masked(broken: dict[str, Any]):

@@ -88,7 +88,7 @@ def _check_reward(config: DictConfig) -> Iterator[str]:
     function = config.reward.custom_reward_function
     settings = OmegaConf.select(config, REWARD_KEY)
     if function.path != "pkg://tmas.rewards.verl_entry" or settings is None:
-        yield "reward: choose reward=hybrid, delta or vanilla; verl's default reward does not use _source"
+        yield "reward: choose reward=hybrid or vanilla; verl's default reward does not use _source"
         return
     # Any address will do: the settings are only validated.
     hosted = "127.0.0.1:1" if config.reward.reward_model.enable else None

@@ -1,23 +1,29 @@
 """verl's synchronous V1 trainer with two additions for the hybrid reward.
 
-Before advantages are computed, a score that a failed judge left open is imputed from the other samples of the prompt.
+The advantage is that of correctness, as verl computes it, plus that of the bonus (:mod:`tmas.rewards.advantage`).
 Every component of the reward is logged by ``_source``.
 """
 
-# pyright: reportArgumentType=false, reportAssignmentType=false, reportCallIssue=false
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportCallIssue=false, reportAbstractUsage=false
 # verl and its dependencies have incomplete types.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
+from statistics import fmean
 from typing import Any
 
 import torch
 import transfer_queue as tq
-from tensordict import TensorDict
+from omegaconf import DictConfig, OmegaConf
+from tensordict import NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
+from tmas.rewards.advantage import bonus_advantages, correctness_groups
 from tmas.rewards.hybrid import impute, is_masked
+from tmas.rewards.settings import AdvantageSettings
+from tmas.training.rl.inputs import REWARD_KEY
 from tmas.training.rl.reward_metrics import reward_metrics
 
 VERL_METRICS = ("reward", "score", "acc", "pred")
@@ -27,32 +33,37 @@ Reward = dict[str, Any]
 
 
 class TMASTrainer(PPOTrainerSync):
-    """Imputes masked scores and logs the reward's components. Everything else is verl's trainer."""
+    """Computes the decoupled advantage and logs the reward's components. Everything else is verl's trainer."""
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        self._impute_masked_scores(batch, metrics)
-        return super()._compute_advantage(batch, metrics)
-
-    def _impute_masked_scores(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> None:
-        """Log the components, and write the imputed scores to the batch (see :func:`~tmas.rewards.hybrid.impute`)."""
-        data = tq.kv_batch_get(
-            keys=batch.keys, partition_id=batch.partition_id, select_fields=["uid", "extra_fields", "rm_scores"]
-        )
+        data = _get(batch, "uid", "extra_fields", "rm_scores")
         rewards: list[Reward] = [fields["reward_extra_info"] for fields in data["extra_fields"]]
         real = [not tag.get("is_padding", False) for tag in batch.tags]
-        metrics.update(reward_metrics("reward", [r for r, is_real in zip(rewards, real, strict=True) if is_real]))
-        # Each padding sample gets a group of its own, so that no score is imputed from it.
-        uids = enumerate(zip(data["uid"], real, strict=True))
-        scores = impute(rewards, [str(uid) if is_real else f"padding {i}" for i, (uid, is_real) in uids])
-        masked = [is_masked(reward) and is_real for reward, is_real in zip(rewards, real, strict=True)]
-        metrics["reward/all/imputed"] = float(sum(masked))
-        if any(masked):
-            rows = [
-                _score_at_last_token(row, score) for row, score in zip(data["rm_scores"].unbind(), scores, strict=True)
-            ]
-            nested = torch.nested.as_nested_tensor(rows, layout=torch.jagged)
-            fields = TensorDict({"rm_scores": nested}, batch_size=len(batch))
-            tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+        metrics.update(reward_metrics("reward", list(compress(rewards, real))))
+        metrics["reward/all/masked"] = float(sum(map(is_masked, compress(rewards, real))))
+        # Each padding sample gets a group of its own, so that no sample is compared with it.
+        prompts = enumerate(zip(data["uid"], real, strict=True))
+        uids = [str(uid) if is_real else f"padding {i}" for i, (uid, is_real) in prompts]
+        settings = _advantage_settings(self.config)
+        if settings.form == "additive":
+            _put(batch, rm_scores=_at_last_token(data["rm_scores"], impute(rewards, uids)))
+            return super()._compute_advantage(batch, metrics)
+        # verl computes the advantage of correctness. Afterwards the scores and groups are restored for verl's metrics.
+        right = [reward["correctness"] for reward in rewards]
+        groups = [str(group) for group in correctness_groups(rewards, uids)]
+        _put(batch, rm_scores=_at_last_token(data["rm_scores"], right), uid=groups)
+        batch = super()._compute_advantage(batch, metrics)
+        _put(batch, rm_scores=data["rm_scores"], uid=list(data["uid"]))
+        bonuses = bonus_advantages(rewards, uids, settings.bonus_by_std)
+        metrics["reward/all/bonus_advantage"] = fmean(map(abs, compress(bonuses, real)))
+        self._add(batch, bonuses, [reward["correctness_state"] == "masked" for reward in rewards])
+        return batch
+
+    def _add(self, batch: KVBatchMeta, bonuses: Sequence[float], masked: Sequence[bool]) -> None:
+        """Add the bonus of each sample to the advantage of its tokens. A masked sample gets the advantage 0."""
+        data = _get(batch, "advantages", "response_mask")
+        rows = zip(data["advantages"].unbind(), data["response_mask"].unbind(), bonuses, masked, strict=True)
+        _put(batch, advantages=[a * 0 if hidden else a + bonus * mask for a, mask, bonus, hidden in rows])
 
     def _val_metrics_update(
         self,
@@ -69,8 +80,34 @@ class TMASTrainer(PPOTrainerSync):
         return {**metrics, **reward_metrics("val-reward", rewards)}
 
 
-def _score_at_last_token(row: torch.Tensor, score: float) -> torch.Tensor:
-    """Token-level scores with the shape of ``row``, ``[response_length]``: ``score`` at the last token, else 0."""
-    scores = torch.zeros_like(row)
-    scores[-1] = score
-    return scores
+def _advantage_settings(config: DictConfig) -> AdvantageSettings:
+    found = OmegaConf.select(config, f"{REWARD_KEY}.advantage")
+    return AdvantageSettings() if found is None else AdvantageSettings.model_validate(OmegaConf.to_container(found))
+
+
+def _get(batch: KVBatchMeta, *fields: str) -> Any:
+    return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(fields))
+
+
+def _put(batch: KVBatchMeta, **fields: Any) -> None:
+    """Write fields of the batch. A list of tensors of different lengths becomes a nested tensor."""
+    tensors = {
+        name: torch.nested.as_nested_tensor(value, layout=torch.jagged)
+        if isinstance(value, list) and isinstance(value[0], torch.Tensor)
+        else NonTensorStack(*value)
+        if isinstance(value, list)
+        else value
+        for name, value in fields.items()
+    }
+    tq.kv_batch_put(
+        keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(tensors, batch_size=len(batch.keys))
+    )
+
+
+def _at_last_token(rows: torch.Tensor, scores: Sequence[float]) -> list[torch.Tensor]:
+    """Token-level scores in the shape of ``rows``: the score of each sample at its last token, else 0."""
+    found = []
+    for row, score in zip(rows.unbind(), scores, strict=True):
+        found.append(torch.zeros_like(row))
+        found[-1][-1] = score
+    return found

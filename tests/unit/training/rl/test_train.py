@@ -74,8 +74,8 @@ def test_a_checkpoint_goes_on_with_the_reward_that_it_was_made_with_alone(start:
     (tmp_path / "run" / "checkpoints").mkdir()
     (tmp_path / "run" / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("20")
     start(lambda _: None, reward=reward("none"))
-    with pytest.raises(RunRefused, match=r"settings\.experience\.form: 'none' in the run, 'delta' now$"):
-        start(lambda _: None, reward=reward("delta"))
+    with pytest.raises(RunRefused, match=r"settings\.experience\.form: 'none' in the run, 'judge' now$"):
+        start(lambda _: None, reward=reward("judge"))
     with pytest.raises(RunRefused, match=r"data\.seed: 1 in the run, 2 now$"):
         start(lambda _: None, reward=reward("none"), data={"seed": 2})
 
