@@ -37,7 +37,7 @@ KNOWN = {
     "same": ["g1"],
     "variation_of": [],
 }
-UNUSED = {"items": [{"id": "E1", "use": "none", "correct": True, "quote": ""}], "repeated": []}
+UNUSED = {"items": [{"id": "e1", "use": "none", "correct": True, "quote": ""}], "repeated": []}
 
 
 def unimpressed(body: dict[str, Any]) -> Script:
