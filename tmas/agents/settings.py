@@ -27,12 +27,18 @@ class AgentSettings(BaseModel):
     structured_outputs: Literal["auto", "on", "off"] = Field(
         default="auto",
         description="whether to send the JSON schema with a call that asks for JSON; auto: not to a model that writes "
-        "its thinking between tags, because the schema would keep it from thinking",
+        "its thinking between tags, because the schema would keep it from thinking. A verification in free text that "
+        "cannot be parsed is asked for again as JSON where the schema may be sent",
     )
     structured_verification: bool = Field(
         default=False, description="ask for verifications as JSON too; free text is kinder to LaTeX"
     )
     summary_words: int = Field(default=250, ge=10, description="length in words that the summary prompt asks for")
+    cut_summaries: Literal["keep", "retry"] = Field(
+        default="keep",
+        description="a summary that reaches max_tokens; keep: use it up to its last whole sentence and record this, "
+        "unless it has none or is much longer than summary_words; retry: ask for it again",
+    )
     max_new_items: int = Field(
         default=8, ge=1, description="new bank items per iteration that the memory prompts ask for"
     )
@@ -44,6 +50,7 @@ class AgentSettings(BaseModel):
         "structured_outputs": frozenset({"verification", "experience", "guideline", "distill"}),
         "structured_verification": frozenset({"verification"}),
         "summary_words": frozenset({"summary"}),
+        "cut_summaries": frozenset({"summary"}),
         "max_new_items": frozenset({"experience", "guideline"}),
     }
     """The roles that each setting has an effect on."""

@@ -27,6 +27,24 @@ class Parsed(NamedTuple, Generic[M]):
     dropped: int
 
 
+_SENTENCE_END = re.compile(
+    r"""
+    (?<!\be\.g) (?<!\bi\.e) (?<!\bcf) (?<!\bEq) (?<!\bvs) (?<!\bresp)
+    [.!?] [\])}"'”’*_$`]* (?=\s)
+    | (?<=\S) (?=\n\s*(?:[-*•]|\d{1,2}[.)])\s)
+    """,
+    re.VERBOSE,
+)
+"""The end of a sentence, or of the line before a list item. What ends the text may be cut, such as "0." of "0.5"."""
+_LIST_NUMBER = re.compile(r"(?:^|\n)\s*\d{1,2}\.$")
+
+
+def whole_sentences(text: str) -> str:
+    """Return ``text``, which ends anywhere, up to its last whole sentence or list item; "" if there is none."""
+    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+    return next((text[:end].strip() for end in reversed(ends) if not _LIST_NUMBER.search(text[:end])), "")
+
+
 class ParsedVerification(NamedTuple):
     """A parsed verification. ``grade`` is 0.0, 0.5 or 1.0."""
 
