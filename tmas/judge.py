@@ -126,7 +126,9 @@ def equivalence_prompt(prompts: Prompts, gold: str, answer: str, question: str =
     It shows the two answers and the problem ``question``, if it is known: multiple choice, units and the order of a
     tuple need it. It never shows a solution.
     """
-    mark = fence(question, gold, answer) if question else fence(gold, answer)
+    mark = fence(gold, answer)
+    if mark in question:
+        mark = fence(question, gold, answer)
     return prompts.render("judge_equivalence", question=question, gold=gold, answer=answer, fence=mark)
 
 

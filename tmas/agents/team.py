@@ -156,16 +156,16 @@ class Team(Caller):
                 [("solution", cut_middle(solution.text))],
             )
 
-        structured = self.settings.structured_verification
-        sends_schema = self.settings.sends_schema(solution.thinking)
+        form = self.settings.structured_verification
+        sends_schema = form is not False and self.settings.sends_schema(solution.thinking)
         found = await self.ask(
             self.key(rollout.iteration, "verification", rollout.index),
-            packed(structured),
+            packed(form is True),
             lambda c: parse_verification(c.text),
             n=count,
             schema=output_schema(VerificationOutput) if sends_schema else None,
             attempts=self.settings.parse_attempts,
-            as_json=None if structured or not sends_schema else partial(packed, True),
+            as_json=partial(packed, True) if sends_schema and form == "retry" else None,
         )
         verifications = tuple(
             v if isinstance(v, Failure) else Verification(index=i, grade=v.grade, critique=v.critique)

@@ -13,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tmas.prompts import parsing
-from tmas.prompts.parsing import ParsedVerification, Unparsable, parse_json, parse_verification, protect_latex
+from tmas.prompts.parsing import (
+    ParsedVerification,
+    Unparsable,
+    parse_json,
+    parse_verification,
+    protect_latex,
+    whole_sentences,
+)
 from tmas.prompts.schemas import ExperienceOutput, GuidelineOutput, VerificationOutput, output_schema
 
 ITEM = {"kind": "pitfall", "statement": "Dividing by x needs x to be nonzero.", "rollouts": [0, 2]}
@@ -344,3 +351,29 @@ def test_any_verification_is_read_or_refused(text: str) -> None:
 def test_hostile_text_takes_no_time(text: str) -> None:
     with pytest.raises(Unparsable):
         parse_verification(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("One. Two! Three? Fo", "One. Two! Three?"),
+        ("It is $x = 2.$ The rest", "It is $x = 2.$"),
+        ("(It holds.) **Good.** Th", "(It holds.) **Good.**"),
+        ("The sum is 3. The half is 1.", "The sum is 3."),  # perhaps 1.5
+        ("It holds, e.g. for 2, i.e. for ev", ""),
+        ("Step 1 holds (cf. Eq. 3). Step", "Step 1 holds (cf. Eq. 3)."),
+        ("Findings:\n1. The bound holds\n2. The case n", "Findings:\n1. The bound holds"),
+        ("Findings:\n- the bound holds\n- the case", "Findings:\n- the bound holds"),
+        ("It holds.\n2. ", "It holds."),
+        ("3.14 is near", ""),
+        ("", ""),
+    ],
+)
+def test_a_cut_text_is_kept_up_to_its_last_whole_sentence(text: str, kept: str):
+    assert whole_sentences(text) == kept
+
+
+@given(st.text("ab.! \n-1)e", max_size=200))
+def test_whole_sentences_are_a_beginning_of_the_text(text: str):
+    kept = whole_sentences(text)
+    assert text.strip().startswith(kept)
