@@ -169,9 +169,9 @@ def parse_verification(text: str) -> ParsedVerification:
     r"""Parse a critique and its grade, from JSON or from free text.
 
     In free text the last labelled grade counts (``Grade: 0.5``, ``**Score:** 1/2``, DeepSeekMath-V2's ``… score should
-    be: \boxed{0.5}``). A boxed grade comes before others, and later statements must not contradict it. Without a label,
-    the box in the last line counts. Raises :class:`Unparsable` for any grade except 0, 0.5 and 1, for two grades, for
-    none, and for a grade without a critique.
+    be: \boxed{0.5}``). A boxed grade comes before others. Statements after it, and boxed ones directly before it, must
+    not contradict it. Without a label, the box in the last line counts. Raises :class:`Unparsable` for any grade except
+    0, 0.5 and 1, for two grades, for none, and for a grade without a critique.
     """
     if re.search(r"""["'](?:critique|grade)["']\s*:""", text):
         record, repaired, _ = parse_json(text, VerificationOutput)
@@ -197,4 +197,8 @@ def _deciding(text: str) -> list[re.Match[str]]:
     boxed = [match for match in labelled if match[1] is not None and grade_of(match[1])]
     last = (boxed or labelled)[-1].start()
     line = text.rfind("\n", 0, last)
+    for match in reversed(boxed[:-1]):
+        if text[match.end() : last].strip(" \n\t.*$"):
+            break
+        last = match.start()  # adjacent boxes count together: a reply may copy the three lines of the prompt
     return [match for match in stated if match.start() >= last or (match in labelled and match.start() > line)]

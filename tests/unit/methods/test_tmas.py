@@ -274,7 +274,8 @@ async def test_a_cut_summary_is_kept_up_to_its_last_whole_sentence_and_recorded(
     written = [FailureLine.model_validate_json(line) for line in (tmp_path / "failures.jsonl").read_text().splitlines()]
     assert [(line.reason, line.call.role) for line in written if line.call] == [("shortened", "summary")] * 2
     assert Metrics.model_validate_json((tmp_path / "metrics.json").read_text()).failures == {"shortened": 2}
-    assert RecordedRun(tmp_path).trajectory(PROBLEM) == result.trajectory
+    replayed = await asyncio.to_thread(RecordedRun(tmp_path).trajectory, PROBLEM)
+    assert replayed == result.trajectory
 
 
 @pytest.mark.parametrize(

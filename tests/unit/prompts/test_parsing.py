@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmas.prompts import parsing
+from tmas.prompts import BUILT_IN, parsing
 from tmas.prompts.parsing import (
     ParsedVerification,
     Unparsable,
@@ -234,6 +234,8 @@ CRITIQUE = "Step 1 is right; in step 2 the case n = 0 is missing, so f(n) = 5 fa
         ("\\[\n\\boxed{0.5}\n\\]", 0.5),
         ("Score: 1\n\nOn reflection a case is missing.\n\nFinal score: 0.5", 0.5),
         ("The answer \\boxed{42} is wrong. Grade: 0", 0.0),
+        ("Grade: \\boxed{0.5}\n\nBased on my evaluation, the final grade is: \\boxed{0.5}", 0.5),
+        ("The final grade is: \\boxed{1}\nNo, step 2 fails.\nThe final grade is: \\boxed{0}", 0.0),
         ("The least score is 3.\nGrade: \\boxed{1}", 1.0),
         ("It says that the final score is \\boxed{7}, which is right.\nGrade: 1", 1.0),
     ],
@@ -255,6 +257,8 @@ def test_free_text_grades(statement: str, grade: float) -> None:
         "\\boxed{0} or \\boxed{1}",
         "Grade: \\boxed{0} or \\boxed{1}",
         "Grade: \\boxed{0, 0.5 or 1}",
+        BUILT_IN.render("grade"),  # a small model copies the lines of the prompt
+        f"Then I end:\n{BUILT_IN.render('grade')}",
         "Grade: 5",
         "Grade: 8/10",
         "Score: 1/10",
