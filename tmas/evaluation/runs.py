@@ -52,9 +52,10 @@ def questions_of(runs: Iterable[RunData]) -> dict[Pair, str]:
     A pair that occurs in several problems is missing, and so is one whose run did not record the problem's text.
     """
     found: dict[Pair, set[str]] = {}
-    for line in (line for run in runs for line in run.lines if line.question):
-        for pair in pairs_of(line):
-            found.setdefault(pair, set()).add(line.question)
+    for line in (line for run in runs for line in run.lines):
+        if question := line.question:
+            for pair in pairs_of(line):
+                found.setdefault(pair, set()).add(question)
     return {pair: next(iter(questions)) for pair, questions in found.items() if len(questions) == 1}
 
 

@@ -81,7 +81,8 @@ class RecordedRun:
         prediction = self.prediction(problem.problem_id)
         terms = prediction.terms.method | {"max_iterations": len(prediction.iterations)}
         if "summary" in METHODS[prediction.method].settings_type.roles:  # before this setting, all were asked for again
-            terms["agents"] = {"cut_summaries": None} | terms.get("agents", {})
+            agents = terms.get("agents")
+            terms["agents"] = {"cut_summaries": None, **(agents if isinstance(agents, dict) else {})}
         settings = TypeAdapter(AnyMethodSettings).validate_python(terms)
         seed = self.manifest.seed
         session = Replay(problem.problem_id, self.trace(problem.problem_id), seed, self.prompts)
