@@ -119,9 +119,16 @@ class EquivalenceVerdict(BaseModel):
     verdict: Annotated[Literal["equivalent", "different"], BeforeValidator(lambda value: str(value).strip().lower())]
 
 
-def equivalence_prompt(prompts: Prompts, gold: str, answer: str) -> str:
-    """Render the question that an :class:`EquivalenceVerdict` answers. It shows only the two answers."""
-    return prompts.render("judge_equivalence", gold=gold, answer=answer, fence=fence(gold, answer))
+def equivalence_prompt(prompts: Prompts, gold: str, answer: str, question: str = "") -> str:
+    """Render the question that an :class:`EquivalenceVerdict` answers.
+
+    It shows the two answers and the problem ``question``, if it is known: multiple choice, units and the order of a
+    tuple need it. It never shows a solution.
+    """
+    mark = fence(gold, answer)
+    if mark in question:
+        mark = fence(question, gold, answer)
+    return prompts.render("judge_equivalence", question=question, gold=gold, answer=answer, fence=mark)
 
 
 class CircuitBreaker:

@@ -304,7 +304,8 @@ def summarised(known: Sequence[Finding]) -> str:
 
 
 def _candidate(prompt: str) -> Candidate | None:
-    boxes = _BOX.findall(prompt)
+    """The last candidate that the prompt shows. The task after it may name grades in boxes."""
+    boxes = _BOX.findall(prompt[: prompt.rindex("# Your task")])
     return read_answer(boxes[-1], len(blocks_in(prompt))) if boxes else None
 
 

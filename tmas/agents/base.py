@@ -8,6 +8,7 @@ what a model or a server did: it returns a :class:`~tmas.records.Failure`. It re
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
@@ -91,32 +92,49 @@ class Caller:
         n: int = 1,
         schema: dict[str, Any] | None = None,
         attempts: int = 1,
+        as_json: Callable[[], Prompt | Failure] | None = None,
+        parse_cut: Callable[[Completion, CallKey], T] | None = None,
     ) -> list[T | Failure]:
         """``n`` parsed completions by index. One call asks for all of them.
 
         A completion that cannot be parsed is asked for again: ``attempts`` calls are made in all. A failed call is
         not repeated here, because the session has retried it already.
+
+        ``schema`` goes with every call. With ``as_json`` the first call asks for free text and has no schema; later
+        calls send the prompt that ``as_json`` makes, with the schema. ``parse_cut`` parses a completion that reached
+        ``max_tokens``; without it such a completion counts as one that cannot be parsed.
         """
         if isinstance(prompt, Failure):
             return [prompt.model_copy(update={"key": key})] * n
         found: dict[int, T | Failure] = {}
         missing = list(range(n))
+        sent = None if as_json else schema
         for attempt in range(attempts):
             key = key.model_copy(update={"attempt": attempt})
-            reply = await self.session.ask(key, prompt, len(missing), schema)
+            if attempt == 1 and as_json and isinstance(packed := as_json(), Prompt):
+                prompt, sent = packed, schema
+            reply = await self.session.ask(key, prompt, len(missing), sent)
             if isinstance(reply, Failure):
                 found.update(dict.fromkeys(missing, reply))
                 break
             for i, completion in zip(missing, reply.completions, strict=True):
-                found[i] = _parsed(completion, parse, key)
+                found[i] = _parsed(completion, key, parse, parse_cut)
             missing = [i for i in range(n) if isinstance(found[i], Failure)]
             if not missing:
                 break
         return [found[i] for i in range(n)]
 
 
-def _parsed(completion: Completion, parse: Callable[[Completion], T], key: CallKey) -> T | Failure:
+def _parsed(
+    completion: Completion,
+    key: CallKey,
+    parse: Callable[[Completion], T],
+    parse_cut: Callable[[Completion, CallKey], T] | None,
+) -> T | Failure:
     if completion.finish_reason == "length":
+        with suppress(Unparsable):
+            if parse_cut:
+                return parse_cut(completion, key)
         return Failure(reason=FailureReason.TRUNCATED, message="the reply ran into max_tokens", key=key)
     if not completion.text.strip():
         return Failure(reason=FailureReason.UNPARSABLE, message="the reply holds no text after the thinking", key=key)

@@ -29,10 +29,17 @@ class AgentSettings(BaseModel):
         description="whether to send the JSON schema with a call that asks for JSON; auto: not to a model that writes "
         "its thinking between tags, because the schema would keep it from thinking",
     )
-    structured_verification: bool = Field(
-        default=False, description="ask for verifications as JSON too; free text is kinder to LaTeX"
+    structured_verification: Literal["retry"] | bool = Field(
+        default="retry",
+        description="false: ask for verifications in free text, which is kinder to LaTeX; true: as JSON; retry: in "
+        "free text, and again as JSON after a reply that cannot be parsed, where structured_outputs sends the schema",
     )
     summary_words: int = Field(default=250, ge=10, description="length in words that the summary prompt asks for")
+    cut_summaries: Literal["keep"] | None = Field(
+        default="keep",
+        description="a summary that reaches max_tokens; keep: use it up to its last whole sentence and record this, "
+        "unless it has none or is much longer than summary_words; null: ask for it again, as older versions did",
+    )
     max_new_items: int = Field(
         default=8, ge=1, description="new bank items per iteration that the memory prompts ask for"
     )
@@ -44,6 +51,7 @@ class AgentSettings(BaseModel):
         "structured_outputs": frozenset({"verification", "experience", "guideline", "distill"}),
         "structured_verification": frozenset({"verification"}),
         "summary_words": frozenset({"summary"}),
+        "cut_summaries": frozenset({"summary"}),
         "max_new_items": frozenset({"experience", "guideline"}),
     }
     """The roles that each setting has an effect on."""

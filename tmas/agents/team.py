@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from tmas.agents.base import Caller, Session
 from tmas.agents.context import all_items, attempts_of, fewer_items, graded
@@ -17,12 +18,14 @@ from tmas.agents.settings import AgentSettings
 from tmas.answers.extract import extract_boxed, extract_stated
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
-from tmas.prompts.parsing import parse_json, parse_verification
+from tmas.prompts.parsing import Unparsable, parse_json, parse_verification, whole_sentences
 from tmas.prompts.schemas import VerificationOutput, bank_schema, output_schema
 from tmas.records import (
     BankChange,
+    CallKey,
     Completion,
     Failure,
+    FailureReason,
     Mode,
     Problem,
     Rollout,
@@ -34,6 +37,17 @@ Bank = TypeVar("Bank", ExperienceBank, GuidelineBank)
 ParseSolution = Callable[[int, int, Mode, Completion], Solution]
 """Makes the record of a candidate from (iteration, index, mode, completion). Raises
 :class:`~tmas.prompts.parsing.Unparsable` if the completion contains no candidate."""
+
+
+MOST_WORDS = 4
+"""A summary that reached ``max_tokens`` is kept if it has at most this many times the words that were asked for."""
+
+
+class _Summary(NamedTuple):
+    """A summary, and the record of its cut if it reached ``max_tokens``."""
+
+    text: str
+    cut: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -133,19 +147,25 @@ class Team(Caller):
         solution = rollout.solution
         if isinstance(solution, Failure):
             return rollout
-        structured = self.settings.structured_verification
 
-        def prompt(texts: Mapping[str, str]) -> str:
-            return self.render("verification", structured=structured, **texts)
+        def packed(structured: bool) -> Prompt | Failure:
+            return self.pack(
+                "verification",
+                lambda texts: self.render("verification", structured=structured, **texts),
+                {"solution": solution.text},
+                [("solution", cut_middle(solution.text))],
+            )
 
-        schema = structured and self.settings.sends_schema(solution.thinking)
+        form = self.settings.structured_verification
+        sends_schema = form is not False and self.settings.sends_schema(solution.thinking)
         found = await self.ask(
             self.key(rollout.iteration, "verification", rollout.index),
-            self.pack("verification", prompt, {"solution": solution.text}, [("solution", cut_middle(solution.text))]),
+            packed(form is True),
             lambda c: parse_verification(c.text),
             n=count,
-            schema=output_schema(VerificationOutput) if schema else None,
+            schema=output_schema(VerificationOutput) if sends_schema else None,
             attempts=self.settings.parse_attempts,
+            as_json=partial(packed, True) if sends_schema and form == "retry" else None,
         )
         verifications = tuple(
             v if isinstance(v, Failure) else Verification(index=i, grade=v.grade, critique=v.critique)
@@ -157,9 +177,12 @@ class Team(Caller):
         """Return the rollout with a summary of its verifications: what is right in the candidate, and what is wrong."""
         if isinstance(rollout.solution, Failure):
             return rollout
-        return rollout.model_copy(update={"summary": await self._summary_of(rollout, rollout.solution)})
+        found = await self._summary_of(rollout, rollout.solution)
+        if isinstance(found, Failure):
+            return rollout.model_copy(update={"summary": found})
+        return rollout.model_copy(update={"summary": found.text, "cut_summary": found.cut})
 
-    async def _summary_of(self, rollout: Rollout, solution: Solution) -> str | Failure:
+    async def _summary_of(self, rollout: Rollout, solution: Solution) -> _Summary | Failure:
         checks = [v for v in rollout.verifications if isinstance(v, Verification)]
         grades = {f"verification {v.index}": f"Grade: {v.grade:g}" for v in checks}
         pieces = {f"verification {v.index}": graded(v) for v in checks}
@@ -175,7 +198,29 @@ class Team(Caller):
         steps = [(name, replace_by(grades[name])) for name in reversed(pieces)]
         steps.append(("solution", cut_middle(solution.text)))
         packed = self.pack("summary", prompt, {**pieces, "solution": solution.text}, steps)
-        return (await self.ask(key, packed, lambda c: c.text, attempts=self.settings.parse_attempts))[0]
+        keeps = self.settings.cut_summaries == "keep"
+        [found] = await self.ask(
+            key,
+            packed,
+            lambda c: _Summary(c.text),
+            attempts=self.settings.parse_attempts,
+            parse_cut=partial(self._cut_summary, solution) if keeps else None,
+        )
+        return found
+
+    def _cut_summary(self, solution: Solution, completion: Completion, key: CallKey) -> _Summary:
+        """The whole sentences of a summary that reached ``max_tokens``.
+
+        Raises :class:`Unparsable` if there is none, and for text that is no summary: unfinished thinking, whose tag the
+        chat template opened, or a loop. The solution shows how the model thinks.
+        """
+        if solution.thinking == "tags" and completion.thinking == "none":
+            raise Unparsable("unfinished thinking")
+        text = whole_sentences(completion.text)
+        if not text or len(text.split()) > MOST_WORDS * self.settings.summary_words:
+            raise Unparsable("no whole sentence, or too many")
+        message = "the summary ran into max_tokens; it was kept up to its last whole sentence"
+        return _Summary(text, Failure(reason=FailureReason.SHORTENED, message=message, key=key))
 
     async def evolve(self, bank: Bank, iteration: int, rollouts: Sequence[Rollout]) -> Evolved[Bank]:
         """Let the bank's agent update the bank from ``rollouts``: with findings (experience) or strategies (guideline).

@@ -6,7 +6,7 @@ failed pass is repeated by the next evaluation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,16 +79,17 @@ async def judge_pairs(
     runs: Collection[tuple[Judgements, Collection[Pair]]],
     judge: Judge,
     on_judged: Callable[[], None],
+    questions: Mapping[Pair, str] | None = None,
 ) -> dict[Pair, list[Outcome]]:
     """Return the outcome of every pass for each pair in ``wanted``. The judge is asked only for missing verdicts.
 
     ``runs`` gives the judgements file of each run and the pairs that occur in the run. Existing verdicts are taken
     from any of these files. Each file receives all outcomes for the pairs of its run. ``on_judged`` is called after
-    each pair.
+    each pair. ``questions``: the problem of a pair, which the judge is shown; a pair may be missing.
     """
 
     async def outcomes(pair: Pair) -> tuple[Pair, list[Outcome]]:
-        lines = await _lines(pair, [file for file, _ in runs], judge)
+        lines = await _lines(pair, (questions or {}).get(pair, ""), [file for file, _ in runs], judge)
         for file in (file for file, pairs in runs if pair in pairs):
             file.add(line for key, line in lines.items() if file.get(key) is None)
         on_judged()
@@ -97,9 +98,9 @@ async def judge_pairs(
     return dict(await gather_all(outcomes(pair) for pair in wanted))
 
 
-async def _lines(pair: Pair, files: Collection[Judgements], judge: Judge) -> dict[Key, JudgementLine]:
+async def _lines(pair: Pair, question: str, files: Collection[Judgements], judge: Judge) -> dict[Key, JudgementLine]:
     gold, answer = pair
-    prompt = equivalence_prompt(judge.prompts, gold, answer)
+    prompt = equivalence_prompt(judge.prompts, gold, answer, question)
     asked_with = text_digest(prompt.encode(errors="replace"), 16)
     keys = [Key(gold, answer, judge.settings.identity, asked_with, number) for number in range(judge.settings.passes)]
     known = {key: line for key in keys for file in files if (line := file.get(key))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +44,19 @@ def pairs_of(line: Prediction) -> set[Pair]:
     gold = line.gold
     answers = {c.answer for r in line.iterations for c in r.candidates if c.answer is not None}
     return set() if gold is None else {(gold, answer) for answer in answers}
+
+
+def questions_of(runs: Iterable[RunData]) -> dict[Pair, str]:
+    """The text of the problem that each pair belongs to.
+
+    A pair that occurs in several problems is missing, and so is one whose run did not record the problem's text.
+    """
+    found: dict[Pair, set[str]] = {}
+    for line in (line for run in runs for line in run.lines):
+        if question := line.question:
+            for pair in pairs_of(line):
+                found.setdefault(pair, set()).add(question)
+    return {pair: next(iter(questions)) for pair, questions in found.items() if len(questions) == 1}
 
 
 def read_run(path: Path) -> RunData:

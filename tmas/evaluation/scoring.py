@@ -13,7 +13,7 @@ from tmas.answers.checker import AnswerChecker
 from tmas.answers.equivalence import Comparison, Equivalence
 from tmas.evaluation.correctness import Scoring, by_judge, by_rule, is_identical, rule_verdicts
 from tmas.evaluation.judgements import Judgements, Outcome, judge_pairs
-from tmas.evaluation.runs import Pair, RunData
+from tmas.evaluation.runs import Pair, RunData, questions_of
 from tmas.judge import Judge, JudgeSettings
 from tmas.prompts import BUILT_IN, PromptsSetting
 
@@ -95,7 +95,7 @@ async def find_verdicts(
         report("judging answers", done, len(wanted))
 
     async with Judge(settings.judge, settings.prompts) as judge:
-        judged = await judge_pairs(sorted(wanted), files, judge, on_judged)
+        judged = await judge_pairs(sorted(wanted), files, judge, on_judged, questions_of(runs))
     return Verdicts(rule, judged)
 
 

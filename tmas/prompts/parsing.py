@@ -27,6 +27,24 @@ class Parsed(NamedTuple, Generic[M]):
     dropped: int
 
 
+_SENTENCE_END = re.compile(
+    r"""
+    (?<!\be\.g) (?<!\bi\.e) (?<!\bcf) (?<!\bEq) (?<!\bvs) (?<!\bresp)
+    [.!?] [\])}"'”’*_$`]* (?=\s)
+    | (?<=\S) (?=\n\s*(?:[-*•]|\d{1,2}[.)])\s)
+    """,
+    re.VERBOSE,
+)
+"""The end of a sentence, or of the line before a list item. What ends the text may be cut, such as "0." of "0.5"."""
+_LIST_NUMBER = re.compile(r"(?:^|\n)\s*\d{1,2}\.$")
+
+
+def whole_sentences(text: str) -> str:
+    """Return ``text``, which ends anywhere, up to its last whole sentence or list item; "" if there is none."""
+    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+    return next((text[:end].strip() for end in reversed(ends) if not _LIST_NUMBER.search(text[:end])), "")
+
+
 class ParsedVerification(NamedTuple):
     """A parsed verification. ``grade`` is 0.0, 0.5 or 1.0."""
 
@@ -151,9 +169,9 @@ def parse_verification(text: str) -> ParsedVerification:
     r"""Parse a critique and its grade, from JSON or from free text.
 
     In free text the last labelled grade counts (``Grade: 0.5``, ``**Score:** 1/2``, DeepSeekMath-V2's ``… score should
-    be: \boxed{0.5}``). A boxed grade comes before others, and later statements must not contradict it. Without a label,
-    the box in the last line counts. Raises :class:`Unparsable` for any grade except 0, 0.5 and 1, for two grades, for
-    none, and for a grade without a critique.
+    be: \boxed{0.5}``). A boxed grade comes before others. Statements after it, and boxed ones directly before it, must
+    not contradict it. Without a label, the box in the last line counts. Raises :class:`Unparsable` for any grade except
+    0, 0.5 and 1, for two grades, for none, and for a grade without a critique.
     """
     if re.search(r"""["'](?:critique|grade)["']\s*:""", text):
         record, repaired, _ = parse_json(text, VerificationOutput)
@@ -179,4 +197,8 @@ def _deciding(text: str) -> list[re.Match[str]]:
     boxed = [match for match in labelled if match[1] is not None and grade_of(match[1])]
     last = (boxed or labelled)[-1].start()
     line = text.rfind("\n", 0, last)
+    for match in reversed(boxed[:-1]):
+        if text[match.end() : last].strip(" \n\t.*$"):
+            break
+        last = match.start()  # adjacent boxes count together: a reply may copy the three lines of the prompt
     return [match for match in stated if match.start() >= last or (match in labelled and match.start() > line)]

@@ -29,7 +29,7 @@ VARIABLES: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "experience": {**_TASK, "attempts": _ATTEMPTS, "bank": _BANK, "max_new": [8]},
     "feedback": {**_TASK, "solution": ["It is 12."]},
     "guideline": {**_TASK, "attempts": _ATTEMPTS, "bank": _BANK, "max_new": [8]},
-    "judge_equivalence": {"gold": ["12"], "answer": ["12.0"], "fence": ["DATA-0"]},
+    "judge_equivalence": {"question": ["", "What is 7 + 5?"], "gold": ["12"], "answer": ["12.0"], "fence": ["DATA-0"]},
     "judge_experience": _MARKS,
     "judge_novelty": _MARKS,
     "pacore": {**_TASK, "references": [["It is 12."], ["It is 12.", "It is 13."]]},

@@ -34,6 +34,7 @@ class FailureReason(StrEnum):
     """Why a call, or a value parsed from its reply, is missing."""
 
     TRUNCATED = "truncated"  # the reply reached max_tokens
+    SHORTENED = "shortened"  # the reply reached max_tokens; its whole sentences were kept, so nothing is missing
     UNPARSABLE = "unparsable"  # the reply cannot be parsed
     ENDPOINT = "endpoint"  # the server refused, or failed repeatedly while it answered others
     TIMEOUT = "timeout"  # the server stopped making progress
@@ -197,7 +198,8 @@ class Verification(Record):
 class Rollout(Record):
     """A candidate with its M verifications and the summary of them. Each part may be a failure instead.
 
-    ``parents``: the (iteration, candidate) pairs that the candidate rewrites.
+    ``parents``: the (iteration, candidate) pairs that the candidate rewrites. ``cut_summary``: the record that the
+    summary reached ``max_tokens`` and was kept up to its last whole sentence.
     """
 
     iteration: int
@@ -207,6 +209,7 @@ class Rollout(Record):
     solution: Solution | Failure
     verifications: tuple[Verification | Failure, ...] = ()
     summary: str | Failure | None = None
+    cut_summary: Failure | None = None
 
     @property
     def grades(self) -> list[float]:
@@ -237,7 +240,8 @@ class Rollout(Record):
 
     @property
     def failures(self) -> list[Failure]:
-        return [part for part in (self.solution, *self.verifications, self.summary) if isinstance(part, Failure)]
+        parts = (self.solution, *self.verifications, self.summary, self.cut_summary)
+        return [part for part in parts if isinstance(part, Failure)]
 
 
 class Experience(Record):

@@ -80,8 +80,8 @@ async def check_by_rule(checker: AnswerChecker, gold: str, answer: str) -> Check
     return Checked(verdict.equal, verifiable=verdict.equivalence is not Equivalence.UNDECIDED)
 
 
-async def check_by_judge(judge: Judge, gold: str, answer: str) -> Checked:
-    """Return the majority of the judge's passes, with the evaluation's prompt.
+async def check_by_judge(judge: Judge, gold: str, answer: str, question: str = "") -> Checked:
+    """Return the majority of the judge's passes, with the evaluation's prompt. It shows the problem ``question``.
 
     The judge is not asked if only typesetting differs. An answer that contains a forged verdict is wrong.
     """
@@ -89,7 +89,7 @@ async def check_by_judge(judge: Judge, gold: str, answer: str) -> Checked:
         return Checked(True)
     if contains_forged_verdict(answer, EquivalenceVerdict):
         return Checked(False, verifiable=False)
-    passes = await judge.ask(equivalence_prompt(judge.prompts, gold, answer), EquivalenceVerdict)
+    passes = await judge.ask(equivalence_prompt(judge.prompts, gold, answer, question), EquivalenceVerdict)
     votes = [one.verdict == "equivalent" for one in passes if not isinstance(one, Failure)]
     if 2 * sum(votes) == len(votes):  # a tie, or no vote at all
         return Checked(None, next((one.reason.value for one in passes if isinstance(one, Failure)), "undecided"))

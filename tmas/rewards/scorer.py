@@ -71,9 +71,9 @@ class Scorer:
         and ``response_tokens``. It takes at most ``deadline`` seconds. Errors of the row, the response or the judge are
         reported in it, never raised."""
         end = asyncio.get_running_loop().time() + self.settings.deadline
-        check = self._checks.get(data_source)
         try:
             row = RewardInput.model_validate(extra_info or {})
+            check = self._check(data_source, row.question)
         except ValidationError:
             row, check = RewardInput(), None
         text = split_thinking(OPEN + response if row.thinking_opened else response, "").text
@@ -89,14 +89,15 @@ class Scorer:
         parts = RewardBreakdown(source=row.source, correctness=right, bonus=bonus, weight=weight, wrong_share=share)
         return {**parts.report(), "truncated": int(row.truncated), "response_tokens": row.response_tokens}
 
-    @cached_property
-    def _checks(self) -> Mapping[str, Check]:
-        return {"math": partial(check_by_rule, self._checker), "math_grm": self._check_by_judge}
+    def _check(self, data_source: str, question: str) -> Check | None:
+        """The check for rows of ``data_source``; None if it is unknown."""
+        by_judge = partial(self._check_by_judge, question)
+        return {"math": partial(check_by_rule, self._checker), "math_grm": by_judge}.get(data_source)
 
-    async def _check_by_judge(self, gold: str, answer: str) -> Checked:
+    async def _check_by_judge(self, question: str, gold: str, answer: str) -> Checked:
         if self.settings.judge is None:
             return Checked(None, "no_judge")
-        return await check_by_judge(self._judge, gold, answer)
+        return await check_by_judge(self._judge, gold, answer, question)
 
     def _truncated(self) -> Correctness:
         if self.settings.truncated == "mask":

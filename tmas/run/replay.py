@@ -80,6 +80,9 @@ class RecordedRun:
         self.check(problem)
         prediction = self.prediction(problem.problem_id)
         terms = prediction.terms.method | {"max_iterations": len(prediction.iterations)}
+        if "summary" in METHODS[prediction.method].settings_type.roles:  # before this setting, all were asked for again
+            agents = terms.get("agents")
+            terms["agents"] = {"cut_summaries": None, **(agents if isinstance(agents, dict) else {})}
         settings = TypeAdapter(AnyMethodSettings).validate_python(terms)
         seed = self.manifest.seed
         session = Replay(problem.problem_id, self.trace(problem.problem_id), seed, self.prompts)

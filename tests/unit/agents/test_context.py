@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tmas.agents.context import Attempts, all_items, attempts_of, fewer_items
+from tmas.agents.context import Attempts, all_items, attempts_of, fewer_items, least_valuable_first
 from tmas.agents.packing import Shorten
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
@@ -59,6 +59,28 @@ def test_attempts_stand_in_order_and_are_given_up_worst_first_then_last_first():
     attempts = attempts_of([rollout(i, *given) for i, given in enumerate(grades)], BUILT_IN)
     assert list(attempts.full) == [f"attempt {i}" for i in range(5)]
     assert names(attempts.shorten) == names(attempts.drop) == [f"attempt {i}" for i in (3, 2, 4, 0, 1)]
+
+
+def order(*attempts: tuple[str | None, list[float]]) -> list[int]:
+    """The indices of attempts, given by answer and grades, in the order in which they are given up."""
+    given = [rollout(i, *grades, answer=answer) for i, (answer, grades) in enumerate(attempts)]
+    return [r.index for r in least_valuable_first(given)]
+
+
+def test_the_best_attempt_of_each_answer_is_given_up_last():
+    """Three attempts share a wrong answer and have the best grades; the right one is alone."""
+    assert order(("17", [1.0]), ("17", [1.0]), ("12", [0.5]), ("17", [0.5])) == [3, 1, 2, 0]
+    assert order(("\\frac12", [1.0]), ("\\frac{1}{2}", [0.5]), ("$2$", [0.0]), ("2", [0.5])) == [2, 1, 3, 0]
+
+
+def test_attempts_without_an_answer_are_ordered_by_grade_alone():
+    assert order((None, [1.0]), ("3", [0.0]), (None, [0.5])) == [2, 0, 1]
+    assert order((None, [0.5]), (None, [1.0]), (None, [0.0])) == [2, 0, 1]
+
+
+def test_an_ungraded_attempt_is_worth_more_than_a_0_and_less_than_any_other():
+    assert order(("1", []), ("2", [0.0]), ("3", [0.0] * 7 + [0.5])) == [1, 0, 2]
+    assert order(("1", []), ("1", [0.0]), ("1", [0.0, 0.5])) == [1, 0, 2]
 
 
 def test_a_shortened_attempt_keeps_its_summary_and_a_dropped_one_leaves_no_gap():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.runs import candidate, iteration, prediction
+from tests.support.runs import candidate, iteration, prediction, write_run
 from tmas.answers.equivalence import EQUAL, Comparison, Equivalence, undecided
 from tmas.errors import UserError
 from tmas.evaluation.correctness import (
@@ -22,8 +22,9 @@ from tmas.evaluation.correctness import (
     counts,
     judge_counts,
 )
+from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.evaluation.judgements import Judgements, judge_pairs
-from tmas.evaluation.runs import Pair
+from tmas.evaluation.runs import Pair, questions_of, read_run
 from tmas.judge import Judge, JudgeSettings
 from tmas.records import Failure, FailureReason
 from tmas.records.run_files import Prediction
@@ -177,6 +178,38 @@ async def test_an_answer_that_speaks_to_the_judge_stays_inside_its_fence(tmp_pat
     mark = re.findall(r"BEGIN (DATA-\w+)\n", prompt)[0]
     assert f"BEGIN {mark}\n{attack}\nEND {mark}" in prompt
     assert mark not in attack
+
+
+# --- the problem
+
+
+async def test_the_judge_sees_the_problem_of_a_pair_and_never_a_solution(tmp_path: Path):
+    """Multiple choice, units and the order of a tuple cannot be compared without it."""
+    answers = [iteration([candidate("B"), candidate("17")], "B")]
+    shared = prediction("r", "17", [iteration([candidate("17")])], [(1, 1)]) | {"question": "R?"}
+    question = "Which is prime? (A) 15 (B) 17"
+    chosen = prediction("p", "17", answers, [(1, 1)]) | {"question": question, "solution": "Clearly (B)."}
+    run = write_run(tmp_path / "run", [chosen, shared, prediction("old", "4", [iteration([candidate("four")])])])
+    async with ScriptedServer(lambda body: [verdict(True)] * body.get("n", 1)) as server:
+        base = {"runs": [run], "judge": {"name": "judge", "base_url": server.base_url, "passes": 1}}
+        await evaluate(EvaluateSettings.model_validate(base | {"judge_scope": "all", "bootstrap": {"resamples": 100}}))
+    asked = {body["messages"][0]["content"] for body in server.requests}
+    [choice] = [prompt for prompt in asked if question in prompt]
+    mark = re.findall(r"BEGIN (DATA-\w+)\n", choice)[0]
+    assert f"# Problem\n\nBEGIN {mark}\n{question}\nEND {mark}" in choice
+    assert f"BEGIN {mark}\nB\nEND {mark}" in choice
+    assert not any("Clearly" in prompt for prompt in asked)
+    [old] = asked - {choice}
+    assert "# Problem" not in old  # that run did not record it
+
+
+def test_a_pair_of_several_problems_has_no_problem(tmp_path: Path):
+    lines = [
+        prediction(name, "2", [iteration([candidate("x"), candidate(name)])]) | {"question": f"{name}?"}
+        for name in ("p", "q")
+    ]
+    run = read_run(write_run(tmp_path / "run", lines))
+    assert questions_of([run, run]) == {("2", "p"): "p?", ("2", "q"): "q?"}
 
 
 # --- agreement

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tmas import Problem, Result, asolve
+from tmas import Problem, Result, asolve, asolve_all
 from tmas.records import Failure, FailureReason, Verification
+from tmas.records.run_files import FailureLine, Metrics
+from tmas.run.replay import RecordedRun
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer
 from tmas.testing.team import prompt
@@ -200,6 +204,97 @@ async def test_unreadable_verifications_are_asked_for_again_and_only_those():
         result = await solve(server, n_candidates=1, n_verifications=4, max_iterations=1)
     assert [b.get("n", 1) for b in server.requests if team.role_of(b) == "verification"] == [4, 1]
     assert len(result.trajectory.iterations[0].rollouts[0].grades) == 4
+
+
+def verifications(server: ScriptedServer) -> list[Body]:
+    return [body for body in server.requests if team.role_of(body) == "verification"]
+
+
+def copies_the_prompt(body: Body) -> list[str]:
+    """A verifier that copies the three lines of the prompt, unless it must write JSON."""
+    if team.role_of(body) != "verification":
+        return team.reply(body)
+    copied = prompt(body).rpartition("states your grade:\n")[2]
+    return ['{"critique": "Step 1 holds.", "grade": "0.5"}' if "response_format" in body else copied] * body.get("n", 1)
+
+
+async def test_an_unreadable_verification_is_asked_for_again_as_json():
+    """A small model copies what the prompt shows."""
+    async with ScriptedServer(copies_the_prompt) as server:
+        result = await solve(server, n_candidates=1, n_verifications=4, max_iterations=1)
+    first, again = verifications(server)
+    assert "response_format" not in first
+    assert "one JSON object" not in prompt(first)
+    schema = again["response_format"]["json_schema"]["schema"]
+    assert schema["properties"]["grade"]["enum"] == ["0", "0.5", "1"]
+    assert "one JSON object" in prompt(again)
+    [rollout] = result.trajectory.iterations[0].rollouts
+    assert rollout.grades == [0.5] * 4
+    assert result.failures == ()
+
+
+@pytest.mark.parametrize(
+    ("agents", "thinks"),
+    [({"structured_verification": False}, False), ({"structured_outputs": "off"}, False), ({}, True)],
+)
+async def test_no_schema_is_sent_where_the_settings_or_the_thinking_forbid_it(agents: dict[str, Any], thinks: bool):
+    def reply(body: Body) -> list[str]:
+        said = copies_the_prompt(body)
+        return [f"<think>so</think>{text}" for text in said] if thinks else said
+
+    async with ScriptedServer(reply) as server:
+        await solve(server, n_candidates=1, n_verifications=1, max_iterations=1, agents=agents)
+    asked = verifications(server)
+    assert len(asked) == 3
+    assert not any("response_format" in body for body in asked)
+    assert len({prompt(body) for body in asked}) == 1
+
+
+def summarises(text: str, thinks: bool = False) -> Callable[[Body], Script]:
+    """A team whose summaries are ``text``, cut at ``max_tokens``."""
+
+    def reply(body: Body) -> Script:
+        if team.role_of(body) == "summary":
+            return Script((text,), finish_reason="length")
+        said = team.reply(body)
+        return Script(tuple(f"<think>so</think>{text}" for text in said) if thinks else tuple(said))
+
+    return reply
+
+
+async def test_a_cut_summary_is_kept_up_to_its_last_whole_sentence_and_recorded(tmp_path: Path):
+    async with ScriptedServer(summarises("It pairs the terms. The sum is 0.5. The last step is not pro")) as server:
+        settings = team.method(n_candidates=1, max_iterations=2, epsilon=0)
+        [result] = await asolve_all([PROBLEM], team.model(server.base_url), settings, output_dir=tmp_path)
+    first, second = (iteration.rollouts[0] for iteration in result.trajectory.iterations)
+    assert first.summary == second.summary == "It pairs the terms. The sum is 0.5."
+    assert sum(team.role_of(body) == "summary" for body in server.requests) == 2
+    [exploiting] = [prompt(b) for b in server.requests if team.role_of(b) == "solution" and "<attempt id" in prompt(b)]
+    assert "What the verifiers found: It pairs the terms. The sum is 0.5.\n</attempt>" in exploiting
+    written = [FailureLine.model_validate_json(line) for line in (tmp_path / "failures.jsonl").read_text().splitlines()]
+    assert [(line.reason, line.call.role) for line in written if line.call] == [("shortened", "summary")] * 2
+    assert Metrics.model_validate_json((tmp_path / "metrics.json").read_text()).failures == {"shortened": 2}
+    replayed = await asyncio.to_thread(RecordedRun(tmp_path).trajectory, PROBLEM)
+    assert replayed == result.trajectory
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "thinks"),
+    [
+        ("It pairs the terms and then", {}, False),
+        ("Again. " * 1100, {}, False),  # a loop
+        ("It pairs the terms. Then", {}, True),  # unfinished thinking, whose opening tag is in the chat template
+        ("It pairs the terms. Then", {"cut_summaries": None}, False),
+    ],
+)
+async def test_what_is_no_whole_summary_is_asked_for_again(text: str, changes: dict[str, Any], thinks: bool):
+    async with ScriptedServer(summarises(text, thinks)) as server:
+        result = await solve(server, n_candidates=1, max_iterations=1, agents=changes)
+    [rollout] = result.trajectory.iterations[0].rollouts
+    assert isinstance(rollout.summary, Failure)
+    assert rollout.summary.reason == FailureReason.TRUNCATED
+    assert rollout.cut_summary is None
+    assert sum(team.role_of(body) == "summary" for body in server.requests) == 3
 
 
 async def test_what_stays_unreadable_is_a_failure_after_the_bounded_retries():

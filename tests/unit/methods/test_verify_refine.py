@@ -281,7 +281,7 @@ async def test_a_rewrite_too_long_for_the_context_loses_its_last_analyses_first(
 
     async with ScriptedServer(reply) as server:
         settings = team.small("verify_refine", n_candidates=1, n_verifications=3, max_iterations=2)
-        result = await asolve(PROBLEM, team.model(server.base_url, context_length=1064 + 1350), settings)
+        result = await asolve(PROBLEM, team.model(server.base_url, context_length=1064 + 1600), settings)
     [prompt] = rewrites(server.requests)
     assert [f"Fault {m}" in prompt for m in range(3)] == [False, True, True]
     assert result.packed_prompts == 1

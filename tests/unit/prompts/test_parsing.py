@@ -12,8 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmas.prompts import parsing
-from tmas.prompts.parsing import ParsedVerification, Unparsable, parse_json, parse_verification, protect_latex
+from tmas.prompts import BUILT_IN, parsing
+from tmas.prompts.parsing import (
+    ParsedVerification,
+    Unparsable,
+    parse_json,
+    parse_verification,
+    protect_latex,
+    whole_sentences,
+)
 from tmas.prompts.schemas import ExperienceOutput, GuidelineOutput, VerificationOutput, output_schema
 
 ITEM = {"kind": "pitfall", "statement": "Dividing by x needs x to be nonzero.", "rollouts": [0, 2]}
@@ -227,6 +234,8 @@ CRITIQUE = "Step 1 is right; in step 2 the case n = 0 is missing, so f(n) = 5 fa
         ("\\[\n\\boxed{0.5}\n\\]", 0.5),
         ("Score: 1\n\nOn reflection a case is missing.\n\nFinal score: 0.5", 0.5),
         ("The answer \\boxed{42} is wrong. Grade: 0", 0.0),
+        ("Grade: \\boxed{0.5}\n\nBased on my evaluation, the final grade is: \\boxed{0.5}", 0.5),
+        ("The final grade is: \\boxed{1}\nNo, step 2 fails.\nThe final grade is: \\boxed{0}", 0.0),
         ("The least score is 3.\nGrade: \\boxed{1}", 1.0),
         ("It says that the final score is \\boxed{7}, which is right.\nGrade: 1", 1.0),
     ],
@@ -248,6 +257,8 @@ def test_free_text_grades(statement: str, grade: float) -> None:
         "\\boxed{0} or \\boxed{1}",
         "Grade: \\boxed{0} or \\boxed{1}",
         "Grade: \\boxed{0, 0.5 or 1}",
+        BUILT_IN.render("grade"),  # a small model copies the lines of the prompt
+        f"Then I end:\n{BUILT_IN.render('grade')}",
         "Grade: 5",
         "Grade: 8/10",
         "Score: 1/10",
@@ -344,3 +355,29 @@ def test_any_verification_is_read_or_refused(text: str) -> None:
 def test_hostile_text_takes_no_time(text: str) -> None:
     with pytest.raises(Unparsable):
         parse_verification(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("One. Two! Three? Fo", "One. Two! Three?"),
+        ("It is $x = 2.$ The rest", "It is $x = 2.$"),
+        ("(It holds.) **Good.** Th", "(It holds.) **Good.**"),
+        ("The sum is 3. The half is 1.", "The sum is 3."),  # perhaps 1.5
+        ("It holds, e.g. for 2, i.e. for ev", ""),
+        ("Step 1 holds (cf. Eq. 3). Step", "Step 1 holds (cf. Eq. 3)."),
+        ("Findings:\n1. The bound holds\n2. The case n", "Findings:\n1. The bound holds"),
+        ("Findings:\n- the bound holds\n- the case", "Findings:\n- the bound holds"),
+        ("It holds.\n2. ", "It holds."),
+        ("3.14 is near", ""),
+        ("", ""),
+    ],
+)
+def test_a_cut_text_is_kept_up_to_its_last_whole_sentence(text: str, kept: str):
+    assert whole_sentences(text) == kept
+
+
+@given(st.text("ab.! \n-1)e", max_size=200))
+def test_whole_sentences_are_a_beginning_of_the_text(text: str):
+    kept = whole_sentences(text)
+    assert text.strip().startswith(kept)

@@ -45,9 +45,12 @@ BRANCHES: dict[str, dict[str, list[Any]]] = {
     "experience": {"question": ["Q?"], "attempts": [[], ATTEMPTS], "bank": ["", "BANK"], "max_new": [9]},
     "guideline": {"question": ["Q?"], "attempts": [[], ATTEMPTS], "bank": ["", "BANK"], "max_new": [9]},
     "form": {"task": ["answer", "proof"]},
+    "complete": {},
+    "rubric": {"task": ["answer", "proof"]},
+    "grade": {},
     "feedback": {"question": ["Q?"], "solution": ["SOL"], "task": ["answer", "proof"]},
     "pacore": {"question": ["Q?"], "references": [["REF1"], ["REF1", "REF2"]], "task": ["answer", "proof"]},
-    "self_evaluation": {},
+    "self_evaluation": {"task": ["answer", "proof"]},
     "self_graded": {"question": ["Q?"], "task": ["answer", "proof"]},
     "refinement": {
         "question": ["Q?"],
@@ -133,7 +136,7 @@ def test_the_task_and_the_form_of_the_reply_change_what_is_asked_for():
     assert r"\boxed" not in proof
     assert "rigorous proof" in proof
     checks = {"question": "Q?", "solution": "S", "task": "answer"}
-    assert r"\boxed{0, 0.5 or 1}" in BUILT_IN.render("verification", **checks, structured=False)
+    assert BUILT_IN.render("verification", **checks, structured=False).endswith(r"the final grade is: \boxed{1}")
     assert r"\boxed" not in BUILT_IN.render("verification", **checks, structured=True)
 
 

@@ -145,6 +145,14 @@ async def test_answers_of_math_grm_rows_are_judged_and_passes_vote(votes: str, a
     assert (report["acc"], *about(report, "correctness")) == (acc, acc, state, why)
 
 
+async def test_the_judge_of_an_answer_sees_the_problem_and_not_the_solution():
+    async with ScriptedServer(judge()) as server:
+        await reward(WRONG, server, grm=True, info={"question": "Which unit?"})
+    [prompt] = [body["messages"][0]["content"] for body in server.requests]
+    assert re.search(r"# Problem\n\nBEGIN \S+\nWhich unit\?\nEND", prompt)
+    assert FIRST_STEP not in prompt
+
+
 async def test_an_answer_that_differs_in_typesetting_alone_is_not_judged():
     async with ScriptedServer(judge(equivalence="different")) as server:
         assert (await reward("$\\boxed{\\text{58}.}$", server, grm=True))["score"] == 1.0

@@ -2,6 +2,7 @@
 
 ``tests/fixtures/run_v1`` holds three problems, TMAS with two iterations, its evaluation by a scripted judge, and in
 ``report.json`` what the report showed of it: its sections, the list of problems, and the page's block of ``p1``.
+``prompts`` holds the prompts of that version, with which the run can be resumed.
 """
 
 from __future__ import annotations
@@ -30,6 +31,12 @@ from tmas.report.runs import read_runs
 from tmas.testing.chat_server import ScriptedServer, run_in_thread
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "run_v1"
+OF_THE_RUN = {
+    "prompts": "prompts",
+    "method.agents.cut_summaries": "null",
+    "method.agents.structured_verification": "false",
+}
+"""Settings whose defaults have changed since, with the values that resume the run."""
 
 
 @pytest.fixture
@@ -54,9 +61,13 @@ def test_a_resumed_run_makes_no_call_again_and_gives_the_same_predictions(old: P
         (old / "run" / name).unlink()
     with run_in_thread(ScriptedServer(reply)) as server:
         given = {"problems": "problems.jsonl", "output_dir": "run", "model.base_url": server.base_url, **SETTINGS}
+        given |= OF_THE_RUN
         tmas(old, "solve", *(f"{key}={value}" for key, value in given.items()))
         assert server.requests == []
-    assert lines(old / "run" / "predictions.jsonl") == before[0]
+    found = lines(old / "run" / "predictions.jsonl")
+    for line in found:
+        assert line["terms"]["method"]["agents"].pop("cut_summaries") is None
+    assert found == before[0]
     assert lines(old / "run" / "failures.jsonl") == [{"v": 1, **line} for line in before[1]]
     assert orjson.loads((old / "run" / "metrics.json").read_bytes()) == {"v": 1, **totals}
     manifest = orjson.loads((old / "run" / "manifest.json").read_bytes())
@@ -69,10 +80,21 @@ def test_an_evaluation_gives_the_same_figures_and_asks_the_judge_nothing(old: Pa
     (old / "run" / "evaluation.json").unlink()
     with run_in_thread(ScriptedServer(judge)) as server:
         tmas(
-            old, "evaluate", "runs=[run]", "judge=endpoint", "judge.name=scripted", f"judge.base_url={server.base_url}"
+            old,
+            "evaluate",
+            "runs=[run]",
+            "judge=endpoint",
+            "judge.name=scripted",
+            f"judge.base_url={server.base_url}",
+            "prompts=prompts",
         )
         assert server.requests == []
-    assert (old / "run" / "evaluation.json").read_bytes() == before
+    found = orjson.loads((old / "run" / "evaluation.json").read_bytes())
+    own = found["settings"]["judge"].pop("replaced")
+    assert own == {"judge_equivalence": (old / "prompts" / "judge_equivalence.jinja").read_text("utf-8")}
+    expected = orjson.loads(before)
+    assert expected["settings"]["judge"].pop("replaced") == {}
+    assert found == expected
 
 
 def test_a_report_shows_the_same(monkeypatch: pytest.MonkeyPatch, old: Path):
