@@ -197,7 +197,7 @@ class Verification(Record):
 class Rollout(Record):
     """A candidate with its M verifications and the summary of them. Each part may be a failure instead.
 
-    ``parents``: the (iteration, candidate) pairs that the candidate rewrites.
+    ``parents``: the (iteration, candidate) pairs that the candidate rewrites or aggregates.
     """
 
     iteration: int

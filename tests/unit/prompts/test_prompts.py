@@ -47,6 +47,9 @@ BRANCHES: dict[str, dict[str, list[Any]]] = {
     "form": {"task": ["answer", "proof"]},
     "feedback": {"question": ["Q?"], "solution": ["SOL"], "task": ["answer", "proof"]},
     "pacore": {"question": ["Q?"], "references": [["REF1"], ["REF1", "REF2"]], "task": ["answer", "proof"]},
+    "rsa": {"question": ["Q?"], "candidates": [["CAND1"], ["CAND1", "CAND2"]], "task": ["answer", "proof"]},
+    "genselect": {"question": ["Q?"], "solutions": [["SOL0", "SOL1"]], "task": ["answer", "proof"]},
+    "genselect_summary": {"question": ["Q?"], "solution": ["SOL"], "words": [77], "task": ["answer", "proof"]},
     "self_evaluation": {},
     "self_graded": {"question": ["Q?"], "task": ["answer", "proof"]},
     "refinement": {
