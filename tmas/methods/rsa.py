@@ -10,8 +10,8 @@ Published: N = 16, K = 4 and T = 10, the first population included. The defaults
 TMAS, as for the other baselines; K is as published. The paper evaluates a random member (its expected accuracy is
 Pass@1 of the last iteration): ``selection.rule=random``. The default is the majority vote.
 
-The prompts are rewritten in our own words. ``prompts=FOLDER`` with a file ``rsa.jinja`` replaces the aggregation prompt
-(docs/prompts.md), for example by the original's.
+The prompts are rewritten in our own words. ``prompts=FOLDER`` with a file ``rsa.jinja`` (and ``solution.jinja`` for the
+first population) replaces them, for example by the originals; docs/prompts.md lists the variables.
 
 Differences from the original, and our choices where the sources that we could read are silent:
 
