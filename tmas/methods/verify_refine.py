@@ -22,8 +22,8 @@ Differences from the original:
   turn, so every round has N, even while the pool is smaller.
 - At most 8 analyses are shown. The published code stops at 8 within a grade only, so with three grades it shows up to
   12 (``n_analyses=12``; a candidate whose analyses all have one grade then shows 12, too).
-- The request for a self-evaluation has one sentence on honesty ("Be honest about every gap"). The original has several
-  clauses that warn against claiming more than was proved and say that honest gaps are graded better.
+- The request for a self-evaluation has one sentence on honesty. The original has several: a faithful account of the
+  remaining errors is fine, a wrong solution that is called correct is the worst reply, and cheating is penalised.
 - A candidate without a self-evaluation stays in the pool without an own grade, behind candidates of the same mean grade
   that have one. The original drops it, and counts a grade that cannot be parsed as 0.
 - An analysis that cannot be parsed is asked for again; one that still fails does not count as a pass.
