@@ -4,25 +4,26 @@
 2. Each later step writes N new candidates. For each, K distinct candidates are drawn at random from the population, and
    the model aggregates them: it reads the K candidates and writes one improved solution. With K = 1 it refines one.
 3. The N new candidates are the population of the next step. The old ones are dropped.
-4. After T steps the answer is a random member of the population or its majority vote.
+4. After T steps, the first population included, the answer is a random member of the population or its majority vote.
 
-Published: N = 16, K = 4 and T = 10, the first population included. The defaults of N and T are those of Table 1 of
-TMAS, as for the other baselines; K is as published. The paper evaluates a random member (its expected accuracy is
-Pass@1 of the last iteration): ``selection.rule=random``. The default is the majority vote.
+Published: N = 16, K = 4, T = 10, temperature 1.0 and top-p 1.0; conf/method/rsa.yaml sets the last two. The defaults of
+N and T are those of Table 1 of TMAS, as for the other baselines. The paper evaluates a random member, whose expected
+accuracy is Pass@1 of the last iteration: ``selection.rule=random``. The default is the majority vote, which the paper
+also names.
 
 The prompts are rewritten in our own words. ``prompts=FOLDER`` with a file ``rsa.jinja`` (and ``solution.jinja`` for the
 first population) replaces them, for example by the originals; docs/prompts.md lists the variables.
 
-Differences from the original, and our choices where the sources that we could read are silent:
+Differences from the original:
 
 - The original aggregates reasoning chains. Here a candidate is the text after the thinking, because thinking never
-  enters a prompt. For a model that does not think between tags, this text is the whole chain.
+  enters a prompt. For a model without separate thinking, this text is the whole chain.
 - A candidate that was cut short is a failure and no member of the population. With fewer than K members, all are
   aggregated; without any, the step works on the bare problem again.
-- The subsets are drawn independently for each candidate, by key: a draw is a function of the run's seed, the problem,
-  the step and the candidate. The candidates of a prompt are in the order drawn.
-- If the candidates of a prompt do not fit, the longest are left out first; the last one is cut in the middle.
-- The method sets no sampling: the model's own applies.
+- The original draws from one random stream. Here a draw is a function of the run's seed, the problem, the step and the
+  candidate. The candidates of a prompt are in the order drawn, as in the original.
+- The original assumes that all candidates fit. Here candidates that do not fit are left out, the longest first; the
+  last one is cut in the middle.
 """
 
 from __future__ import annotations
