@@ -21,6 +21,9 @@ declare -A METHODS=(
     [verify_refine]="method=verify_refine method.n_candidates=4 method.n_verifications=1 method.n_best=4 method.max_iterations=12"
     [pacore]="method=pacore method.widths=[4] method.max_iterations=6"
     [rse]="method=rse method.n_candidates=4 method.max_iterations=10 method.agents.structured_outputs=off"
+    # Only the teacher plays these two: no policy of the recipe is trained on their prompts.
+    [rsa]="method=rsa method.n_candidates=4 method.n_aggregated=2 method.max_iterations=6"
+    [genselect]="method=genselect method.n_candidates=32 method.n_compared=4 method.n_votes=2"
 )
 for run in "$@"; do
     # shellcheck disable=SC2086  # the settings are words

@@ -35,6 +35,7 @@ from recipes.miniature.task import ORDERS, RULES, Blocks, Candidate, Task
 GRADE = "Based on my evaluation, the final grade is: \\boxed{{{grade:g}}}"
 _BOX = re.compile(r"\\boxed\{(\d+)\}")
 _ATTEMPT = re.compile(r'<attempt id="(\d+)".*?</attempt>', re.DOTALL)
+_SOLUTION = re.compile(r"^Solution \d+:$", re.MULTILINE)
 _COUNTED = re.compile(r"\b([a-z]+) (\d)/\d$", re.MULTILINE)
 _SUPPORT = re.compile(r"- \[E\d+, support (\d+)\] ")
 STRATEGY = re.compile(r"^- \[G\d+, support \d+\] ([a-z]+):", re.MULTILINE)
@@ -70,6 +71,9 @@ class Teacher:
             "Distil the attempt": self.distill,
             "The candidate solution is your own": self.feedback,
             "Analyse the references": self.synthesis,
+            "improved solution of the problem": self.synthesis,
+            "Compare the solutions above": self.comparison,
+            "Write a clean version of the candidate": self.clean_version,
             "Write a better solution of the problem": self.refinement,
             'write a line "# Self-evaluation"': self.self_graded,
         }
@@ -144,7 +148,7 @@ class Teacher:
         return self._with_self_evaluation(blocks, self._guess(blocks))
 
     def synthesis(self, prompt: str) -> str:
-        """PaCoRe: the arithmetic of every reference as thinking, then a solution from these findings."""
+        """PaCoRe and RSA: the arithmetic of every solution shown as thinking, then a solution from these findings."""
         blocks = blocks_in(prompt)
         references = [read_answer(digits, len(blocks)) for digits in _BOX.findall(prompt)]
         checks = [self._check(blocks, candidate) for candidate in references if candidate]
@@ -153,6 +157,23 @@ class Teacher:
         rules = followed_among([(found[0].rule, fitting(found)) for _, found in checks])
         thinking, written = parted(self._by_memory(blocks, known, rules))
         return thought([*analyses, *thinking], written)
+
+    def comparison(self, prompt: str) -> str:
+        """GenSelect: the arithmetic of every solution as thinking, then the first with the most fitting blocks."""
+        blocks = blocks_in(prompt)
+        analyses: list[str] = []
+        fitting_blocks: list[int] = []
+        for text in _SOLUTION.split(prompt[: prompt.rindex("# Your task")])[1:]:
+            candidate = _candidate(f"{prompt}{text}") if _BOX.search(text) else None
+            lines, known = self._check(blocks, candidate) if candidate else ([], [])
+            analyses += [*lines, counted(known)] if known else []
+            fitting_blocks.append(fitting(known))
+        return thought(analyses, f"Judgment: {fitting_blocks.index(max(fitting_blocks))}")
+
+    def clean_version(self, prompt: str) -> str:
+        """GenSelect: the candidate again, because the miniature's solutions have no detours."""
+        candidate = _candidate(prompt)
+        return solution(candidate) if candidate else "The candidate has no possible answer."
 
     def distill(self, prompt: str) -> str:
         """RSE: the arithmetic of the attempt, then the findings as verified propositions and critical pitfalls."""

@@ -246,7 +246,9 @@ def test_a_method_s_config_shows_every_setting_with_its_default(name: str):
 @pytest.mark.parametrize(
     ("name", "role", "published"),
     [
+        ("genselect", "comparison", {"temperature": 0.6, "top_p": 0.95}),
         ("pacore", "solution", {"temperature": 1.0, "top_p": 1.0}),
+        ("rsa", "solution", {"temperature": 1.0, "top_p": 1.0}),
         ("rse", "solution", {"temperature": 0.6, "top_p": 0.95, "extra": {"top_k": 20}}),
         ("self_refine", "feedback", {"temperature": 0.7}),
         ("verify_refine", "solution", {"temperature": 1.0, "top_p": 0.95}),

@@ -47,7 +47,9 @@ class AgentSettings(BaseModel):
     READ_BY: ClassVar[dict[str, frozenset[str]]] = {
         "task": frozenset({"solution"}),
         "answer_format": frozenset({"solution"}),
-        "parse_attempts": frozenset({"verification", "summary", "experience", "guideline", "feedback", "distill"}),
+        "parse_attempts": frozenset(
+            {"verification", "summary", "experience", "guideline", "feedback", "distill", "comparison"}
+        ),
         "structured_outputs": frozenset({"verification", "experience", "guideline", "distill"}),
         "structured_verification": frozenset({"verification"}),
         "summary_words": frozenset({"summary"}),

@@ -9,8 +9,10 @@ from pydantic import BeforeValidator
 
 from tmas.methods.base import Method, MethodSettings
 from tmas.methods.best_of_n import BestOfN
+from tmas.methods.genselect import GenSelect
 from tmas.methods.majority_vote import MajorityVote
 from tmas.methods.pacore import PaCoRe
+from tmas.methods.rsa import RSA
 from tmas.methods.rse import RSE
 from tmas.methods.self_refine import SelfRefine
 from tmas.methods.tmas import TMAS
@@ -24,6 +26,8 @@ METHODS: dict[str, type[Method[Any]]] = {
     "verify_refine": VerifyRefine,
     "pacore": PaCoRe,
     "rse": RSE,
+    "rsa": RSA,
+    "genselect": GenSelect,
 }
 
 

@@ -12,7 +12,7 @@ from tmas.agents.base import Session
 from tmas.agents.settings import AgentSettings
 from tmas.answers.checker import AnswerChecker
 from tmas.methods.selection import SelectionSettings, selected
-from tmas.records import BankChange, Experience, Failure, Guideline, Iteration, Problem, Rollout, Trajectory
+from tmas.records import BankChange, Experience, Failure, Guideline, Iteration, Problem, Rollout, Selection, Trajectory
 
 Round = tuple[Rollout, ...]
 """The rollouts of one iteration, by index."""
@@ -94,12 +94,18 @@ class Method(ABC, Generic[S]):
         rounds: Sequence[Round],
         early_stop: bool = False,
         memories: Sequence[Memory] = (),
+        chosen: Selection | None = None,
     ) -> Trajectory:
-        """The trajectory of ``rounds``, with the answer selected after each. ``memories``: one for each round."""
+        """The trajectory of ``rounds``, with the answer selected after each. ``memories``: one for each round.
+
+        ``chosen``: the selection after the last round, if the method has made it itself.
+        """
         iterations = []
         for t, rollouts in enumerate(rounds):
-            chosen = await selected(session, rounds[: t + 1], self.settings.selection, self.checker)
+            selection = chosen if t == len(rounds) - 1 else None
+            if selection is None:
+                selection = await selected(session, rounds[: t + 1], self.settings.selection, self.checker)
             memory = memories[t] if memories else Memory()
-            iterations.append(Iteration(index=t, rollouts=rollouts, selected=chosen, **memory._asdict()))
+            iterations.append(Iteration(index=t, rollouts=rollouts, selected=selection, **memory._asdict()))
         stop = session.stopped or ("early_stop" if early_stop else "max_iterations")
         return Trajectory(iterations=tuple(iterations), stop=stop)

@@ -3,6 +3,9 @@
 This baseline is not in the paper. It has the same solution and verification agents as TMAS and spends its whole budget
 in one round, so TMAS's iterations must beat it at equal tokens. Of equal grades the answer with more votes wins, then
 the one sampled first.
+
+The prompts are our own, those of TMAS. ``prompts=FOLDER`` with the files ``solution.jinja`` and ``verification.jinja``
+replaces them (docs/prompts.md).
 """
 
 from __future__ import annotations

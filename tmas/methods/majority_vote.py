@@ -2,6 +2,9 @@
 
 Answers belong to one class if they are mathematically equivalent; two answers whose equivalence cannot be decided
 stay in two classes. Of classes of equal size the one sampled first wins. The original votes over equal strings.
+
+The prompt is our own, the bare problem of TMAS. ``prompts=FOLDER`` with a file ``solution.jinja`` replaces it
+(docs/prompts.md).
 """
 
 from __future__ import annotations

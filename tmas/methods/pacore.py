@@ -6,11 +6,15 @@
    solutions of its own. All responses of a round see the same references.
 4. The response of the last round is the answer. Published widths: 4, 1 (low); 16, 1 (medium); 32, 4, 1 (high).
 
+The prompts are rewritten in our own words. ``prompts=FOLDER`` with a file ``pacore.jinja`` (and ``solution.jinja`` for
+the first round) replaces them, for example by the originals; docs/prompts.md lists the variables.
+
 Differences from the original:
 
 - The defaults are those of Table 1 of TMAS: 20 rounds of 8 responses, reported as Pass@1. The last of ``widths`` holds
   for all later rounds, so the published high setting is ``widths=[32, 4, 1] max_iterations=3``. If the last round
   has more than one response, their majority is the answer.
+- The prompt says that the references may be wrong. The original does not.
 - The original shuffles with one seed for all problems. Here the draw is a function of the run's seed and the problem.
 - A response that was cut short is a failure and no reference, because unfinished thinking never enters a prompt here.
   The original passes it on.

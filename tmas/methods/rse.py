@@ -12,11 +12,22 @@
 Published: 32 rollouts per iteration, temperature 0.6, top-p 0.95, top-k 20; conf/method/rse.yaml sets the last three.
 The other defaults are those of Table 1 of TMAS.
 
+The prompts are rewritten in our own words. ``prompts=FOLDER`` with the files ``distill.jinja``, ``recycled.jinja`` and
+``solution.jinja`` replaces them, for example by the originals; docs/prompts.md lists the variables and the form of a
+reply.
+
 Differences from the original:
 
 - The project's own test finds near-duplicates (shared words, and equal numbers and symbols). The original takes a
   cosine above 0.8 of sentence embeddings, but the core has no embedding model, and "x = 2" must not be merged with
   "x = 3".
+- In the bank, new statements come before old ones and longer before shorter ones. The original sorts each list
+  alphabetically.
+- The system message has only the bank and how to use it; the user message has the problem and the form of the answer.
+  The original's system message has all instructions, and its user message only the problem.
+- A completion is limited by the model's settings. The original limits each to 38,912 tokens
+  (``model.sampling.max_tokens=38912``), with a context of 100,000 for the distillation
+  (``model.roles.distill.context_length=100000``).
 - A rollout that was cut short is a failure and is not distilled.
 - The reasoning enters a prompt in this method only, because distilling it is the method. If the prompt is too long,
   first the reasoning is cut in the middle, then the solution. A bank that does not fit is shown without its least

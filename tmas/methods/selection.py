@@ -1,4 +1,4 @@
-"""Selection of the final answer: by best mean grade, or by majority vote. The other criterion breaks ties.
+"""Selection of the final answer: by best mean grade or majority vote (the other breaks ties), or at random.
 
 The paper reports Pass@1 over all candidates and does not select an answer; ``method.selection`` is our choice.
 """
@@ -22,8 +22,9 @@ class SelectionSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rule: Literal["grade", "vote"] = Field(
-        default="grade", description="grade: best mean grade, ties by votes; vote: most votes, ties by grade"
+    rule: Literal["grade", "vote", "random"] = Field(
+        default="grade",
+        description="grade: best mean grade, ties by votes; vote: most votes, ties by grade; random: drawn uniformly",
     )
     scope: Literal["all", "last"] = Field(
         default="all",
@@ -52,14 +53,17 @@ async def selected(
 ) -> Selection | None:
     """:func:`select`, recorded in the session: comparing answers may time out, and a replay must repeat the outcome."""
     name = f"selection/{len(rounds) - 1}/{fingerprint(rounds)}"
-    return (await session.decide(name, lambda: select(rounds, settings, checker), Selected)).selection
+    draw = session.draw(f"selection/{len(rounds) - 1}")
+    return (await session.decide(name, lambda: select(rounds, settings, checker, draw), Selected)).selection
 
 
-async def select(rounds: Sequence[Sequence[Rollout]], settings: SelectionSettings, checker: AnswerChecker) -> Selected:
+async def select(
+    rounds: Sequence[Sequence[Rollout]], settings: SelectionSettings, checker: AnswerChecker, draw: float = 0.0
+) -> Selected:
     """The selected candidate after the last of ``rounds`` (rollouts by iteration); None if there is no candidate.
 
     Candidates with an answer come before those without one. Of candidates with equal grade and votes the earliest
-    is selected.
+    is selected. ``draw``: the number in [0, 1) that decides the rule ``random``.
     """
     scope = rounds if settings.scope == "all" else _last(rounds)
     solved = [r for rollouts in scope for r in rollouts if isinstance(r.solution, Solution)]
@@ -67,8 +71,11 @@ async def select(rounds: Sequence[Sequence[Rollout]], settings: SelectionSetting
     if not candidates:
         return Selected(selection=None)
     votes = await _votes(candidates, checker)
-    order = _by_grade if settings.rule == "grade" else _by_vote
-    best = max(range(len(candidates)), key=lambda i: (*order(candidates[i], votes[i]), -i))
+    if settings.rule == "random":
+        best = int(draw * len(candidates))
+    else:
+        order = _by_grade if settings.rule == "grade" else _by_vote
+        best = max(range(len(candidates)), key=lambda i: (*order(candidates[i], votes[i]), -i))
     chosen = candidates[best]
     selection = Selection(
         iteration=chosen.iteration,

@@ -9,6 +9,9 @@ The original has one trajectory. Here N independent ones run, so that Pass@1 by 
 TMAS. A trajectory that has stopped keeps its draft in all later iterations and makes no more calls; the problem ends
 when all have stopped. conf/method/self_refine.yaml sets the published temperature of the feedback, 0.7.
 
+The prompts are rewritten in our own words. ``prompts=FOLDER`` with ``feedback.jinja``, and ``solution.jinja`` for the
+drafts, replaces them, for example by the originals; docs/prompts.md lists the variables and the form of a reply.
+
 Differences from the original:
 
 - Solutions are text; the original writes programs and shows examples. A heading marks where the rewrite begins.

@@ -5,16 +5,25 @@
    graded are dropped. The others form the pool, where equal texts count once.
 3. Each round takes the n best candidates of the pool by (mean grade, own grade), with ties in random order. It pairs
    each with up to 8 of its analyses, those that found faults first and at most 4 of one grade (8 if all have the same
-   grade), and rewrites it.
+   grade), and rewrites it. ``n_analyses`` and ``n_analyses_of_a_grade`` are these numbers.
 4. The N rewrites are analysed and join the pool. It stops when a candidate passes all M analyses.
 
 Published: N = 64, M = 64, n = 64, 16 rounds, temperature 1.0 and top-p 0.95; conf/method/verify_refine.yaml sets the
-last two. The other defaults are those of Table 1 of TMAS.
+last two. The other defaults are those of Table 1 of TMAS. The published code has N = 128 and n = 32 by default. Each
+size is a setting.
+
+The prompts are rewritten in our own words. ``prompts=FOLDER`` with ``self_graded.jinja``, ``refinement.jinja`` and
+``verification.jinja`` replaces them, for example by the originals; docs/prompts.md lists the variables and the form of
+a reply.
 
 Differences from the original:
 
 - Each rewrite comes from one candidate, as in the published runs. The N rewrites are distributed over the n best in
   turn, so every round has N, even while the pool is smaller.
+- At most 8 analyses are shown. The published code stops at 8 within a grade only, so with three grades it shows up to
+  12 (``n_analyses=12``; a candidate whose analyses all have one grade then shows 12, too).
+- The request for a self-evaluation has one sentence on honesty. The original has several: a faithful account of the
+  remaining errors is fine, a wrong solution that is called correct is the worst reply, and cheating is penalised.
 - A candidate without a self-evaluation stays in the pool without an own grade, behind candidates of the same mean grade
   that have one. The original drops it, and counts a grade that cannot be parsed as 0.
 - An analysis that cannot be parsed is asked for again; one that still fails does not count as a pass.
@@ -42,7 +51,6 @@ from tmas.methods.selection import SelectionSettings
 from tmas.prompts.parsing import Unparsable, parse_verification
 from tmas.records import Completion, Failure, Mode, Problem, Rollout, Solution, Trajectory, Verification
 
-MOST_ANALYSES, MOST_OF_A_GRADE = 8, 4
 _SELF_EVALUATION = re.compile(
     r"^[^\w\n]*(?:\d+[.)]\s*)?(?:my\s+)?self[-\s\u2010\u2011]?evaluation\b", re.IGNORECASE | re.MULTILINE
 )
@@ -75,6 +83,12 @@ class VerifyRefineSettings(MethodSettings, frozen=True):
     )
     n_verifications: int = Field(default=8, ge=1, description="M: analyses of each candidate")
     n_best: int = Field(default=8, ge=1, description="n: best candidates of the pool, which a round rewrites")
+    n_analyses: int = Field(default=8, ge=1, description="the most analyses that a rewrite is shown")
+    n_analyses_of_a_grade: int = Field(
+        default=4,
+        ge=1,
+        description="the most of them with one grade; has no effect if all analyses have the same grade",
+    )
     max_iterations: int = Field(default=20, ge=1, description="rounds, the first included")
     agents: AgentSettings = Field(default=AgentSettings(), description="how agents are prompted and replies parsed")
     selection: SelectionSettings = Field(
@@ -103,7 +117,10 @@ class VerifyRefine(Method[VerifyRefineSettings]):
         """The tasks of the next round; its candidates take them in turn."""
         t = len(rounds)
         best = best_of(prover.team.session, t, pool_of(rounds))[: self.settings.n_best]
-        return [_Task(prover.refinement_prompt(t, rollout), rollout) for rollout in best] or [_Task(prover.prompt())]
+        limits = self.settings.n_analyses, self.settings.n_analyses_of_a_grade
+        shown = [paired_analyses(prover.team.session, t, rollout, *limits) for rollout in best]
+        tasks = [_Task(prover.refinement_prompt(r, analyses), r) for r, analyses in zip(best, shown, strict=True)]
+        return tasks or [_Task(prover.prompt())]
 
     async def _rollout(self, prover: Prover, t: int, i: int, tasks: Sequence[_Task]) -> Rollout:
         prompt, source = tasks[i % len(tasks)]
@@ -138,13 +155,16 @@ def best_of(session: Session, t: int, pool: Sequence[Rollout]) -> list[Rollout]:
     return sorted(shuffled(session, f"pool/{t}", pool), key=grades, reverse=True)
 
 
-def paired_analyses(session: Session, t: int, rollout: Rollout) -> list[Verification]:
-    """The analyses that the prompt shows for a rewrite of ``rollout`` in round ``t``: step 3 of the module."""
+def paired_analyses(session: Session, t: int, rollout: Rollout, most: int, most_of_a_grade: int) -> list[Verification]:
+    """The analyses that the prompt shows for a rewrite of ``rollout`` in round ``t``: step 3 of the module.
+
+    ``most``: analyses in all. ``most_of_a_grade``: analyses with one grade, unless all have the same grade.
+    """
     analyses = [v for v in rollout.verifications if isinstance(v, Verification)]
     drawn = shuffled(session, f"analyses/{t}/{rollout.iteration}/{rollout.index}", analyses)
     by_grade = [list(group) for _, group in groupby(sorted(drawn, key=_grade), key=_grade)]
-    most = MOST_ANALYSES if len(by_grade) == 1 else MOST_OF_A_GRADE
-    return [analysis for group in by_grade for analysis in group[:most]][:MOST_ANALYSES]
+    of_a_grade = most if len(by_grade) == 1 else most_of_a_grade
+    return [analysis for group in by_grade for analysis in group[:of_a_grade]][:most]
 
 
 def _grade(analysis: Verification) -> float:
@@ -161,18 +181,18 @@ class Prover:
         """The bare problem, with a request for a self-evaluation."""
         return self.team.pack("solution", lambda _: self.team.render("self_graded"))
 
-    def refinement_prompt(self, t: int, rollout: Rollout) -> Prompt | Failure:
-        """The candidate with its paired analyses.
+    def refinement_prompt(self, rollout: Rollout, shown: Sequence[Verification]) -> Prompt | Failure:
+        """The candidate with the analyses ``shown``.
 
         If it is too long, analyses are left out, the last first; then the first analysis and the solution are cut.
         """
         assert isinstance(rollout.solution, Solution)
         solution = rollout.solution.text
-        analyses = {f"analysis {v.index}": graded(v) for v in paired_analyses(self.team.session, t, rollout)}
+        analyses = {f"analysis {v.index}": graded(v) for v in shown}
 
         def prompt(texts: Mapping[str, str]) -> str:
-            shown = [texts[name] for name in analyses if texts[name]]
-            return self.team.render("refinement", solution=texts["solution"], analyses=shown)
+            left = [texts[name] for name in analyses if texts[name]]
+            return self.team.render("refinement", solution=texts["solution"], analyses=left)
 
         first, *others = analyses
         steps = [(name, replace_by("")) for name in reversed(others)]

@@ -32,18 +32,13 @@ class HubSource(BaseModel):
     where: dict[str, str] = Field(
         default_factory=dict, description='Keep only rows with these values, by column. "": an empty value.'
     )
-    sample: int | None = Field(
-        default=None,
-        ge=1,
-        description="Keep only this many rows, those whose ids have the smallest SHA-256. null: all.",
-    )
 
 
 class HubError(UserError):
     """The data set cannot be loaded. The message says why and what to do."""
 
 
-def fetch(source: HubSource, columns: Sequence[str], id_column: str | None) -> Path:
+def fetch(source: HubSource, columns: Sequence[str]) -> Path:
     """Return a JSONL file of the rows with ``columns`` (by their local names), downloaded if it is missing.
 
     Raises :class:`HubError` without access or network, and if rows or columns are not as expected.
@@ -51,8 +46,7 @@ def fetch(source: HubSource, columns: Sequence[str], id_column: str | None) -> P
     wanted = text_digest(f"{source.model_dump_json()} {columns}", 12)
     target = _cache() / f"{source.path.strip('/').replace('/', '--')}-{wanted}.jsonl"
     if not target.exists():
-        rows = _sampled(source, _rows(source, columns), id_column)
-        write_lines(target, rows)
+        write_lines(target, _rows(source, columns))
     return target
 
 
@@ -92,15 +86,3 @@ def _advice(source: HubSource, error: Exception) -> str:
         f"\nThe data set is gated: accept the terms on the page of {source.path}, then `hf auth login`, or set "
         "HF_TOKEN to a token that may read it. Or use a local file: problems=FILE"
     )
-
-
-def _sampled(source: HubSource, rows: list[dict[str, Any]], id_column: str | None) -> list[dict[str, Any]]:
-    if source.sample is None:
-        return rows
-    if id_column is None:
-        raise HubError(f"{source.path}: a sample needs problem_id: it is chosen by the ids")
-    if len(rows) < source.sample:
-        raise HubError(f"{source.path} has {len(rows)} rows with {source.where}, fewer than {source.sample}")
-    hashes = [text_digest(str(row[id_column]), 64) for row in rows]
-    last = sorted(hashes)[source.sample - 1]
-    return [row for row, digest in zip(rows, hashes, strict=True) if digest <= last]

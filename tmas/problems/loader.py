@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tmas.errors import FileDefects
 from tmas.problems.files import READERS, FileRow, is_unicode
 from tmas.problems.hub import HubError, HubSource, fetch
+from tmas.problems.ids import read_ids
 from tmas.records import Problem
 
 SAMPLE = Path(__file__).with_name("sample_problems.jsonl")
@@ -45,6 +46,11 @@ class ProblemFields(BaseModel):
         " GSM8K: ####\\s*(.+). null: the whole column.",
     )
     metadata: tuple[str, ...] = Field(default=(), description="Further columns to keep with the problem.")
+    ids: Path | None = Field(
+        default=None,
+        description="Keep only the problems whose ids are in this list: a file with one id a line, or the name of a"
+        " list that the package has (hle_math_100). All of them must be in the problem file. null: all problems.",
+    )
     hub: HubSource | None = Field(
         default=None, description="The Hugging Face data set that problems=hub reads. null: there is none."
     )
@@ -60,6 +66,12 @@ class ProblemFields(BaseModel):
             raise ValueError("needs a group around the answer")
         return pattern
 
+    @model_validator(mode="after")
+    def _has_a_column_of_ids(self) -> Self:
+        if self.ids is not None and self.problem_id is None:
+            raise ValueError("ids needs problem_id: problems are selected by the ids in that column")
+        return self
+
     @property
     def required(self) -> tuple[str, ...]:
         """The columns that the file must have."""
@@ -71,7 +83,7 @@ class ProblemFields(BaseModel):
         if self.hub is None:
             raise HubError("problems=hub: the preset given as data=NAME names no data set on the hub; give a file")
         answer = () if self.answer is None else (self.answer,)
-        return fetch(self.hub, tuple(dict.fromkeys((*self.required, *answer))), self.problem_id)
+        return fetch(self.hub, tuple(dict.fromkeys((*self.required, *answer))))
 
 
 class ProblemFileError(FileDefects):
@@ -97,13 +109,15 @@ def load_problems(
 
     The path ``hub`` loads the data set that ``fields.hub`` names. Raises :class:`~tmas.problems.hub.HubError` if it
     cannot be loaded. Raises :class:`ProblemFileError` for a file that cannot be read, lacks a column or has no valid
-    row, and, unless ``on_bad`` is ``skip``, for any bad row (a missing, empty or mistyped field, a repeated id).
+    row, and, unless ``on_bad`` is ``skip``, for any bad row (a missing, empty or mistyped field, a repeated id). With
+    ``fields.ids`` all other rows are ignored, and a listed id that the file does not have is always an error.
     """
     path, fields = Path(path), fields or ProblemFields()
     if path == Path("hub"):
         path = fields.fetch()
     rows = _read(path)
     _check_columns(path, rows, fields)
+    rows = _selected(path, rows, fields)
     problems: list[Problem] = []
     places: dict[str, str] = {}
     defects: list[str] = []
@@ -144,6 +158,20 @@ def _check_columns(path: Path, rows: Sequence[FileRow], fields: ProblemFields) -
         raise ProblemFileError(
             [f"{path}:1: field {column!r}: no such column (there are {there})" for column in missing]
         )
+
+
+def _selected(path: Path, rows: list[FileRow], fields: ProblemFields) -> list[FileRow]:
+    """The rows whose ids are in ``fields.ids``, in the order of the file; all rows if there is no such list."""
+    if fields.ids is None or fields.problem_id is None:
+        return rows
+    wanted = read_ids(fields.ids)
+    found = {str(row.values.get(fields.problem_id)) for row in rows}
+    if missing := sorted(wanted - found):
+        raise ProblemFileError(
+            [f"{path}: {len(missing)} of the {len(wanted)} problems of {fields.ids} are missing, such as {missing[0]}"],
+            remedy="Use a file that has all of them, or set the list of ids to another one (null: all problems).",
+        )
+    return [row for row in rows if str(row.values.get(fields.problem_id)) in wanted]
 
 
 def _problem(row: FileRow, fields: ProblemFields, generated_id: str) -> Problem:

@@ -28,6 +28,8 @@ VARIABLES: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "distill": {**_TASK, "reasoning": ["", "7 + 5 = 12"], "solution": ["It is 12."]},
     "experience": {**_TASK, "attempts": _ATTEMPTS, "bank": _BANK, "max_new": [8]},
     "feedback": {**_TASK, "solution": ["It is 12."]},
+    "genselect": {**_TASK, "solutions": [["It is 12.", "It is 13."]]},
+    "genselect_summary": {**_TASK, "solution": ["It is 12."], "words": [250]},
     "guideline": {**_TASK, "attempts": _ATTEMPTS, "bank": _BANK, "max_new": [8]},
     "judge_equivalence": {"question": ["", "What is 7 + 5?"], "gold": ["12"], "answer": ["12.0"], "fence": ["DATA-0"]},
     "judge_experience": _MARKS,
@@ -35,6 +37,7 @@ VARIABLES: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "pacore": {**_TASK, "references": [["It is 12."], ["It is 12.", "It is 13."]]},
     "recycled": {"bank": _BANK},
     "refinement": {**_TASK, "solution": ["It is 12."], "analyses": [["Correct."], ["Correct.", "Wrong."]]},
+    "rsa": {**_TASK, "candidates": [["It is 12."], ["It is 12.", "It is 13."]]},
     "self_graded": _TASK,
     "solution": {**_TASK, "attempts": _ATTEMPTS, "experience": _BANK, "guidelines": _BANK},
     "summary": {

@@ -198,8 +198,8 @@ class Verification(Record):
 class Rollout(Record):
     """A candidate with its M verifications and the summary of them. Each part may be a failure instead.
 
-    ``parents``: the (iteration, candidate) pairs that the candidate rewrites. ``cut_summary``: the record that the
-    summary reached ``max_tokens`` and was kept up to its last whole sentence.
+    ``parents``: the (iteration, candidate) pairs that the candidate rewrites or aggregates. ``cut_summary``: the record
+    that the summary reached ``max_tokens`` and was kept up to its last whole sentence.
     """
 
     iteration: int

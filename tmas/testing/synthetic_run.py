@@ -109,6 +109,11 @@ class Writer:
         rewritten = f"# Rewritten solution\n\n{self._solution(problem, key, prompt, dice)}"
         return f"{found}\n\n{rewritten if dice.random() < 0.7 else 'It is correct.'}"
 
+    def _comparison(self, problem: Problem, key: CallKey, prompt: str, dice: random.Random) -> str:
+        shown = re.split(r"^Solution \d+:$", prompt, flags=re.MULTILINE)[1:]
+        weights = [4 if f"\\boxed{{{problem.answer}}}" in text else 1 for text in shown]
+        return f"{_prose(dice, 600)}\n\nJudgment: {dice.choices(range(len(shown)), weights)[0]}"
+
     def _distill(self, problem: Problem, key: CallKey, prompt: str, dice: random.Random) -> str:
         lists = ("verified_propositions", "critical_pitfalls")
         return json.dumps({name: [_prose(dice, 120) for _ in range(dice.randint(0, 2))] for name in lists})

@@ -23,6 +23,8 @@ MARKS = {
     "Distil the attempt": "distill",
     "You are a strict verifier": "verification",
     "Summarise for the next round": "summary",
+    "Write a clean version of the candidate": "summary",
+    "Compare the solutions above": "comparison",
     "Maintain the experience bank": "experience",
     "Maintain the guideline bank": "guideline",
 }
@@ -47,10 +49,12 @@ def number(body: Body, choice: int = 0) -> int:
 
 def reply(body: Body) -> list[str]:
     """A well-formed reply for each requested choice."""
-    kind = "self-graded" if "Self-evaluation" in prompt(body) else role_of(body)
+    kind = next((kind for mark, kind in KINDS.items() if mark in prompt(body)), role_of(body))
     return [REPLIES[kind](number(body, choice)) for choice in range(body.get("n", 1))]
 
 
+KINDS = {"Self-evaluation": "self-graded", "Write a clean version of the candidate": "clean version"}
+"""Prompts that need another reply than others of their role."""
 REPLIES: dict[str, Any] = {
     "solution": lambda n: f"I tried approach {n % 97}. The answer is \\boxed{{{n % 3}}}.",
     "self-graded": lambda n: f"{REPLIES['solution'](n)}\n# Self-evaluation\n{REPLIES['verification'](n // 7)}",
@@ -65,6 +69,8 @@ REPLIES: dict[str, Any] = {
         }
     ),
     "summary": lambda n: f"Summary {n}: one step holds.",
+    "clean version": lambda n: f"In short, by approach {n % 97}: \\boxed{{{n % 3}}}.",
+    "comparison": lambda n: f"Solution {n % 2} justifies step {n % 89}.\nJudgment: {n % 2}",
     "experience": lambda n: json.dumps(
         {"new": [{"kind": "conclusion", "statement": f"Fact {n} holds.", "rollouts": [0]}], "updates": []}
     ),
@@ -99,6 +105,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "verify_refine": {"n_candidates": 3, "n_verifications": 2, "n_best": 2, "max_iterations": 3},
     "pacore": {"widths": [3], "max_iterations": 3},
     "rse": {"n_candidates": 3, "max_iterations": 3},
+    "rsa": {"n_candidates": 3, "n_aggregated": 2, "max_iterations": 3},
+    "genselect": {"n_candidates": 5, "n_compared": 2, "n_votes": 3, "shown": "summary", "n_summaries": 2},
 }
 """Settings of every method at test size."""
 

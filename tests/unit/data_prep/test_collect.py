@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pyarrow
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pyarrow import parquet
@@ -23,7 +24,8 @@ from data_prep.source_files import read_source
 from data_prep.sources import Source, SourceDefect, answers_of, question_of
 from tmas.files import read_lines, whole_file
 from tmas.problems.files import FileRow
-from tmas.problems.loader import ProblemFileError
+from tmas.problems.ids import read_ids
+from tmas.problems.loader import ProblemFields, ProblemFileError
 from tmas.training.contexts import TrainingProblem
 
 pytest.importorskip("datasketch", reason="needs the data extra")
@@ -368,6 +370,25 @@ def test_decontamination_finds_short_problems_only_when_they_are_the_same(tmp_pa
         known.match("First compute $2 + 3$, then the square root of the sum of all its divisors, then its cube.")
         is None
     )
+
+
+def test_decontamination_against_hle_math_100_uses_its_ids(tmp_path: Path):
+    ids = sorted(read_ids(Path("hle_math_100")))
+    rows = [{"id": name, "question": f"Find the residue of {name} modulo 7.", "answer": "3"} for name in ids]
+    rows.append({"id": "another problem of the data set", "question": EASY, "answer": "3"})
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "test.parquet")
+    preset = yaml.safe_load((CONF / "data" / "hle_math_100.yaml").read_text())
+    fields = ProblemFields.model_validate({key: preset[key] for key in ("problem_id", "answer_required", "ids")})
+    benchmark = Benchmark(files=(tmp_path / "test.parquet",), fields=fields)
+    known = Benchmarks({"hle_math_100": benchmark}, DecontaminationSettings())
+    assert known.sizes == {"hle_math_100": 100}
+    match = known.match(rows[41]["question"])
+    assert match is not None
+    assert (match.found_in, match.problem_id) == ("hle_math_100", ids[41])
+    assert known.match(EASY) is None
+    parquet.write_table(pyarrow.Table.from_pylist(rows[3:]), tmp_path / "test.parquet")
+    with pytest.raises(ProblemFileError, match="3 of the 100 problems of hle_math_100 are missing"):
+        Benchmarks({"hle_math_100": benchmark}, DecontaminationSettings())
 
 
 def test_of_duplicates_the_first_stays_and_other_numbers_are_another_problem(tmp_path: Path):

@@ -41,6 +41,8 @@ def roles_called(server: ScriptedServer) -> Counter[str]:
         ("verify_refine", {"solution": 9, "verification": 9}),
         ("pacore", {"solution": 9}),
         ("rse", {"solution": 9, "distill": 6}),  # the last iteration is not distilled
+        ("rsa", {"solution": 9}),
+        ("genselect", {"solution": 5, "summary": 5, "comparison": 12}),  # 3 votes: 5 candidates, 3 winners, 2, 1
     ],
 )
 async def test_the_calls_are_those_of_its_paper(name: str, calls: dict[str, int]):

@@ -109,6 +109,14 @@ async def test_without_an_answer_a_candidate_stands_only_where_none_has_one():
     assert await place([(None, [0.0]), (None, [1.0])]) == (0, 1)
 
 
+async def test_at_random_the_draw_decides_among_the_candidates_with_an_answer():
+    rounds = rounds_of([("7", []), (None, []), ("8", []), ("9", [])])
+    checker: Any = Halves()
+    settings = SelectionSettings(rule="random")
+    found = [(await select(rounds, settings, checker, draw)).selection for draw in (0.0, 0.34, 0.99)]
+    assert [selection.candidate for selection in found if selection] == [0, 2, 3]
+
+
 @pytest.mark.parametrize("rule", ["grade", "vote"])
 async def test_proofs_go_by_grade_under_either_rule(rule: str):
     found = await selected(rounds_of([(None, [0.5]), (None, [1.0]), (None, [])]), rule=rule)

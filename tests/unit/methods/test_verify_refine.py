@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -46,8 +47,10 @@ def order(pool: Sequence[Rollout], seed: int = 0, t: int = 1) -> list[int]:
     return [r.index for r in best_of(Draws(seed), t, pool)]  # type: ignore[arg-type]
 
 
-def pairing(grades: Sequence[float | Failure], seed: int = 0, t: int = 1) -> list[Verification]:
-    return paired_analyses(Draws(seed), t, rollout(0, 0, grades))  # type: ignore[arg-type]
+def pairing(
+    grades: Sequence[float | Failure], seed: int = 0, t: int = 1, limits: tuple[int, int] = (8, 4)
+) -> list[Verification]:
+    return paired_analyses(Draws(seed), t, rollout(0, 0, grades), *limits)  # type: ignore[arg-type]
 
 
 # --- the pool
@@ -93,6 +96,21 @@ def test_at_most_8_analyses_those_with_faults_first_and_4_of_a_grade(grades: lis
     assert shown == expected
     assert len({v.index for v in chosen}) == len(chosen)
     assert all(grades[v.index] == v.grade for v in chosen)
+
+
+def test_the_numbers_of_analyses_are_settings():
+    grades = [0.0, 0.5, 1.0] * 5
+    assert Counter(v.grade for v in pairing(grades)) == {0.0: 4, 0.5: 4}
+    assert Counter(v.grade for v in pairing(grades, limits=(12, 4))) == {0.0: 4, 0.5: 4, 1.0: 4}
+    assert Counter(v.grade for v in pairing(grades, limits=(3, 2))) == {0.0: 2, 0.5: 1}
+
+
+async def test_a_rewrite_is_shown_as_many_analyses_as_the_settings_say():
+    graded = Prover({}, default=["0", "0.5", "0.5", "1"])
+    limits = {"n_analyses": 2, "n_analyses_of_a_grade": 1}
+    _, requests = await solve(graded, n_verifications=4, max_iterations=2, **limits)
+    shown = [re.findall(r"Analysis (\d) of try", prompt) for prompt in rewrites(requests)]
+    assert [(first, second in "12") for first, second in shown] == [("0", True)] * 3
 
 
 def test_which_analyses_of_a_grade_is_drawn_anew_each_round():

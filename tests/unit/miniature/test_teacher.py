@@ -23,6 +23,7 @@ from tmas.llm.thinking import split_thinking
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
 from tmas.methods import METHODS
+from tmas.methods.genselect import chosen_index
 from tmas.prompts.parsing import Parsed, parse_json, parse_verification
 from tmas.prompts.schemas import DistillOutput, ExperienceOutput, GuidelineOutput
 from tmas.records import Experience, Guideline, Solution
@@ -35,6 +36,8 @@ SMALL = {
     "verify_refine": {"n_verifications": 2, "n_best": 2, "max_iterations": 3},
     "pacore": {"max_iterations": 3},
     "rse": {"max_iterations": 3},
+    "rsa": {"n_aggregated": 2, "max_iterations": 3},
+    "genselect": {"n_compared": 3, "n_votes": 2, "shown": "summary", "n_summaries": 1},
 }
 """Every method at a size for tests. PaCoRe has widths instead of a number of candidates."""
 OUTPUTS = {"experience": ExperienceOutput, "guideline": GuidelineOutput, "distill": DistillOutput}
@@ -115,6 +118,10 @@ def assert_parses(role: str, prompt: str, reply: str) -> None:
         assert any(parsed.record.model_dump().values())
     elif role == "feedback":
         assert text.endswith("It is correct.") or extract_boxed(text.partition("# Rewritten solution\n")[2])
+    elif role == "comparison":
+        assert chosen_index(text, prompt.count("\nSolution ")) >= 0
+    elif "Write a clean version" in prompt:
+        assert extract_boxed(text) == extract_boxed(prompt)
     elif role == "summary":
         known = findings(text)
         assert text.startswith(f"{known[0].rule} {sum(f.fits for f in known)}/{len(known)}\n")
@@ -125,6 +132,17 @@ def assert_is_true(prompt: str, critique: str) -> None:
     candidate = read_answer(extract_boxed(prompt.partition("# Candidate solution")[2].partition("# Your")[0]) or "", 4)
     assert candidate is not None
     assert findings(critique) == check(blocks, candidate)
+
+
+async def test_comparisons_select_the_candidate_with_the_most_fitting_blocks():
+    for problem in miniature_problems(5):
+        session = TeacherSession(problem.problem_id, spread=0.5)
+        trajectory = await solve(problem, session, "genselect", n_candidates=12, n_compared=4, n_votes=1)
+        blocks = blocks_in(problem.question)
+        candidates = [read_answer(r.answer or "", len(blocks)) for r in trajectory.iterations[0].rollouts]
+        right = [sum(found.fits for found in check(blocks, candidate)) for candidate in candidates if candidate]
+        assert trajectory.selected is not None
+        assert (right[trajectory.selected.candidate], trajectory.selected.rule) == (max(right), "genselect")
 
 
 async def test_a_seed_repeats_every_reply():

@@ -10,10 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
-from tmas.problems.hub import HubError, HubSource
+from tmas.problems.hub import HubError
+from tmas.problems.ids import read_ids
 from tmas.problems.loader import ProblemFields, load_problems
 
+CONF = Path(__file__).parents[3] / "conf"
 ROWS = [
     {"id": f"q{i}", "problem": f"Question {i}", "answer": str(i), "category": "Math" if i % 2 else "Chemistry",
      "image": "data:..." if i == 7 else "", "picture": None}
@@ -65,20 +68,6 @@ def test_rows_are_chosen_by_their_values(asked: list[Any]):
     assert load(where={"category": "Math", "image": ""}) == [f"q{i}" for i in range(1, 40, 2) if i != 7]
 
 
-def test_a_sample_is_fixed_and_owes_nothing_to_the_order(asked: list[Any], monkeypatch: pytest.MonkeyPatch):
-    first = load(sample=5)
-    assert len(first) == 5
-    assert first == sorted(first, key=lambda name: int(name[1:]))
-    assert set(first) <= set(load(sample=9))
-    monkeypatch.setitem(globals(), "ROWS", ROWS[::-1])
-    assert set(load(sample=5, revision="turned")) == set(first)
-
-
-def test_too_few_rows_for_the_sample(asked: list[Any]):
-    with pytest.raises(HubError, match="fewer than 21"):
-        load(where={"category": "Math"}, sample=21)
-
-
 def test_a_column_that_is_not_there_is_named(asked: list[Any]):
     with pytest.raises(HubError, match="no column 'question_text'"):
         load(columns={"prompt": "question_text"})
@@ -125,7 +114,34 @@ def test_the_real_package_reads_a_folder_like_a_data_set(monkeypatch: pytest.Mon
     folder = tmp_path / "hard"
     folder.mkdir()
     (folder / "test.jsonl").write_text("\n".join(json.dumps(row) for row in ROWS))
-    assert load(path=str(folder), where={"category": "Math"}, sample=4) == load(
-        path=str(folder), where={"category": "Math"}, sample=4
-    )
-    assert HubSource.model_validate(SOURCE).sample is None
+    assert load(path=str(folder), where={"category": "Math", "image": ""}) == [
+        f"q{i}" for i in range(1, 40, 2) if i != 7
+    ]
+
+
+@pytest.mark.slow
+def test_hle_math_100_is_selected_by_ids_from_a_data_set_of_the_same_form(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "hle"
+    folder.mkdir()
+    ids = sorted(read_ids(Path("hle_math_100")))
+    rows = [hle_row(name, "multipleChoice" if n < 8 else "exactMatch") for n, name in enumerate([*ids, "other"])]
+    (folder / "test.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    preset = yaml.safe_load((CONF / "data" / "hle_math_100.yaml").read_text())
+    hub = preset["hub"] | {"path": str(folder)}
+    fields = ProblemFields.model_validate({key: preset[key] for key in ("problem_id", "ids")} | {"hub": hub})
+    problems = load_problems("hub", fields).problems
+    assert [problem.problem_id for problem in problems] == ids
+    assert [problem.answer for problem in problems[:8]] == ["B"] * 8
+
+
+def hle_row(name: str, answer_type: str) -> dict[str, str]:
+    """A row with the columns of cais/hle."""
+    answer = "B" if answer_type == "multipleChoice" else "7"
+    return {
+        **{"id": name, "question": f"Question {name}", "image": "", "answer": answer, "answer_type": answer_type},
+        **{"category": "Math", "raw_subject": "Mathematics", "rationale": ""},
+    }

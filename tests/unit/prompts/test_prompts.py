@@ -51,6 +51,9 @@ BRANCHES: dict[str, dict[str, list[Any]]] = {
     "feedback": {"question": ["Q?"], "solution": ["SOL"], "task": ["answer", "proof"]},
     "pacore": {"question": ["Q?"], "references": [["REF1"], ["REF1", "REF2"]], "task": ["answer", "proof"]},
     "self_evaluation": {"task": ["answer", "proof"]},
+    "rsa": {"question": ["Q?"], "candidates": [["CAND1"], ["CAND1", "CAND2"]], "task": ["answer", "proof"]},
+    "genselect": {"question": ["Q?"], "solutions": [["SOL0", "SOL1"]], "task": ["answer", "proof"]},
+    "genselect_summary": {"question": ["Q?"], "solution": ["SOL"], "words": [77], "task": ["answer", "proof"]},
     "self_graded": {"question": ["Q?"], "task": ["answer", "proof"]},
     "refinement": {
         "question": ["Q?"],

@@ -17,7 +17,12 @@ async function candidatePanel(block, index, t, i) {
       chip(candidate.mode, candidate.mode),
       candidate.failure ? chip(`failed: ${candidate.failure}`, "failed") : verdictChip(candidate.correct),
       candidate.parents?.length > 0 &&
-        h("span", null, "rewrites ", candidate.parents.map(([s, j]) => `${s}/${j}`).join(", ")),
+        h(
+          "span",
+          null,
+          candidate.parents.length > 1 ? "aggregates " : "rewrites ",
+          candidate.parents.map(([s, j]) => `${s}/${j}`).join(", "),
+        ),
       h("span", null, "answer ", candidate.answer === null ? "none" : answerView(candidate.answer)),
       candidate.rule !== candidate.correct &&
         h("span", { class: "muted small" }, `the rule says ${verdict(candidate.rule).text}`),
