@@ -1,9 +1,8 @@
-"""Scores one response at a time with the checker and the judge, within a deadline."""
+"""Scores one response at a time with the checker and the judge."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
 from typing import Any, Self, TypeVar
 
@@ -68,9 +67,8 @@ class Scorer:
         self, data_source: str, response: str, gold: str, extra_info: Mapping[str, Any] | None
     ) -> dict[str, str | float]:
         """The report of one response (:meth:`~tmas.rewards.hybrid.RewardBreakdown.report`), with ``truncated`` (0 or 1)
-        and ``response_tokens``. It takes at most ``deadline`` seconds. Errors of the row, the response or the judge are
+        and ``response_tokens``. Errors of the row, the response or the judge are
         reported in it, never raised."""
-        end = asyncio.get_running_loop().time() + self.settings.deadline
         try:
             row = RewardInput.model_validate(extra_info or {})
             check = self._check(data_source, row.question)
@@ -83,8 +81,8 @@ class Scorer:
             right = self._truncated()
         else:
             work = correctness(text, gold, check, self.settings.answer)
-            right = await _until(end, work, _unscored("timeout", "answered"))
-        bonus = await _until(end, self._bonus(row, text, right), masked("timeout"))
+            right = await work
+        bonus = await self._bonus(row, text, right)
         weight, share = self.settings.weight_of(row.source), self.settings.wrong_share
         parts = RewardBreakdown(source=row.source, correctness=right, bonus=bonus, weight=weight, wrong_share=share)
         return {**parts.report(), "truncated": int(row.truncated), "response_tokens": row.response_tokens}
@@ -155,12 +153,3 @@ class Scorer:
 
 def _unscored(why: str, outcome: Outcome) -> Correctness:
     return Correctness(state="masked", why=why, outcome=outcome)
-
-
-async def _until(end: float, work: Awaitable[C], late: C) -> C:
-    """Return the result of ``work``, or ``late`` after the loop's clock passes ``end``."""
-    try:
-        async with asyncio.timeout_at(end):
-            return await work
-    except TimeoutError:
-        return late

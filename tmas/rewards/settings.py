@@ -107,12 +107,6 @@ class RewardSettings(Settings):
         default="wrong",
         description="wrong: a cut-off response counts as wrong. mask: it does not change the policy.",
     )
-    deadline: float = Field(
-        default=300.0,
-        gt=0,
-        description="Seconds to score a response, waiting included; components that are missing then are masked. Must"
-        " be longer than judge.timeout.",
-    )
     max_solution_chars: int = Field(
         default=40_000, ge=1, description="Longest final text in characters that can earn a bonus."
     )
@@ -147,8 +141,6 @@ class RewardSettings(Settings):
         needed = [name for name in ("experience", "novelty") if getattr(self, name).form == "judge"]
         if needed and self.judge is None:
             raise ValueError(f"{' and '.join(needed)}: form=judge needs a judge: set judge.name and judge.base_url")
-        if self.judge and self.judge.timeout >= self.deadline:
-            raise ValueError("deadline must be longer than judge.timeout")
         return self
 
 
