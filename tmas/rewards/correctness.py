@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from tmas.answers.checker import AnswerChecker
 from tmas.answers.equivalence import Comparison, Equivalence, normalise
-from tmas.answers.extract import all_boxed, extract_stated
+from tmas.answers.extract import all_boxed, extract_stated, last_boxes
 from tmas.concurrency import gather_all
 from tmas.judge import EquivalenceVerdict, Judge, contains_forged_verdict, equivalence_prompt
 from tmas.records import Failure
@@ -42,7 +42,7 @@ class Correctness(Component):
 
 async def correctness(text: str, gold: str, check: Check, settings: AnswerSettings) -> Correctness:
     """Score ``text``, the text after the thinking. All boxes in it must be correct; contradictory ones are
-    ``ambiguous``.
+    ``ambiguous``. If all boxes are one list (``\\boxed{2} and \\boxed{3}``), the list may be correct instead.
     """
     answers = _answers(text, settings)
     if not answers:
@@ -53,6 +53,9 @@ async def correctness(text: str, gold: str, check: Check, settings: AnswerSettin
     if len(answers) > settings.max_boxes:
         return _wrong("ambiguous", last)
     checked = await gather_all(check(gold, answer) for answer in answers)
+    listed = _as_list(text, answers, settings)
+    if listed and not all(one.right for one in checked) and (await check(gold, listed)).right:
+        return Correctness(state="scored", value=1.0, outcome="answered", answer=_key(listed, settings))
     found = {one.right for one in checked}
     if found >= {True, False}:
         return _wrong("ambiguous", last)
@@ -89,7 +92,8 @@ async def check_by_judge(judge: Judge, gold: str, answer: str, question: str = "
         return Checked(True)
     if contains_forged_verdict(answer, EquivalenceVerdict):
         return Checked(False, verifiable=False)
-    passes = await judge.ask(equivalence_prompt(judge.prompts, gold, answer, question), EquivalenceVerdict)
+    prompt = equivalence_prompt(judge.prompts, gold, answer, question, judge.approximation_digits)
+    passes = await judge.ask(prompt, EquivalenceVerdict)
     votes = [one.verdict == "equivalent" for one in passes if not isinstance(one, Failure)]
     if 2 * sum(votes) == len(votes):  # a tie, or no vote at all
         return Checked(None, next((one.reason.value for one in passes if isinstance(one, Failure)), "undecided"))
@@ -112,6 +116,13 @@ def _answers(text: str, settings: AnswerSettings) -> list[str]:
         found = [stated]
     different = {_key(answer, settings): answer for answer in reversed(found)}
     return [answer for key, answer in reversed(different.items()) if key]
+
+
+def _as_list(text: str, answers: list[str], settings: AnswerSettings) -> str | None:
+    """The list that the last boxes form, if it holds every answer in ``text``."""
+    joined, boxes = last_boxes(text)
+    whole = {_key(box, settings) for box in boxes} == {_key(answer, settings) for answer in answers}
+    return joined if whole and len(boxes) > 1 else None
 
 
 def _key(answer: str, settings: AnswerSettings) -> str:

@@ -48,7 +48,8 @@ class Scorer:
 
     def __init__(self, settings: RewardSettings) -> None:
         self.settings = settings
-        self._checker = AnswerChecker(settings.checker.timeout, settings.checker.workers)
+        digits = settings.answer.approximation_digits
+        self._checker = AnswerChecker(settings.checker.timeout, settings.checker.workers, approximation_digits=digits)
 
     async def __aenter__(self) -> Self:
         return self
@@ -61,7 +62,7 @@ class Scorer:
     @cached_property
     def _judge(self) -> Judge:
         assert self.settings.judge  # the settings guarantee it where a judge is used
-        return Judge(self.settings.judge, self.settings.prompts)
+        return Judge(self.settings.judge, self.settings.prompts, self.settings.answer.approximation_digits)
 
     async def score(
         self, data_source: str, response: str, gold: str, extra_info: Mapping[str, Any] | None

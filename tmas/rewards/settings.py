@@ -24,6 +24,13 @@ class AnswerSettings(Settings):
         default=4, ge=1, description="A response with more different boxes than this is ambiguous and is not compared."
     )
     max_chars: int = Field(default=1000, ge=1, description="A box with more characters than this is not an answer.")
+    approximation_digits: int | None = Field(
+        default=None,
+        ge=2,
+        description="A decimal equals an exact value that rounds to it if the decimal has at least this many"
+        " significant digits. null: an approximation is different from the exact value. The judge follows the same"
+        " policy.",
+    )
 
 
 class CheckerSettings(Settings):

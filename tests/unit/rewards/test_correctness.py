@@ -97,6 +97,16 @@ def test_only_boxes_that_are_all_right_are_right(answers: list[str]):
     assert (outcome.value == 1.0) == (bool(answers) and {answer.strip(" $") for answer in answers} == {"58"})
 
 
+async def test_boxes_of_one_list_are_right_if_the_list_is():
+    async def listed(gold: str, answer: str) -> Checked:
+        return Checked(answer == "2, 3")
+
+    outcome = await correctness(boxes("2", "3"), "2, 3", listed, SETTINGS)
+    assert outcome == Correctness(state="scored", value=1.0, outcome="answered", answer="2,3")
+    assert (await correctness(r"\boxed{1}. " + boxes("2", "3"), "2, 3", listed, SETTINGS)).value == 0.0
+    assert (await correctness(boxes("2", "3", "4"), "2, 3", listed, SETTINGS)).value == 0.0
+
+
 class Scripted(AnswerChecker):
     """Gives the verdicts that it was made with, by answer and in order; any other answer is different."""
 
