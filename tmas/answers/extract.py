@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from tmas.answers.normalize import normalise
+
 _BRACES = re.compile(r"\\(?:(?P<box>\\{0,2}(?:boxed|fbox)\s*\{)|.)|\{|\}", re.DOTALL)
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s+(?P<content>[-+]?\d(?:[\d.,/]*[\d/])?|[A-Za-z](?=\s*(?:\$|\\[)\]])))")
 _BETWEEN = re.compile(
@@ -39,7 +41,8 @@ def last_boxes(text: str) -> tuple[str, list[str]]:
         if len(between) > _LONGEST_BETWEEN or not between or not _BETWEEN.fullmatch(between):
             break
         first -= 1
-    items = list(dict.fromkeys(text[begin:end].strip() for _, begin, end in boxes[max(first, 0) :]))
+    found = [text[begin:end].strip() for _, begin, end in boxes[max(first, 0) :]]
+    items = list({normalise(item): item for item in reversed(found)}.values())[::-1]
     return ", ".join(items), items
 
 

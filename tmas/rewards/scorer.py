@@ -96,7 +96,7 @@ class Scorer:
     async def _check_by_judge(self, question: str, gold: str, answer: str) -> Checked:
         if self.settings.judge is None:
             return Checked(None, "no_judge")
-        return await check_by_judge(self._judge, gold, answer, question)
+        return await check_by_judge(self._judge, self._checker, gold, answer, question)
 
     def _truncated(self) -> Correctness:
         if self.settings.truncated == "mask":

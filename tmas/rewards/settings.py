@@ -20,9 +20,6 @@ class AnswerSettings(Settings):
         description='boxed: the answer is in \\boxed{}. stated: without a box, the number in the last "answer is 12"'
         " counts.",
     )
-    max_boxes: int = Field(
-        default=4, ge=1, description="A response with more different boxes than this is ambiguous and is not compared."
-    )
     max_chars: int = Field(default=1000, ge=1, description="A box with more characters than this is not an answer.")
     approximation_digits: int | None = Field(
         default=None,
