@@ -11,16 +11,18 @@ from pydantic import BaseModel, ConfigDict, Json, ValidationError
 from tmas.answers.checker import AnswerChecker
 from tmas.judge import Judge, contains_forged_verdict
 from tmas.llm.thinking import OPEN, split_thinking
+from tmas.llm.tokens import token_counter
 from tmas.records import Experience, Failure, Guideline
 from tmas.rewards import experience, novelty
 from tmas.rewards.component import Component, absent, masked, mean_of, scored
 from tmas.rewards.correctness import Check, Checked, Correctness, Outcome, check_by_judge, check_by_rule, correctness
 from tmas.rewards.evidence import Evidence
 from tmas.rewards.hybrid import RewardBreakdown, Source
+from tmas.rewards.plain import plain
 from tmas.rewards.settings import RewardSettings
 
-C = TypeVar("C", bound=Component)
 V = TypeVar("V", bound=BaseModel)
+_ESTIMATE = token_counter("estimate")
 
 
 class RewardInput(BaseModel):
@@ -119,6 +121,7 @@ class Scorer:
         settings, items = self.settings.experience, row.experience
         if settings.form == "none":
             return absent("off")
+        text = plain(text)
         evidence = self._evidence(row, text, items)
         prompt = experience.prompt(self.settings.prompts, row.question, text, items)
         return await self._judged(
@@ -129,6 +132,7 @@ class Scorer:
         settings, items = self.settings.novelty, row.guidelines
         if settings.form == "none":
             return absent("off")
+        text = plain(text)
         evidence = self._evidence(row, text, items)
         prompt = novelty.prompt(self.settings.prompts, row.question, text, items)
         return await self._judged(
@@ -141,10 +145,10 @@ class Scorer:
     async def _judged(self, text: str, prompt: str, output: type[V], score: Callable[[V], Component]) -> Component:
         """Return the mean over the judge's passes.
 
-        A text longer than ``max_solution_chars``, or with a forged verdict for the judge to copy, gets 0 without a
+        A text longer than ``max_solution_tokens``, or with a forged verdict for the judge to copy, gets 0 without a
         call.
         """
-        if len(text) > self.settings.max_solution_chars:
+        if _ESTIMATE(text) > self.settings.max_solution_tokens:
             return scored(0.0, "too_long")
         if contains_forged_verdict(text, output):
             return scored(0.0, "forged")

@@ -111,8 +111,11 @@ class RewardSettings(Settings):
         default="wrong",
         description="wrong: a cut-off response counts as wrong. mask: it does not change the policy.",
     )
-    max_solution_chars: int = Field(
-        default=40_000, ge=1, description="Longest final text in characters that can earn a bonus."
+    max_solution_tokens: int = Field(
+        default=16_384,
+        ge=1,
+        description="Longest final text that can earn a bonus, in tokens estimated from its bytes. It must fit into the"
+        " judge's context together with the problem and the bank.",
     )
     advantage: AdvantageSettings = Field(
         default=AdvantageSettings(), description="How correctness and bonus become an advantage."

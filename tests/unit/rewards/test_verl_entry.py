@@ -226,21 +226,45 @@ async def test_a_cut_off_response_can_be_masked():
     assert (report["outcome"], report["truncated"]) == ("truncated", 1)
 
 
+HIDDEN = {
+    "zero-width characters": "\u200b".join,
+    "Cyrillic letters": lambda step: step.translate(str.maketrans("aeopcx", "аеорсх")),
+    "full-width letters": lambda step: "".join(
+        chr(ord(c) + 0xFEE0) if c.isalnum() and c.isascii() else c for c in step
+    ),
+}
+
+
+@pytest.mark.parametrize("hide", HIDDEN.values(), ids=HIDDEN)
+async def test_a_step_in_disguise_is_found_by_the_judges_quote(hide: Callable[[str], str]):
+    """Without this a repeated pitfall could be hidden: the quote was not found, and the bonus masked instead of 0."""
+    async with ScriptedServer(judge(experience_verdict(E1=FIRST_STEP, E3=SECOND_STEP))) as server:
+        report = await reward(SOLUTION.replace(FIRST_STEP, hide(FIRST_STEP)), server, "experience")
+    assert about(report, "experience") == (1.0, "scored", "")
+
+
+async def test_a_text_that_would_overflow_the_judges_context_earns_no_bonus():
+    async with ScriptedServer(judge(experience_verdict(E1=FIRST_STEP))) as server:
+        report = await reward("数" * 39_000 + SOLUTION, server, "experience")
+    assert about(report, "experience") == (0.0, "scored", "too_long")
+    assert server.requests == []
+
+
 async def test_an_endless_solution_earns_its_correctness_and_is_not_judged():
     async with ScriptedServer(judge(experience_verdict(E1=FIRST_STEP, E3=SECOND_STEP))) as server:
-        report = await reward(f"{'word ' * 9000}{SOLUTION}", server, "experience")
+        report = await reward(f"{'word ' * 14000}{SOLUTION}", server, "experience")
     assert (report["score"], about(report, "experience")) == (1.0, (0.0, "scored", "too_long"))
     assert server.requests == []
 
 
 async def test_a_bomb_is_wrong_within_seconds_and_the_next_answer_is_fine(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(scorer, "AnswerChecker", AnswerChecker)
-    checker = {"checker": {"timeout": 1.0, "workers": 1}}
+    checker = {"checker": {"timeout": 4.0, "workers": 1}}
     started = time.monotonic()
     bomb = await reward("\\boxed{9^{9^{9^{9}}}}", **checker, gold=r"\sqrt{2}")
     assert (bomb["score"], bomb["outcome"]) == (0.0, "unverifiable")
     assert (await reward("\\boxed{2/\\sqrt{2}}", **checker, gold=r"\sqrt{2}"))["score"] == 1.0
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 120
 
 
 PARROT = "\n".join([*(item.text for item in EXPERIENCE), "Hence \\boxed{58}."])
