@@ -203,7 +203,15 @@ def test_no_group_of_ours_shadows_a_file_of_verls_config() -> None:
         ),
         (["data.max_prompt_length=2048"], "more than the policy's context of 2,048"),
         (["data.max_prompt_length=64"], "more than data.max_prompt_length 64"),
-        (["actor_rollout_ref.rollout.n=1"], "GRPO compares"),
+        (["actor_rollout_ref.rollout.n=1"], "grpo compares"),
+        (["actor_rollout_ref.rollout.n=1", "algorithm.adv_estimator=rloo"], "rloo compares"),
+        (["algorithm.adv_estimator=gdpo"], "has no gdpo"),
+        (
+            ["algorithm.filter_groups.enable=true", "algorithm.filter_groups.metric=accuracy"],
+            "choose one of acc, score",
+        ),
+        (["actor_rollout_ref.rollout.enable_rollout_routing_replay=true"], "on FSDP the switch does nothing"),
+        (["model_engine=megatron"], "for verl's FSDP engine"),
         (["data.train_batch_size=512"], "there are only 256 rows"),
         (["actor_rollout_ref.rollout.tensor_model_parallel_size=3"], "does not divide the 1 devices"),
         (["trainer.v1.trainer_mode=separate_async"], "trainer_mode must be sync"),
@@ -243,7 +251,7 @@ def test_a_judge_that_verl_hosts_is_in_the_plan_and_needs_devices_of_its_own(
 def test_everything_wrong_is_told_at_once(composed: Callable[..., DictConfig]) -> None:
     with pytest.raises(PlanError) as refused:
         make_plan(composed("grpo_cpu", "actor_rollout_ref.rollout.n=1", "data.max_prompt_length=64"))
-    assert "GRPO compares" in str(refused.value)
+    assert "grpo compares" in str(refused.value)
     assert "more than data.max_prompt_length 64" in str(refused.value)
 
 

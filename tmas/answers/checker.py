@@ -155,21 +155,30 @@ def _cancel_comparison(started: asyncio.Task[tuple[ProcessPool, Future[Compariso
 async def group_equivalent(answers: Sequence[str], checker: AnswerChecker) -> list[int]:
     """Return the class of each answer, numbered in order of first occurrence.
 
-    An answer joins the first class whose first member is equivalent to it. If that is undecided, it does not join.
+    Two answers are in one class if a chain of equal answers connects them. So the classes depend on the set of answers
+    alone, not on their order. (Equality is symmetric but not transitive: ``1,2`` equals both ``(1,2)`` and ``2,1``.)
+    Answers whose equality is undecided are not connected.
     """
-    first_members: list[str] = []
-    classes: dict[str, int] = {}
-    plain_of = {answer: normalise(answer) for answer in dict.fromkeys(answers)}
-    for answer, plain in plain_of.items():
-        if plain not in classes:
-            classes[plain] = await _class_of(answer, first_members, checker)
-            if classes[plain] == len(first_members):
-                first_members.append(answer)
-    return [classes[plain_of[answer]] for answer in answers]
+    plain_of = {answer: normalise(answer) for answer in answers}
+    first: dict[str, str] = {}
+    for answer in sorted(plain_of, key=lambda answer: (len(answer), answer)):
+        first.setdefault(plain_of[answer], answer)
+    classes: list[set[str]] = []
+    for plain in sorted(first):
+        joined = {plain}
+        for members in list(classes):
+            if await _is_connected(first[plain], [first[member] for member in sorted(members)], checker):
+                classes.remove(members)
+                joined |= members
+        classes.append(joined)
+    class_of = {plain: place for place, members in enumerate(classes) for plain in members}
+    found = [class_of[plain_of[answer]] for answer in answers]
+    numbers = {class_: number for number, class_ in enumerate(dict.fromkeys(found))}
+    return [numbers[class_] for class_ in found]
 
 
-async def _class_of(answer: str, first_members: Sequence[str], checker: AnswerChecker) -> int:
-    for index, member in enumerate(first_members):
+async def _is_connected(answer: str, members: Sequence[str], checker: AnswerChecker) -> bool:
+    for member in members:
         if (await checker.compare(member, answer)).equal:
-            return index
-    return len(first_members)
+            return True
+    return False

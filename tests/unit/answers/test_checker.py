@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -213,7 +214,24 @@ async def test_answers_are_grouped_in_order_of_first_sight() -> None:
 async def test_grouping_compares_little() -> None:
     checker = Counting()
     assert await group_equivalent(["a", "b", "a", "$a$", "A", "b", "a"], checker) == [0, 1, 0, 0, 0, 1, 0]
-    assert checker.count == 2  # b with a; A with a
+    assert checker.count == 3  # A with a; b with A and a
+
+
+@pytest.mark.parametrize(
+    ("answers", "classes"),
+    [
+        ([r"\{1,2\}", "(1,2)", "(2,1)"], 3),
+        (["x>2", r"(2,\infty)", "x > 2"], 1),
+        (["1,2", "(1,2)", "2,1"], 1),  # 1,2 connects the other two
+    ],
+)
+async def test_classes_do_not_depend_on_the_order_of_the_answers(answers: list[str], classes: int) -> None:
+    async with AnswerChecker(timeout=20.0) as checker:
+        found = [
+            dict(zip(order, await group_equivalent(order, checker), strict=True)) for order in permutations(answers)
+        ]
+    partitions = {frozenset(frozenset(a for a in one if one[a] == c) for c in one.values()) for one in found}
+    assert [len(partition) for partition in partitions] == [classes]
 
 
 @given(st.lists(st.sampled_from("aAbBcC")))

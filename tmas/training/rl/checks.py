@@ -13,6 +13,19 @@ from tmas.rewards.settings import reward_settings
 from tmas.settings import secret_names
 from tmas.training.rl.inputs import REWARD_KEY, Policy, RowFile
 
+COMPARES_SAMPLES = (
+    "grpo",
+    "grpo_vectorized",
+    "grpo_passk",
+    "rloo",
+    "rloo_vectorized",
+    "opo",
+    "reinforce_plus_plus_baseline",
+)
+"""verl's estimators that compare the samples of one prompt."""
+FILTER_METRICS = ("acc", "score", "reward")
+"""What groups of samples may be filtered by (dynamic sampling): they are filtered out if all their values are equal."""
+
 
 def device_count(config: DictConfig) -> int:
     """Number of the trainer's devices on all nodes."""
@@ -35,6 +48,9 @@ def find_defects(
 ) -> Iterator[str]:
     """Yield every reason why the run cannot work, with the key to change."""
     yield from _check_secrets(config)
+    if OmegaConf.select(config, "model_engine") != "dp":
+        yield "model_engine: this project's settings are for verl's FSDP engine (dp) only"
+        return
     yield from check_sizes(config)
     yield from _check_reward(config)
     if policy:  # verl's configuration objects load the policy's own configuration
@@ -72,8 +88,7 @@ def check_sizes(config: DictConfig) -> Iterator[str]:
     if batch % mini_batch:
         key = "actor_rollout_ref.actor.ppo_mini_batch_size"
         yield f"data.train_batch_size {batch} is not divisible by {key} {mini_batch}"
-    if config.algorithm.adv_estimator == "grpo" and rollout.n < 2:
-        yield "actor_rollout_ref.rollout.n must be at least 2: GRPO compares a prompt's samples with each other"
+    yield from _check_objective(config)
     if config.trainer.v1.trainer_mode != "sync":
         yield "trainer.v1.trainer_mode must be sync: only that trainer logs and imputes the reward's components"
     model = config.reward.reward_model
@@ -81,6 +96,23 @@ def check_sizes(config: DictConfig) -> Iterator[str]:
         yield "reward.reward_model.enable_resource_pool must be true: otherwise verl 0.9.1 loses the rows' data_source"
     if model.enable and model.rollout.free_cache_engine:
         yield "reward.reward_model.rollout.free_cache_engine must be false: verl 0.9.1 does not wake the judge again"
+
+
+def _check_objective(config: DictConfig) -> Iterator[str]:
+    """Refuse what verl 0.9.1 only finds out after the first rollout, and switches that it accepts and ignores."""
+    rollout, estimator = config.actor_rollout_ref.rollout, config.algorithm.adv_estimator
+    if estimator == "gdpo":
+        yield "algorithm.adv_estimator: verl 0.9.1's V1 trainer has no gdpo; advantage.form=decoupled is its relative"
+    if estimator in COMPARES_SAMPLES and rollout.n < 2:
+        yield f"actor_rollout_ref.rollout.n must be at least 2: {estimator} compares a prompt's samples with each other"
+    groups = OmegaConf.select(config, "algorithm.filter_groups")
+    if groups is not None and groups.enable and groups.metric not in FILTER_METRICS:
+        yield f"algorithm.filter_groups.metric {groups.metric}: choose one of {', '.join(FILTER_METRICS)}"
+    if OmegaConf.select(config, "actor_rollout_ref.rollout.enable_rollout_routing_replay"):
+        yield (
+            "actor_rollout_ref.rollout.enable_rollout_routing_replay: verl 0.9.1 replays the routing of experts on"
+            " Megatron and VeOmni only; on FSDP the switch does nothing"
+        )
 
 
 def _check_reward(config: DictConfig) -> Iterator[str]:
