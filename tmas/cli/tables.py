@@ -30,7 +30,11 @@ def print_result(console: Console, path: Path, totals: Metrics, lines: Sequence[
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(totals.failures.items()))
         console.print(f"Failures: {reasons} (each one in failures.jsonl).")
     if totals.selected_accuracy is not None:
-        console.print(f"Correct selected answers: {_percent(totals.selected_accuracy)} of those that could be judged.")
+        open_ = totals.selected_undecided
+        console.print(
+            f"Correct selected answers: {_percent(totals.selected_accuracy)}"
+            + (f" ({open_} undecided, counted as wrong)." if open_ else ".")
+        )
     console.print(Text(f"Run directory: {path}"), soft_wrap=True)
 
 
@@ -47,7 +51,7 @@ def _iterations(totals: Metrics) -> Table:
             str(row.candidates),
             str(row.failed),
             str(row.explore),
-            _percent(row.pass_at_1),
+            _bounds(row.pass_at_1, row.pass_at_1_upper),
             _percent(row.selected_accuracy),
             _number(row.mean_grade, ".2f"),
             _number(row.experience_items, ".1f"),
@@ -112,6 +116,10 @@ def _plain(text: str) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
+
+
+def _bounds(value: float | None, upper: float | None) -> str:
+    return f"{_percent(value)} ≤{100 * upper:.1f}" if value is not None and upper and upper > value else _percent(value)
 
 
 def _percent(value: float | None) -> str:

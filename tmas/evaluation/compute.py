@@ -36,6 +36,19 @@ class Measure:
     def value(self, step: EvaluatedStep) -> float | None:
         return step.scores[self.scoring][self.metric]
 
+    def upper(self, step: EvaluatedStep) -> float | None:
+        """Return the value with undecided answers counted as correct."""
+        return step.upper.get(self.scoring, {}).get(self.metric, self.value(step))
+
+    def with_samples(self, problem: EvaluatedProblem, tokens: float) -> float | None:
+        """Return the value with the samples that fit ``tokens``, if the method has one round; None if none fits.
+
+        A sample costs the problem's tokens divided by the number of samples.
+        """
+        series = problem.by_samples.get(self.scoring, {}).get(self.metric, ())
+        k = int(tokens * len(series) / max(self.spent(problem), 1))
+        return series[min(k, len(series)) - 1] if k and series else None
+
 
 SELECTED = Measure()
 
@@ -49,11 +62,12 @@ def accuracy_at(
     """Estimate the accuracy at a budget of ``tokens`` per problem, counted as ``measure`` says.
 
     Each problem contributes the metric of its last iteration that ended within the budget. A problem without such an
-    iteration contributes 0. If no problem has such an iteration, the value of the estimate is None. All iterations of
-    a problem count as within the budget if its own token limit was at most ``tokens``: the last chunks of its streams
-    may exceed that limit slightly.
+    iteration contributes 0, or, if its method has one round, the metric with as many samples as fit. If no problem has
+    either, the value of the estimate is None. All iterations of a problem count as within the budget if its own token
+    limit was at most ``tokens``: the last chunks of its streams may exceed that limit slightly.
     """
-    return estimate([*_at(evaluations, tokens, measure).values()], settings or BootstrapSettings())
+    found = estimate([*_at(evaluations, tokens, measure).values()], settings or BootstrapSettings())
+    return found.model_copy(update={"upper": mean([*_at(evaluations, tokens, measure, measure.upper).values()])})
 
 
 def accuracy_after(
@@ -64,7 +78,9 @@ def accuracy_after(
 ) -> Estimate:
     """Estimate the accuracy after an iteration, as in ``iterations`` of ``evaluation.json``, pooled over seeds."""
     values = _values(evaluations, lambda problem: measure.value(_step(problem, iteration)))
-    return estimate([*values.values()], settings or BootstrapSettings())
+    uppers = _values(evaluations, lambda problem: measure.upper(_step(problem, iteration)))
+    found = estimate([*values.values()], settings or BootstrapSettings())
+    return found.model_copy(update={"upper": mean([*uppers.values()])})
 
 
 def difference_at(
@@ -102,7 +118,15 @@ def key(problem: EvaluatedProblem) -> Key:
     return problem.problem_id, problem.digest
 
 
-def _at(evaluations: Sequence[Evaluation], tokens: float, measure: Measure) -> dict[Key, float | None]:
+def _at(
+    evaluations: Sequence[Evaluation],
+    tokens: float,
+    measure: Measure,
+    of: Callable[[EvaluatedStep], float | None] | None = None,
+) -> dict[Key, float | None]:
+    """The value of each problem at a budget. ``of``: the value of an iteration, by default that of ``measure``."""
+    of = of or measure.value
+
     def within(problem: EvaluatedProblem) -> list[EvaluatedStep]:
         limit = problem.limit
         is_limited = limit is not None and limit <= tokens
@@ -110,9 +134,13 @@ def _at(evaluations: Sequence[Evaluation], tokens: float, measure: Measure) -> d
 
     def value(problem: EvaluatedProblem) -> float | None:
         steps = within(problem)
-        return measure.value(steps[-1]) if steps else 0.0
+        return of(steps[-1]) if steps else measure.with_samples(problem, tokens) or 0.0
 
-    begun = any(within(problem) for evaluation in evaluations for problem in evaluation.by_problem)
+    begun = any(
+        within(problem) or measure.with_samples(problem, tokens) is not None
+        for evaluation in evaluations
+        for problem in evaluation.by_problem
+    )
     return _values(evaluations, value if begun else lambda _: None)
 
 

@@ -31,15 +31,13 @@ async def rule_verdicts(pairs: Collection[Pair], checker: AnswerChecker) -> dict
     return dict(zip(ordered, await gather_all(checker.compare(*pair) for pair in ordered), strict=True))
 
 
-async def answer_classes(line: Prediction, rule: Mapping[Pair, Comparison], checker: AnswerChecker) -> dict[str, int]:
-    """Group the answers of a problem into classes of equivalent answers.
+async def answer_classes(line: Prediction, checker: AnswerChecker) -> dict[str, int]:
+    """Group the answers of a problem into classes of equivalent answers, by rule. The gold answer plays no part.
 
-    Returns the class of each answer. Class 0 holds the answers that the rule finds equal to the gold answer.
+    Returns the class of each answer.
     """
-    pairs = pairs_of(line)
-    others = sorted(answer for gold, answer in pairs if not rule[gold, answer].equal)
-    classes = await group_equivalent(others, checker)
-    return {answer: 0 for _, answer in pairs} | {a: c + 1 for a, c in zip(others, classes, strict=True)}
+    answers = sorted({answer for _, answer in pairs_of(line)})
+    return dict(zip(answers, await group_equivalent(answers, checker), strict=True))
 
 
 def is_identical(pair: Pair) -> bool:

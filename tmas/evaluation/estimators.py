@@ -25,6 +25,11 @@ class BootstrapSettings(BaseModel):
     resamples: int = Field(default=2000, ge=100, description="Number of bootstrap resamples of the problems.")
     confidence: float = Field(default=0.95, gt=0, lt=1, description="Confidence level of the intervals.")
     seed: int = Field(default=0, description="Seed of the resampling.")
+    subsets: int = Field(
+        default=100,
+        ge=1,
+        description="Random subsets of the samples that score a method of one round at a smaller budget.",
+    )
 
 
 def pass_at_k(correct: int, samples: int, k: int) -> float | None:

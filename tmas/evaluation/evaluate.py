@@ -56,16 +56,16 @@ async def evaluate(settings: EvaluateSettings, report: Report = lambda *_: None)
     checker = AnswerChecker(settings.timeout, settings.workers, approximation_digits=settings.approximation_digits)
     async with checker:
         verdicts = await find_verdicts(runs, settings, checker, report)
-        classes = [await _classes(run, verdicts, checker) for run in runs]
+        classes = [await _classes(run, checker) for run in runs]
     evaluations = [_evaluation(run, verdicts.of(run), c, settings) for run, c in zip(runs, classes, strict=True)]
     for run, evaluation in zip(runs, evaluations, strict=True):
         write_json(run.path / "evaluation.json", evaluation.model_dump(mode="json"))
     return evaluations
 
 
-async def _classes(run: RunData, verdicts: Verdicts, checker: AnswerChecker) -> dict[str, Classes]:
+async def _classes(run: RunData, checker: AnswerChecker) -> dict[str, Classes]:
     golden = [line for line in run.lines if line.gold is not None]
-    found = await gather_all(answer_classes(line, verdicts.rule, checker) for line in golden)
+    found = await gather_all(answer_classes(line, checker) for line in golden)
     return {line.problem_id: classes for line, classes in zip(golden, found, strict=True)}
 
 

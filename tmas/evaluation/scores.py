@@ -1,4 +1,8 @@
-"""Metrics of a problem by iteration, under one scoring. A metric is None if it could not be decided."""
+"""Metrics of a problem by iteration, under one scoring, with bounds.
+
+An undecided answer counts as wrong in a metric's value, its lower bound, and as correct in its upper bound. A metric is
+None only if nothing was sampled.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +24,13 @@ def metric_names(widths: Sequence[int]) -> list[str]:
     return ["pass_at_1", *(f"pass_at_{k}" for k in widths), "selected", "vote", "best_of"]
 
 
-def problem_scores(line: Prediction, scoring: Scoring, classes: Classes, widths: Sequence[int]) -> list[Scores]:
+def problem_scores(
+    line: Prediction, scoring: Scoring, classes: Classes, widths: Sequence[int], undecided_as: bool = False
+) -> list[Scores]:
     """Compute the metrics of a problem with a gold answer, as one dictionary per iteration (at least one).
 
-    If the problem has no sampled candidate, all metrics are 0 if the budget was the only reason, otherwise None.
+    ``undecided_as``: False for the lower bounds, True for the upper bounds. If the problem has no sampled candidate,
+    all metrics are 0 if the budget was the only reason, otherwise None.
     """
     found = line.rounds
     if not found:
@@ -31,8 +38,7 @@ def problem_scores(line: Prediction, scoring: Scoring, classes: Classes, widths:
         value = 0.0 if reasons <= {FailureReason.BUDGET} else None
         return [dict.fromkeys(metric_names(widths), value)]
     assert line.gold is not None
-    voted = _gold_apart(line.gold, scoring, classes)
-    by_pass = [[_scores(line.gold, r, correct, voted, widths) for r in found] for correct in scoring]
+    by_pass = [[_scores(line.gold, r, correct, classes, widths, undecided_as) for r in found] for correct in scoring]
     return [{name: mean([one[t][name] for one in by_pass]) for name in metric_names(widths)} for t in range(len(found))]
 
 
@@ -41,46 +47,39 @@ def judged(gold: str, candidates: Sequence[PredictedCandidate | Selection], corr
     return [False if c.answer is None else correct[gold, c.answer] for c in candidates]
 
 
-def _gold_apart(gold: str, scoring: Scoring, classes: Classes) -> Classes:
-    """Correct the classes by the majority of the passes.
-
-    Class 0 receives every answer that most passes found correct. It loses every answer that most passes found wrong.
-    """
-    shares = {answer: mean([correct.get((gold, answer)) for correct in scoring]) for answer in classes}
-    found = dict(classes)
-    for answer, share in shares.items():
-        if share is not None and share > 0.5:
-            found[answer] = 0
-        elif share is not None and share < 0.5 and classes[answer] == 0:
-            found[answer] = -1  # equal to the gold answer by rule alone
-    return found
+def _bounded(
+    gold: str, candidates: Sequence[PredictedCandidate | Selection], correct: Correct, undecided_as: bool
+) -> list[bool]:
+    return [undecided_as if verdict is None else verdict for verdict in judged(gold, candidates, correct)]
 
 
-def _scores(gold: str, round_: PredictedIteration, correct: Correct, classes: Classes, widths: Sequence[int]) -> Scores:
+def _scores(
+    gold: str,
+    round_: PredictedIteration,
+    correct: Correct,
+    classes: Classes,
+    widths: Sequence[int],
+    undecided_as: bool,
+) -> Scores:
     candidates, selected = round_.samples, round_.selected
-    verdicts = judged(gold, candidates, correct)
+    verdicts = _bounded(gold, candidates, correct, undecided_as)
     return {
         **{f"pass_at_{k}": _pass_at(k, verdicts) for k in (1, *widths)},
-        "selected": mean(judged(gold, [selected], correct)) if selected else 0.0 if candidates else None,
+        "selected": float(_bounded(gold, [selected], correct, undecided_as)[0])
+        if selected
+        else 0.0
+        if candidates
+        else None,
         "vote": _vote(candidates, verdicts, classes) if candidates else None,
         "best_of": _best_of(candidates, verdicts),
     }
 
 
-def _pass_at(k: int, verdicts: Sequence[bool | None]) -> float | None:
-    """Compute pass@k over the decided candidates.
-
-    If fewer than k are decided, the value is taken over all candidates. It is None if it depends on the undecided ones.
-    """
-    decided = [verdict for verdict in verdicts if verdict is not None]
-    if len(decided) >= k:
-        return pass_at_k(sum(decided), len(decided), k)
-    most = sum(decided) + len(verdicts) - len(decided)
-    low, high = (pass_at_k(right, len(verdicts), k) for right in (sum(decided), most))
-    return low if low == high else None
+def _pass_at(k: int, verdicts: Sequence[bool]) -> float | None:
+    return pass_at_k(sum(verdicts), len(verdicts), k)
 
 
-def _vote(candidates: Sequence[PredictedCandidate], verdicts: Sequence[bool | None], classes: Classes) -> float | None:
+def _vote(candidates: Sequence[PredictedCandidate], verdicts: Sequence[bool], classes: Classes) -> float | None:
     """Return the share of correct answers in the largest class, or the mean over tied classes; 0 without answers."""
     votes = [(classes[c.answer], v) for c, v in zip(candidates, verdicts, strict=True) if c.answer is not None]
     sizes = Counter(class_ for class_, _ in votes)
@@ -88,7 +87,7 @@ def _vote(candidates: Sequence[PredictedCandidate], verdicts: Sequence[bool | No
     return mean([mean([v for c, v in votes if c == class_]) for class_ in largest]) if votes else 0.0
 
 
-def _best_of(candidates: Sequence[PredictedCandidate], verdicts: Sequence[bool | None]) -> float | None:
+def _best_of(candidates: Sequence[PredictedCandidate], verdicts: Sequence[bool]) -> float | None:
     """Return the share of correct candidates among those with the highest mean grade; None if none was graded."""
     graded = [(c.mean_grade, v) for c, v in zip(candidates, verdicts, strict=True) if c.mean_grade is not None]
     best = max((grade for grade, _ in graded), default=None)
@@ -102,13 +101,13 @@ def undecided(lines: Sequence[Prediction], scoring: Scoring, t: int) -> float:
 
 
 def by_mode(lines: Sequence[Prediction], scoring: Scoring, t: int) -> dict[str, ModeCounts]:
-    """Count the candidates of iteration t by mode, with the share of correct ones among the decided candidates."""
+    """Count the candidates of iteration t by mode, with the share of correct ones; undecided ones count as wrong."""
     found = [pair for correct in scoring for pair in _verdicts(lines, correct, t)]
     modes = sorted({candidate.mode for candidate, _ in found})
     return {
         mode: ModeCounts(
             candidates=sum(c.mode == mode for c, _ in found) / len(scoring),
-            accuracy=mean([verdict for c, verdict in found if c.mode == mode]),
+            accuracy=mean([verdict is True for c, verdict in found if c.mode == mode]),
         )
         for mode in modes
     }

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tmas.evaluation.correctness import Scoring
-from tmas.evaluation.estimators import BootstrapSettings, estimates
+from tmas.evaluation.estimators import BootstrapSettings, estimates, mean
 from tmas.evaluation.facts import iteration_facts, tokens_until, usage_by_role
 from tmas.evaluation.runs import RunData
+from tmas.evaluation.sampling import Series, by_samples
 from tmas.evaluation.scores import Classes, Scores, by_mode, metric_names, problem_scores, undecided
 from tmas.evaluation.verifier import calibration
 from tmas.records.evaluation_files import (
@@ -35,12 +36,22 @@ def summary(
     """
     golden = [line for line in run.lines if line.gold is not None]
     widths = _widths(run.lines)
-    scores = [
-        {name: problem_scores(line, s, classes[line.problem_id], widths) for name, s in scorings.items()}
+    scores, uppers = (
+        [
+            {name: problem_scores(line, s, classes[line.problem_id], widths, bound) for name, s in scorings.items()}
+            for line in golden
+        ]
+        for bound in (False, True)
+    )
+    depth = max(len(line.iterations) for line in run.lines)
+    estimated = _estimates(scores, uppers, list(scorings), metric_names(widths), depth, settings)
+    samples = [
+        {
+            name: by_samples(line, s, classes[line.problem_id], settings.subsets, settings.seed)
+            for name, s in scorings.items()
+        }
         for line in golden
     ]
-    depth = max(len(line.iterations) for line in run.lines)
-    estimated = _estimates(scores, list(scorings), metric_names(widths), depth, settings)
     return {
         "problems": ProblemCounts(
             finished=len(run.lines),
@@ -60,8 +71,8 @@ def summary(
         "calibration": {name: calibration(golden, scoring) for name, scoring in scorings.items()},
         "roles": usage_by_role(entry for line in run.lines for entry in line.usage),
         "by_problem": tuple(
-            _problem(line, run.manifest.problems[line.problem_id], by_scoring)
-            for line, by_scoring in zip(golden, scores, strict=True)
+            _problem(line, run.manifest.problems[line.problem_id], lower, upper, series)
+            for line, lower, upper, series in zip(golden, scores, uppers, samples, strict=True)
         ),
     }
 
@@ -74,6 +85,7 @@ def _widths(lines: Sequence[Prediction]) -> list[int]:
 
 def _estimates(
     problems: Sequence[ByScoring],
+    uppers: Sequence[ByScoring],
     scorings: Sequence[str],
     metrics: Sequence[str],
     depth: int,
@@ -86,14 +98,20 @@ def _estimates(
     if not problems:
         return [{}] * depth
     columns = [(t, scoring, metric) for t in range(depth) for scoring in scorings for metric in metrics]
-    rows = [[p[scoring][min(t, len(p[scoring]) - 1)][metric] for t, scoring, metric in columns] for p in problems]
+    rows, upper_rows = (
+        [[p[scoring][min(t, len(p[scoring]) - 1)][metric] for t, scoring, metric in columns] for p in bounds]
+        for bounds in (problems, uppers)
+    )
+    most = [mean(column) for column in zip(*upper_rows, strict=True)]
     found: list[dict[str, dict[str, Estimate]]] = [{scoring: {} for scoring in scorings} for _ in range(depth)]
-    for (t, scoring, metric), estimate in zip(columns, estimates(rows, settings), strict=True):
-        found[t][scoring][metric] = estimate
+    for (t, scoring, metric), estimate, upper in zip(columns, estimates(rows, settings), most, strict=True):
+        found[t][scoring][metric] = estimate.model_copy(update={"upper": upper})
     return found
 
 
-def _problem(line: Prediction, digest: str, scores: ByScoring) -> EvaluatedProblem:
+def _problem(
+    line: Prediction, digest: str, scores: ByScoring, uppers: ByScoring, samples: dict[str, Series]
+) -> EvaluatedProblem:
     used = line.total_usage
     spent = [tokens_until(line, t) for t in range(max(len(line.rounds), 1))]
     return EvaluatedProblem(
@@ -108,7 +126,12 @@ def _problem(line: Prediction, digest: str, scores: ByScoring) -> EvaluatedProbl
                 prompt_tokens=usage.prompt_tokens,
                 completion_tokens=usage.completion_tokens,
                 scores={name: by_iteration[t] for name, by_iteration in scores.items()},
+                upper={
+                    name: {metric: value for metric, value in found[t].items() if value != scores[name][t][metric]}
+                    for name, found in uppers.items()
+                },
             )
             for t, usage in enumerate(spent)
         ),
+        by_samples={name: series for name, series in samples.items() if series},
     )

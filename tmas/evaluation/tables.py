@@ -107,7 +107,7 @@ def _accuracy(group: Group, scoring: str, settings: BootstrapSettings) -> Table:
 def _facts(group: Group) -> Table:
     """Build the table of figures that do not depend on correctness. Counts are summed over runs, others averaged."""
     table = _table(
-        "What the iterations held (tokens in and out: cumulative, per problem)",
+        "Candidates, memory and tokens by iteration (tokens per problem, summed over iterations)",
         *("it", "run.", "cand.", "failed", "no ans.", "grade", "explore", "E", "turn.", "G", "turn.", "in", "out"),
     )
     for t in range(group.depth):
@@ -171,7 +171,7 @@ def _calibration(found: Calibration) -> str:
 
 
 def _usage(group: Group) -> Table:
-    table = _table("Tokens by role", "role", "calls", "prompt", "of it cached", "completion", "share")
+    table = _table("Tokens by role", "role", "calls", "prompt", "cached", "completion", "share")
     roles = sorted({role for evaluation in group.evaluations for role in evaluation.roles})
     counts = [_role_counts(group.evaluations, role) for role in roles]
     total = sum(prompt + completion for _, prompt, _, completion in counts) or 1
@@ -197,7 +197,10 @@ def _table(title: str, *columns: str) -> Table:
 def _interval(estimate: Estimate) -> str:
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return "-"
-    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.0f},{100 * estimate.high:.0f}]"
+    text = f"{100 * estimate.value:.1f} [{100 * estimate.low:.0f},{100 * estimate.high:.0f}]"
+    if estimate.upper is not None and estimate.upper > estimate.value:
+        return f"{text} ≤{100 * estimate.upper:.1f}"
+    return text
 
 
 def _number(value: float | None, form: str) -> str:

@@ -44,7 +44,8 @@ class JudgementLine(Record):
 class Estimate(Record):
     """A mean over problems with its bootstrap interval. All three are None if no problem could be decided.
 
-    ``problems``: number of problems in the mean. ``left_out``: number of undecided problems.
+    ``value`` is a lower bound: undecided answers count as wrong. In ``upper`` they count as right; None if it was not
+    computed. ``problems``: number of problems in the mean. ``left_out``: number of problems without a value.
     """
 
     value: float | None
@@ -52,6 +53,7 @@ class Estimate(Record):
     high: float | None
     problems: int
     left_out: int
+    upper: float | None = None
 
 
 class EvaluatedRun(Record):
@@ -82,6 +84,7 @@ class BootstrapUsed(Record):
     resamples: int
     confidence: float
     seed: int
+    subsets: int = 100
 
 
 class SettingsUsed(Record):
@@ -234,15 +237,22 @@ class Calibration(Record):
 
 
 class EvaluatedStep(Record):
-    """A problem after one iteration: tokens so far, and its metrics by scoring."""
+    """A problem after one iteration: tokens so far, and its metrics by scoring.
+
+    ``scores`` are lower bounds; ``upper`` has the upper bounds that differ from them.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     scores: dict[str, dict[str, float | None]]
+    upper: dict[str, dict[str, float | None]] = Field(default_factory=dict)
 
 
 class EvaluatedProblem(Record):
-    """A problem with a gold answer. ``limit``: its token budget."""
+    """A problem with a gold answer. ``limit``: its token budget.
+
+    ``by_samples``: scoring -> metric -> value with k of the samples, at index k - 1, if the method has one round.
+    """
 
     problem_id: str
     digest: str
@@ -251,6 +261,7 @@ class EvaluatedProblem(Record):
     prompt_tokens: int
     completion_tokens: int
     iterations: tuple[EvaluatedStep, ...]
+    by_samples: dict[str, dict[str, tuple[float, ...]]] = Field(default_factory=dict)
 
 
 class Evaluation(Record):

@@ -165,7 +165,11 @@ class FailureLine(Record):
 
 
 class IterationMetrics(Record):
-    """Totals of one iteration over all problems. Rates are None if they cannot be computed."""
+    """Totals of one iteration over all problems. Rates are None if they cannot be computed.
+
+    ``undecided``: number of candidates whose answer is undecided. They count as wrong in ``pass_at_1`` and as right in
+    ``pass_at_1_upper``.
+    """
 
     iteration: int
     problems: int
@@ -173,6 +177,7 @@ class IterationMetrics(Record):
     failed: int
     explore: int
     pass_at_1: float | None
+    pass_at_1_upper: float | None = None
     undecided: int
     selected_accuracy: float | None
     mean_grade: float | None

@@ -13,11 +13,12 @@ def metrics(lines: Sequence[Prediction], failures: Iterable[FailureLine] = ()) -
     """Compute the totals by iteration and by role from the lines of predictions.jsonl and failures.jsonl.
 
     Rates are None if they cannot be computed (no gold answers, no grades). ``pass_at_1`` is the mean correctness over
-    an iteration's candidates (the paper's). A candidate that failed or gave no answer counts as not correct. One
-    whose answer is undecided by rule is left out and counted separately. One that was never sampled (see
-    :data:`~tmas.records.NOT_SAMPLED`) is left out. A problem that stopped keeps its last iteration in all
-    later ones, so that their rates and means are over the same problems and can be compared. The counts of an iteration
-    (``problems``, ``candidates``, ``failed``, ``explore``, ``usage``) are over the problems that ran it.
+    an iteration's candidates (the paper's). A candidate that failed or gave no answer is not correct. Neither is one
+    whose answer is undecided by rule; ``undecided`` counts these, and in ``pass_at_1_upper`` they count as correct. One
+    that was never sampled (see :data:`~tmas.records.NOT_SAMPLED`) is left out. A problem that stopped keeps its last
+    iteration in all later ones, so that their rates and means are over the same problems and can be compared. The
+    counts of an iteration (``problems``, ``candidates``, ``failed``, ``explore``, ``usage``) are over the problems that
+    ran it.
     """
     depth = max((len(line.iterations) for line in lines), default=0)
     return Metrics(
@@ -47,6 +48,7 @@ def _iteration(t: int, lines: Sequence[Prediction]) -> IterationMetrics:
         failed=sum(c.failure is not None for c in new),
         explore=sum(c.mode == "explore" for c in new),
         pass_at_1=_rate(judged),
+        pass_at_1_upper=_rate(judged, ("equal", "undecided")),
         undecided=judged.count("undecided"),
         selected_accuracy=_rate([r.selected_correct for line, r in last if line.gold is not None]),
         mean_grade=_mean([c.mean_grade for _, c in sampled if c.mean_grade is not None]),
@@ -56,9 +58,9 @@ def _iteration(t: int, lines: Sequence[Prediction]) -> IterationMetrics:
     )
 
 
-def _rate(verdicts: Sequence[str | None]) -> float | None:
-    """Share of ``equal`` among the decided. None (no answer, or a failed candidate) counts as not correct."""
-    return _mean([verdict == "equal" for verdict in verdicts if verdict != "undecided"])
+def _rate(verdicts: Sequence[str | None], right: Sequence[str] = ("equal",)) -> float | None:
+    """Share of the verdicts ``right``. None is a verdict, too: no answer, or a failed candidate."""
+    return _mean([verdict in right for verdict in verdicts])
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -97,7 +97,7 @@ def test_tokens_are_shown_by_role_and_in_all():
 def test_failures_the_rate_and_the_place_are_named():
     output = printed()
     assert "Failures: 2 context, 5 truncated" in output
-    assert "Correct selected answers: 65.4 % of those that could be judged." in output
+    assert "Correct selected answers: 65.4 %" in output
     assert "Correct selected answers" not in printed(line(), selected_accuracy=None)
     assert "Run directory: runs/[red]first" in output
     assert "Failures" not in printed(failures={})

@@ -45,7 +45,7 @@ def test_an_estimate_is_over_the_problems_that_say_something():
 
 @pytest.mark.parametrize(("values", "left_out"), [([], 0), ([None, None], 2)])
 def test_where_nothing_can_be_said_there_is_no_number(values: list[None], left_out: int):
-    nothing = {"value": None, "low": None, "high": None, "problems": 0, "left_out": left_out}
+    nothing = {"value": None, "low": None, "high": None, "problems": 0, "left_out": left_out, "upper": None}
     assert estimate(values, BootstrapSettings()).model_dump() == nothing
 
 

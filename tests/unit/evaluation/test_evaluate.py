@@ -71,10 +71,11 @@ async def test_by_rule(tmp_path: Path):
     assert found["verdicts"]["judge"] is found["agreement"] is None
     # q is undecided by rule: of its two candidates one, "7", is undecided against words too
     assert found["verdicts"]["rule"] | {"equal": 2, "different": 1, "undecided": 2} == found["verdicts"]["rule"]
-    assert values(found, 0) == {"pass_at_1": 0.5, "pass_at_2": 1.0, "selected": 0.0, "vote": 0.5, "best_of": 0.0}
-    assert values(found, 1) == dict.fromkeys(("pass_at_1", "pass_at_2", "selected", "vote", "best_of"), 1.0)
+    # q is undecided: it counts as wrong, and in the upper bound as right
+    assert values(found, 0) == {"pass_at_1": 0.25, "pass_at_2": 0.5, "selected": 0.0, "vote": 0.25, "best_of": 0.0}
+    assert values(found, 1) == dict.fromkeys(("pass_at_1", "pass_at_2", "selected", "vote", "best_of"), 0.5)
     selected = found["iterations"][1]["scores"]["rule"]["selected"]
-    assert (selected["problems"], selected["left_out"]) == (1, 1)
+    assert (selected["problems"], selected["left_out"], selected["upper"]) == (2, 0, 1.0)
     assert [i["undecided"] for i in found["iterations"]] == [{"rule": 2}, {"rule": 0}]
     assert found["iterations"][1]["modes"]["rule"]["explore"] == {"candidates": 1, "accuracy": 1.0}
     assert [i["running"] for i in found["iterations"]] == [3, 1]
@@ -120,13 +121,15 @@ async def test_an_answer_too_long_to_be_one_is_not_sent_and_has_the_rules_verdic
     assert values(found, 0, "judge")["pass_at_1"] == values(found, 0)["pass_at_1"] == 0.0
 
 
-async def test_a_judge_that_is_down_leaves_undecided_answers_and_no_wrong_ones(tmp_path: Path):
+async def test_a_judge_that_is_down_leaves_a_wide_interval_between_the_bounds(tmp_path: Path):
     run = write_run(tmp_path / "run", lines())
     async with ScriptedServer() as server:
         pass
     [found] = await evaluated(settings(run, judge=judge(server)))
     assert found["verdicts"]["judge"]["failed"] == {"endpoint": 16}
-    assert values(found, 0, "judge")["pass_at_1"] == 1.0  # 1/2 is the gold answer as it stands; nothing else is known
+    # 1/2 is the gold answer as it stands; nothing else is known
+    assert values(found, 0, "judge")["pass_at_1"] == 0.25
+    assert found["iterations"][0]["scores"]["judge"]["pass_at_1"]["upper"] == 1.0
     assert found["iterations"][0]["undecided"]["judge"] == 3
 
 

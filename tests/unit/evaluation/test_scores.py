@@ -6,6 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support import runs
 from tests.support.runs import Line, candidate, iteration
@@ -23,9 +25,15 @@ def prediction(*given: Any) -> Prediction:
     return Prediction.model_validate(runs.prediction(*given))
 
 
-def scores(*candidates: Line, selected: str | None = "5", scoring: Scoring = RULE, widths: Any = (2,)) -> Any:
+def scores(
+    *candidates: Line,
+    selected: str | None = "5",
+    scoring: Scoring = RULE,
+    widths: Any = (2,),
+    undecided_as: bool = False,
+) -> Any:
     line = prediction("p", "5", [iteration(candidates, selected)])
-    [found] = problem_scores(line, scoring, CLASSES, widths)
+    [found] = problem_scores(line, scoring, CLASSES, widths, undecided_as)
     return found
 
 
@@ -54,33 +62,43 @@ def test_what_the_model_was_never_asked_for_is_in_no_rate(reason: str):
     assert scores(candidate("5"), candidate(None, failure=reason))["pass_at_2"] is None  # one sample is no pair
 
 
-def test_undecided_answers_are_left_out_and_never_wrong():
-    found = scores(candidate("5", [0.5]), candidate("n", [1.0]), candidate("n"), selected="n")
-    assert found["pass_at_1"] == 1.0
-    assert found["pass_at_2"] is None
-    assert found["selected"] is None
-    assert found["vote"] is None
-    assert found["best_of"] is None
+def test_undecided_answers_count_as_wrong_in_the_lower_and_as_right_in_the_upper_bound():
+    given = (candidate("5", [0.5]), candidate("n", [1.0]), candidate("n"))
+    low, high = scores(*given, selected="n"), scores(*given, selected="n", undecided_as=True)
+    accuracies = {"pass_at_1": pytest.approx(1 / 3), "pass_at_2": pytest.approx(2 / 3)}
+    assert low == accuracies | {"selected": 0.0, "vote": 0.0, "best_of": 0.0}
+    assert high == dict.fromkeys(("pass_at_1", "pass_at_2", "selected", "vote", "best_of"), 1.0)
 
 
-def test_pass_at_k_is_known_where_the_undecided_cannot_change_it():
-    assert scores(candidate("5"), candidate("n"))["pass_at_2"] == 1.0
-    assert scores(candidate("6"), candidate("n"))["pass_at_2"] is None
+def test_one_decided_answer_among_many_undecided_ones_is_no_certainty():
+    """Undecided answers were left out, and this printed a Pass@1 of 1.0."""
+    given = (candidate("5"), *[candidate("n")] * 7)
+    assert scores(*given)["pass_at_1"] == 1 / 8
+    assert scores(*given, undecided_as=True)["pass_at_1"] == 1.0
 
 
-def test_answers_that_most_passes_find_correct_vote_together():
-    passes: Scoring = [
-        {("5", "5"): True, ("5", "6"): True, ("5", "7"): True, ("5", "n"): False},
-        {("5", "5"): True, ("5", "6"): True, ("5", "7"): True, ("5", "n"): False},
-    ]
-    candidates = [candidate("6"), candidate("7"), candidate("n"), candidate("n"), candidate("5")]
-    assert scores(*candidates, scoring=passes)["vote"] == 1.0  # three of one class, and n is another
+@given(st.lists(st.sampled_from(["5", "6", "n", None]), min_size=2, max_size=6))
+def test_no_decision_about_undecided_answers_leaves_the_bounds(answers: list[str | None]):
+    given = [candidate(answer, [i % 3 / 2]) for i, answer in enumerate(answers)]
+    low, high = scores(*given, selected=answers[0]), scores(*given, selected=answers[0], undecided_as=True)
+    for decided in (True, False):
+        scoring = [{**RULE[0], ("5", "n"): decided}]
+        found = scores(*given, selected=answers[0], scoring=scoring)
+        assert all(low[name] <= found[name] <= high[name] for name in found)
+        assert found == (high if decided else low)
 
 
-def test_an_answer_that_most_passes_find_wrong_does_not_vote_with_the_gold_answer():
+def test_right_answers_in_several_wordings_do_not_vote_together():
+    """Merged through the gold answer, three right wordings beat four equal wrong answers; no vote could do that."""
+    passes: Scoring = [{("5", "5"): True, ("5", "6"): True, ("5", "7"): True, ("5", "n"): False}]
+    candidates = [candidate("5"), candidate("6"), candidate("7"), *[candidate("n")] * 4]
+    assert scores(*candidates, scoring=passes)["vote"] == 0.0
+
+
+def test_a_class_is_as_right_as_the_verdicts_on_its_members():
     passes: Scoring = [{("5", "5"): True, ("5", "5.0"): False, ("5", "6"): False, ("5", "7"): False, ("5", "n"): None}]
-    found = scores(candidate("5"), candidate("5.0"), candidate("6"), candidate("6"), scoring=passes)
-    assert found["vote"] == 0.0
+    found = scores(candidate("5"), candidate("5.0"), candidate("6"), scoring=passes)
+    assert found["vote"] == 0.5
 
 
 def test_an_answer_that_the_passes_are_split_on_keeps_its_class():
@@ -103,9 +121,9 @@ def test_no_answers_no_grades_no_selection():
 def test_a_judge_s_metrics_are_the_mean_over_its_passes():
     yes, no, nothing = ({("5", "5"): True, ("5", "6"): verdict} for verdict in (True, False, None))
     found = scores(candidate("5"), candidate("6"), selected="6", scoring=[yes, no, no, nothing])
-    assert found["pass_at_1"] == pytest.approx((1 + 0.5 + 0.5 + 1) / 4)
-    assert found["selected"] == pytest.approx(1 / 3)  # of the three that gave a verdict
-    assert found["pass_at_2"] == pytest.approx((1 + 1 + 1) / 3)
+    assert found["pass_at_1"] == pytest.approx((1 + 0.5 + 0.5 + 0.5) / 4)
+    assert found["selected"] == pytest.approx(1 / 4)  # a pass without a verdict counts as wrong
+    assert found["pass_at_2"] == pytest.approx(1)
 
 
 def test_iterations_that_a_budget_left_empty_do_not_count():

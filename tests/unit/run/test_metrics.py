@@ -149,17 +149,17 @@ def test_failure_lines_name_the_call_and_the_reason():
 # --- totals
 
 
-async def test_pass_at_1_is_over_candidates_a_failure_wrong_and_an_undecided_one_left_out():
+async def test_pass_at_1_is_over_candidates_and_failures_and_undecided_ones_are_wrong():
     [row] = (
         await totals(
             result(iteration(rollout(0, 0, "7", 1.0, 1.0), rollout(0, 1, FAILED), rollout(0, 2, None, 0.5))),
             result(iteration(rollout(0, 0, "7"), rollout(0, 1, "?", 0.0), rollout(0, 2, "8"), selected=1)),
         )
     )["iterations"]
-    assert row["pass_at_1"] == 2 / 5
+    assert (row["pass_at_1"], row["pass_at_1_upper"]) == (2 / 6, 3 / 6)
     assert (row["undecided"], row["failed"], row["candidates"], row["problems"]) == (1, 1, 6, 2)
     assert row["mean_grade"] == (1.0 + 0.5 + 0.0) / 3
-    assert row["selected_accuracy"] == 1.0  # the other one is undecided
+    assert row["selected_accuracy"] == 0.5  # the other one is undecided
 
 
 async def test_totals_are_over_problems():
@@ -172,7 +172,7 @@ async def test_totals_are_over_problems():
         failures=[{"reason": "truncated"}, {"reason": "truncated"}, {"reason": "timeout"}],
     )
     assert found["problems"] == 5
-    assert found["selected_accuracy"] == 1 / 3
+    assert found["selected_accuracy"] == 1 / 4
     assert found["selected_undecided"] == 1
     assert found["answered"] == 4
     assert found["stops"] == {"max_iterations": 4, "early_stop": 1}
@@ -188,7 +188,7 @@ async def test_a_problem_that_stopped_keeps_its_last_iteration_in_rates_and_mean
     )
     short = result(iteration(rollout(0, 0, "8", 0.0)), iteration(rollout(1, 0, "7", 1.0), items=1), stop="early_stop")
     rows = (await totals(long, short))["iterations"]
-    assert [row["pass_at_1"] for row in rows] == [0.0, 1 / 2, 1.0]
+    assert [row["pass_at_1"] for row in rows] == [0.0, 1 / 3, 1.0]
     assert [row["selected_accuracy"] for row in rows] == [0.0, 0.5, 1.0]
     assert [row["undecided"] for row in rows] == [0, 1, 0]
     assert [row["mean_grade"] for row in rows] == [0.0, 0.5, 1.0]
