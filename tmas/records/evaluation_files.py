@@ -42,7 +42,7 @@ class JudgementLine(Record):
 
 
 class Estimate(Record):
-    """A mean over problems with its bootstrap interval. All three are None if no problem could be decided.
+    """A mean over problems with its confidence interval. All three are None if no problem could be decided.
 
     ``problems``: number of problems in the mean. ``left_out``: number of undecided problems.
     """
@@ -77,11 +77,13 @@ class JudgeUsed(Record):
 
 
 class BootstrapUsed(Record):
-    """The bootstrap settings of an evaluation."""
+    """The settings of an evaluation's confidence intervals. The defaults are those of older evaluations."""
 
     resamples: int
     confidence: float
     seed: int
+    interval: Literal["auto", "t", "bca", "percentile"] = "percentile"
+    few_problems: int = 10
 
 
 class SettingsUsed(Record):
