@@ -11,7 +11,7 @@ from tmas.evaluation.estimators import BootstrapSettings, estimates
 from tmas.evaluation.facts import iteration_facts, tokens_until, usage_by_role
 from tmas.evaluation.runs import RunData
 from tmas.evaluation.scores import Classes, Scores, by_mode, metric_names, problem_scores, undecided
-from tmas.evaluation.verifier import calibration
+from tmas.evaluation.verifier import calibration, grade_outcomes
 from tmas.records.evaluation_files import (
     Estimate,
     EvaluatedIteration,
@@ -57,10 +57,10 @@ def summary(
             )
             for t in range(depth)
         ),
-        "calibration": {name: calibration(golden, scoring) for name, scoring in scorings.items()},
+        "calibration": {name: calibration(golden, scoring, settings) for name, scoring in scorings.items()},
         "roles": usage_by_role(entry for line in run.lines for entry in line.usage),
         "by_problem": tuple(
-            _problem(line, run.manifest.problems[line.problem_id], by_scoring)
+            _problem(line, run.manifest.problems[line.problem_id], by_scoring, scorings)
             for line, by_scoring in zip(golden, scores, strict=True)
         ),
     }
@@ -93,7 +93,7 @@ def _estimates(
     return found
 
 
-def _problem(line: Prediction, digest: str, scores: ByScoring) -> EvaluatedProblem:
+def _problem(line: Prediction, digest: str, scores: ByScoring, scorings: Mapping[str, Scoring]) -> EvaluatedProblem:
     used = line.total_usage
     spent = [tokens_until(line, t) for t in range(max(len(line.rounds), 1))]
     return EvaluatedProblem(
@@ -108,6 +108,7 @@ def _problem(line: Prediction, digest: str, scores: ByScoring) -> EvaluatedProbl
                 prompt_tokens=usage.prompt_tokens,
                 completion_tokens=usage.completion_tokens,
                 scores={name: by_iteration[t] for name, by_iteration in scores.items()},
+                graded={name: grade_outcomes(line, scoring, t) for name, scoring in scorings.items()},
             )
             for t, usage in enumerate(spent)
         ),

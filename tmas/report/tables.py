@@ -60,11 +60,12 @@ def equal_compute(scores: Scores, groups: Sequence[Group], metric: str, where: s
 
     Budgets range from the cost of the cheapest group's first iteration to the most tokens that any problem took.
     """
-    budgets = _budgets(min(scores.tokens[group.runs][0] for group in groups), max(group.most for group in groups))
+    lowest = min(scores.tokens[group.runs][0] for group in groups)
+    budgets = _budgets(lowest, max(group.largest_cost for group in groups))
     first, *others = groups
     columns = {f"{short(b)} tokens": cells([scores.accuracy_at(group, metric, b) for group in groups]) for b in budgets}
     if others:
-        shared = [(group, min(first.most, group.most)) for group in others]
+        shared = [(group, min(first.largest_cost, group.largest_cost)) for group in others]
         differences = [cell(scores.difference_at(group, first, metric, tokens)) for group, tokens in shared]
         columns[f"minus {first.label}"] = ["", *differences]
     return Table(

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tmas.errors import UserError
-from tmas.evaluation.compare import told_apart
+from tmas.evaluation.compare import distinct_names
 from tmas.settings import flatten
 
 NOT_THERE = (
@@ -106,7 +106,7 @@ def read_training(paths: Sequence[Path], first_color: int = 0) -> list[TrainingR
     """
     return [
         TrainingRun(path, name, first_color + i, *_read(path))
-        for i, (path, name) in enumerate(zip(paths, told_apart(paths), strict=True))
+        for i, (path, name) in enumerate(zip(paths, distinct_names(paths), strict=True))
     ]
 
 
