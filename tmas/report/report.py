@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from tmas.errors import UserError
 from tmas.report.about import about
+from tmas.report.boundary import boundary_section
 from tmas.report.costs import costs
 from tmas.report.figures import draw_all
 from tmas.report.items import Section
@@ -118,7 +119,9 @@ def title(names: Sequence[str]) -> str:
 
 
 def _sections(runs: ReportedRuns, trainings: Sequence[TrainingRun], smooth: int) -> list[Section]:
-    of_runs = [results(runs), costs(runs.runs), verifier(runs), memory(runs)] if runs.runs else []
+    of_runs = (
+        [results(runs), costs(runs.runs), verifier(runs), boundary_section(runs), memory(runs)] if runs.runs else []
+    )
     return [section for section in (*of_runs, training(trainings, smooth)) if section]
 
 
