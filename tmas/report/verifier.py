@@ -57,7 +57,7 @@ def _worth(graded: Sequence[tuple[ReportedRun, Calibration]]) -> Table:
             for run, found in graded
         ],
         note="AUROC: the chance that a right candidate has a better mean grade than a wrong one; 0.5 is guessing. "
-        "Within problems: of the same problem, as selection needs it; a mean over problems with right and wrong candidates. "
+        "Within problems: of the same problem, as selection needs it; a mean over the problems that have both kinds. "
         "Pooled: of any problems, which also rewards grades that only separate easy problems from hard ones. "
         "Brier and ECE: how far mean grades are from correctness; 0 is best. The last columns count single grades.",
     )
@@ -69,7 +69,7 @@ def _of_grade(found: GradeCounts) -> Cell:
 
 def _within(found: Estimate) -> Cell:
     if found.value is None or found.low is None or found.high is None:
-        return Cell("–", "no problem with right and wrong candidates")
+        return Cell("–", "no problem has both kinds" if found.left_out else "run tmas evaluate again")
     return Cell(f"{found.value:.3f}", f"{found.low:.2f} to {found.high:.2f}; problems: {found.problems}")
 
 
