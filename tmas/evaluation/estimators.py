@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from tmas.evaluation.intervals import SHARE, Bounds, Floats, bca_interval, t_interval, unanimous_interval
+from tmas.evaluation.intervals import DIFFERENCE, SHARE, Bounds, Floats, bca_interval, t_interval, unanimous_interval
 from tmas.records.evaluation_files import CalibrationBin, Estimate
 
 
@@ -28,7 +28,7 @@ class BootstrapSettings(BaseModel):
     interval: Literal["auto", "t", "bca", "percentile"] = Field(
         default="auto",
         description="t: Student's t. bca: the bias-corrected and accelerated bootstrap. percentile: the percentile"
-        " bootstrap. auto: t for fewer problems than few_problems, otherwise bca.",
+        " bootstrap. auto: t for differences and for fewer problems than few_problems, otherwise bca.",
     )
     few_problems: int = Field(
         default=10, ge=2, description="Number of problems from which interval=auto uses bca instead of t."
@@ -99,9 +99,10 @@ def _intervals(
             low_C[c], high_C[c] = unanimous_interval(value, problems, settings.confidence, bounds)
         if not varies_C.any():
             continue
-        is_few = settings.interval == "auto" and problems < settings.few_problems
+        # In simulations, BCa is too narrow for differences that are 0 for most problems.
+        prefers_t = problems < settings.few_problems or bounds == DIFFERENCE
         varying_PC, varying = found_PC[:, varies_C], columns[varies_C]
-        if settings.interval == "t" or is_few:
+        if settings.interval == "t" or (settings.interval == "auto" and prefers_t):
             low_C[varying], high_C[varying] = t_interval(varying_PC, settings.confidence, bounds)
         else:
             low_C[varying], high_C[varying] = bca_interval(

@@ -12,7 +12,8 @@ from tmas.report.tables import equal_compute, equal_iterations, short, table_1
 
 SCORINGS = {"rule": "by rule (math-verify)", "judge": "an LLM judge, its passes averaged"}
 INTERVALS = {
-    "auto": "Student's t for fewer than {few_problems} problems, otherwise BCa bootstrap, {resamples} resamples",
+    "auto": "Student's t for differences and for fewer than {few_problems} problems, otherwise BCa bootstrap, "
+    "{resamples} resamples",
     "t": "Student's t",
     "bca": "BCa bootstrap, {resamples} resamples",
     "percentile": "percentile bootstrap, {resamples} resamples",

@@ -40,6 +40,16 @@ def test_the_number_of_problems_decides_which_interval_is_used(problems: int, in
     assert [(one.low, one.high) for one in others].count((automatic.low, automatic.high)) == 1
 
 
+def test_differences_have_students_interval_for_any_number_of_problems():
+    """With 20 problems, of which a tenth differ in each direction, BCa held the truth in 90 % of simulations only."""
+    values = [0.5, 0.5, 0.25, *[0.0] * 9]
+    automatic, students, bca = (
+        estimate(values, BootstrapSettings(interval=name), DIFFERENCE) for name in ("auto", "t", "bca")
+    )
+    assert automatic == students
+    assert automatic.low < 0 < bca.low
+
+
 def test_bca_by_its_formula():
     """The quantiles that Efron's formula gives, applied to the exact distribution of the resampled mean."""
     values = [0.0, 0.0, 0.1, 0.2, 0.2, 1.0]
