@@ -50,13 +50,13 @@ class TrainingRun:
         """Return the names of all values in the order in which they were first logged."""
         return list(dict.fromkeys(name for data in self.steps.values() for name in data))
 
-    def values(self, name: str, zero_beside: str | None = None) -> dict[int, float]:
+    def values(self, name: str, zero_if_logged: str | None = None) -> dict[int, float]:
         """Return a value by step, where it is a number.
 
-        ``zero_beside``: at steps that logged this other value, a missing value is 0. For example, the share of an
+        ``zero_if_logged``: at steps that logged this other value, a missing value is 0. For example, the share of an
         outcome is not logged if no sample had that outcome.
         """
-        found = ((step, data.get(name, 0.0 if zero_beside in data else None)) for step, data in self.steps.items())
+        found = ((step, data.get(name, 0.0 if zero_if_logged in data else None)) for step, data in self.steps.items())
         return {step: value for step, value in found if value is not None and isfinite(value)}
 
     @property

@@ -33,7 +33,7 @@ from tmas.report.figures import draw_all, file_name
 from tmas.report.items import Cell, Choice, ItemRow, Lines, Section, Stack, Table
 from tmas.report.memory import memory
 from tmas.report.page import policy
-from tmas.report.problems import Room
+from tmas.report.problems import TextBudget
 from tmas.report.report import ReportSettings, make_report, title
 from tmas.report.results import results
 from tmas.report.runs import ReportedRun, ReportedRuns, read_runs
@@ -227,7 +227,9 @@ def test_a_bank_is_drawn_for_the_runs_that_keep_it(runs: dict[str, Path], recycl
 
 
 def test_settings_that_differ_are_not_those_of_roles_that_are_as_the_solver(runs: dict[str, Path], recycled: Path):
-    [choice] = [item for item in about(read(runs["b"], recycled), [], Room(0, 0)).items if isinstance(item, Choice)]
+    [choice] = [
+        item for item in about(read(runs["b"], recycled), [], TextBudget(0, 0)).items if isinstance(item, Choice)
+    ]
     differing, every = ([str(row[0]) for row in option.item.rows] for option in choice.options)  # type: ignore[union-attr]
     assert {"method.name", "method.n_verifications"} <= set(differing)
     assert [key for key in differing if key.startswith("model.")] == []
@@ -252,11 +254,11 @@ def test_a_run_that_was_not_evaluated_is_evaluated_by_rule(runs: dict[str, Path]
     assert (run / "evaluation.json").exists()
 
 
-def test_a_run_that_went_on_since_it_was_evaluated_is_refused(runs: dict[str, Path], tmp_path: Path):
+def test_a_run_that_was_resumed_after_its_evaluation_is_refused(runs: dict[str, Path], tmp_path: Path):
     run = Path(shutil.copytree(runs["b"], tmp_path / "b"))
     lines = (run / "predictions.jsonl").read_bytes().splitlines(keepends=True)
     (run / "predictions.jsonl").write_bytes(b"".join(lines[:-1]))
-    with pytest.raises(UserError, match="gone on since it was evaluated"):
+    with pytest.raises(UserError, match="resumed after it was evaluated"):
         read_runs([run], silent)
 
 

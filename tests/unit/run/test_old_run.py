@@ -24,7 +24,7 @@ from tmas.records.evaluation_files import Evaluation, JudgementLine
 from tmas.records.reading import DefectiveFile, read_record, read_records
 from tmas.records.run_files import FailureLine, Manifest, Metrics, Prediction
 from tmas.records.trace_lines import trace_bytes, trace_line
-from tmas.report.problems import Browser, Room
+from tmas.report.problems import Browser, TextBudget
 from tmas.report.report import _sections
 from tmas.report.runs import read_runs
 from tmas.testing.chat_server import ScriptedServer, run_in_thread
@@ -87,7 +87,7 @@ def test_a_report_shows_the_same(monkeypatch: pytest.MonkeyPatch, old: Path):
     runs = read_runs([old / "run"], lambda _: None)
     assert orjson.loads(orjson.dumps(_sections(runs, [], 5))) == expected["sections"]
     browser = Browser(runs.runs[0], 0, runs.scoring, ["p1"])
-    [(_, block)] = list(browser.blocks(Room(10**6, 1)))
+    [(_, block)] = list(browser.blocks(TextBudget(10**6, 1)))
     assert orjson.loads(orjson.dumps(browser.entries)) == expected["entries"]
     shown = [json.loads(zlib.decompress(base64.b64decode(line))) for line in block]
     for failure in shown[0]["failures"]:
