@@ -15,7 +15,8 @@ TITLES = {"pass_at_1": "Pass@1", "selected": "selected"}
 
 def print_differences(console: Console, found: DifferencesByIteration) -> None:
     """Print the differences of a group to another one, in percentage points."""
-    table = _table(f"{found.label} minus {found.other} by iteration ({found.scoring}; percentage points)", "it")
+    console.print(Text(f"{found.label} minus {found.other} by iteration ({found.scoring}; percentage points)"))
+    table = _table("it")
     for metric in PAIRED_METRICS:
         table.add_column(TITLES[metric], justify="right")
         table.add_column("p", justify="right")
@@ -33,9 +34,8 @@ def print_differences(console: Console, found: DifferencesByIteration) -> None:
 
 def print_boundary(console: Console, label: str, found: Boundary) -> None:
     """Print accuracy and verification by difficulty."""
-    table = _table(f"{label}: generation and verification by difficulty", "Pass@1", "problems", "right")
-    for column in ("false accepts", "false rejects", "AUROC"):
-        table.add_column(column, justify="right")
+    console.print(Text(f"{label}: generation and verification by difficulty"))
+    table = _table("Pass@1", "problems", "right", "false accepts", "false rejects", "AUROC")
     for one in found.bins:
         name = f"{one.low:g}-{one.high:g}"
         rates = (_percent(rate) for rate in (one.accuracy, one.false_accept, one.false_reject))
@@ -46,8 +46,8 @@ def print_boundary(console: Console, label: str, found: Boundary) -> None:
     console.print(Text(f"Rows: the problem's Pass@1 in {source}{left_out}. AUROC: within problems."))
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=Text(title), title_justify="left", title_style="", box=box.SQUARE, padding=0)
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SQUARE, padding=0)  # without a title: it would be wrapped to the width of the table
     for column in columns:
         table.add_column(column, justify="right")
     return table
