@@ -119,6 +119,7 @@ def test_every_tab_opens(watched: Watched, report: Path):
         ("Results", True, True),
         ("Cost and failures", True, True),
         ("Verifier", True, True),
+        ("Boundary", True, True),
         ("Memory and modes", True, True),
         ("Problems", True, True),
         ("About", False, True),

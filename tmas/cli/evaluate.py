@@ -14,9 +14,10 @@ from rich.text import Text
 from tmas.answers.checker import AnswerChecker
 from tmas.cli.composing import validated
 from tmas.cli.exits import NOT_PASSED, STOPPED, fail
-from tmas.evaluation.compare import Group, by_benchmark, comparison, group_runs
+from tmas.evaluation.compare import Group, by_benchmark, comparison, group_runs, scoring_of
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.evaluation.gold_check import GoldCheckSettings, gold_check, is_passed
+from tmas.evaluation.group_tables import print_boundary, print_differences
 from tmas.evaluation.scoring import Report
 from tmas.evaluation.subset import SubsetSettings, select, solved_counts, write_subset
 from tmas.evaluation.tables import print_comparison, print_evaluation, print_gold_check
@@ -33,6 +34,9 @@ def evaluate_command(config: dict[str, Any], console: Console) -> None:
     groups = group_runs(settings.runs, evaluations)
     for group in groups:
         print_evaluation(console, group, settings.bootstrap)
+        found = group.evaluations[0].boundary.get(scoring_of(group.evaluations))
+        if found is not None:
+            print_boundary(console, group.label, found)
     _compare(groups, settings, console)
     _exit_if_judge_failed(evaluations)
 
@@ -44,6 +48,9 @@ def _compare(groups: Sequence[Group], settings: EvaluateSettings, console: Conso
         result = comparison(members, settings.budgets, settings.bootstrap) if len(members) > 1 else None
         if result is not None:
             print_comparison(console, result)
+            for member in members[1:]:
+                if member.evaluations[0].differences is not None:
+                    print_differences(console, member.evaluations[0].differences)
             compared.append(result.model_dump(mode="json"))
         elif len(members) > 1:
             console.print(Text(f"The runs on {benchmark} have no problem in common: they are not compared."))

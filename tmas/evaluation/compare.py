@@ -56,7 +56,7 @@ class Group:
         return tokens_in_all(self.evaluations)
 
     @property
-    def most(self) -> int:
+    def largest_cost(self) -> int:
         """Tokens of the most expensive problem up to the end of its last iteration, prompt and completion."""
         ends = [problem.iterations[-1] for evaluation in self.evaluations for problem in evaluation.by_problem]
         return max(map(Measure().spent, ends))
@@ -67,7 +67,7 @@ def group_runs(runs: Sequence[Path], evaluations: Sequence[Evaluation]) -> list[
 
     The label of a group is its method. If several groups have the same method, the name of the first run is added.
     """
-    names = dict(zip(runs, told_apart(runs), strict=True))
+    names = dict(zip(runs, distinct_names(runs), strict=True))
     members: dict[str, list[tuple[Path, Evaluation]]] = {}
     for run, evaluation in zip(runs, evaluations, strict=True):
         members.setdefault(evaluation.run.group, []).append((run, evaluation))
@@ -81,7 +81,7 @@ def group_runs(runs: Sequence[Path], evaluations: Sequence[Evaluation]) -> list[
     return groups
 
 
-def told_apart(paths: Sequence[Path]) -> list[str]:
+def distinct_names(paths: Sequence[Path]) -> list[str]:
     """Return the last parts of each path: the smallest number of parts that makes different paths distinct."""
     parts = {path.resolve().parts for path in paths}
     depth = next(n for n in range(1, 1 + max(map(len, parts), default=1)) if len({p[-n:] for p in parts}) == len(parts))
@@ -106,14 +106,14 @@ def comparison(groups: Sequence[Group], budgets: Sequence[int], settings: Bootst
 
     Only problems that all groups have are compared. Returns None if there is no such problem. ``difference`` is the
     difference to the first group, paired by problem. If ``budgets`` is empty, the budgets are 25, 50, 75 and 100 % of
-    the lowest :attr:`Group.most`.
+    the lowest :attr:`Group.largest_cost`.
     """
     common = set.intersection(*(group.problems for group in groups))
     if not common:
         return None
     kept = [group.only(common) for group in groups]
     scoring = scoring_of([evaluation for group in groups for evaluation in group.evaluations])
-    least = min(group.most for group in kept)
+    least = min(group.largest_cost for group in kept)
     chosen = list(budgets) or [round(least * share) for share in (0.25, 0.5, 0.75, 1.0)]
     return MethodComparison(
         benchmark=groups[0].benchmark,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tmas.evaluation.estimators import BootstrapSettings, estimate, mean
+from tmas.evaluation.intervals import DIFFERENCE
 from tmas.records.evaluation_files import Estimate, EvaluatedProblem, EvaluatedStep, Evaluation
 
 Key = tuple[str, str]
@@ -77,10 +78,14 @@ def accuracy_after(
     settings: BootstrapSettings | None = None,
 ) -> Estimate:
     """Estimate the accuracy after an iteration, as in ``iterations`` of ``evaluation.json``, pooled over seeds."""
-    values = _values(evaluations, lambda problem: measure.value(_step(problem, iteration)))
+    found = estimate([*values_after(evaluations, iteration, measure).values()], settings or BootstrapSettings())
     uppers = _values(evaluations, lambda problem: measure.upper(_step(problem, iteration)))
-    found = estimate([*values.values()], settings or BootstrapSettings())
     return found.model_copy(update={"upper": mean([*uppers.values()])})
+
+
+def values_after(evaluations: Sequence[Evaluation], iteration: int, measure: Measure) -> dict[Key, float | None]:
+    """Return the value of each problem after an iteration, as the mean over seeds."""
+    return _values(evaluations, lambda problem: measure.value(_step(problem, iteration)))
 
 
 def difference_at(
@@ -97,7 +102,7 @@ def difference_at(
     left, right = (_at(side, tokens, measure) for side in (ours, theirs))
     pairs = [(left[problem], right[problem]) for problem in sorted(left.keys() & right.keys())]
     differences = [None if a is None or b is None else a - b for a, b in pairs]
-    return estimate(differences, settings or BootstrapSettings())
+    return estimate(differences, settings or BootstrapSettings(), DIFFERENCE)
 
 
 def tokens_after(evaluations: Sequence[Evaluation], iteration: int, measure: Measure = SELECTED) -> float:

@@ -1,4 +1,4 @@
-"""Statistics of an evaluation: pass@k, bootstrap intervals over problems, and calibration of grades.
+"""Statistics of an evaluation: pass@k, means over problems with intervals, and calibration of grades.
 
 All functions are pure. Suffixes of array names give the shape: P problems, R resamples, C columns (one per quantity).
 """
@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import comb
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from tmas.evaluation.intervals import DIFFERENCE, SHARE, Bounds, Floats, bca_interval, t_interval, unanimous_interval
 from tmas.records.evaluation_files import CalibrationBin, Estimate
-
-Floats = npt.NDArray[np.float64]
 
 
 class BootstrapSettings(BaseModel):
-    """Bootstrap percentile intervals over problems."""
+    """Confidence intervals of means over problems."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,6 +29,14 @@ class BootstrapSettings(BaseModel):
         default=100,
         ge=1,
         description="Random subsets of the samples that score a method of one round at a smaller budget.",
+    )
+    interval: Literal["auto", "t", "bca", "percentile"] = Field(
+        default="auto",
+        description="t: Student's t. bca: the bias-corrected and accelerated bootstrap. percentile: the percentile"
+        " bootstrap. auto: t for differences and for fewer problems than few_problems, otherwise bca.",
+    )
+    few_problems: int = Field(
+        default=10, ge=2, description="Number of problems from which interval=auto uses bca instead of t."
     )
 
 
@@ -47,15 +55,18 @@ def mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def estimates(rows: Sequence[Sequence[float | None]], settings: BootstrapSettings) -> list[Estimate]:
+def estimates(
+    rows: Sequence[Sequence[float | None]], settings: BootstrapSettings, bounds: Bounds = SHARE
+) -> list[Estimate]:
     """Estimate the mean of each column of ``rows`` (P, C). All columns use the same resamples of the problems.
 
-    ``rows`` must hold at least one problem. None marks a value that could not be decided; it is left out.
+    ``rows`` must hold at least one problem. None marks a value that could not be decided; it is left out. ``bounds``:
+    the lowest and highest possible value (``DIFFERENCE`` for a difference of two shares).
     """
     values_PC = np.array(rows, dtype=np.float64)  # None becomes nan
     known_PC = ~np.isnan(values_PC)
     sizes_C = known_PC.sum(axis=0)
-    low_C, high_C = _interval(values_PC, known_PC, settings)
+    low_C, high_C = _intervals(values_PC, known_PC, settings, bounds)
     return [
         Estimate(
             value=float(values_PC[known_PC[:, c], c].mean()) if size else None,
@@ -68,14 +79,46 @@ def estimates(rows: Sequence[Sequence[float | None]], settings: BootstrapSetting
     ]
 
 
-def estimate(values: Sequence[float | None], settings: BootstrapSettings) -> Estimate:
+def estimate(values: Sequence[float | None], settings: BootstrapSettings, bounds: Bounds = SHARE) -> Estimate:
     """Estimate the mean of one quantity from one value per problem. Without problems, mean and interval are None."""
     if not values:
         return Estimate(value=None, low=None, high=None, problems=0, left_out=0)
-    return estimates([[value] for value in values], settings)[0]
+    return estimates([[value] for value in values], settings, bounds)[0]
 
 
-def _interval(values_PC: Floats, known_PC: npt.NDArray[np.bool_], settings: BootstrapSettings) -> tuple[Floats, Floats]:
+def _intervals(
+    values_PC: Floats, known_PC: npt.NDArray[np.bool_], settings: BootstrapSettings, bounds: Bounds
+) -> tuple[Floats, Floats]:
+    """Compute the intervals of all columns, together for the columns that are known for the same problems."""
+    if settings.interval == "percentile":
+        return _percentile_intervals(values_PC, known_PC, settings)
+    low_C, high_C = np.full((2, values_PC.shape[1]), np.nan)
+    patterns, pattern_C = np.unique(known_PC, axis=1, return_inverse=True)
+    for number, known_P in enumerate(patterns.T):
+        problems = int(known_P.sum())
+        columns = np.flatnonzero(pattern_C == number)
+        found_PC = values_PC[np.ix_(known_P, columns)]
+        varies_C = (found_PC != found_PC[:1]).any(axis=0)
+        for c in columns[~varies_C] if problems else []:
+            value = float(values_PC[known_P, c][0])
+            low_C[c], high_C[c] = unanimous_interval(value, problems, settings.confidence, bounds)
+        if not varies_C.any():
+            continue
+        # In simulations, BCa is too narrow for differences that are 0 for most problems.
+        prefers_t = problems < settings.few_problems or bounds == DIFFERENCE
+        varying_PC, varying = found_PC[:, varies_C], columns[varies_C]
+        if settings.interval == "t" or (settings.interval == "auto" and prefers_t):
+            low_C[varying], high_C[varying] = t_interval(varying_PC, settings.confidence, bounds)
+        else:
+            low_C[varying], high_C[varying] = bca_interval(
+                varying_PC, settings.confidence, settings.resamples, settings.seed
+            )
+    return low_C, high_C
+
+
+def _percentile_intervals(
+    values_PC: Floats, known_PC: npt.NDArray[np.bool_], settings: BootstrapSettings
+) -> tuple[Floats, Floats]:
     resamples, problems = settings.resamples, len(values_PC)
     drawn_RP = np.random.default_rng(settings.seed).integers(problems, size=(resamples, problems))
     cells_RP = drawn_RP + problems * np.arange(resamples)[:, None]

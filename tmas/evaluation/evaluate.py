@@ -9,6 +9,7 @@ from pydantic import Field
 
 from tmas.answers.checker import AnswerChecker
 from tmas.concurrency import gather_all
+from tmas.evaluation.boundary import BoundarySettings
 from tmas.evaluation.correctness import (
     agreement_between_passes,
     agreement_of_rule_and_judge,
@@ -17,6 +18,7 @@ from tmas.evaluation.correctness import (
     judge_counts,
 )
 from tmas.evaluation.estimators import BootstrapSettings
+from tmas.evaluation.paired import with_group_analyses
 from tmas.evaluation.runs import RunData, read_run
 from tmas.evaluation.scores import Classes
 from tmas.evaluation.scoring import Report, ScoringSettings, Verdicts, find_verdicts
@@ -25,6 +27,7 @@ from tmas.files import write_json
 from tmas.records.evaluation_files import (
     Agreement,
     BootstrapUsed,
+    BoundaryUsed,
     EvaluatedRun,
     Evaluation,
     JudgeUsed,
@@ -37,6 +40,7 @@ class EvaluateSettings(ScoringSettings):
     """All settings of ``tmas evaluate``."""
 
     bootstrap: BootstrapSettings = Field(default=BootstrapSettings(), description="The confidence intervals.")
+    boundary: BoundarySettings = Field(default=BoundarySettings(), description="The boundary analysis.")
     budgets: tuple[int, ...] = Field(
         default=(),
         description="Tokens per problem at which several runs are compared. Empty: quarters of what the most expensive"
@@ -57,7 +61,8 @@ async def evaluate(settings: EvaluateSettings, report: Report = lambda *_: None)
     async with checker:
         verdicts = await find_verdicts(runs, settings, checker, report)
         classes = [await _classes(run, checker) for run in runs]
-    evaluations = [_evaluation(run, verdicts.of(run), c, settings) for run, c in zip(runs, classes, strict=True)]
+    alone = [_evaluation(run, verdicts.of(run), c, settings) for run, c in zip(runs, classes, strict=True)]
+    evaluations = with_group_analyses(settings.runs, alone, settings.boundary, settings.bootstrap)
     for run, evaluation in zip(runs, evaluations, strict=True):
         write_json(run.path / "evaluation.json", evaluation.model_dump(mode="json"))
     return evaluations
@@ -82,7 +87,9 @@ def _evaluation(
             models=run.manifest.models,
         ),
         settings=SettingsUsed(
-            judge=_judge_used(settings), bootstrap=BootstrapUsed.model_validate(settings.bootstrap.model_dump())
+            judge=_judge_used(settings),
+            bootstrap=BootstrapUsed.model_validate(settings.bootstrap.model_dump()),
+            boundary=BoundaryUsed.model_validate(settings.boundary.model_dump()),
         ),
         verdicts=VerdictCounts(
             rule=counts(verdicts.rule),

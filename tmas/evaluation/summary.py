@@ -12,7 +12,7 @@ from tmas.evaluation.facts import iteration_facts, tokens_until, usage_by_role
 from tmas.evaluation.runs import RunData
 from tmas.evaluation.sampling import Series, by_samples
 from tmas.evaluation.scores import Classes, Scores, by_mode, metric_names, problem_scores, undecided
-from tmas.evaluation.verifier import calibration
+from tmas.evaluation.verifier import calibration, grade_outcomes
 from tmas.records.evaluation_files import (
     Estimate,
     EvaluatedIteration,
@@ -68,10 +68,10 @@ def summary(
             )
             for t in range(depth)
         ),
-        "calibration": {name: calibration(golden, scoring) for name, scoring in scorings.items()},
+        "calibration": {name: calibration(golden, scoring, settings) for name, scoring in scorings.items()},
         "roles": usage_by_role(entry for line in run.lines for entry in line.usage),
         "by_problem": tuple(
-            _problem(line, run.manifest.problems[line.problem_id], lower, upper, series)
+            _problem(line, run.manifest.problems[line.problem_id], lower, upper, series, scorings)
             for line, lower, upper, series in zip(golden, scores, uppers, samples, strict=True)
         ),
     }
@@ -110,7 +110,12 @@ def _estimates(
 
 
 def _problem(
-    line: Prediction, digest: str, scores: ByScoring, uppers: ByScoring, samples: dict[str, Series]
+    line: Prediction,
+    digest: str,
+    scores: ByScoring,
+    uppers: ByScoring,
+    samples: dict[str, Series],
+    scorings: Mapping[str, Scoring],
 ) -> EvaluatedProblem:
     used = line.total_usage
     spent = [tokens_until(line, t) for t in range(max(len(line.rounds), 1))]
@@ -130,6 +135,7 @@ def _problem(
                     name: {metric: value for metric, value in found[t].items() if value != scores[name][t][metric]}
                     for name, found in uppers.items()
                 },
+                graded={name: grade_outcomes(line, scoring, t) for name, scoring in scorings.items()},
             )
             for t, usage in enumerate(spent)
         ),

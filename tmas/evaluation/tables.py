@@ -165,9 +165,16 @@ def _calibration(found: Calibration) -> str:
         f"{grade}: {_percent(of.accuracy)} of {of.count}" for grade, of in found.grades.items() if of.count
     )
     return (
-        f"Verifier: AUROC {_number(found.auroc, '.2f')}, Brier {_number(found.brier, '.2f')}, "
+        f"Verifier: AUROC within problems {_auroc(found.within_problems)}, pooled over problems "
+        f"{_number(found.auroc, '.2f')}; Brier {_number(found.brier, '.2f')}, "
         f"ECE {_number(found.ece, '.2f')}; right by single grade {grades or '-'}."
     )
+
+
+def _auroc(found: Estimate) -> str:
+    if found.value is None or found.low is None or found.high is None:
+        return "- (no problem has right and wrong candidates)"
+    return f"{found.value:.2f} [{found.low:.2f},{found.high:.2f}] ({found.problems} with right and wrong candidates)"
 
 
 def _usage(group: Group) -> Table:

@@ -1,22 +1,31 @@
-"""Calibration of the verifier: compares the grades of candidates with their correctness."""
+"""Compares the grades of candidates with their correctness: calibration, and ranking within a problem."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from tmas.evaluation.correctness import Scoring
-from tmas.evaluation.estimators import auroc, brier, expected_calibration_error, mean, reliability
+from tmas.evaluation.estimators import (
+    BootstrapSettings,
+    auroc,
+    brier,
+    estimate,
+    expected_calibration_error,
+    mean,
+    reliability,
+)
 from tmas.evaluation.scores import judged
-from tmas.records.evaluation_files import Calibration, GradeCounts
+from tmas.records.evaluation_files import Calibration, GradeCounts, GradeOutcomes
 from tmas.records.run_files import PredictedCandidate, Prediction
 
 
-def calibration(lines: Sequence[Prediction], scoring: Scoring) -> Calibration:
+def calibration(lines: Sequence[Prediction], scoring: Scoring, settings: BootstrapSettings) -> Calibration:
     """Compare mean grades, and single grades, with the correctness of the candidates.
 
     ``lines`` must have gold answers. Iterations and passes of the judge are pooled: ``pairs`` counts a graded candidate
-    once for each pass that decided about it.
+    once for each pass that decided about it. ``within_problems`` uses the majority of the passes.
     """
+    outcomes = [[o for t in range(len(line.rounds)) for o in grade_outcomes(line, scoring, t)] for line in lines]
     found = [pair for line in lines for pair in _graded(line, scoring)]
     grades = [c.mean_grade for c, _ in found if c.mean_grade is not None]
     correct = [right for _, right in found]
@@ -28,9 +37,37 @@ def calibration(lines: Sequence[Prediction], scoring: Scoring) -> Calibration:
         brier=brier(grades, correct),
         ece=expected_calibration_error(bins),
         auroc=auroc(grades, correct),
+        within_problems=estimate([auroc_of(one) for one in outcomes], settings),
         bins=tuple(bins),
         grades={f"{grade:g}": _of_grade(grade, single) for grade in (0.0, 0.5, 1.0)},
     )
+
+
+def grade_outcomes(line: Prediction, scoring: Scoring, t: int) -> tuple[GradeOutcomes, ...]:
+    """Count the right and wrong candidates of iteration t for each mean grade, in ascending order of grades.
+
+    A candidate is right or wrong as most passes of the judge say. It is left out if it has no grade, if no pass decided
+    about it, or if as many passes find it right as wrong.
+    """
+    assert line.gold is not None
+    rounds = line.rounds
+    candidates = [c for c in rounds[t].samples if c.mean_grade is not None] if t < len(rounds) else []
+    by_pass = [judged(line.gold, candidates, correct) for correct in scoring]
+    counts: dict[float, list[int]] = {}
+    for candidate, *verdicts in zip(candidates, *by_pass, strict=True):
+        share = mean([None if verdict is None else float(verdict) for verdict in verdicts])
+        if candidate.mean_grade is not None and share is not None and share != 0.5:
+            counts.setdefault(candidate.mean_grade, [0, 0])[share < 0.5] += 1
+    return tuple(GradeOutcomes(grade=grade, right=n[0], wrong=n[1]) for grade, n in sorted(counts.items()))
+
+
+def auroc_of(outcomes: Sequence[GradeOutcomes]) -> float | None:
+    """Compute the AUROC of candidates that are counted by grade. A grade may occur several times.
+
+    Returns None unless there are right and wrong candidates.
+    """
+    grades = [o.grade for o in outcomes for _ in range(o.right + o.wrong)]
+    return auroc(grades, [is_right for o in outcomes for is_right in [True] * o.right + [False] * o.wrong])
 
 
 def _graded(line: Prediction, scoring: Scoring) -> Iterator[tuple[PredictedCandidate, bool]]:

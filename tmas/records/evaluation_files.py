@@ -42,7 +42,7 @@ class JudgementLine(Record):
 
 
 class Estimate(Record):
-    """A mean over problems with its bootstrap interval. All three are None if no problem could be decided.
+    """A mean over problems with its confidence interval. All three are None if no problem could be decided.
 
     ``value`` is a lower bound: undecided answers count as wrong. In ``upper`` they count as right; None if it was not
     computed. ``problems``: number of problems in the mean. ``left_out``: number of problems without a value.
@@ -54,6 +54,9 @@ class Estimate(Record):
     problems: int
     left_out: int
     upper: float | None = None
+
+
+NO_ESTIMATE = Estimate(value=None, low=None, high=None, problems=0, left_out=0)
 
 
 class EvaluatedRun(Record):
@@ -79,12 +82,21 @@ class JudgeUsed(Record):
 
 
 class BootstrapUsed(Record):
-    """The bootstrap settings of an evaluation."""
+    """The settings of an evaluation's confidence intervals. The defaults are those of older evaluations."""
 
     resamples: int
     confidence: float
     seed: int
     subsets: int = 100
+    interval: Literal["auto", "t", "bca", "percentile"] = "percentile"
+    few_problems: int = 10
+
+
+class BoundaryUsed(Record):
+    """The settings of an evaluation's boundary analysis."""
+
+    edges: tuple[float, ...] = (0.125, 0.375, 0.625, 0.875)
+    accept_grade: float = 0.75
 
 
 class SettingsUsed(Record):
@@ -92,6 +104,7 @@ class SettingsUsed(Record):
 
     judge: JudgeUsed | None
     bootstrap: BootstrapUsed
+    boundary: BoundaryUsed = BoundaryUsed()
 
 
 class RuleCounts(Record):
@@ -225,27 +238,42 @@ class GradeCounts(Record):
 
 
 class Calibration(Record):
-    """The grades of the verifier compared with the correctness of the candidates."""
+    """The grades of the verifier compared with the correctness of the candidates.
+
+    ``within_problems``: the AUROC within a problem, as the mean over the problems with right and wrong candidates.
+    ``auroc`` is pooled over problems: it also rewards grades that only separate easy problems from hard ones.
+    """
 
     pairs: int
     accuracy: float | None
     brier: float | None
     ece: float | None
     auroc: float | None
+    within_problems: Estimate = NO_ESTIMATE
     bins: tuple[CalibrationBin, ...]
     grades: dict[str, GradeCounts]
+
+
+class GradeOutcomes(Record):
+    """The candidates of one mean grade: how many of them are right and wrong."""
+
+    grade: float
+    right: int
+    wrong: int
 
 
 class EvaluatedStep(Record):
     """A problem after one iteration: tokens so far, and its metrics by scoring.
 
     ``scores`` are lower bounds; ``upper`` has the upper bounds that differ from them.
+    ``graded``: scoring -> the graded and decided candidates of this iteration by mean grade.
     """
 
     prompt_tokens: int
     completion_tokens: int
     scores: dict[str, dict[str, float | None]]
     upper: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+    graded: dict[str, tuple[GradeOutcomes, ...]] = Field(default_factory=dict)
 
 
 class EvaluatedProblem(Record):
@@ -264,8 +292,65 @@ class EvaluatedProblem(Record):
     by_samples: dict[str, dict[str, tuple[float, ...]]] = Field(default_factory=dict)
 
 
+class PairedDifference(Record):
+    """A difference after one iteration, paired by problem. ``p``: two-sided p-value of the paired permutation test."""
+
+    iteration: int
+    difference: Estimate
+    p: float | None
+
+
+class DifferencesByIteration(Record):
+    """A group of runs minus the group ``other`` on the problems that both have, after equal numbers of iterations.
+
+    ``differences``: metric -> one entry for each iteration that both groups reached.
+    """
+
+    label: str
+    seeds: tuple[int, ...]
+    other: str
+    other_seeds: tuple[int, ...]
+    scoring: str
+    differences: dict[str, tuple[PairedDifference, ...]]
+
+
+class BoundaryBin(Record):
+    """The problems of one range of difficulty. ``difficulty``: their mean Pass@1, from samples that are not measured.
+
+    ``false_accept``: share of the wrong candidates that the verifier accepted. ``false_reject``: share of the right
+    ones that it did not accept. ``auroc``: within problems. Each is a mean over the problems for which it is defined.
+    """
+
+    low: float
+    high: float
+    problems: int
+    difficulty: float | None
+    accuracy: Estimate
+    false_accept: Estimate
+    false_reject: Estimate
+    auroc: Estimate
+
+
+class Boundary(Record):
+    """How well a group of runs solves and verifies, by difficulty of the problem.
+
+    ``difficulty_from``: the samples that the difficulty is estimated from. ``other_seeds``: iteration 0 of the other
+    seeds. ``iteration_0``: iteration 0 of the only seed, which is then not measured. ``left_out``: problems without
+    samples of both kinds.
+    """
+
+    difficulty_from: Literal["other_seeds", "iteration_0"]
+    seeds: tuple[int, ...]
+    left_out: int
+    bins: tuple[BoundaryBin, ...]
+
+
 class Evaluation(Record):
-    """The content of ``evaluation.json``."""
+    """The content of ``evaluation.json``.
+
+    ``differences`` and ``boundary`` (by scoring) pool the run with those runs of the same ``tmas evaluate`` that differ
+    only by seed. They are None where there is nothing to compare, or no samples to estimate the difficulty from.
+    """
 
     v: Version = SCHEMA_VERSION
     run: EvaluatedRun
@@ -277,6 +362,8 @@ class Evaluation(Record):
     calibration: dict[str, Calibration]
     roles: dict[str, Usage]
     by_problem: tuple[EvaluatedProblem, ...]
+    differences: DifferencesByIteration | None = None
+    boundary: dict[str, Boundary | None] = Field(default_factory=dict)
 
 
 class ComparedGroup(Record):

@@ -12,7 +12,7 @@ from tmas.prompts import hash_of
 from tmas.records.reading import read_record
 from tmas.records.run_files import Manifest
 from tmas.report.items import Cell, Choice, Item, Note, Option, Section, Table
-from tmas.report.problems import Room
+from tmas.report.problems import TextBudget
 from tmas.report.runs import ReportedRun, ReportedRuns
 from tmas.report.training_runs import TrainingRun
 
@@ -24,16 +24,16 @@ ALL_THERE = "Every prompt, reply and reasoning of the problems that can be opene
 _OF_A_ROLE = re.compile(r"model\.\w+\.(.+)")
 
 
-def about(runs: ReportedRuns, trainings: Sequence[TrainingRun], room: Room) -> Section:
-    """Return the last tab. ``room`` must already account for all problems."""
-    items = [*(_of_runs(runs.runs, room) if runs.runs else []), *(_of_trainings(trainings) if trainings else [])]
+def about(runs: ReportedRuns, trainings: Sequence[TrainingRun], budget: TextBudget) -> Section:
+    """Return the last tab. ``budget`` must already account for all problems."""
+    items = [*(_of_runs(runs.runs, budget) if runs.runs else []), *(_of_trainings(trainings) if trainings else [])]
     return Section("about", "About", items, f"Made by tmas report {metadata.version('tmas')}.")
 
 
-def _of_runs(runs: Sequence[ReportedRun], room: Room) -> list[Item]:
+def _of_runs(runs: Sequence[ReportedRun], budget: TextBudget) -> list[Item]:
     manifests = [read_record(run.path / "manifest.json", Manifest) for run in runs]
     settings = [{**m.settings, **{f"version of {k}": v for k, v in m.packages.items()}} for m in manifests]
-    texts = LEFT_OUT.format(left_out=room.left_out) if room.left_out else ALL_THERE
+    texts = LEFT_OUT.format(left_out=budget.left_out) if budget.left_out else ALL_THERE
     prompts = replaced_prompts([(run.name, _replaced(run)) for run in runs])
     return [_runs(runs), Note(texts), *prompts, _settings("Settings", [run.name for run in runs], settings)]
 

@@ -17,7 +17,7 @@ QUESTION = 300
 
 
 @dataclass
-class Room:
+class TextBudget:
     """The page's budget for texts, in characters: total, problems that share it, used, and left out."""
 
     total: int
@@ -45,7 +45,7 @@ class Browser:
     wanted: Sequence[str] | None
     entries: list[dict[str, Any]] = field(default_factory=list)
 
-    def blocks(self, room: Room) -> Iterator[tuple[str, list[str]]]:
+    def blocks(self, budget: TextBudget) -> Iterator[tuple[str, list[str]]]:
         """Yield the id and lines of each block in the order of the predictions. Also fills ``entries``."""
         judge = _judged(self.run) if self.scoring == "judge" else {}
         scores = {problem.problem_id: problem.iterations for problem in self.run.evaluation.by_problem}
@@ -58,8 +58,8 @@ class Browser:
                 continue
             failures = [failure.model_dump(mode="json") for failure in self.run.failures.get(problem_id, ())]
             facts = {**_facts(line, final), "failures": failures}
-            block = problem_block(facts, self.run.calls(problem_id), room.share())
-            room.spend(block.size, block.left_out)
+            block = problem_block(facts, self.run.calls(problem_id), budget.share())
+            budget.spend(block.size, block.left_out)
             entry |= {"block": f"b{self.number}-{number}", "left_out": block.left_out}
             yield entry["block"], block.lines
 

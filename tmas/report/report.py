@@ -11,12 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from tmas.errors import UserError
 from tmas.report.about import about
+from tmas.report.boundary import boundary_section
 from tmas.report.costs import costs
 from tmas.report.figures import draw_all
 from tmas.report.items import Section
 from tmas.report.memory import memory
 from tmas.report.page import write_page
-from tmas.report.problems import Browser, Room
+from tmas.report.problems import Browser, TextBudget
 from tmas.report.results import results
 from tmas.report.runs import ReportedRuns, read_runs
 from tmas.report.training import training
@@ -94,15 +95,15 @@ def make_report(settings: ReportSettings, say: Callable[[str], None] = lambda _:
     trainings = read_training(settings.training, first_color=len(runs.groups))
     sections = _sections(runs, trainings, settings.smooth)
     browsers = [Browser(run, number, runs.scoring, settings.problems) for number, run in enumerate(runs.runs)]
-    room = Room(round(settings.max_mb * MEGABYTE), _count(runs, settings.problems))
+    budget = TextBudget(round(settings.max_mb * MEGABYTE), _count(runs, settings.problems))
     settings.page.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile("w+", encoding="ascii", dir=settings.page.parent) as blocks:
         for browser in browsers:
-            for block_id, lines in browser.blocks(room):
+            for block_id, lines in browser.blocks(budget):
                 _write_block(blocks, block_id, lines)
         blocks.seek(0)
         problems = [Section("problems", "Problems")] if browsers else []
-        data = _data([*sections, *problems, about(runs, trainings, room)], browsers)
+        data = _data([*sections, *problems, about(runs, trainings, budget)], browsers)
         write_page(
             settings.page, title([*(g.label for g in runs.groups), *(run.name for run in trainings)]), data, blocks
         )
@@ -118,7 +119,9 @@ def title(names: Sequence[str]) -> str:
 
 
 def _sections(runs: ReportedRuns, trainings: Sequence[TrainingRun], smooth: int) -> list[Section]:
-    of_runs = [results(runs), costs(runs.runs), verifier(runs), memory(runs)] if runs.runs else []
+    of_runs = (
+        [results(runs), costs(runs.runs), verifier(runs), boundary_section(runs), memory(runs)] if runs.runs else []
+    )
     return [section for section in (*of_runs, training(trainings, smooth)) if section]
 
 

@@ -8,11 +8,18 @@ from tmas.evaluation.compare import Group, by_benchmark
 from tmas.report.items import Choice, ItemRow, Lines, Note, Option, Point, Section, Series, Stack, Tile, Tiles
 from tmas.report.runs import ReportedRuns
 from tmas.report.scores import Scores
-from tmas.report.tables import equal_compute, short, table_1
+from tmas.report.tables import equal_compute, equal_iterations, short, table_1
 
 SCORINGS = {"rule": "by rule (math-verify)", "judge": "an LLM judge, its passes averaged"}
+INTERVALS = {
+    "auto": "Student's t for differences and for fewer than {few_problems} problems, otherwise BCa bootstrap, "
+    "{resamples} resamples",
+    "t": "Student's t",
+    "bca": "BCa bootstrap, {resamples} resamples",
+    "percentile": "percentile bootstrap, {resamples} resamples",
+}
 INTRO = (
-    "Intervals: {confidence:.0%}, bootstrap over problems, {resamples} resamples. Correctness: {scoring}. "
+    "Intervals: {confidence:.0%}, over problems ({interval}). Correctness: {scoring}. "
     "A problem that ended early carries its last iteration forward."
 )
 
@@ -22,7 +29,11 @@ def results(runs: ReportedRuns) -> Section:
     scores = Scores(runs)
     if not scores.groups:
         return Section("results", "Results", [Note("No problem has a gold answer, so no accuracy can be given.")])
-    intro = INTRO.format(**runs.bootstrap.model_dump(), scoring=SCORINGS[runs.scoring])
+    intro = INTRO.format(
+        confidence=runs.bootstrap.confidence,
+        interval=INTERVALS[runs.bootstrap.interval].format(**runs.bootstrap.model_dump()),
+        scoring=SCORINGS[runs.scoring],
+    )
     measures = Choice("Measure", [Option(name, _by(scores, metric)) for metric, name in scores.metrics.items()])
     return Section("results", "Results", [_tiles(scores), measures], intro)
 
@@ -45,7 +56,12 @@ def _by(scores: Scores, metric: str) -> Stack:
         for name, groups in benchmarks.items()
     ]
     compared = [equal_compute(scores, groups, metric, several[name]) for name, groups in benchmarks.items()]
-    return Stack([*charts, table_1(scores, metric), *compared])
+    paired = [
+        equal_iterations(scores, groups, metric, several[name])
+        for name, groups in benchmarks.items()
+        if len(groups) > 1
+    ]
+    return Stack([*charts, table_1(scores, metric), *compared, *paired])
 
 
 def _chart(scores: Scores, groups: Sequence[Group], metric: str, by_tokens: bool, where: str) -> Lines:

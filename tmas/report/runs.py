@@ -98,5 +98,5 @@ def _evaluation(path: Path, say: Callable[[str], None]) -> Evaluation:
     lengths = [len(line.iterations) for line in read_records(path / "predictions.jsonl", Prediction)]
     seen = evaluation.problems.finished, sum(step.running for step in evaluation.iterations)
     if seen != (len(lengths), sum(lengths)):
-        raise UserError("the run has gone on since it was evaluated", where=file, remedy="Run tmas evaluate again.")
+        raise UserError("the run was resumed after it was evaluated", where=file, remedy="Run tmas evaluate again.")
     return evaluation

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tmas.evaluation.compare import Group
 from tmas.evaluation.compute import Measure, accuracy_after, accuracy_at, difference_at, tokens_after
-from tmas.records.evaluation_files import Estimate
+from tmas.evaluation.paired import difference_after
+from tmas.records.evaluation_files import Estimate, PairedDifference
 from tmas.report.runs import ReportedRuns
 
 METRICS = {"pass_at_1": "Pass@1", "selected": "Selected answer", "vote": "Majority vote", "best_of": "Best by grade"}
@@ -32,6 +33,11 @@ class Scores:
         """Return the accuracy of ``group`` minus that of ``other``, paired by problem."""
         measure = Measure(metric, self.scoring)
         return difference_at(group.evaluations, other.evaluations, tokens, measure, self.bootstrap)
+
+    def difference_after(self, group: Group, other: Group, metric: str, t: int) -> PairedDifference:
+        """Return the accuracy of ``group`` minus that of ``other`` after iteration ``t``, paired by problem."""
+        measure = Measure(metric, self.scoring)
+        return difference_after(group.evaluations, other.evaluations, t, measure, self.bootstrap)
 
     def _widest(self) -> dict[str, str]:
         """Return pass@k for the largest k for which every group has enough candidates."""

@@ -55,16 +55,40 @@ def _distinct(groups: Sequence[Group], name: Callable[[Group], str]) -> list[str
     return list(dict.fromkeys(map(name, groups)))
 
 
+def equal_iterations(scores: Scores, groups: Sequence[Group], metric: str, where: str) -> Table:
+    """Subtract a benchmark's first group from each of the others, after the iterations that both reached."""
+    first, *others = groups
+    columns = _iterations(scores.groups, first.benchmark)
+    return Table(
+        title=f"{scores.metrics[metric]} minus {first.label} (percentage points) by iteration{where}",
+        columns=["Method", *(f"It {t}" for t in columns)],
+        rows=[[group.label, *(_difference(scores, group, first, metric, t) for t in columns)] for group in others],
+        note="Paired by problem, over the problems that both have, with the seeds of a method averaged. An interval "
+        "without 0 is more than chance. p: permutation test of the signs, for this iteration alone.",
+    )
+
+
+def _difference(scores: Scores, group: Group, first: Group, metric: str, t: int) -> str | Cell:
+    if t >= min(group.depth, first.depth):
+        return ""
+    found = scores.difference_after(group, first, metric, t)
+    value, low, high = found.difference.value, found.difference.low, found.difference.high
+    if value is None or low is None or high is None:
+        return ""
+    return Cell(f"{100 * value:+.2f}", f"{100 * low:+.1f} to {100 * high:+.1f}, p {found.p:.3f}", strong=low * high > 0)
+
+
 def equal_compute(scores: Scores, groups: Sequence[Group], metric: str, where: str) -> Table:
     """Compare a benchmark's groups at equal token budgets.
 
     Budgets range from the cost of the cheapest group's first iteration to the most tokens that any problem took.
     """
-    budgets = _budgets(min(scores.tokens[group.runs][0] for group in groups), max(group.most for group in groups))
+    lowest = min(scores.tokens[group.runs][0] for group in groups)
+    budgets = _budgets(lowest, max(group.largest_cost for group in groups))
     first, *others = groups
     columns = {f"{short(b)} tokens": cells([scores.accuracy_at(group, metric, b) for group in groups]) for b in budgets}
     if others:
-        shared = [(group, min(first.most, group.most)) for group in others]
+        shared = [(group, min(first.largest_cost, group.largest_cost)) for group in others]
         differences = [cell(scores.difference_at(group, first, metric, tokens)) for group, tokens in shared]
         columns[f"minus {first.label}"] = ["", *differences]
     return Table(

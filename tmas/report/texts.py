@@ -29,7 +29,7 @@ class Texts:
         """Return the runs of ``text``. Lines that no unit has yet are added to ``unit``."""
         runs: list[LineRun] = []
         for line in text.split("\n"):
-            if runs and self._goes_on(runs[-1], line):
+            if runs and self._continues(runs[-1], line):
                 runs[-1][2] += 1
                 continue
             found, start = self._places.get(line) or self._append(line, unit)
@@ -39,7 +39,7 @@ class Texts:
                 runs.append([found, start, 1])
         return runs
 
-    def _goes_on(self, run: LineRun, line: str) -> bool:
+    def _continues(self, run: LineRun, line: str) -> bool:
         lines, following = self.units[run[0]], run[1] + run[2]
         return following < len(lines) and lines[following] == line
 

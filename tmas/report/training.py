@@ -61,14 +61,14 @@ class Charts:
     smooth: int
 
     def of(
-        self, name: str, title: str, label: str, percent: bool = False, zero_beside: str | None = None
+        self, name: str, title: str, label: str, percent: bool = False, zero_if_logged: str | None = None
     ) -> Iterator[Lines]:
         """Yield a chart with a curve of each run.
 
         Runs without the value are included, so that every chart has the same legend.
         """
         x_label = f"step (dots: single steps, line: mean of up to {self.smooth})" if self.smooth > 1 else "step"
-        series = [Series(r.name, r.color, self._points(r.values(name, zero_beside))) for r in self.runs]
+        series = [Series(r.name, r.color, self._points(r.values(name, zero_if_logged))) for r in self.runs]
         if any(one.points for one in series):
             yield Lines(title, x_label, label, series, percent)
 
@@ -96,8 +96,8 @@ class Charts:
         for name in (name for pattern in patterns for name in matching(logged, pattern)):
             label = LABELS.get(name) or name.replace("/", ": ").replace("_", " ")
             percent = any(matching([name], pattern) for pattern in SHARES)
-            zero_beside = f"{under}samples" if name.startswith("outcome/") else None
-            yield from self.of(under + name, f"{phase} {label}, {source} rows", label, percent, zero_beside)
+            zero_if_logged = f"{under}samples" if name.startswith("outcome/") else None
+            yield from self.of(under + name, f"{phase} {label}, {source} rows", label, percent, zero_if_logged)
 
     def accuracies(self, label: str) -> Iterator[Choice]:
         """Yield a choice of data sources, each with verl's accuracies over the N samples of a problem."""

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tmas.errors import UserError
-from tmas.evaluation.compare import told_apart
+from tmas.evaluation.compare import distinct_names
 from tmas.settings import flatten
 
 NOT_THERE = (
@@ -50,13 +50,13 @@ class TrainingRun:
         """Return the names of all values in the order in which they were first logged."""
         return list(dict.fromkeys(name for data in self.steps.values() for name in data))
 
-    def values(self, name: str, zero_beside: str | None = None) -> dict[int, float]:
+    def values(self, name: str, zero_if_logged: str | None = None) -> dict[int, float]:
         """Return a value by step, where it is a number.
 
-        ``zero_beside``: at steps that logged this other value, a missing value is 0. For example, the share of an
+        ``zero_if_logged``: at steps that logged this other value, a missing value is 0. For example, the share of an
         outcome is not logged if no sample had that outcome.
         """
-        found = ((step, data.get(name, 0.0 if zero_beside in data else None)) for step, data in self.steps.items())
+        found = ((step, data.get(name, 0.0 if zero_if_logged in data else None)) for step, data in self.steps.items())
         return {step: value for step, value in found if value is not None and isfinite(value)}
 
     @property
@@ -106,7 +106,7 @@ def read_training(paths: Sequence[Path], first_color: int = 0) -> list[TrainingR
     """
     return [
         TrainingRun(path, name, first_color + i, *_read(path))
-        for i, (path, name) in enumerate(zip(paths, told_apart(paths), strict=True))
+        for i, (path, name) in enumerate(zip(paths, distinct_names(paths), strict=True))
     ]
 
 

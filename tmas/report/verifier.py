@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tmas.records.evaluation_files import Agreement, Calibration, GradeCounts
+from tmas.records.evaluation_files import Agreement, Calibration, Estimate, GradeCounts
 from tmas.report.items import Cell, Lines, Point, Section, Series, Table
 from tmas.report.runs import ReportedRun, ReportedRuns
 
@@ -42,23 +42,35 @@ def _points(calibration: Calibration) -> list[Point]:
 def _worth(graded: Sequence[tuple[ReportedRun, Calibration]]) -> Table:
     return Table(
         title="What a grade is worth",
-        columns=["Run", "Candidates", "AUROC", "Brier", "ECE", *(f"right where {grade}" for grade in GRADES.values())],
+        columns=[
+            *("Run", "Candidates", "AUROC within problems", "AUROC pooled", "Brier", "ECE"),
+            *(f"right where {grade}" for grade in GRADES.values()),
+        ],
         rows=[
             [
                 run.name,
                 f"{found.pairs:,}",
+                _within(found.within_problems),
                 *map(_number, (found.auroc, found.brier, found.ece)),
                 *(_of_grade(found.grades[grade]) for grade in GRADES),
             ]
             for run, found in graded
         ],
         note="AUROC: the chance that a right candidate has a better mean grade than a wrong one; 0.5 is guessing. "
+        "Within problems: of the same problem, as selection needs it; a mean over the problems that have both kinds. "
+        "Pooled: of any problems, which also rewards grades that only separate easy problems from hard ones. "
         "Brier and ECE: how far mean grades are from correctness; 0 is best. The last columns count single grades.",
     )
 
 
 def _of_grade(found: GradeCounts) -> Cell:
     return Cell("–" if found.accuracy is None else f"{found.accuracy:.1%}", f"of {found.count:,}")
+
+
+def _within(found: Estimate) -> Cell:
+    if found.value is None or found.low is None or found.high is None:
+        return Cell("–", "no problem has both kinds" if found.left_out else "run tmas evaluate again")
+    return Cell(f"{found.value:.3f}", f"{found.low:.2f} to {found.high:.2f}; problems: {found.problems}")
 
 
 def _number(value: float | None) -> str:

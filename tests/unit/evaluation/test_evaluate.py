@@ -188,6 +188,32 @@ def test_the_command_prints_tables_and_compares(tmp_path: Path):
     assert compared["problems"] == 1
 
 
+def test_the_command_prints_differences_by_iteration_and_the_boundary(tmp_path: Path):
+    right, wrong = candidate("1/2", [1.0]), candidate("7", [0.5])
+    equal = [prediction("p", "1/2", [iteration([right, wrong], "1/2")] * 2, [(10, 10)] * 2)]
+    runs = [write_run(tmp_path / f"a{seed}", equal, seed=seed) for seed in (0, 1)]
+    better = [prediction("p", "1/2", [iteration([right, right], "1/2")] * 2, [(10, 10)] * 2)]
+    runs.append(write_run(tmp_path / "b", better, method__name="majority_vote"))
+    done = tmas_process("evaluate", f"runs=[{','.join(map(str, runs))}]", env={"COLUMNS": "160"})
+    assert done.returncode == 0, done.stderr
+    for text in (
+        "majority_vote minus tmas by iteration (rule; percentage points)",
+        "+50.0 [-100.0,+100.0]",  # Pass@1: one problem says nothing about others
+        "Paired by problem (1), 1 and 2 runs",
+        "AUROC within problems 1.00",
+        "tmas: generation and verification by difficulty",
+        "1.00 [0.03,1.00] (1)",
+        "iteration 0 of the other seeds",
+    ):
+        assert text in done.stdout
+    first, _, other = (orjson.loads((run / "evaluation.json").read_bytes()) for run in runs)
+    assert first["differences"] is None
+    assert [step["difference"]["value"] for step in other["differences"]["differences"]["pass_at_1"]] == [0.5, 0.5]
+    [middle] = [one for one in first["boundary"]["rule"]["bins"] if one["problems"]]
+    assert (middle["low"], middle["high"], middle["accuracy"]["value"]) == (0.375, 0.625, 0.5)
+    assert (middle["false_accept"]["value"], middle["false_reject"]["value"]) == (0, 0)
+
+
 def test_the_command_tells_what_is_missing_and_ends_with_3(tmp_path: Path):
     run = write_run(tmp_path / "run", lines())
     with run_in_thread(ScriptedServer(lambda body: "no verdict")) as server:

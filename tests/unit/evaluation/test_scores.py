@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.support import runs
 from tests.support.runs import Line, candidate, iteration
 from tmas.evaluation.correctness import Scoring
+from tmas.evaluation.estimators import BootstrapSettings
 from tmas.evaluation.facts import iteration_facts
 from tmas.evaluation.scores import by_mode, problem_scores, undecided
 from tmas.evaluation.verifier import calibration
@@ -176,7 +177,7 @@ def test_what_an_iteration_held_and_cost():
 
 def test_calibration_is_of_what_was_graded_and_decided():
     first = iteration([candidate("5", [1, 1]), candidate("6", [0, 0.5]), candidate("n", [1]), candidate("7")])
-    found = calibration([prediction("p", "5", [first])], RULE)
+    found = calibration([prediction("p", "5", [first])], RULE, BootstrapSettings())
     assert (found.pairs, found.auroc, found.accuracy) == (2, 1.0, 0.5)
     assert found.brier == pytest.approx(0.25**2 / 2)
     assert {grade: counts.model_dump() for grade, counts in found.grades.items()} == {

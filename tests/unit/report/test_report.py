@@ -27,12 +27,13 @@ from tmas.methods import METHODS
 from tmas.records import Problem
 from tmas.records.evaluation_files import Estimate, Evaluation
 from tmas.report.about import about
+from tmas.report.boundary import boundary_section
 from tmas.report.costs import costs
 from tmas.report.figures import draw_all, file_name
 from tmas.report.items import Cell, Choice, ItemRow, Lines, Section, Stack, Table
 from tmas.report.memory import memory
 from tmas.report.page import policy
-from tmas.report.problems import Room
+from tmas.report.problems import TextBudget
 from tmas.report.report import ReportSettings, make_report, title
 from tmas.report.results import results
 from tmas.report.runs import ReportedRun, ReportedRuns, read_runs
@@ -124,6 +125,52 @@ def test_equal_compute_covers_all_that_was_spent_and_gives_paired_differences(ru
     ]
 
 
+def test_differences_by_iteration_are_those_of_the_evaluation(runs: dict[str, Path]):
+    read_in = read(*runs.values())
+    table = tables(results(read_in), "Pass@1")[-1]
+    found = read_in.groups[1].evaluations[0].differences
+    assert found is not None
+    assert table.columns == ["Method", "It 0", "It 1", "It 2", "It 3"]
+    [[label, *shown]] = table.rows
+    steps = found.differences["pass_at_1"]
+    assert label == found.label
+    assert [cell.text for cell in shown[:2]] == [f"{100 * (s.difference.value or 0):+.2f}" for s in steps]  # type: ignore[union-attr]
+    assert shown[2:] == ["", ""]  # the other method has two iterations
+    assert len(tables(results(read(runs["b"])), "Pass@1")) == 2  # nothing to compare a single method with
+
+
+def test_the_boundary_is_that_of_the_evaluation(runs: dict[str, Path]):
+    read_in = read(*runs.values())
+    section = boundary_section(read_in)
+    assert section is not None
+    first, second = [item for item in section.items if isinstance(item, Table)]
+    found = read_in.groups[0].evaluations[0].boundary["rule"]
+    assert found is not None
+    assert [row[1] for row in first.rows] == [str(one.problems) for one in found.bins]
+    assert "other seeds" in first.note
+    assert "iteration 0" in second.note
+    charts = [chart for row in section.items if isinstance(row, ItemRow) for chart in row.items]
+    assert len(charts) == 4
+
+
+def test_an_evaluation_of_an_older_version_has_no_boundary(runs: dict[str, Path], tmp_path: Path):
+    old = tmp_path / "old"
+    shutil.copytree(runs["a1"], old)
+    evaluation = json.loads((old / "evaluation.json").read_text())
+    for name in ("differences", "boundary"):
+        del evaluation[name]
+    del evaluation["settings"]["boundary"], evaluation["settings"]["bootstrap"]["interval"]
+    del evaluation["settings"]["bootstrap"]["few_problems"], evaluation["calibration"]["rule"]["within_problems"]
+    for problem in evaluation["by_problem"]:
+        for step in problem["iterations"]:
+            del step["graded"]
+    (old / "evaluation.json").write_text(json.dumps(evaluation))
+    read_in = read(old)
+    assert boundary_section(read_in) is None
+    assert read_in.bootstrap.interval == "percentile"
+    assert make_report(ReportSettings(runs=(old,)), silent).exists()
+
+
 def undecided_at_first(run: ReportedRun) -> ReportedRun:
     """The run as it would be if no candidate of its first iteration could have been judged."""
     first, *later = run.evaluation.iterations
@@ -180,7 +227,9 @@ def test_a_bank_is_drawn_for_the_runs_that_keep_it(runs: dict[str, Path], recycl
 
 
 def test_settings_that_differ_are_not_those_of_roles_that_are_as_the_solver(runs: dict[str, Path], recycled: Path):
-    [choice] = [item for item in about(read(runs["b"], recycled), [], Room(0, 0)).items if isinstance(item, Choice)]
+    [choice] = [
+        item for item in about(read(runs["b"], recycled), [], TextBudget(0, 0)).items if isinstance(item, Choice)
+    ]
     differing, every = ([str(row[0]) for row in option.item.rows] for option in choice.options)  # type: ignore[union-attr]
     assert {"method.name", "method.n_verifications"} <= set(differing)
     assert [key for key in differing if key.startswith("model.")] == []
@@ -205,11 +254,11 @@ def test_a_run_that_was_not_evaluated_is_evaluated_by_rule(runs: dict[str, Path]
     assert (run / "evaluation.json").exists()
 
 
-def test_a_run_that_went_on_since_it_was_evaluated_is_refused(runs: dict[str, Path], tmp_path: Path):
+def test_a_run_that_was_resumed_after_its_evaluation_is_refused(runs: dict[str, Path], tmp_path: Path):
     run = Path(shutil.copytree(runs["b"], tmp_path / "b"))
     lines = (run / "predictions.jsonl").read_bytes().splitlines(keepends=True)
     (run / "predictions.jsonl").write_bytes(b"".join(lines[:-1]))
-    with pytest.raises(UserError, match="gone on since it was evaluated"):
+    with pytest.raises(UserError, match="resumed after it was evaluated"):
         read_runs([run], silent)
 
 
@@ -281,7 +330,7 @@ def page(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pag
 
 
 def test_the_page_holds_its_sections_and_a_block_for_each_problem(page: Page):
-    titles = ["Results", "Cost and failures", "Verifier", "Memory and modes", "Problems", "About"]
+    titles = ["Results", "Cost and failures", "Verifier", "Boundary", "Memory and modes", "Problems", "About"]
     assert [section["title"] for section in page.data["sections"]] == titles
     blocks = [problem["block"] for run in page.data["runs"] for problem in run["problems"]]
     assert list(page.blocks) == blocks
