@@ -1,7 +1,7 @@
 """Scaling with the number of engines: the same run on 1, 2, 4 and 8 engines of equal capacity.
 
 ``python -m benchmarks.scaling`` runs TMAS with the project's method, session, limiter and router on scripted engines
-with a virtual clock. Each engine decodes ``--places`` completions at once, each at 50 tokens per second. Further
+with a virtual clock. Each engine decodes ``--slots`` completions at once, each at 50 tokens per second. Further
 completions wait inside the engine, so an uneven distribution costs time, as on real engines. The lengths are those of
 ``benchmarks.scheduling``. Efficiency: the time on one engine, divided by the number of engines times the time on all.
 """
@@ -72,7 +72,9 @@ def makespan(engines: int, slots: int, problems: int, settings: TMASSettings) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--places", type=int, default=32, help="completions that an engine decodes at once")
+    parser.add_argument(
+        "--slots", "--places", dest="slots", type=int, default=32, help="completions that an engine decodes at once"
+    )
     parser.add_argument("--problems", type=int, default=100)
     parser.add_argument("--iterations", type=int, default=5)
     arguments = parser.parse_args()
@@ -80,7 +82,7 @@ def main() -> None:
     print(f"{'engines':>7}  {'hours':>7}  {'efficiency':>10}  {'busiest over mean':>17}")
     on_one_engine, efficiency = math.nan, 1.0
     for engines in arguments.engines:
-        seconds, work = makespan(engines, arguments.places, arguments.problems, settings)
+        seconds, work = makespan(engines, arguments.slots, arguments.problems, settings)
         if engines == arguments.engines[0]:
             on_one_engine = seconds * engines
         efficiency = on_one_engine / (engines * seconds)

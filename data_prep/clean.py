@@ -1,9 +1,9 @@
 """Cleans the pool of collected problems. Every removed problem is recorded with the reason.
 
-It removes copies of benchmark problems, problems whose answer the checker cannot read, and duplicates. The test for
-duplicates is that of the memory banks (:mod:`tmas.memory.similarity`). Two problems with different numbers or relations
-are not duplicates. The test does not notice every changed word, such as "inscribed" for "circumscribed". Therefore the
-answers decide, too:
+It removes copies of benchmark problems, problems whose answer the checker cannot read, and duplicates. Duplicates
+are found with the near-duplicate test of the memory banks (:mod:`tmas.memory.similarity`). Two problems with different
+numbers, expressions or relation symbols (such as < and =) are never duplicates. The test does not notice every changed
+word, such as "inscribed" for "circumscribed". Therefore the answers decide, too:
 
 - Equal answers: the problems are duplicates, and the first one is kept.
 - Different answers, different words: the problems are different, and both are kept.
@@ -96,7 +96,8 @@ def _chunks(pool: Iterable[TrainingProblem]) -> Iterator[Sequence[TrainingProble
 class _Cleaner:
     """Decides for each problem of a pool whether it is kept.
 
-    ``kept``: problems by a running number, in order. ``removed``: removed problems, in order.
+    ``kept``: the problems that are kept so far, by their index in ``_seen``, in the order of the pool. ``removed``:
+    the removed problems.
     """
 
     def __init__(self, benchmarks: Benchmarks, settings: CleanSettings, checker: AnswerChecker) -> None:
@@ -111,7 +112,12 @@ class _Cleaner:
         readable = await asyncio.gather(*map(self._with_readable_answer, chunk))
         for problem, outcome in zip(chunk, readable, strict=True):
             if match := self.benchmarks.match(problem.question):
-                self._remove(problem, "benchmark", f"{match.by} {match.similarity:.0%} of {match.found_in}", match)
+                self._remove(
+                    problem,
+                    "benchmark",
+                    f"copy of {match.problem_id} in {match.found_in} ({match.by}: {match.similarity:.0%})",
+                    match,
+                )
             elif isinstance(outcome, str):
                 self._remove(problem, "unreadable", outcome)
             else:
@@ -120,16 +126,16 @@ class _Cleaner:
     async def _with_readable_answer(self, problem: TrainingProblem) -> TrainingProblem | str:
         """Return the problem with its ``data_source``, or the reason why its answer cannot be read.
 
-        A problem whose accepted answers differ has no single gold answer. A judge cannot help: it would find each of
-        the answers different from all of them together.
+        A problem whose accepted answers differ has no single gold answer. A judge cannot help: if the gold answer
+        listed all accepted answers, the judge would call a response with one of them wrong.
         """
-        first, *others = problem.metadata.get("accepted", [problem.answer])
-        for other in others:
-            if not (await self.checker.compare(first, other)).equal:
-                return f"accepted answers differ: {first!r} and {other!r}"
-        verdict = await self.checker.compare(first, "0")  # to find out whether the answer can be read
+        first_answer, *other_answers = problem.metadata.get("accepted", [problem.answer])
+        for other in other_answers:
+            if not (await self.checker.compare(first_answer, other)).equal:
+                return f"accepted answers differ: {first_answer!r} and {other!r}"
+        verdict = await self.checker.compare(first_answer, "0")  # to find out whether the answer can be read
         if verdict.equivalence is not Equivalence.UNDECIDED:
-            return problem.model_copy(update={"metadata": {}})
+            return problem.model_copy(update={"metadata": {}})  # the accepted answers are needed only here
         if self.settings.on_unreadable == "remove":
             return verdict.reason or "undecided"
         return problem.model_copy(update={"data_source": "math_grm", "metadata": {}})
@@ -137,16 +143,18 @@ class _Cleaner:
     async def _keep_unless_duplicate(self, problem: TrainingProblem) -> None:
         features = tokens(problem.question)
         number = len(self._seen)
-        for earlier in self._index.candidates(features):
-            first = self._seen[earlier]
-            reason = await self._relation(first, problem)
+        for earlier_number in self._index.candidates(features):
+            earlier = self._seen[earlier_number]
+            reason = await self._relation(earlier, problem)
             if reason == "duplicate":
-                return self._remove(problem, "duplicate", f"of {first.problem_id}", _match(first, problem))
+                return self._remove(problem, "duplicate", f"of {earlier.problem_id}", _match(earlier, problem))
             if reason == "conflict":
-                self._remove(problem, "conflict", f"a different answer than {first.problem_id}", _match(first, problem))
-                if self.kept.pop(earlier, None):
+                self._remove(
+                    problem, "conflict", f"a different answer than {earlier.problem_id}", _match(earlier, problem)
+                )
+                if self.kept.pop(earlier_number, None):
                     self._remove(
-                        first, "conflict", f"a different answer than {problem.problem_id}", _match(problem, first)
+                        earlier, "conflict", f"a different answer than {problem.problem_id}", _match(problem, earlier)
                     )
                 return None
         self._seen.append(problem)
@@ -155,13 +163,13 @@ class _Cleaner:
         return None
 
     async def _relation(
-        self, first: TrainingProblem, problem: TrainingProblem
+        self, earlier: TrainingProblem, problem: TrainingProblem
     ) -> Literal["duplicate", "conflict"] | None:
         """How two problems are related, by the rules in the module's docstring. None: they are different."""
-        if not near_duplicate(first.question, problem.question, self.settings.duplicate):
+        if not near_duplicate(earlier.question, problem.question, self.settings.duplicate):
             return None
-        verdict = await self.checker.compare(first.answer, problem.answer)
-        if not verdict.equal and lex(first.question.lower()) != lex(problem.question.lower()):
+        verdict = await self.checker.compare(earlier.answer, problem.answer)
+        if not verdict.equal and lex(earlier.question.lower()) != lex(problem.question.lower()):
             return None
         return "conflict" if verdict.equivalence is Equivalence.DIFFERENT else "duplicate"
 

@@ -24,7 +24,7 @@ from recipes.cpu.tiny_policy import CONTEXT, build
 from tmas.files import write_lines
 from tmas.llm.tokens import ContextWindow, token_counter
 from tmas.records import Experience, Failure, Guideline
-from tmas.training.contexts import Context, TrainingProblem, experience_row, guideline_row, normal_row
+from tmas.training.contexts import MemorySnapshot, TrainingProblem, experience_row, guideline_row, normal_row
 from tmas.training.rows import Source, TrainingRow, write_rows
 
 SKILL = 0.4
@@ -59,9 +59,9 @@ def _row(draw: random.Random, window: ContextWindow, split: str, index: int) -> 
     if source == "normal":
         row = normal_row(problem, window)
     elif source == "experience":
-        row = experience_row(problem, Context(iteration=1, experiences=(_experience(a, b),)), window)
+        row = experience_row(problem, MemorySnapshot(iteration=1, experiences=(_experience(a, b),)), window)
     else:
-        row = guideline_row(problem, Context(iteration=1, guidelines=(_guideline(),)), window)
+        row = guideline_row(problem, MemorySnapshot(iteration=1, guidelines=(_guideline(),)), window)
     if isinstance(row, Failure):
         raise ValueError(row.message)
     info = row.extra_info.model_copy(update={"index": index})

@@ -107,8 +107,8 @@ class _HydraErrorExplainer:
         if isinstance(error, OverrideParseException):
             return _syntax_error(error, self._command)
         if isinstance(error, MissingConfigException) and error.options:
-            group, _, option = str(error.missing_cfg_file).rpartition("/")
-            return self._unknown_option(group, option, error.options)
+            group, _, choice = str(error.missing_cfg_file).rpartition("/")
+            return self._unknown_choice(group, choice, error.options)
         text = str(error)
         if found := _UNKNOWN_KEY.search(text):
             return self._unknown_key(found[1] or found[2])
@@ -127,33 +127,36 @@ class _HydraErrorExplainer:
     def _not_a_name(self, text: str) -> UserError:
         """The error for a group whose value is a number or null instead of a name."""
         for group, value in (override.split("=", 1) for override in self._overrides):
-            options = [file.stem for folder in self._folders(group) for file in folder.glob("*.yaml")]
-            if options and value not in options:
-                return self._unknown_option(group, value, options)
+            choices = [file.stem for folder in self._folders(group) for file in folder.glob("*.yaml")]
+            if choices and value not in choices:
+                return self._unknown_choice(group, value, choices)
         return UserError(text)
 
-    def _unknown_option(self, group: str, option: str, options: Iterable[str]) -> UserError:
-        options = sorted(options)
-        suggestions = get_close_matches(option, options, n=1)
-        hint = f"Did you mean {group}={suggestions[0]}?" if suggestions else f"The options are {', '.join(options)}."
+    def _unknown_choice(self, group: str, choice: str, choices: Iterable[str]) -> UserError:
+        choices = sorted(choices)
+        suggestions = get_close_matches(choice, choices, n=1)
+        hint = f"Did you mean {group}={suggestions[0]}?" if suggestions else f"The choices are {', '.join(choices)}."
         return UserError(
-            f"the group {group} has no such option",
-            where=f"{group}={option}",
+            f"the group {group} has no such choice",
+            where=f"{group}={choice}",
             remedy=f"{hint} {self._where_listed(group)}",
         )
 
     def _unknown_key(self, key: str) -> UserError:
         keys = self._keys(key)
-        suggestions = _nearest(
-            key, [name for name in keys if not (key.startswith(f"{name}.") and _has_children(name, keys))]
-        )
+        # Without the sections that contain the key: for model.nmae, do not suggest model.
+        candidates = [name for name in keys if not (key.startswith(f"{name}.") and _has_children(name, keys))]
+        suggestions = _nearest(key, candidates)
         group = (suggestions[0] if suggestions else key).partition(".")[0]
         hint = f"Did you mean {' or '.join(suggestions)}? " if suggestions else ""
         listed = self._where_listed(group if _has_children(group, keys) else None)
         return UserError(f"tmas {self._command} has no such setting", where=key, remedy=f"{hint}{listed}")
 
     def _keys(self, wrong: str) -> list[str]:
-        """The dotted keys of the command for its chosen groups, and the names of its groups. Leaves out ``wrong``."""
+        """All dotted keys of the command, and the names of its groups.
+
+        The groups are chosen as on the command line, except for an override of the unknown key ``wrong``.
+        """
         chosen = [o for o in self._overrides if self._is_group(key := o.partition("=")[0].lstrip("+")) and key != wrong]
         with hydra.initialize_config_dir(str(self._directory), version_base="1.3"):
             try:
@@ -169,7 +172,7 @@ class _HydraErrorExplainer:
         return bool(self._folders(key))
 
     def _folders(self, group: str) -> list[Path]:
-        """The folders with a group's options: the one that all commands share, and the command's own."""
+        """The folders with a group's choices: the one that all commands share, and the command's own."""
         name = group.partition("@")[0]
         folders = (self._directory / name, self._directory / config_name(self._command) / name)
         return [folder for folder in folders if name and folder.is_dir()]

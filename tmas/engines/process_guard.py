@@ -2,9 +2,9 @@
 
 A server must not outlive the run that started it, even if the run is killed with SIGKILL. The run holds the other end
 of a pipe. When that closes, for whatever reason, the command's process group gets SIGTERM and, after ``GRACE`` seconds,
-SIGKILL. If the guard itself is killed, a forked spare that waits on a pipe from the guard does the same. A parent-death
-signal would not be enough: vLLM's engine processes survive if its first process is killed, or gets SIGTERM while it
-starts.
+SIGKILL. If the guard itself is killed, its backup stops the process group in the same way. The backup is a forked
+process that waits until the guard's end of a second pipe closes. A parent-death signal would not be enough: vLLM's
+engine processes survive if its first process is killed, or gets SIGTERM while it starts.
 """
 
 from __future__ import annotations
@@ -22,28 +22,29 @@ GRACE = 15.0
 
 def main() -> int:
     command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, process_group=0)
-    spare = _fork_spare(command.pid)
-    threading.Thread(target=_stop_at_end_of, args=(sys.stdin.fileno(), command.pid), daemon=True).start()
+    backup = _fork_backup(command.pid)
+    threading.Thread(target=_stop_group_when_closed, args=(sys.stdin.fileno(), command.pid), daemon=True).start()
     code = command.wait()
     _signal_group(command.pid, signal.SIGKILL)
-    os.kill(spare, signal.SIGKILL)
-    os.waitpid(spare, 0)
+    os.kill(backup, signal.SIGKILL)
+    os.waitpid(backup, 0)
     return code
 
 
-def _fork_spare(group: int) -> int:
+def _fork_backup(group: int) -> int:
     """Fork a process that stops ``group`` when this process ends. Returns its process id."""
     watched, held = os.pipe()  # ``held`` stays open for as long as this process lives
-    if spare := os.fork():
+    if backup := os.fork():
         os.close(watched)
-        return spare
+        return backup
     os.close(held)
-    _stop_at_end_of(watched, group)
+    _stop_group_when_closed(watched, group)
     os._exit(0)
 
 
-def _stop_at_end_of(file: int, group: int) -> None:
-    while os.read(file, 1 << 16):  # sys.stdin.read() would hold a lock that the exit needs
+def _stop_group_when_closed(pipe: int, group: int) -> None:
+    """Wait until the other end of ``pipe`` is closed, then stop the process group."""
+    while os.read(pipe, 1 << 16):  # sys.stdin.read() would hold a lock that the exit needs
         pass
     deadline = time.monotonic() + GRACE
     _signal_group(group, signal.SIGTERM)

@@ -16,16 +16,16 @@ from typing import Any, Protocol, Self, TypeVar
 import aiohttp
 
 from tmas.llm.connection import Connection, ProgressCallback, StreamProgress
-from tmas.llm.endpoint import MISCONFIGURED, OPTIONAL, EndpointDown, EndpointSettings, RequestError
+from tmas.llm.endpoint import MISCONFIGURED_STATUSES, OPTIONAL_FIELDS, EndpointDown, EndpointSettings, RequestError
 from tmas.llm.payload import chat_body, joined
 from tmas.llm.router import Engine, Router
-from tmas.llm.stream import Answer
+from tmas.llm.stream import StreamedReply
 from tmas.records import Failure, FailureReason, Reply, Request
 
 log = logging.getLogger(__name__)
 
-ENGINE_PAUSE = 1.0
-"""Seconds between two checks whether an engine is healthy, or whether there is an engine at all."""
+CHECK_INTERVAL = 1.0
+"""Seconds between two health checks of an engine, and between two checks whether there is an engine to use."""
 
 T = TypeVar("T")
 
@@ -59,9 +59,10 @@ class OpenAIChat:
     """A :class:`ChatModel` over HTTP, meant to be shared by thousands of concurrent calls.
 
     A request that fails on one engine is retried on another immediately; the client pauses only after all engines have
-    failed. A failed engine is probed until it is healthy again. The client learns which :data:`OPTIONAL` fields a
-    server refuses and stops sending them. ``slots``: maximum number of completions in flight on all engines together;
-    each engine has a share of them. ``key``: API key to use instead of the one that the settings name.
+    failed. A failed engine is probed until it is healthy again. The client learns which of the
+    :data:`OPTIONAL_FIELDS` a server refuses, and stops sending them. ``slots``: maximum number of completions in flight
+    on all engines together; each engine has a share of them. ``key``: API key to use instead of the one that the
+    settings name.
     """
 
     def __init__(
@@ -77,8 +78,8 @@ class OpenAIChat:
         self._connection = Connection(settings, session, key)
         self._refused: set[str] = set()
         self._probes: dict[Engine, asyncio.Task[None]] = {}
-        self._last_served = 0.0  # when the newest request that succeeded was sent
-        self._asking = 0  # calls in flight, whose outcome is not known yet
+        self._newest_success_sent_at = 0.0  # when the newest successful request was sent; 0 if none succeeded
+        self._calls_in_flight = 0  # whose outcome is not known yet
         self._jitter = random.Random()
 
     async def __aenter__(self) -> Self:
@@ -98,27 +99,30 @@ class OpenAIChat:
     async def complete(
         self, request: Request, on_progress: ProgressCallback | None = None, hint: RoutingHint = NO_HINT
     ) -> Reply | Failure:
-        """Request ``request.n`` completions. Raises :class:`EndpointDown` if no other call succeeds either.
+        """Request ``request.n`` completions. Returns a failure if only this request fails.
+
+        Raises :class:`EndpointDown` if the whole endpoint is down: the URL, key or model is wrong, or all calls fail.
 
         A retried attempt reports its progress from zero again. Cancelling closes the connections at once, so that the
         server stops generating.
         """
-        running: dict[int, StreamProgress] = {}
+        progress_by_choice: dict[int, StreamProgress] = {}
 
         def report(index: int, progress: StreamProgress) -> None:
-            running[index] = progress
+            progress_by_choice[index] = progress
             if on_progress:
-                on_progress(
-                    progress if len(running) == 1 else StreamProgress(*map(sum, zip(*running.values(), strict=True)))
-                )
+                if len(progress_by_choice) > 1:  # the sum over all requests of this call
+                    progress = StreamProgress(*map(sum, zip(*progress_by_choice.values(), strict=True)))
+                on_progress(progress)
 
-        answers = await self._ask_all(request, hint, report)
-        return joined(answers, request.n)
+        replies = await self._ask_all(request, hint, report)
+        return joined(replies, request.n)
 
     async def context_length(self, model: str) -> int | None:
-        """Return the context length of ``model`` in tokens, or None if the server's model list does not contain it.
+        """Return the context length of ``model`` in tokens.
 
-        vLLM's list contains it. Raises :class:`EndpointDown` if the list cannot be read within the retry settings.
+        None if the server's list of models does not contain the model or does not state its length. vLLM states it.
+        Raises :class:`EndpointDown` if the list cannot be read within the retry settings.
         """
         try:
             listed = await self._with_retries("", lambda engine: self._connection.models(engine.base_url))
@@ -128,7 +132,7 @@ class OpenAIChat:
 
     async def _ask_all(
         self, request: Request, hint: RoutingHint, report: ChoiceProgressCallback
-    ) -> list[Answer | Failure]:
+    ) -> list[StreamedReply | Failure]:
         """Request all choices at once. If the server refuses ``n``, request the first, then the others."""
         first = await self._ask(request, 1 if "n" in self._refused else request.n, 0, hint, report)
         if isinstance(first, Failure) or len(first.completions) >= request.n:
@@ -145,13 +149,13 @@ class OpenAIChat:
 
     async def _ask(
         self, request: Request, n: int, index: int, hint: RoutingHint, report: ChoiceProgressCallback
-    ) -> Answer | Failure:
-        """Request ``n`` choices, starting at choice ``index``, in one answer, with retries."""
+    ) -> StreamedReply | Failure:
+        """Request ``n`` choices, starting at choice ``index``, in one reply, with retries."""
         priority = hint.priority if self.settings.send_priority else None
         body = chat_body(request, n, index, self.settings.token_limit_field, priority)
         if not self.settings.stream:
             del body["stream"], body["stream_options"]
-        self._asking += 1
+        self._calls_in_flight += 1
         try:
             return await self._with_retries(
                 hint.problem, lambda engine: self._attempt(engine, body, partial(report, index)), n
@@ -159,13 +163,15 @@ class OpenAIChat:
         except RequestError as error:
             failed = error
         finally:
-            self._asking -= 1
+            self._calls_in_flight -= 1
+        # After ``finally``: _give_up() may wait for the other calls in flight, and this call must not count as one.
         return await self._give_up(failed)
 
     async def _with_retries(self, problem: str, attempt: Callable[[Engine], Awaitable[T]], count: int = 1) -> T:
         """Run ``attempt`` on one engine after the other until one succeeds. Raises the last :class:`RequestError`.
 
-        After all engines have failed there is a pause, and a new round begins. There are ``max_attempts`` rounds.
+        A round tries each engine once. After a round in which all engines failed, the client pauses and begins another
+        round. It gives up after ``max_attempts`` rounds.
         """
         rounds, tried, first_failed = 0, set[Engine](), 0.0
         while True:
@@ -188,8 +194,9 @@ class OpenAIChat:
 
     async def _engine(self, problem: str, tried: Collection[Engine], count: int) -> Engine:
         """Choose the next engine to try. Waits if there is none, for example while all of them restart."""
-        while (engine := self.router.choose(problem, tried, count)) is None:  # noqa: ASYNC110 - the router has no event loop
-            await asyncio.sleep(ENGINE_PAUSE)
+        # Poll: the router is synchronous and cannot signal a change.
+        while (engine := self.router.choose(problem, tried, count)) is None:  # noqa: ASYNC110
+            await asyncio.sleep(CHECK_INTERVAL)
         return engine
 
     def _start_probe(self, engine: Engine, retry_after: float) -> None:
@@ -205,13 +212,17 @@ class OpenAIChat:
         engine.is_healthy = False
         await asyncio.sleep(pause)
         while not await self._connection.is_reachable(engine.base_url):
-            await asyncio.sleep(ENGINE_PAUSE)
+            await asyncio.sleep(CHECK_INTERVAL)
             if self.router.engines.get(engine.base_url) is not engine:
                 return  # this engine was removed; another one may use its address now
         engine.is_healthy = True
 
-    async def _attempt(self, engine: Engine, body: dict[str, Any], report: ProgressCallback) -> Answer:
-        """Post ``body`` without the refused fields. A refusal is remembered once a request without it succeeds."""
+    async def _attempt(self, engine: Engine, body: dict[str, Any], report: ProgressCallback) -> StreamedReply:
+        """Post ``body`` without the fields that the server refuses.
+
+        If it refuses another field, the body is posted again without that field. The client remembers the field once
+        such a request succeeds.
+        """
         dropped: set[str] = set()
 
         def count_and_report(progress: StreamProgress) -> None:
@@ -224,22 +235,26 @@ class OpenAIChat:
                 started = time.monotonic()
                 sent = {name: value for name, value in body.items() if name not in refused}
                 try:
-                    answer = await self._connection.post(engine.base_url, sent, count_and_report)
+                    reply = await self._connection.post(engine.base_url, sent, count_and_report)
                 except RequestError as error:
                     field = error.refused_field(sent)
                     if field is None:
                         raise
                     dropped.add(field)
                 else:
-                    self._last_served = max(self._last_served, started)
+                    self._newest_success_sent_at = max(self._newest_success_sent_at, started)
                     self._learn(dropped)
-                    answer.notes += [note for name in body.keys() - sent.keys() if (note := OPTIONAL[name][1])]
-                    return answer
+                    reply.notes += [note for name in body.keys() - sent.keys() if (note := OPTIONAL_FIELDS[name].note)]
+                    return reply
 
     async def _wait_for_first_success(self) -> None:
-        """Wait while no call has succeeded yet and others are in flight: a refusal arrives faster than a reply."""
-        while not self._last_served and self._asking and not self._connection.streaming:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(ENGINE_PAUSE)
+        """Wait until a call has succeeded, a reply streams, or no other call is in flight.
+
+        A refusal arrives faster than the first reply. Without the wait, one refused call would look like an endpoint
+        that refuses all calls.
+        """
+        while not self._newest_success_sent_at and self._calls_in_flight and not self._connection.streaming:  # noqa: ASYNC110
+            await asyncio.sleep(CHECK_INTERVAL)
 
     def _learn(self, refused: set[str]) -> None:
         for name in refused - self._refused:
@@ -251,14 +266,17 @@ class OpenAIChat:
         return max(backoff * self._jitter.uniform(0.5, 1), min(retry_after, self.settings.retry_after_max))
 
     async def _give_up(self, error: RequestError) -> Failure:
-        """Return this call's failure. Raises :class:`EndpointDown` if the engines answer no other call either."""
+        """Return this call's failure. Raises :class:`EndpointDown` if the whole endpoint is down."""
         message = error.brief
         if error.is_context:
             return Failure(reason=FailureReason.CONTEXT, message=message)
-        if error.status not in MISCONFIGURED and not error.is_retryable:
+        if error.status not in MISCONFIGURED_STATUSES and not error.is_retryable:
             await self._wait_for_first_success()
-        never_served = not self._last_served  # an endpoint that refused every call so far would refuse the rest, too
-        silent = never_served or (error.is_retryable and self._last_served < error.since)
-        if error.status in MISCONFIGURED or (silent and not self._connection.streaming):
+        # No call has ever succeeded, or (for an error that a retry may cure) none that was sent after this call failed
+        # for the first time. An endpoint that has refused every call so far would refuse the rest, too.
+        no_success = not self._newest_success_sent_at or (
+            error.is_retryable and self._newest_success_sent_at < error.since
+        )
+        if error.status in MISCONFIGURED_STATUSES or (no_success and not self._connection.streaming):
             raise EndpointDown(error.base_url, message)
         return Failure(reason=FailureReason.TIMEOUT if error.hung else FailureReason.ENDPOINT, message=message)

@@ -14,10 +14,10 @@ import orjson
 
 from tmas.llm.descriptors import EXHAUSTED, TooManyFiles
 from tmas.llm.endpoint import EndpointSettings, RequestError, parse_retry_after
-from tmas.llm.stream import Answer, EventLines, Payloads, PlainBody
+from tmas.llm.stream import EventLines, PayloadSplitter, PlainBody, StreamedReply
 
 LINGER = 1.0
-"""Seconds to wait for the end of the body after a finished answer, so that the connection can be reused."""
+"""Seconds to wait for the end of the body after a finished reply, so that the connection can be reused."""
 SLACK = 0.01
 """Fraction by which ``idle_timeout`` may fire late. The deadline is not moved for each of thousands of chunks."""
 LIST_TIMEOUT, PROBE_TIMEOUT = 300.0, 10.0
@@ -35,7 +35,7 @@ ProgressCallback = Callable[[StreamProgress], None]
 
 
 class Connection:
-    """Sends requests to any engine of an endpoint. ``streaming``: number of answers that have started but not ended."""
+    """Sends requests to any engine of an endpoint. ``streaming``: number of replies that have started but not ended."""
 
     def __init__(
         self, settings: EndpointSettings, session: aiohttp.ClientSession | None = None, key: str | None = None
@@ -53,9 +53,9 @@ class Connection:
         if self._session and self._owns_session:
             await self._session.close()
 
-    async def post(self, base_url: str, body: dict[str, Any], report: ProgressCallback) -> Answer:
-        """Post ``body`` and return the complete answer. Raises :class:`RequestError` if there is none."""
-        answer, started, loop, n = Answer(), time.monotonic(), asyncio.get_running_loop(), body.get("n", 1)
+    async def post(self, base_url: str, body: dict[str, Any], report: ProgressCallback) -> StreamedReply:
+        """Post ``body`` and return the complete reply. Raises :class:`RequestError` if there is none."""
+        reply, started, loop, n = StreamedReply(), time.monotonic(), asyncio.get_running_loop(), body.get("n", 1)
         begun, moved = 0, -math.inf
         try:
             async with (
@@ -64,31 +64,31 @@ class Connection:
             ):
                 if response.status != 200:
                     raise _http_error(response, await response.read())
-                payloads: Payloads = PlainBody() if response.content_type == "application/json" else EventLines()
+                splitter: PayloadSplitter = PlainBody() if response.content_type == "application/json" else EventLines()
                 while data := await response.content.readany():
-                    answer.add_all(payloads.feed(data))
+                    reply.add_all(splitter.feed(data))
                     self.streaming += 1 - begun
                     begun, now = 1, loop.time()
-                    if answer.done:
+                    if reply.has_end_mark:
                         if not response.content.is_eof():
                             deadline.reschedule(now + LINGER)
                         continue
                     if now - moved > SLACK * self.settings.idle_timeout:
                         moved = now
                         deadline.reschedule(now + (1 + SLACK) * self.settings.idle_timeout)
-                    if answer.ended < n:
-                        report(StreamProgress(answer.tokens, answer.ended))
-                answer.add_all(payloads.close())
+                    if reply.complete_choices < n:
+                        report(StreamProgress(reply.tokens, reply.complete_choices))
+                reply.add_all(splitter.close())
         except RequestError as error:
             raise self._without_key(error) from None
         except (aiohttp.ClientError, TimeoutError) as error:
-            if not answer.done:
+            if not reply.has_end_mark:
                 raise _connection_error(error) from None
         finally:
             self.streaming -= begun
-        answer.finish(time.monotonic() - started)
-        report(StreamProgress(answer.tokens, answer.ended))  # no await from here on: a budget cannot cancel it
-        return answer
+        reply.build(time.monotonic() - started)
+        report(StreamProgress(reply.tokens, reply.complete_choices))  # no await from here on: a budget cannot cancel it
+        return reply
 
     async def models(self, base_url: str, timeout: float = LIST_TIMEOUT) -> list[dict[str, Any]]:
         """The engine's list of models. Raises :class:`RequestError` if there is none within ``timeout`` seconds."""

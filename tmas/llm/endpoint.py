@@ -8,30 +8,39 @@ from collections.abc import Container
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tmas.errors import UserError
 
-MISCONFIGURED = frozenset({301, 302, 303, 307, 308, 401, 402, 404, 405})
+MISCONFIGURED_STATUSES = frozenset({301, 302, 303, 307, 308, 401, 402, 404, 405})
 """Statuses for a wrong key, model or URL, or an account without credit: no call can succeed."""
 RETRYABLE = frozenset({408, 409, 425, 429})
 """Statuses for which a retry may help. A retry may also help for every 5xx status."""
 CONTEXT = re.compile(r"context.?(length|window|size)|max(imum)?.model.len|(prompt|input) is too long", re.IGNORECASE)
-OPTIONAL = {
-    "response_format": (
-        re.compile(r"response_format|schema|structured.output|grammar", re.IGNORECASE),
-        "schema_refused",
+
+
+class OptionalField(NamedTuple):
+    """A request field that a server may refuse.
+
+    ``pattern``: occurs in the server's error message. ``note``: the note on the reply when the field is left out.
+    """
+
+    pattern: re.Pattern[str]
+    note: str | None
+
+
+OPTIONAL_FIELDS = {
+    "response_format": OptionalField(
+        re.compile(r"response_format|schema|structured.output|grammar", re.IGNORECASE), "schema_refused"
     ),
-    "n": (re.compile(r"(?<![\\\w])n(?!\w)|one completion|multiple (completions|choices)"), "n_refused"),
-    "seed": (re.compile(r"\bseed\b", re.IGNORECASE), "seed_refused"),
-    "stream_options": (re.compile(r"stream_options|include_usage"), None),
-    "priority": (re.compile(r"priority", re.IGNORECASE), None),
+    "n": OptionalField(re.compile(r"(?<![\\\w])n(?!\w)|one completion|multiple (completions|choices)"), "n_refused"),
+    "seed": OptionalField(re.compile(r"\bseed\b", re.IGNORECASE), "seed_refused"),
+    "stream_options": OptionalField(re.compile(r"stream_options|include_usage"), None),
+    "priority": OptionalField(re.compile(r"priority", re.IGNORECASE), None),
 }
-"""Optional request fields that a server may refuse: a pattern for its error message, and the note on the reply when the
-field is left out."""
 MESSAGE_LENGTH = len("HTTP 400: ") + 300
 
 TokenLimitField = Literal["max_tokens", "max_completion_tokens"]
@@ -168,7 +177,8 @@ class RequestError(Exception):
         if self.status not in (400, 422) or self.is_context:
             return None
         return next(
-            (name for name, (words, _) in OPTIONAL.items() if name in sent and words.search(self.message)), None
+            (name for name, field in OPTIONAL_FIELDS.items() if name in sent and field.pattern.search(self.message)),
+            None,
         )
 
 

@@ -1,12 +1,12 @@
-"""Builds the JSON body of a chat completion request, and joins several answers into one reply."""
+"""Builds the JSON body of a chat completion request, and joins several streamed replies into one reply."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from tmas.errors import UserError
-from tmas.llm.endpoint import OPTIONAL
-from tmas.llm.stream import Answer
+from tmas.llm.endpoint import OPTIONAL_FIELDS
+from tmas.llm.stream import StreamedReply
 from tmas.records import Failure, Reply, Request, Usage
 
 
@@ -24,7 +24,7 @@ def chat_body(
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    if clash := sampling.extra.keys() & (body.keys() | OPTIONAL.keys()):
+    if clash := sampling.extra.keys() & (body.keys() | OPTIONAL_FIELDS.keys()):
         raise UserError(f"may not set {sorted(clash)}", where="sampling.extra")
     if n > 1:
         body["n"] = n
@@ -38,13 +38,13 @@ def chat_body(
     return body | sampling.extra
 
 
-def joined(answers: list[Answer | Failure], n: int) -> Reply | Failure:
-    """Join all answers into one reply, or return the first failure among them."""
+def joined(replies: list[StreamedReply | Failure], n: int) -> Reply | Failure:
+    """Join the streamed replies into one reply, or return the first failure among them."""
     completions, usage, notes = [], Usage(), set()
-    for answer in answers:
-        if isinstance(answer, Failure):
-            return answer
-        completions += answer.completions
-        usage += answer.usage
-        notes.update(answer.notes)
+    for reply in replies:
+        if isinstance(reply, Failure):
+            return reply
+        completions += reply.completions
+        usage += reply.usage
+        notes.update(reply.notes)
     return Reply(completions=tuple(completions[:n]), usage=usage, notes=tuple(sorted(notes)))

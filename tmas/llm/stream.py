@@ -16,8 +16,8 @@ ABORTED = frozenset({"abort", "error"})
 """Finish reasons with which vLLM reports an aborted generation."""
 
 
-class Payloads(Protocol):
-    """Splits the bytes of a response body into payloads for :meth:`Answer.add_all`."""
+class PayloadSplitter(Protocol):
+    """Splits the bytes of a response body into payloads for :meth:`StreamedReply.add_all`."""
 
     def feed(self, data: bytes) -> list[bytes]: ...
 
@@ -61,28 +61,28 @@ class StreamedChoice:
     finish_reason: str | None = None
 
 
-class Answer:
+class StreamedReply:
     """Assembles a chat completion from its payloads.
 
-    ``tokens``: the server's token count if it sends one, else the number of chunks with text. ``done``: the server has
-    sent its end mark. ``notes``: request fields that had to be left out, and other remarks.
+    ``tokens``: the server's token count if it sends one, else the number of chunks with text. ``has_end_mark``: the
+    server has sent its end mark. ``notes``: request fields that had to be left out, and other remarks.
     """
 
     def __init__(self) -> None:
-        self.done = False
+        self.has_end_mark = False
         self.tokens = 0
         self.notes: list[str] = []
         self.completions: tuple[Completion, ...] = ()
         self.usage = Usage()
-        self._counts: dict[str, Any] | None = None
-        self._finished = 0
+        self._server_usage: dict[str, Any] | None = None
+        self._finished_choices = 0
         self._choices: dict[int, StreamedChoice] = {}
 
     def add_all(self, payloads: list[bytes]) -> None:
         """Add payloads. Raises :class:`RequestError` for an error payload and for a malformed chunk."""
         for payload in payloads:
             if payload == DONE:
-                self.done = True
+                self.has_end_mark = True
             else:
                 self._add(payload)
 
@@ -93,26 +93,28 @@ class Answer:
             raise RequestError(f"malformed chunk ({error!r}): {payload!r}") from None
 
     @property
-    def ended(self) -> int:
+    def complete_choices(self) -> int:
         """Number of choices that are complete."""
-        return len(self._choices) if self.done else self._finished
+        return len(self._choices) if self.has_end_mark else self._finished_choices
 
-    def finish(self, seconds: float) -> None:
+    def build(self, seconds: float) -> None:
         """Set ``completions`` and ``usage``; ``seconds``: duration. Raises :class:`RequestError` if incomplete."""
         choices = [choice for _, choice in sorted(self._choices.items())]
         reasons = [choice.finish_reason for choice in choices]
         if not choices:
             raise RequestError("the answer has no choices")
-        if not self.done and None in reasons:
+        if not self.has_end_mark and None in reasons:
             raise RequestError(f"the stream ended early, after {self.tokens} chunks")
         try:
             if ABORTED.intersection(reasons):
                 raise RequestError(f"the server aborted the generation: finish reasons {reasons}")
             self.completions = tuple(map(_completion, choices))
-            self.usage = Usage(calls=1, seconds=seconds, **(_counts(self._counts) if self._counts else {}))
+            self.usage = Usage(
+                calls=1, seconds=seconds, **(_usage_counts(self._server_usage) if self._server_usage else {})
+            )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RequestError(f"malformed answer: {error!r}") from None
-        if not self._counts:
+        if not self._server_usage:
             self.notes.append("usage_missing")
 
     def _add_chunk(self, chunk: dict[str, Any]) -> None:
@@ -121,7 +123,7 @@ class Answer:
         for part in chunk.get("choices") or ():
             self._add_choice(part)
         if counts := chunk.get("usage"):
-            self._counts = counts
+            self._server_usage = counts
             self.tokens = max(self.tokens, counts["completion_tokens"])
 
     def _add_choice(self, part: dict[str, Any]) -> None:
@@ -136,7 +138,7 @@ class Answer:
         if content or reasoning:
             self.tokens += 1
         if finish_reason := part.get("finish_reason"):
-            self._finished += choice.finish_reason is None
+            self._finished_choices += choice.finish_reason is None
             choice.finish_reason = finish_reason
 
 
@@ -151,7 +153,7 @@ def _completion(choice: StreamedChoice) -> Completion:
     return split_thinking(content, reasoning, choice.finish_reason or "unknown")
 
 
-def _counts(usage: dict[str, Any]) -> dict[str, int]:
+def _usage_counts(usage: dict[str, Any]) -> dict[str, int]:
     details = usage.get("prompt_tokens_details") or {}
     return {
         "prompt_tokens": usage["prompt_tokens"],

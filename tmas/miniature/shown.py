@@ -49,7 +49,7 @@ def print_demo(console: Console, evaluations: Sequence[Evaluation], parameters: 
 def _methods(evaluations: Sequence[Evaluation]) -> Table:
     title = "Three methods with the same number of generated tokens per problem"
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SQUARE, padding=0)
-    for column in ("method", "candidates", "tokens", "Pass@1", "selected right [95 %]"):
+    for column in ("method", "candidates", "tokens", "Pass@1", "selected accuracy [95 %]"):
         table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     for evaluation in evaluations:
         steps = list(evaluation.iterations)
@@ -75,7 +75,7 @@ def _by_iteration(evaluations: Sequence[Evaluation]) -> Table:
         box=None,
         padding=(0, 1, 0, 0),
     )
-    for column in ("", "Pass@1", "", "selected right", ""):
+    for column in ("", "Pass@1", "", "selected accuracy", ""):
         table.add_column(column, justify="right" if not column else "left", no_wrap=True)
     for step in ours.iterations:
         table.add_row(f"iteration {step.iteration}", *_bars(step.scores["rule"], "green"))

@@ -14,12 +14,12 @@ from tmas.run.trace import read_trace
 
 T = TypeVar("T")
 
-UNREPORTED = "broken/"
+UNREPORTED_PREFIX = "broken/"
 """Prefix of trace decisions, followed by a call's key. The value is the number of tokens that no server reported.
 
 They count against budgets: tokens of failed attempts, and of replies without usage.
 """
-CANCELLED = "cancelled/"
+CANCELLED_PREFIX = "cancelled/"
 """Prefix of trace decisions, followed by a call's key. The value is a :class:`~tmas.records.UsageEntry`: the usage of
 the call until a budget cancelled it."""
 
@@ -61,11 +61,11 @@ class TokenBudget:
         for task in self._in_flight:
             task.get_loop().call_soon(task.cancel)  # not now: the chunk that is being counted may finish its call
 
-    def spend(self, usage: Usage, recorded: bool = False) -> None:
+    def charge(self, usage: Usage, recorded: bool = False) -> None:
         """Count a finished call. ``recorded``: the call is from the trace, so the run's budget contains it already."""
         self.spent += usage.total_tokens
         if self.parent and not recorded:
-            self.parent.spend(usage)
+            self.parent.charge(usage)
         self._close_at_limit()
 
     async def run_limited(
@@ -74,7 +74,7 @@ class TokenBudget:
         """Run ``call(on_progress)`` within the budget. Raises :class:`BudgetReached` if the budget ends first.
 
         ``on_progress`` takes the number of completion tokens streamed so far. ``prompt_tokens``: length of the prompt.
-        The caller must pass the call's usage to :meth:`spend`, also when the call is cancelled.
+        The caller must pass the call's usage to :meth:`charge`, also when the call is cancelled.
         """
         if not self.is_limited:
             return await call(lambda _: None)
@@ -134,8 +134,8 @@ def _tokens_in_trace(trace: Path) -> int:
     for line in read_trace(trace):
         if isinstance(line, CallLine) and line.reply:
             calls += line.reply.usage.total_tokens
-        elif isinstance(line, DecisionLine) and line.name.startswith(UNREPORTED):
+        elif isinstance(line, DecisionLine) and line.name.startswith(UNREPORTED_PREFIX):
             latest_decisions[line.name] = line.value
-        elif isinstance(line, DecisionLine) and line.name.startswith(CANCELLED):
+        elif isinstance(line, DecisionLine) and line.name.startswith(CANCELLED_PREFIX):
             latest_decisions[line.name] = UsageEntry.model_validate(line.value).usage.total_tokens
     return calls + sum(latest_decisions.values())

@@ -45,15 +45,15 @@ class RunRefused(UserError):
 
     @classmethod
     def with_differences(cls, path: Path, differing: Iterable[str]) -> Self:
-        """``differing``: one line for each setting that differs from the run in ``path``."""
-        message = f"{path} holds a run with other settings; use another output_dir, or set these back:"
+        """``differing``: one line for each setting, prompt or problem that differs from the run in ``path``."""
+        message = f"{path} contains a run with other settings, prompts or problems. Use another output_dir, or restore:"
         return cls("\n  ".join([message, *differing]))
 
 
 class RunDirectory:
     """A run directory that is open for one writer. It is created, or the run in it is resumed.
 
-    ``identity``: the fingerprint, the settings that the outcome depends on (dotted key -> value). ``may_increase``:
+    ``fingerprint``: the settings that the outcome depends on (dotted key -> value). ``may_increase``:
     keys of the fingerprint whose values may be larger when the run is resumed (``method.max_iterations``). ``config``:
     written to ``config.yaml``. ``prompts``: the prompts of the run; agent prompts that a user replaced are stored in
     ``prompts/``.
@@ -65,7 +65,7 @@ class RunDirectory:
     def __init__(
         self,
         path: Path,
-        identity: Mapping[str, Any],
+        fingerprint: Mapping[str, Any],
         problems: Sequence[Problem],
         may_increase: Iterable[str] = (),
         config: Mapping[str, Any] | None = None,
@@ -77,7 +77,7 @@ class RunDirectory:
         self._lock = lock_file(path / ".lock")
         with ExitStack() as close_on_error:
             close_on_error.callback(self.close)
-            manifest = _new_manifest(identity, problems, prompts)
+            manifest = _new_manifest(fingerprint, problems, prompts)
             if (path / "manifest.json").exists():
                 manifest = self._merged_manifest(manifest, set(may_increase))
             self._write_manifest(manifest)
@@ -89,10 +89,11 @@ class RunDirectory:
 
     def _merged_manifest(self, new: Manifest, may_increase: set[str]) -> Manifest:
         """The manifest of a resumed run. Raises :class:`RunRefused` if the fingerprints differ."""
-        content = _read_manifest(self.path)
+        # Also if nothing is recorded yet: a manifest that this project did not write must not be overwritten.
+        content = _load_manifest_json(self.path)
         if not _has_recorded(self.path):
             return new
-        old = _manifest_in(self.path, content)
+        old = _parse_manifest(self.path, content)
         differing = [
             *_differences(old.settings, new.settings, may_increase),
             *_changed_prompts(self.path, old.prompts, new.prompts),
@@ -117,7 +118,7 @@ class RunDirectory:
 
         From now on they are part of the fingerprint. Raises :class:`RunRefused` if another value was recorded before.
         """
-        manifest = _manifest_in(self.path, _read_manifest(self.path))
+        manifest = _parse_manifest(self.path, _load_manifest_json(self.path))
         before = manifest.told or {}
         if differing := _differences(*_common(before, reported), set()):
             raise RunRefused.with_differences(self.path, differing)
@@ -143,7 +144,10 @@ class RunDirectory:
 
 
 def _check_is_run_or_empty(path: Path) -> None:
-    """Refuse a folder with other files. Files that a killed start of a run leaves behind are allowed."""
+    """Raise :class:`RunRefused` unless ``path`` is new, empty or a run directory.
+
+    A folder also counts as empty if it only has files of a run that was killed before it had written its manifest.
+    """
     if (path / "manifest.json").exists():
         return
     for entry in path.rglob("*"):
@@ -157,7 +161,7 @@ def _has_recorded(path: Path) -> bool:
     return any(file.exists() and file.stat().st_size for file in files)
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _load_manifest_json(path: Path) -> dict[str, Any]:
     try:
         manifest = orjson.loads((path / "manifest.json").read_bytes())
     except orjson.JSONDecodeError as error:
@@ -169,7 +173,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _manifest_in(path: Path, content: Mapping[str, Any]) -> Manifest:
+def _parse_manifest(path: Path, content: Mapping[str, Any]) -> Manifest:
     """The manifest of the run in ``path``; :class:`RunRefused` if it is of another version or damaged."""
     if content["schema_version"] != SCHEMA_VERSION:
         raise RunRefused(f"{path} was written in schema version {content['schema_version']}, not {SCHEMA_VERSION}")
@@ -179,9 +183,9 @@ def _manifest_in(path: Path, content: Mapping[str, Any]) -> Manifest:
         raise RunRefused(f"{path / 'manifest.json'}: {defect(error)}") from None
 
 
-def _new_manifest(identity: Mapping[str, Any], problems: Sequence[Problem], prompts: Prompts) -> Manifest:
+def _new_manifest(fingerprint: Mapping[str, Any], problems: Sequence[Problem], prompts: Prompts) -> Manifest:
     return Manifest(
-        settings=dict(identity),
+        settings=dict(fingerprint),
         prompts=prompts.hashes(),
         packages={name: version for name in PACKAGES if (version := _version(name))},
         python=platform.python_version(),
@@ -196,7 +200,7 @@ def counts_chat_template(path: Path) -> bool:
     True if there is no run yet. A run that an older version started reserves 64 tokens for every template, also when it
     is resumed.
     """
-    return not (path / "manifest.json").exists() or CHAT_TEMPLATE in _read_manifest(path)
+    return not (path / "manifest.json").exists() or CHAT_TEMPLATE in _load_manifest_json(path)
 
 
 @cache
@@ -216,19 +220,19 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], may_increase: s
 
 
 def _common(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The entries whose names are in both mappings.
-
-    A prompt file that was added or removed since the run started is not compared: no method of the run uses it.
-    """
+    """The entries of both mappings whose names are in both."""
     names = old.keys() & new.keys()
     return {name: old[name] for name in names}, {name: new[name] for name in names}
 
 
 def _changed_prompts(path: Path, old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    # A file that only one of two versions of tmas has is ignored: either the run did not have it, or it is unused now.
     old, new = ({f"{name}.jinja": value for name, value in hashes.items()} for hashes in _common(old, new))
     lines = [f"prompt {line}" for line in _differences(old, new, set())]
     kept = path / "prompts"
-    return [*lines, f"(prompts={kept} gives the prompts that the run has)"] if lines and kept.is_dir() else lines
+    return (
+        [*lines, f"(set prompts={kept} to use the replaced prompts of this run)"] if lines and kept.is_dir() else lines
+    )
 
 
 def _changed_problems(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:

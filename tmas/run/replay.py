@@ -1,4 +1,4 @@
-"""A run directory read again: its finished problems, and their trajectories from the traces alone.
+"""Reads a run directory: its finished problems, and their trajectories, which are replayed from the traces.
 
 No model and no tokenizer is needed, and nothing is written.
 """
@@ -30,9 +30,9 @@ Output = TypeVar("Output", bound=BaseModel)
 
 
 class RecordedRun:
-    """The run directory ``path``. ``problem_ids`` are those of its finished problems, in the order of finishing.
+    """The run directory ``path``. ``problem_ids``: ids of its finished problems, in the order of ``predictions.jsonl``.
 
-    Raises ``UserError`` where ``path`` is no run directory of this schema version.
+    Raises ``UserError`` if ``path`` is not a run directory of this schema version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,12 +48,12 @@ class RecordedRun:
 
     @cached_property
     def prompts(self) -> Prompts:
-        """The prompts of this version, with those that the run replaced."""
+        """The built-in prompts of the installed tmas, except those that the run replaced."""
         folder = self.path / "prompts"
         return Prompts.load(folder) if folder.is_dir() else BUILT_IN
 
     def changed_prompts(self, prompts: Prompts) -> dict[str, tuple[str, str]]:
-        """The prompt files that the run had otherwise: the hash in the run and the hash in ``prompts``."""
+        """The prompt files that differ from those of the run. Values: the hash in the run, the hash in ``prompts``."""
         recorded, now = self.manifest.prompts, prompts.hashes()
         return {name: (recorded[name], now[name]) for name in now if recorded.get(name, now[name]) != now[name]}
 
@@ -64,7 +64,7 @@ class RecordedRun:
             return parsed(file.readline(), Prediction, f"{file.name}: problem {problem_id!r}")
 
     def trace(self, problem_id: str) -> Path:
-        """The file of a problem's trace; raises :class:`TraceError` where it is missing."""
+        """The file of a problem's trace. Raises :class:`TraceError` if it is missing."""
         path = trace_path(self.path, problem_id)
         if not path.is_file():
             raise TraceError(f"{path}: the trace of problem {problem_id!r} is missing")
@@ -79,11 +79,12 @@ class RecordedRun:
         """The method's trajectory for ``problem``, after :meth:`check`. For callers without an event loop."""
         self.check(problem)
         prediction = self.prediction(problem.problem_id)
-        terms = prediction.terms.method | {"max_iterations": len(prediction.iterations)}
+        # A problem may have stopped before the last iteration. Only its recorded iterations are replayed.
+        method_settings = prediction.terms.method | {"max_iterations": len(prediction.iterations)}
         if "summary" in METHODS[prediction.method].settings_type.roles:  # before this setting, all were asked for again
-            agents = terms.get("agents")
-            terms["agents"] = {"cut_summaries": None, **(agents if isinstance(agents, dict) else {})}
-        settings = TypeAdapter(AnyMethodSettings).validate_python(terms)
+            agents = method_settings.get("agents")
+            method_settings["agents"] = {"cut_summaries": None, **(agents if isinstance(agents, dict) else {})}
+        settings = TypeAdapter(AnyMethodSettings).validate_python(method_settings)
         seed = self.manifest.seed
         session = Replay(problem.problem_id, self.trace(problem.problem_id), seed, self.prompts)
         return uvloop.run(METHODS[settings.name](settings, AnswerChecker()).solve(problem, session))
@@ -92,11 +93,11 @@ class RecordedRun:
 class Replay:
     """Implements :class:`tmas.agents.base.Session` over a recorded trace.
 
-    Calls are looked up by key alone, so that prompts may stay unpacked. One that is not there was not made: it did not
-    fit the context, or the budget was used up.
+    Calls are looked up by key and not by request, because this session does not shorten prompts. A call that is not in
+    the trace was not made: its prompt did not fit the context, or the budget was exhausted.
     """
 
-    stopped = None  # how many iterations there are is known
+    stopped = None  # a replay is never stopped: ``max_iterations`` is the number of recorded iterations
 
     def __init__(self, problem_id: str, trace: Path, seed: int, prompts: Prompts) -> None:
         self._problem_id, self._seed, self.prompts = problem_id, seed, prompts
@@ -112,11 +113,11 @@ class Replay:
         return keyed_hash(self._seed, self._problem_id, name) / 2**56
 
     def window(self, role: str) -> Window:
-        return _Endless()
+        return _UnlimitedWindow()
 
     async def decide(self, name: str, compute: Callable[[], Awaitable[Output]], output: type[Output]) -> Output:
-        noted = self._decisions.get(name)
-        return await compute() if noted is None else output.model_validate(noted)
+        recorded = self._decisions.get(name)
+        return await compute() if recorded is None else output.model_validate(recorded)
 
     async def ask(
         self, key: CallKey, prompt: Prompt, n: int = 1, output_schema: dict[str, Any] | None = None
@@ -125,7 +126,9 @@ class Replay:
         return self._calls.get(str(key)) or Failure(reason=reason, message="this call was not made", key=key)
 
 
-class _Endless:
+class _UnlimitedWindow:
+    """A context window into which every prompt fits."""
+
     def fits(self, prompt: str) -> bool:
         return True
 
@@ -134,15 +137,15 @@ class _Endless:
 
 
 def _without_reasoning(outcome: Reply | Failure) -> Reply | Failure:
-    """No later prompt sees the reasoning, and it is most of a trace."""
+    """Drop the reasoning, to save memory: no later prompt contains it, and it is the largest part of a trace."""
     if isinstance(outcome, Failure):
         return outcome
     kept = tuple(completion.model_copy(update={"reasoning": None}) for completion in outcome.completions)
     return outcome.model_copy(update={"completions": kept})
 
 
-class _Named(BaseModel):
-    """A prediction's id, read alone: the whole lines are read when they are asked for."""
+class _PredictionId(BaseModel):
+    """The id in a prediction line. :meth:`RecordedRun.prediction` parses the whole line when it is needed."""
 
     problem_id: str
 
@@ -152,6 +155,6 @@ def _offsets(predictions: Path) -> dict[str, int]:
     if not predictions.exists():
         return {}
     return {
-        parsed(line.content, _Named, f"{predictions}:{line.number}").problem_id: line.start
+        parsed(line.content, _PredictionId, f"{predictions}:{line.number}").problem_id: line.start
         for line in complete_lines(predictions)
     }

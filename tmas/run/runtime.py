@@ -93,7 +93,7 @@ class Runtime:
         """
         budget = TokenBudget(settings.limits.tokens_per_run)
         if budget.is_limited:
-            budget.spend(Usage(completion_tokens=await asyncio.to_thread(recorded_tokens, directory)))
+            budget.charge(Usage(completion_tokens=await asyncio.to_thread(recorded_tokens, directory)))
         state = RunState(
             self._roles, self.limiter, settings.seed, settings.limits, budget, activity, prompts=settings.prompts
         )

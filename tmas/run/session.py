@@ -27,15 +27,15 @@ from tmas.records import (
     Usage,
     UsageEntry,
 )
-from tmas.run.budget import CANCELLED, UNREPORTED, BudgetReached, TokenBudget
+from tmas.run.budget import CANCELLED_PREFIX, UNREPORTED_PREFIX, BudgetReached, TokenBudget
 from tmas.run.trace import Trace
 from tmas.settings import Limits
 
 Output = TypeVar("Output", bound=BaseModel)
 
-MAX_PROBLEMS = 10**9
-"""Larger than any run. A call's priority is ``iteration * MAX_PROBLEMS + order``: first by iteration, then by the
-problem's position in the input."""
+PRIORITY_STRIDE = 10**9
+"""Larger than the number of problems of any run. So the priority ``iteration * PRIORITY_STRIDE + order`` sorts calls by
+iteration first, and then by the problem's position in the input."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,10 @@ class RoleModel:
 class Activity:
     """Live counters of a run, for the progress display.
 
-    ``status``: what the run waits for before its first call. ``finished``: problems. ``in_flight``, ``calls``,
-    ``replayed`` (from the trace) and ``failed``: requests. ``tokens``: completion tokens as they stream.
-    ``iterations``: the current iteration of each unfinished problem, by problem id.
+    ``status``: what the run waits for before its first call. ``finished``: number of finished problems. ``tokens``:
+    completion tokens as they stream. ``iterations``: the current iteration of each unfinished problem, by problem id.
+    The other counters count calls. ``calls``: calls that this process made and that have ended. ``replayed``: calls
+    answered from the trace. ``failed``: calls of either kind whose outcome is a failure.
     """
 
     status: str = ""
@@ -105,14 +106,16 @@ class ProblemSession:
         self.problem, self.trace, self.run, self.order = problem, trace, run, order
         self._give_up_reason = give_up_reason
         self.stopped: Literal["budget", "worker"] | None = None
-        self.packed = 0
+        self.packed_prompts = 0
         self._usage: dict[tuple[str, int], Usage] = {}
         self._budget = TokenBudget(run.limits.tokens_per_problem, parent=run.budget)
-        self._stopped_by_budget = _stop_applies(trace.decision("budget"), run.limits)
-        for tokens in trace.decisions(UNREPORTED):
-            self._budget.spend(Usage(completion_tokens=tokens), recorded=True)
-        for entry in trace.decisions(CANCELLED):
-            self._spend(UsageEntry(**entry), recorded=True)
+        # True from the beginning if the budget stopped an earlier start of this run: calls in the trace are still
+        # answered, and the first new call is refused.
+        self._refuses_new_calls = _stop_applies(trace.decision("budget"), run.limits)
+        for tokens in trace.decisions(UNREPORTED_PREFIX):
+            self._budget.charge(Usage(completion_tokens=tokens), recorded=True)
+        for entry in trace.decisions(CANCELLED_PREFIX):
+            self._add_usage(UsageEntry(**entry), recorded=True)
 
     @property
     def usage(self) -> tuple[UsageEntry, ...]:
@@ -161,34 +164,39 @@ class ProblemSession:
         try:
             return await self._call(key, request, prompt)
         except BudgetReached as reached:
-            return self._refuse(key, reached.usage)
+            return self._stop_by_budget(key, reached.usage)
 
     async def _call(self, key: CallKey, request: Request, prompt: Prompt) -> Reply | Failure:
         role, activity = self.run.roles[key.role], self.run.activity
-        hint = RoutingHint(self.problem.problem_id, key.iteration * MAX_PROBLEMS + self.order)
+        hint = RoutingHint(self.problem.problem_id, key.iteration * PRIORITY_STRIDE + self.order)
         async with self.run.limiter.slots((hint.priority,), request.n) as slots:
-            if self._stopped_by_budget:
+            if self._refuses_new_calls:
                 raise BudgetReached
             started, streamed, aborted_tokens = time.time(), 0, 0
 
-            def on_progress(progress: StreamProgress, count: Callable[[int], None]) -> None:
+            def on_progress(progress: StreamProgress, report_tokens: Callable[[int], None]) -> None:
                 nonlocal streamed, aborted_tokens
                 activity.tokens += progress.tokens - streamed
                 aborted_tokens += max(0, streamed - progress.tokens)  # the stream broke off, and the client retries
                 streamed = progress.tokens
                 slots.keep(request.n - progress.ended)
-                count(aborted_tokens + progress.tokens)
+                report_tokens(aborted_tokens + progress.tokens)  # the budget needs those of aborted streams, too
 
             activity.in_flight += 1
             try:
                 outcome = await self._budget.run_limited(
-                    lambda count: role.chat.complete(request, lambda progress: on_progress(progress, count), hint),
+                    lambda report_tokens: role.chat.complete(
+                        request, lambda progress: on_progress(progress, report_tokens), hint
+                    ),
                     role.window.count(prompt.content) if self._budget.is_limited else 0,
                 )
             except BudgetReached as reached:
                 self._charge_unreported(key, aborted_tokens)
-                last_attempt = reached.usage.completion_tokens - aborted_tokens
-                raise BudgetReached(reached.usage.model_copy(update={"completion_tokens": last_attempt})) from None
+                # Tokens of aborted streams are recorded as unreported above. The usage must not contain them again.
+                tokens_of_last_stream = reached.usage.completion_tokens - aborted_tokens
+                raise BudgetReached(
+                    reached.usage.model_copy(update={"completion_tokens": tokens_of_last_stream})
+                ) from None
             except BaseException:  # the run is stopped
                 self._charge_unreported(key, aborted_tokens + streamed)
                 raise
@@ -207,16 +215,17 @@ class ProblemSession:
         """Count a finished call in the activity, the usage and the budget. ``recorded``: it is from the trace."""
         activity = self.run.activity
         activity.iterations[self.problem.problem_id] = key.iteration
-        self.packed += bool(prompt.notes)
+        self.packed_prompts += bool(prompt.notes)
         if isinstance(outcome, Failure):
             activity.failed += 1
             return
-        self._spend(UsageEntry(role=key.role, iteration=key.iteration, usage=outcome.usage), recorded)
+        self._add_usage(UsageEntry(role=key.role, iteration=key.iteration, usage=outcome.usage), recorded)
 
-    def _spend(self, entry: UsageEntry, recorded: bool = False) -> None:
+    def _add_usage(self, entry: UsageEntry, recorded: bool = False) -> None:
+        """Add usage to the totals of its role and iteration, and charge the budget for it."""
         role_and_iteration = (entry.role, entry.iteration)
         self._usage[role_and_iteration] = self._usage.get(role_and_iteration, Usage()) + entry.usage
-        self._budget.spend(entry.usage, recorded)
+        self._budget.charge(entry.usage, recorded)
 
     def _charge_unreported(self, key: CallKey, tokens: int) -> None:
         """Charge the budget for tokens that no server reported, and record them for replay.
@@ -224,30 +233,34 @@ class ProblemSession:
         A call that was made again on resume may have such tokens already; the new ones are added.
         """
         if tokens:
-            name = f"{UNREPORTED}{key}"
+            name = f"{UNREPORTED_PREFIX}{key}"
             self.trace.decide(name, (self.trace.decision(name) or 0) + tokens)
-            self._budget.spend(Usage(completion_tokens=tokens))
+            self._budget.charge(Usage(completion_tokens=tokens))
 
-    def _refuse(self, key: CallKey, cost: Usage) -> Failure:
-        if cost.calls:
-            self._charge_cancelled(key, cost)
-        if not self._stopped_by_budget:
-            self._stopped_by_budget = True
+    def _stop_by_budget(self, key: CallKey, used: Usage) -> Failure:
+        """Return the failure of a call that the budget refused or cancelled, and record that the budget is exhausted.
+
+        ``used``: usage of the call until it was cancelled. Without any usage, the call was refused.
+        """
+        if used.calls:
+            self._charge_cancelled(key, used)
+        if not self._refuses_new_calls:
+            self._refuses_new_calls = True
             self.trace.decide("budget", self.run.limits.model_dump())
         self.stopped = "budget"
         return Failure(reason=FailureReason.BUDGET, message="the token budget is used up", key=key)
 
-    def _charge_cancelled(self, key: CallKey, cost: Usage) -> None:
+    def _charge_cancelled(self, key: CallKey, used: Usage) -> None:
         """Charge the budget for a cancelled call, and record its usage for replay.
 
         A call that was cancelled before and made again on resume has such usage already; the new usage is added.
         """
-        name = f"{CANCELLED}{key}"
+        name = f"{CANCELLED_PREFIX}{key}"
         recorded = self.trace.decision(name)
         before = UsageEntry(**recorded).usage if recorded else Usage()
-        entry = UsageEntry(role=key.role, iteration=key.iteration, usage=cost)
-        self._spend(entry)
-        self.trace.decide(name, entry.model_copy(update={"usage": before + cost}).model_dump())
+        entry = UsageEntry(role=key.role, iteration=key.iteration, usage=used)
+        self._add_usage(entry)
+        self.trace.decide(name, entry.model_copy(update={"usage": before + used}).model_dump())
 
 
 def keyed_hash(seed: int, problem_id: str, name: str) -> int:

@@ -43,7 +43,7 @@ class ProblemSolver:
             trajectory=trajectory,
             usage=session.usage,
             failures=tuple(f for iteration in trajectory.iterations for f in iteration.all_failures),
-            packed_prompts=session.packed,
+            packed_prompts=session.packed_prompts,
         )
 
     async def _open_trace(self, path: Path) -> Trace:

@@ -9,18 +9,18 @@ from collections.abc import Awaitable, Callable
 from tmas.methods.base import Memory, Round
 from tmas.records import Failure
 
-OnLine = Callable[[str], None]
+ProgressLineCallback = Callable[[str], None]
 """Called with each progress line."""
 
 
 class IterationProgress:
-    """Passes a line for each iteration to ``on_line``, as soon as the iteration's memory banks are updated.
+    """Passes a line for each iteration to ``on_progress_line``, as soon as the iteration's memory banks are updated.
 
     ``total``: maximum number of iterations. ``group``: runs the tasks that wait for the memory banks.
     """
 
-    def __init__(self, total: int, on_line: OnLine, group: asyncio.TaskGroup) -> None:
-        self._total, self._on_line, self._group = total, on_line, group
+    def __init__(self, total: int, on_progress_line: ProgressLineCallback, group: asyncio.TaskGroup) -> None:
+        self._total, self._on_progress_line, self._group = total, on_progress_line, group
 
     def on_round(self, iteration: int, rollouts: Round, memory: Callable[[], Awaitable[Memory]]) -> None:
         """The progress callback of a method: see :data:`tmas.methods.base.OnRound`."""
@@ -28,7 +28,7 @@ class IterationProgress:
 
     async def _write(self, iteration: int, rollouts: Round, memory: Callable[[], Awaitable[Memory]]) -> None:
         details = _details(rollouts, await memory())
-        self._on_line(f"iteration {iteration + 1}/{self._total}: {', '.join(details)}")
+        self._on_progress_line(f"iteration {iteration + 1}/{self._total}: {', '.join(details)}")
 
 
 def _details(rollouts: Round, memory: Memory) -> list[str]:

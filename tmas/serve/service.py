@@ -19,7 +19,7 @@ from tmas.run.runner import run_problems, write_metrics
 from tmas.run.runtime import Runtime, open_runtime
 from tmas.run.session import Activity
 from tmas.serve.errors import ApiError
-from tmas.serve.progress import IterationProgress, OnLine
+from tmas.serve.progress import IterationProgress, ProgressLineCallback
 from tmas.serve.settings import ServerSettings, ServeSettings
 from tmas.settings import RunSettings
 
@@ -61,19 +61,21 @@ class Service:
         return len(self._jobs) - self.running
 
     @asynccontextmanager
-    async def submit(self, job: Job, on_line: OnLine) -> AsyncIterator[asyncio.Task[Result]]:
+    async def submit(self, job: Job, on_progress_line: ProgressLineCallback) -> AsyncIterator[asyncio.Task[Result]]:
         """Start a task that solves ``job``. The end of the block cancels it.
 
-        ``on_line`` gets the progress lines. Raises :class:`ApiError` if too many requests wait or the server shuts
-        down. The task raises :class:`ApiError` for every failure.
+        ``on_progress_line`` gets the progress lines. Raises :class:`ApiError` if too many requests wait or the server
+        shuts down. The task raises :class:`ApiError` for every failure.
         """
         if self.is_closing:
-            raise _closing()
+            raise _shutting_down_error()
         if len(self._jobs) >= self.settings.max_running + self.settings.max_waiting:
             raise ApiError(429, "server_busy", "too many requests are running and waiting on this server")
         if len(self._jobs) >= self.settings.max_running:
-            on_line(f"waiting for {self.running} running requests and {self.waiting} before this one")
-        task = asyncio.create_task(self._solve_with_api_errors(job, on_line))
+            on_progress_line(
+                f"waiting for a slot (running requests: {self.running}, waiting before this one: {self.waiting})"
+            )
+        task = asyncio.create_task(self._solve_with_api_errors(job, on_progress_line))
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
         try:
@@ -90,13 +92,13 @@ class Service:
         for task in self._jobs:
             task.cancel()
 
-    async def _solve_with_api_errors(self, job: Job, on_line: OnLine) -> Result:
+    async def _solve_with_api_errors(self, job: Job, on_progress_line: ProgressLineCallback) -> Result:
         try:
             async with self._slots:
-                return await self._solve(job, on_line)
+                return await self._solve(job, on_progress_line)
         except asyncio.CancelledError:
             if self.is_closing:
-                raise _closing() from None
+                raise _shutting_down_error() from None
             raise
         except EndpointDown as error:
             log.warning("%s: %s", job.request_id, error)
@@ -105,7 +107,7 @@ class Service:
             log.exception("%s failed", job.request_id)
             raise ApiError(500, "internal_error", f"the server failed: see {job.request_id} in its log") from None
 
-    async def _solve(self, job: Job, on_line: OnLine) -> Result:
+    async def _solve(self, job: Job, on_progress_line: ProgressLineCallback) -> Result:
         results: list[Result] = []
         checker = self.runtime.checker
         path, settings, problem = self.settings.output_dir / job.request_id, job.settings, job.problem
@@ -117,10 +119,18 @@ class Service:
             stack.enter_context(closing(directory))
             try:
                 async with asyncio.TaskGroup() as group:
-                    progress = IterationProgress(settings.method.max_iterations, on_line, group)
+                    progress = IterationProgress(settings.method.max_iterations, on_progress_line, group)
                     method = METHODS[settings.method.name](settings.method, checker, progress.on_round)
-                    solve = (await self.runtime.solver(settings, path, Activity(), method)).solve
-                    await run_problems([problem], solve, directory, checker, settings.terms(), 1, results.append)
+                    solver = await self.runtime.solver(settings, path, Activity(), method)
+                    await run_problems(
+                        [problem],
+                        solver.solve,
+                        directory,
+                        checker,
+                        terms=settings.terms(),
+                        active=1,
+                        on_result=results.append,
+                    )
             except BaseExceptionGroup as raised:
                 raise first_cause(raised, foremost=EndpointDown) from None
             write_metrics(directory)
@@ -129,16 +139,17 @@ class Service:
 
 @asynccontextmanager
 async def open_service(settings: ServeSettings) -> AsyncIterator[Service]:
-    """The service with its runtime while the block runs.
+    """Open the runtime and yield a :class:`Service` that uses it. The runtime is closed at the end of the block.
 
     Raises :class:`~tmas.llm.endpoint.EndpointDown` and :class:`~tmas.engines.vllm.ServerFailed`.
     """
     serve = settings.serve
     serve.output_dir.mkdir(parents=True, exist_ok=True)
-    files = 3 * serve.max_running + serve.max_waiting
-    async with open_runtime(settings.run(), serve.output_dir, Activity(), files) as runtime:
+    # Running request: the client's connection, the lock file and the trace. Waiting request: the client's connection.
+    open_files = 3 * serve.max_running + serve.max_waiting
+    async with open_runtime(settings.run(), serve.output_dir, Activity(), open_files) as runtime:
         yield Service(serve, runtime)
 
 
-def _closing() -> ApiError:
+def _shutting_down_error() -> ApiError:
     return ApiError(503, "shutting_down", "the server is shutting down")

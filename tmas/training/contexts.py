@@ -58,7 +58,7 @@ class TrainingProblem(Problem):
     baseline_pass_rate: PassRate = UNKNOWN_PASS_RATE
 
 
-class Context(Record):
+class MemorySnapshot(Record):
     """The memory at the start of ``iteration``: the rollouts of the previous iteration, and both banks at its end."""
 
     iteration: int
@@ -82,7 +82,7 @@ def normal_row(
 
 def experience_row(
     problem: TrainingProblem,
-    context: Context,
+    snapshot: MemorySnapshot,
     window: Window,
     agents: AgentSettings = _DEFAULT_AGENTS,
     prompts: Prompts = BUILT_IN,
@@ -91,14 +91,14 @@ def experience_row(
 
     Returns a failure with the reason ``context`` if no experience is left in a prompt that fits ``window``.
     """
-    bank = ExperienceBank(items=context.experiences)
-    prompt = _team(problem, window, agents, prompts).solution_prompt(rollouts=context.rollouts, experience=bank)
-    return _row(problem, "experience", context.iteration, prompt, context.experiences)
+    bank = ExperienceBank(items=snapshot.experiences)
+    prompt = _team(problem, window, agents, prompts).solution_prompt(rollouts=snapshot.rollouts, experience=bank)
+    return _row(problem, "experience", snapshot.iteration, prompt, snapshot.experiences)
 
 
 def guideline_row(
     problem: TrainingProblem,
-    context: Context,
+    snapshot: MemorySnapshot,
     window: Window,
     agents: AgentSettings = _DEFAULT_AGENTS,
     prompts: Prompts = BUILT_IN,
@@ -107,14 +107,19 @@ def guideline_row(
 
     Returns a failure with the reason ``context`` if no guideline is left in a prompt that fits ``window``.
     """
-    prompt = _team(problem, window, agents, prompts).solution_prompt(guidelines=GuidelineBank(items=context.guidelines))
-    return _row(problem, "guideline", context.iteration, prompt, context.guidelines)
+    prompt = _team(problem, window, agents, prompts).solution_prompt(
+        guidelines=GuidelineBank(items=snapshot.guidelines)
+    )
+    return _row(problem, "guideline", snapshot.iteration, prompt, snapshot.guidelines)
 
 
-def contexts_of(run: RecordedRun, problem: Problem) -> list[Context]:
-    """The contexts of a finished problem: one for the iteration after each iteration of the run."""
+def snapshots_of(run: RecordedRun, problem: Problem) -> list[MemorySnapshot]:
+    """The memory snapshots of a finished problem, one per iteration of the run, in order.
+
+    The snapshot after iteration i is the memory at the start of iteration i + 1, also if i was the last iteration.
+    """
     return [
-        Context(iteration=i.index + 1, rollouts=i.rollouts, experiences=i.experiences, guidelines=i.guidelines)
+        MemorySnapshot(iteration=i.index + 1, rollouts=i.rollouts, experiences=i.experiences, guidelines=i.guidelines)
         for i in run.trajectory(problem).iterations
     ]
 
@@ -183,13 +188,17 @@ class _RowOption(NamedTuple):
 
 
 def _options(prediction: Prediction, iterations: Collection[int] | None, seed: int) -> list[_RowOption]:
-    """All rows for which the problem has a filled bank, in random order."""
+    """The rows that the problem could give: one for each allowed iteration and each bank that is not empty.
+
+    ``seed`` determines their order.
+    """
     options: list[_RowOption] = []
     for i in prediction.iterations:
         options += [_RowOption(i.iteration + 1, "experience")] if i.experience_bank else []
         options += [_RowOption(i.iteration + 1, "guideline")] if i.guideline_bank else []
     allowed = [option for option in options if iterations is None or option.iteration in iterations]
-    # The key's text seeds the order. It has the class's former name, so that old commands still give the same rows.
+    # These texts are hashed to draw the order. They contain the former name of _RowOption, so that a command gives the
+    # same rows as in earlier versions.
     names = {option: f"row/_Offer(iteration={option.iteration}, source={option.source!r})" for option in allowed}
     return sorted(allowed, key=lambda option: keyed_hash(seed, prediction.problem_id, names[option]))
 
@@ -209,9 +218,9 @@ def _row_maker(
     if prediction.method != "tmas":
         raise UserError(f"is a run of {prediction.method}, but rows need a run of tmas", where=run.path)
     agents = AgentSettings.model_validate(prediction.terms.method["agents"])
-    contexts = cache(lambda: {context.iteration: context for context in contexts_of(run, problem)})
+    snapshots = cache(lambda: {snapshot.iteration: snapshot for snapshot in snapshots_of(run, problem)})
     builders = {"experience": experience_row, "guideline": guideline_row}
-    return lambda option: builders[option.source](problem, contexts()[option.iteration], window, agents, prompts)
+    return lambda option: builders[option.source](problem, snapshots()[option.iteration], window, agents, prompts)
 
 
 def _team(problem: TrainingProblem, window: Window, agents: AgentSettings, prompts: Prompts) -> Team:
@@ -248,7 +257,7 @@ def _row(
         data_source=problem.data_source,
         reward_model=RewardModel(style=STYLES[problem.data_source], ground_truth=problem.answer),
         extra_info=ExtraInfo(
-            index=0,
+            index=0,  # write_rows() sets the row's position in its file
             split=problem.split,
             problem_id=problem.problem_id,
             question=problem.question,

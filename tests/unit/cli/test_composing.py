@@ -61,13 +61,13 @@ def message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ),
         pytest.param(
             ["solve", "method=tmass"],
-            "method=tmass: the group method has no such option. Did you mean method=tmas? "
+            "method=tmass: the group method has no such choice. Did you mean method=tmas? "
             "`tmas options solve method` lists the settings of method.",
             id="unknown group option",
         ),
         pytest.param(
             ["solve", "method=3"],
-            "method=3: the group method has no such option. The options are best_of_n, genselect, majority_vote, "
+            "method=3: the group method has no such choice. The choices are best_of_n, genselect, majority_vote, "
             "pacore, rsa, rse, self_refine, tmas, tmas_no_experience, tmas_no_guidelines, verify_refine. "
             "`tmas options solve method` lists the settings of method.",
             id="number for a group option",

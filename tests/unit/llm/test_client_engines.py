@@ -22,7 +22,7 @@ DOWN = Fault("reset", after=None)
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "ENGINE_PAUSE", 0.05)
+    monkeypatch.setattr(client, "CHECK_INTERVAL", 0.05)
 
 
 def chat_of(*servers: ScriptedServer, slots: int = 10**6, **changes: Any) -> OpenAIChat:

@@ -311,7 +311,7 @@ def test_a_checkpoint_is_resumed_with_the_judge_s_prompts_alone(start: Any, tmp_
     identity.write_bytes(orjson.dumps(older))  # as runs before prompts could be replaced have it
     start(None, settings)
     start(changed(tmp_path / "no_matter", "judge_novelty", "solution"), settings)
-    with pytest.raises(RunRefused, match=r"set these back:\n  prompts\.judge_experience: '\w+' in the run, '\w+' now$"):
+    with pytest.raises(RunRefused, match=r"or restore:\n  prompts\.judge_experience: '\w+' in the run, '\w+' now$"):
         start(changed(tmp_path / "mine", "judge_experience"), settings)
 
 

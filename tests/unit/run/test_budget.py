@@ -73,14 +73,14 @@ async def is_refused(stream: Stream) -> bool:
 def test_a_budget_is_used_up_by_its_last_token_and_not_before(limit: int, amounts: list[int]):
     budget = TokenBudget(limit)
     for i, amount in enumerate(amounts):
-        budget.spend(used(amount))
+        budget.charge(used(amount))
         assert budget.spent == sum(amounts[: i + 1])
         assert budget.exhausted == (budget.spent >= limit)
 
 
 async def test_without_a_limit_nothing_is_ever_used_up():
     budget = TokenBudget(parent=TokenBudget())
-    budget.spend(used(10**12))
+    budget.charge(used(10**12))
     stream = Stream(budget)
     await stream.streamed(10**12)
     assert await stream.result() == 10**12
@@ -110,7 +110,7 @@ async def test_a_finished_call_counts_once_and_by_its_usage():
     first = Stream(budget, prompt_tokens=20)
     await first.streamed(70)
     assert await first.result() == 70
-    budget.spend(used(50))
+    budget.charge(used(50))
     second = Stream(budget)
     await second.streamed(49)
     assert not budget.exhausted
@@ -128,7 +128,7 @@ async def test_a_prompt_that_is_over_the_budget_is_never_sent():
 
 async def test_nothing_is_called_once_the_budget_is_used_up():
     budget = TokenBudget(100)
-    budget.spend(used(100))
+    budget.charge(used(100))
     stream = Stream(budget)
     assert await is_refused(stream)
     assert not stream.begun
@@ -288,5 +288,5 @@ def test_the_run_has_spent_what_its_problems_have(amounts: list[tuple[int, int]]
     run = TokenBudget(1)
     problems = [TokenBudget(parent=run) for _ in range(3)]
     for i, amount in amounts:
-        problems[i].spend(used(amount))
+        problems[i].charge(used(amount))
     assert run.spent == sum(p.spent for p in problems) == sum(amount for _, amount in amounts)

@@ -178,7 +178,7 @@ def test_replaced_prompts_of_agents_are_kept_and_named_when_they_are_left_out(tm
     (tmp_path / "predictions.jsonl").write_text('{"problem_id": "p1"}\n')
     message = refusal(tmp_path)
     assert "prompt summary.jinja: " in message
-    assert f"(prompts={tmp_path / 'prompts'} gives the prompts that the run has)" in message
+    assert f"(set prompts={tmp_path / 'prompts'} to use the replaced prompts of this run)" in message
     with_prompts(tmp_path, summary="Ünlike.").close()
 
 

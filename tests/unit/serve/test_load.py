@@ -59,7 +59,7 @@ async def test_beyond_those_that_run_and_wait_a_request_is_asked_to_come_again(t
     assert health.json == {"status": "ok", "running": 1, "waiting": 1}
     assert (third.status, third.error["code"], third.error["type"]) == (429, "server_busy", "rate_limit_error")
     assert int(third.headers["Retry-After"]) > 0
-    assert line.startswith("waiting for 1 running")
+    assert line.startswith("waiting for a slot (running requests: 1,")
 
 
 @pytest.mark.parametrize("stream", [False, True])

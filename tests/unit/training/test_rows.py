@@ -20,13 +20,13 @@ from tmas.run.trace import TraceError
 from tmas.testing import team
 from tmas.testing.chat_server import ScriptedServer, run_in_thread
 from tmas.training.contexts import (
-    Context,
+    MemorySnapshot,
     TrainingProblem,
-    contexts_of,
     experience_row,
     guideline_row,
     normal_row,
     rows_from_run,
+    snapshots_of,
 )
 from tmas.training.rows import SCHEMA, RowFileError, TrainingRow, read_rows, validate_rows, write_rows
 
@@ -95,10 +95,10 @@ def test_a_row_with_memory_has_the_prompt_that_solve_sent(
     assert len(sent) >= 4
     recorded = RecordedRun(run[0])
     for problem in PROBLEMS:
-        for context in contexts_of(recorded, problem):
-            if (problem.problem_id, context.iteration) in sent:
-                row = build(problem, context, WIDE)
-                assert messages(row) == sent[problem.problem_id, context.iteration]
+        for snapshot in snapshots_of(recorded, problem):
+            if (problem.problem_id, snapshot.iteration) in sent:
+                row = build(problem, snapshot, WIDE)
+                assert messages(row) == sent[problem.problem_id, snapshot.iteration]
 
 
 def test_a_replayed_trajectory_is_the_one_that_was_run(run: tuple[Path, list[Result]]):
@@ -109,27 +109,27 @@ def test_a_replayed_trajectory_is_the_one_that_was_run(run: tuple[Path, list[Res
 
 
 def test_a_prompt_is_packed_to_the_token_limit_and_the_row_keeps_what_it_shows(run: tuple[Path, list[Result]]):
-    context = contexts_of(RecordedRun(run[0]), PROBLEMS[0])[-1]
-    whole = experience_row(PROBLEMS[0], context, WIDE)
+    snapshot = snapshots_of(RecordedRun(run[0]), PROBLEMS[0])[-1]
+    whole = experience_row(PROBLEMS[0], snapshot, WIDE)
     assert isinstance(whole, TrainingRow)
-    assert whole.experiences == list(context.experiences)
+    assert whole.experiences == list(snapshot.experiences)
     count = token_counter("estimate")
     size = count(whole.prompt[0].content)
     sizes = range(size, 0, -10)
-    packed = [experience_row(PROBLEMS[0], context, room(64 + limit)) for limit in sizes]
+    packed = [experience_row(PROBLEMS[0], snapshot, room(64 + limit)) for limit in sizes]
     made = [row for row in packed if isinstance(row, TrainingRow)]
     assert all(count(row.prompt[0].content) <= limit for row, limit in zip(made, sizes, strict=False))
     kept = [[item.item_id for item in row.experiences] for row in made]
-    assert kept[-1] == [max(context.experiences, key=lambda e: (e.support + e.last_seen, e.created)).item_id]
+    assert kept[-1] == [max(snapshot.experiences, key=lambda e: (e.support + e.last_seen, e.created)).item_id]
     assert all(f"[{item.item_id}, " in row.prompt[0].content for row in made for item in row.experiences)
     assert [row.reason for row in packed if isinstance(row, Failure)] == ["context"] * (len(packed) - len(made))
     assert len(made) < len(packed)
 
 
 def test_an_empty_bank_makes_no_row():
-    context = Context(iteration=1)
-    assert isinstance(experience_row(PROBLEMS[0], context, WIDE), Failure)
-    assert isinstance(guideline_row(PROBLEMS[0], context, WIDE), Failure)
+    snapshot = MemorySnapshot(iteration=1)
+    assert isinstance(experience_row(PROBLEMS[0], snapshot, WIDE), Failure)
+    assert isinstance(guideline_row(PROBLEMS[0], snapshot, WIDE), Failure)
 
 
 def test_the_gold_answer_is_nowhere_but_in_the_reward_model(run: tuple[Path, list[Result]]):
@@ -153,7 +153,7 @@ def test_rows_from_a_run_keep_proportions_and_limits_and_are_the_same_each_time(
     def rows(**options: Any) -> list[TrainingRow]:
         return list(rows_from_run(RecordedRun(run[0]), PROBLEMS, WIDE, **{"per_problem": 9, **options}))
 
-    assert len(rows()) == 3 * 3 * 2  # problems x contexts x sources
+    assert len(rows()) == 3 * 3 * 2  # problems x snapshots x sources
     some = rows(wanted={"experience": 4, "guideline": 2})
     assert [row.source for row in some].count("experience") == 4
     assert len(some) == 6
