@@ -159,7 +159,7 @@ class ProblemCounts(Record):
 
 
 class BankFacts(Record):
-    """Means over problems of a memory bank in one iteration."""
+    """Means over problems of a memory bank in one iteration. Refuted items count in no size or turnover."""
 
     size: float | None
     turnover: float | None
@@ -167,7 +167,9 @@ class BankFacts(Record):
     merged: float | None
     confirmed: float | None
     corrected: float | None
+    contradicted: float | None = None
     dropped: float | None
+    refused: float | None = None
     evicted: float | None
 
 

@@ -10,10 +10,11 @@ from tmas.report.runs import ReportedRun, ReportedRuns
 Counted = tuple[float, float | None]
 """The number of candidates in an iteration, and the fraction that is correct (None if none could be decided)."""
 BANKS = {"experience": "Experience bank", "guideline": "Guideline bank"}
+CHANGES = ("added", "merged", "confirmed", "corrected", "contradicted", "dropped", "refused", "evicted")
 FIELDS = {
     "size": "items",
     "turnover": "share of items that changed",
-    **{name: f"items {name}" for name in ("added", "merged", "confirmed", "corrected", "dropped", "evicted")},
+    **{name: f"items {name}" for name in CHANGES},
 }
 
 

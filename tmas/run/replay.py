@@ -17,6 +17,7 @@ from tmas.agents.packing import Prompt, Window
 from tmas.answers.checker import AnswerChecker
 from tmas.errors import UserError
 from tmas.files import complete_lines, digest
+from tmas.memory.settings import OLDER_RULES
 from tmas.methods import METHODS, AnyMethodSettings
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import CallKey, Failure, FailureReason, Problem, Reply, Trajectory
@@ -83,6 +84,11 @@ class RecordedRun:
         if "summary" in METHODS[prediction.method].settings_type.roles:  # before this setting, all were asked for again
             agents = terms.get("agents")
             terms["agents"] = {"cut_summaries": None, **(agents if isinstance(agents, dict) else {})}
+        terms |= {  # the rules of the banks before they were settings
+            bank: {**OLDER_RULES, **rules}
+            for bank in ("experience", "guidelines")
+            if isinstance(rules := terms.get(bank), dict)
+        }
         settings = TypeAdapter(AnyMethodSettings).validate_python(terms)
         seed = self.manifest.seed
         session = Replay(problem.problem_id, self.trace(problem.problem_id), seed, self.prompts)

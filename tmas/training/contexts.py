@@ -112,10 +112,19 @@ def guideline_row(
 
 
 def contexts_of(run: RecordedRun, problem: Problem) -> list[Context]:
-    """The contexts of a finished problem: one for the iteration after each iteration of the run."""
+    """The contexts of a finished problem: one for the iteration after each iteration of the run.
+
+    The banks are those that the run wrote, because the rules by which they evolve may have changed since.
+    """
+    written = run.prediction(problem.problem_id).iterations
     return [
-        Context(iteration=i.index + 1, rollouts=i.rollouts, experiences=i.experiences, guidelines=i.guidelines)
-        for i in run.trajectory(problem).iterations
+        Context(
+            iteration=after.iteration + 1,
+            rollouts=replayed.rollouts,
+            experiences=after.experience_bank,
+            guidelines=after.guideline_bank,
+        )
+        for replayed, after in zip(run.trajectory(problem).iterations, written, strict=True)
     ]
 
 
