@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import statistics
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ from recipes.miniature.task import Task
 from tmas.evaluation.compare import Group, group_runs
 from tmas.evaluation.compute import Measure, accuracy_at
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
-from tmas.miniature import POLICY
+from tmas.miniature import POLICY, PROMPTS
 
 BASELINES = ("majority_vote", "best_of_n")
 """The policy in the package is a fair test of these methods. docs/miniature.md explains why others are left out."""
@@ -67,6 +68,8 @@ def main() -> int:
     prepare(arguments.folder / "task", Task(), {"test": arguments.problems})
     runs = [f"{method}-0" for method in ("tmas", *arguments.baselines)]
     solve = ["recipes/miniature/solve.sh", str(arguments.policy), str(arguments.folder), str(problems), *runs]
+    if arguments.policy == POLICY:
+        os.environ["PROMPTS"] = str(PROMPTS)
     if code := asyncio.run(serve(arguments.policy, "miniature", arguments.folder / "vllm.log", solve)):
         return code
     folders = [arguments.folder / run for run in runs]

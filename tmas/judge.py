@@ -119,16 +119,26 @@ class EquivalenceVerdict(BaseModel):
     verdict: Annotated[Literal["equivalent", "different"], BeforeValidator(lambda value: str(value).strip().lower())]
 
 
-def equivalence_prompt(prompts: Prompts, gold: str, answer: str, question: str = "") -> str:
+def equivalence_prompt(
+    prompts: Prompts, gold: str, answer: str, question: str = "", approximation_digits: int | None = None
+) -> str:
     """Render the question that an :class:`EquivalenceVerdict` answers.
 
     It shows the two answers and the problem ``question``, if it is known: multiple choice, units and the order of a
-    tuple need it. It never shows a solution.
+    tuple need it. It never shows a solution. ``approximation_digits``: the policy about decimals, as for
+    :class:`tmas.answers.checker.AnswerChecker`.
     """
     mark = fence(gold, answer)
     if mark in question:
         mark = fence(question, gold, answer)
-    return prompts.render("judge_equivalence", question=question, gold=gold, answer=answer, fence=mark)
+    return prompts.render(
+        "judge_equivalence",
+        question=question,
+        gold=gold,
+        answer=answer,
+        approximation_digits=approximation_digits,
+        fence=mark,
+    )
 
 
 class CircuitBreaker:
@@ -157,11 +167,14 @@ class Judge:
 
     ``prompts``: the prompts of its questions. ``counts``: number of verdicts (``verdicts``), of failed verdicts by
     reason, and of verdicts that an open circuit breaker prevented (``not_asked``). ``usage``: tokens and calls of the
-    answers.
+    answers. ``approximation_digits``: the policy about decimals (:func:`equivalence_prompt`).
     """
 
-    def __init__(self, settings: JudgeSettings, prompts: Prompts = BUILT_IN) -> None:
+    def __init__(
+        self, settings: JudgeSettings, prompts: Prompts = BUILT_IN, approximation_digits: int | None = None
+    ) -> None:
         self.settings, self.prompts = settings, prompts
+        self.approximation_digits = approximation_digits
         self.counts: Counter[str] = Counter()
         self.usage = Usage()
         patience = settings.patience.model_dump()

@@ -1,6 +1,7 @@
 """Copies a trained policy into the package: ``python -m recipes.miniature.ship POLICY_FOLDER PROBLEMS``.
 
-It copies the policy's files and the first test problems to ``tmas/miniature``, and writes a manifest. The manifest has
+It copies the policy's files, the first test problems and the built-in prompts of the agents, on which the policy was
+trained, to ``tmas/miniature``, and writes a manifest. The manifest has
 the SHA-256 of each file, the settings of the task, and those settings of each training stage that are recorded.
 """
 
@@ -19,7 +20,8 @@ import orjson
 from safetensors import safe_open
 
 from recipes.miniature.task import Task
-from tmas.miniature import FOLDER, MANIFEST, POLICY, PROBLEMS, hashes
+from tmas.miniature import FOLDER, MANIFEST, POLICY, PROBLEMS, PROMPTS, hashes
+from tmas.prompts.texts import JUDGE, built_in_texts
 
 FILES = (
     *("config.json", "generation_config.json", "model.safetensors"),
@@ -33,7 +35,7 @@ PROBLEM_COUNT = 30
 
 
 def ship(policy: Path, problems: Path, target: Path = FOLDER) -> dict[str, Any]:
-    """Write policy, problems and manifest to ``target``; returns the manifest.
+    """Write policy, problems, prompts and manifest to ``target``; returns the manifest.
 
     Raises ``ValueError`` if the files have more than ``MAX_BYTES`` bytes, if there are fewer than ``PROBLEM_COUNT``
     problems, or if ``policy`` is the folder that would be replaced. In these cases nothing is written.
@@ -44,7 +46,8 @@ def ship(policy: Path, problems: Path, target: Path = FOLDER) -> dict[str, Any]:
         lines = list(islice(file, PROBLEM_COUNT))
     if len(lines) < PROBLEM_COUNT:
         raise ValueError(f"{problems} has {len(lines)} problems: {PROBLEM_COUNT} are shipped")
-    size = sum((policy / name).stat().st_size for name in FILES) + sum(map(len, lines))
+    prompts = {name: text.encode() for name, text in built_in_texts().items() if not name.startswith(JUDGE)}
+    size = sum((policy / name).stat().st_size for name in FILES) + sum(map(len, [*lines, *prompts.values()]))
     if size > MAX_BYTES:
         raise ValueError(f"{policy} and the problems have {size:,} bytes: at most {MAX_BYTES:,} are shipped")
     copy = target / f"{POLICY.name}.new"
@@ -56,6 +59,10 @@ def ship(policy: Path, problems: Path, target: Path = FOLDER) -> dict[str, Any]:
     shutil.rmtree(target / POLICY.name, ignore_errors=True)
     copy.rename(target / POLICY.name)
     (target / PROBLEMS.name).write_bytes(b"".join(lines))
+    shutil.rmtree(target / PROMPTS.name, ignore_errors=True)
+    (target / PROMPTS.name).mkdir()
+    for name, text in prompts.items():
+        (target / PROMPTS.name / f"{name}.jinja").write_bytes(text)
     manifest = {
         "made_by": "recipes/miniature/run.sh, then python -m recipes.miniature.ship (docs/miniature.md)",
         "parameters": _parameters(target / POLICY.name / "model.safetensors"),

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Solves the miniature's problems: MODEL_URL=URL MODEL_NAME=NAME solve.sh TOKENIZER OUT PROBLEMS METHOD-SEED ...
 # TOKENIZER is a policy's folder: it decides how much memory fits into a prompt. METHOD is one of those below. Each run is
-# in OUT/METHOD-SEED. `tmas evaluate` pools runs that differ only by seed, so two models need two names.
+# in OUT/METHOD-SEED. PROMPTS=FOLDER: the prompts that the policy was trained on, if they are not the built-in ones.
+# `tmas evaluate` pools runs that differ only by seed, so two models need two names.
 set -euo pipefail
 TOKENIZER=$1 OUT=$2 PROBLEMS=$3
 shift 3
@@ -28,5 +29,5 @@ declare -A METHODS=(
 for run in "$@"; do
     # shellcheck disable=SC2086  # the settings are words
     tmas solve experiment=miniature ${METHODS[${run%-*}]} model.base_url="$MODEL_URL" model.name="$MODEL_NAME" model.tokenizer="$TOKENIZER" problems="$PROBLEMS" \
-        output_dir="$OUT/$run" seed="${run##*-}"
+        prompts="${PROMPTS:-null}" output_dir="$OUT/$run" seed="${run##*-}"
 done

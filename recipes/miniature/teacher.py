@@ -164,7 +164,8 @@ class Teacher:
         analyses: list[str] = []
         fitting_blocks: list[int] = []
         for text in _SOLUTION.split(prompt[: prompt.rindex("# Your task")])[1:]:
-            candidate = _candidate(f"{prompt}{text}") if _BOX.search(text) else None
+            boxes = _BOX.findall(text)
+            candidate = read_answer(boxes[-1], len(blocks)) if boxes else None
             lines, known = self._check(blocks, candidate) if candidate else ([], [])
             analyses += [*lines, counted(known)] if known else []
             fitting_blocks.append(fitting(known))

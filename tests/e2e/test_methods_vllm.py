@@ -20,7 +20,7 @@ from tmas.concurrency import gather_all
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.files import read_lines
 from tmas.judge import JudgeSettings
-from tmas.miniature import POLICY, PROBLEMS
+from tmas.miniature import POLICY, PROBLEMS, PROMPTS
 from tmas.problems.loader import load_problems
 from tmas.records import Result, Rollout, Solution
 from tmas.run.session import Activity
@@ -95,7 +95,7 @@ async def solved(base_url: str, folder: Path) -> dict[str, tuple[Result, int]]:
 async def solve(name: str, base_url: str, directory: Path) -> tuple[Result, int]:
     settings = composed(
         *("experiment=miniature", f"model.base_url={base_url}", f"model.tokenizer={POLICY}"),
-        *(f"method={name}", *SMALL[name]),
+        *(f"prompts={PROMPTS}", f"method={name}", *SMALL[name]),
     )
     results: list[Result] = []
     activity = Activity()

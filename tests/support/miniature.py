@@ -17,19 +17,23 @@ from tmas.answers.checker import AnswerChecker
 from tmas.llm.thinking import split_thinking
 from tmas.methods import METHODS
 from tmas.miniature import POLICY
+from tmas.miniature import PROMPTS as SHIPPED_PROMPTS
 from tmas.prompts import Prompts
 from tmas.records import CallKey, Problem, Reply, Trajectory, Usage
 from tmas.run.session import keyed_hash
 
 PROMPTS = Prompts()
 SHIPPED = (
-    f"model.path={POLICY}",
+    *(f"model.path={POLICY}", f"prompts={SHIPPED_PROMPTS}"),
     *("method.agents.max_new_items=16", "method.agents.structured_outputs=off"),
     *("serving=vllm", "serving.args.max-num-seqs=64", "serving.args.enforce-eager=true", "serving.args.dtype=bfloat16"),
     *("+serving.env.VLLM_CPU_KVCACHE_SPACE='2'", "+serving.env.VLLM_CPU_NUM_OF_RESERVED_CPU='0'"),
 )
 """Arguments in addition to ``experiment=miniature``: the shipped policy, on a vLLM server that the command starts."""
-PLAYED = (f"model.tokenizer={POLICY}", "method.agents.max_new_items=16", "method.agents.structured_outputs=off")
+PLAYED = (
+    *(f"model.tokenizer={POLICY}", f"prompts={SHIPPED_PROMPTS}"),
+    *("method.agents.max_new_items=16", "method.agents.structured_outputs=off"),
+)
 """Arguments in addition to ``experiment=miniature`` and ``model.base_url``: the shipped policy, on a running server."""
 
 blocks = st.lists(

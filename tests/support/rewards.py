@@ -91,4 +91,4 @@ def settings(base_url: str = "", **changes: Any) -> dict[str, Any]:
     off = {"experience": {"form": "none"}, "novelty": {"form": "none"}}
     patience = {"max_attempts": 2, "backoff_base": 0.01}
     judge = {"name": "judge", "base_url": base_url, "timeout": 60.0, "patience": patience}
-    return ({"judge": judge} if base_url else off) | {"deadline": 300.0} | changes
+    return ({"judge": judge} if base_url else off) | changes

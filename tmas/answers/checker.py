@@ -43,10 +43,19 @@ class AnswerChecker:
     """Compares answers in up to ``workers`` processes, which start with the first comparison that needs one.
 
     ``timeout``: seconds per comparison, without the wait for a free worker. ``max_tasks``: comparisons after which a
-    worker is replaced. Results are cached. The checker works in any thread and event loop.
+    worker is replaced. ``approximation_digits``: a decimal equals an exact value that rounds to it if the decimal has
+    at least this many significant digits; None: an approximation is different from the exact value. Results are cached.
+    The checker works in any thread and event loop.
     """
 
-    def __init__(self, timeout: float = 5.0, workers: int = 2, max_tasks: int = 1000) -> None:
+    def __init__(
+        self,
+        timeout: float = 5.0,
+        workers: int = 2,
+        max_tasks: int = 1000,
+        approximation_digits: int | None = None,
+    ) -> None:
+        self._approximation_digits = approximation_digits
         self._timeout = timeout
         self._workers = workers
         self._max_tasks = max_tasks
@@ -56,7 +65,7 @@ class AnswerChecker:
         self._lock = threading.Lock()
 
     async def compare(self, gold: str, answer: str) -> Comparison:
-        r"""Compare ``answer`` with ``gold``. The order matters: the gold answer ``(0,1)`` accepts ``x \in (0,1)``.
+        """Compare ``answer`` with ``gold``. The verdict does not depend on their order; a reason names the side.
 
         It never raises because of an answer: a comparison that fails, hangs or kills its worker is undecided.
         """
@@ -112,7 +121,7 @@ class AnswerChecker:
                 self._stop_pool()
             pool = self._pool = self._pool or self._new_pool()
             try:
-                future = pool.schedule(decide, args=(gold, answer), timeout=self._timeout)
+                future = pool.schedule(decide, args=(gold, answer, self._approximation_digits), timeout=self._timeout)
             except RuntimeError as error:  # the pool broke in the meantime
                 raise BrokenProcessPool from error
             self._pending.add(future)

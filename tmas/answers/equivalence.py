@@ -1,7 +1,8 @@
 """Decides whether two answers are equivalent.
 
-Answers are compared as text, then by math-verify. Answers with words are equal if their words are the same and the
-mathematics between the words is equal.
+Answers are compared as text, then by their structure (sets, tuples, intervals, cases), then expression by expression
+with SymPy and math-verify. Answers with words are equal if their words are the same and the mathematics between the
+words is equal.
 
 math-verify sometimes finds different answers equal: it drops what looks like a unit (``2c`` is 2) and reads words as
 products of letters (``listen`` is ``silent``). This module avoids both; :mod:`tmas.answers.symbolic` handles the rest.
@@ -10,40 +11,29 @@ products of letters (``listen`` is ``silent``). This module avoids both; :mod:`t
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 
+from tmas.answers.forms import compare_forms, compare_regions, compare_special
 from tmas.answers.normalize import normalise
-from tmas.answers.symbolic import doubt_about_different, doubt_about_equal, equal, parse, without_commands
-from tmas.records import Record
+from tmas.answers.notation import number_word, same_digits_in_another_base
+from tmas.answers.numbers import as_decimal, rounds_to, significant_digits, to_decimal
+from tmas.answers.statements import compare_statements
+from tmas.answers.structure import definition, in_the_same_names, read, without_name
+from tmas.answers.symbolic import (
+    Parsed,
+    are_constants,
+    doubt_about_different,
+    doubt_about_equal,
+    equal,
+    grouped,
+    parse,
+    renamings,
+    without_commands,
+)
+from tmas.answers.verdicts import DIFFERENT, EQUAL, Comparison, Equivalence, undecided
 
-
-class Equivalence(StrEnum):
-    EQUAL = "equal"
-    DIFFERENT = "different"
-    UNDECIDED = "undecided"
-
-
-class Comparison(Record):
-    """Result of comparing two answers. ``reason``: why it is undecided; None otherwise."""
-
-    equivalence: Equivalence
-    reason: str | None = None
-
-    @property
-    def equal(self) -> bool:
-        return self.equivalence is Equivalence.EQUAL
-
-
-EQUAL = Comparison(equivalence=Equivalence.EQUAL)
-DIFFERENT = Comparison(equivalence=Equivalence.DIFFERENT)
-
-
-def undecided(reason: str) -> Comparison:
-    """Return an undecided result with its reason."""
-    return Comparison(equivalence=Equivalence.UNDECIDED, reason=reason)
-
-
-_WHOLE_NUMBER = re.compile(r"-?\d{1,1000}")
+_WHOLE_NUMBER = re.compile(r"-?(\d{1,1000})")
+_PADDED_DIGITS = 3
+"""AIME answers have three digits: ``025`` is 25. A longer number with leading zeros may be a code."""
 
 
 def compare_texts(gold: str, answer: str) -> Comparison | None:
@@ -51,12 +41,15 @@ def compare_texts(gold: str, answer: str) -> Comparison | None:
     gold, answer = normalise(gold), normalise(answer)
     if gold and gold == answer:
         return EQUAL
-    if _WHOLE_NUMBER.fullmatch(gold) and _WHOLE_NUMBER.fullmatch(answer):
-        return EQUAL if int(gold) == int(answer) else DIFFERENT
-    return None
+    numbers = _WHOLE_NUMBER.fullmatch(gold), _WHOLE_NUMBER.fullmatch(answer)
+    if not all(numbers):
+        return None
+    if int(gold) != int(answer):
+        return DIFFERENT
+    padded = any(match and len(match[1]) > _PADDED_DIGITS and match[1][0] == "0" for match in numbers)
+    return undecided("equal but for leading zeros") if padded else EQUAL
 
 
-_SIDES = ("gold answer", "answer")
 _UNIT = re.compile(
     r"(?:\s*\\(?:text|textrm|mathrm|mbox)\s*\{(?P<text>[^{}]*)\}|\s(?P<word>[a-z]{4,}|[cmk]m|kg|ft|mph))"
     r"(?P<power>\^\{?\d\}?)?[\s.$]*$"
@@ -64,20 +57,31 @@ _UNIT = re.compile(
 _NOT_UNITS = re.compile(
     r"\b(?:hundred|thousand|million|billion|trillion|dozen|percent|times|factorial|mod|or|and|if|for)\b|\d", re.I
 )
+_LETTERS_OF_NUMBERS = ("i", "e")
 _SHORT_WORDS = "all|any|are|but|for|has|if|is|mod|no|non|not|odd|of|the|to|yes|sin|cos|tan|log|exp|gcd|lcm|max|min"
 _WORDS = re.compile(rf"(?<![A-Za-z])(?:[A-Za-z]{{4,}}|(?i:{_SHORT_WORDS}))(?![A-Za-z])")
 _LETTERS = re.compile(r"\\[A-Za-z]+|(?<![\dA-Za-z])(?P<word>[A-Za-z]{2,})")
 
 
-def decide(gold: str, answer: str) -> Comparison:
-    """Compare two answers completely. This may hang or exhaust memory: call it through :mod:`tmas.answers.checker`."""
-    values, units = zip(*map(_split_unit, (gold, answer)), strict=True)
-    if all(units) and units[0] != units[1]:
+_MOST_CHARACTERS = 20_000
+Sides = tuple[str, str]
+
+
+def decide(gold: str, answer: str, approximation_digits: int | None = None) -> Comparison:
+    """Compare two answers completely. The verdict does not depend on the order of the two.
+
+    ``approximation_digits``: see :class:`tmas.answers.checker.AnswerChecker`. This may hang or exhaust memory: call it
+    through :mod:`tmas.answers.checker`.
+    """
+    if max(len(gold), len(answer)) > _MOST_CHARACTERS:
+        return undecided("an answer is too long")
+    if seen := compare_texts(gold, answer) or compare_statements(gold, answer):
+        return seen
+    (one, name), (other, other_name) = sorted(((gold, "gold answer"), (answer, "answer")))
+    (one, unit), (other, other_unit) = _split_unit(one), _split_unit(other)
+    if unit and other_unit and unit != other_unit:
         return undecided("the units differ")
-    for side, value in zip(_SIDES, values, strict=True):
-        if _WORDS.search(without_commands(value)):
-            return EQUAL if _same_words(*values) else undecided(f"the {side} holds words")
-    return _decide_mathematics(*values)
+    return Values(approximation_digits, (name, other_name)).compare(one, other)
 
 
 def _split_unit(answer: str) -> tuple[str, str]:
@@ -91,36 +95,104 @@ def _split_unit(answer: str) -> tuple[str, str]:
     unit = (match["text"] or match["word"] or "").strip()
     a_list = re.search(r",(?!\d{3}(?!\d))", value)
     numeric = any(map(str.isdigit, value)) and not re.search("[A-Za-z]", without_commands(value))
-    if a_list or not numeric or _NOT_UNITS.search(unit):
+    if a_list or not numeric or unit in _LETTERS_OF_NUMBERS or _NOT_UNITS.search(unit):
         return normalise(answer), ""
     return value, unit + (match["power"] or "")
 
 
-def _decide_mathematics(gold: str, answer: str) -> Comparison:
-    """Compare two normalised answers without words."""
-    parsed = parse(gold, answer), parse(answer, gold)
-    for side, expressions in zip(_SIDES, parsed, strict=True):
-        if not expressions:
-            return undecided(f"the {side} cannot be parsed")
-    if equal(*parsed):
-        doubt = doubt_about_equal(gold, answer, parsed)
-        return undecided(f"equal but for {doubt}") if doubt else EQUAL
-    doubt = doubt_about_different(gold, answer, parsed)
-    return undecided(f"different, unless {doubt}") if doubt else DIFFERENT
+class Values:
+    """Compares two normalised values without units. ``names``: what the two sides are called in a reason."""
+
+    def __init__(self, approximation_digits: int | None, names: Sides) -> None:
+        self._digits = approximation_digits
+        self._names = names
+
+    def compare(self, one: str, other: str) -> Comparison:
+        one, other = number_word(one), number_word(other)
+        if defined := self._definitions(one, other):
+            return defined
+        one, other = without_name(one, other), without_name(other, one)
+        if one and one == other:
+            return EQUAL
+        if one.endswith("%") != other.endswith("%"):
+            return self._expressions(one, other)
+        if special := compare_special(read(one), read(other), self):
+            return special
+        holding_words = [bool(_WORDS.search(without_commands(value))) for value in (one, other)]
+        if any(holding_words):
+            return EQUAL if self._same_words(one, other) else undecided(f"the {self._first(holding_words)} holds words")
+        verdict = compare_regions(one, other) or compare_forms(read(one), read(other), self)
+        verdict = verdict or self._expressions(one, other)
+        if verdict.equivalence is Equivalence.DIFFERENT and _same_digits(one, other):
+            return undecided("different, unless the digits are in groups of three")
+        return verdict
+
+    def _first(self, concerned: list[bool]) -> str:
+        """Return the name of the side that a reason concerns: of two, the gold answer."""
+        return max(name for name, concerns in zip(self._names, concerned, strict=True) if concerns)
+
+    def unreadable(self) -> Comparison:
+        return undecided(f"the {max(self._names)} cannot be parsed")
+
+    def _definitions(self, one: str, other: str) -> Comparison | None:
+        """Compare two functions or sequences of the same name, whatever their arguments are called."""
+        first, second = definition(one), definition(other)
+        if first is None or second is None or (first.name, first.sequence) != (second.name, second.sequence):
+            return None
+        values = in_the_same_names((first.value, second.value), (first.arguments, second.arguments))
+        if values is None:
+            return None
+        plain = all(read(value).kind == "atom" and not _WORDS.search(without_commands(value)) for value in values)
+        return self._expressions(*values, arbitrary_constants=True) if plain else self.compare(*values)
+
+    def _expressions(self, one: str, other: str, arbitrary_constants: bool = False) -> Comparison:
+        parsed = parse(one, other), parse(other, one)
+        if not all(parsed):
+            return undecided(f"the {self._first([not side for side in parsed])} cannot be parsed")
+        if same_digits_in_another_base(one, other):
+            return undecided("equal but for number bases")
+        if equal(*parsed):
+            doubt = doubt_about_equal(one, other)
+            return undecided(f"equal but for {doubt}") if doubt else EQUAL
+        if approximate := self._approximation(one, other, parsed):
+            return approximate
+        if arbitrary_constants and (names := renamings(parsed[0][0], parsed[1][0])) and are_constants(names[0]):
+            return EQUAL
+        doubt = doubt_about_different(one, other, parsed)
+        return undecided(f"different, unless {doubt}") if doubt else DIFFERENT
+
+    def _approximation(self, one: str, other: str, parsed: Parsed) -> Comparison | None:
+        """Compare a decimal with an unequal number by the policy about approximations. None: it is no rounding."""
+        decimals = as_decimal(one), as_decimal(other)
+        values = [to_decimal(side[0]) for side in parsed]
+        for rounded, exact in ((decimals[0], values[1]), (decimals[1], values[0])):
+            if rounded is None or exact is None or not rounds_to(exact, rounded):
+                continue
+            if self._digits is not None and significant_digits(rounded) >= self._digits:
+                return EQUAL
+            if all(decimals) and significant_digits(rounded) >= _ROUNDED_DIGITS:
+                return undecided("different, unless a decimal is rounded")
+        return None
+
+    def _same_words(self, one: str, other: str) -> bool:
+        """Whether both have the same words, with equal mathematics between them, piece by piece and in order."""
+        (words, pieces), (other_words, other_pieces) = map(_words_and_pieces, (one, other))
+        return (
+            words == other_words
+            and len(pieces) == len(other_pieces)
+            and all(self._same_piece(*both) for both in zip(pieces, other_pieces, strict=True))
+        )
+
+    def _same_piece(self, one: str, other: str) -> bool:
+        return one == other or bool(one and other and self._expressions(one, other).equal)
 
 
-def _same_words(gold: str, answer: str) -> bool:
-    """Whether both have the same words, with equal mathematics between them, piece by piece and in order."""
-    (words, pieces), (other_words, other_pieces) = map(_words_and_pieces, (gold, answer))
-    return (
-        words == other_words
-        and len(pieces) == len(other_pieces)
-        and all(_same_piece(*both) for both in zip(pieces, other_pieces, strict=True))
-    )
+_ROUNDED_DIGITS = 3
+"""Two decimals of which one may be the other rounded: undecided from this many significant digits on."""
 
 
-def _same_piece(one: str, other: str) -> bool:
-    return one == other or bool(one and other and _decide_mathematics(one, other).equal)
+def _same_digits(one: str, other: str) -> bool:
+    return bool(re.search(r"\d[ ,]\d{3}", f"{one}|{other}")) and grouped(one) == grouped(other)
 
 
 def _words_and_pieces(value: str) -> tuple[list[str], list[str]]:

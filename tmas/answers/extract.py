@@ -1,11 +1,18 @@
-"""Finds the final answer in a text: the content of the last non-empty box."""
+"""Finds the final answer in a text: the content of the last non-empty box, or of all boxes of one final list."""
 
 from __future__ import annotations
 
 import re
 
+from tmas.answers.normalize import normalise
+
 _BRACES = re.compile(r"\\(?:(?P<box>\\{0,2}(?:boxed|fbox)\s*\{)|.)|\{|\}", re.DOTALL)
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s+(?P<content>[-+]?\d(?:[\d.,/]*[\d/])?|[A-Za-z](?=\s*(?:\$|\\[)\]])))")
+_BETWEEN = re.compile(
+    r"(?:[\s$,;]|\\[()\[\],;:! ]|\\q?quad|(?:\\text\s*\{\s*)?\b(?:and|or)\b(?:\s*\})?|[A-Za-z](?:_\{?\w\}?)?\s*=)*"
+)
+_LONGEST_BETWEEN = 60
+"""Characters between two boxes of one list."""
 _NOT_BLANK = re.compile(r"\S")
 _STATED = re.compile(r"answer\s*(?:is|:|=)[\s:*$]*(-?\d[\d,]*(?:\.\d+)?(?:/\d+)?)", re.IGNORECASE)
 
@@ -17,12 +24,35 @@ def extract_stated(text: str) -> str | None:
 
 
 def extract_boxed(text: str) -> str | None:
-    r"""Return the content of the last balanced, non-empty ``\boxed{...}``, ``\fbox{...}`` or ``\boxed 5``, or None."""
-    return next(reversed(all_boxed(text)), None)
+    r"""Return the content of the last balanced, non-empty ``\boxed{...}``, ``\fbox{...}`` or ``\boxed 5``, or None.
+
+    Boxes with only commas, "and", "or" or a name such as ``x =`` between them are one list: ``\boxed{2} and \boxed{3}``
+    is "2, 3". A repeated item counts once.
+    """
+    return last_boxes(text)[0] or None
+
+
+def last_boxes(text: str) -> tuple[str, list[str]]:
+    """Return the final answer as :func:`extract_boxed` does, or an empty text, and its boxes in order."""
+    boxes = _innermost(text)
+    first = len(boxes) - 1
+    while first > 0:
+        between = text[boxes[first - 1][2] + 1 : boxes[first][0]]
+        if len(between) > _LONGEST_BETWEEN or not between or not _BETWEEN.fullmatch(between):
+            break
+        first -= 1
+    found = [text[begin:end].strip() for _, begin, end in boxes[max(first, 0) :]]
+    items = list({normalise(item): item for item in reversed(found)}.values())[::-1]
+    return ", ".join(items), items
 
 
 def all_boxed(text: str) -> list[str]:
     """Return the contents of all such boxes, in order of appearance. Of nested boxes only the innermost counts."""
+    return [text[begin:end].strip() for _, begin, end in _innermost(text)]
+
+
+def _innermost(text: str) -> list[tuple[int, int, int]]:
+    """Return where each box starts, and where its content starts and ends."""
     opened: list[re.Match[str]] = []
     found = [(match.start(), match.start("content"), match.end()) for match in _BARE_BOX.finditer(text)]
     for token in _BRACES.finditer(text):
@@ -34,5 +64,4 @@ def all_boxed(text: str) -> list[str]:
                 found.append((start.start(), start.end(), token.start()))
     found.sort()
     next_starts = [start for start, _, _ in found[1:]] + [len(text)] * bool(found)
-    inner = ((begin, end) for (_, begin, end), start in zip(found, next_starts, strict=True) if end <= start)
-    return [text[begin:end].strip() for begin, end in inner]
+    return [box for box, start in zip(found, next_starts, strict=True) if box[2] <= start]

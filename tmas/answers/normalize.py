@@ -49,6 +49,7 @@ _REWRITES: list[tuple[re.Pattern[str], _Replacement]] = [
         (r"\\(?:display|text|script)style(?![A-Za-z])", " "),
         (rf"\\(?:{_FONTS})\s*\{{([^{{}}]*)\}}", r" \1 "),
         # braces that TeX does not need
+        (r"\\mathbb\s*([A-Z])(?![A-Za-z])", r"\\mathbb{\1}"),
         (r"([_^])\s*(-?\d+|[A-Za-z])", r"\1{\2}"),
         (r"\\frac\s*([\dA-Za-z])\s*([\dA-Za-z])(?!\d)", r"\\frac{\1}{\2}"),
         (r"\\frac\s*(\d)(?=\s*\{)", r"\\frac{\1}"),

@@ -1,7 +1,8 @@
 """Compares two mathematical expressions with math-verify (https://github.com/huggingface/Math-Verify).
 
-If its result depends on something that it ignores (case, number bases, primes) or cannot know (that letters stand for
-whole numbers), a doubt is reported instead. A comparison may hang or exhaust memory: see :mod:`tmas.answers.checker`.
+If its result depends on something that it ignores (case, primes, the order of capital letters) or cannot know (that
+letters stand for whole numbers), a doubt is reported instead. A comparison may hang or exhaust memory: see
+:mod:`tmas.answers.checker`.
 """
 
 from __future__ import annotations
@@ -10,21 +11,29 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
+from itertools import permutations
 from typing import Any
+
+from tmas.answers.notation import DEGREES, exact_decimals, reread
+from tmas.answers.numbers import is_number, same_function, same_number
 
 _COMMAND = re.compile(r"\\(?:(?:begin|end|operatorname)\s*\{[^{}]*\}|[A-Za-z]+)")
 _FREE_LETTERS = "abcjkmnpqrstuvwxyz"  # letters without a meaning of their own, so without d, e, f and i
 _WHOLE = re.compile(
-    r"\\lfloor|\\lceil|\\binom|!|\(-1\)\^|\\cos|\\sin|\\bmod"
+    r"\\lfloor|\\lceil|\\binom|!|\(-1\)\^|\\cos|\\sin|\\bmod|\\sum|\\prod"
 )  # functions that may agree only at whole numbers
-_DEGREES = re.compile(r"\^(?:\\circ|\{\\circ\})(?![A-Za-z])")
-_THOUSANDS = re.compile(r"((?:[A-Za-z](?:_\{\w+\})?=)?-?)(\d{1,3}(?:,\d{3})+)")
+_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+_ODD_ROOT = re.compile(r"\\sqrt\s*\[\d*[13579]\]")
+_INDEX_I = re.compile(r"_\{?i(?![A-Za-z])|(?<![A-Za-z\\])i(?:=|\\in|\\neq|\\leq|\\geq|<|>)|\\(?:sum|prod)")
+_CAPITALS = re.compile(r"(?<![A-Za-z\\])[A-Z]{2,}")
+_NAMED_CONSTANT = re.compile(r"\\(?:varphi|phi|omega)(?![A-Za-z])")
+_PRIMES = re.compile(r"'|\\prime")
+_CONSTANTS = frozenset("cCkK")
+_THOUSANDS = re.compile(r"((?:[A-Za-z](?:_\{\w+\})?=)?-?)(\d{1,3}(?:,\d{3})+(?:\.\d+)?)")
 _POINTS = 8
-_EXACT = 12  # decimals
-_RELATIVE = 2e-6
 Parsed = tuple[Sequence[Any], Sequence[Any]]
-"""The expressions of the gold answer and of the answer."""
+"""The expressions of the two sides."""
 
 
 def without_commands(text: str) -> str:
@@ -35,61 +44,112 @@ def without_commands(text: str) -> str:
 def parse(value: str, other: str) -> list[Any]:
     """Parse the whole of ``value`` into SymPy expressions; empty if that fails. A part of it is never parsed alone.
 
-    A percentage has two readings: ``10%`` is 10 or 0.1, unless the ``other`` side is also a percentage.
+    A percentage has two readings: ``10%`` is 10 or 0.1, unless the ``other`` side is also a percentage. An angle in
+    degrees is read as a number and in radians.
     """
     return [expression for reading in _readings(value, other) for expression in _parse(reading)]
 
 
-def equal(gold: Sequence[Any], answer: Sequence[Any], decimals: int = 6) -> bool:
-    r"""Compare two parsed sides with math-verify. The order matters: the gold answer ``(0,1)`` accepts ``x \in
-    (0,1)``.
+def equal(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether any reading of one side equals any reading of the other side."""
+    return any(_equal(left, right) for left in one for right in other)
 
-    Decimal fractions are compared after rounding to ``decimals`` decimals.
-    """
+
+def _equal(one: Any, other: Any) -> bool:
+    """Compare two expressions: numbers by value, others with math-verify in both directions."""
     from math_verify import verify
+    from sympy import Eq, Expr
 
-    return verify([*gold], [*answer], float_rounding=decimals, timeout_seconds=None, raise_on_error=True)
-
-
-def doubt_about_equal(gold: str, answer: str, parsed: Parsed) -> str | None:
-    """Return what may distinguish two sides that math-verify finds equal, or None."""
-    if re.search(r"\.\d", f"{gold}|{answer}") and not (equal(*parsed, _EXACT) or _are_close(*parsed)):
-        return "rounding"
-    marks = (("number bases", r"\d_\{?(\d+)"), ("primes", r"'|\\prime"))
-    unseen = [what for what, mark in marks if re.findall(mark, gold) != re.findall(mark, answer)]
-    if unseen:
-        return unseen[0]
-    return None if _equal_with_case(gold, answer) else "upper and lower case"
+    if is_number(one) and is_number(other) and (same := same_number(one, other)) is not None:
+        return same
+    if any(verify(a, b, timeout_seconds=None, raise_on_error=True) for a, b in ((one, other), (other, one))):
+        return not _is_refuted(one, other)
+    if isinstance(one, Expr) and isinstance(other, Expr) and one.free_symbols == other.free_symbols:
+        return bool(one.free_symbols) and same_function(one, other) is True
+    if isinstance(one, Eq) and isinstance(other, Eq) and one.free_symbols == other.free_symbols:
+        return _are_proportional(one, other)
+    return False
 
 
-def doubt_about_different(gold: str, answer: str, parsed: Parsed) -> str | None:
-    """Return what may make two sides equal that math-verify finds different, or None."""
-    if re.search(r"\d[ ,]\d{3}", f"{gold}|{answer}") and _grouped(gold) == _grouped(answer):
-        return "the digits are in groups of three"
-    if bool(_DEGREES.search(gold)) != bool(_DEGREES.search(answer)) and _may_be_equal_in_radians(gold, answer):
+def _is_refuted(one: Any, other: Any) -> bool:
+    """Whether two expressions that math-verify finds equal have different values."""
+    from sympy import Expr
+
+    same_kind = isinstance(one, Expr) and isinstance(other, Expr) and one.free_symbols == other.free_symbols
+    return same_kind and bool(one.free_symbols) and same_function(one, other) is False
+
+
+def _are_proportional(one: Any, other: Any) -> bool:
+    """Whether two equations are the same up to a constant factor other than zero."""
+    from sympy import simplify
+
+    with suppress(TypeError, ValueError, ArithmeticError, AttributeError):
+        ratio = simplify((one.lhs - one.rhs) / (other.lhs - other.rhs))
+        return bool(ratio.is_number and ratio.is_finite and not ratio.is_zero)
+    return False
+
+
+def doubt_about_equal(one: str, other: str) -> str | None:
+    """Return what may distinguish two sides that have equal values, or None."""
+    one, other = reread(one), reread(other)
+    if _PRIMES.findall(one) != _PRIMES.findall(other):
+        return "primes"
+    if sorted(_CAPITALS.findall(one)) != sorted(_CAPITALS.findall(other)):
+        return "the order of letters"
+    return None if _equal_with_case(one, other) else "upper and lower case"
+
+
+def doubt_about_different(one: str, other: str, parsed: Parsed) -> str | None:
+    """Return what may make two sides equal that have different values, or None."""
+    if "'" in one + other and any(DEGREES.search(side) for side in (one, other)):
         return "an angle is in degrees"
-    whole = _WHOLE.search(gold + answer) and _equal_at_whole_numbers(parsed[0][0], parsed[1][0])
-    return "the letters stand for whole numbers" if whole else None
+    first, second = parsed[0][0], parsed[1][0]
+    if set(_NAMED_CONSTANT.findall(one)) != set(_NAMED_CONSTANT.findall(other)):
+        return "a letter stands for a known number"
+    if _has_unknown_function(first) != _has_unknown_function(second):
+        return "a function is known"
+    if _WHOLE.search(one + other) and _equal_at_whole_numbers(first, second):
+        return "the letters stand for whole numbers"
+    return "letters are renamed" if _equal_if_renamed(first, second) else None
 
 
-def _are_close(gold: Sequence[Any], answer: Sequence[Any]) -> bool:
-    """Whether two numbers agree to about six significant digits."""
-    if not all(getattr(side[0], "is_number", False) for side in (gold, answer)):
-        return False
-    one, other = (complex(side[0].evalf()) for side in (gold, answer))
-    return abs(one - other) <= _RELATIVE * max(abs(one), abs(other))
+def _has_unknown_function(expression: Any) -> bool:
+    """Whether the expression has the value of a function that SymPy does not know, such as ``P(10,3)``."""
+    from sympy.core.function import AppliedUndef
+
+    return any(not call.free_symbols for call in getattr(expression, "atoms", lambda _: ())(AppliedUndef))
 
 
-def _may_be_equal_in_radians(gold: str, answer: str) -> bool:
-    """Whether one side may be the other in degrees. If that cannot be parsed: whether exactly one side contains pi."""
-    one, other = (_DEGREES.sub(r"\\cdot\\frac{\\pi}{180}", value) for value in (gold, answer))
-    sides = parse(one, other), parse(other, one)
-    if not all(sides) or "'" in gold + answer:  # minutes of arc
-        return (r"\pi" in gold) != (r"\pi" in answer)
-    return equal(*sides)
+def _equal_if_renamed(one: Any, other: Any) -> bool:
+    """Whether two expressions are equal if each letter of one side only has another name on the other side."""
+    return any(True for _ in renamings(one, other))
 
 
-def _grouped(value: str) -> str:
+def renamings(one: Any, other: Any) -> list[dict[Any, Any]]:
+    """Return the renamings of letters that occur on one side only under which both sides are equal: none or one."""
+    from sympy import Expr
+
+    if not (isinstance(one, Expr) and isinstance(other, Expr)):
+        return []
+    own, others = (
+        sorted(s, key=str) for s in (one.free_symbols - other.free_symbols, other.free_symbols - one.free_symbols)
+    )
+    if not own or len(own) != len(others) or len(own) > 3:
+        return []
+    for order in permutations(others):
+        names = dict(zip(own, order, strict=True))
+        if same_function(one.xreplace(names), other) is True:
+            return [names]
+    return []
+
+
+def are_constants(names: dict[Any, Any]) -> bool:
+    """Whether a renaming only concerns letters that usually stand for arbitrary constants."""
+    return all({str(old), str(new)} <= _CONSTANTS for old, new in names.items())
+
+
+def grouped(value: str) -> str:
+    """Remove the separators between groups of three digits."""
     return re.sub(r"(?<=\d)(?: |, ?)(?=\d{3}(?!\d))", "", value)
 
 
@@ -132,18 +192,64 @@ def _equal_at(one: Any, other: Any, point: int) -> bool:
 def _readings(value: str, other: str) -> list[str]:
     if thousands := _THOUSANDS.fullmatch(value):
         return [thousands[1] + thousands[2].replace(",", "")]
-    if not value.endswith("%"):
+    if value.endswith("%"):
+        number = value.removesuffix("%")
+        return [number] if other.endswith("%") else [number, f"\\frac{{{number}}}{{100}}"]
+    value = reread(value)
+    if not DEGREES.search(value):
         return [value]
-    number = value.removesuffix("%")
-    return [number] if other.endswith("%") else [number, f"\\frac{{{number}}}{{100}}"]
+    radians = DEGREES.sub(r"\\cdot\\frac{\\pi}{180}", _enclose_angles(value))
+    if _TRIGONOMETRIC.search(value) or DEGREES.search(other):
+        return [radians]
+    return [DEGREES.sub("", value), radians]
 
 
+def _enclose_angles(value: str) -> str:
+    r"""Put brackets around plain angles, so that ``\sin 30^\circ`` is the sine of the whole angle."""
+    return re.sub(rf"(\d+(?:\.\d+)?|\\frac\{{[^{{}}]*\}}\{{[^{{}}]*\}})({DEGREES.pattern})", r"(\1\2)", value)
+
+
+@lru_cache(maxsize=4096)
 def _parse(value: str) -> list[Any]:
     from math_verify import parse
 
     # a timeout of 0 or None avoids signal.alarm, which fails outside the main thread
-    found = parse(f"\\boxed{{{value}}}", [_extraction()], extraction_mode="first_match", parsing_timeout=0)
-    return [expression for expression in found if not isinstance(expression, str)]
+    boxed = f"\\boxed{{{exact_decimals(value)}}}"
+    found = parse(boxed, [_extraction()], extraction_mode="first_match", parsing_timeout=0)
+    return [_as_meant(expression, value) for expression in found if not isinstance(expression, str)]
+
+
+def _as_meant(expression: Any, value: str) -> Any:
+    r"""Give ``i``, odd roots and ``\zeta`` the meaning that they have in answers."""
+    from sympy import Basic, I, Pow, Product, Sum, Symbol, binomial, gamma, zeta
+    from sympy.core.function import AppliedUndef
+
+    if not isinstance(expression, Basic):
+        return expression
+    known = {"\\zeta": zeta, "\\Gamma": gamma, "C": binomial}
+    for call in expression.atoms(AppliedUndef):
+        function = known.get(call.func.__name__)
+        if function and len(call.args) == (2 if function is binomial else 1) and not call.free_symbols:
+            expression = expression.xreplace({call: function(*call.args)})
+    if not _INDEX_I.search(value):
+        expression = expression.xreplace({s: I for s in expression.atoms(Symbol) if s.name == "i"})
+    if expression.has(Product, Sum):
+        expression = expression.doit()
+    if _ODD_ROOT.search(value):
+        expression = expression.replace(_is_odd_root_of_negative, lambda power: -Pow(-power.base, power.exp))
+    return expression
+
+
+def _is_odd_root_of_negative(expression: Any) -> bool:
+    return (
+        expression.is_Pow
+        and expression.exp.is_Rational
+        and expression.exp.p == 1
+        and expression.exp.q % 2 == 1
+        and expression.exp.q > 1
+        and expression.base.is_number
+        and expression.base.is_extended_negative is True
+    )
 
 
 @cache

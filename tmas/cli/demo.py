@@ -23,7 +23,7 @@ from tmas.methods import MethodSettings
 from tmas.methods.best_of_n import BestOfNSettings
 from tmas.methods.majority_vote import MajorityVoteSettings
 from tmas.methods.tmas import TMASSettings
-from tmas.miniature import POLICY, PROBLEMS, read_manifest
+from tmas.miniature import POLICY, PROBLEMS, PROMPTS, read_manifest
 from tmas.miniature.equal_tokens import Costs
 from tmas.miniature.shown import print_demo
 from tmas.problems.loader import load_problems
@@ -56,7 +56,8 @@ class DemoSettings(RunSettings):
 def demo_command(config: dict[str, Any], console: Console) -> None:
     """``tmas demo``: three runs on one vLLM server, their evaluation, a report, and a summary for the terminal."""
     manifest = read_manifest()
-    settings = validated(DemoSettings.model_validate, {**config, "model": _with_policy(config["model"], manifest)})
+    shipped = {"model": _with_policy(config["model"], manifest), "prompts": str(PROMPTS)}
+    settings = validated(DemoSettings.model_validate, {**config, **shipped})
     problems = load_problems(PROBLEMS).problems[: settings.max_problems]
     with exit_when_stopped(settings.output_dir):
         runs = uvloop.run(_Demo(settings, problems, console).all_runs())

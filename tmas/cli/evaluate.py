@@ -57,7 +57,8 @@ def subset_command(config: dict[str, Any], console: Console) -> None:
     problems = _problems(settings, console).problems
 
     async def counted() -> Any:
-        async with AnswerChecker(settings.timeout, settings.workers) as checker:
+        digits = settings.approximation_digits
+        async with AnswerChecker(settings.timeout, settings.workers, approximation_digits=digits) as checker:
             with _progress(console) as report:
                 return await solved_counts(problems, settings, checker, report)
 

@@ -53,7 +53,8 @@ async def evaluate(settings: EvaluateSettings, report: Report = lambda *_: None)
     Raises ``UserError`` if a run directory or its judgements cannot be read.
     """
     runs = [read_run(path) for path in settings.runs]
-    async with AnswerChecker(settings.timeout, settings.workers) as checker:
+    checker = AnswerChecker(settings.timeout, settings.workers, approximation_digits=settings.approximation_digits)
+    async with checker:
         verdicts = await find_verdicts(runs, settings, checker, report)
         classes = [await _classes(run, verdicts, checker) for run in runs]
     evaluations = [_evaluation(run, verdicts.of(run), c, settings) for run, c in zip(runs, classes, strict=True)]

@@ -100,7 +100,7 @@ async def judge_pairs(
 
 async def _lines(pair: Pair, question: str, files: Collection[Judgements], judge: Judge) -> dict[Key, JudgementLine]:
     gold, answer = pair
-    prompt = equivalence_prompt(judge.prompts, gold, answer, question)
+    prompt = equivalence_prompt(judge.prompts, gold, answer, question, judge.approximation_digits)
     asked_with = text_digest(prompt.encode(errors="replace"), 16)
     keys = [Key(gold, answer, judge.settings.identity, asked_with, number) for number in range(judge.settings.passes)]
     known = {key: line for key in keys for file in files if (line := file.get(key))}

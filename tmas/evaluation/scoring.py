@@ -46,6 +46,13 @@ class ScoringSettings(BaseModel):
     )
     timeout: float = Field(default=5.0, gt=0, description="Seconds per comparison by rule.")
     workers: int = Field(default=2, ge=1, description="Processes that compare answers by rule.")
+    approximation_digits: int | None = Field(
+        default=None,
+        ge=2,
+        description="A decimal equals an exact value that rounds to it if the decimal has at least this many"
+        " significant digits. null: an approximation is different from the exact value. The judge follows the same"
+        " policy.",
+    )
 
     @field_validator("runs")
     @classmethod
@@ -94,7 +101,7 @@ async def find_verdicts(
         done += 1
         report("judging answers", done, len(wanted))
 
-    async with Judge(settings.judge, settings.prompts) as judge:
+    async with Judge(settings.judge, settings.prompts, settings.approximation_digits) as judge:
         judged = await judge_pairs(sorted(wanted), files, judge, on_judged, questions_of(runs))
     return Verdicts(rule, judged)
 

@@ -26,13 +26,14 @@ class Draft(Generic[ItemT]):
         self.bank, self.iteration, self.max_chars = bank, iteration, max_chars
         self.settings, self.next_id = bank.settings, bank.next_id
         self.items = {item.item_id: item for item in bank.items}
+        self.given = frozenset(self.items)  # updates refer to the bank that the model was shown
         self.rollouts = {r.index: r for r in rollouts if isinstance(r.solution, Solution)}
         self.grades = {i: r.mean_grade for i, r in self.rollouts.items() if r.mean_grade is not None}
         self.log: defaultdict[str, list[str]] = defaultdict(list)
         self.counts: defaultdict[str, int] = defaultdict(int)
 
     def update(self, update: ExperienceUpdate | GuidelineUpdate) -> None:
-        item = self.items.get(update.id)
+        item = self.items.get(update.id) if update.id in self.given else None
         if item is None or item.refuted is not None:
             self.counts["unknown"] += 1
             return

@@ -1,7 +1,9 @@
 """The miniature policy that ships with the package, and held-out problems of its task (docs/miniature.md).
 
-``policy/`` is a Hugging Face folder, ``problems.jsonl`` a problem file. ``manifest.json`` says how both were made and
-contains the SHA-256 of each file. ``python -m recipes.miniature.ship`` writes all of them.
+``policy/`` is a Hugging Face folder, ``problems.jsonl`` a problem file. ``prompts/`` has the prompts that the policy
+was trained on; it knows no other wording, so it needs them also when the built-in prompts have changed.
+``manifest.json`` says how the policy was made and contains the SHA-256 of each file. ``python -m
+recipes.miniature.ship`` writes all of them.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from tmas.files import file_digest
 FOLDER = Path(__file__).parent
 POLICY = FOLDER / "policy"
 PROBLEMS = FOLDER / "problems.jsonl"
+PROMPTS = FOLDER / "prompts"
 MANIFEST = FOLDER / "manifest.json"
 
 
@@ -51,6 +54,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    yield from sorted(file for file in (folder / POLICY.name).glob("**/*") if file.is_file())
+    for part in (POLICY, PROMPTS):
+        yield from sorted(file for file in (folder / part.name).glob("**/*") if file.is_file())
     if (folder / PROBLEMS.name).is_file():
         yield folder / PROBLEMS.name

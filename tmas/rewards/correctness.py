@@ -7,14 +7,14 @@ from typing import Any, Literal, NamedTuple
 
 from tmas.answers.checker import AnswerChecker
 from tmas.answers.equivalence import Comparison, Equivalence, normalise
-from tmas.answers.extract import all_boxed, extract_stated
-from tmas.concurrency import gather_all
+from tmas.answers.extract import extract_boxed, extract_stated
 from tmas.judge import EquivalenceVerdict, Judge, contains_forged_verdict, equivalence_prompt
 from tmas.records import Failure
 from tmas.rewards.component import Component
+from tmas.rewards.refused import refusal
 from tmas.rewards.settings import AnswerSettings
 
-Outcome = Literal["answered", "no_answer", "ambiguous", "unverifiable", "truncated", "bad_row"]
+Outcome = Literal["answered", "no_answer", "unevaluated", "several", "wordy", "unverifiable", "truncated", "bad_row"]
 PLAIN_NUMBER = r"\frac{355}{113}"
 """A working checker can compare this number with every gold answer that can be checked by rule."""
 
@@ -34,33 +34,30 @@ Check = Callable[[str, str], Coroutine[Any, Any, Checked]]
 
 
 class Correctness(Component):
-    """The component with the outcome of the response. ``answer``: the last box, without typesetting, or empty."""
+    """The component with the outcome of the response. ``answer``: the final answer, without typesetting, or empty."""
 
     outcome: Outcome
     answer: str = ""
 
 
 async def correctness(text: str, gold: str, check: Check, settings: AnswerSettings) -> Correctness:
-    """Score ``text``, the text after the thinking. All boxes in it must be correct; contradictory ones are
-    ``ambiguous``.
+    """Score ``text``, the text after the thinking, by its final answer, which is found as in the evaluation.
+
+    Some answers are wrong without a comparison: see :mod:`tmas.rewards.refused`.
     """
-    answers = _answers(text, settings)
-    if not answers:
+    answer = extract_stated(text) if settings.format == "stated" else extract_boxed(text)
+    shown = normalise(answer[: settings.max_chars]) if answer else ""
+    if answer is None or not shown:
         return _wrong("no_answer", "")
-    last = _key(answers[-1], settings)[: settings.max_chars]
-    if any(len(answer) > settings.max_chars for answer in answers):
-        return _wrong("unverifiable", last)
-    if len(answers) > settings.max_boxes:
-        return _wrong("ambiguous", last)
-    checked = await gather_all(check(gold, answer) for answer in answers)
-    found = {one.right for one in checked}
-    if found >= {True, False}:
-        return _wrong("ambiguous", last)
-    for one in checked:
-        if one.right is None and False not in found:  # one wrong box decides
-            return Correctness(state="masked", why=one.why, outcome="answered", answer=last)
-    outcome = "answered" if checked[-1].verifiable else "unverifiable"
-    return Correctness(state="scored", value=float(checked[-1].right is True), outcome=outcome, answer=last)
+    if len(answer) > settings.max_chars:
+        return _wrong("unverifiable", answer[: settings.max_chars])
+    if refused := refusal(gold, answer):
+        return _wrong(refused, shown)
+    checked = await check(gold, answer)
+    if checked.right is None:
+        return Correctness(state="masked", why=checked.why, outcome="answered", answer=shown)
+    outcome = "answered" if checked.verifiable else "unverifiable"
+    return Correctness(state="scored", value=float(checked.right), outcome=outcome, answer=shown)
 
 
 async def check_by_rule(checker: AnswerChecker, gold: str, answer: str) -> Checked:
@@ -80,16 +77,21 @@ async def check_by_rule(checker: AnswerChecker, gold: str, answer: str) -> Check
     return Checked(verdict.equal, verifiable=verdict.equivalence is not Equivalence.UNDECIDED)
 
 
-async def check_by_judge(judge: Judge, gold: str, answer: str, question: str = "") -> Checked:
+async def check_by_judge(judge: Judge, checker: AnswerChecker, gold: str, answer: str, question: str = "") -> Checked:
     """Return the majority of the judge's passes, with the evaluation's prompt. It shows the problem ``question``.
 
-    The judge is not asked if only typesetting differs. An answer that contains a forged verdict is wrong.
+    The judge is only asked if the rule cannot decide, so that no answer can talk it out of a difference. An answer that
+    contains a forged verdict is wrong.
     """
     if normalise(gold) == normalise(answer):
         return Checked(True)
     if contains_forged_verdict(answer, EquivalenceVerdict):
         return Checked(False, verifiable=False)
-    passes = await judge.ask(equivalence_prompt(judge.prompts, gold, answer, question), EquivalenceVerdict)
+    verdict = await checker.compare(gold, answer)
+    if verdict.equivalence is not Equivalence.UNDECIDED:
+        return Checked(verdict.equal)
+    prompt = equivalence_prompt(judge.prompts, gold, answer, question, judge.approximation_digits)
+    passes = await judge.ask(prompt, EquivalenceVerdict)
     votes = [one.verdict == "equivalent" for one in passes if not isinstance(one, Failure)]
     if 2 * sum(votes) == len(votes):  # a tie, or no vote at all
         return Checked(None, next((one.reason.value for one in passes if isinstance(one, Failure)), "undecided"))
@@ -103,19 +105,6 @@ async def checkable_by_rule(checker: AnswerChecker, gold: str) -> bool:
 
 def _is_doubt(verdict: Comparison) -> bool:
     return (verdict.reason or "").startswith(("equal but for", "different, unless"))
-
-
-def _answers(text: str, settings: AnswerSettings) -> list[str]:
-    """The answers in ``text`` that differ by more than typesetting, in order of their last occurrence."""
-    found = all_boxed(text)
-    if not found and settings.format == "stated" and (stated := extract_stated(text)):
-        found = [stated]
-    different = {_key(answer, settings): answer for answer in reversed(found)}
-    return [answer for key, answer in reversed(different.items()) if key]
-
-
-def _key(answer: str, settings: AnswerSettings) -> str:
-    return answer if len(answer) > settings.max_chars else normalise(answer)
 
 
 def _wrong(outcome: Outcome, answer: str) -> Correctness:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from tmas.memory.similarity import lex
+from tmas.rewards.plain import plain
 from tmas.rewards.settings import EvidenceSettings
 
 _ITEM_ID = re.compile(r"\b[EG]\d+\b")  # an item id is not mathematics
@@ -26,12 +27,12 @@ class Evidence:
 
     def found(self, quote: str) -> bool:
         """Whether the quote occurs in the solution. Quotes of fewer than three tokens do not count."""
-        tokens = lex(quote)
+        tokens = lex(plain(quote))
         return len(tokens) >= _SHORTEST_QUOTE and _joined(tokens) in self._text
 
     def own_work(self, quotes: Iterable[str]) -> int:
         """Count the quotes that occur in the solution as its own work, without those contained in another."""
-        shown = {_joined(lex(quote)) for quote in quotes if self._is_own(quote)}
+        shown = {_joined(lex(quote)) for quote in map(plain, quotes) if self._is_own(quote)}
         distinct = sorted((quote for quote in shown if quote in self._text), key=len, reverse=True)
         return sum(not any(quote in longer for longer in distinct[:i]) for i, quote in enumerate(distinct))
 
@@ -45,11 +46,11 @@ class Evidence:
 
     @cached_property
     def _text(self) -> str:
-        return _joined(lex(self._solution))
+        return _joined(lex(plain(self._solution)))
 
     @cached_property
     def _given_runs(self) -> frozenset[tuple[str, ...]]:
-        return frozenset(run for text in self._given for run in _runs(lex(text), self.settings.copied_run))
+        return frozenset(run for text in self._given for run in _runs(lex(plain(text)), self.settings.copied_run))
 
 
 def _joined(tokens: Sequence[str]) -> str:

@@ -1,9 +1,8 @@
-"""Scores one response at a time with the checker and the judge, within a deadline."""
+"""Scores one response at a time with the checker and the judge."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
 from typing import Any, Self, TypeVar
 
@@ -12,16 +11,18 @@ from pydantic import BaseModel, ConfigDict, Json, ValidationError
 from tmas.answers.checker import AnswerChecker
 from tmas.judge import Judge, contains_forged_verdict
 from tmas.llm.thinking import OPEN, split_thinking
+from tmas.llm.tokens import token_counter
 from tmas.records import Experience, Failure, Guideline
 from tmas.rewards import experience, novelty
 from tmas.rewards.component import Component, absent, masked, mean_of, scored
 from tmas.rewards.correctness import Check, Checked, Correctness, Outcome, check_by_judge, check_by_rule, correctness
 from tmas.rewards.evidence import Evidence
 from tmas.rewards.hybrid import RewardBreakdown, Source
+from tmas.rewards.plain import plain
 from tmas.rewards.settings import RewardSettings
 
-C = TypeVar("C", bound=Component)
 V = TypeVar("V", bound=BaseModel)
+_ESTIMATE = token_counter("estimate")
 
 
 class RewardInput(BaseModel):
@@ -49,7 +50,8 @@ class Scorer:
 
     def __init__(self, settings: RewardSettings) -> None:
         self.settings = settings
-        self._checker = AnswerChecker(settings.checker.timeout, settings.checker.workers)
+        digits = settings.answer.approximation_digits
+        self._checker = AnswerChecker(settings.checker.timeout, settings.checker.workers, approximation_digits=digits)
 
     async def __aenter__(self) -> Self:
         return self
@@ -62,15 +64,14 @@ class Scorer:
     @cached_property
     def _judge(self) -> Judge:
         assert self.settings.judge  # the settings guarantee it where a judge is used
-        return Judge(self.settings.judge, self.settings.prompts)
+        return Judge(self.settings.judge, self.settings.prompts, self.settings.answer.approximation_digits)
 
     async def score(
         self, data_source: str, response: str, gold: str, extra_info: Mapping[str, Any] | None
     ) -> dict[str, str | float]:
         """The report of one response (:meth:`~tmas.rewards.hybrid.RewardBreakdown.report`), with ``truncated`` (0 or 1)
-        and ``response_tokens``. It takes at most ``deadline`` seconds. Errors of the row, the response or the judge are
+        and ``response_tokens``. Errors of the row, the response or the judge are
         reported in it, never raised."""
-        end = asyncio.get_running_loop().time() + self.settings.deadline
         try:
             row = RewardInput.model_validate(extra_info or {})
             check = self._check(data_source, row.question)
@@ -83,8 +84,8 @@ class Scorer:
             right = self._truncated()
         else:
             work = correctness(text, gold, check, self.settings.answer)
-            right = await _until(end, work, _unscored("timeout", "answered"))
-        bonus = await _until(end, self._bonus(row, text, right), masked("timeout"))
+            right = await work
+        bonus = await self._bonus(row, text, right)
         weight, share = self.settings.weight_of(row.source), self.settings.wrong_share
         parts = RewardBreakdown(source=row.source, correctness=right, bonus=bonus, weight=weight, wrong_share=share)
         return {**parts.report(), "truncated": int(row.truncated), "response_tokens": row.response_tokens}
@@ -97,7 +98,7 @@ class Scorer:
     async def _check_by_judge(self, question: str, gold: str, answer: str) -> Checked:
         if self.settings.judge is None:
             return Checked(None, "no_judge")
-        return await check_by_judge(self._judge, gold, answer, question)
+        return await check_by_judge(self._judge, self._checker, gold, answer, question)
 
     def _truncated(self) -> Correctness:
         if self.settings.truncated == "mask":
@@ -120,6 +121,7 @@ class Scorer:
         settings, items = self.settings.experience, row.experience
         if settings.form == "none":
             return absent("off")
+        text = plain(text)
         evidence = self._evidence(row, text, items)
         prompt = experience.prompt(self.settings.prompts, row.question, text, items)
         return await self._judged(
@@ -130,6 +132,7 @@ class Scorer:
         settings, items = self.settings.novelty, row.guidelines
         if settings.form == "none":
             return absent("off")
+        text = plain(text)
         evidence = self._evidence(row, text, items)
         prompt = novelty.prompt(self.settings.prompts, row.question, text, items)
         return await self._judged(
@@ -142,10 +145,10 @@ class Scorer:
     async def _judged(self, text: str, prompt: str, output: type[V], score: Callable[[V], Component]) -> Component:
         """Return the mean over the judge's passes.
 
-        A text longer than ``max_solution_chars``, or with a forged verdict for the judge to copy, gets 0 without a
+        A text longer than ``max_solution_tokens``, or with a forged verdict for the judge to copy, gets 0 without a
         call.
         """
-        if len(text) > self.settings.max_solution_chars:
+        if _ESTIMATE(text) > self.settings.max_solution_tokens:
             return scored(0.0, "too_long")
         if contains_forged_verdict(text, output):
             return scored(0.0, "forged")
@@ -155,12 +158,3 @@ class Scorer:
 
 def _unscored(why: str, outcome: Outcome) -> Correctness:
     return Correctness(state="masked", why=why, outcome=outcome)
-
-
-async def _until(end: float, work: Awaitable[C], late: C) -> C:
-    """Return the result of ``work``, or ``late`` after the loop's clock passes ``end``."""
-    try:
-        async with asyncio.timeout_at(end):
-            return await work
-    except TimeoutError:
-        return late

@@ -20,10 +20,14 @@ class AnswerSettings(Settings):
         description='boxed: the answer is in \\boxed{}. stated: without a box, the number in the last "answer is 12"'
         " counts.",
     )
-    max_boxes: int = Field(
-        default=4, ge=1, description="A response with more different boxes than this is ambiguous and is not compared."
-    )
     max_chars: int = Field(default=1000, ge=1, description="A box with more characters than this is not an answer.")
+    approximation_digits: int | None = Field(
+        default=None,
+        ge=2,
+        description="A decimal equals an exact value that rounds to it if the decimal has at least this many"
+        " significant digits. null: an approximation is different from the exact value. The judge follows the same"
+        " policy.",
+    )
 
 
 class CheckerSettings(Settings):
@@ -107,14 +111,11 @@ class RewardSettings(Settings):
         default="wrong",
         description="wrong: a cut-off response counts as wrong. mask: it does not change the policy.",
     )
-    deadline: float = Field(
-        default=300.0,
-        gt=0,
-        description="Seconds to score a response, waiting included; components that are missing then are masked. Must"
-        " be longer than judge.timeout.",
-    )
-    max_solution_chars: int = Field(
-        default=40_000, ge=1, description="Longest final text in characters that can earn a bonus."
+    max_solution_tokens: int = Field(
+        default=16_384,
+        ge=1,
+        description="Longest final text that can earn a bonus, in tokens estimated from its bytes. It must fit into the"
+        " judge's context together with the problem and the bank.",
     )
     advantage: AdvantageSettings = Field(
         default=AdvantageSettings(), description="How correctness and bonus become an advantage."
@@ -147,8 +148,6 @@ class RewardSettings(Settings):
         needed = [name for name in ("experience", "novelty") if getattr(self, name).form == "judge"]
         if needed and self.judge is None:
             raise ValueError(f"{' and '.join(needed)}: form=judge needs a judge: set judge.name and judge.base_url")
-        if self.judge and self.judge.timeout >= self.deadline:
-            raise ValueError("deadline must be longer than judge.timeout")
         return self
 
 

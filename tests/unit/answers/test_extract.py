@@ -40,6 +40,27 @@ def test_the_last_balanced_box_is_found(text: str, content: str | None) -> None:
     assert extract_boxed(text) == content
 
 
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        (r"The answers are $\boxed{2}$ and $\boxed{3}$.", "2, 3"),
+        (r"\boxed{2} and \boxed{3}", "2, 3"),
+        (r"$x = \boxed{2}$ or $x = \boxed{3}$", "2, 3"),
+        (r"\boxed{1}, \boxed{2}, and \boxed{3}", "1, 2, 3"),
+        (r"\[ \boxed{1} \text{ or } \boxed{2} \]", "1, 2"),
+        (r"\boxed{2} and \boxed{2}", "2"),
+        (r"\boxed{1}. So \boxed{2} and \boxed{3}", "2, 3"),
+        (r"\boxed{1} and then \boxed{2}", "2"),
+        (r"\boxed{1}. \boxed{2}", "2"),
+        (r"\boxed{1} is wrong, \boxed{2}", "2"),
+        (r"\boxed{1}\boxed{2}", "2"),
+        (r"\boxed{\boxed{2} and \boxed{3}}", "2, 3"),
+    ],
+)
+def test_boxes_of_one_list_are_one_answer(text: str, content: str) -> None:
+    assert extract_boxed(text) == content
+
+
 def balanced() -> st.SearchStrategy[str]:
     leaf = st.text(alphabet="ab1+ ", min_size=1).filter(str.strip) | st.just(r"\{") | st.just(r"\\")
     return st.recursive(leaf, lambda inner: st.lists(inner, min_size=1).map(lambda parts: "{" + "".join(parts) + "}"))

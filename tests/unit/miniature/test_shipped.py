@@ -11,15 +11,18 @@ import pytest
 from recipes.miniature.language import answer, blocks_in
 from recipes.miniature.ship import FILES, MAX_BYTES, PROBLEM_COUNT, ship
 from recipes.miniature.task import solutions, split_of
-from tmas.miniature import FOLDER, MANIFEST, POLICY, PROBLEMS, DamagedPolicy, read_manifest
+from tmas.miniature import FOLDER, MANIFEST, POLICY, PROBLEMS, PROMPTS, DamagedPolicy, read_manifest
 from tmas.problems.loader import load_problems
+from tmas.prompts import Prompts
+from tmas.prompts.texts import built_in_texts
 
 
 @pytest.fixture
 def shipped(tmp_path: Path) -> Path:
     """A copy of the shipped files that a test may damage."""
     copy = tmp_path / "shipped"
-    shutil.copytree(POLICY, copy / POLICY.name)
+    for folder in (POLICY, PROMPTS):
+        shutil.copytree(folder, copy / folder.name)
     for file in (PROBLEMS, MANIFEST):
         shutil.copy(file, copy)
     return copy
@@ -27,10 +30,17 @@ def shipped(tmp_path: Path) -> Path:
 
 def test_the_shipped_files_match_the_manifest_and_are_small():
     manifest = read_manifest()
-    assert manifest["files"].keys() == {*(f"policy/{name}" for name in FILES), "problems.jsonl"}
+    prompts = {name for name in manifest["files"] if name.startswith("prompts/")}
+    assert {"prompts/solution.jinja", "prompts/experience.jinja"} < prompts
+    assert manifest["files"].keys() - prompts == {*(f"policy/{name}" for name in FILES), "problems.jsonl"}
     size = sum((FOLDER / name).stat().st_size for name in manifest["files"])
     assert manifest["bytes"] == size <= MAX_BYTES
     assert manifest["parameters"] < 1_000_000
+
+
+def test_the_shipped_prompts_are_whole_and_can_be_used():
+    assert Prompts.load(PROMPTS).replaced
+    assert "attempts" in Prompts.load(PROMPTS).files_of("solution")
 
 
 def test_the_shipped_problems_are_test_problems_with_their_only_answer():
@@ -73,7 +83,14 @@ def test_ship_writes_what_the_package_has_and_how_it_was_trained(shipped: Path, 
     target = tmp_path / "target"
     manifest = ship(final, PROBLEMS, target)
     assert manifest["stages"] == [{"learning_rate": 0.02}, {"learning_rate": 0.01}]  # in order, without paths
-    assert manifest["files"] == read_manifest()["files"]
+    shipped_now = read_manifest()["files"]
+    assert {n: h for n, h in manifest["files"].items() if n in shipped_now and not n.startswith("prompts/")} == {
+        n: h for n, h in shipped_now.items() if not n.startswith("prompts/")
+    }
+    agents = {name for name in built_in_texts() if not name.startswith("judge_")}
+    assert {file.stem: file.read_text() for file in (target / "prompts").iterdir()} == {
+        name: built_in_texts()[name] for name in agents
+    }
     assert read_manifest(target)["stages"] == manifest["stages"]
 
 

@@ -51,7 +51,7 @@ async def test_a_right_box_and_its_repetitions_are_right(text: str):
 @pytest.mark.parametrize("text", [boxes("58", "59"), boxes("59", "58"), boxes("1", "58", "58")])
 async def test_a_hedge_is_wrong_wherever_the_right_box_stands(text: str):
     outcome = await found(text)
-    assert (outcome.state, outcome.value, outcome.outcome) == ("scored", 0.0, "ambiguous")
+    assert (outcome.state, outcome.value, outcome.outcome) == ("scored", 0.0, "several")
 
 
 @pytest.mark.parametrize("answers", [("1", "?"), ("?", "1")])
@@ -64,12 +64,17 @@ async def test_a_wrong_box_is_wrong_though_nobody_could_decide_about_another(ans
 
 
 async def test_two_wrong_boxes_are_a_wrong_answer():
-    assert await found(boxes("1", "2")) == wrong("answered", "2")
+    assert await found(boxes("1", "2")) == wrong("several", "1,2")
 
 
-async def test_a_box_for_every_number_is_ambiguous_and_not_even_compared():
+async def test_a_box_for_every_number_is_not_even_compared():
     text = boxes(*map(str, range(100)))
-    assert await correctness(text, "58", refuse, SETTINGS) == wrong("ambiguous", "99")
+    assert (await correctness(text, "58", refuse, SETTINGS)).outcome == "several"
+
+
+async def test_only_the_final_answer_counts_as_in_the_evaluation():
+    assert await found(f"First \\boxed{{7}}. {boxes('58')}") == RIGHT
+    assert await found(f"First \\boxed{{58}}. {boxes('7')}") == wrong("answered", "7")
 
 
 @pytest.mark.parametrize("text", ["", "   ", "It is 58.", r"\boxed{}", r"\boxed{$$}", r"\boxed{58"])
@@ -92,9 +97,19 @@ async def test_what_nobody_could_decide_is_masked_with_the_reason():
 
 
 @given(st.lists(st.sampled_from(["58", "59", " 58 ", "$58$", "60"]), max_size=6))
-def test_only_boxes_that_are_all_right_are_right(answers: list[str]):
+def test_boxes_of_one_sentence_are_right_if_all_are(answers: list[str]):
     outcome = asyncio.run(found(boxes(*answers)))
     assert (outcome.value == 1.0) == (bool(answers) and {answer.strip(" $") for answer in answers} == {"58"})
+
+
+async def test_boxes_of_one_list_are_right_if_the_list_is():
+    async def listed(gold: str, answer: str) -> Checked:
+        return Checked(answer == "2, 3")
+
+    outcome = await correctness(boxes("2", "3"), "2, 3", listed, SETTINGS)
+    assert outcome == Correctness(state="scored", value=1.0, outcome="answered", answer="2,3")
+    assert (await correctness(r"\boxed{1}. " + boxes("2", "3"), "2, 3", listed, SETTINGS)).value == 1.0
+    assert (await correctness(boxes("2", "3", "4"), "2, 3", listed, SETTINGS)).value == 0.0
 
 
 class Scripted(AnswerChecker):
@@ -146,4 +161,4 @@ async def test_words_are_wrong_by_math_verify_and_other_forms_of_the_answer_righ
 
         texts = [boxes(r"\text{fifty-eight}"), boxes("57+1"), boxes("57")]
         outcomes = [await correctness(text, "58", by_rule, SETTINGS) for text in texts]
-    assert [(one.value, one.outcome) for one in outcomes] == [(0, "unverifiable"), (1, "answered"), (0, "answered")]
+    assert [(one.value, one.outcome) for one in outcomes] == [(0, "unverifiable"), (0, "unevaluated"), (0, "answered")]

@@ -18,7 +18,7 @@ _IDENTITY_KEYS = (
     *("data.train_batch_size", "data.seed"),
 )
 _JUDGE_CONNECTION = ("base_url", "api_key_env", "timeout", "concurrency", "stream", "patience")
-_IGNORED_REWARD_KEYS = ("checker", "deadline", "prompts", *(f"judge.{name}" for name in _JUDGE_CONNECTION))
+_IGNORED_REWARD_KEYS = ("checker", "prompts", *(f"judge.{name}" for name in _JUDGE_CONNECTION))
 """Settings of the reward that do not change its value: how the judge is called, and the limits of the computation."""
 
 

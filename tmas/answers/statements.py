@@ -1,0 +1,70 @@
+"""Compares answers that are no expressions: yes and no, true and false, the letters of a multiple choice."""
+
+from __future__ import annotations
+
+import re
+
+from tmas.answers.normalize import normalise
+from tmas.answers.verdicts import DIFFERENT, EQUAL, Comparison, undecided
+
+_YES = frozenset({"yes", "true", "correct", "it is true", "the statement is true", "the answer is yes", "yes it is"})
+_NO = frozenset(
+    {"no", "false", "incorrect", "not true", "it is false", "it is not true", "the statement is false"}
+    | {"the answer is no", "no it is not", "no it isn't", "untrue"}
+)
+_WITH_REASON = re.compile(r"(yes|no|true|false) ?[,.;:] ?(.*)")
+_LETTER_FOR = {"t": True, "y": True, "f": False, "n": False}
+_CHOICES = re.compile(r"\(?([A-J])\)?(?:(?:,|;|,? ?and|,? ?or) ?\(?([A-J])\)?)*")
+_NUMBER = re.compile(r"-?\d[\d.,/]*|\\frac\{\d+\}\{\d+\}")
+
+
+def compare_statements(one: str, other: str) -> Comparison | None:
+    """Compare yes and no, or the letters of a multiple choice. None: the answers are something else."""
+    plain, other_plain = normalise(one), normalise(other)
+    return _compare_polarity(plain, other_plain) or _compare_choices(plain, other_plain)
+
+
+def truth(answer: str) -> tuple[bool, str] | None:
+    """Return whether an answer says yes (or true), and its reason: ``No, 3 fails`` is (False, "3 fails")."""
+    text = re.sub(r"\\(?:text|textbf|mathrm)|[{}$*!.]+$|^[{$*]+", "", normalise(answer)).strip(" ,;").lower()
+    if text in _YES or text in _NO:
+        return text in _YES, ""
+    match = _WITH_REASON.fullmatch(text)
+    return (match[1] in _YES, match[2].strip()) if match else None
+
+
+def _compare_polarity(one: str, other: str) -> Comparison | None:
+    first, second = truth(one), truth(other)
+    if first is None and second is None:
+        return None
+    if first is None or second is None:
+        said, text = (first or second), (other if second is None else one)
+        assert said is not None
+        if text.lower() in _LETTER_FOR and not said[1]:
+            return EQUAL if _LETTER_FOR[text.lower()] == said[0] else DIFFERENT
+        if _NUMBER.fullmatch(text):
+            return DIFFERENT
+        return undecided("one answer is not yes or no")
+    if first[0] != second[0]:
+        return DIFFERENT
+    reasons = {first[1], second[1]} - {""}
+    if len(reasons) > 1 or any(re.search(r"\d|=", reason) for reason in reasons if "" in (first[1], second[1])):
+        return undecided("equal but for the reasons")
+    return EQUAL
+
+
+def _compare_choices(one: str, other: str) -> Comparison | None:
+    """Compare ``A`` with ``B``, or ``BD`` with ``B, D``. Whether the order of letters without commas matters is not
+    known.
+    """
+    if all(re.fullmatch(r"\(?[A-J]\)?", side) for side in (one, other)):
+        return EQUAL if one.strip("()") == other.strip("()") else DIFFERENT
+    joined, listed = (one, other) if re.fullmatch("[A-J]{2,10}", one) else (other, one)
+    if not re.fullmatch("[A-J]{2,10}", joined) or not _CHOICES.fullmatch(listed):
+        return None
+    letters = re.findall("[A-J]", listed)
+    if len(letters) < 2:
+        return None
+    if list(joined) == sorted(letters) and len(set(letters)) == len(letters):
+        return EQUAL
+    return undecided("equal but for the order of letters") if sorted(joined) == sorted(letters) else DIFFERENT
