@@ -126,7 +126,7 @@ class Team(Caller):
         key = self.key(iteration, "solution", index)
         parse = parse or self.candidate
         [found] = await self.ask(key, prompt, lambda completion: parse(iteration, index, mode, completion))
-        shown = prompt.shown if isinstance(prompt, Prompt) else ()
+        shown = self.session.shown(key, prompt) if isinstance(prompt, Prompt) else ()
         return Rollout(iteration=iteration, index=index, mode=mode, parents=parents, solution=found, shown=shown)
 
     def candidate(self, iteration: int, index: int, mode: Mode, completion: Completion) -> Solution:
@@ -276,4 +276,5 @@ class Team(Caller):
             return None
         ids = [item.item_id for item in bank.items if item.refuted is None]
         limits = self.settings.max_new_items, self.settings.max_item_chars
-        return bank_schema(bank.output_type, [s.index for s in solutions], ids, *limits)
+        evidence = bank.settings.support == "rollouts"
+        return bank_schema(bank.output_type, [s.index for s in solutions], ids, *limits, evidence=evidence)

@@ -27,7 +27,8 @@ class Draft(Generic[ItemT]):
         self.settings, self.next_id = bank.settings, bank.next_id
         self.items = {item.item_id: item for item in bank.items}
         self.given = frozenset(self.items)  # updates refer to the bank that the model was shown
-        self.rollouts = {r.index: r for r in rollouts if isinstance(r.solution, Solution)}
+        every = self.settings.support == "mentions"  # the older rule also accepts candidates that failed
+        self.rollouts = {r.index: r for r in rollouts if every or isinstance(r.solution, Solution)}
         self.grades = {i: r.mean_grade for i, r in self.rollouts.items() if r.mean_grade is not None}
         self.log: defaultdict[str, list[str]] = defaultdict(list)
         self.counts: defaultdict[str, int] = defaultdict(int)

@@ -58,6 +58,7 @@ class BankSettings(BaseModel):
 
 OLDER_RULES: dict[str, Any] = {
     "support": "mentions",
+    "shown_weight": 1.0,
     "drop_cost": None,
     "tombstones": 0,
     "grade_weight": 0.0,

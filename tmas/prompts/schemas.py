@@ -170,16 +170,21 @@ def bank_schema(
     item_ids: Sequence[str],
     max_new: int,
     max_chars: int,
+    evidence: bool = True,
 ) -> dict[str, Any]:
     """:func:`output_schema` restricted to these rollouts, these item ids and at most ``max_new`` new items.
 
-    ``max_chars``: most characters of an item's text.
+    ``max_chars``: most characters of an item's text. ``evidence``: whether updates name rollouts.
     """
     schema = output_schema(model)
     new, updates = schema["properties"]["new"], schema["properties"]["updates"]
     new["maxItems"] = max_new
+    if not evidence:
+        del updates["items"]["properties"]["rollouts"]
+        updates["items"]["required"].remove("rollouts")
     for entry in (new["items"]["properties"], updates["items"]["properties"]):
-        entry["rollouts"] |= {"items": {"type": "integer", "enum": [*rollouts]}, "maxItems": len(rollouts)}
+        if "rollouts" in entry:
+            entry["rollouts"] |= {"items": {"type": "integer", "enum": [*rollouts]}, "maxItems": len(rollouts)}
         for name in entry.keys() & {"statement", "description"}:
             entry[name]["maxLength"] = max_chars
     updates["maxItems"] = len(item_ids)

@@ -167,9 +167,9 @@ class BankFacts(Record):
     merged: float | None
     confirmed: float | None
     corrected: float | None
-    contradicted: float | None = None
+    contradicted: float | None = Field(default=None, exclude_if=lambda value: not value)
     dropped: float | None
-    refused: float | None = None
+    refused: float | None = Field(default=None, exclude_if=lambda value: not value)
     evicted: float | None
 
 

@@ -246,6 +246,15 @@ class Rollout(Record):
         return [part for part in parts if isinstance(part, Failure)]
 
 
+def _is_empty(value: object) -> bool:
+    """Whether a field says nothing. Fields that older versions did not write are left out then."""
+    return not value
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class Experience(Record):
     """A low-level finding: a validated intermediate conclusion, or an error pattern with the way to avoid it.
 
@@ -262,10 +271,10 @@ class Experience(Record):
     last_seen: int
     support: int = 1
     rollouts: tuple[tuple[int, int], ...] = ()
-    contradictions: int = 0
-    echoes: int = 0
-    shortfall: float = 0.0
-    refuted: int | None = None
+    contradictions: int = Field(default=0, exclude_if=_is_empty)
+    echoes: int = Field(default=0, exclude_if=_is_empty)
+    shortfall: float = Field(default=0.0, exclude_if=_is_empty)
+    refuted: int | None = Field(default=None, exclude_if=_is_none)
 
     @property
     def text(self) -> str:
@@ -287,10 +296,10 @@ class Guideline(Record):
     last_seen: int
     support: int = 1
     rollouts: tuple[tuple[int, int], ...] = ()
-    contradictions: int = 0
-    echoes: int = 0
-    shortfall: float = 0.0
-    refuted: int | None = None
+    contradictions: int = Field(default=0, exclude_if=_is_empty)
+    echoes: int = Field(default=0, exclude_if=_is_empty)
+    shortfall: float = Field(default=0.0, exclude_if=_is_empty)
+    refuted: int | None = Field(default=None, exclude_if=_is_none)
 
     @property
     def text(self) -> str:
@@ -317,14 +326,14 @@ class BankChange(Record):
     corrected: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     evicted: tuple[str, ...] = ()
-    echoed: tuple[str, ...] = ()
-    contradicted: tuple[str, ...] = ()
-    refused: tuple[str, ...] = ()
-    shortened: tuple[str, ...] = ()
-    over_limit: int = 0
-    copied: int = 0
+    echoed: tuple[str, ...] = Field(default=(), exclude_if=_is_empty)
+    contradicted: tuple[str, ...] = Field(default=(), exclude_if=_is_empty)
+    refused: tuple[str, ...] = Field(default=(), exclude_if=_is_empty)
+    shortened: tuple[str, ...] = Field(default=(), exclude_if=_is_empty)
+    over_limit: int = Field(default=0, exclude_if=_is_empty)
+    copied: int = Field(default=0, exclude_if=_is_empty)
     unknown: int = 0
-    unknown_rollouts: int = 0
+    unknown_rollouts: int = Field(default=0, exclude_if=_is_empty)
     unreadable: int = 0
     repaired: bool = False
 

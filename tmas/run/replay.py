@@ -108,17 +108,24 @@ class Replay:
         self._problem_id, self._seed, self.prompts = problem_id, seed, prompts
         self._calls: dict[str, Reply | Failure] = {}
         self._decisions: dict[str, Any] = {}
+        self._sent: dict[str, str] = {}
         for line in read_trace(trace):
             if isinstance(line, DecisionLine):
                 self._decisions[line.name] = line.value
             elif isinstance(line, CallLine):
                 self._calls[str(line.key)] = _without_reasoning(line.outcome)
+                if line.key.role == "solution":
+                    self._sent[str(line.key)] = line.messages[-1].content
 
     def draw(self, name: str) -> float:
         return keyed_hash(self._seed, self._problem_id, name) / 2**56
 
     def window(self, role: str) -> Window:
         return _Endless()
+
+    def shown(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
+        sent = self._sent.get(str(key), "")
+        return tuple(item_id for item_id in prompt.shown if f"\n- [{item_id}, " in sent)
 
     async def decide(self, name: str, compute: Callable[[], Awaitable[Output]], output: type[Output]) -> Output:
         noted = self._decisions.get(name)
