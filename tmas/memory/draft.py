@@ -108,7 +108,8 @@ class Draft(Generic[ItemT]):
 
     def _shortfall(self, pairs: Sequence[Pair]) -> float:
         """The mean grade of all rollouts minus the grade of each of ``pairs``, summed over those of this iteration."""
-        found = [self.grades[i] for t, i in pairs if t == self.iteration and i in self.grades]
+        weighed = pairs if self.settings.grade_weight else ()
+        found = [self.grades[i] for t, i in weighed if t == self.iteration and i in self.grades]
         return len(found) * sum(self.grades.values()) / len(self.grades) - sum(found) if found else 0.0
 
     def _twin(self, item: ItemT) -> ItemT | None:
@@ -130,12 +131,11 @@ class Draft(Generic[ItemT]):
 
     def _confirm(self, item: ItemT, pairs: Sequence[Pair]) -> None:
         new = [pair for pair in pairs if pair not in item.rollouts]
-        shown = [(t, i) for t, i in new if t == self.iteration and item.item_id in self.rollouts[i].shown]
-        echoes = item.echoes + len(shown)
-        weight = self.settings.shown_weight
-        gain = len(new) - len(shown) + int(weight * echoes) - int(weight * item.echoes)
-        if self.settings.support == "mentions":
-            gain = 1
+        gain, echoes = 1, item.echoes
+        if self.settings.support == "rollouts":
+            shown = [(t, i) for t, i in new if t == self.iteration and item.item_id in self.rollouts[i].shown]
+            weight, echoes = self.settings.shown_weight, item.echoes + len(shown)
+            gain = len(new) - len(shown) + int(weight * echoes) - int(weight * item.echoes)
         if not gain:
             self._note("echoed", item)
         found = {
