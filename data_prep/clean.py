@@ -1,8 +1,8 @@
 """Cleans the pool of collected problems. Every removed problem is recorded with the reason.
 
 It removes copies of benchmark problems, problems whose answer the checker cannot read, and duplicates. The test for
-duplicates is that of the memory banks (:mod:`tmas.memory.similarity`). Two problems with different numbers or relations
-are not duplicates. The test does not notice every changed word, such as "inscribed" for "circumscribed". Therefore the
+duplicates is :func:`tmas.memory.similarity.near_duplicate`. Two problems with different numbers or symbols are not
+duplicates. The test does not notice every changed word, such as "inscribed" for "circumscribed". Therefore the
 answers decide, too:
 
 - Equal answers: the problems are duplicates, and the first one is kept.

@@ -29,7 +29,7 @@ class BankSettings(BaseModel):
         " that the agent states or confirms it, as in older versions.",
     )
     shown_weight: float = Field(
-        default=0.0,
+        default=0.25,
         ge=0,
         le=1,
         description="What a rollout adds to the support of an item that its prompt showed. Fractions are rounded down.",
@@ -45,7 +45,7 @@ class BankSettings(BaseModel):
         description="Most refuted items that are kept as warnings, the latest ones. They cannot be added again.",
     )
     grade_weight: float = Field(
-        default=1.0,
+        default=2.0,
         ge=0,
         description="Rank that a conclusion loses for each grade point that its rollouts together are below the mean of"
         " all rollouts of their iterations. 0: grades do not matter.",

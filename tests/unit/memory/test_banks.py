@@ -176,14 +176,15 @@ def test_rollouts_that_were_shown_the_item_count_the_shown_weight(weight: float,
     assert (only(bank).support, only(bank).echoes, change.echoed) == (support, 5, ())
 
 
-def test_a_false_claim_that_only_echoes_confirm_keeps_its_support() -> None:
-    bank = bank_of("The maximum is 17.")
+@pytest.mark.parametrize(("settings", "support"), [({"shown_weight": 0.0}, 1), ({}, 3), (OLDER_RULES, 9)])
+def test_echoes_raise_the_support_of_a_false_claim_slowly_or_not_at_all(settings: dict[str, Any], support: int) -> None:
+    bank = bank_of("The maximum is 17.", **settings)
     for t in range(1, 5):
         bank, change = evolve(
             bank, update("E1", "confirm", rollouts=[0, 1]), new("The maximum is 17."), t=t, found=rollouts(t, ["E1"])
         )
-        assert change.echoed == ("E1",)
-    assert (only(bank).support, only(bank).echoes) == (1, 8)
+        assert change.merged == ("E1",)
+    assert only(bank).support == support
 
 
 def test_a_drop_costs_support_and_removes_only_what_has_none_left() -> None:
