@@ -57,7 +57,7 @@ class Draft(Generic[ItemT]):
         elif max_new is not None and len(self.log["added"]) >= max_new:
             self.counts["over_limit"] += 1
         else:
-            self._store_new(item)
+            self._store_new(item, new.content)
 
     def evict(self) -> None:
         """Remove the live items with the lowest rank, and the oldest refuted ones, beyond their numbers."""
@@ -88,7 +88,7 @@ class Draft(Generic[ItemT]):
 
     def _evidence(self, item: ItemT, named: Sequence[Pair], content: dict[str, Any]) -> dict[str, Any]:
         """The fields of an item whose text is new: what is known about it comes from ``named`` alone."""
-        texts = {name: self._cut(item.item_id, name, text) for name, text in content.items()}
+        texts = {name: self._cut(name, text) for name, text in content.items()}
         support = max(1, len(named)) if self.settings.support == "rollouts" else 1
         return texts | {
             "support": support,
@@ -98,13 +98,10 @@ class Draft(Generic[ItemT]):
             "last_seen": self.iteration,
         }
 
-    def _cut(self, item_id: str, name: str, text: str) -> str:
+    def _cut(self, name: str, text: str) -> str:
         if self.max_chars is None or name == "kind":
             return text
-        cut = shortened(text, min(self.max_chars, MAX_NAME) if name == "name" else self.max_chars)
-        if cut != text:
-            self.log["shortened"].append(item_id)
-        return cut
+        return shortened(text, min(self.max_chars, MAX_NAME) if name == "name" else self.max_chars)
 
     def _shortfall(self, pairs: Sequence[Pair]) -> float:
         """The mean grade of all rollouts minus the grade of each of ``pairs``, summed over those of this iteration."""
@@ -116,10 +113,15 @@ class Draft(Generic[ItemT]):
         others = (other for other in self.items.values() if other.item_id != item.item_id)
         return next((other for other in others if self.bank.alike(other, item)), None)
 
-    def _store_new(self, item: ItemT) -> None:
-        self.items[item.item_id] = item
+    def _store_new(self, item: ItemT, content: dict[str, Any]) -> None:
         self.next_id += 1
         self._note("added", item)
+        self._store(item, content)
+
+    def _store(self, item: ItemT, content: dict[str, Any]) -> None:
+        self.items[item.item_id] = item
+        if any(getattr(item, name) != text for name, text in content.items()):
+            self._note("shortened", item)
 
     def _absorb(self, twin: ItemT, item: ItemT) -> None:
         """Let ``twin`` take over the rollouts of ``item``, which says the same. A refuted item refuses them."""
@@ -177,10 +179,11 @@ class Draft(Generic[ItemT]):
             self._confirm(item, named)
         elif self._uses_up(item, len(named)):
             self._note("corrected", item)
-            self.items[item.item_id] = corrected
             if twin := self._twin(corrected):
                 del self.items[item.item_id]
                 self._absorb(twin, corrected)
+            else:
+                self._store(corrected, content)
         else:
             other = corrected.model_copy(
                 update={"item_id": self._next_name(), "created": self.iteration, "rollouts": tuple(named)}
@@ -188,7 +191,7 @@ class Draft(Generic[ItemT]):
             if twin := self._twin(other):
                 self._absorb(twin, other)
             else:
-                self._store_new(other)
+                self._store_new(other, content)
 
     def _note(self, event: str, item: ItemT) -> None:
         self.log[event].append(item.item_id)
