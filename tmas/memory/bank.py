@@ -1,6 +1,6 @@
 """The common part of both memory banks: how a reply changes a bank, what is evicted, and what is shown.
 
-The rules, with the settings in brackets (:class:`~tmas.memory.settings.BankSettings`):
+The rules; names in code font are settings (:class:`~tmas.memory.settings.BankSettings`):
 
 - An item's *support* is the number of distinct rollouts that derived it: those that the agent names and that exist.
   A rollout whose prompt showed the item counts ``shown_weight``. Stating an item again is the same as confirming it.

@@ -18,7 +18,10 @@ Pair = tuple[int, int]
 
 
 class Draft(Generic[ItemT]):
-    """A bank while a reply is applied to it."""
+    """A bank while a reply is applied to it.
+
+    The methods above :meth:`change` are the steps of :meth:`tmas.memory.bank.Bank.evolve`.
+    """
 
     def __init__(
         self, bank: Bank[ItemT, Any], iteration: int, rollouts: Sequence[Rollout], max_chars: int | None
@@ -81,12 +84,12 @@ class Draft(Generic[ItemT]):
         """An item with the next id. One whose rollouts are not named counts as found once."""
         now = {"item_id": self._next_name(), "created": self.iteration, "last_seen": self.iteration}
         item = self.bank.item_type(**now, **content, rollouts=tuple(named))
-        return item.model_copy(update=self._evidence(item, named, content))
+        return item.model_copy(update=self._evidence(named, content))
 
     def _next_name(self) -> str:
         return f"{self.bank.prefix}{self.next_id}"
 
-    def _evidence(self, item: ItemT, named: Sequence[Pair], content: dict[str, Any]) -> dict[str, Any]:
+    def _evidence(self, named: Sequence[Pair], content: dict[str, Any]) -> dict[str, Any]:
         """The fields of an item whose text is new: what is known about it comes from ``named`` alone."""
         texts = {name: self._cut(name, text) for name, text in content.items()}
         support = max(1, len(named)) if self.settings.support == "rollouts" else 1
@@ -171,7 +174,7 @@ class Draft(Generic[ItemT]):
 
     def _correct(self, item: ItemT, named: Sequence[Pair], content: dict[str, Any]) -> None:
         """Replace the text of ``item`` if that uses up its support. Otherwise add the new text as another item."""
-        evidence = self._evidence(item, named, content)
+        evidence = self._evidence(named, content)
         rollouts = tuple(sorted({*item.rollouts, *named}))
         corrected = item.model_copy(update=evidence | {"rollouts": rollouts})
         if self.bank.alike(item, corrected):
