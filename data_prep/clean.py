@@ -1,9 +1,9 @@
 """Cleans the pool of collected problems. Every removed problem is recorded with the reason.
 
 It removes copies of benchmark problems, problems whose answer the checker cannot read, and duplicates. Duplicates
-are found with the near-duplicate test of the memory banks (:mod:`tmas.memory.similarity`). Two problems with different
-numbers, expressions or relation symbols (such as < and =) are never duplicates. The test does not notice every changed
-word, such as "inscribed" for "circumscribed". Therefore the answers decide, too:
+are found with :func:`tmas.memory.similarity.near_duplicate`. Two problems with different numbers or symbols are never
+duplicates. The test does not notice every changed word, such as "inscribed" for "circumscribed". Therefore the answers
+decide, too:
 
 - Equal answers: the problems are duplicates, and the first one is kept.
 - Different answers, different words: the problems are different, and both are kept.

@@ -34,7 +34,9 @@ VOCABULARY = 1152
 _ITEM = f"[{LETTERS}]:(?:{'|'.join(RULES)}):(?:{'|'.join(ORDERS)})"
 _NUMBER = f"[ \\n]?[{LETTERS}][abct]=\\d"
 _RULE = rf"\b(?:{'|'.join(RULES)})\b"
-_VALUE = rf"{_ITEM}| (?:OK|BAD|new)\b|{_NUMBER}|{_RULE}|\n- \[[EG]\d+|, support \d+\] |\d\.\d\d|\d"
+_VALUE = (
+    rf"{_ITEM}| (?:OK|BAD|new)\b|{_NUMBER}|{_RULE}|\n- \[[EG]\d+|, support \d+(?:, contradicted \d+)?\] |\d\.\d\d|\d"
+)
 """The pieces that differ between problems: items, labels, numbers of a block, rules, ids, grades, digits.
 
 A label is the same token in every place, so that the policy can look up a finding by copying a token.

@@ -37,8 +37,8 @@ _BOX = re.compile(r"\\boxed\{(\d+)\}")
 _ATTEMPT = re.compile(r'<attempt id="(\d+)".*?</attempt>', re.DOTALL)
 _SOLUTION = re.compile(r"^Solution \d+:$", re.MULTILINE)
 _COUNTED = re.compile(r"\b([a-z]+) (\d)/\d$", re.MULTILINE)
-_SUPPORT = re.compile(r"- \[E\d+, support (\d+)\] ")
-STRATEGY = re.compile(r"^- \[G\d+, support \d+\] ([a-z]+):", re.MULTILINE)
+_SUPPORT = re.compile(r"- \[E\d+, support (\d+)(?:, contradicted \d+)?\] ")
+STRATEGY = re.compile(r"^- \[G\d+, support \d+(?:, contradicted \d+)?\] ([a-z]+):", re.MULTILINE)
 MOST_RULES = 3
 """A solution looks up at most this many rules before it guesses."""
 

@@ -92,7 +92,7 @@ def test_the_help_shows_an_example_frequent_settings_and_the_command_s_own_group
 def test_experiments_are_those_of_their_command():
     names = {command: {choice.name for choice in groups_of(command).get("experiment", [])} for command in COMMANDS}
     assert names["train"] >= {"hybrid_grpo", "vanilla_grpo", "hybrid_ppo"}
-    assert names["solve"] == names["distill"] == names["filter"] == {"demo_smollm2", "miniature"}
+    assert names["solve"] == names["distill"] == names["filter"] == {"demo_smollm2", "miniature", "older_memory"}
     assert not names["train"] & names["solve"]
     for command in ("train", "solve"):
         with (

@@ -39,7 +39,7 @@ SCRIPTS = {
 }
 SETTINGS = {
     "model.name": "scripted",
-    "model.context_length": 1150,
+    "model.context_length": 1500,
     "model.sampling.max_tokens": 300,
     "method.n_candidates": 2,
     "method.n_verifications": 2,

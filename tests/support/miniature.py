@@ -74,6 +74,9 @@ class TeacherSession:
         self.problem_id, self.task, self.settings = problem_id, task or Task(), settings
         self.calls: list[Call] = []
 
+    def shown(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
+        return prompt.shown
+
     def draw(self, name: str) -> float:
         return keyed_hash(0, self.problem_id, name) / 2**56
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks import client, engine, prefixes, scaling, store
+from benchmarks import bank_truth, client, engine, prefixes, scaling, store
 from tmas.llm.client import NO_HINT, RoutingHint
 from tmas.llm.connection import ProgressCallback
 from tmas.methods.tmas import TMASSettings
@@ -72,3 +72,11 @@ async def test_the_usual_way_asks_singly_with_the_instructions_first():
     await prefixes.ConventionalPrompts(engine_).complete(request("The problem.\n\n# Your task\n\nSolve it.", n=3))
     assert [r.n for r in engine_.requests] == [1, 1, 1]
     assert {r.messages[0].content for r in engine_.requests} == {"# Your task\n\nSolve it.\n\nThe problem.\n\n"}
+
+
+def test_more_of_what_a_bank_supports_is_true_than_under_the_older_rules():
+    """The main result of benchmarks.bank_truth, on fewer problems: at 5 and 20 % noise, after 20 iterations."""
+    for noise in (0.05, 0.2):
+        before, now = (bank_truth.means("hard", rules, noise, problems=10)[-1] for rules in ("before", "now"))
+        assert now.by_support > before.by_support + 0.02
+        assert now.share > before.share

@@ -43,6 +43,10 @@ class Session(Protocol):
         """The prompts of the run; every agent renders its own from them."""
         ...
 
+    def shown(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
+        """The bank items in the prompt of a call, by id. In a replay: in the prompt as it was sent."""
+        ...
+
     async def decide(self, name: str, compute: Callable[[], Awaitable[Output]], output: type[Output]) -> Output:
         """The result of ``compute``, which may depend on time or order: computed once, recorded, then replayed."""
         ...

@@ -31,11 +31,15 @@ class Window(Protocol):
 
 
 class Prompt(Record):
-    """A prompt that fits, with the steps that made it fit. ``system``: the system message; "" for none."""
+    """A prompt that fits, with the steps that made it fit.
+
+    ``system``: the system message; "" for none. ``shown``: ids of the bank items that it shows.
+    """
 
     text: str
     system: str = ""
     notes: tuple[PackingNote, ...] = ()
+    shown: tuple[str, ...] = ()
 
     @property
     def messages(self) -> tuple[Message, ...]:

@@ -41,7 +41,10 @@ class AgentSettings(BaseModel):
         "unless it has none or is much longer than summary_words; null: ask for it again, as older versions did",
     )
     max_new_items: int = Field(
-        default=8, ge=1, description="new bank items per iteration that the memory prompts ask for"
+        default=8, ge=1, description="most new items of a bank per iteration; the first ones of a reply are accepted"
+    )
+    max_item_chars: int = Field(
+        default=600, ge=40, description="most characters of a bank item; a longer text is cut at the end of a word"
     )
 
     READ_BY: ClassVar[dict[str, frozenset[str]]] = {
@@ -55,6 +58,7 @@ class AgentSettings(BaseModel):
         "summary_words": frozenset({"summary"}),
         "cut_summaries": frozenset({"summary"}),
         "max_new_items": frozenset({"experience", "guideline"}),
+        "max_item_chars": frozenset({"experience", "guideline"}),
     }
     """The roles that each setting has an effect on."""
 

@@ -16,6 +16,7 @@ from tmas.agents.context import all_items, attempts_of, fewer_items, graded
 from tmas.agents.packing import Prompt, cut_middle, replace_by
 from tmas.agents.settings import AgentSettings
 from tmas.answers.extract import extract_boxed, extract_stated
+from tmas.memory.bank import line
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
 from tmas.prompts.parsing import Unparsable, parse_json, parse_verification, whole_sentences
@@ -103,7 +104,11 @@ class Team(Caller):
             memory = {name: texts[name] for name in banks}
             return self.render("solution", attempts=attempts.texts(texts), **memory)
 
-        return self.pack("solution", prompt, pieces, steps)
+        packed = self.pack("solution", prompt, pieces, steps)
+        if isinstance(packed, Failure):
+            return packed
+        items = [item for bank in banks.values() if bank for item in bank.items]
+        return packed.model_copy(update={"shown": tuple(i.item_id for i in items if line(i) in packed.text)})
 
     async def solution(
         self,
@@ -121,7 +126,8 @@ class Team(Caller):
         key = self.key(iteration, "solution", index)
         parse = parse or self.candidate
         [found] = await self.ask(key, prompt, lambda completion: parse(iteration, index, mode, completion))
-        return Rollout(iteration=iteration, index=index, mode=mode, parents=parents, solution=found)
+        shown = self.session.shown(key, prompt) if isinstance(prompt, Prompt) else ()
+        return Rollout(iteration=iteration, index=index, mode=mode, parents=parents, solution=found, shown=shown)
 
     def candidate(self, iteration: int, index: int, mode: Mode, completion: Completion) -> Solution:
         """Make a solution record from the completion, with the final answer that its text states."""
@@ -233,9 +239,11 @@ class Team(Caller):
             cause = rollouts[0].failures[0]
             return Evolved(bank, failure=Failure(reason=cause.reason, message="no rollout to learn from", key=key))
 
+        limits = {"max_new": self.settings.max_new_items, "max_chars": self.settings.max_item_chars}
+
         def prompt(texts: Mapping[str, str]) -> str:
             shown = {"attempts": attempts.texts(texts), "bank": texts["bank"]}
-            return self.render(bank.role, **shown, max_new=self.settings.max_new_items)
+            return self.render(bank.role, **shown, **limits)
 
         steps = [*attempts.shorten, *attempts.drop, ("bank", fewer_items(bank))]
         packed = self.pack(bank.role, prompt, {**attempts.full, "bank": all_items(bank)}, steps)
@@ -248,14 +256,25 @@ class Team(Caller):
         )
         if isinstance(reply, Failure):
             return Evolved(bank, failure=reply)
-        evolved, change = bank.evolve(reply.record, iteration, len(rollouts))
-        noted = change.model_copy(update={"unreadable": reply.dropped, "repaired": reply.repaired})
+        own = self._without_example(reply.record, bank.role, limits)
+        evolved, change = bank.evolve(own, iteration, rollouts, **limits)
+        copied = len(reply.record.new) - len(own.new)
+        noted = change.model_copy(update={"unreadable": reply.dropped, "repaired": reply.repaired, "copied": copied})
         return Evolved(evolved, noted)
+
+    def _without_example(self, output: Any, role: str, limits: Mapping[str, int]) -> Any:
+        """The reply without new items that small models copy from the example in the prompt."""
+        nothing = {"question": "", "attempts": [], "bank": ""}
+        example = self.session.prompts.render(role, task=self.settings.task, **nothing, **limits)
+        own = [new for new in output.new if not any(f'"{text}"' in example for text in new.texts)]
+        return output.model_copy(update={"new": tuple(own)})
 
     def _bank_schema(self, bank: ExperienceBank | GuidelineBank, rollouts: Sequence[Rollout]) -> dict[str, Any] | None:
         """The JSON schema of the reply. It allows only indices of existing rollouts and ids of existing items."""
         solutions = [r.solution for r in rollouts if isinstance(r.solution, Solution)]
         if not self.settings.sends_schema("tags" if any(s.thinking == "tags" for s in solutions) else "none"):
             return None
-        ids = [item.item_id for item in bank.items]
-        return bank_schema(bank.output_type, [s.index for s in solutions], ids, self.settings.max_new_items)
+        ids = [item.item_id for item in bank.items if item.refuted is None]
+        limits = self.settings.max_new_items, self.settings.max_item_chars
+        evidence = bank.settings.support == "rollouts"
+        return bank_schema(bank.output_type, [s.index for s in solutions], ids, *limits, evidence=evidence)

@@ -12,7 +12,7 @@ from tmas.records.evaluation_files import BankFacts, MeanTokens
 from tmas.records.run_files import PredictedIteration, Prediction
 
 BANKS = ("experience", "guideline")
-CHANGES = ("added", "merged", "confirmed", "corrected", "dropped", "evicted")
+CHANGES = ("added", "merged", "confirmed", "corrected", "contradicted", "dropped", "refused", "evicted")
 
 
 def iteration_facts(lines: Sequence[Prediction], t: int) -> dict[str, Any]:
@@ -76,7 +76,8 @@ def _items(line: Prediction, bank: str, t: int) -> set[str]:
     if t < 0:
         return set()
     found = line.iterations[t]
-    return {item.item_id for item in (found.experience_bank if bank == "experience" else found.guideline_bank)}
+    items = found.experience_bank if bank == "experience" else found.guideline_bank
+    return {item.item_id for item in items if item.refuted is None}
 
 
 def _change(iteration: PredictedIteration, bank: str) -> BankChange | None:

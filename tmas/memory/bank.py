@@ -1,37 +1,33 @@
-"""The common part of both memory banks: how a reply changes a bank, what is evicted, and what is shown."""
+"""The common part of both memory banks: how a reply changes a bank, what is evicted, and what is shown.
+
+The rules; names in code font are settings (:class:`~tmas.memory.settings.BankSettings`):
+
+- An item's *support* is the number of distinct rollouts that derived it: those that the agent names and that exist.
+  A rollout whose prompt showed the item counts ``shown_weight``. Stating an item again is the same as confirming it.
+- A drop adds the rollouts that it names to the item's *contradictions*, at most ``drop_cost``, once per iteration.
+  When the contradictions reach the support, the item is *refuted*: it stays as a warning (``tombstones``), and its text
+  cannot be added again.
+- A correction is a drop of the old text and a new item with the new text. If it uses up the support, it replaces the
+  text of the item.
+- The *rank* of an item is support - contradictions - ``grade_weight`` * shortfall + the iteration it was last seen in.
+  The lowest rank is evicted first, and left out of a prompt first.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from bisect import bisect_left
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from tmas.memory.similarity import near_duplicate
-from tmas.prompts.schemas import ExperienceOutput, ExperienceUpdate, GuidelineOutput, GuidelineUpdate
-from tmas.records import BankChange, Experience, Guideline, Record
+from tmas.memory.draft import Draft
+from tmas.memory.settings import BankSettings
+from tmas.memory.similarity import near_duplicate, same_statement
+from tmas.prompts.schemas import ExperienceOutput, GuidelineOutput
+from tmas.records import BankChange, Experience, Guideline, Record, Rollout
 
 ItemT = TypeVar("ItemT", Experience, Guideline)
 OutputT = TypeVar("OutputT", ExperienceOutput, GuidelineOutput)
-
-
-class BankSettings(BaseModel):
-    """Limits of a memory bank. The paper publishes neither of the two values."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    capacity: int = Field(
-        ge=1,
-        description="Most items in the bank. When it is full, the items with the lowest support minus iterations since"
-        " they were last seen are dropped.",
-    )
-    similarity: float = Field(
-        default=0.7, ge=0, le=1, description="Jaccard similarity at which two items count as near-duplicates."
-    )
 
 
 class RenderedBank(Record):
@@ -52,13 +48,21 @@ class ItemCollection(Record, Generic[ItemT]):
     def _layout(self, items: Sequence[ItemT]) -> str:
         """The text for prompts, one line per item, in order; empty if there are no items."""
 
+    def rank(self, item: ItemT) -> float:
+        """The lowest is left out first. Each iteration in which an item is not seen costs it one support."""
+        return item.support + item.last_seen
+
+    def weakest_first(self, items: Iterable[ItemT]) -> list[ItemT]:
+        """Items by rank; among equals the oldest comes first."""
+        return sorted(items, key=self.rank)
+
     def render(self, fits: Callable[[str], bool]) -> RenderedBank:
         """Render as many items as ``fits`` allows, possibly none.
 
-        Items with the smallest support + last iteration seen are left out first. The remaining lines keep their order.
-        ``fits`` is called for a few texts, never for an empty one.
+        Items with the lowest rank are left out first. The remaining lines keep their order. ``fits`` is called for a
+        few texts, never for an empty one.
         """
-        weakest = [item.item_id for item in _weakest_first(self.items)]
+        weakest = [item.item_id for item in self.weakest_first(self.items)]
 
         def without(n: int) -> list[ItemT]:
             return [item for item in self.items if item.item_id not in weakest[:n]]
@@ -80,101 +84,45 @@ class Bank(ItemCollection[ItemT], Generic[ItemT, OutputT]):
 
     settings: BankSettings
 
-    def _alike(self, a: ItemT, b: ItemT) -> bool:
-        return near_duplicate(a.text, b.text, self.settings.similarity)
+    @abstractmethod
+    def is_claim(self, item: ItemT) -> bool:
+        """Whether low grades of its rollouts speak against the item."""
 
-    def evolve(self, output: OutputT, iteration: int, n_rollouts: int) -> tuple[Self, BankChange]:
-        """Apply the reply ``output`` to the bank. Returns the new bank and the change.
+    def alike(self, a: ItemT, b: ItemT) -> bool:
+        """Whether two items are one."""
+        similarity = self.settings.similarity
+        return same_statement(a.text, b.text) or (similarity is not None and near_duplicate(a.text, b.text, similarity))
 
-        ``output`` refers to the ``n_rollouts`` rollouts of ``iteration``; rollout indices outside ``range(n_rollouts)``
-        are ignored. Updates are applied first, because they refer to the bank that the model was shown. A confirmation
-        adds 1 to an item's support. A correction resets it to 1, because earlier findings confirmed the old text. A new
-        or corrected item that nearly duplicates another one confirms that one and adds its rollouts to it.
+    def rank(self, item: ItemT) -> float:
+        shortfall = max(0.0, item.shortfall) if self.is_claim(item) else 0.0
+        return item.support - item.contradictions - self.settings.grade_weight * shortfall + item.last_seen
 
-        A bank over capacity evicts the items with the smallest support + last iteration seen, the oldest first among
-        equals. So each iteration in which an item is not seen costs it one support, and a full bank still accepts new
-        items.
+    def evolve(
+        self,
+        output: OutputT,
+        iteration: int,
+        rollouts: Sequence[Rollout],
+        max_new: int | None = None,
+        max_chars: int | None = None,
+    ) -> tuple[Self, BankChange]:
+        """Apply the reply ``output`` by the rules in the module's docstring. Returns the new bank and the change.
+
+        ``output`` refers to ``rollouts``, those of ``iteration``. Updates are applied first, because they refer to the
+        bank that the model was shown. ``max_new``: at most this number of items is added; the first ones are. Longer
+        texts than ``max_chars`` characters are cut at the end of a word.
         """
-        draft = _Draft({item.item_id: item for item in self.items}, self._alike, iteration, self.next_id)
+        draft = Draft(self, iteration, rollouts, max_chars)
         for update in output.updates:
             draft.update(update)
         for new in output.new:
-            rollouts = tuple((iteration, index) for index in sorted(set(new.rollouts)) if 0 <= index < n_rollouts)
-            item_id = f"{self.prefix}{draft.next_id}"
-            seen = {"created": iteration, "last_seen": iteration, "rollouts": rollouts}
-            draft.add(self.item_type(item_id=item_id, **seen, **new.content))
-        draft.evict(self.settings.capacity)
+            draft.add(new, max_new if self.settings.cap_new else None)
+        draft.evict()
         evolved = self.model_copy(update={"items": tuple(draft.items.values()), "next_id": draft.next_id})
         return evolved, draft.change()
 
 
 def line(item: Experience | Guideline) -> str:
     """Return the line that shows an item in a prompt."""
-    return f"- [{item.item_id}, support {item.support}] {item.text}"
-
-
-def _weakest_first(items: Iterable[ItemT]) -> list[ItemT]:
-    return sorted(items, key=lambda item: item.support + item.last_seen)
-
-
-_PAST = {"confirm": "confirmed", "correct": "corrected", "drop": "dropped"}
-
-
-@dataclass
-class _Draft(Generic[ItemT]):
-    """A bank while a reply is applied to it."""
-
-    items: dict[str, ItemT]
-    alike: Callable[[ItemT, ItemT], bool]
-    iteration: int
-    next_id: int
-    unknown: int = 0
-    log: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-
-    def update(self, update: ExperienceUpdate | GuidelineUpdate) -> None:
-        item = self.items.get(update.id)
-        if item is None:
-            self.unknown += 1
-            return
-        match update.action:
-            case "confirm":
-                self._confirm(item)
-            case "correct":
-                self._put(item.model_copy(update=update.content | {"support": 1, "last_seen": self.iteration}))
-            case "drop":
-                del self.items[item.item_id]
-        self.log[_PAST[update.action]].append(item.item_id)
-
-    def add(self, item: ItemT) -> None:
-        if self._put(item):
-            self.next_id += 1
-            self.log["added"].append(item.item_id)
-
-    def evict(self, capacity: int) -> None:
-        for item in _weakest_first(self.items.values())[: max(0, len(self.items) - capacity)]:
-            del self.items[item.item_id]
-            self.log["evicted"].append(item.item_id)
-
-    def change(self) -> BankChange:
-        return BankChange.model_validate(self.log | {"unknown": self.unknown})
-
-    def _put(self, item: ItemT) -> bool:
-        """Store ``item``, or merge it into the first similar item. Returns whether it was stored."""
-        others = (other for other in self.items.values() if other.item_id != item.item_id)
-        twin = next((other for other in others if self.alike(other, item)), None)
-        if twin is None:
-            self.items[item.item_id] = item
-            return True
-        self.items.pop(item.item_id, None)
-        self._confirm(twin, item.rollouts)
-        self.log["merged"].append(twin.item_id)
-        return False
-
-    def _confirm(self, item: ItemT, rollouts: tuple[tuple[int, int], ...] = ()) -> None:
-        self.items[item.item_id] = item.model_copy(
-            update={
-                "support": item.support + 1,
-                "last_seen": self.iteration,
-                "rollouts": tuple(sorted({*item.rollouts, *rollouts})),
-            }
-        )
+    against = f", contradicted {item.contradictions}" if item.contradictions else ""
+    state = f"support {item.support}{against}" if item.refuted is None else "refuted"
+    return f"- [{item.item_id}, {state}] {item.text}"

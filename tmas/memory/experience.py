@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tmas.memory.bank import Bank, BankSettings, line
+from tmas.memory.bank import Bank, line
+from tmas.memory.settings import BankSettings
 from tmas.prompts.schemas import ExperienceOutput
 from tmas.records import Experience
 
 
 class ExperienceBank(Bank[Experience, ExperienceOutput]):
-    """Conclusions and pitfalls. Only two items of the same kind can be duplicates."""
+    """Conclusions and pitfalls. Two items of different kinds are never one."""
 
     prefix = "E"
     role = "experience"
@@ -19,13 +20,16 @@ class ExperienceBank(Bank[Experience, ExperienceOutput]):
 
     settings: BankSettings = BankSettings(capacity=48)
 
-    def _alike(self, a: Experience, b: Experience) -> bool:
-        return a.kind == b.kind and super()._alike(a, b)
+    def is_claim(self, item: Experience) -> bool:
+        return item.kind == "conclusion"  # a pitfall comes from rollouts that failed
+
+    def alike(self, a: Experience, b: Experience) -> bool:
+        return a.kind == b.kind and super().alike(a, b)
 
     def _layout(self, items: Sequence[Experience]) -> str:
         headings = {
-            "pitfall": "Pitfalls to avoid:",
-            "conclusion": "Findings to reuse, re-check before relying on them:",
+            "Pitfalls to avoid:": [item for item in items if item.kind == "pitfall" and item.refuted is None],
+            "Refuted claims, not to be used again:": [item for item in items if item.refuted is not None],
+            "Findings to reuse, re-check before relying on them:": [item for item in items if not item.is_pitfall],
         }
-        sections = {kind: [line(item) for item in items if item.kind == kind] for kind in headings}
-        return "\n\n".join("\n".join([headings[kind], *lines]) for kind, lines in sections.items() if lines)
+        return "\n\n".join("\n".join([heading, *map(line, found)]) for heading, found in headings.items() if found)

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tmas.memory.bank import Bank, BankSettings, line
+from pydantic import Field
+
+from tmas.memory.bank import Bank, line
+from tmas.memory.settings import BankSettings
 from tmas.prompts.schemas import GuidelineOutput
 from tmas.records import Guideline
+
+
+class GuidelineBankSettings(BankSettings):
+    """Rules of the guideline bank. A strategy that was tried is no claim, so its defaults differ."""
+
+    capacity: int = Field(default=24, ge=1, description=BankSettings.model_fields["capacity"].description)
+    shown_weight: float = Field(
+        default=1.0, ge=0, le=1, description=BankSettings.model_fields["shown_weight"].description
+    )
+    drop_cost: int | None = Field(default=None, ge=1, description=BankSettings.model_fields["drop_cost"].description)
+    tombstones: int = Field(default=0, ge=0, description=BankSettings.model_fields["tombstones"].description)
 
 
 class GuidelineBank(Bank[Guideline, GuidelineOutput]):
@@ -17,7 +31,10 @@ class GuidelineBank(Bank[Guideline, GuidelineOutput]):
     item_type = Guideline
     output_type = GuidelineOutput
 
-    settings: BankSettings = BankSettings(capacity=24)
+    settings: BankSettings = GuidelineBankSettings()
+
+    def is_claim(self, item: Guideline) -> bool:
+        return False  # strategies that failed are those to move away from
 
     def _layout(self, items: Sequence[Guideline]) -> str:
         return "\n".join(map(line, items))

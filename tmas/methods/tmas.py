@@ -25,9 +25,9 @@ from tmas.agents.packing import Prompt
 from tmas.agents.settings import AgentSettings
 from tmas.agents.team import Bank, Evolved, Team
 from tmas.concurrency import gather_all, resolved
-from tmas.memory.bank import BankSettings
 from tmas.memory.experience import ExperienceBank
-from tmas.memory.guidelines import GuidelineBank
+from tmas.memory.guidelines import GuidelineBank, GuidelineBankSettings
+from tmas.memory.settings import BankSettings
 from tmas.methods.base import Memory, Method, MethodSettings, Round
 from tmas.methods.selection import SelectionSettings
 from tmas.records import Failure, Mode, Problem, Rollout, Trajectory
@@ -59,8 +59,10 @@ class TMASSettings(MethodSettings, frozen=True):
         default="none", description="unanimous: stop once all M verifications of a candidate grade it 1"
     )
     agents: AgentSettings = Field(default=AgentSettings(), description="how agents are prompted and replies parsed")
-    experience: BankSettings = Field(default=BankSettings(capacity=48), description="limits of the experience bank")
-    guidelines: BankSettings = Field(default=BankSettings(capacity=24), description="limits of the guideline bank")
+    experience: BankSettings = Field(default=BankSettings(capacity=48), description="rules of the experience bank")
+    guidelines: GuidelineBankSettings = Field(
+        default=GuidelineBankSettings(), description="rules of the guideline bank"
+    )
     selection: SelectionSettings = Field(default=SelectionSettings(), description="how the final answer is selected")
 
 

@@ -1,6 +1,7 @@
 """The JSON output of agents: one model per role, and its schema for structured output.
 
-Limits on lists are only in the schema: a longer list costs tokens but does no harm.
+Limits on lists and on the texts of bank items are only in the schema, so that an excess makes no reply unparsable. The
+banks shorten longer texts and accept a limited number of new items.
 """
 
 from __future__ import annotations
@@ -51,10 +52,12 @@ def _indices(value: Any) -> list[int]:
     return [int(number[0]) for number in numbers if number and number[0][0] != "-"]
 
 
+MAX_NAME = 120
+"""Most characters of a strategy's name."""
 _EMPTY_TEXT = BeforeValidator(lambda value: "" if value is None else value)
 _EMPTY_LIST = BeforeValidator(lambda value: () if value is None else value)
 
-Text = Annotated[str, _EMPTY_TEXT, AfterValidator(_one_line), Field(max_length=1000)]
+Text = Annotated[str, _EMPTY_TEXT, AfterValidator(_one_line), Field(json_schema_extra={"maxLength": 1000})]
 Statement = Annotated[Text, Field(min_length=1)]
 Indices = Annotated[tuple[int, ...], BeforeValidator(_indices), Field(json_schema_extra={"maxItems": 64})]
 
@@ -79,6 +82,11 @@ class _New(_OutputModel):
     def content(self) -> dict[str, Any]:
         return self.model_dump(exclude={"rollouts"})
 
+    @property
+    def texts(self) -> list[str]:
+        """What the model worded itself."""
+        return [text for field, text in self.content.items() if field != "kind"]
+
 
 class NewExperience(_New):
     kind: Annotated[Literal["conclusion", "pitfall"], BeforeValidator(_lower)]
@@ -87,20 +95,24 @@ class NewExperience(_New):
 
 
 class NewGuideline(_New):
-    name: Annotated[Statement, Field(max_length=120)]
+    name: Annotated[Statement, Field(json_schema_extra={"maxLength": MAX_NAME})]
     description: Statement
     rollouts: Indices = ()
 
 
 class _Update(_OutputModel):
-    """An update of an item in the bank. ``content``: the fields that a correction replaces."""
+    """An update of an item in the bank. ``content``: the fields that a correction replaces.
+
+    ``rollouts``: those that confirm, correct or contradict the item. Prompts of older versions do not ask for them.
+    """
 
     id: Annotated[str, BeforeValidator(_item_id), Field(max_length=16)]
     action: Annotated[Literal["confirm", "correct", "drop"], BeforeValidator(_lower)]
+    rollouts: Indices = ()
 
     @property
     def content(self) -> dict[str, Any]:
-        return self.model_dump(exclude={"id", "action"})
+        return self.model_dump(exclude={"id", "action", "rollouts"})
 
     @model_validator(mode="after")
     def _correction_has_text(self) -> Self:
@@ -153,16 +165,28 @@ def _json_schema(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def bank_schema(
-    model: type[ExperienceOutput | GuidelineOutput], rollouts: Sequence[int], item_ids: Sequence[str], max_new: int
+    model: type[ExperienceOutput | GuidelineOutput],
+    rollouts: Sequence[int],
+    item_ids: Sequence[str],
+    max_new: int,
+    max_chars: int,
+    evidence: bool = True,
 ) -> dict[str, Any]:
-    """:func:`output_schema` restricted to these rollouts, these item ids and at most ``max_new`` new items."""
+    """:func:`output_schema` restricted to these rollouts, these item ids and at most ``max_new`` new items.
+
+    ``max_chars``: most characters of an item's text. ``evidence``: whether updates name rollouts.
+    """
     schema = output_schema(model)
     new, updates = schema["properties"]["new"], schema["properties"]["updates"]
     new["maxItems"] = max_new
-    new["items"]["properties"]["rollouts"] |= {
-        "items": {"type": "integer", "enum": [*rollouts]},
-        "maxItems": len(rollouts),
-    }
+    if not evidence:
+        del updates["items"]["properties"]["rollouts"]
+        updates["items"]["required"].remove("rollouts")
+    for entry in (new["items"]["properties"], updates["items"]["properties"]):
+        if "rollouts" in entry:
+            entry["rollouts"] |= {"items": {"type": "integer", "enum": [*rollouts]}, "maxItems": len(rollouts)}
+        for name in entry.keys() & {"statement", "description"}:
+            entry[name]["maxLength"] = max_chars
     updates["maxItems"] = len(item_ids)
     if item_ids:
         updates["items"]["properties"]["id"] = {"type": "string", "enum": [*item_ids]}

@@ -26,11 +26,11 @@ VARIABLES: Mapping[str, Mapping[str, Sequence[Any]]] = {
         "summary": [None, "Correct."],
     },
     "distill": {**_TASK, "reasoning": ["", "7 + 5 = 12"], "solution": ["It is 12."]},
-    "experience": {**_TASK, "attempts": _ATTEMPTS, "bank": _BANK, "max_new": [8]},
+    "experience": {**_TASK, "attempts": _ATTEMPTS, "bank": _BANK, "max_new": [8], "max_chars": [600]},
     "feedback": {**_TASK, "solution": ["It is 12."]},
     "genselect": {**_TASK, "solutions": [["It is 12.", "It is 13."]]},
     "genselect_summary": {**_TASK, "solution": ["It is 12."], "words": [250]},
-    "guideline": {**_TASK, "attempts": _ATTEMPTS, "bank": _BANK, "max_new": [8]},
+    "guideline": {**_TASK, "attempts": _ATTEMPTS, "bank": _BANK, "max_new": [8], "max_chars": [600]},
     "judge_equivalence": {
         "question": ["", "What is 7 + 5?"],
         "gold": ["12"],

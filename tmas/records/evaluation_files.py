@@ -175,7 +175,7 @@ class ProblemCounts(Record):
 
 
 class BankFacts(Record):
-    """Means over problems of a memory bank in one iteration."""
+    """Means over problems of a memory bank in one iteration. Refuted items count in no size or turnover."""
 
     size: float | None
     turnover: float | None
@@ -183,7 +183,9 @@ class BankFacts(Record):
     merged: float | None
     confirmed: float | None
     corrected: float | None
+    contradicted: float | None = Field(default=None, exclude_if=lambda value: not value)
     dropped: float | None
+    refused: float | None = Field(default=None, exclude_if=lambda value: not value)
     evicted: float | None
 
 

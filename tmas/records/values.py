@@ -199,7 +199,8 @@ class Rollout(Record):
     """A candidate with its M verifications and the summary of them. Each part may be a failure instead.
 
     ``parents``: the (iteration, candidate) pairs that the candidate rewrites or aggregates. ``cut_summary``: the record
-    that the summary reached ``max_tokens`` and was kept up to its last whole sentence.
+    that the summary reached ``max_tokens`` and was kept up to its last whole sentence. ``shown``: ids of the bank items
+    that the candidate's prompt showed.
     """
 
     iteration: int
@@ -210,6 +211,7 @@ class Rollout(Record):
     verifications: tuple[Verification | Failure, ...] = ()
     summary: str | Failure | None = None
     cut_summary: Failure | None = None
+    shown: tuple[str, ...] = ()
 
     @property
     def grades(self) -> list[float]:
@@ -244,10 +246,22 @@ class Rollout(Record):
         return [part for part in parts if isinstance(part, Failure)]
 
 
+def _is_empty(value: object) -> bool:
+    """Whether a field says nothing. Fields that older versions did not write are left out then."""
+    return not value
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class Experience(Record):
     """A low-level finding: a validated intermediate conclusion, or an error pattern with the way to avoid it.
 
     ``rollouts``: the (iteration, candidate) pairs that it was found in. ``support``: how often it was found.
+    ``contradictions``: how often it was contradicted. ``echoes``: number of rollouts that found it although their
+    prompt showed it. ``shortfall``: sum over its rollouts of the mean grade of their iteration minus their own grade.
+    ``refuted``: the iteration in which its contradictions used up its support; it stays in the bank as a warning.
     """
 
     item_id: str
@@ -257,10 +271,19 @@ class Experience(Record):
     last_seen: int
     support: int = 1
     rollouts: tuple[tuple[int, int], ...] = ()
+    contradictions: int = Field(default=0, exclude_if=_is_empty)
+    echoes: int = Field(default=0, exclude_if=_is_empty)
+    shortfall: float = Field(default=0.0, exclude_if=_is_empty)
+    refuted: int | None = Field(default=None, exclude_if=_is_none)
 
     @property
     def text(self) -> str:
         return self.statement
+
+    @property
+    def is_pitfall(self) -> bool:
+        """Whether the item says what to avoid. A refuted claim does."""
+        return self.kind == "pitfall" or self.refuted is not None
 
 
 class Guideline(Record):
@@ -273,6 +296,10 @@ class Guideline(Record):
     last_seen: int
     support: int = 1
     rollouts: tuple[tuple[int, int], ...] = ()
+    contradictions: int = Field(default=0, exclude_if=_is_empty)
+    echoes: int = Field(default=0, exclude_if=_is_empty)
+    shortfall: float = Field(default=0.0, exclude_if=_is_empty)
+    refuted: int | None = Field(default=None, exclude_if=_is_none)
 
     @property
     def text(self) -> str:
@@ -280,10 +307,17 @@ class Guideline(Record):
 
 
 class BankChange(Record):
-    """How one reply changed a bank, as item ids. ``merged``: items that absorbed a near-duplicate.
+    """How one reply changed a bank, as item ids.
 
-    ``unknown``: number of updates with an id that is not in the bank. ``unreadable``: number of invalid entries that
-    were left out. ``repaired``: whether the JSON had to be repaired.
+    ``merged``: items that the reply stated again. ``echoed``: items that were confirmed only by rollouts that had been
+    shown them, or by none. ``contradicted``: items that lost support to a drop or correction, and stayed. ``dropped``:
+    items that were refuted or removed. ``refused``: refuted items that the reply stated again. ``shortened``: items
+    whose text was too long.
+
+    ``over_limit``: number of new items beyond the limit. ``copied``: number of new items that repeat the example of
+    the prompt. ``unknown``: number of updates with an id that is not in the bank. ``unknown_rollouts``: number of named
+    rollouts that do not exist. ``unreadable``: number of invalid entries that were left out. ``repaired``: whether the
+    JSON had to be repaired.
     """
 
     added: tuple[str, ...] = ()
@@ -292,7 +326,14 @@ class BankChange(Record):
     corrected: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     evicted: tuple[str, ...] = ()
+    echoed: tuple[str, ...] = Field(default=(), exclude_if=_is_empty)
+    contradicted: tuple[str, ...] = Field(default=(), exclude_if=_is_empty)
+    refused: tuple[str, ...] = Field(default=(), exclude_if=_is_empty)
+    shortened: tuple[str, ...] = Field(default=(), exclude_if=_is_empty)
+    over_limit: int = Field(default=0, exclude_if=_is_empty)
+    copied: int = Field(default=0, exclude_if=_is_empty)
     unknown: int = 0
+    unknown_rollouts: int = Field(default=0, exclude_if=_is_empty)
     unreadable: int = 0
     repaired: bool = False
 

@@ -10,10 +10,13 @@ from tmas.report.runs import ReportedRun, ReportedRuns
 Counted = tuple[float, float | None]
 """The number of candidates in an iteration, and the fraction that is correct (None if none could be decided)."""
 BANKS = {"experience": "Experience bank", "guideline": "Guideline bank"}
+CHANGES = ("added", "merged", "confirmed", "corrected", "contradicted", "dropped", "refused", "evicted")
+RARE = ("contradicted", "refused")
+"""Changes that are only shown if a run has some."""
 FIELDS = {
     "size": "items",
     "turnover": "share of items that changed",
-    **{name: f"items {name}" for name in ("added", "merged", "confirmed", "corrected", "dropped", "evicted")},
+    **{name: f"items {name}" for name in CHANGES},
 }
 
 
@@ -30,6 +33,7 @@ def memory(runs: ReportedRuns) -> Section | None:
         [
             Option(name, ItemRow([_chart(kept, bank, field) for bank, kept in banks.items()]))
             for field, name in FIELDS.items()
+            if field not in RARE or any(_ever(run, bank, field) for bank, kept in banks.items() for run in kept)
         ],
     )
     return Section(
@@ -41,7 +45,11 @@ def memory(runs: ReportedRuns) -> Section | None:
 
 
 def _keeps(run: ReportedRun, bank: str) -> bool:
-    return any(_field(run, t, bank, "size") for t in range(_depth(run)))
+    return _ever(run, bank, "size")
+
+
+def _ever(run: ReportedRun, bank: str, field: str) -> bool:
+    return any(_field(run, t, bank, field) for t in range(_depth(run)))
 
 
 def _chart(runs: Sequence[ReportedRun], bank: str, field: str) -> Lines:

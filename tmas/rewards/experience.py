@@ -66,10 +66,11 @@ def score(
     repeats no item. A verdict that names unknown items or no items, or whose quotes are all invented, is masked.
     """
     texts = {item.item_id: item.text for item in items}
-    pitfalls = {item.item_id for item in items if item.kind == "pitfall"}
+    pitfalls = {item.item_id for item in items if item.is_pitfall}
+    refuted = {item.item_id for item in items if item.refuted is not None}
     uses = {use.id: use for use in verdict.items}
     repeated = [evidence.found(repetition.quote) for repetition in verdict.repeated if repetition.id in pitfalls]
-    applied = [use.quote for use in uses.values() if use.use == "applied" and use.correct]
+    applied = [use.quote for use in uses.values() if use.use == "applied" and use.correct and use.id not in refuted]
     strange = not {*uses, *(repetition.id for repetition in verdict.repeated)} <= texts.keys()
     if strange or (repeated and not any(repeated)) or (applied and not any(map(evidence.found, applied))):
         return masked("judge")

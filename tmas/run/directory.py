@@ -28,6 +28,7 @@ from pydantic import ValidationError
 
 from tmas.errors import UserError
 from tmas.files import append_lines, digest, write_json, write_lines, write_whole
+from tmas.memory.settings import OLDER_RULES
 from tmas.prompts import BUILT_IN, JUDGE, Prompts
 from tmas.records import SCHEMA_VERSION, Problem, Record
 from tmas.records.reading import defect, read_records
@@ -95,7 +96,7 @@ class RunDirectory:
             return new
         old = _parse_manifest(self.path, content)
         differing = [
-            *_differences(old.settings, new.settings, may_increase),
+            *_differences(_with_former(old.settings, new.settings), new.settings, may_increase),
             *_changed_prompts(self.path, old.prompts, new.prompts),
             *_changed_problems(old.problems, new.problems),
         ]
@@ -209,6 +210,18 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+FORMER = {
+    "method.agents.max_item_chars": 1000,
+    **{f"method.{bank}.{name}": value for bank in ("experience", "guidelines") for name, value in OLDER_RULES.items()},
+}
+"""Settings that older runs do not have, with the values that give what these runs did."""
+
+
+def _with_former(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run, with the values of settings that did not exist when it started."""
+    return {**{name: value for name, value in FORMER.items() if name in new}, **old}
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], may_increase: set[str]) -> list[str]:

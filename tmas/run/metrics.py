@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from tmas.records import Usage
+from tmas.records import Experience, Guideline, Usage
 from tmas.records.run_files import FailureLine, IterationMetrics, Metrics, Prediction
 
 
@@ -52,8 +52,8 @@ def _iteration(t: int, lines: Sequence[Prediction]) -> IterationMetrics:
         undecided=judged.count("undecided"),
         selected_accuracy=_rate([r.selected_correct for line, r in last if line.gold is not None]),
         mean_grade=_mean([c.mean_grade for _, c in sampled if c.mean_grade is not None]),
-        experience_items=_mean([len(r.experience_bank) for _, r in last]),
-        guideline_items=_mean([len(r.guideline_bank) for _, r in last]),
+        experience_items=_mean([_live(r.experience_bank) for _, r in last]),
+        guideline_items=_mean([_live(r.guideline_bank) for _, r in last]),
         usage=sum(usage, Usage()),
     )
 
@@ -73,3 +73,8 @@ def _usage_by_role(lines: Sequence[Prediction]) -> dict[str, Usage]:
         for entry in line.usage:
             totals[entry.role] += entry.usage
     return dict(totals)
+
+
+def _live(bank: Sequence[Experience | Guideline]) -> int:
+    """The number of items that are not refuted."""
+    return sum(item.refuted is None for item in bank)

@@ -17,6 +17,7 @@ from tmas.agents.packing import Prompt, Window
 from tmas.answers.checker import AnswerChecker
 from tmas.errors import UserError
 from tmas.files import complete_lines, digest
+from tmas.memory.settings import OLDER_RULES
 from tmas.methods import METHODS, AnyMethodSettings
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import CallKey, Failure, FailureReason, Problem, Reply, Trajectory
@@ -84,6 +85,11 @@ class RecordedRun:
         if "summary" in METHODS[prediction.method].settings_type.roles:  # before this setting, all were asked for again
             agents = method_settings.get("agents")
             method_settings["agents"] = {"cut_summaries": None, **(agents if isinstance(agents, dict) else {})}
+        method_settings |= {  # the rules of the banks before they were settings
+            bank: {**OLDER_RULES, **rules}
+            for bank in ("experience", "guidelines")
+            if isinstance(rules := method_settings.get(bank), dict)
+        }
         settings = TypeAdapter(AnyMethodSettings).validate_python(method_settings)
         seed = self.manifest.seed
         session = Replay(problem.problem_id, self.trace(problem.problem_id), seed, self.prompts)
@@ -103,17 +109,24 @@ class Replay:
         self._problem_id, self._seed, self.prompts = problem_id, seed, prompts
         self._calls: dict[str, Reply | Failure] = {}
         self._decisions: dict[str, Any] = {}
+        self._sent: dict[str, str] = {}
         for line in read_trace(trace):
             if isinstance(line, DecisionLine):
                 self._decisions[line.name] = line.value
             elif isinstance(line, CallLine):
                 self._calls[str(line.key)] = _without_reasoning(line.outcome)
+                if line.key.role == "solution":
+                    self._sent[str(line.key)] = line.messages[-1].content
 
     def draw(self, name: str) -> float:
         return keyed_hash(self._seed, self._problem_id, name) / 2**56
 
     def window(self, role: str) -> Window:
         return _UnlimitedWindow()
+
+    def shown(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
+        sent = self._sent.get(str(key), "")
+        return tuple(item_id for item_id in prompt.shown if f"\n- [{item_id}, " in sent)
 
     async def decide(self, name: str, compute: Callable[[], Awaitable[Output]], output: type[Output]) -> Output:
         recorded = self._decisions.get(name)

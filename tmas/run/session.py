@@ -132,6 +132,9 @@ class ProblemSession:
     def prompts(self) -> Prompts:
         return self.run.prompts
 
+    def shown(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
+        return prompt.shown
+
     async def decide(self, name: str, compute: Callable[[], Awaitable[Output]], output: type[Output]) -> Output:
         recorded = self.trace.decision(name)
         if recorded is not None:

@@ -164,6 +164,9 @@ class SyntheticSession:
     def usage(self) -> tuple[UsageEntry, ...]:
         return tuple(UsageEntry(role=role, iteration=t, usage=u) for (role, t), u in sorted(self._usage.items()))
 
+    def shown(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
+        return prompt.shown
+
     def draw(self, name: str) -> float:
         return random.Random(f"{self.writer.seed}/{self.problem.problem_id}/{name}").random()
 

@@ -116,11 +116,18 @@ def guideline_row(
 def snapshots_of(run: RecordedRun, problem: Problem) -> list[MemorySnapshot]:
     """The memory snapshots of a finished problem, one per iteration of the run, in order.
 
-    The snapshot after iteration i is the memory at the start of iteration i + 1, also if i was the last iteration.
+    The snapshot after iteration i is the memory at the start of iteration i + 1, also if i was the last iteration. The
+    banks are those that the run wrote, because the rules by which they evolve may have changed since.
     """
+    written = run.prediction(problem.problem_id).iterations
     return [
-        MemorySnapshot(iteration=i.index + 1, rollouts=i.rollouts, experiences=i.experiences, guidelines=i.guidelines)
-        for i in run.trajectory(problem).iterations
+        MemorySnapshot(
+            iteration=after.iteration + 1,
+            rollouts=replayed.rollouts,
+            experiences=after.experience_bank,
+            guidelines=after.guideline_bank,
+        )
+        for replayed, after in zip(run.trajectory(problem).iterations, written, strict=True)
     ]
 
 

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tmas import Problem, Result, asolve
+from tmas.agents.packing import Prompt
 from tmas.methods.verify_refine import best_of, paired_analyses, pool_of
-from tmas.records import Failure, FailureReason, Rollout, Solution, Verification
+from tmas.records import CallKey, Failure, FailureReason, Rollout, Solution, Verification
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer
 
@@ -29,6 +30,9 @@ class Draws:
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
+
+    def shown(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
+        return prompt.shown
 
     def draw(self, name: str) -> float:
         return hashlib.sha256(f"{self.seed}/{name}".encode()).digest()[0] / 256

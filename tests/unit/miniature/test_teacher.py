@@ -295,6 +295,7 @@ def test_bank_updates_hold_every_finding_and_every_rule_with_its_attempt():
         "attempts": [*shown, shown[0].replace("alfa", "zulu").replace('id="0"', 'id="2"')],
         "bank": "",
         "max_new": 9,
+        "max_chars": 99,
     }
     experience = parse_json(
         teacher().reply(PROMPTS.render("experience", question=QUESTION, task="answer", **texts)), ExperienceOutput

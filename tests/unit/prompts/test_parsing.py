@@ -24,7 +24,7 @@ from tmas.prompts.parsing import (
 from tmas.prompts.schemas import ExperienceOutput, GuidelineOutput, VerificationOutput, output_schema
 
 ITEM = {"kind": "pitfall", "statement": "Dividing by x needs x to be nonzero.", "rollouts": [0, 2]}
-REPLY = {"new": [ITEM], "updates": [{"id": "E1", "action": "confirm", "statement": ""}]}
+REPLY = {"new": [ITEM], "updates": [{"id": "E1", "action": "confirm", "statement": "", "rollouts": []}]}
 
 LATEX = [
     r"\frac{1}{2} \beta \times \theta \to \right) \rho \neq \nabla \nu \ne \not\in \tan x \text{if} \tau",
@@ -102,7 +102,6 @@ def test_empty_lists_are_an_answer() -> None:
         {"kind": "pitfall"},
         {"kind": "remark", "statement": "s"},
         {"kind": "pitfall", "statement": " \n"},
-        {"kind": "pitfall", "statement": "s" * 1001},
         {"kind": "pitfall", "statement": None},
         "a finding",
         None,
@@ -114,6 +113,13 @@ def test_bad_entries_are_left_out_one_by_one(bad: Any) -> None:
     assert [item.statement for item in parsed.record.new] == [ITEM["statement"]]
     with pytest.raises(Unparsable):
         parse_json(json.dumps({"new": [bad]}), ExperienceOutput)
+
+
+def test_a_long_text_or_list_makes_nothing_unparsable() -> None:
+    new = [ITEM | {"statement": "s" * 30_000}] * 200
+    assert parse_json(json.dumps({"new": new}), ExperienceOutput).dropped == 0
+    named = {"name": "n" * 500, "description": "d" * 5000, "rollouts": [0]}
+    assert parse_json(json.dumps({"new": [named]}), GuidelineOutput).dropped == 0
 
 
 def test_a_finding_is_read_however_its_provenance_and_names_are_spelt() -> None:

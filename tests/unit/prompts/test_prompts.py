@@ -42,8 +42,20 @@ BRANCHES: dict[str, dict[str, list[Any]]] = {
         "structured": [True, False],
     },
     "summary": {"question": ["Q?"], "solution": ["SOL"], "verifications": [["V0"], ["V0", "V1"]], "words": [77]},
-    "experience": {"question": ["Q?"], "attempts": [[], ATTEMPTS], "bank": ["", "BANK"], "max_new": [9]},
-    "guideline": {"question": ["Q?"], "attempts": [[], ATTEMPTS], "bank": ["", "BANK"], "max_new": [9]},
+    "experience": {
+        "question": ["Q?"],
+        "attempts": [[], ATTEMPTS],
+        "bank": ["", "BANK"],
+        "max_new": [9],
+        "max_chars": [99],
+    },
+    "guideline": {
+        "question": ["Q?"],
+        "attempts": [[], ATTEMPTS],
+        "bank": ["", "BANK"],
+        "max_new": [9],
+        "max_chars": [99],
+    },
     "form": {"task": ["answer", "proof"]},
     "complete": {},
     "rubric": {"task": ["answer", "proof"]},
@@ -157,8 +169,8 @@ def test_all_prompts_of_an_iteration_share_everything_up_to_the_end_of_the_attem
     assert start.endswith(ATTEMPTS[-1])
     prompts = [
         BUILT_IN.render("solution", **shared, experience="EXP", guidelines="", task="answer"),
-        BUILT_IN.render("experience", **shared, bank="EXP", max_new=8),
-        BUILT_IN.render("guideline", **shared, bank="GUI", max_new=8),
+        BUILT_IN.render("experience", **shared, bank="EXP", max_new=8, max_chars=99),
+        BUILT_IN.render("guideline", **shared, bank="GUI", max_new=8, max_chars=99),
     ]
     assert [p for p in prompts if not p.startswith(start)] == []
 

@@ -22,7 +22,7 @@ from data_prep.build_settings import BuildSettings
 from data_prep.distill import distill
 from tests.support.commands import tmas, tmas_process
 from tests.support.data_steps import distill_settings, problem_file, runner, silent
-from tests.support.rewards import GOLD, SOLUTION, extra_info
+from tests.support.rewards import extra_info
 from tests.support.rewards import settings as reward_settings
 from tests.support.runs import candidate, iteration, prediction, write_run
 from tests.support.serving import runs_in, served
@@ -35,7 +35,7 @@ from tmas.prompts import BUILT_IN, PromptError, Prompts
 from tmas.prompts.variables import VARIABLES
 from tmas.report.about import about
 from tmas.report.items import Table
-from tmas.report.problems import Room
+from tmas.report.problems import TextBudget
 from tmas.report.runs import read_runs
 from tmas.report.training_runs import read_training
 from tmas.rewards import verl_entry
@@ -287,14 +287,14 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return start
 
 
-@pytest.mark.usefixtures("answers_as_text")
 async def test_reward_workers_ask_the_judge_by_the_prompts_of_the_run(start: Any, tmp_path: Path):
     mine = changed(tmp_path / "mine", "judge_equivalence", mark="Costs ${x} and {{ '$' }}{y}.")
     async with ScriptedServer(judged) as server:
         sent = OmegaConf.to_yaml(start(mine, reward_settings(server.base_url)))
         (mine / "judge_equivalence.jinja").unlink()
         settings = OmegaConf.select(OmegaConf.create(sent), REWARD)
-        await verl_entry.compute_score("math_grm", SOLUTION, f"{GOLD}1", extra_info(), settings=settings)
+        words = r"Hence \boxed{\text{half of a square}}."  # only a judge can compare them
+        await verl_entry.compute_score("math_grm", words, "a right triangle", extra_info(), settings=settings)
         await verl_entry.close()
     assert [prompt.endswith("Costs ${x} and ${y}.") for prompt in asked(server)] == [True]
 
@@ -338,7 +338,7 @@ async def test_the_report_shows_what_was_replaced(folder: Path, tmp_path: Path):
     trained = make_training(tmp_path / "trained", [range(1, 4)])
     Prompts.load(mine).write(trained / "starts" / "0001" / "prompts")
     runs = read_runs([run], lambda _: None)
-    tables = [item for item in about(runs, read_training([trained]), Room(0, 0)).items if isinstance(item, Table)]
+    tables = [item for item in about(runs, read_training([trained]), TextBudget(0, 0)).items if isinstance(item, Table)]
     rows = [table.rows for table in tables if table.title == "Replaced prompts"]
     judge = ["judge_equivalence.jinja", Prompts.load(mine).hash("judge_equivalence")]
     name = runs.runs[0].name
@@ -346,5 +346,5 @@ async def test_the_report_shows_what_was_replaced(folder: Path, tmp_path: Path):
         [[name, "problem.jinja", Prompts.load(folder).hash("problem")], [name, *judge]],
         [["trained", *judge]],
     ]
-    shown = about(read_runs([plain], lambda _: None), [], Room(0, 0)).items
+    shown = about(read_runs([plain], lambda _: None), [], TextBudget(0, 0)).items
     assert "Replaced prompts" not in [item.title for item in shown if isinstance(item, Table)]

@@ -12,7 +12,7 @@ from tests.support.rewards import EXPERIENCE, FIRST_STEP, QUESTION, SECOND_STEP,
 from tmas.prompts import BUILT_IN
 from tmas.rewards.component import Component, masked, scored
 from tmas.rewards.evidence import Evidence
-from tmas.rewards.experience import ExperienceVerdict, prompt, score
+from tmas.rewards.experience import ExperienceVerdict, Repetition, prompt, score
 from tmas.rewards.settings import EvidenceSettings, ExperienceSettings
 
 E1, E2, E3 = (item.text for item in EXPERIENCE)
@@ -42,6 +42,16 @@ def test_a_bank_smaller_than_enough_can_be_used_up():
 def test_items_cited_or_misapplied_earn_nothing(use: str, correct: bool):
     verdict = {"items": [{"id": "E1", "use": use, "correct": correct, "quote": FIRST_STEP}], "repeated": []}
     assert scored_by(verdict) == scored(0.0, "not_applied")
+
+
+def test_a_refuted_claim_earns_nothing_and_its_use_is_a_pitfall():
+    [first, *others] = EXPERIENCE
+    items = [first.model_copy(update={"refuted": 3}), *others]
+    evidence = Evidence(SOLUTION, [QUESTION, E1, E2, E3], EvidenceSettings())
+    applied = ExperienceVerdict.model_validate(experience_verdict(E1=FIRST_STEP))
+    assert score(applied, evidence, items, ExperienceSettings()) == scored(0.0, "not_applied")
+    repeated = applied.model_copy(update={"repeated": (Repetition(id="E1", quote=FIRST_STEP),)})
+    assert score(repeated, evidence, items, ExperienceSettings()) == scored(0.0, "pitfall")
 
 
 def test_parroting_the_bank_earns_nothing_even_from_a_judge_that_is_fooled():

@@ -21,6 +21,7 @@ import pytest
 
 from tests.support.example_evaluation import reply as judge
 from tests.support.example_run import SETTINGS, reply
+from tmas.memory.settings import OLDER_RULES
 from tmas.records.evaluation_files import Evaluation, JudgementLine
 from tmas.records.reading import DefectiveFile, read_record, read_records
 from tmas.records.run_files import FailureLine, Manifest, Metrics, Prediction
@@ -35,6 +36,8 @@ OF_THE_RUN = {
     "prompts": "prompts",
     "method.agents.cut_summaries": "null",
     "method.agents.structured_verification": "false",
+    "experiment": "older_memory",
+    "model.context_length": 1150,
 }
 """Settings whose defaults have changed since, with the values that resume the run."""
 
@@ -66,7 +69,11 @@ def test_a_resumed_run_makes_no_call_again_and_gives_the_same_predictions(old: P
         assert server.requests == []
     found = lines(old / "run" / "predictions.jsonl")
     for line in found:
-        assert line["terms"]["method"]["agents"].pop("cut_summaries") is None
+        terms = line["terms"]["method"]
+        assert terms["agents"].pop("cut_summaries") is None
+        assert terms["agents"].pop("max_item_chars") == 1000
+        for bank in ("experience", "guidelines"):
+            assert {name: terms[bank].pop(name) for name in OLDER_RULES} == OLDER_RULES
     assert found == before[0]
     assert lines(old / "run" / "failures.jsonl") == [{"v": 1, **line} for line in before[1]]
     again = orjson.loads((old / "run" / "metrics.json").read_bytes())

@@ -43,7 +43,7 @@ def test_failures_and_repeated_calls_are_replayed(tmp_path: Path):
 
 
 def test_packed_prompts_need_no_tokenizer(tmp_path: Path):
-    results = solve(tmp_path, team.reply, {"context_length": 1720})
+    results = solve(tmp_path, team.reply, {"context_length": 2050})
     assert sum(result.packed_prompts for result in results) > 0
     recorded = RecordedRun(tmp_path)
     assert [recorded.trajectory(result.problem) for result in results] == [result.trajectory for result in results]

@@ -4,8 +4,12 @@ const CHANGES = [
   ["added", "+", "right", "new"],
   ["corrected", "~", "undecided", "its text was corrected"],
   ["confirmed", "✓", "none", "found again"],
-  ["merged", "=", "none", "took in a near-duplicate"],
-  ["dropped", "−", "wrong", "dropped by the agent"],
+  ["merged", "=", "none", "stated again"],
+  ["echoed", "=", "none", "confirmed only by attempts that had been shown it: no new support"],
+  ["contradicted", "−", "undecided", "contradicted: it lost support, and stayed"],
+  ["dropped", "−", "wrong", "refuted or removed by the agent"],
+  ["refused", "×", "wrong", "refuted before, and not added again"],
+  ["shortened", "…", "none", "too long: its end was cut off"],
   ["evicted", "−", "wrong", "evicted: the bank was full"],
 ];
 
@@ -33,10 +37,13 @@ async function bankPanel(block, index, t, kind) {
 function changeView(change, before, after) {
   if (!change) return h("p", { class: "note" }, "No change: its agent failed, or was not asked.");
   const lines = CHANGES.flatMap(([name, sign, kind, meaning]) =>
-    change[name].map((id) => changeLine(id, sign, kind, meaning, before, after)),
+    (change[name] ?? []).map((id) => changeLine(id, sign, kind, meaning, before, after)),
   );
   const odd = [
     change.unknown && `${change.unknown} updates of items that the bank does not hold were ignored.`,
+    change.over_limit && `${change.over_limit} new items beyond the limit were left out.`,
+    change.copied && `${change.copied} new items repeated the example in the prompt and were left out.`,
+    change.unknown_rollouts && `${change.unknown_rollouts} rollouts that do not exist were named and ignored.`,
     change.unreadable && `${change.unreadable} entries of the reply could not be read.`,
     change.repaired && "The JSON of the reply had to be repaired.",
   ].filter(Boolean);
@@ -80,5 +87,12 @@ function bankItem(item) {
 function history(item) {
   const sources = item.rollouts.map(([t, i]) => `${t}/${i}`).join(", ");
   const from = sources && `, from ${sources} (iteration/candidate)`;
-  return `support ${item.support}, since iteration ${item.created}, last seen in ${item.last_seen}${from}`;
+  const marks = [
+    `support ${item.support}`,
+    item.contradictions && `contradicted ${item.contradictions}`,
+    item.echoes && `found again by ${item.echoes} attempts that had been shown it`,
+    item.shortfall > 0 && `its attempts are ${item.shortfall.toFixed(1)} grade points below the mean`,
+    item.refuted != null && `refuted in iteration ${item.refuted}`,
+  ].filter(Boolean);
+  return `${marks.join(", ")}, since iteration ${item.created}, last seen in ${item.last_seen}${from}`;
 }

@@ -1,0 +1,205 @@
+"""A bank while the reply of its agent is applied to it. :mod:`tmas.memory.bank` states the rules."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from tmas.prompts.schemas import MAX_NAME, ExperienceUpdate, GuidelineUpdate, NewExperience, NewGuideline
+from tmas.records import BankChange, Experience, Guideline, Rollout, Solution
+
+if TYPE_CHECKING:
+    from tmas.memory.bank import Bank
+
+ItemT = TypeVar("ItemT", Experience, Guideline)
+Pair = tuple[int, int]
+"""A rollout: (iteration, index)."""
+
+
+class Draft(Generic[ItemT]):
+    """A bank while a reply is applied to it.
+
+    The methods above :meth:`change` are the steps of :meth:`tmas.memory.bank.Bank.evolve`.
+    """
+
+    def __init__(
+        self, bank: Bank[ItemT, Any], iteration: int, rollouts: Sequence[Rollout], max_chars: int | None
+    ) -> None:
+        self.bank, self.iteration, self.max_chars = bank, iteration, max_chars
+        self.settings, self.next_id = bank.settings, bank.next_id
+        self.items = {item.item_id: item for item in bank.items}
+        self.given = frozenset(self.items)  # updates refer to the bank that the model was shown
+        every = self.settings.support == "mentions"  # the older rule also accepts candidates that failed
+        self.rollouts = {r.index: r for r in rollouts if every or isinstance(r.solution, Solution)}
+        self.grades = {i: r.mean_grade for i, r in self.rollouts.items() if r.mean_grade is not None}
+        self.log: defaultdict[str, list[str]] = defaultdict(list)
+        self.counts: defaultdict[str, int] = defaultdict(int)
+
+    def update(self, update: ExperienceUpdate | GuidelineUpdate) -> None:
+        item = self.items.get(update.id) if update.id in self.given else None
+        if item is None or item.refuted is not None:
+            self.counts["unknown"] += 1
+            return
+        named = self._existing(update.rollouts)
+        match update.action:
+            case "confirm":
+                self._note("confirmed", item)
+                self._confirm(item, named)
+            case "drop":
+                if self._uses_up(item, len(named)):
+                    self._refute(self.items[item.item_id])
+            case "correct":
+                self._correct(item, named, update.content)
+
+    def add(self, new: NewExperience | NewGuideline, max_new: int | None) -> None:
+        item = self._new(self._existing(new.rollouts), new.content)
+        twin = self._twin(item)
+        if twin is not None:
+            self._absorb(twin, item)
+        elif max_new is not None and len(self.log["added"]) >= max_new:
+            self.counts["over_limit"] += 1
+        else:
+            self._store_new(item, new.content)
+
+    def evict(self) -> None:
+        """Remove the live items with the lowest rank, and the oldest refuted ones, beyond their numbers."""
+        live = [item for item in self.items.values() if item.refuted is None]
+        refuted = sorted((i for i in self.items.values() if i.refuted is not None), key=lambda i: i.refuted or 0)
+        surplus = self.bank.weakest_first(live)[: max(0, len(live) - self.settings.capacity)]
+        for item in [*surplus, *refuted[: max(0, len(refuted) - self.settings.tombstones)]]:
+            del self.items[item.item_id]
+            self._note("evicted", item)
+
+    def change(self) -> BankChange:
+        unique = {name: tuple(dict.fromkeys(ids)) for name, ids in self.log.items()}
+        return BankChange.model_validate({**unique, **self.counts})
+
+    def _existing(self, named: Sequence[int]) -> tuple[Pair, ...]:
+        """The named rollouts that exist, each once. The others are counted."""
+        self.counts["unknown_rollouts"] += sum(index not in self.rollouts for index in set(named))
+        return tuple((self.iteration, index) for index in sorted(set(named)) if index in self.rollouts)
+
+    def _new(self, named: Sequence[Pair], content: dict[str, Any]) -> ItemT:
+        """An item with the next id. One whose rollouts are not named counts as found once."""
+        now = {"item_id": self._next_name(), "created": self.iteration, "last_seen": self.iteration}
+        item = self.bank.item_type(**now, **content, rollouts=tuple(named))
+        return item.model_copy(update=self._evidence(named, content))
+
+    def _next_name(self) -> str:
+        return f"{self.bank.prefix}{self.next_id}"
+
+    def _evidence(self, named: Sequence[Pair], content: dict[str, Any]) -> dict[str, Any]:
+        """The fields of an item whose text is new: what is known about it comes from ``named`` alone."""
+        texts = {name: self._cut(name, text) for name, text in content.items()}
+        support = max(1, len(named)) if self.settings.support == "rollouts" else 1
+        return texts | {
+            "support": support,
+            "contradictions": 0,
+            "echoes": 0,
+            "shortfall": self._shortfall(named),
+            "last_seen": self.iteration,
+        }
+
+    def _cut(self, name: str, text: str) -> str:
+        if self.max_chars is None or name == "kind":
+            return text
+        return shortened(text, min(self.max_chars, MAX_NAME) if name == "name" else self.max_chars)
+
+    def _shortfall(self, pairs: Sequence[Pair]) -> float:
+        """The mean grade of all rollouts minus the grade of each of ``pairs``, summed over those of this iteration."""
+        weighed = pairs if self.settings.grade_weight else ()
+        found = [self.grades[i] for t, i in weighed if t == self.iteration and i in self.grades]
+        return len(found) * sum(self.grades.values()) / len(self.grades) - sum(found) if found else 0.0
+
+    def _twin(self, item: ItemT) -> ItemT | None:
+        others = (other for other in self.items.values() if other.item_id != item.item_id)
+        return next((other for other in others if self.bank.alike(other, item)), None)
+
+    def _store_new(self, item: ItemT, content: dict[str, Any]) -> None:
+        self.next_id += 1
+        self._note("added", item)
+        self._store(item, content)
+
+    def _store(self, item: ItemT, content: dict[str, Any]) -> None:
+        self.items[item.item_id] = item
+        if any(getattr(item, name) != text for name, text in content.items()):
+            self._note("shortened", item)
+
+    def _absorb(self, twin: ItemT, item: ItemT) -> None:
+        """Let ``twin`` take over the rollouts of ``item``, which says the same. A refuted item refuses them."""
+        if twin.refuted is not None:
+            self._note("refused", twin)
+            return
+        self._note("merged", twin)
+        self._confirm(twin, item.rollouts)
+
+    def _confirm(self, item: ItemT, pairs: Sequence[Pair]) -> None:
+        new = [pair for pair in pairs if pair not in item.rollouts]
+        gain, echoes = 1, item.echoes
+        if self.settings.support == "rollouts":
+            shown = [(t, i) for t, i in new if t == self.iteration and item.item_id in self.rollouts[i].shown]
+            weight, echoes = self.settings.shown_weight, item.echoes + len(shown)
+            gain = len(new) - len(shown) + int(weight * echoes) - int(weight * item.echoes)
+        if not gain:
+            self._note("echoed", item)
+        found = {
+            "support": item.support + gain,
+            "echoes": echoes,
+            "shortfall": item.shortfall + self._shortfall(new),
+            "last_seen": self.iteration,
+            "rollouts": tuple(sorted({*item.rollouts, *pairs})),
+        }
+        self.items[item.item_id] = item.model_copy(update=found)
+
+    def _uses_up(self, item: ItemT, named: int) -> bool:
+        """Count a contradiction by ``named`` rollouts, once per iteration. Returns whether the support is used up."""
+        if self.settings.drop_cost is None:
+            return True
+        if item.item_id in self.log["contradicted"]:
+            return False
+        against = item.contradictions + min(max(1, named), self.settings.drop_cost)
+        self.items[item.item_id] = item.model_copy(update={"contradictions": against})
+        if against >= item.support:
+            return True
+        self._note("contradicted", item)
+        return False
+
+    def _refute(self, item: ItemT) -> None:
+        self._note("dropped", item)
+        if self.settings.tombstones:
+            self.items[item.item_id] = item.model_copy(update={"refuted": self.iteration, "last_seen": self.iteration})
+        else:
+            del self.items[item.item_id]
+
+    def _correct(self, item: ItemT, named: Sequence[Pair], content: dict[str, Any]) -> None:
+        """Replace the text of ``item`` if that uses up its support. Otherwise add the new text as another item."""
+        evidence = self._evidence(named, content)
+        rollouts = tuple(sorted({*item.rollouts, *named}))
+        corrected = item.model_copy(update=evidence | {"rollouts": rollouts})
+        if self.bank.alike(item, corrected):
+            self._note("confirmed", item)
+            self._confirm(item, named)
+        elif self._uses_up(item, len(named)):
+            self._note("corrected", item)
+            if twin := self._twin(corrected):
+                del self.items[item.item_id]
+                self._absorb(twin, corrected)
+            else:
+                self._store(corrected, content)
+        else:
+            other = corrected.model_copy(
+                update={"item_id": self._next_name(), "created": self.iteration, "rollouts": tuple(named)}
+            )
+            if twin := self._twin(other):
+                self._absorb(twin, other)
+            else:
+                self._store_new(other, content)
+
+    def _note(self, event: str, item: ItemT) -> None:
+        self.log[event].append(item.item_id)
+
+
+def shortened(text: str, limit: int) -> str:
+    """Cut ``text`` at the end of a word to at most ``limit`` characters, including the ellipsis that marks the cut."""
+    return text if len(text) <= limit else f"{text[: limit - 1].rsplit(' ', 1)[0]}…"

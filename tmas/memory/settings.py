@@ -1,0 +1,67 @@
+"""Settings of a memory bank: how much it holds, and how it weighs evidence."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class BankSettings(BaseModel):
+    """Rules of a memory bank. The paper publishes none of them; docs/decisions.md gives the reasons."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    capacity: int = Field(
+        ge=1,
+        description="Most items in the bank, without refuted ones. A full bank drops the items with the lowest rank.",
+    )
+    similarity: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="null: two items are one if their texts differ only in typesetting and function words; a number:"
+        " also if they are near-duplicates with at least this Jaccard similarity of words.",
+    )
+    support: Literal["rollouts", "mentions"] = Field(
+        default="rollouts",
+        description="What an item's support counts. rollouts: distinct rollouts that derived it. mentions: every time"
+        " that the agent states or confirms it, as in older versions.",
+    )
+    shown_weight: float = Field(
+        default=0.25,
+        ge=0,
+        le=1,
+        description="What a rollout adds to the support of an item that its prompt showed. Fractions are rounded down.",
+    )
+    drop_cost: int | None = Field(
+        default=2,
+        ge=1,
+        description="Most support that one drop or correction costs an item. null: it always removes or replaces it.",
+    )
+    tombstones: int = Field(
+        default=16,
+        ge=0,
+        description="Most refuted items that are kept as warnings, the latest ones. They cannot be added again.",
+    )
+    grade_weight: float = Field(
+        default=2.0,
+        ge=0,
+        description="Rank that a conclusion loses for each grade point that its rollouts together are below the mean of"
+        " all rollouts of their iterations. 0: grades do not matter.",
+    )
+    cap_new: bool = Field(
+        default=True,
+        description="Whether agents.max_new_items limits the new items of a reply. false: all are accepted.",
+    )
+
+
+OLDER_RULES: dict[str, Any] = {
+    "support": "mentions",
+    "shown_weight": 1.0,
+    "drop_cost": None,
+    "tombstones": 0,
+    "grade_weight": 0.0,
+    "cap_new": False,
+}
+"""The values that give the rules from before these settings existed. ``similarity`` was 0.7 then."""
