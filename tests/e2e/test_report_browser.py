@@ -204,8 +204,9 @@ def test_a_bank_shows_what_an_iteration_changed(watched: Watched, report: Path, 
     )
     page = watched.open(report, f"problems/0/{n}/{t}/{kind}")
     page.wait_for_selector("ul.changes")
-    signs = {"added": "+", "corrected": "~", "confirmed": "✓", "merged": "=", "dropped": "−", "evicted": "−"}
-    expected = [f"{sign} {item}" for name, sign in signs.items() for item in change[name]]
+    signs = {"added": "+", "corrected": "~", "confirmed": "✓", "merged": "=", "echoed": "=", "contradicted": "−"}
+    signs |= {"dropped": "−", "refused": "×", "shortened": "…", "evicted": "−"}
+    expected = [f"{sign} {item}" for name, sign in signs.items() for item in change.get(name, [])]
     assert page.locator("ul.changes > li > .chip").all_inner_texts() == expected
     assert page.locator("ul.changes del").count() == len(change["corrected"])
     bank = lines[n]["iterations"][t][f"{kind}_bank"]

@@ -34,7 +34,7 @@ SMALL = [
 
 FAST = [
     *("deepspeed=null", "optimizer=muon", "learning_rate=0.01", "max_grad_norm=null", "loss_on=all"),
-    *("packing=true", "max_length=150", "batch_size=4", "model.attn_implementation=eager"),
+    *("packing=true", "max_length=230", "batch_size=4", "model.attn_implementation=eager"),
     *("schedule=warmup_stable_decay", "warmup=2", "decay=0.6"),
 ]
 
