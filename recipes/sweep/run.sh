@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every method on one benchmark with one vLLM server, evaluates the runs and writes a report. All methods have the
-# same token budget per problem (`limits.tokens_per_problem`). Run it again to resume.
+# Runs every method on one benchmark with one vLLM server, evaluates the runs and writes a report. Run it again to resume.
+# BUDGET is a limit: methods of one round take fewer tokens, unless you raise their number of samples (SETTINGS_majority_vote).
 set -euo pipefail
 MODEL=${MODEL:-Qwen/Qwen3-4B-Thinking-2507}
 PROBLEMS=${PROBLEMS:?set it to a file of problems}
