@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Decimal, localcontext
 from typing import Any
 
 _DIGITS = 40
@@ -121,7 +121,13 @@ def significant_digits(number: Decimal) -> int:
 
 def rounds_to(value: Decimal, rounded: Decimal) -> bool:
     """Whether ``rounded`` is ``value`` rounded to the places that ``rounded`` has."""
-    return value.quantize(Decimal(1).scaleb(int(rounded.as_tuple().exponent)), rounding=ROUND_HALF_UP) == rounded
+    exponent = int(rounded.as_tuple().exponent)
+    digits = value.adjusted() - exponent + 1
+    if digits > _MOST_DIGITS:
+        return False
+    with localcontext() as context:
+        context.prec = max(digits, 1) + 1  # the default precision is too small for 2^100 rounded to one place
+        return value.quantize(Decimal(1).scaleb(exponent), rounding=ROUND_HALF_UP) == rounded
 
 
 def to_decimal(expression: Any) -> Decimal | None:
