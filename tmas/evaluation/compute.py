@@ -7,7 +7,7 @@ early stopping is no disadvantage.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -100,9 +100,13 @@ def difference_at(
     The difference is paired by problem. Only problems that occur on both sides are used.
     """
     left, right = (_at(side, tokens, measure) for side in (ours, theirs))
+    return estimate(paired_differences(left, right), settings or BootstrapSettings(), DIFFERENCE)
+
+
+def paired_differences(left: Mapping[Key, float | None], right: Mapping[Key, float | None]) -> list[float | None]:
+    """Subtract the values of the problems that occur on both sides. None if a side has no value."""
     pairs = [(left[problem], right[problem]) for problem in sorted(left.keys() & right.keys())]
-    differences = [None if a is None or b is None else a - b for a, b in pairs]
-    return estimate(differences, settings or BootstrapSettings(), DIFFERENCE)
+    return [None if a is None or b is None else a - b for a, b in pairs]
 
 
 def tokens_after(evaluations: Sequence[Evaluation], iteration: int, measure: Measure = SELECTED) -> float:

@@ -60,7 +60,7 @@ def estimates(
 ) -> list[Estimate]:
     """Estimate the mean of each column of ``rows`` (P, C). All columns use the same resamples of the problems.
 
-    ``rows`` must hold at least one problem. None marks a value that could not be decided; it is left out. ``bounds``:
+    ``rows`` must hold at least one problem. None marks a problem without a value; it is left out. ``bounds``:
     the lowest and highest possible value (``DIFFERENCE`` for a difference of two shares).
     """
     values_PC = np.array(rows, dtype=np.float64)  # None becomes nan

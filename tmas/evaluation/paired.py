@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tmas.evaluation.boundary import BoundarySettings, boundary
 from tmas.evaluation.compare import Group, by_benchmark, group_runs, scoring_of
-from tmas.evaluation.compute import Measure, values_after
+from tmas.evaluation.compute import Measure, paired_differences, values_after
 from tmas.evaluation.estimators import BootstrapSettings, estimate
 from tmas.evaluation.intervals import DIFFERENCE, sign_flip_p
 from tmas.records.evaluation_files import DifferencesByIteration, Evaluation, PairedDifference
@@ -45,12 +45,11 @@ def difference_after(
     """Subtract a metric of ``theirs`` from that of ``ours`` after an iteration, paired by problem.
 
     The value of a problem is its mean over the seeds of a side, so the sides may have different numbers of seeds. Only
-    problems that occur on both sides are used; those that are undecided on one side are left out. A problem that
+    problems that occur on both sides are used; those that have no value on one side are left out. A problem that
     stopped early keeps the value of its last iteration.
     """
     left, right = (values_after(side, iteration, measure) for side in (ours, theirs))
-    pairs = [(left[problem], right[problem]) for problem in sorted(left.keys() & right.keys())]
-    differences = [None if a is None or b is None else a - b for a, b in pairs]
+    differences = paired_differences(left, right)
     known = [difference for difference in differences if difference is not None]
     return PairedDifference(
         iteration=iteration,

@@ -357,8 +357,8 @@ async def test_a_slow_judge_costs_its_timeout_once_and_no_more():
 async def test_a_burst_of_questions_to_a_slow_judge_loses_none():
     """The judge's time starts when a question is sent, so waiting for other questions costs no verdict."""
     verdict = judge(experience_verdict(E1=FIRST_STEP, E3=SECOND_STEP))
-    async with ScriptedServer(lambda body: Script((verdict(body),), first_delay=0.15)) as server:
-        slow = settings(server.base_url)["judge"] | {"timeout": 2.0, "concurrency": 4}
+    async with ScriptedServer(lambda body: Script((verdict(body),), first_delay=0.3)) as server:
+        slow = settings(server.base_url)["judge"] | {"timeout": 4.0, "concurrency": 4}
         reports = await asyncio.gather(*(reward(SOLUTION, server, "experience", judge=slow) for _ in range(64)))
     assert {about(report, "experience") for report in reports} == {(1.0, "scored", "")}
 
@@ -367,8 +367,11 @@ async def test_a_judge_that_never_answers_masks_every_bonus_and_holds_up_nobody(
     async with ScriptedServer(lambda _: Script(first_delay=60)) as server:
         queued = settings(server.base_url)["judge"] | {"timeout": 0.3, "concurrency": 1}
         reports = await asyncio.gather(*(reward(SOLUTION, server, "experience", judge=queued) for _ in range(20)))
-    assert {about(report, "experience")[:2] for report in reports} == {(0.0, "masked")}
-    assert len(server.requests) == 5  # then the circuit breaker opens
+    assert {about(report, "experience") for report in reports} == {
+        (0.0, "masked", "timeout"),
+        (0.0, "masked", "endpoint"),
+    }
+    assert len(server.requests) <= 5  # then the circuit breaker opens
 
 
 @pytest.mark.parametrize(
