@@ -23,7 +23,8 @@ from tmas.evaluation.subset import SubsetSettings, select, solved_counts, write_
 from tmas.evaluation.tables import print_comparison, print_evaluation, print_gold_check
 from tmas.files import write_json
 from tmas.problems.loader import LoadedProblems, load_problems
-from tmas.records.evaluation_files import Evaluation, GoldCheck
+from tmas.records.comparison_files import GoldCheck
+from tmas.records.evaluation_files import Evaluation
 
 
 def evaluate_command(config: dict[str, Any], console: Console) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tmas.evaluation.compute import Key, Measure, accuracy_at, difference_at, key, tokens_in_all
 from tmas.evaluation.estimators import BootstrapSettings
-from tmas.records.evaluation_files import ComparedGroup, Evaluation, MethodComparison
+from tmas.records.comparison_files import ComparedGroup, MethodComparison
+from tmas.records.evaluation_files import Evaluation
 
 METRICS = ("selected", "pass_at_1", "vote", "best_of")
 

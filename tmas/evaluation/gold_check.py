@@ -21,7 +21,7 @@ from tmas.answers.rewrites import rewrites
 from tmas.concurrency import gather_all
 from tmas.problems.loader import ProblemFields
 from tmas.records import Problem
-from tmas.records.evaluation_files import AnswerCounts, GoldCheck, GoldCheckFailure
+from tmas.records.comparison_files import AnswerCounts, GoldCheck, GoldCheckFailure
 
 AS_WRITTEN = "as written"
 OTHER = "another problem's answer"

@@ -13,13 +13,7 @@ from tmas.evaluation.runs import RunData
 from tmas.evaluation.sampling import Series, by_samples
 from tmas.evaluation.scores import Classes, Scores, by_mode, metric_names, problem_scores, undecided
 from tmas.evaluation.verifier import calibration, grade_outcomes
-from tmas.records.evaluation_files import (
-    Estimate,
-    EvaluatedIteration,
-    EvaluatedProblem,
-    EvaluatedStep,
-    ProblemCounts,
-)
+from tmas.records.evaluation_files import Estimate, EvaluatedIteration, EvaluatedProblem, EvaluatedStep, ProblemCounts
 from tmas.records.run_files import Prediction
 
 ByScoring = dict[str, list[Scores]]

@@ -13,15 +13,8 @@ from tmas.evaluation.compare import METRICS, Group, scoring_of
 from tmas.evaluation.compute import Measure, accuracy_after, tokens_after
 from tmas.evaluation.estimators import BootstrapSettings, mean
 from tmas.records import Usage
-from tmas.records.evaluation_files import (
-    BankFacts,
-    Calibration,
-    Estimate,
-    EvaluatedIteration,
-    Evaluation,
-    GoldCheck,
-    MethodComparison,
-)
+from tmas.records.comparison_files import GoldCheck, MethodComparison
+from tmas.records.evaluation_files import BankFacts, Calibration, Estimate, EvaluatedIteration, Evaluation
 
 MAX_FAILURES = 60
 """Maximum number of failures of a gold check that are printed."""

@@ -1,37 +1,39 @@
 """The vocabulary: records of all values that modules exchange or write to disk. The files are versioned.
 
-``values.py`` holds what agents, methods and the store exchange. ``run_files.py``, ``trace_lines.py`` and
-``evaluation_files.py`` hold one record for each kind of file that a run or an evaluation writes; ``reading.py`` reads
-them.
+``calls.py`` holds the records of model calls, ``values.py`` what agents and methods exchange. ``run_files.py``,
+``trace_lines.py``, ``evaluation_files.py`` and ``comparison_files.py`` hold one record for each kind of file that a run
+or an evaluation writes; ``reading.py`` reads them.
 """
 
-from tmas.records.values import (
+from tmas.records.calls import (
     NOT_SAMPLED,
     SCHEMA_VERSION,
-    BankChange,
     CallKey,
     Completion,
-    Experience,
     Failure,
     FailureReason,
-    Grade,
-    Guideline,
-    Iteration,
     Message,
-    Mode,
     PackingNote,
     Problem,
     Record,
     Reply,
     Request,
+    Sampling,
+    Usage,
+)
+from tmas.records.values import (
+    BankChange,
+    Experience,
+    Grade,
+    Guideline,
+    Iteration,
+    Mode,
     Result,
     Rollout,
-    Sampling,
     Selection,
     Solution,
     StopReason,
     Trajectory,
-    Usage,
     UsageEntry,
     Verification,
 )

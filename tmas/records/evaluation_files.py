@@ -9,8 +9,9 @@ from typing import Literal
 
 from pydantic import AliasChoices, ConfigDict, Field, JsonValue
 
+from tmas.records.calls import SCHEMA_VERSION, FailureReason, Record, Usage
 from tmas.records.reading import Version
-from tmas.records.values import SCHEMA_VERSION, FailureReason, Record, StopReason, Usage
+from tmas.records.values import StopReason
 
 
 class JudgementFailure(Record):
@@ -366,58 +367,3 @@ class Evaluation(Record):
     by_problem: tuple[EvaluatedProblem, ...]
     differences: DifferencesByIteration | None = None
     boundary: dict[str, Boundary | None] = Field(default_factory=dict)
-
-
-class ComparedGroup(Record):
-    """One method in a :class:`MethodComparison`.
-
-    ``accuracy`` and ``difference``: metric -> one estimate for each budget.
-    """
-
-    label: str
-    runs: tuple[str, ...]
-    seeds: tuple[int, ...]
-    tokens_per_problem: float
-    accuracy: dict[str, tuple[Estimate, ...]]
-    difference: dict[str, tuple[Estimate, ...]] = Field(description="to the first group, paired by problem")
-
-
-class MethodComparison(Record):
-    """Methods on one benchmark at equal tokens per problem (``output=FILE`` of ``tmas evaluate``)."""
-
-    v: Version = SCHEMA_VERSION
-    benchmark: str
-    scoring: str
-    problems: int
-    budgets: tuple[int, ...]
-    groups: tuple[ComparedGroup, ...]
-
-
-class AnswerCounts(Record):
-    """Answers that a gold check compared, and their verdicts."""
-
-    answers: int
-    equal: int
-    different: int
-    undecided: int
-
-
-class GoldCheckFailure(Record):
-    """A comparison of a gold check with an unexpected verdict. ``name``: the check."""
-
-    name: str
-    problem_id: str
-    gold: str
-    answer: str
-    verdict: str
-    reason: str | None
-
-
-class GoldCheck(Record):
-    """The result of ``tmas gold-check`` (``output=FILE``). ``checks``: counts by the name of the check."""
-
-    v: Version = SCHEMA_VERSION
-    problems: int
-    with_answer: int
-    checks: dict[str, AnswerCounts]
-    failures: tuple[GoldCheckFailure, ...]

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ValidationError
 
 from tmas.errors import UserError
 from tmas.files import complete_lines
-from tmas.records.values import SCHEMA_VERSION
+from tmas.records.calls import SCHEMA_VERSION
 
 AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
 

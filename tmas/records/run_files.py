@@ -10,21 +10,9 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
+from tmas.records.calls import NOT_SAMPLED, SCHEMA_VERSION, FailureReason, Record, Usage
 from tmas.records.reading import Version
-from tmas.records.values import (
-    NOT_SAMPLED,
-    SCHEMA_VERSION,
-    BankChange,
-    Experience,
-    FailureReason,
-    Guideline,
-    Mode,
-    Record,
-    Selection,
-    StopReason,
-    Usage,
-    UsageEntry,
-)
+from tmas.records.values import BankChange, Experience, Guideline, Mode, Selection, StopReason, UsageEntry
 
 Correctness = Literal["equal", "different", "undecided"]
 """Verdict of the rule on an answer, compared with the gold answer."""

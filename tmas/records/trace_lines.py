@@ -6,17 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from tmas.records.calls import SCHEMA_VERSION, CallKey, Failure, Message, PackingNote, Record, Reply, Sampling
 from tmas.records.reading import DefectiveFile, Version, line_defect
-from tmas.records.values import (
-    SCHEMA_VERSION,
-    CallKey,
-    Failure,
-    Message,
-    PackingNote,
-    Record,
-    Reply,
-    Sampling,
-)
 
 
 class PromptLine(Record):

@@ -34,7 +34,9 @@ def lines() -> list[Line]:
 
 def settings(*runs: Path, **changes: Any) -> EvaluateSettings:
     bootstrap = BootstrapSettings(resamples=200)
-    return EvaluateSettings.model_validate({"runs": runs, "workers": 1, "bootstrap": bootstrap, **changes})
+    return EvaluateSettings.model_validate(
+        {"runs": runs, "workers": 1, "timeout": 60.0, "bootstrap": bootstrap, **changes}
+    )
 
 
 async def evaluated(chosen: EvaluateSettings) -> list[dict[str, Any]]:

@@ -59,7 +59,7 @@ async def test_the_counts_and_what_failed():
         problem("broken", r"\frac{1}{2"),
         Problem(problem_id="d", question="?"),
     ]
-    async with AnswerChecker() as checker:
+    async with AnswerChecker(timeout=60.0) as checker:
         checked = await gold_check(problems, checker)
     found = checked.model_dump(mode="json")
     assert (found["problems"], found["with_answer"]) == (4, 3)

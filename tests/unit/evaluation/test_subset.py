@@ -41,7 +41,7 @@ def settings(*runs: Path, **changes: Any) -> SubsetSettings:
 
 
 async def counts(chosen: SubsetSettings) -> dict[str, tuple[int, int]]:
-    async with AnswerChecker() as checker:
+    async with AnswerChecker(timeout=60.0) as checker:
         found = await solved_counts(PROBLEMS, chosen, checker)
     return {solved.problem.problem_id: (solved.least, solved.most) for solved in found}
 

@@ -331,7 +331,7 @@ async def test_the_report_shows_what_was_replaced(folder: Path, tmp_path: Path):
     plain = write_run(tmp_path / "plain", [prediction("p", "7", [iteration([candidate("7", [1.0])], "7")], [(10, 10)])])
     Prompts.load(folder).write(run / "prompts")
     mine = changed(tmp_path / "judges", "judge_equivalence")
-    await evaluate(EvaluateSettings(runs=(plain,)))
+    await evaluate(EvaluateSettings(runs=(plain,), timeout=60.0))
     async with ScriptedServer(judged) as server:
         settings = {"runs": [run], "judge": {"name": "judge", "base_url": server.base_url}, "prompts": mine}
         await evaluate(EvaluateSettings.model_validate(settings))

@@ -52,7 +52,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {"a1": (wide, 1), "a2": (wide, 2), "b": (narrow, 1)}
     for name, (method, seed) in made.items():
         asyncio.run(make(folder / name, problems(4), method, Writer(seed)))
-    asyncio.run(evaluate(EvaluateSettings(runs=tuple(folder / name for name in made))))
+    asyncio.run(evaluate(EvaluateSettings(runs=tuple(folder / name for name in made), timeout=60.0)))
     return {name: folder / name for name in made}
 
 
@@ -211,7 +211,7 @@ def recycled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     method = METHODS["rse"].settings_type.model_validate({"name": "rse", "n_candidates": 2, "max_iterations": 2})
     folder = tmp_path_factory.mktemp("recycled") / "rse"
     asyncio.run(make(folder, problems(2), method, Writer(seed=1)))
-    asyncio.run(evaluate(EvaluateSettings(runs=(folder,))))
+    asyncio.run(evaluate(EvaluateSettings(runs=(folder,), timeout=60.0)))
     return folder
 
 

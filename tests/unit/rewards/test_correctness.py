@@ -154,7 +154,7 @@ async def test_a_doubt_about_answers_that_can_be_read_is_masked(gold: str, answe
 
 
 async def test_words_are_wrong_by_math_verify_and_other_forms_of_the_answer_right():
-    async with AnswerChecker(workers=1) as checker:
+    async with AnswerChecker(timeout=60.0, workers=1) as checker:
 
         async def by_rule(gold: str, answer: str) -> Checked:
             return await check_by_rule(checker, gold, answer)

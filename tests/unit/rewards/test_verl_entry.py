@@ -49,7 +49,7 @@ class Shared(AnswerChecker):
 
 @pytest.fixture(scope="module")
 def checker() -> Iterator[AnswerChecker]:
-    shared = Shared(workers=1)
+    shared = Shared(timeout=20.0, workers=1)
     yield shared
     asyncio.run(AnswerChecker.close(shared))
 

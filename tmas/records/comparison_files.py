@@ -1,0 +1,64 @@
+"""Records of the files that a user names with ``output=FILE``: of ``tmas evaluate`` and of ``tmas gold-check``."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tmas.records.calls import SCHEMA_VERSION, Record
+from tmas.records.evaluation_files import Estimate
+from tmas.records.reading import Version
+
+
+class ComparedGroup(Record):
+    """One method in a :class:`MethodComparison`.
+
+    ``accuracy`` and ``difference``: metric -> one estimate for each budget.
+    """
+
+    label: str
+    runs: tuple[str, ...]
+    seeds: tuple[int, ...]
+    tokens_per_problem: float
+    accuracy: dict[str, tuple[Estimate, ...]]
+    difference: dict[str, tuple[Estimate, ...]] = Field(description="to the first group, paired by problem")
+
+
+class MethodComparison(Record):
+    """Methods on one benchmark at equal tokens per problem (``output=FILE`` of ``tmas evaluate``)."""
+
+    v: Version = SCHEMA_VERSION
+    benchmark: str
+    scoring: str
+    problems: int
+    budgets: tuple[int, ...]
+    groups: tuple[ComparedGroup, ...]
+
+
+class AnswerCounts(Record):
+    """Answers that a gold check compared, and their verdicts."""
+
+    answers: int
+    equal: int
+    different: int
+    undecided: int
+
+
+class GoldCheckFailure(Record):
+    """A comparison of a gold check with an unexpected verdict. ``name``: the check."""
+
+    name: str
+    problem_id: str
+    gold: str
+    answer: str
+    verdict: str
+    reason: str | None
+
+
+class GoldCheck(Record):
+    """The result of ``tmas gold-check`` (``output=FILE``). ``checks``: counts by the name of the check."""
+
+    v: Version = SCHEMA_VERSION
+    problems: int
+    with_answer: int
+    checks: dict[str, AnswerCounts]
+    failures: tuple[GoldCheckFailure, ...]
