@@ -90,7 +90,7 @@ def check_sizes(config: DictConfig) -> Iterator[str]:
         yield f"data.train_batch_size {batch} is not divisible by {key} {mini_batch}"
     yield from _check_objective(config)
     if config.trainer.v1.trainer_mode != "sync":
-        yield "trainer.v1.trainer_mode must be sync: only that trainer adds the bonus to the advantage and logs the reward's components"
+        yield "trainer.v1.trainer_mode must be sync: only that trainer adds the bonus and logs the reward's parts"
     model = config.reward.reward_model
     if model.enable and not model.enable_resource_pool:
         yield "reward.reward_model.enable_resource_pool must be true: otherwise verl 0.9.1 loses the rows' data_source"
