@@ -6,11 +6,18 @@ set -euo pipefail
 export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 QUICK=${QUICK:-}
 OUT=${OUT:-runs/miniature${QUICK:+_quick}}
-SEEDS=${SEEDS:-$([ -n "$QUICK" ] && echo 0 || echo 0 1 2)}
-TRAIN=${TRAIN:-1500} SPREAD=${SPREAD:-800} EASY=${EASY:-1500} OTHER=${OTHER:-400} TEST=${TEST:-$([ -n "$QUICK" ] && echo 50 || echo 100)}
-STEPS=${STEPS:-$([ -n "$QUICK" ] && echo 10 || echo 30)}
-SFT_STEPS=${SFT_STEPS:-$([ -n "$QUICK" ] && echo 6000 || echo 16000)}
-CHECK_STEPS=${CHECK_STEPS:-5000} EASY_STEPS=${EASY_STEPS:-4000} MORE_STEPS=${MORE_STEPS:-3500}
+size() { [ -n "${!1:-}" ] || printf -v "$1" %s "$([ -n "$QUICK" ] && echo "$3" || echo "$2")"; } # size NAME FULL QUICK
+size SEEDS '0 1 2' 0
+size TRAIN 1500 700        # problems of the teacher's runs
+size SPREAD 800 400        # problems of the teacher that guesses uniformly
+size EASY 1500 700         # problems with two blocks
+size OTHER 400 200         # problems that the teacher solves with each baseline
+size TEST 100 50           # problems of the comparisons
+size CHECK_STEPS 5000 3000 # updates of the four stages of the cold start
+size EASY_STEPS 4000 2500
+size SFT_STEPS 16000 5000
+size MORE_STEPS 3500 1500
+size STEPS 30 10           # updates of the reinforcement learning
 BASELINES="majority_vote best_of_n self_refine verify_refine pacore rse"
 BUDGETS=2500,5000,10000,20000 # tokens per problem, including prompts
 ERROR_RATES=${ERROR_RATES-$([ -n "$QUICK" ] || echo 0 0.1 0.2)}

@@ -29,7 +29,7 @@ class BankSettings(BaseModel):
         " that the agent states or confirms it, as in older versions.",
     )
     shown_weight: float = Field(
-        default=0.25,
+        default=0.5,
         ge=0,
         le=1,
         description="What a rollout adds to the support of an item that its prompt showed. Fractions are rounded down.",

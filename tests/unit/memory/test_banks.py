@@ -176,7 +176,7 @@ def test_rollouts_that_were_shown_the_item_count_the_shown_weight(weight: float,
     assert (only(bank).support, only(bank).echoes, change.echoed) == (support, 5, ())
 
 
-@pytest.mark.parametrize(("settings", "support"), [({"shown_weight": 0.0}, 1), ({}, 3), (OLDER_RULES, 9)])
+@pytest.mark.parametrize(("settings", "support"), [({"shown_weight": 0.0}, 1), ({}, 5), (OLDER_RULES, 9)])
 def test_echoes_raise_the_support_of_a_false_claim_slowly_or_not_at_all(settings: dict[str, Any], support: int) -> None:
     bank = bank_of("The maximum is 17.", **settings)
     for t in range(1, 5):
