@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every method on one benchmark with one vLLM server, evaluates the runs and writes a report. Run it again to resume.
-# BUDGET is a limit: methods of one round take fewer tokens, unless you raise their number of samples (SETTINGS_majority_vote).
+# TMAS comes first: majority vote and best of N then get as many candidates as its tokens pay for. BUDGET limits all methods.
 set -euo pipefail
 MODEL=${MODEL:-Qwen/Qwen3-4B-Thinking-2507}
 PROBLEMS=${PROBLEMS:?set it to a file of problems}
@@ -8,7 +8,7 @@ DATA=${DATA:-default}                  # a file of conf/data, which has the colu
 OUT=${OUT:-runs/sweep}
 CONTEXT=${CONTEXT:-262144}
 BUDGET=${BUDGET:-20000000}             # tokens per problem, prompts and completions together
-METHODS=${METHODS:-majority_vote best_of_n self_refine verify_refine pacore rse tmas}
+METHODS=${METHODS:-tmas majority_vote best_of_n genselect self_refine verify_refine pacore rse rsa}
 PORT=${PORT:-8000}                     # of the vLLM server that is started; or set BASE_URL to use a running server
 
 if mkdir -p "$OUT" && [ -z "${BASE_URL:-}" ]; then
@@ -20,10 +20,10 @@ if mkdir -p "$OUT" && [ -z "${BASE_URL:-}" ]; then
 fi
 for METHOD in $METHODS; do
     OWN=SETTINGS_$METHOD  # settings of a single method, such as SETTINGS_tmas="method.n_candidates=4"
+    [ ! -e "$OUT/tmas/metrics.json" ] || SIZE=$(python -m tmas.evaluation.equal_tokens "$OUT/tmas" "$METHOD")
     # shellcheck disable=SC2086  # the settings are several words
     tmas solve method="$METHOD" problems="$PROBLEMS" data="$DATA" output_dir="$OUT/$METHOD" model.name=policy \
-        model.base_url="${BASE_URL:-http://127.0.0.1:$PORT/v1}" model.context_length="$CONTEXT" limits.tokens_per_problem="$BUDGET" ${!OWN:-} "$@"
+        model.base_url="${BASE_URL:-http://127.0.0.1:$PORT/v1}" model.context_length="$CONTEXT" limits.tokens_per_problem="$BUDGET" ${SIZE:-} ${!OWN:-} "$@"
 done
-RUNS="runs=[$OUT/${METHODS// /,$OUT/}]"
-tmas evaluate "$RUNS" "budgets=[$((BUDGET / 4)),$((BUDGET / 2)),$BUDGET]" ${JUDGE:+"judge=$JUDGE"}  # a file of conf/judge; unset: answers are compared by rule only
+tmas evaluate "${RUNS=runs=[$OUT/${METHODS// /,$OUT/}]}" "budgets=[$((BUDGET / 4)),$((BUDGET / 2)),$BUDGET]" ${JUDGE:+"judge=$JUDGE"}  # a file of conf/judge; unset: answers are compared by rule only
 tmas report "$RUNS" output="$OUT/report.html"

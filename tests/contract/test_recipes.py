@@ -190,7 +190,17 @@ def test_the_sweep_gives_every_method_the_same_budget_compares_them_at_it_and_re
     *solving, (_, evaluation), (last, report) = commands(calls("recipes/sweep/run.sh", tmp_path))
     assert [next(o for o in overrides if o.startswith("method=")) for _, overrides in solving] == [
         f"method={name}"
-        for name in ("majority_vote", "best_of_n", "self_refine", "verify_refine", "pacore", "rse", "tmas")
+        for name in (
+            "tmas",
+            "majority_vote",
+            "best_of_n",
+            "genselect",
+            "self_refine",
+            "verify_refine",
+            "pacore",
+            "rse",
+            "rsa",
+        )
     ]
     assert all("limits.tokens_per_problem=20000000" in overrides for _, overrides in solving)
     assert evaluation[1] == "budgets=[5000000,10000000,20000000]"

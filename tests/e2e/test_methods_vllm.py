@@ -42,6 +42,9 @@ SMALL = {
     ],
     "pacore": ["method.widths=[3,2,1]", "method.max_iterations=3"],
     "rse": ["method.n_candidates=2", "method.max_iterations=2", "model.roles.distill.sampling.max_tokens=96"],
+    # The shipped policy was not trained on the prompts of these two: what is tested is which calls are made.
+    "rsa": ["method.n_candidates=2", "method.n_aggregated=2", "method.max_iterations=2"],
+    "genselect": ["method.n_candidates=4", "method.n_compared=2", "method.n_votes=2"],
 }
 
 
@@ -163,6 +166,19 @@ def test_rse(runs: dict[str, Run]):
     assert {r.mode for r in done.rounds[1]} == {"exploit"}
     assert len(done.systems) == 2
     assert all(item.statement in system for item in bank for system in done.systems)
+
+
+def test_rsa(runs: dict[str, Run]):
+    done = runs["rsa"]
+    assert done.called("solution") == {(t, i) for t in range(2) for i in range(2)}
+    assert all({*r.parents} == done.solved & {(0, 0), (0, 1)} for r in done.rounds[1])
+
+
+def test_genselect(runs: dict[str, Run]):
+    done = runs["genselect"]
+    assert done.called("solution") == {(0, i) for i in range(4)}
+    assert done.called("comparison") != set()
+    assert done.result.trajectory.selected is not None
 
 
 ANSWERS = ["12", "12.0", r"\frac{24}{2}", "13", "all odd n"]

@@ -17,6 +17,7 @@ from tmas.agents.settings import AgentSettings
 from tmas.cli.composing import validated
 from tmas.cli.runs import exit_when_stopped, run_with_progress
 from tmas.errors import UserError
+from tmas.evaluation.equal_tokens import Costs
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.files import text_digest
 from tmas.methods import MethodSettings
@@ -24,7 +25,6 @@ from tmas.methods.best_of_n import BestOfNSettings
 from tmas.methods.majority_vote import MajorityVoteSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.miniature import POLICY, PROBLEMS, PROMPTS, read_manifest
-from tmas.miniature.equal_tokens import Costs
 from tmas.miniature.shown import print_demo
 from tmas.problems.loader import load_problems
 from tmas.records import Problem

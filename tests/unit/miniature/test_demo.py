@@ -14,46 +14,14 @@ from rich.console import Console
 
 from recipes.miniature.task import Task
 from recipes.miniature.teacher import Teacher
-from tests.support import runs
 from tmas.cli.demo import demo_command
 from tmas.errors import UserError
 from tmas.files import read_lines
-from tmas.miniature.equal_tokens import Costs
 from tmas.miniature.shown import BAR_WIDTH, print_demo
-from tmas.records import Usage, UsageEntry
 from tmas.records.evaluation_files import Estimate, EvaluatedIteration, EvaluatedProblem, EvaluatedRun, Evaluation
-from tmas.records.run_files import Prediction
 from tmas.testing.chat_server import Body, ScriptedServer, run_in_thread
 
 CONF = str(Path(__file__).parents[3] / "conf")
-
-# --- equal tokens
-
-
-def line(*usage: tuple[str, int, int], candidates: int = 4) -> Prediction:
-    """A prediction from (role, iteration, generated tokens)."""
-    entries = tuple(
-        UsageEntry(role=role, iteration=t, usage=Usage(completion_tokens=tokens, prompt_tokens=10_000))
-        for role, t, tokens in usage
-    )
-    steps = [runs.iteration([runs.candidate("5")] * candidates)] * 2
-    return Prediction.model_validate(runs.prediction("p", "5", steps)).model_copy(update={"usage": entries})
-
-
-def test_costs_are_the_generated_tokens_of_a_problem_and_of_a_candidate_of_the_first_iteration():
-    first = line(("solution", 0, 160), ("verification", 0, 240), ("solution", 1, 900), ("experience", 1, 100))
-    second = line(("solution", 0, 240), ("verification", 0, 560), ("summary", 0, 600))
-    assert Costs.measured([first, second]) == Costs(problem=1400, solution=50, verification=100)
-
-
-@pytest.mark.parametrize(
-    ("problem", "majority_vote", "best_of_n"),
-    [(1400, 28, 9), (1440, 29, 10), (10, 1, 1)],  # to the nearest whole candidate, and at least one
-)
-def test_sample_sizes_spend_what_a_problem_cost(problem: float, majority_vote: int, best_of_n: int):
-    costs = Costs(problem=problem, solution=50, verification=100)
-    assert (costs.majority_vote, costs.best_of_n) == (majority_vote, best_of_n)
-
 
 # --- what is shown
 

@@ -1,0 +1,76 @@
+"""Computes sample sizes with which a baseline takes as many tokens as a finished TMAS run.
+
+``python -m tmas.evaluation.equal_tokens RUN METHOD`` prints ``method.n_candidates=N`` for a method of one round, by
+prompt and generated tokens together. For other methods it prints nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tmas.records import UsageEntry
+from tmas.records.reading import read_records
+from tmas.records.run_files import Prediction
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Mean number of tokens in a TMAS run: per problem, and per candidate and its verifications of iteration 0.
+
+    Iteration 0 has no memory yet, so its prompts are those of the baselines. A candidate of majority vote costs one
+    ``solution``. A candidate of best of N costs one ``solution`` and, with the M of TMAS, one ``verification``.
+    """
+
+    problem: float
+    solution: float
+    verification: float
+
+    @classmethod
+    def measured(cls, lines: Iterable[Prediction], *, prompts: bool = False) -> Costs:
+        """Compute the costs from the lines of the run's predictions.jsonl: usage by role and iteration.
+
+        Generated tokens are counted, and with ``prompts`` also those of the prompts.
+        """
+        lines = list(lines)
+
+        def tokens(entries: Iterable[UsageEntry]) -> int:
+            return sum(e.usage.total_tokens if prompts else e.usage.completion_tokens for e in entries)
+
+        first = [entry for line in lines for entry in line.usage if entry.iteration == 0]
+        candidates = sum(len(line.iterations[0].candidates) for line in lines)
+        return cls(
+            problem=tokens(entry for line in lines for entry in line.usage) / len(lines),
+            solution=tokens(entry for entry in first if entry.role == "solution") / candidates,
+            verification=tokens(entry for entry in first if entry.role == "verification") / candidates,
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"TMAS generated {self.problem:,.0f} tokens per problem. In its first iteration a candidate took "
+            f"{self.solution:.0f} and its verification {self.verification:.0f}. The same number of tokens pays for "
+            f"best of N with N = {self.best_of_n}, or for a majority vote of {self.majority_vote}."
+        )
+
+    @property
+    def majority_vote(self) -> int:
+        """Number of candidates of a majority vote."""
+        return max(1, round(self.problem / self.solution))
+
+    @property
+    def best_of_n(self) -> int:
+        """Number of candidates of best of N."""
+        return max(1, round(self.problem / (self.solution + self.verification)))
+
+
+def main(run: str, method: str) -> None:
+    costs = Costs.measured(read_records(Path(run) / "predictions.jsonl", Prediction), prompts=True)
+    sizes = {"majority_vote": costs.majority_vote, "best_of_n": costs.best_of_n}
+    if method in sizes:
+        print(f"method.n_candidates={sizes[method]}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
