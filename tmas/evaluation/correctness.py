@@ -13,7 +13,7 @@ from tmas.evaluation.estimators import mean
 from tmas.evaluation.judgements import Outcome
 from tmas.evaluation.runs import Pair, pairs_of
 from tmas.records import Failure
-from tmas.records.evaluation_files import Disagreement, JudgeCounts, PassAgreement, RuleAndJudge, RuleCounts
+from tmas.records.judgements import Disagreement, JudgeCounts, PassAgreement, RuleAndJudge, RuleCounts
 from tmas.records.run_files import Prediction
 
 Correct = Mapping[Pair, bool | None]

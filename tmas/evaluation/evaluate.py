@@ -24,16 +24,8 @@ from tmas.evaluation.scores import Classes
 from tmas.evaluation.scoring import Report, ScoringSettings, Verdicts, find_verdicts
 from tmas.evaluation.summary import summary
 from tmas.files import write_json
-from tmas.records.evaluation_files import (
-    Agreement,
-    BootstrapUsed,
-    BoundaryUsed,
-    EvaluatedRun,
-    Evaluation,
-    JudgeUsed,
-    SettingsUsed,
-    VerdictCounts,
-)
+from tmas.records.evaluation_files import BootstrapUsed, BoundaryUsed, EvaluatedRun, Evaluation, JudgeUsed, SettingsUsed
+from tmas.records.judgements import Agreement, VerdictCounts
 
 
 class EvaluateSettings(ScoringSettings):

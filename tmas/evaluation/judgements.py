@@ -17,7 +17,7 @@ from tmas.evaluation.runs import Pair
 from tmas.files import append_lines, complete_lines, cut_torn_line, text_digest
 from tmas.judge import EquivalenceVerdict, Judge, equivalence_prompt
 from tmas.records import Failure
-from tmas.records.evaluation_files import JudgementFailure, JudgementLine
+from tmas.records.judgements import JudgementFailure, JudgementLine
 from tmas.records.reading import DefectiveFile, line_defect
 
 Outcome = bool | Failure

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tmas.records.evaluation_files import EvaluatedStep, JudgementLine
+from tmas.records.evaluation_files import EvaluatedStep
+from tmas.records.judgements import JudgementLine
 from tmas.records.reading import read_records
 from tmas.records.run_files import Correctness, PredictedCandidate, Prediction
 from tmas.report.runs import ReportedRun

@@ -8,7 +8,7 @@ from tmas.evaluation.compare import Group, by_benchmark
 from tmas.report.items import Choice, ItemRow, Lines, Note, Option, Point, Section, Series, Stack, Tile, Tiles
 from tmas.report.runs import ReportedRuns
 from tmas.report.scores import Scores
-from tmas.report.tables import equal_compute, equal_iterations, short, table_1
+from tmas.report.tables import equal_compute, equal_iterations, short, table_1, upper_note
 
 SCORINGS = {"rule": "by rule (math-verify)", "judge": "an LLM judge, its passes averaged"}
 INTERVALS = {
@@ -79,5 +79,5 @@ def _chart(scores: Scores, groups: Sequence[Group], metric: str, by_tokens: bool
 def _curve(scores: Scores, group: Group, metric: str, by_tokens: bool) -> Series:
     xs = scores.tokens[group.runs] if by_tokens else range(group.depth)
     found = [(x, scores.accuracy(group, metric, t)) for t, x in enumerate(xs)]
-    points = [Point(x, e.value, e.low, e.high) for x, e in found if e.value is not None]
+    points = [Point(x, e.value, e.low, e.high, upper_note(e) or None) for x, e in found if e.value is not None]
     return Series(group.label, scores.colors[group.runs], points)

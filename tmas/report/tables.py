@@ -124,9 +124,15 @@ def cell(estimate: Estimate | None, best: float | None = None) -> str | Cell:
     if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
         return ""
     value, low, high = (100 * one for one in (estimate.value, estimate.low, estimate.high))
-    upper = estimate.upper if estimate.upper is not None and estimate.upper > estimate.value else None
-    note = "" if upper is None else f"; {100 * upper:.2f} if all undecided answers are right"
-    return Cell(f"{value:.2f}", f"{low:.1f} to {high:.1f}{note}", strong=estimate.value == best)
+    upper = upper_note(estimate)
+    return Cell(f"{value:.2f}", f"{low:.1f} to {high:.1f}{upper and f'; {upper}'}", strong=estimate.value == best)
+
+
+def upper_note(estimate: Estimate) -> str:
+    """Say which percentage the estimate has if undecided answers count as right; empty if there are none."""
+    if estimate.value is None or estimate.upper is None or estimate.upper <= estimate.value:
+        return ""
+    return f"{100 * estimate.upper:.2f} if all undecided answers are right"
 
 
 def short(value: float) -> str:

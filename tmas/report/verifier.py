@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tmas.records.evaluation_files import Agreement, Calibration, Estimate, GradeCounts
+from tmas.records.evaluation_files import Calibration, Estimate, GradeCounts
+from tmas.records.judgements import Agreement
 from tmas.report.items import Cell, Lines, Point, Section, Series, Table
 from tmas.report.runs import ReportedRun, ReportedRuns
 

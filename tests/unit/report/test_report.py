@@ -20,6 +20,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from tests.support.runs import candidate, iteration, prediction, write_run
 from tmas.errors import UserError
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.files import read_lines
@@ -203,6 +204,16 @@ def test_candidates_that_could_not_be_judged_are_in_no_share(runs: dict[str, Pat
     [table] = [item for item in section.items if isinstance(item, Table)]
     assert [row[3] for row in table.rows if row[1] == "initial"] == ["–"]
     assert all(str(row[3]).endswith("%") for row in table.rows if row[1] != "initial")
+
+
+async def test_a_point_says_what_it_would_be_if_undecided_answers_were_right(tmp_path: Path):
+    answers = [candidate(answer) for answer in ("7", "all odd n", "8", "8")]
+    run = write_run(tmp_path / "run", [prediction("p", "7", [iteration(answers, "7")] * 2, [(50, 10), (60, 10)])])
+    await evaluate(EvaluateSettings(runs=(run,)))
+    rows = [item for item in measure(results(read(run)), "Pass@1").items if isinstance(item, ItemRow)]
+    charts = [chart for row in rows for chart in row.items if isinstance(chart, Lines)]
+    points = [point for chart in charts for series in chart.series for point in series.points]
+    assert [(p.y, p.note) for p in points] == [(0.25, "50.00 if all undecided answers are right")] * 4
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,8 @@ import pytest
 from tests.support.example_evaluation import reply as judge
 from tests.support.example_run import SETTINGS, reply
 from tmas.memory.settings import OLDER_RULES
-from tmas.records.evaluation_files import Evaluation, JudgementLine
+from tmas.records.evaluation_files import Evaluation
+from tmas.records.judgements import JudgementLine
 from tmas.records.reading import DefectiveFile, read_record, read_records
 from tmas.records.run_files import FailureLine, Manifest, Metrics, Prediction
 from tmas.records.trace_lines import trace_bytes, trace_line

@@ -1,0 +1,96 @@
+"""Records of verdicts: the lines of ``judgements.jsonl``, and how rule and judge agree in ``evaluation.json``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import AliasChoices, ConfigDict, Field
+
+from tmas.records.calls import SCHEMA_VERSION, FailureReason, Record
+from tmas.records.reading import Version
+
+
+class JudgementFailure(Record):
+    """Why a judge gave no verdict."""
+
+    reason: FailureReason
+    message: str
+
+
+class JudgementLine(Record):
+    """A line of ``judgements.jsonl``: one pass of a judge on an answer, with either a verdict or a failure.
+
+    ``judge`` is the judge's identity, ``prompt`` the hash of the prompt as it was sent, ``number`` (on disk: ``pass``)
+    the pass.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
+
+    v: Version = SCHEMA_VERSION
+    gold: str
+    answer: str
+    judge: str
+    model: str
+    prompt: str
+    number: int = Field(validation_alias=AliasChoices("pass", "number"), serialization_alias="pass")
+    verdict: Literal["equivalent", "different"] | None
+    reasoning: str | None
+    failure: JudgementFailure | None
+
+
+class RuleCounts(Record):
+    """Verdicts of the rule on distinct answers, and the reasons of undecided ones."""
+
+    equal: int
+    different: int
+    undecided: int
+    reasons: dict[str, int]
+
+
+class JudgeCounts(Record):
+    """Verdicts of the judge, one for each pass; ``failed`` by reason."""
+
+    equivalent: int
+    different: int
+    failed: dict[str, int]
+    not_asked: int
+
+
+class VerdictCounts(Record):
+    """Verdicts of the rule and of the judge. ``judge`` is None if there is no judge."""
+
+    rule: RuleCounts
+    judge: JudgeCounts | None
+
+
+class PassAgreement(Record):
+    """Agreement between the passes of the judge."""
+
+    pairs: int
+    unanimous: float | None
+    pairwise: float | None
+    kappa: float | None
+
+
+class Disagreement(Record):
+    """An answer on which rule and judge disagree. ``judge``: share of the passes that found it equivalent."""
+
+    gold: str
+    answer: str
+    rule: str
+    judge: float | None
+
+
+class RuleAndJudge(Record):
+    """The rule's verdicts against the majority of the judge's passes. ``table``: rule -> judge -> count."""
+
+    table: dict[str, dict[str, int]]
+    agreement: float | None
+    disagreements: tuple[Disagreement, ...]
+
+
+class Agreement(Record):
+    """Agreement between the passes of the judge, and of the rule with the judge."""
+
+    passes: PassAgreement
+    rule_and_judge: RuleAndJudge
