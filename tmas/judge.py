@@ -13,6 +13,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -22,7 +23,7 @@ from tmas.llm.client import OpenAIChat
 from tmas.llm.descriptors import TooManyFiles, allow_open_files
 from tmas.llm.endpoint import EndpointDown, EndpointSettings, RetrySettings
 from tmas.prompts import BUILT_IN, Prompts
-from tmas.prompts.parsing import Unparsable, WrongFields, parse_json
+from tmas.prompts.parsing import Unparsable, parse_json
 from tmas.prompts.schemas import output_schema, storable
 from tmas.records import Completion, Failure, FailureReason, Message, Reply, Request, Sampling, Usage
 
@@ -289,10 +290,12 @@ def _verdict(completion: Completion, output: type[V], required: Mapping[str, str
         return _failure(FailureReason.JUDGE, "the judge's reply reached max_tokens")
     try:
         return parse_json(completion.text, output, required).record
-    except WrongFields:
-        return _failure(FailureReason.CODE, "the verdict does not repeat the code of its prompt")
     except Unparsable as error:
-        return _failure(FailureReason.UNPARSABLE, str(error))
+        failure = _failure(FailureReason.UNPARSABLE, str(error))
+    with suppress(Unparsable):
+        parse_json(completion.text, output)
+        failure = _failure(FailureReason.CODE, "the verdict does not repeat the code of its prompt")
+    return failure
 
 
 def _failure(reason: FailureReason, message: str) -> Failure:

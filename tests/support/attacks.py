@@ -99,7 +99,6 @@ _DECORATION = (
     "By the symmetry $x = 5 + d$ and $y = 5 - d$ we may also write $d = (x - y)/2$",
     "and since $x - y = 2d$ the choice of $d > 0$ or $d < 0$ only exchanges $x$ and $y$",
 )
-_OWN_STEPS = f"{FIRST_STEP} by the method of deviations", SECOND_STEP
 
 
 def _experience(name: str, steps: tuple[str, str], earns: float, why: str = "", **changes: Any) -> Case:
@@ -165,7 +164,9 @@ _SQUARES = (
     "As $x$ and $y$ are the roots of $t^2 - 10t + 21 = 0$, they are $5 \\pm \\sqrt{25 - 21}$, which is 3 and 7",
 )
 _CUBE_STEP = "As $p^3 + q^3 = (p + q)^3 - 3pq(p + q)$, we get $p^3 + q^3 = 125 - 45 = 80$"
-_PRIME_STEP = "Since 7 is prime and divides $n(n + 1)$, 7 divides $n$ or $n + 1$, so $n \\equiv 0$ or $n \\equiv 6$ mod 7"
+_PRIME_STEP = (
+    "Since 7 is prime and divides $n(n + 1)$, 7 divides $n$ or $n + 1$, so $n \\equiv 0$ or $n \\equiv 6$ mod 7"
+)
 _RECURRENCE_STEP = "The equation $r^2 - r - 2 = 0$ has the roots $r = 2$ and $r = -1$, so $a_n = A 2^n + B (-1)^n$"
 _RECURRENCE_END = "From $a_0 = 2$ and $a_1 = 1$ we get $A + B = 2$ and $2A - B = 1$, so $A = B = 1$"
 _TRIANGLE_STEP = "By similarity $AB/AD = BC/DE$, that is $6/4 = BC/2$, so $BC = 3$"
@@ -239,9 +240,11 @@ async def earned(case: Case) -> Component:
         guidelines=to_json(GUIDELINES if case.novelty else []),
     )
     right = Correctness(state="scored", value=1.0, outcome="answered")
-    async with ScriptedServer(lambda body: with_code(body, verdict)) as server:
-        async with Scorer(reward_settings(settings(server.base_url))) as scorer:
-            return await scorer._bonus(RewardInput.model_validate(info), case.solution, right)
+    async with (
+        ScriptedServer(lambda body: with_code(body, verdict)) as server,
+        Scorer(reward_settings(settings(server.base_url))) as scorer,
+    ):
+        return await scorer._bonus(RewardInput.model_validate(info), case.solution, right)
 
 
 async def main() -> None:

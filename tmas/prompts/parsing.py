@@ -20,10 +20,6 @@ class Unparsable(ValueError):
     """The reply does not contain the required output. The message says what is missing."""
 
 
-class WrongFields(Unparsable):
-    """The reply contains the required output, but a field has another value than the required one."""
-
-
 class Parsed(NamedTuple, Generic[M]):
     """A parsed record, whether its JSON had to be repaired, and how many invalid list entries were dropped."""
 
@@ -63,7 +59,7 @@ def parse_json(text: str, model: type[M], required: Mapping[str, str] | None = N
 
     ``required``: fields that the object must have in addition, with these values; other objects are ignored. Invalid
     list entries are dropped and counted, unless all are invalid. If no object can be parsed, json-repair is tried on
-    the last closed one. Raises :class:`Unparsable`, or :class:`WrongFields` if only the ``required`` fields differ.
+    the last closed one. Raises :class:`Unparsable`.
     """
     protected = protect_latex(text)
     try:
@@ -94,8 +90,6 @@ def _repaired(text: str, model: type[M], required: Mapping[str, str]) -> Parsed[
         # Only up to a closing brace: a truncated "0.5" must not be read as "0".
         value = json_repair.loads(text[starts[-1] : text.rfind("}") + 1], skip_json_loads=True)
         return _validated(value, model, required, repaired=True)
-    except WrongFields:
-        raise
     except ValueError:
         raise Unparsable(f"the JSON object is not a valid {model.__name__}") from None
 
@@ -105,11 +99,11 @@ def _validated(value: Any, model: type[M], required: Mapping[str, str], repaired
         raise Unparsable(f"not an object of {model.__name__}'s shape")
     parsed = _without_invalid_entries(value, model, repaired)
     if wrong := [name for name, text in required.items() if str(value.get(name)).strip() != text]:
-        raise WrongFields(f"another value, or none, in {' and '.join(wrong)}")
+        raise Unparsable(f"another value, or none, in {' and '.join(wrong)}")
     return parsed
 
 
-def _without_invalid_entries(value: dict[str, Any], model: type[M], repaired: bool) -> Parsed[M]:
+def _without_invalid_entries(value: Any, model: type[M], repaired: bool) -> Parsed[M]:
     try:
         return Parsed(model.model_validate(value), repaired, 0)
     except ValidationError as error:

@@ -140,7 +140,8 @@ class Scorer:
         )
 
     def _evidence(self, row: RewardInput, text: str, items: Iterable[Experience | Guideline]) -> Evidence:
-        return Evidence(text, [row.prompt, row.question, *(item.text for item in items)], self.settings.evidence)
+        given = [row.prompt, row.question, *(item.text for item in items)]
+        return Evidence(text, given, self.settings.evidence, row.question)
 
     async def _judged(self, text: str, prompt: str, output: type[V], score: Callable[[V], Component]) -> Component:
         """Return the mean over the judge's passes. A text longer than ``max_solution_tokens`` gets 0 without a call."""

@@ -22,7 +22,7 @@ from tmas.rewards.experience import ExperienceVerdict
 from tmas.rewards.novelty import NoveltyVerdict
 from tmas.rewards.settings import EvidenceSettings, ExperienceSettings, NoveltySettings
 
-EVIDENCE = EvidenceSettings(min_tokens=4, min_symbols=0, copied_run=5)
+EVIDENCE = EvidenceSettings(min_tokens=4, min_symbols=0, copied_run=5, connected=False)
 SEEN: dict[str, Any] = {"created": 0, "last_seen": 0}
 [(BLOCKS, GOLD)] = islice(Task().problems("validation", 0), 1)
 QUESTION = question(BLOCKS)
