@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from tmas.memory.similarity import lex, near_duplicate
-from tmas.rewards.letters import is_mathematical, names, near_duplicate_renamed, renamed, shapes, spelled, symbols
+from tmas.rewards.letters import is_mathematical, names, near_duplicate_renamed, only_renamed, shapes, spelled, symbols
 from tmas.rewards.plain import plain
 from tmas.rewards.settings import EvidenceSettings
 
@@ -16,17 +17,30 @@ _ITEM_ID = re.compile(r"\b[EG]\d+\b")  # an item id is not mathematics
 _SHORTEST_QUOTE = 3
 
 
+class Given(NamedTuple):
+    """What the policy saw, in a form that quotes can be compared with.
+
+    ``runs``: all runs of ``copied_run`` tokens. ``shapes``: for the pattern of each run of symbols
+    (:class:`~tmas.rewards.letters.Shape`), the letters that it has. ``names``: all numbers and letters.
+    """
+
+    runs: frozenset[tuple[str, ...]]
+    shapes: Mapping[tuple[str, ...], set[tuple[str, ...]]]
+    names: frozenset[str]
+
+
 class Evidence:
     """Checks quotes against one final solution.
 
-    ``given``: what the policy saw (problem, bank, earlier attempts). ``problem``: the problem alone; its letters have a
-    fixed meaning, and other letters are names that a copy may change. Quotes are compared by tokens, so spacing,
-    typesetting and punctuation do not matter.
+    ``given``: what the policy saw (problem, bank, earlier attempts). ``problem``: the problem alone. Its letters have a
+    fixed meaning, while a copy may change other letters. Quotes are compared by tokens, so spacing, typesetting and
+    punctuation do not matter.
     """
 
     def __init__(self, solution: str, given: Iterable[str], settings: EvidenceSettings, problem: str = "") -> None:
-        self._solution, self._given, self.settings = solution, tuple(map(plain, given)), settings
-        self._problem = names(plain(problem))
+        self._solution, self.settings = solution, settings
+        self._given = _compared(tuple(given), settings)
+        self._problem = names(lex(spelled(plain(problem))))
 
     def found(self, quote: str) -> bool:
         """Whether the quote occurs in the solution. Quotes of fewer than three tokens do not count."""
@@ -42,8 +56,8 @@ class Evidence:
 
     def repeats(self, text: str, known: str, similarity: float) -> bool:
         """Whether ``text`` nearly duplicates ``known``, with the same or with other letters."""
-        renamed_copy = near_duplicate_renamed(plain(text), plain(known), similarity, self._problem)
-        return renamed_copy or near_duplicate(text, known, similarity)
+        text, known = plain(text), plain(known)
+        return near_duplicate(text, known, similarity) or near_duplicate_renamed(text, known, similarity, self._problem)
 
     def _is_own(self, quote: str) -> bool:
         """Whether enough is left of the quote without the parts that are copied from what was given."""
@@ -55,30 +69,30 @@ class Evidence:
     def _copied_runs(self, tokens: Sequence[str]) -> set[int]:
         """Positions of the tokens in runs that were given."""
         size = self.settings.copied_run
-        starts = [start for start, run in enumerate(_runs(tokens, size)) if run in self._given_runs]
+        starts = [start for start, run in enumerate(_runs(tokens, size)) if run in self._given.runs]
         return {start + offset for start in starts for offset in range(size)}
 
     def _copied_symbols(self, tokens: Sequence[str]) -> set[int]:
         """Positions of the tokens in runs of symbols that were given, with these or other letters."""
         copied = set[int]()
-        for size in {len(pattern) for pattern in self._given_shapes}:
+        for size in {len(pattern) for pattern in self._given.shapes}:
             for shape in shapes(tokens, size):
-                originals = self._given_shapes.get(shape.pattern, ())
-                if any(renamed(shape.letters, letters, self._problem) for letters in originals):
+                originals = self._given.shapes.get(shape.pattern, ())
+                if any(only_renamed(shape.letters, letters, self._problem) for letters in originals):
                     copied.update(range(shape.first, shape.last + 1))
         return copied
 
     def _connected(self, quotes: Sequence[str]) -> int:
-        """Count the quotes that the rest of the solution can depend on.
+        """Count the quotes that the answer can depend on.
 
         They share a number or a letter with what was given, with the solution outside the quotes, or with a quote that
-        does.
+        does. A quote without numbers and letters, as some in geometry, cannot be tested and counts.
         """
         rest = self._text
         for quote in quotes:
             rest = rest.replace(quote, " ")
-        known = names(rest).union(*map(names, self._given))
-        left = [names(quote) for quote in quotes]
+        known = self._given.names | names(lex(spelled(rest)))
+        left = [names(lex(spelled(quote))) for quote in quotes]
         while joined := [found for found in left if not found or found & known]:
             known = known.union(*joined)
             left = [found for found in left if found not in joined]
@@ -88,27 +102,19 @@ class Evidence:
     def _text(self) -> str:
         return _joined(lex(plain(self._solution)))
 
-    @cached_property
-    def _given_tokens(self) -> list[tuple[str, ...]]:
-        return [lex(spelled(text)) for text in self._given]
 
-    @cached_property
-    def _given_runs(self) -> frozenset[tuple[str, ...]]:
-        return frozenset(run for tokens in self._given_tokens for run in _runs(tokens, self.settings.copied_run))
-
-    @cached_property
-    def _given_shapes(self) -> Mapping[tuple[str, ...], set[tuple[str, ...]]]:
-        """By the pattern of each run of symbols in the given texts: the letters that it has there.
-
-        A run has ``copied_symbols`` symbols, or all symbols of a text that has fewer.
-        """
-        found = defaultdict[tuple[str, ...], set[tuple[str, ...]]](set)
-        for tokens in self._given_tokens:
-            size = min(self.settings.copied_symbols, len(symbols(tokens)))
-            if size >= self.settings.copied_run:
-                for shape in shapes(tokens, size):
-                    found[shape.pattern].add(shape.letters)
-        return found
+@lru_cache(maxsize=16)  # the responses to one prompt are compared with the same texts
+def _compared(given: tuple[str, ...], settings: EvidenceSettings) -> Given:
+    """Index ``given``. Runs of symbols have ``copied_symbols`` symbols, or all symbols of a text with fewer."""
+    texts = [lex(spelled(plain(text))) for text in given]
+    patterns = defaultdict[tuple[str, ...], set[tuple[str, ...]]](set)
+    for tokens in texts:
+        size = min(settings.copied_symbols, len(symbols(tokens)))
+        if size >= settings.copied_run:  # a shorter run may be the same by chance
+            for shape in shapes(tokens, size):
+                patterns[shape.pattern].add(shape.letters)
+    runs = frozenset(run for tokens in texts for run in _runs(tokens, settings.copied_run))
+    return Given(runs, patterns, frozenset[str]().union(*map(names, texts)))
 
 
 def _joined(tokens: Sequence[str]) -> str:
