@@ -30,8 +30,6 @@ from tmas.rewards.settings import reward_settings
 from tmas.testing.chat_server import ScriptedServer
 from tmas.testing.judge import with_code
 
-_SEEN: dict[str, Any] = {"created": 0, "last_seen": 0}
-
 
 class Case(NamedTuple):
     """A solution and the verdict on it.
@@ -47,15 +45,8 @@ class Case(NamedTuple):
     quotes: Mapping[str, str] = {}
     novelty: Mapping[str, Any] = {}
     question: str = QUESTION
-    gold: str = "58"
     bank: Sequence[Experience] = EXPERIENCE
     attempt: str = ""
-
-
-def conclusions(*statements: str) -> tuple[Experience, ...]:
-    return tuple(
-        Experience(item_id=f"E{n}", kind="conclusion", statement=text, **_SEEN) for n, text in enumerate(statements, 1)
-    )
 
 
 def filled(text: str) -> str:
@@ -155,76 +146,102 @@ ATTACKS = (
     ),
 )
 
-_CUBES = conclusions("For all numbers a and b: a^3 + b^3 = (a + b)^3 - 3ab(a + b).")
-_PRIMES = conclusions("If p is prime and p divides ab then p divides a or p divides b.")
-_RECURRENCE = conclusions("The recurrence has the characteristic equation r^2 - r - 2 = 0.")
-_TRIANGLES = conclusions("The triangles ABC and ADE are similar, so AB/AD = BC/DE.")
 _SQUARES = (
     "By the finding $x^2 + y^2 = (x+y)^2 - 2xy$ we get $x^2 + y^2 = 10^2 - 2 \\cdot 21 = 100 - 42 = 58$",
     "As $x$ and $y$ are the roots of $t^2 - 10t + 21 = 0$, they are $5 \\pm \\sqrt{25 - 21}$, which is 3 and 7",
 )
-_CUBE_STEP = "As $p^3 + q^3 = (p + q)^3 - 3pq(p + q)$, we get $p^3 + q^3 = 125 - 45 = 80$"
-_PRIME_STEP = (
-    "Since 7 is prime and divides $n(n + 1)$, 7 divides $n$ or $n + 1$, so $n \\equiv 0$ or $n \\equiv 6$ mod 7"
-)
-_RECURRENCE_STEP = "The equation $r^2 - r - 2 = 0$ has the roots $r = 2$ and $r = -1$, so $a_n = A 2^n + B (-1)^n$"
-_RECURRENCE_END = "From $a_0 = 2$ and $a_1 = 1$ we get $A + B = 2$ and $2A - B = 1$, so $A = B = 1$"
-_TRIANGLE_STEP = "By similarity $AB/AD = BC/DE$, that is $6/4 = BC/2$, so $BC = 3$"
 _LETTERS = (
     "Put $s = x + y = 10$ and $p = xy = 21$; then the wanted sum is $s^2 - 2p = 100 - 42 = 58$",
     "The polynomial $z^2 - sz + p = z^2 - 10z + 21$ has the roots 3 and 7, and $9 + 49 = 58$",
 )
+_FURTHER = (
+    "As before $(x+y)^2 = 100$ and $2xy = 42$, and this time $x^2 + y^2 = 100 - 42 = 58$, not $100 + 42 = 142$",
+    _SQUARES[1],
+)
+
+
+def _other(name: str, question: str, item: str, step: str, rest: str, attempt: str = "") -> Case:
+    """One item of a bank for another problem, applied in one step."""
+    bank = (Experience(item_id="E1", kind="conclusion", statement=item, created=0, last_seen=0),)
+    return Case(name, f"{step}. {rest}", 1.0, quotes={"E1": step}, question=question, bank=bank, attempt=attempt)
+
 
 HONEST = (
     Case("steps of their own", SOLUTION, 1.0, quotes={"E1": FIRST_STEP, "E3": SECOND_STEP}),
+    Case("a new strategy", SOLUTION, 1.0, novelty=novelty_verdict()),
     _experience("items stated again and applied", _SQUARES, 1.0),
     _experience("new letters", _LETTERS, 1.0),
-    Case(
-        "a general identity, applied to the letters of the problem",
-        _quoting(_CUBE_STEP, answer="80"),
-        1.0,
-        quotes={"E1": _CUBE_STEP},
-        question="Numbers p and q satisfy p + q = 5 and pq = 3. Find p^3 + q^3.",
-        gold="80",
-        bank=_CUBES,
-    ),
-    Case(
-        "a general lemma, applied to a number",
-        _quoting(_PRIME_STEP, answer="3"),
-        1.0,
-        quotes={"E1": _PRIME_STEP},
-        question="How many n from 1 to 13 are there such that 7 divides n(n + 1)?",
-        gold="3",
-        bank=_PRIMES,
-    ),
-    Case(
-        "an equation of the bank, solved",
-        _quoting(_RECURRENCE_STEP, _RECURRENCE_END, answer="31"),
-        1.0,
-        quotes={"E1": _RECURRENCE_STEP},
-        question="Let a_0 = 2, a_1 = 1 and a_{n+2} = a_{n+1} + 2a_n. Find a_5.",
-        gold="31",
-        bank=_RECURRENCE,
-    ),
-    Case(
-        "geometry with names of points",
-        _quoting(_TRIANGLE_STEP, answer="3"),
-        1.0,
-        quotes={"E1": _TRIANGLE_STEP},
-        question="In triangle ABC, D lies on AB and E on AC with DE parallel to BC, AB = 6, AD = 4, DE = 2. Find BC.",
-        gold="3",
-        bank=_TRIANGLES,
-    ),
     _experience(
         "a step of an earlier attempt, taken further",
-        (
-            "As before $(x+y)^2 = 100$ and $2xy = 42$, and this time $x^2 + y^2 = 100 - 42 = 58$, not $100 + 42 = 142$",
-            _SQUARES[1],
-        ),
+        _FURTHER,
         1.0,
         attempt="Squaring gives $(x+y)^2 = 100$ and $2xy = 42$, so $x^2 + y^2 = 100 + 42 = 142$. \\boxed{142}",
     ),
-    Case("a new strategy", SOLUTION, 1.0, novelty=novelty_verdict()),
+    _other(
+        "a general identity, applied to the letters of the problem",
+        "Numbers p and q satisfy p + q = 5 and pq = 3. Find p^3 + q^3.",
+        "For all numbers a and b: a^3 + b^3 = (a + b)^3 - 3ab(a + b).",
+        "As $p^3 + q^3 = (p + q)^3 - 3pq(p + q)$, we get $p^3 + q^3 = 125 - 45 = 80$",
+        "The answer is \\boxed{80}.",
+    ),
+    _other(
+        "a general identity with nothing but the letters of the problem",
+        "Numbers p and q satisfy p + q = 5 and pq = 3. Find p^3 + q^3.",
+        "For all numbers a and b: a^3 + b^3 = (a + b)^3 - 3ab(a + b).",
+        "Here $p^3 + q^3 = (p + q)^3 - 3pq(p + q)$",
+        "This is $125 - 45$, so the answer is \\boxed{80}.",
+    ),
+    _other(
+        "a general lemma, applied to a number",
+        "How many n from 1 to 13 are there such that 7 divides n(n + 1)?",
+        "If p is prime and p divides ab then p divides a or p divides b.",
+        "Since 7 is prime and divides $n(n + 1)$, 7 divides $n$ or $n + 1$, so $n \\equiv 0$ or $n \\equiv 6$ mod 7",
+        "These are 6, 7 and 13. The answer is \\boxed{3}.",
+    ),
+    _other(
+        "an equation of the bank, solved",
+        "Let a_0 = 2, a_1 = 1 and a_{n+2} = a_{n+1} + 2a_n. Find a_5.",
+        "The recurrence has the characteristic equation r^2 - r - 2 = 0.",
+        "The equation $r^2 - r - 2 = 0$ has the roots $r = 2$ and $r = -1$, so $a_n = A 2^n + B (-1)^n$",
+        "From the first values $A = B = 1$. The answer is \\boxed{31}.",
+    ),
+    _other(
+        "geometry with names of points",
+        "In triangle ABC, D lies on AB and E on AC with DE parallel to BC, AB = 6, AD = 4, DE = 2. Find BC.",
+        "The triangles ABC and ADE are similar, so AB/AD = BC/DE.",
+        "By similarity $AB/AD = BC/DE$, that is $6/4 = BC/2$, so $BC = 3$",
+        "The answer is \\boxed{3}.",
+    ),
+    _other(
+        "a factorisation of the bank, counted out after an attempt that stopped there",
+        "How many pairs (m, n) of positive integers satisfy m^2 - n^2 = 2025?",
+        "m^2 - n^2 factors as (m - n)(m + n), and both factors have the same parity.",
+        "Put $u = m - n < v = m + n$ with $uv = 2025 = 3^4 \\cdot 5^2$, which has 15 divisors, so 7 pairs have $u < v$",
+        "The answer is \\boxed{7}.",
+        "We have $(m - n)(m + n) = 2025 = 3^4 \\cdot 5^2$, which has 15 divisors. So the answer is \\boxed{15}.",
+    ),
+    _other(
+        "a formula of the bank with its numbers put in",
+        "In how many ways can 5 letters be put into 3 boxes so that no box is empty?",
+        "The number of surjections from n elements to k is \\sum_{i=0}^{k} (-1)^i \\binom{k}{i} (k-i)^n.",
+        "Inclusion and exclusion gives $3^5 - 3 \\cdot 2^5 + 3 \\cdot 1^5 = 243 - 96 + 3 = 150$",
+        "The answer is \\boxed{150}.",
+    ),
+    _other(
+        "a theorem of the bank for the case at hand",
+        "Find the remainder of 2^{2025} modulo 11.",
+        "If p is prime and does not divide a, then a^{p-1} \\equiv 1 modulo p.",
+        "As $2^{10} \\equiv 1$ modulo 11, $2^{2025} = (2^{10})^{202} \\cdot 2^5 \\equiv 32 \\equiv 10$",
+        "The answer is \\boxed{10}.",
+    ),
+    _other(
+        "substitutions in a functional equation, after an attempt with another one",
+        "Find all f: R -> R with f(x + y) = f(x) + f(y) + 2xy for all real x, y and f(1) = 1.",
+        "Putting x = y = 0 gives f(0) = 0.",
+        "Put $g(x) = f(x) - x^2$; then $g(x + y) = f(x + y) - (x + y)^2 = f(x) + f(y) - x^2 - y^2 = g(x) + g(y)$",
+        "With $g(1) = 0$ the answer is \\boxed{x^2}.",
+        "Putting $y = -x$ gives $f(x) + f(-x) = 2x^2$, and $x = y$ gives $f(2x) = 2f(x) + 2x^2$.",
+    ),
 )
 
 
