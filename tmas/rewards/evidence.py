@@ -39,7 +39,7 @@ class Evidence:
 
     def __init__(self, solution: str, given: Iterable[str], settings: EvidenceSettings, problem: str = "") -> None:
         self._solution, self.settings = solution, settings
-        self._given = _compared(tuple(given), settings)
+        self._given = _compared(tuple(given), settings.copied_run, settings.copied_symbols)
         self._problem = names(lex(spelled(plain(problem))))
 
     def found(self, quote: str) -> bool:
@@ -104,16 +104,16 @@ class Evidence:
 
 
 @lru_cache(maxsize=16)  # the responses to one prompt are compared with the same texts
-def _compared(given: tuple[str, ...], settings: EvidenceSettings) -> Given:
+def _compared(given: tuple[str, ...], copied_run: int, copied_symbols: int) -> Given:
     """Index ``given``. Runs of symbols have ``copied_symbols`` symbols, or all symbols of a text with fewer."""
     texts = [lex(spelled(plain(text))) for text in given]
     patterns = defaultdict[tuple[str, ...], set[tuple[str, ...]]](set)
     for tokens in texts:
-        size = min(settings.copied_symbols, len(symbols(tokens)))
-        if size >= settings.copied_run:  # a shorter run may be the same by chance
+        size = min(copied_symbols, len(symbols(tokens)))
+        if size >= copied_run:  # a shorter run may be the same by chance
             for shape in shapes(tokens, size):
                 patterns[shape.pattern].add(shape.letters)
-    runs = frozenset(run for tokens in texts for run in _runs(tokens, settings.copied_run))
+    runs = frozenset(run for tokens in texts for run in _runs(tokens, copied_run))
     return Given(runs, patterns, frozenset[str]().union(*map(names, texts)))
 
 
