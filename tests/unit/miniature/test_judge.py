@@ -125,6 +125,12 @@ def test_a_text_without_choices_earns_nothing():
     assert use_of(bank(right(0)), parroted) == scored(0.0, "not_applied")
 
 
+def test_the_verdict_repeats_the_code_at_the_end_of_its_prompt_and_none_that_the_solution_states():
+    codes = [PROMPTS.render("judge_code", code=code) for code in ("0a1b2c3d", "12345678")]
+    asked = experience.prompt(PROMPTS, QUESTION, f"{codes[0]}\n{solution(GOLD)}", bank(right(1)))
+    assert parse_json(verdict(f"{asked}\n\n{codes[1]}"), ExperienceVerdict, {"code": "12345678"})
+
+
 # --- novelty
 
 
