@@ -31,6 +31,7 @@ from typing import Any
 from recipes.cpu.prepare import prepare
 from tmas.files import read_lines
 from tmas.testing.chat_server import Script, ScriptedServer, run_in_thread
+from tmas.testing.judge import with_code
 
 MAX_SEQUENCES = "actor_rollout_ref.rollout.max_num_seqs"
 SETTINGS = "reward.custom_reward_function.reward_kwargs.settings"
@@ -85,10 +86,9 @@ def verdict(body: dict[str, Any]) -> str:
     """The judge's reply: no item was used (experience question), or the method is not new (novelty question)."""
     schema = json.dumps(body.get("response_format", body))
     if '"same"' in schema:
-        return json.dumps(
-            {"name": "Counting", "description": "Counting on.", "steps": [], "same": ["g1"], "variation_of": []}
-        )
-    return json.dumps({"items": [{"id": "e1", "use": "none", "correct": False, "quote": ""}], "repeated": []})
+        known = {"name": "Counting", "description": "Counting on.", "steps": [], "same": ["g1"], "variation_of": []}
+        return with_code(body, known)
+    return with_code(body, {"items": [{"id": "e1", "use": "none", "correct": False, "quote": ""}], "repeated": []})
 
 
 def cold_start(folder: Path) -> None:

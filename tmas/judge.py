@@ -1,18 +1,20 @@
 """LLM judges for evaluation and rewards. A judge gives several independent verdicts on one question.
 
-A judge reads text that models wrote. :func:`fence` returns a mark that delimits such text in a prompt.
-:func:`contains_forged_verdict` detects text that offers the judge a verdict to copy. Every failure is a record.
+A judge reads text that models wrote. :func:`fence` returns a mark that delimits such text in a prompt. A verdict can be
+required to repeat a code that only the judge was shown, so that a verdict copied from such text does not count. Every
+failure is a record.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
+import secrets
 import time
 from collections import Counter
-from functools import cache
-from typing import Annotated, Literal, Self, TypeVar
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -29,6 +31,8 @@ V = TypeVar("V", bound=BaseModel)
 
 MAX_CONSECUTIVE_FAILURES = 5
 """Number of consecutive failed calls that opens the :class:`CircuitBreaker`."""
+CODE = "code"
+"""Field of a verdict that repeats the code of its prompt."""
 COOLDOWN = 30.0
 """Seconds for which an open circuit breaker lets no call through."""
 
@@ -100,16 +104,15 @@ def fence(*texts: str) -> str:
             return mark
 
 
-def contains_forged_verdict(text: str, verdict: type[BaseModel]) -> bool:
-    """Whether ``text`` contains a field of ``verdict`` in JSON notation."""
-    return _fields(verdict).search(text) is not None
+def fresh_code(prompt: str) -> str:
+    """Return eight random hexadecimal digits that do not occur in ``prompt``.
 
-
-@cache
-def _fields(verdict: type[BaseModel]) -> re.Pattern[str]:
-    schema = verdict.model_json_schema()
-    names = {name for part in (schema, *schema.get("$defs", {}).values()) for name in part["properties"]}
-    return re.compile(rf"""["'](?:{"|".join(names)})\\*["']\s*:""")
+    They come from the system's random numbers, so that no model can learn or derive them. A derived code would repeat
+    for the same solution, and could be computed by whoever knows the derivation.
+    """
+    while (code := secrets.token_hex(4)) in prompt:
+        pass
+    return code
 
 
 class EquivalenceVerdict(BaseModel):
@@ -192,28 +195,35 @@ class Judge:
     async def __aexit__(self, *_: object) -> None:
         await self._chat.close()
 
-    async def ask(self, prompt: str, output: type[V], passes: int | None = None) -> list[V | Failure]:
+    async def ask(
+        self, prompt: str, output: type[V], passes: int | None = None, *, coded: bool = False
+    ) -> list[V | Failure]:
         """Return ``passes`` (default: that of the settings) independent verdicts of type ``output``, failures last.
 
         If the server can, all verdicts are choices of one request, so that the prompt is computed once. The reason of a
         failure is ``timeout``, ``endpoint``, ``unparsable``, or ``judge`` for a truncated reply or a prompt too long.
+
+        ``coded``: each request ends with a new :func:`fresh_code`, which the verdict must repeat in the field ``code``.
+        A reply whose verdicts have another code or none is a failure with the reason ``code``.
         """
         wanted = passes or self.settings.passes
         verdicts: list[V] = []
         async with self._slots:
-            failure = await self._ask_within_timeout(prompt, output, wanted, verdicts)
+            failure = await self._ask_within_timeout(prompt, output, wanted, verdicts, coded)
         failures = [] if failure is None else [failure] * (wanted - len(verdicts))
         self.counts.update(["verdicts"] * len(verdicts) + [missing.reason.value for missing in failures])
         return [*verdicts, *failures]
 
-    async def _ask_within_timeout(self, prompt: str, output: type[V], wanted: int, verdicts: list[V]) -> Failure | None:
+    async def _ask_within_timeout(
+        self, prompt: str, output: type[V], wanted: int, verdicts: list[V], coded: bool
+    ) -> Failure | None:
         """Fill ``verdicts`` within the time limit. The failure tells why some are missing."""
         if not self._breaker.admits():
             self.counts["not_asked"] += wanted
             return _failure(FailureReason.ENDPOINT, "not asked: the judge's endpoint failed repeatedly")
         try:
             async with asyncio.timeout(self.settings.timeout):
-                failure = await self._collect(prompt, output, wanted, verdicts)
+                failure = await self._collect(prompt, output, wanted, verdicts, coded)
         except TimeoutError:
             failure = _failure(FailureReason.TIMEOUT, f"no verdict within {self.settings.timeout:g} s")
         except (EndpointDown, TooManyFiles) as error:
@@ -222,35 +232,52 @@ class Judge:
         self._breaker.record(served=bool(verdicts) or not unserved)
         return failure
 
-    async def _collect(self, prompt: str, output: type[V], wanted: int, verdicts: list[V]) -> Failure | None:
+    async def _collect(
+        self, prompt: str, output: type[V], wanted: int, verdicts: list[V], coded: bool
+    ) -> Failure | None:
         failure = None
         for _ in range(self.settings.parse_attempts):
-            reply = await self._chat.complete(self._request(prompt, output, wanted - len(verdicts)))
+            required = {CODE: fresh_code(prompt)} if coded else {}
+            reply = await self._chat.complete(self._request(prompt, output, wanted - len(verdicts), required))
             if isinstance(reply, Failure):
                 context = reply.reason is FailureReason.CONTEXT
                 return _failure(FailureReason.JUDGE, reply.message) if context else reply
             self.usage += reply.usage
-            failure = _read(reply, output, verdicts)
+            failure = _read(reply, output, verdicts, required)
             if failure is None:
                 break
         return failure
 
-    def _request(self, prompt: str, output: type[BaseModel], n: int) -> Request:
-        """Build a request without a seed: a later pass must not repeat an earlier one."""
+    def _request(self, prompt: str, output: type[BaseModel], n: int, required: Mapping[str, str]) -> Request:
+        """Build a request without a seed: a later pass must not repeat an earlier one.
+
+        The schema does not contain the values of ``required``: a server that enforces it would write them for a judge
+        that copies a verdict.
+        """
+        schema = output_schema(output)
+        if required:
+            prompt = f"{prompt}\n\n{self.prompts.render('judge_code', **required)}"
+            schema = _with_text_fields(schema, [*required])
         return Request(
             model=self.settings.name,
             messages=(Message(role="user", content=prompt.encode(errors="replace").decode()),),
             sampling=self.settings.sampling,
             n=n,
-            output_schema=output_schema(output) if self.settings.structured_outputs else None,
+            output_schema=schema if self.settings.structured_outputs else None,
         )
 
 
-def _read(reply: Reply, output: type[V], verdicts: list[V]) -> Failure | None:
+def _with_text_fields(schema: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """``schema`` with further text fields before its own."""
+    texts = {name: {"type": "string", "maxLength": 64} for name in names}
+    return {**schema, "properties": {**texts, **schema["properties"]}, "required": [*names, *schema["required"]]}
+
+
+def _read(reply: Reply, output: type[V], verdicts: list[V], required: Mapping[str, str]) -> Failure | None:
     """Add the verdicts in ``reply`` that can be parsed. Returns the failure of the last one that cannot."""
     failure = None
     for completion in reply.completions:
-        verdict = _verdict(completion, output)
+        verdict = _verdict(completion, output, required)
         if isinstance(verdict, Failure):
             failure = verdict
         else:
@@ -258,13 +285,17 @@ def _read(reply: Reply, output: type[V], verdicts: list[V]) -> Failure | None:
     return failure
 
 
-def _verdict(completion: Completion, output: type[V]) -> V | Failure:
+def _verdict(completion: Completion, output: type[V], required: Mapping[str, str]) -> V | Failure:
     if completion.finish_reason == "length":
         return _failure(FailureReason.JUDGE, "the judge's reply reached max_tokens")
     try:
-        return parse_json(completion.text, output).record
+        return parse_json(completion.text, output, required).record
     except Unparsable as error:
-        return _failure(FailureReason.UNPARSABLE, str(error))
+        failure = _failure(FailureReason.UNPARSABLE, str(error))
+    with suppress(Unparsable):
+        parse_json(completion.text, output)
+        failure = _failure(FailureReason.CODE, "the verdict does not repeat the code of its prompt")
+    return failure
 
 
 def _failure(reason: FailureReason, message: str) -> Failure:

@@ -17,13 +17,19 @@ from recipes.miniature.task import fits
 from tmas.answers.extract import extract_boxed
 
 _SECTION = re.compile(r"# (Problem|Experience bank|Guidelines|Solution)\n\nBEGIN (\S+)\n(.*?)\nEND \2", re.DOTALL)
+_CODE = re.compile(r'"code", with exactly the text (\w+)')
 _ITEM = re.compile(r"^- \[([EG]\d+), support \d+\] (.*)$", re.MULTILINE)
 
 
 def verdict(prompt: str) -> str:
-    """The JSON verdict for a judge prompt: on novelty if it lists guidelines, else on the use of experience."""
+    """The JSON verdict for a judge prompt: on novelty if it lists guidelines, else on the use of experience.
+
+    It repeats the code of the prompt, the last one in it: a solution before it may state another one.
+    """
     sections = {name: text for name, _, text in _SECTION.findall(prompt)}
-    return json.dumps(_novelty(sections) if "Guidelines" in sections else _experience(sections))
+    codes = _CODE.findall(prompt)
+    code = {"code": codes[-1]} if codes else {}
+    return json.dumps(code | (_novelty(sections) if "Guidelines" in sections else _experience(sections)))
 
 
 def _experience(sections: Mapping[str, str]) -> dict[str, object]:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,6 +22,7 @@ import pytest
 
 from tmas.files import read_lines
 from tmas.testing.chat_server import Fault, Script, ScriptedServer, run_in_thread
+from tmas.testing.judge import code_in, with_code
 from tmas.testing.processes import writing_to
 from tmas.training.rows import TrainingRow, read_rows, write_rows
 
@@ -43,7 +44,7 @@ UNUSED = {"items": [{"id": "e1", "use": "none", "correct": True, "quote": ""}], 
 def unimpressed(body: dict[str, Any]) -> Script:
     """A judge to whom every strategy is known, and who finds no item used."""
     asks_about_items = "repeated" in json.dumps(body["response_format"])
-    return Script(texts=(json.dumps(UNUSED if asks_about_items else KNOWN),))
+    return Script(texts=(with_code(body, UNUSED if asks_about_items else KNOWN),))
 
 
 @pytest.fixture(scope="module")
@@ -208,21 +209,22 @@ def test_a_judge_that_turns_slow_lies_and_breaks_and_bombs_among_the_answers(tas
     write_rows(tmp_path / "train.parquet", rows)
     replies = itertools.cycle(
         [
-            Script(texts=(json.dumps(KNOWN),)),
-            Script(fault=Fault("status", after=None, status=500)),
-            Script(first_delay=60),
-            Script(texts=(json.dumps({**KNOWN, "same": ["g99"]}),)),  # there is no such guideline
-            Script(texts=("Very good!",)),
+            lambda body: Script(texts=(with_code(body, KNOWN),)),
+            lambda body: Script(fault=Fault("status", after=None, status=500)),
+            lambda body: Script(first_delay=60),
+            lambda body: Script(texts=(with_code(body, {**KNOWN, "same": ["g99"]}),)),  # there is no such guideline
+            lambda body: Script(texts=("Very good!",)),
+            lambda body: Script(texts=(json.dumps(KNOWN),)),  # without the code
         ]
     )
-    replied: dict[str, Script] = {}
+    replied: dict[str, Callable[[dict[str, Any]], Script]] = {}
 
     def reply(body: dict[str, Any]) -> Script:
-        """A question that is asked again meets with the same reply."""
-        question = body["messages"][0]["content"]
+        """A question that is asked again meets with the same reply, although its code is another one."""
+        question = body["messages"][0]["content"].replace(code_in(body), "")
         if question not in replied:
             replied[question] = next(replies)
-        return replied[question]
+        return replied[question](body)
 
     with run_in_thread(ScriptedServer(reply)) as judge:
         tmas(
@@ -236,7 +238,7 @@ def test_a_judge_that_turns_slow_lies_and_breaks_and_bombs_among_the_answers(tas
     for data in curves.values():
         total.update(data)
     reasons = {name.rpartition("/")[2] for name in total if "novelty_masked/" in name}
-    assert {"endpoint", "timeout", "judge", "unparsable"} <= reasons
+    assert {"endpoint", "timeout", "judge", "unparsable", "code"} <= reasons
     assert total["reward/guideline/novelty_masked"] < total["reward/guideline/samples"]
     assert total["reward/all/correctness_masked"] > 0
     assert total["reward/all/masked"] > 0

@@ -12,7 +12,7 @@ from jinja2 import TemplateSyntaxError, meta, nodes
 from jinja2.visitor import NodeTransformer
 
 from tmas.prompts.texts import PromptError, built_in_texts, include_of
-from tmas.prompts.variables import MAY_BE_EMPTY, VARIABLES, samples
+from tmas.prompts.variables import MAY_BE_EMPTY, MUST_SHOW, VARIABLES, samples
 
 if TYPE_CHECKING:
     from tmas.prompts import Prompts
@@ -136,6 +136,8 @@ def _wrong_rendering(prompts: Prompts, name: str, values: dict[str, Any]) -> str
         text = prompts.render(name, **values)
     except Exception as error:  # whatever a user's template raises is a mistake in that template
         return f"{_raised_in(prompts, name, error)}: {error}"
+    if name in MUST_SHOW and values[MUST_SHOW[name]] not in text:
+        return f"{prompts.place(name)}: the prompt does not show {{{{ {MUST_SHOW[name]} }}}}"
     return None if text or name in MAY_BE_EMPTY else f"{prompts.place(name)}: the prompt is empty"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -53,48 +54,56 @@ class ParsedVerification(NamedTuple):
     repaired: bool = False
 
 
-def parse_json(text: str, model: type[M]) -> Parsed[M]:
+def parse_json(text: str, model: type[M], required: Mapping[str, str] | None = None) -> Parsed[M]:
     """Return the last JSON object in ``text`` that is a valid ``model``, ignoring the text around it.
 
-    Invalid list entries are dropped and counted, unless all are invalid. If no object can be parsed, json-repair is
-    tried on the last closed one. Raises :class:`Unparsable`.
+    ``required``: fields that the object must have in addition, with these values; other objects are ignored. Invalid
+    list entries are dropped and counted, unless all are invalid. If no object can be parsed, json-repair is tried on
+    the last closed one. Raises :class:`Unparsable`.
     """
     protected = protect_latex(text)
     try:
-        found = _last_valid(protected, model)
+        found = _last_valid(protected, model, required or {})
     except RecursionError:
         raise Unparsable("JSON nested too deeply") from None
-    return found or _repaired(protected, model)
+    return found or _repaired(protected, model, required or {})
 
 
-def _last_valid(text: str, model: type[M]) -> Parsed[M] | None:
+def _last_valid(text: str, model: type[M], required: Mapping[str, str]) -> Parsed[M] | None:
     decoder = json.JSONDecoder(strict=False)
     found, start = None, text.find("{")
     while start >= 0:
         end = start + 1
         with suppress(ValueError):
             value, after = decoder.raw_decode(text, start)
-            found, end = _validated(value, model, repaired=False), after
+            found, end = _validated(value, model, required, repaired=False), after
         start = text.find("{", end)
     return found
 
 
-def _repaired(text: str, model: type[M]) -> Parsed[M]:
-    opening = re.compile(rf"\{{\s*[\"']?(?:{'|'.join(model.model_fields)})[\"']?\s*:")
+def _repaired(text: str, model: type[M], required: Mapping[str, str]) -> Parsed[M]:
+    opening = re.compile(rf"\{{\s*[\"']?(?:{'|'.join([*model.model_fields, *required])})[\"']?\s*:")
     starts = [match.start() for match in opening.finditer(text)]
     if not starts:
         raise Unparsable(f"no JSON object with {' or '.join(model.model_fields)}")
     try:
         # Only up to a closing brace: a truncated "0.5" must not be read as "0".
         value = json_repair.loads(text[starts[-1] : text.rfind("}") + 1], skip_json_loads=True)
-        return _validated(value, model, repaired=True)
+        return _validated(value, model, required, repaired=True)
     except ValueError:
         raise Unparsable(f"the JSON object is not a valid {model.__name__}") from None
 
 
-def _validated(value: Any, model: type[M], repaired: bool) -> Parsed[M]:
+def _validated(value: Any, model: type[M], required: Mapping[str, str], repaired: bool) -> Parsed[M]:
     if not (isinstance(value, dict) and value.keys() & model.model_fields.keys()):
         raise Unparsable(f"not an object of {model.__name__}'s shape")
+    parsed = _without_invalid_entries(value, model, repaired)
+    if wrong := [name for name, text in required.items() if str(value.get(name)).strip() != text]:
+        raise Unparsable(f"another value, or none, in {' and '.join(wrong)}")
+    return parsed
+
+
+def _without_invalid_entries(value: Any, model: type[M], repaired: bool) -> Parsed[M]:
     try:
         return Parsed(model.model_validate(value), repaired, 0)
     except ValidationError as error:

@@ -31,6 +31,7 @@ VARIABLES: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "genselect": {**_TASK, "solutions": [["It is 12.", "It is 13."]]},
     "genselect_summary": {**_TASK, "solution": ["It is 12."], "words": [250]},
     "guideline": {**_TASK, "attempts": _ATTEMPTS, "bank": _BANK, "max_new": [8], "max_chars": [600]},
+    "judge_code": {"code": ["0a1b2c3d"]},
     "judge_equivalence": {
         "question": ["", "What is 7 + 5?"],
         "gold": ["12"],
@@ -58,6 +59,8 @@ VARIABLES: Mapping[str, Mapping[str, Sequence[Any]]] = {
 includes them."""
 MAY_BE_EMPTY = frozenset({"attempt", "recycled"})
 """Prompts that are never the whole prompt of a call, so that they may be empty."""
+MUST_SHOW: Mapping[str, str] = {"judge_code": "code"}
+"""Prompts that are of no use without the value of this variable."""
 
 
 def samples(name: str) -> Iterator[dict[str, Any]]:

@@ -42,6 +42,7 @@ class FailureReason(StrEnum):
     BUDGET = "budget"  # the token budget is exhausted
     WORKER = "worker"  # the processes that worked on the problem died, one after the other
     JUDGE = "judge"  # a judge gave no verdict
+    CODE = "code"  # a judge's verdict does not repeat the code of its prompt
 
 
 NOT_SAMPLED = frozenset({FailureReason.ENDPOINT, FailureReason.TIMEOUT, FailureReason.BUDGET, FailureReason.WORKER})

@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 from tmas.answers.checker import AnswerChecker
 from tmas.answers.equivalence import Comparison, Equivalence, normalise
 from tmas.answers.extract import extract_boxed, extract_stated
-from tmas.judge import EquivalenceVerdict, Judge, contains_forged_verdict, equivalence_prompt
-from tmas.records import Failure
+from tmas.judge import EquivalenceVerdict, Judge, equivalence_prompt
+from tmas.records import Failure, FailureReason
 from tmas.rewards.component import Component
 from tmas.rewards.refused import refusal
 from tmas.rewards.settings import AnswerSettings
@@ -80,22 +80,30 @@ async def check_by_rule(checker: AnswerChecker, gold: str, answer: str) -> Check
 async def check_by_judge(judge: Judge, checker: AnswerChecker, gold: str, answer: str, question: str = "") -> Checked:
     """Return the majority of the judge's passes, with the evaluation's prompt. It shows the problem ``question``.
 
-    The judge is only asked if the rule cannot decide, so that no answer can talk it out of a difference. An answer that
-    contains a forged verdict is wrong.
+    The judge is only asked if the rule cannot decide, so that no answer can talk it out of a difference. If no verdict
+    repeats its code, the judge is asked about a plain number instead. If it repeats the code there, the answer itself
+    is at fault and wrong: masked, it would be better off than other wrong answers.
     """
     if normalise(gold) == normalise(answer):
         return Checked(True)
-    if contains_forged_verdict(answer, EquivalenceVerdict):
-        return Checked(False, verifiable=False)
     verdict = await checker.compare(gold, answer)
     if verdict.equivalence is not Equivalence.UNDECIDED:
         return Checked(verdict.equal)
-    prompt = equivalence_prompt(judge.prompts, gold, answer, question, judge.approximation_digits)
-    passes = await judge.ask(prompt, EquivalenceVerdict)
+    passes = await _ask(judge, gold, answer, question)
     votes = [one.verdict == "equivalent" for one in passes if not isinstance(one, Failure)]
+    reasons = [one.reason for one in passes if isinstance(one, Failure)]
+    if not votes and FailureReason.CODE in reasons:
+        control = await _ask(judge, gold, PLAIN_NUMBER, question)
+        if any(isinstance(one, EquivalenceVerdict) for one in control):
+            return Checked(False, verifiable=False)
     if 2 * sum(votes) == len(votes):  # a tie, or no vote at all
-        return Checked(None, next((one.reason.value for one in passes if isinstance(one, Failure)), "undecided"))
+        return Checked(None, reasons[0].value if reasons else "undecided")
     return Checked(2 * sum(votes) > len(votes))
+
+
+async def _ask(judge: Judge, gold: str, answer: str, question: str) -> list[EquivalenceVerdict | Failure]:
+    prompt = equivalence_prompt(judge.prompts, gold, answer, question, judge.approximation_digits)
+    return await judge.ask(prompt, EquivalenceVerdict, coded=True)
 
 
 async def checkable_by_rule(checker: AnswerChecker, gold: str) -> bool:

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from tmas.agents.context import all_items
 from tmas.judge import fence
 from tmas.memory.experience import ExperienceBank
-from tmas.memory.similarity import near_duplicate
 from tmas.prompts import Prompts
 from tmas.records import Experience
 from tmas.rewards.component import Component, masked, scored
@@ -78,7 +77,7 @@ def score(
         return scored(0.0, "pitfall")
     if not uses:
         return masked("judge")
-    copies = {q for q in applied for text in texts.values() if near_duplicate(q, text, settings.similarity)}
+    copies = {q for q in applied for text in texts.values() if evidence.repeats(q, text, settings.similarity)}
     shown = evidence.own_work(quote for quote in applied if quote not in copies)
     value = min(1.0, shown / min(settings.enough, len(texts)))
     return scored(value, "" if value else "not_shown" if applied else "not_applied")

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from tmas.agents.context import all_items
 from tmas.judge import fence
 from tmas.memory.guidelines import GuidelineBank
-from tmas.memory.similarity import near_duplicate
 from tmas.prompts import Prompts
 from tmas.records import Guideline
 from tmas.rewards.component import Component, masked, scored
@@ -55,17 +54,17 @@ def score(
     likes = {*verdict.same, *verdict.variation_of}
     if not likes <= known or (verdict.steps and not any(map(evidence.found, verdict.steps))):
         return masked("judge")
-    if verdict.same or any(_is(verdict, guideline, settings.similarity) for guideline in guidelines):
+    if verdict.same or any(_is(verdict, guideline, evidence, settings.similarity) for guideline in guidelines):
         return scored(0.0, "known")
     if evidence.own_work(verdict.steps) < settings.min_steps:
         return scored(0.0, "not_carried_out")
     return scored(settings.variation if verdict.variation_of else 1.0)
 
 
-def _is(verdict: NoveltyVerdict, guideline: Guideline, similarity: float) -> bool:
+def _is(verdict: NoveltyVerdict, guideline: Guideline, evidence: Evidence, similarity: float) -> bool:
     pairs = (
         (verdict.name, guideline.name),
         (verdict.description, guideline.description),
         (f"{verdict.name}: {verdict.description}", guideline.text),
     )
-    return any(near_duplicate(judged, known, similarity) for judged, known in pairs)
+    return any(evidence.repeats(judged, known, similarity) for judged, known in pairs)

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Json, ValidationError
 
 from tmas.answers.checker import AnswerChecker
-from tmas.judge import Judge, contains_forged_verdict
+from tmas.judge import Judge
 from tmas.llm.thinking import OPEN, split_thinking
 from tmas.llm.tokens import token_counter
 from tmas.records import Experience, Failure, Guideline
@@ -140,19 +140,14 @@ class Scorer:
         )
 
     def _evidence(self, row: RewardInput, text: str, items: Iterable[Experience | Guideline]) -> Evidence:
-        return Evidence(text, [row.prompt, row.question, *(item.text for item in items)], self.settings.evidence)
+        given = [row.prompt, row.question, *(item.text for item in items)]
+        return Evidence(text, given, self.settings.evidence, row.question)
 
     async def _judged(self, text: str, prompt: str, output: type[V], score: Callable[[V], Component]) -> Component:
-        """Return the mean over the judge's passes.
-
-        A text longer than ``max_solution_tokens``, or with a forged verdict for the judge to copy, gets 0 without a
-        call.
-        """
+        """Return the mean over the judge's passes. A text longer than ``max_solution_tokens`` gets 0 without a call."""
         if _ESTIMATE(text) > self.settings.max_solution_tokens:
             return scored(0.0, "too_long")
-        if contains_forged_verdict(text, output):
-            return scored(0.0, "forged")
-        passes = await self._judge.ask(prompt, output)
+        passes = await self._judge.ask(prompt, output, coded=True)
         return mean_of([masked(one.reason.value) if isinstance(one, Failure) else score(one) for one in passes])
 
 

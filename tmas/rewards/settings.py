@@ -48,6 +48,17 @@ class EvidenceSettings(Settings):
         description="A run of at least this many tokens that also occurs in the problem or the memory bank counts as"
         " copied.",
     )
+    copied_symbols: int = Field(
+        default=8,
+        ge=1,
+        description="A run of at least this many mathematical symbols that also occurs there counts as copied with"
+        " other letters and with words in between. A shorter text there counts as a whole.",
+    )
+    connected: bool = Field(
+        default=True,
+        description="true: a quote must share a number or a letter with the prompt or with the rest of the solution,"
+        " since no answer depends on a step that shares none.",
+    )
 
 
 class ExperienceSettings(Settings):

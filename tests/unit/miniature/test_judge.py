@@ -22,7 +22,7 @@ from tmas.rewards.experience import ExperienceVerdict
 from tmas.rewards.novelty import NoveltyVerdict
 from tmas.rewards.settings import EvidenceSettings, ExperienceSettings, NoveltySettings
 
-EVIDENCE = EvidenceSettings(min_tokens=4, min_symbols=0, copied_run=5)
+EVIDENCE = EvidenceSettings(min_tokens=4, min_symbols=0, copied_run=5, connected=False)
 SEEN: dict[str, Any] = {"created": 0, "last_seen": 0}
 [(BLOCKS, GOLD)] = islice(Task().problems("validation", 0), 1)
 QUESTION = question(BLOCKS)
@@ -123,6 +123,12 @@ def test_a_choice_that_does_not_exist_is_judged_too(choice: str):
 def test_a_text_without_choices_earns_nothing():
     parroted = f"From experience: {right(0)}. \\boxed{{1111}}"
     assert use_of(bank(right(0)), parroted) == scored(0.0, "not_applied")
+
+
+def test_the_verdict_repeats_the_code_at_the_end_of_its_prompt_and_none_that_the_solution_states():
+    codes = [PROMPTS.render("judge_code", code=code) for code in ("0a1b2c3d", "12345678")]
+    asked = experience.prompt(PROMPTS, QUESTION, f"{codes[0]}\n{solution(GOLD)}", bank(right(1)))
+    assert parse_json(verdict(f"{asked}\n\n{codes[1]}"), ExperienceVerdict, {"code": "12345678"})
 
 
 # --- novelty

@@ -86,7 +86,9 @@ async def test_it_judges(url: str):
     item = Experience(item_id="E1", kind="conclusion", statement=str(found), created=0, last_seen=0)
     settings = JudgeSettings(name="rules", base_url=url)
     async with Judge(settings) as judge:
-        verdicts = await judge.ask(prompt(PROMPTS, QUESTION, solution(GOLD), [item]), ExperienceVerdict, passes=2)
+        verdicts = await judge.ask(
+            prompt(PROMPTS, QUESTION, solution(GOLD), [item]), ExperienceVerdict, passes=2, coded=True
+        )
     for verdict in verdicts:
         assert isinstance(verdict, ExperienceVerdict), verdict
         assert [(use.id, use.use, use.correct) for use in verdict.items] == [("E1", "applied", True)]

@@ -164,6 +164,30 @@ def test_repair_is_a_recorded_fallback(broken: str) -> None:
     assert parsed.record.new[0].statement == r"divide by \frac{x}{y}"
 
 
+REQUIRED = '{"code": "ab12", "critique": "Fine.", "grade": "1"}'
+
+
+@pytest.mark.parametrize(
+    ("text", "repaired"),
+    [
+        (REQUIRED, False),
+        (REQUIRED.replace('"ab12"', '" ab12 "'), False),
+        (f'{REQUIRED} and not {{"critique": "Bad.", "grade": "0"}}', False),
+        (f'{{"code": "ab13", "critique": "Bad.", "grade": "0"}} {REQUIRED}', False),
+        (REQUIRED.replace('"1"}', '"1",}'), True),
+    ],
+)
+def test_the_last_object_with_the_required_fields_is_found(text: str, repaired: bool) -> None:
+    found = parse_json(text, VerificationOutput, {"code": "ab12"})
+    assert (found.record.critique, found.repaired) == ("Fine.", repaired)
+
+
+@pytest.mark.parametrize("code", ['"ab13"', "null", "12", '["ab12"]', '"ab12 ab12"'])
+def test_an_object_with_another_value_in_a_required_field_is_unparsable(code: str) -> None:
+    with pytest.raises(Unparsable):
+        parse_json(REQUIRED.replace('"ab12"', code), VerificationOutput, {"code": "ab12"})
+
+
 @pytest.mark.parametrize(
     "text",
     [

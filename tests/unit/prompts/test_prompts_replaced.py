@@ -148,6 +148,7 @@ def test_a_file_that_is_no_text_is_refused(folder: Path):
             "{% if task == 'answer' %}a{% endif %}",
             "self_graded.jinja: the prompt is empty (render",
         ),
+        ("judge_code", "Repeat it.", "judge_code.jinja: the prompt does not show {{ code }} (rendered with code="),
         (
             "summary",
             "{{ words.__class__ }}",

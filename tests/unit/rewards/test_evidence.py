@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,6 +65,42 @@ def test_nor_are_words_without_mathematics():
 
 def test_a_step_counts_once_however_it_is_cut():
     assert evidence().own_work([FIRST_STEP, FIRST_STEP.upper().lower(), FIRST_STEP[10:]]) == 1
+
+
+def own_work(solution: str, quotes: list[str], given: str = QUESTION, **changes: Any) -> int:
+    return Evidence(solution, [given], EvidenceSettings(**changes), QUESTION).own_work(quotes)
+
+
+def test_a_short_item_in_other_letters_is_copied_as_a_whole():
+    quote = "clearly and as everybody can see m divides b_m + 1 in any case"
+    assert own_work(quote, [quote], "n divides a_n + 1") == 0
+    assert own_work(quote, [quote], "n divides a_n + 1", copied_run=6, connected=False) == 1, "shorter than a run"
+
+
+@pytest.mark.parametrize(("copied_symbols", "own"), [(8, 0), (20, 1)])
+def test_a_copy_in_other_letters_is_found_if_it_is_long_enough(copied_symbols: int, own: int):
+    quote = "indeed u^2 + v^2 is well (u + v)^2 - 2uv so we have it"  # 16 symbols
+    given = "x^2 + y^2 = (x + y)^2 - 2xy, and nothing else follows from 1 + 2 = 3 by 4 - 1"
+    assert own_work(quote, [quote], given, copied_symbols=copied_symbols, connected=False) == own
+
+
+UNRELATED = [r"hence $\alpha + \beta = 77$ and so $\alpha = 33$", r"but then $33 + \gamma = 78$ and so $\gamma = 45$"]
+
+
+def test_steps_that_share_names_only_with_each_other_are_no_own_work():
+    solution = f"{'. '.join(UNRELATED)}. The answer is 58."
+    assert own_work(solution, UNRELATED) == 0
+    assert own_work(solution, UNRELATED, connected=False) == 2
+
+
+@pytest.mark.parametrize("link", ["As x = 33 we are done.", "We have used 45.", r"With $\gamma$ as above, x = 3."])
+def test_one_link_to_the_rest_connects_all_steps_that_build_on_each_other(link: str):
+    assert own_work(f"{'. '.join(UNRELATED)}. {link}", UNRELATED) == 2
+
+
+def test_a_step_without_numbers_and_letters_cannot_be_tested_and_counts():
+    quote = "AB = CD and CD = EF imply AB = EF by transitivity"
+    assert own_work(quote, [quote]) == 1
 
 
 @given(st.text(), st.lists(st.text(), max_size=4))

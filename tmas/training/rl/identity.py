@@ -44,7 +44,7 @@ def _judge_prompts(config: DictConfig) -> dict[str, str]:
     if settings is None or not settings.get("judge"):
         return {}
     bonuses = [name for name in ("experience", "novelty") if OmegaConf.select(settings, f"{name}.form") == "judge"]
-    used = ("judge_equivalence", *(f"judge_{name}" for name in bonuses))
+    used = ("judge_code", "judge_equivalence", *(f"judge_{name}" for name in bonuses))
     hashes = embedded_prompts(config).judge_hashes(*used)
     return {f"{PROMPT_PREFIX}{name}": value for name, value in hashes.items()}
 
