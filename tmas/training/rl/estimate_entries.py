@@ -37,7 +37,8 @@ def estimate_entries(
     work = workload(config, settings, train)
     made = generation(config, shape, settings, work)
     yield "estimate", f"{device_count(config)} x {settings.device} (docs/estimate.md has the formulas)"
-    yield "parameters", f"{shape.parameters / 1e6:,.3f} million, {shape.active_parameters / 1e6:,.3f} million per token"
+    active = f", of which a token meets {_count(shape.active_parameters)}" if shape.experts else ""
+    yield "parameters", f"{_count(shape.parameters)}{active}"
     yield (
         "assumed",
         f"a mean prompt of {work.prompt:,.0f} tokens and a mean response of {work.response:,.0f}"
@@ -124,6 +125,10 @@ def _parts(parts: Mapping[str, float], settings: EstimateSettings) -> str:
     if settings.memory_gb is None:
         return text
     return f"{text}; {'fits' if total <= settings.memory_gb else 'DOES NOT FIT'} {_gb(settings.memory_gb)}"
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.3g} billion" if number >= 1e9 else f"{number / 1e6:.3g} million"
 
 
 def _gb(size: float) -> str:
