@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,11 +38,12 @@ ROWS = RowFile(Path("rows"), {"normal": 200, "experience": 150, "guideline": 50}
 Composed = Callable[..., tuple[DictConfig, EstimateSettings]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def composed() -> Composed:
     register_resolvers()
 
-    def composed(experiment: str, *overrides: str) -> tuple[DictConfig, EstimateSettings]:
+    @cache
+    def compose_once(experiment: str, *overrides: str) -> DictConfig:
         given = [f"experiment={experiment}", "output_dir=out", "judge.name=j", "judge.base_url=http://j/v1", *overrides]
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("train", overrides=given, return_hydra_config=True)
@@ -48,6 +51,10 @@ def composed() -> Composed:
         config.trainer.experiment_name = "test"
         del config["hydra"]
         OmegaConf.resolve(config)
+        return config
+
+    def composed(experiment: str, *overrides: str) -> tuple[DictConfig, EstimateSettings]:
+        config = deepcopy(compose_once(experiment, *overrides))
         settings = load_estimate_settings(config, [])
         assert settings
         return config, settings
