@@ -4,7 +4,10 @@ BIN := .venv/bin
 PINNED = $(shell sed -n 's/^\($(1)==[^ ]*\).*/\1/p' locks/cpu.txt)
 # What takes longest begins first, and the rest runs side by side with it: see tests/conftest.py.
 TESTS := -n 2 --dist loadfile --no-loadscope-reorder --durations=10 tests/e2e tests/contract tests/unit
-COMPILE = $(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --custom-compile-command 'make lock'
+RESOLVE = $(BIN)/uv pip compile -q pyproject.toml --custom-compile-command 'make lock'
+COMPILE = $(RESOLVE) --universal --python-version 3.11
+# For the image alone: the current vLLM needs packages that have no wheels for every platform.
+COMPILE_SERVE = $(RESOLVE) --python-version 3.12 --python-platform x86_64-manylinux_2_39
 
 # Python keeps the bytecode of what it imports, whatever the shell asks for. The tests start hundreds of processes, and
 # each would compile vLLM, Ray or DeepSpeed anew: that was a third of their CPU time.
@@ -36,9 +39,10 @@ format: install ## mend formatting and what the linter can mend
 	@$(BIN)/ruff check --fix-only
 	@$(BIN)/ruff format
 
-lock: $(BIN)/uv ## resolve locks/cpu.txt and locks/gpu.txt again (ARGS=--upgrade for newer versions)
+lock: $(BIN)/uv ## resolve locks/cpu.txt, gpu.txt and serve.txt again (ARGS=--upgrade for newer versions)
 	$(COMPILE) --extra cpu --group dev --override locks/cpu-overrides.txt -o locks/cpu.txt $(ARGS)
 	$(COMPILE) --extra gpu -o locks/gpu.txt $(ARGS)
+	$(COMPILE_SERVE) --extra serve -o locks/serve.txt $(ARGS)
 
 options: install ## write docs/options.md from the settings classes
 	@$(BIN)/tmas options --markdown > docs/options.md

@@ -4,7 +4,9 @@
 FROM nvidia/cuda:13.0.1-devel-ubuntu24.04
 
 ARG UV_VERSION=0.13.9
-# Build of flash-attn: architectures (80: A100, 90: H100 and H200, 100: B200) and number of parallel compile jobs.
+# Index with a prebuilt flash-attn, from verl's own wheelhouse; empty: compile it (docker/install_gpu.sh).
+ARG FLASH_ATTN_INDEX=https://verl-project.github.io/verl-wheelhouse/cu130/torch2.11/simple/
+# If it is compiled: architectures (80: A100, 90: H100 and H200, 100: B200) and number of parallel compile jobs.
 ARG FLASH_ATTN_CUDA_ARCHS="80;90;100"
 ARG MAX_JOBS=8
 
@@ -14,22 +16,20 @@ ENV DEBIAN_FRONTEND=noninteractive \
     UV_LINK_MODE=copy \
     UV_NO_CACHE=1
 
+# NCCL loads the libraries of InfiniBand (ibverbs, rdmacm) at run time; without them it uses TCP, far slower.
 # Versions are not pinned: Ubuntu's archive keeps only the newest build.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends build-essential git python3-dev python3-venv \
+        ibverbs-providers libibverbs1 libnuma1 librdmacm1 \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv /venv \
     && pip install --no-cache-dir "uv==${UV_VERSION}"
 
-# First the packages that are not compiled against torch, then the others. The lock is complete: nothing is resolved.
 WORKDIR /workspace/tmas
 COPY locks/gpu.txt locks/gpu.txt
-RUN grep -vE '^(flash-attn|deepspeed)==' locks/gpu.txt > /tmp/wheels.txt \
-    && grep -E '^(flash-attn|deepspeed)==' locks/gpu.txt > /tmp/compiled.txt \
-    && uv pip install --no-deps -r /tmp/wheels.txt wheel==0.45.1 \
-    && FLASH_ATTENTION_FORCE_BUILD=TRUE uv pip install --no-deps --no-build-isolation -r /tmp/compiled.txt \
-    && rm /tmp/wheels.txt /tmp/compiled.txt
+COPY docker/install_gpu.sh docker/install_gpu.sh
+RUN FLASH_ATTN_INDEX="${FLASH_ATTN_INDEX}" docker/install_gpu.sh
 
 COPY . .
 RUN uv pip install --no-deps --editable .

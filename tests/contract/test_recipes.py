@@ -333,7 +333,8 @@ def test_the_images_have_the_versions_of_the_locks():
     [uv] = re.findall(r"^uv==(\S+)", cpu, re.MULTILINE)
     for dockerfile in DOCKERFILES:
         assert f"ARG UV_VERSION={uv}\n" in dockerfile.read_text("utf-8")
-        assert "locks/gpu.txt" in dockerfile.read_text("utf-8")
+        lock = "locks/serve.txt" if dockerfile.stem == "serve" else "locks/gpu.txt"
+        assert f"COPY {lock} {lock}\n" in dockerfile.read_text("utf-8")
     named = re.findall(
         r"(torch|vLLM|verl|DeepSpeed|flash-attn) (\d[\d.]+\d)[,)]", (ROOT / "docker" / "README.md").read_text()
     )

@@ -223,6 +223,7 @@ def test_no_group_of_ours_shadows_a_file_of_verls_config() -> None:
         (["+env.HF_TOKEN=x"], "env.HF_TOKEN: settings are written to disk"),
         (["+ray_kwargs.ray_init.runtime_env.env_vars.WANDB_API_KEY=x"], "WANDB_API_KEY"),
         (["reward=reward"], "choose reward=hybrid or vanilla"),
+        (["estimate.tflops=-1"], "estimate.tflops: "),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_key(
@@ -230,6 +231,35 @@ def test_what_cannot_work_is_refused_with_the_key(
 ) -> None:
     with pytest.raises(PlanError, match=reason.replace("[", r"\[")):
         make_plan(composed("grpo_cpu", *overrides))
+
+
+def test_fused_kernels_are_for_policies_with_tied_embeddings(
+    composed: Callable[..., DictConfig], task: Path, tmp_path: Path
+) -> None:
+    """tests/contract/test_fused_kernels.py shows how verl fails."""
+    shutil.copytree(task / "policy", tmp_path / "policy")
+    file = tmp_path / "policy" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"tie_word_embeddings": False}))
+    untied, off = f"policy.path={tmp_path}/policy", "actor_rollout_ref.model.use_fused_kernels=false"
+    assert composed("hybrid_grpo").actor_rollout_ref.model.use_fused_kernels
+    assert not composed("hybrid_grpo_30b").actor_rollout_ref.model.use_fused_kernels
+    with pytest.raises(PlanError, match=r"use_fused_kernels must be false: with fsdp2"):
+        make_plan(composed("hybrid_grpo", *SHORT, untied))
+    make_plan(composed("hybrid_grpo", *SHORT, untied, off))
+
+
+def test_verl_accepts_the_settings_that_save_memory(composed: Callable[..., DictConfig]) -> None:
+    """They reach the objects that verl's FSDP engine reads."""
+    from verl.utils.config import omega_conf_to_dataclass
+
+    config = composed("hybrid_grpo", *SHORT)
+    actor: Any = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
+    assert actor.engine.entropy_from_logits_with_chunking
+    assert config.actor_rollout_ref.actor.use_fused_kernels
+    assert config.actor_rollout_ref.rollout.gpu_memory_utilization == 0.8
+    assert config.data.val_max_samples == 128
+    assert config.data.shuffle  # verl draws the rows of validation, instead of taking the first ones
+    assert composed("grpo_cpu").data.val_max_samples == -1
 
 
 def test_a_judge_that_verl_hosts_is_in_the_plan_and_needs_devices_of_its_own(
@@ -298,8 +328,19 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(task: Path, tmp_path: Path
     done = tmas_process("train", "experiment=grpo_cpu", *given, cwd=CONF.parent)
     assert done.returncode == 0, done.stderr
     assert "grpo, grpo_cpu" in done.stdout
+    assert "time per step" in done.stdout
     assert "validate_config" not in done.stdout
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_estimates_a_step_of_a_known_policy_that_is_not_here(task: Path, tmp_path: Path) -> None:
+    given = [f"data.train_files={task}/train.parquet", f"data.val_files={task}/val.parquet", "dry_run=true"]
+    given += ["policy.path=missing/Qwen3-4B-Thinking-2507", f"output_dir={tmp_path / 'run'}"]
+    done = tmas("train", "experiment=vanilla_grpo", *given, cwd=CONF.parent)
+    assert done.returncode == 2
+    assert "policy.path missing/Qwen3-4B-Thinking-2507" in done.stderr
+    assert "8 x NVIDIA H100 SXM" in done.stdout
+    assert "48 GB; 145 GB for the last 3" in done.stdout
 
 
 def test_the_environment_of_a_cpu_run_is_in_its_config(composed: Callable[..., DictConfig]) -> None:

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import Message
+from tmas.training.rl.model_shape import ModelShape
 from tmas.training.rows import RowFileError, read_rows, validate_rows
 
 REWARD_KEY = "reward.custom_reward_function.reward_kwargs.settings"
@@ -20,17 +22,19 @@ REWARD_KEY = "reward.custom_reward_function.reward_kwargs.settings"
 
 @dataclass(frozen=True)
 class Policy:
-    """The policy's context length in tokens, and its tokenizer."""
+    """The policy's context length in tokens, its tokenizer and its shape."""
 
     context_length: int
     tokenizer: Any
+    shape: ModelShape
 
     @classmethod
     def load(cls, path: str) -> Policy:
         from transformers import AutoConfig, AutoTokenizer
 
         config = AutoConfig.from_pretrained(path)
-        return cls(config.get_text_config().max_position_embeddings, AutoTokenizer.from_pretrained(path))
+        context_length = config.get_text_config().max_position_embeddings
+        return cls(context_length, AutoTokenizer.from_pretrained(path), ModelShape.from_config(config))
 
     def prompt_tokens(self, messages: Sequence[Message]) -> int:
         """Length of a prompt in tokens, chat template included."""
@@ -42,14 +46,15 @@ class Policy:
 class RowFile:
     """Statistics of a valid row file.
 
-    ``sources``: number of rows by source. ``longest_prompt``: in tokens, 0 if there is no policy to count with.
-    ``judged``: number of rows whose answers only a judge can check.
+    ``sources``: number of rows by source. ``longest_prompt`` and ``mean_prompt``: in tokens, 0 if there is no policy to
+    count with. ``judged``: number of rows whose answers only a judge can check.
     """
 
     path: Path
     sources: Mapping[str, int]
     longest_prompt: int
     judged: int
+    mean_prompt: float = 0.0
 
     @property
     def rows(self) -> int:
@@ -100,9 +105,10 @@ def _load(path: Path, policy: Policy | None, defects: list[str]) -> RowFile | No
         defects.append(str(error))
         return None
     sources: Counter[str] = Counter()
-    longest = judged = 0
+    judged = 0
+    lengths: list[int] = []
     for row in read_rows(path):
         judged += row.data_source == "math_grm"
         sources[row.extra_info.source] += 1
-        longest = max(longest, policy.prompt_tokens(row.prompt) if policy else 0)
-    return RowFile(path, sources, longest, judged)
+        lengths.append(policy.prompt_tokens(row.prompt) if policy else 0)
+    return RowFile(path, sources, max(lengths, default=0), judged, fmean(lengths) if lengths else 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,7 +11,10 @@ from rich.table import Table
 
 from tmas.errors import UserError
 from tmas.training.rl.checks import data_parallel_ranks, device_count, find_defects, needs_judge
+from tmas.training.rl.estimate import load_estimate_settings
+from tmas.training.rl.estimate_entries import estimate_entries
 from tmas.training.rl.inputs import REWARD_KEY, load_files, load_policy
+from tmas.training.rl.model_shape import ModelShape, known_shape
 
 _REQUIRED = {
     "data.train_files": "data.train_files",
@@ -22,22 +25,36 @@ _REQUIRED = {
 """Settings without a default: the configuration key of each by its short name. Some rewards need no judge."""
 
 
+Entries = tuple[tuple[str, str], ...]
+"""Pairs of a label and a text, for display."""
+
+
 class PlanError(UserError):
-    """The run cannot work as configured. The message lists all defects, each with the key to change."""
+    """The run cannot work as configured. The message lists all defects, each with the key to change.
+
+    ``estimate``: the estimate of a step, if the policy's shape is known, so that hardware can be planned before the
+    policy and the rows are on this machine.
+    """
+
+    def __init__(self, what: str, estimate: Entries = ()) -> None:
+        super().__init__(what)
+        self.estimate = estimate
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The resource plan as pairs of a label and a text, for display."""
+    """The resource plan, and the estimate of a step."""
 
-    entries: tuple[tuple[str, str], ...]
+    entries: Entries
+    estimate: Entries = ()
 
-    def show(self, console: Console) -> None:
-        """Print the plan as a table."""
-        table = Table(show_header=False, box=None)
-        for label, text in self.entries:
-            table.add_row(label, text)
-        console.print(table, markup=False)
+
+def show(entries: Iterable[tuple[str, str]], console: Console) -> None:
+    """Print a plan or an estimate as a table."""
+    table = Table(show_header=False, box=None)
+    for label, text in entries:
+        table.add_row(label, text)
+    console.print(table, markup=False)
 
 
 def make_plan(config: DictConfig) -> Plan:
@@ -51,11 +68,18 @@ def make_plan(config: DictConfig) -> Plan:
     defects: list[str] = []
     policy = load_policy(config.actor_rollout_ref.model.path, defects)
     train, validation = (load_files(config.data[key], policy, defects) for key in ("train_files", "val_files"))
+    shape = policy.shape if policy else known_shape(config.actor_rollout_ref.model.path)
     defects += find_defects(config, policy, train, validation)
+    defects += check_fused_kernels(config, shape)
+    settings = load_estimate_settings(config, defects)
+    estimate: Entries = ()
+    if shape and settings and OmegaConf.select(config, "model_engine") == "dp":
+        estimate = tuple(estimate_entries(config, shape, settings, train, validation))
     if defects:
-        raise PlanError("this run cannot work:\n" + "\n".join(f"  {defect}" for defect in defects))
+        raise PlanError("this run cannot work:\n" + "\n".join(f"  {defect}" for defect in defects), estimate)
     rows = sum(file.rows for file in train)
-    return Plan((*_resources(config), *_workload(config, rows), *(("rows", str(f)) for f in (*train, *validation))))
+    files = (("rows", str(file)) for file in (*train, *validation))
+    return Plan((*_resources(config), *_workload(config, rows), *files), estimate)
 
 
 def _resources(config: DictConfig) -> Iterator[tuple[str, str]]:
@@ -83,3 +107,17 @@ def _workload(config: DictConfig, rows: int) -> Iterator[tuple[str, str]]:
         "tokens",
         f"up to {config.data.max_prompt_length:,} in a prompt and {config.data.max_response_length:,} in a response",
     )
+
+
+def check_fused_kernels(config: DictConfig, shape: ModelShape | None) -> Iterator[str]:
+    """Refuse fused kernels for a policy whose output layer has weights of its own.
+
+    verl 0.9.1 wraps such a layer in an FSDP2 unit, and its fused forward pass multiplies with the weights without
+    gathering them (verl pull request 7427). tests/contract/test_fused_kernels.py shows both cases.
+    """
+    worker = config.actor_rollout_ref
+    if shape and not shape.tied and worker.model.use_fused_kernels and worker.actor.strategy == "fsdp2":
+        yield (
+            "actor_rollout_ref.model.use_fused_kernels must be false: with fsdp2, verl 0.9.1 fails in the first pass"
+            " of a policy without tie_word_embeddings"
+        )

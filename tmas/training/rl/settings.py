@@ -10,6 +10,7 @@ from pydantic import Field
 from tmas.judge import JudgeSettings
 from tmas.rewards.settings import RewardSettings
 from tmas.settings import Settings
+from tmas.training.rl.estimate import EstimateSettings
 from tmas.training.rl.inputs import REWARD_KEY
 
 
@@ -40,7 +41,12 @@ class TrainSettings(Settings):
         " prompts.",
     )
     dry_run: bool = Field(
-        default=False, description="Check rows, lengths, batch sizes and settings, print the resource plan, and stop."
+        default=False,
+        description="Check rows, lengths, batch sizes and settings, print the resource plan and an estimate of a step"
+        " (docs/estimate.md), and stop.",
+    )
+    estimate: EstimateSettings = Field(
+        default_factory=EstimateSettings, description="What the estimate of dry_run is for. hardware=NAME sets it."
     )
     env: dict[str, Any] = Field(
         default_factory=dict,

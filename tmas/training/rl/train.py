@@ -15,13 +15,13 @@ from tmas.run.directory import lock_file
 from tmas.training.identity import refuse_another_run
 from tmas.training.rl.identity import identity
 from tmas.training.rl.inputs import embed_prompts
-from tmas.training.rl.plan import make_plan
+from tmas.training.rl.plan import PlanError, make_plan, show
 
 
 def train(config: DictConfig, console: Console) -> None:
     """Check ``config``, which must be resolved, print the plan, and train up to ``trainer.total_training_steps``.
 
-    With ``dry_run`` it stops after the plan. Raises, before any device is used:
+    With ``dry_run`` it also prints the estimate of a step, and stops. Raises, before any device is used:
 
     - :class:`~tmas.training.rl.plan.PlanError` and :class:`~tmas.prompts.PromptError` if the configuration cannot work;
     - :class:`~tmas.run.directory.RunRefused` if another process trains in ``output_dir``, or if the checkpoint there
@@ -29,9 +29,15 @@ def train(config: DictConfig, console: Console) -> None:
     """
     environment = set_environment(config)
     prompts = embed_prompts(config)
-    plan = make_plan(config)
-    plan.show(console)
+    try:
+        plan = make_plan(config)
+    except PlanError as refused:
+        if config.dry_run:
+            show(refused.estimate, console)
+        raise
+    show(plan.entries, console)
     if config.dry_run:
+        show(plan.estimate, console)
         return
     output_dir = Path(config.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -70,7 +76,8 @@ def _run(config: DictConfig, environment: dict[str, str]) -> None:
     if trainer.get("total_training_steps"):  # otherwise verl would stop after total_epochs, without a final checkpoint
         trainer.total_epochs = max(trainer.total_epochs, trainer.total_training_steps)
     os.environ.update(environment)
-    for key in ("env", "dry_run", "output_dir", "prompts", "policy", "judge"):  # keys that verl does not know
+    # Keys that verl does not know.
+    for key in ("env", "dry_run", "estimate", "output_dir", "prompts", "policy", "judge"):
         verl_config.pop(key, None)
     runtime_env = verl_config.ray_kwargs.ray_init.runtime_env
     runtime_env.env_vars = {**(runtime_env.get("env_vars") or {}), **environment}

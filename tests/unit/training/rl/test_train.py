@@ -36,6 +36,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
         given = {
             "env": {"MINE": "2"},
             "dry_run": False,
+            "estimate": {"device": "a GPU"},
             "output_dir": str(tmp_path / "run"),
             "prompts": None,
             "ray_kwargs": ray,

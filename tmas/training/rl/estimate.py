@@ -1,0 +1,330 @@
+"""Estimates a training step before it runs: time, memory per device, judge calls, cost and checkpoints.
+
+It is arithmetic over the composed configuration and the policy's shape; docs/estimate.md derives each formula and says
+what it assumes. Bytes are bytes, times are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import Field, ValidationError
+
+from tmas.rewards.hybrid import BONUS
+from tmas.settings import Settings
+from tmas.training.rl.checks import device_count
+from tmas.training.rl.inputs import REWARD_KEY, RowFile
+from tmas.training.rl.model_shape import BF16, ModelShape
+
+FP32 = 4
+GB = 1e9
+_FUSED_CHUNK = 512
+"""Tokens whose logits exist at once with use_fused_kernels (verl's FusedLinearForPPO)."""
+
+
+class EstimateSettings(Settings):
+    """The hardware that the estimate of ``dry_run`` is for, and what it assumes. Training itself ignores these."""
+
+    device: str = Field(default="unknown", description="Name of the device, for display.")
+    memory_gb: float | None = Field(default=None, gt=0, description="Memory of a device in 10^9 bytes.")
+    tflops: float | None = Field(
+        default=None, gt=0, description="Peak of a device in 10^12 dense bf16 FLOPs per second. null: no times."
+    )
+    memory_bandwidth_gb: float | None = Field(
+        default=None, gt=0, description="Bandwidth of a device's memory in 10^9 bytes per second. null: no times."
+    )
+    link_gb: float = Field(
+        default=450, gt=0, description="Bandwidth between the devices of a node, each way, in 10^9 bytes per second."
+    )
+    network_gb: float = Field(
+        default=50, gt=0, description="Bandwidth between nodes for each device, each way, in 10^9 bytes per second."
+    )
+    host_link_gb: float = Field(
+        default=50, gt=0, description="Bandwidth between a device and host memory, in 10^9 bytes per second."
+    )
+    price_per_hour: float | None = Field(
+        default=None, ge=0, description="Price of one device for an hour, in any currency. null: no cost."
+    )
+    flops_utilization: float = Field(
+        default=0.4, gt=0, le=1, description="Share of the peak FLOPs that forward and backward passes reach."
+    )
+    bandwidth_utilization: float = Field(
+        default=0.6, gt=0, le=1, description="Share of the memory bandwidth that vLLM reaches in decoding."
+    )
+    engine_reserve_gb: float = Field(
+        default=4, ge=0, description="vLLM's memory besides weights and KV cache, such as activations, in 10^9 bytes."
+    )
+    reserve_gb: float = Field(
+        default=4,
+        ge=0,
+        description="Memory of a device that neither vLLM nor tensors use, such as CUDA contexts and NCCL's buffers,"
+        " in 10^9 bytes.",
+    )
+    response_tokens: int | None = Field(
+        default=None, gt=0, description="Mean length of a response in tokens. null: half of data.max_response_length."
+    )
+
+
+def load_estimate_settings(config: DictConfig, defects: list[str]) -> EstimateSettings | None:
+    """Read ``estimate`` in ``config``. Append what is wrong with it to ``defects``, and return None then."""
+    given = OmegaConf.select(config, "estimate")
+    try:
+        return EstimateSettings.model_validate(OmegaConf.to_container(given) if given else {})
+    except ValidationError as error:
+        defects += [f"estimate.{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()]
+        return None
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a step works on. ``prompt`` and ``response`` are mean lengths in tokens, ``longest`` is a response's limit.
+
+    ``judge_calls``: most questions to the judge per step; None if the rows are not known.
+    """
+
+    prompts: int
+    samples: int
+    prompt: float
+    response: float
+    longest: int
+    judge_calls: float | None = None
+
+    @property
+    def responses(self) -> int:
+        return self.prompts * self.samples
+
+    @property
+    def length(self) -> float:
+        """Mean length of a prompt and its response, S."""
+        return self.prompt + self.response
+
+    @property
+    def tokens(self) -> float:
+        """Tokens that training processes per step."""
+        return self.responses * self.length
+
+
+def workload(config: DictConfig, settings: EstimateSettings, rows: Sequence[RowFile]) -> Workload:
+    """The workload of a training step. Without ``rows``, a mean prompt has half of ``data.max_prompt_length``."""
+    count = sum(file.rows for file in rows)
+    total = sum(file.rows * file.mean_prompt for file in rows)
+    judged = None
+    if count:
+        forms = {source: OmegaConf.select(config, f"{REWARD_KEY}.{bonus}.form") for source, bonus in BONUS.items()}
+        bonuses = [source for source, form in forms.items() if form == "judge"]
+        questions = sum(file.judged + sum(file.sources.get(source, 0) for source in bonuses) for file in rows)
+        passes = OmegaConf.select(config, f"{REWARD_KEY}.judge.passes") or 0
+        judged = config.data.train_batch_size * config.actor_rollout_ref.rollout.n * questions / count * passes
+    return Workload(
+        prompts=config.data.train_batch_size,
+        samples=config.actor_rollout_ref.rollout.n,
+        prompt=total / count if total else config.data.max_prompt_length / 2,
+        response=settings.response_tokens or config.data.max_response_length / 2,
+        longest=config.data.max_response_length,
+        judge_calls=judged,
+    )
+
+
+# --- generation
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Generation on one replica of vLLM. Bytes are per device; ``concurrency`` is in responses.
+
+    ``tokens_per_second``: of all replicas together, in the bulk of the rollout.
+    """
+
+    weights: float
+    cache: float
+    concurrency: float
+    tokens_per_second: float | None
+    seconds: float | None
+
+
+def generation(config: DictConfig, shape: ModelShape, settings: EstimateSettings, work: Workload) -> Generation:
+    """Time and memory of generating ``work``. Decoding is bound by memory bandwidth, prefill by FLOPs."""
+    rollout, devices = config.actor_rollout_ref.rollout, device_count(config)
+    parallel = rollout.tensor_model_parallel_size
+    replicas = max(1, devices // parallel)
+    weights = shape.parameters * BF16 / parallel
+    cache = _cache_bytes(config, settings, weights)
+    shared = work.samples if rollout.enable_prefix_caching else 1
+    held = work.prompt / shared + work.response / 2  # tokens in the cache for one response, at half of its length
+    per_replica = work.responses / replicas
+    fitting = cache * parallel / shape.kv_bytes / held
+    concurrency = max(1.0, min(per_replica, rollout.max_num_seqs, fitting))
+    if settings.memory_bandwidth_gb is None or settings.tflops is None:
+        return Generation(weights, cache, concurrency, None, None)
+    bandwidth = settings.memory_bandwidth_gb * GB * settings.bandwidth_utilization * parallel
+    flops = settings.tflops * 1e12 * settings.flops_utilization * parallel
+    read = work.prompt + work.response / 2  # tokens of the cache that a step reads for each response
+
+    def step(responses: float) -> float:
+        moved = shape.weights_read(responses) + responses * shape.kv_bytes * read
+        return max(moved / bandwidth, responses * 2 * shape.active_parameters / flops)
+
+    per_second = concurrency / step(concurrency)
+    bulk = per_replica * work.response / per_second
+    tail = (work.longest - work.response) * step(1)
+    prefill = per_replica / shared * work.prompt * shape.forward_flops(work.prompt) / flops
+    return Generation(weights, cache, concurrency, per_second * replicas, bulk + tail + prefill)
+
+
+def _cache_bytes(config: DictConfig, settings: EstimateSettings, weights: float) -> float:
+    """Bytes of vLLM's KV cache per device."""
+    if config.trainer.device == "cpu":
+        return float(config.env.get("VLLM_CPU_KVCACHE_SPACE", 4)) * 2**30  # vLLM's own setting and default, in GiB
+    share = config.actor_rollout_ref.rollout.gpu_memory_utilization * (settings.memory_gb or 0) * GB
+    return max(0.0, share - weights - settings.engine_reserve_gb * GB)
+
+
+# --- training
+
+
+@dataclass(frozen=True)
+class TrainingTime:
+    """Seconds of the parts of a step after generation. ``sync``: weights to vLLM, and what is offloaded and loaded."""
+
+    log_probs: float
+    update: float
+    sync: float
+
+
+def training_time(
+    config: DictConfig, shape: ModelShape, settings: EstimateSettings, work: Workload
+) -> TrainingTime | None:
+    """Time of the passes over all tokens: the larger of their FLOPs and the traffic of FSDP. None without a peak."""
+    if settings.tflops is None:
+        return None
+    actor, devices = config.actor_rollout_ref.actor, device_count(config)
+    forward = work.tokens * shape.forward_flops(work.length)
+    flops = devices * settings.tflops * 1e12 * settings.flops_utilization
+    rate = _gather_rate(config, settings)
+    weights = shape.parameters * BF16
+    gradients = shape.parameters * FP32
+    critic = uses_critic(config)
+
+    def passes(factor: float, traffic: float, tokens_per_device: int) -> float:
+        micro_batches = work.tokens / devices / tokens_per_device
+        return max(factor * forward / flops, micro_batches * traffic / rate)
+
+    inference, training = _micro_batch_tokens(config, work)
+    backward = 4 if config.actor_rollout_ref.model.enable_gradient_checkpointing else 3
+    forwards = int(computes_log_probs(config)) + int(uses_reference(config)) + int(critic)
+    updates = actor.ppo_epochs + (config.critic.ppo_epochs if critic else 0)
+    sharded = shape.parameters / devices
+    offloaded = sharded * FP32 * 2 * (1 + forwards if actor.fsdp_config.param_offload else 0)
+    offloaded += sharded * 2 * FP32 * 2 * int(actor.fsdp_config.optimizer_offload)
+    return TrainingTime(
+        log_probs=forwards * passes(1, weights, inference),
+        update=updates * passes(backward, 2 * weights + gradients, training),
+        sync=gradients / rate + offloaded / (settings.host_link_gb * GB),
+    )
+
+
+def _gather_rate(config: DictConfig, settings: EstimateSettings) -> float:
+    """Bytes per second at which every device receives sharded weights: bound by the link or by the nodes' network."""
+    nodes, link = config.trainer.nnodes, settings.link_gb * GB
+    if nodes == 1:
+        return link
+    return min(link, settings.network_gb * GB * config.trainer.n_gpus_per_node * nodes / (nodes - 1))
+
+
+def _micro_batch_tokens(config: DictConfig, work: Workload) -> tuple[int, int]:
+    """Tokens per device of a micro batch, without gradients (log-probs) and with."""
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    if actor.use_dynamic_bsz:
+        return rollout.log_prob_max_token_len_per_gpu, actor.ppo_max_token_len_per_gpu
+    longest = config.data.max_prompt_length + config.data.max_response_length  # the batch is padded
+    return rollout.log_prob_micro_batch_size_per_gpu * longest, actor.ppo_micro_batch_size_per_gpu * longest
+
+
+def uses_critic(config: DictConfig) -> bool:
+    """Whether a critic is trained, as verl decides it."""
+    enabled = OmegaConf.select(config, "critic.enable")
+    return config.algorithm.adv_estimator == "gae" if enabled is None else bool(enabled)
+
+
+def uses_reference(config: DictConfig) -> bool:
+    """Whether the reference policy's log-probs are computed."""
+    return bool(config.algorithm.use_kl_in_reward or config.actor_rollout_ref.actor.use_kl_loss)
+
+
+def computes_log_probs(config: DictConfig) -> bool:
+    """Whether the policy's log-probs are computed again before the update, instead of taken from vLLM."""
+    return not OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode")
+
+
+# --- memory
+
+
+def training_memory(config: DictConfig, shape: ModelShape, work: Workload) -> Mapping[str, float]:
+    """Bytes per device in the update of the actor, by part. vLLM sleeps then."""
+    devices, model = device_count(config), config.actor_rollout_ref.model
+    sharded = shape.parameters / devices
+    _, tokens = _micro_batch_tokens(config, work)
+    gathered = BF16 * (2 * shape.layer + shape.embedding * (1 if shape.tied else 2))  # this layer and the next one
+    layer = 2 * tokens * _layer_numbers(shape) * BF16  # values and their gradients
+    kept = tokens * shape.hidden * BF16 if model.enable_gradient_checkpointing else layer / 2
+    return {
+        "weights": sharded * FP32 + gathered,
+        "gradients": sharded * FP32 + shape.layer * FP32,
+        "optimizer": 2 * sharded * FP32,
+        "activations": shape.layers * kept + layer,
+        "logits": logit_bytes(config, shape, tokens, entropy=bool(config.actor_rollout_ref.actor.entropy_coeff)),
+    }
+
+
+def log_prob_memory(config: DictConfig, shape: ModelShape, work: Workload) -> Mapping[str, float]:
+    """Bytes per device while log-probs and entropy are computed, by part. There are no gradients."""
+    tokens, _ = _micro_batch_tokens(config, work)
+    gathered = BF16 * (2 * shape.layer + shape.embedding * (1 if shape.tied else 2))
+    resident = 0 if config.actor_rollout_ref.actor.fsdp_config.optimizer_offload else 2
+    return {
+        "weights": shape.parameters / device_count(config) * FP32 + gathered,
+        "optimizer": resident * shape.parameters / device_count(config) * FP32,
+        "activations": tokens * _layer_numbers(shape) * BF16,
+        "logits": logit_bytes(config, shape, tokens, entropy=True),
+    }
+
+
+def logit_bytes(config: DictConfig, shape: ModelShape, tokens: int, *, entropy: bool) -> float:
+    """Bytes of logits, and of what the entropy is computed from.
+
+    Logits are in bf16, and their gradient takes their place. Entropy needs the probabilities and their product with
+    the logits too; in chunks, these are three fp32 arrays of one chunk. Fused kernels hold four fp32 arrays of one
+    chunk instead of everything.
+    """
+    actor, vocabulary = config.actor_rollout_ref.actor, shape.vocabulary
+    if config.actor_rollout_ref.model.use_fused_kernels:
+        return 4 * min(tokens, _FUSED_CHUNK) * vocabulary * FP32
+    logits = tokens * vocabulary * BF16
+    if not entropy:
+        return logits
+    if actor.entropy_from_logits_with_chunking:
+        return logits + 3 * min(tokens, actor.entropy_from_logits_chunk_size) * vocabulary * FP32
+    return 3 * logits
+
+
+def _layer_numbers(shape: ModelShape) -> int:
+    """Numbers that a layer computes per token: norms and residuals, queries to output, and the MLP or its experts.
+
+    With experts, a token is copied to each of its experts and back.
+    """
+    width = shape.intermediate * max(1, shape.experts_per_token)
+    copies = 2 * shape.experts_per_token * shape.hidden
+    return 4 * shape.hidden + 2 * shape.head_dim * (shape.heads + shape.kv_heads) + 3 * width + copies
+
+
+def checkpoint_bytes(config: DictConfig, shape: ModelShape) -> float:
+    """Bytes of a checkpoint on disk: fp32 weights, two fp32 moments of Adam, and weights in bf16 for Hugging Face."""
+    parts = {"model": FP32, "optimizer": 2 * FP32, "hf_model": BF16}
+
+    def size(contents: Sequence[str]) -> float:
+        return shape.parameters * sum(parts.get(part, 0) for part in contents)
+
+    actor = size(config.actor_rollout_ref.actor.checkpoint.save_contents)
+    return actor + (size(config.critic.checkpoint.save_contents) if uses_critic(config) else 0)

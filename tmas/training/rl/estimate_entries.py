@@ -1,0 +1,139 @@
+"""Shows the estimate of a training step (:mod:`tmas.training.rl.estimate`) as pairs of a label and a text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from omegaconf import DictConfig
+
+from tmas.training.rl.checks import device_count
+from tmas.training.rl.estimate import (
+    FP32,
+    GB,
+    EstimateSettings,
+    Generation,
+    Workload,
+    checkpoint_bytes,
+    generation,
+    log_prob_memory,
+    training_memory,
+    training_time,
+    uses_critic,
+    workload,
+)
+from tmas.training.rl.inputs import RowFile
+from tmas.training.rl.model_shape import ModelShape
+
+
+def estimate_entries(
+    config: DictConfig,
+    shape: ModelShape,
+    settings: EstimateSettings,
+    train: Sequence[RowFile],
+    validation: Sequence[RowFile],
+) -> Iterator[tuple[str, str]]:
+    """Yield the estimate of a step of ``config`` with a policy of this shape. ``train`` and ``validation`` may be
+    empty."""
+    work = workload(config, settings, train)
+    made = generation(config, shape, settings, work)
+    yield "estimate", f"{device_count(config)} x {settings.device} (docs/estimate.md has the formulas)"
+    active = f", of which a token meets {_count(shape.active_parameters)}" if shape.experts else ""
+    yield "parameters", f"{_count(shape.parameters)}{active}"
+    yield (
+        "assumed",
+        f"a mean prompt of {work.prompt:,.0f} tokens and a mean response of {work.response:,.0f}"
+        " (estimate.response_tokens)",
+    )
+    yield "tokens per step", f"{work.tokens:,.0f}, of which {work.responses * work.response:,.0f} are generated"
+    if work.judge_calls is not None:
+        yield "judge", f"up to {work.judge_calls:,.0f} questions per step, where all answers are right"
+    yield from _times(config, shape, settings, work, made)
+    yield from _validation(config, shape, settings, work, validation)
+    yield from _memory(config, shape, settings, work, made)
+    size, kept = checkpoint_bytes(config, shape) / GB, config.trainer.max_actor_ckpt_to_keep
+    yield "checkpoint", f"{_gb(size)}" + (f"; {_gb(kept * size)} for the last {kept}" if kept else "; all are kept")
+
+
+def _times(
+    config: DictConfig, shape: ModelShape, settings: EstimateSettings, work: Workload, made: Generation
+) -> Iterator[tuple[str, str]]:
+    times = training_time(config, shape, settings, work)
+    at_once = f"{made.concurrency:,.0f} responses at once on each replica"
+    if times is None or made.seconds is None or made.tokens_per_second is None:
+        yield "generation", at_once
+        yield "time per step", "unknown: estimate.tflops and estimate.memory_bandwidth_gb are not set"
+        return
+    parts = {
+        "rollout": made.seconds,
+        "log-probs": times.log_probs,
+        "update": times.update,
+        "weight sync": times.sync,
+    }
+    seconds = sum(parts.values())
+    yield "generation", f"{at_once}, {made.tokens_per_second:,.0f} tokens per second in total"
+    yield "time per step", f"{_time(seconds)}: {', '.join(f'{name} {_time(part)}' for name, part in parts.items())}"
+    if settings.price_per_hour is not None:
+        cost = device_count(config) * settings.price_per_hour * seconds / 3600
+        steps = config.trainer.total_training_steps
+        yield "cost", f"{cost:,.2f} per step" + (f", {cost * steps:,.0f} for {steps:,} steps" if steps else "")
+
+
+def _validation(
+    config: DictConfig, shape: ModelShape, settings: EstimateSettings, work: Workload, files: Sequence[RowFile]
+) -> Iterator[tuple[str, str]]:
+    """Yield how much a validation generates: ``data.val_max_samples`` rows, or all, as often as ``val_kwargs.n``."""
+    rows, limit = sum(file.rows for file in files), config.data.val_max_samples
+    if not rows:
+        return
+    rows = min(rows, limit) if limit and limit > 0 else rows
+    samples = config.actor_rollout_ref.rollout.val_kwargs.n
+    mean = sum(file.rows * file.mean_prompt for file in files) / sum(file.rows for file in files)
+    validated_work = Workload(rows, samples, mean or work.prompt, work.response, work.longest)
+    seconds = generation(config, shape, settings, validated_work).seconds
+    took = "" if seconds is None else f", {_time(seconds)}"
+    often = f"every {config.trainer.test_freq} steps" if config.trainer.test_freq > 0 else "never during training"
+    yield "validation", f"{rows:,} rows x {samples} samples{took}, {often}"
+
+
+def _memory(
+    config: DictConfig, shape: ModelShape, settings: EstimateSettings, work: Workload, made: Generation
+) -> Iterator[tuple[str, str]]:
+    sharded = shape.parameters / device_count(config) * (2 if uses_critic(config) else 1)  # of policy and critic
+    offload = config.actor_rollout_ref.actor.fsdp_config
+    yield "memory of update", _parts(training_memory(config, shape, work), settings)
+    yield "memory of log-probs", _parts(log_prob_memory(config, shape, work), settings)
+    stay = sharded * FP32 * (int(not offload.param_offload) + 2 * int(not offload.optimizer_offload))
+    parts = {
+        "weights": made.weights,
+        "KV cache": made.cache,
+        "rest of vLLM": settings.engine_reserve_gb * GB,
+        "trainer": stay,
+    }
+    tokens = made.cache * config.actor_rollout_ref.rollout.tensor_model_parallel_size / shape.kv_bytes
+    yield "memory of rollout", f"{_parts(parts, settings)}; the cache of a replica holds {tokens:,.0f} tokens"
+    per_node = config.trainer.n_gpus_per_node * sharded * FP32
+    host = per_node * (int(offload.param_offload) + 2 * int(offload.optimizer_offload))
+    if host:
+        yield "host memory", f"{_gb(host / GB)} per node for offloaded weights and optimizer"
+
+
+def _parts(parts: Mapping[str, float], settings: EstimateSettings) -> str:
+    """The sum of the parts, each part, and whether they fit the device."""
+    total = sum(parts.values()) / GB + settings.reserve_gb
+    named = {**parts, "reserve": settings.reserve_gb * GB}
+    text = f"{_gb(total)} per device: " + ", ".join(f"{name} {size / GB:,.1f}" for name, size in named.items())
+    if settings.memory_gb is None:
+        return text
+    return f"{text}; {'fits' if total <= settings.memory_gb else 'DOES NOT FIT'} {_gb(settings.memory_gb)}"
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.3g} billion" if number >= 1e9 else f"{number / 1e6:.3g} million"
+
+
+def _gb(size: float) -> str:
+    return f"{size:,.0f} GB" if size >= 10 else f"{size:,.3g} GB"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:,.1f} min" if seconds >= 60 else f"{seconds:,.1f} s"
