@@ -10,7 +10,9 @@ from pydantic import Field
 from tmas.judge import JudgeSettings
 from tmas.rewards.settings import RewardSettings
 from tmas.settings import Settings
-from tmas.training.rl.inputs import REWARD_KEY
+
+REWARD_KEY = "reward.custom_reward_function.reward_kwargs.settings"
+"""Configuration key of the reward's settings."""
 
 
 class PolicySettings(Settings):
