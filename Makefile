@@ -14,7 +14,7 @@ COMPILE_SERVE = $(RESOLVE) --python-version 3.12 --python-platform x86_64-manyli
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check format lock options clean
+.PHONY: help install demo test test-all check format lock options docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -46,6 +46,9 @@ lock: $(BIN)/uv ## resolve locks/cpu.txt, gpu.txt and serve.txt again (ARGS=--up
 
 options: install ## write docs/options.md from the settings classes
 	@$(BIN)/tmas options --markdown > docs/options.md
+
+docs: install ## build the documentation site: build/site/index.html (warnings are errors)
+	@$(BIN)/sphinx-build -q -W --keep-going -b html docs build/site
 
 clean: ## remove .venv and caches (not runs/)
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist

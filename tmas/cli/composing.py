@@ -25,6 +25,12 @@ _DUPLICATE_KEY = re.compile(r"Could not append to config\. An item is already at
 _COMMA = re.compile(r"Ambiguous value for argument '([^\n]+)'\n")
 
 
+def config_directory() -> Path:
+    """The folder conf/: inside the installed package, or at the top level of a checkout."""
+    package = Path(__file__).parents[1]
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
 def config_name(command: str) -> str:
     """The name of the command's file in conf/, without ``.yaml``."""
     return command.replace("-", "_")

@@ -1,22 +1,18 @@
-"""The command line ``tmas COMMAND key=value ...``. Each command has a file in conf/ and a line in ``COMMANDS``."""
+"""The command line ``tmas COMMAND key=value ...``. Each command has a file in conf/ and a line in ``COMMANDS``.
+
+Functions import what they need, so that ``tmas --help`` and a mistyped command answer at once.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-import logging
 import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from rich.console import Console
-
-from tmas.cli.composing import compose_settings
 from tmas.cli.exits import INTERRUPTED, STOPPED, WRONG_INPUT, fail
-from tmas.cli.options import config_directory, frequent_settings, groups_in_help, print_options
-from tmas.cli.prompts import write_built_in
 from tmas.errors import UserError
 
 COMMANDS = {
@@ -83,16 +79,30 @@ def _dispatch(command: str, arguments: Sequence[str]) -> None:
     if command in ("-h", "--help", "help"):
         print(usage())
     elif command == "prompts":
+        from tmas.cli.prompts import write_built_in
+
         write_built_in(arguments)
     elif command == "options":
+        from tmas.cli.options import print_options
+
         print_options(arguments, SETTINGS)
     elif command not in COMMANDS:
         fail(f"unknown command {command!r}\n\n{usage()}", WRONG_INPUT)
     else:
-        register_resolvers()
-        for settings in compose_settings(command, arguments, config_directory()):
-            logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-            pkgutil.resolve_name(COMMANDS[command][0])(settings, Console())
+        _run(command, arguments)
+
+
+def _run(command: str, arguments: Sequence[str]) -> None:
+    import logging
+
+    from rich.console import Console
+
+    from tmas.cli.composing import compose_settings, config_directory
+
+    register_resolvers()
+    for settings in compose_settings(command, arguments, config_directory()):
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+        pkgutil.resolve_name(COMMANDS[command][0])(settings, Console())
 
 
 def usage() -> str:
@@ -109,10 +119,14 @@ tmas COMMAND --help explains a command; --cfg job prints the composed configurat
 
 def register_resolvers() -> None:
     """Register the functions that files in conf/ can call: folders, parts of help texts, and small computations."""
+    from omegaconf import OmegaConf
+
+    from tmas.cli.composing import config_directory
+
     resolvers: dict[str, Callable[..., Any]] = {
         "conf_directory": lambda: str(config_directory()),
         "verl_config_directory": _verl_config_directory,
-        "command_groups": groups_in_help,
+        "command_groups": _command_groups,
         "frequent_settings": _frequent_settings,
         "add": lambda *terms: sum(terms),
         "if_named": lambda model: model if model.get("name") is not None else None,
@@ -121,7 +135,15 @@ def register_resolvers() -> None:
         OmegaConf.register_new_resolver(name, function, replace=True)
 
 
+def _command_groups(command: str) -> str:
+    from tmas.cli.options import groups_in_help
+
+    return groups_in_help(command)
+
+
 def _frequent_settings(name: str, keys: str) -> str:
+    from tmas.cli.options import frequent_settings
+
     command = name.replace("_", "-")
     return frequent_settings(command, SETTINGS[command], keys.split())
 

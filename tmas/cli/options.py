@@ -20,13 +20,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from tmas.cli.composing import config_name
+from tmas.cli.composing import config_directory, config_name
 from tmas.cli.exits import WRONG_INPUT, fail
 from tmas.methods import METHODS
 from tmas.methods.base import MethodSettings as AnyMethod
 from tmas.prompts import Prompts
 from tmas.settings import flatten
-from tmas.training.rl.inputs import REWARD_KEY
+from tmas.training.rl.settings import REWARD_KEY
 
 WIDTH = 120
 NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path", Prompts: "folder"}
@@ -139,12 +139,6 @@ def _format_default(default: Any) -> str:
 
 
 # --- configuration groups
-
-
-def config_directory() -> Path:
-    """The folder conf/: inside the installed package, or at the top level of a checkout."""
-    package = Path(__file__).parents[1]
-    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 
 
 def groups_of(command: str) -> dict[str, list[GroupChoice]]:

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from tmas.rewards.settings import reward_settings
 from tmas.settings import secret_names
-from tmas.training.rl.inputs import REWARD_KEY, Policy, RowFile
+from tmas.training.rl.inputs import Policy, RowFile
+from tmas.training.rl.settings import REWARD_KEY
 
 COMPARES_SAMPLES = (
     "grpo",

@@ -10,61 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from tmas.rewards.hybrid import BONUS
-from tmas.settings import Settings
 from tmas.training.rl.checks import device_count
-from tmas.training.rl.inputs import REWARD_KEY, RowFile
+from tmas.training.rl.inputs import RowFile
 from tmas.training.rl.model_shape import BF16, ModelShape
+from tmas.training.rl.settings import REWARD_KEY, EstimateSettings
 
 FP32 = 4
 GB = 1e9
 _FUSED_CHUNK = 512
 """Tokens whose logits exist at once with use_fused_kernels (verl's FusedLinearForPPO)."""
-
-
-class EstimateSettings(Settings):
-    """The hardware that the estimate of ``dry_run`` is for, and what it assumes. Training itself ignores these."""
-
-    device: str = Field(default="unknown", description="Name of the device, for display.")
-    memory_gb: float | None = Field(default=None, gt=0, description="Memory of a device in 10^9 bytes.")
-    tflops: float | None = Field(
-        default=None, gt=0, description="Peak of a device in 10^12 dense bf16 FLOPs per second. null: no times."
-    )
-    memory_bandwidth_gb: float | None = Field(
-        default=None, gt=0, description="Bandwidth of a device's memory in 10^9 bytes per second. null: no times."
-    )
-    link_gb: float = Field(
-        default=450, gt=0, description="Bandwidth between the devices of a node, each way, in 10^9 bytes per second."
-    )
-    network_gb: float = Field(
-        default=50, gt=0, description="Bandwidth between nodes for each device, each way, in 10^9 bytes per second."
-    )
-    host_link_gb: float = Field(
-        default=50, gt=0, description="Bandwidth between a device and host memory, in 10^9 bytes per second."
-    )
-    price_per_hour: float | None = Field(
-        default=None, ge=0, description="Price of one device for an hour, in any currency. null: no cost."
-    )
-    flops_utilization: float = Field(
-        default=0.4, gt=0, le=1, description="Share of the peak FLOPs that forward and backward passes reach."
-    )
-    bandwidth_utilization: float = Field(
-        default=0.6, gt=0, le=1, description="Share of the memory bandwidth that vLLM reaches in decoding."
-    )
-    engine_reserve_gb: float = Field(
-        default=4, ge=0, description="vLLM's memory besides weights and KV cache, such as activations, in 10^9 bytes."
-    )
-    reserve_gb: float = Field(
-        default=4,
-        ge=0,
-        description="Memory of a device that neither vLLM nor tensors use, such as CUDA contexts and NCCL's buffers,"
-        " in 10^9 bytes.",
-    )
-    response_tokens: int | None = Field(
-        default=None, gt=0, description="Mean length of a response in tokens. null: half of data.max_response_length."
-    )
 
 
 def load_estimate_settings(config: DictConfig, defects: list[str]) -> EstimateSettings | None:

@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from tmas.files import file_digest
 from tmas.settings import flatten
 from tmas.training.identity import PROMPT_PREFIX
-from tmas.training.rl.inputs import REWARD_KEY, embedded_prompts
+from tmas.training.rl.inputs import embedded_prompts
+from tmas.training.rl.settings import REWARD_KEY
 
 _IDENTITY_KEYS = (
     *("actor_rollout_ref.model.path", "actor_rollout_ref.rollout.n", "algorithm"),

@@ -14,10 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import Message
 from tmas.training.rl.model_shape import ModelShape
+from tmas.training.rl.settings import REWARD_KEY
 from tmas.training.rows import RowFileError, read_rows, validate_rows
-
-REWARD_KEY = "reward.custom_reward_function.reward_kwargs.settings"
-"""Configuration key of the reward's settings."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from tmas.errors import UserError
 from tmas.training.rl.checks import data_parallel_ranks, device_count, find_defects, needs_judge
 from tmas.training.rl.estimate import load_estimate_settings
 from tmas.training.rl.estimate_entries import estimate_entries
-from tmas.training.rl.inputs import REWARD_KEY, load_files, load_policy
+from tmas.training.rl.inputs import load_files, load_policy
 from tmas.training.rl.model_shape import ModelShape, known_shape
+from tmas.training.rl.settings import REWARD_KEY
 
 _REQUIRED = {
     "data.train_files": "data.train_files",

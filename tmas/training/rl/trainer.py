@@ -23,8 +23,8 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from tmas.rewards.advantage import bonus_advantages, correctness_groups
 from tmas.rewards.hybrid import impute, is_masked
 from tmas.rewards.settings import AdvantageSettings
-from tmas.training.rl.inputs import REWARD_KEY
 from tmas.training.rl.reward_metrics import reward_metrics
+from tmas.training.rl.settings import REWARD_KEY
 
 VERL_METRICS = ("reward", "score", "acc", "pred")
 """The results for which verl logs mean@N, best@N and maj@N in validation. By default verl logs them for all results."""
