@@ -29,8 +29,26 @@ from tmas.rewards import scorer, verl_entry
 from tmas.testing.chat_server import Body, Fault, Script, ScriptedServer, default_reply
 
 KEYS = {
-    *("score", "acc", "pred", "outcome", "source", "bonus", "bonus_state", "bonus_weight", "truncated"),
-    *("response_tokens", "correctness", "correctness_state", "correctness_why", "experience", "experience_state"),
+    *(
+        "score",
+        "acc",
+        "pred",
+        "outcome",
+        "source",
+        "bonus",
+        "bonus_state",
+        "bonus_weight",
+        "truncated",
+    ),
+    *(
+        "overlong_penalty",
+        "response_tokens",
+        "correctness",
+        "correctness_state",
+        "correctness_why",
+        "experience",
+        "experience_state",
+    ),
     *("experience_why", "novelty", "novelty_state", "novelty_why"),
 }
 WRONG = SOLUTION.replace("58}", "57}")

@@ -1,0 +1,113 @@
+"""Checks the objective of a training run: estimator, loss, sampling, and the correction of vLLM's probabilities.
+
+Two kinds of settings are refused: those that verl 0.9.1 only rejects after the first rollout, and those that it accepts
+and ignores. Each was found by reading verl's V1 trainer, its FSDP engine and its losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+COMPARES_SAMPLES = ("grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "gpg", "reinforce_plus_plus_baseline")
+"""verl's estimators that compare the samples of one prompt."""
+ESTIMATORS = (*COMPARES_SAMPLES, "gae", "reinforce_plus_plus")
+_FAILING = {
+    "gdpo": "verl 0.9.1's V1 trainer has no gdpo; advantage.form=decoupled is its relative",
+    "grpo_passk": "verl 0.9.1 refuses a group of one sample, and a sample without a verdict is such a group",
+    "remax": "verl 0.9.1's V1 trainer generates no greedy response for its baseline",
+    "optimal_token_baseline": "verl 0.9.1's V1 trainer does not compute sum_pi_squared",
+    "tir_optimal_token_baseline": "verl 0.9.1's V1 trainer does not compute sum_pi_squared",
+}
+"""The estimators of verl that fail after the first rollout, with the reasons."""
+FILTER_METRICS = ("acc", "score", "reward")
+"""What groups of samples may be filtered by (dynamic sampling): they are filtered out if all their values are equal."""
+_ACTOR, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+_CORRECTION = "algorithm.rollout_correction"
+_IGNORED: dict[str, tuple[Any, str]] = {
+    f"{_ACTOR}.clip_ratio": (0.2, "set clip_ratio_low and clip_ratio_high"),
+    f"{_ACTOR}.calculate_sum_pi_squared": (False, "no estimator of the V1 trainer uses it"),
+    f"{_ACTOR}.use_prefix_grouper": (False, "the V1 trainer does not group prompts by prefix"),
+    f"{_ROLLOUT}.do_sample": (True, "set temperature=0 for greedy responses"),
+    f"{_ROLLOUT}.repetition_penalty": (1.0, "the V1 trainer always samples with 1.0"),
+    f"{_ROLLOUT}.over_sample_rate": (0, "choose switches=dynamic_sampling or switches=async"),
+    f"{_ROLLOUT}.trace.backend": (None, "the V1 trainer traces no sample; set trainer.rollout_data_dir"),
+    f"{_ROLLOUT}.checkpoint_manager_class": (None, "the V1 trainer always uses verl's own class"),
+    f"{_ROLLOUT}.val_kwargs.do_sample": (False, "set val_kwargs.temperature=0 for greedy responses"),
+    "algorithm.use_pf_ppo": (False, "the V1 trainer would write resampled advantages to the wrong responses"),
+    "algorithm.filter_groups.max_num_gen_batches": (0, "set max_inflight_gen_batches"),
+    "trainer.balance_batch": (True, "the V1 trainer always balances the batch"),
+    "trainer.esi_redundant_time": (0, "the V1 trainer saves no checkpoint ahead of time; lower trainer.save_freq"),
+}
+"""Settings that verl's V1 trainer ignores or applies wrongly: the value that changes nothing, and what to do."""
+_IGNORED_ON_FSDP: dict[str, tuple[Any, str]] = {
+    f"{_ACTOR}.grad_clip": (1.0, "set actor.optim.clip_grad"),
+    f"{_ACTOR}.checkpoint.async_save": (False, "only Megatron saves so; on FSDP no run could resume"),
+    f"{_ROLLOUT}.enable_rollout_routing_replay": (
+        False,
+        "only Megatron and VeOmni replay the routing of experts; choose hardware=multi_node_megatron",
+    ),
+}
+"""In addition, what the FSDP engine ignores."""
+
+
+def check_objective(config: DictConfig) -> Iterator[str]:
+    """Yield every reason why the objective cannot work or would not be what the configuration says."""
+    yield from _check_estimator(config)
+    yield from _check_filter(config)
+    yield from _check_correction(config)
+    ignored = _IGNORED | _IGNORED_ON_FSDP if config.model_engine == "dp" else _IGNORED
+    for key, (harmless, remedy) in ignored.items():
+        value = OmegaConf.select(config, key)
+        if value not in (None, harmless):
+            yield f"{key}={value}: verl 0.9.1 accepts and ignores it here; {remedy}"
+
+
+def _check_estimator(config: DictConfig) -> Iterator[str]:
+    estimator, n = config.algorithm.adv_estimator, config.actor_rollout_ref.rollout.n
+    if estimator not in ESTIMATORS:
+        reason = _FAILING.get(estimator, "verl 0.9.1 does not have it")
+        yield f"algorithm.adv_estimator {estimator}: {reason}; choose one of {', '.join(ESTIMATORS)}"
+    if estimator in COMPARES_SAMPLES and n < 2:
+        yield f"{_ROLLOUT}.n must be at least 2: {estimator} compares a prompt's samples with each other"
+    if not config.algorithm.norm_adv_by_std_in_grpo and estimator != "grpo":
+        yield (
+            f"algorithm.norm_adv_by_std_in_grpo=false (switches=dr_grpo): {estimator} ignores it; set"
+            " algorithm.adv_estimator=grpo"
+        )
+
+
+def _check_filter(config: DictConfig) -> Iterator[str]:
+    groups = OmegaConf.select(config, "algorithm.filter_groups")
+    if groups is None or not groups.enable:
+        return
+    if groups.metric not in FILTER_METRICS:
+        yield f"algorithm.filter_groups.metric {groups.metric}: choose one of {', '.join(FILTER_METRICS)}"
+    if config.actor_rollout_ref.rollout.n < 2:
+        yield f"{_ROLLOUT}.n must be at least 2: algorithm.filter_groups compares a prompt's samples with each other"
+
+
+def _check_correction(config: DictConfig) -> Iterator[str]:
+    """Check the correction of the difference between vLLM's and the trainer's probabilities."""
+    correction, loss = OmegaConf.select(config, _CORRECTION), config.actor_rollout_ref.actor.policy_loss.loss_mode
+    if correction is None:
+        return
+    used = [name for name in ("rollout_is", "rollout_rs") if correction.get(name)]
+    if not config.actor_rollout_ref.rollout.calculate_log_probs:
+        for name in [*used, *(["bypass_mode"] if correction.bypass_mode else [])]:
+            yield f"{_CORRECTION}.{name} needs {_ROLLOUT}.calculate_log_probs=true"
+    if correction.get("rollout_rs") and correction.get("rollout_rs_threshold") is None:
+        yield f"{_CORRECTION}.rollout_rs needs a rollout_rs_threshold"
+    if correction.bypass_mode:
+        for name in used:
+            yield (
+                f"{_CORRECTION}.{name}: verl 0.9.1's V1 trainer ignores it with bypass_mode=true; set it to null, or"
+                " bypass_mode to false"
+            )
+    if loss == "bypass_mode":
+        yield (
+            f"{_ACTOR}.policy_loss.loss_mode=bypass_mode: verl 0.9.1's V1 trainer does not pass {_CORRECTION} on to it;"
+            " choose another loss (switches=one_update sets bypass_mode)"
+        )
