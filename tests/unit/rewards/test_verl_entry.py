@@ -29,27 +29,9 @@ from tmas.rewards import scorer, verl_entry
 from tmas.testing.chat_server import Body, Fault, Script, ScriptedServer, default_reply
 
 KEYS = {
-    *(
-        "score",
-        "acc",
-        "pred",
-        "outcome",
-        "source",
-        "bonus",
-        "bonus_state",
-        "bonus_weight",
-        "truncated",
-    ),
-    *(
-        "overlong_penalty",
-        "response_tokens",
-        "correctness",
-        "correctness_state",
-        "correctness_why",
-        "experience",
-        "experience_state",
-    ),
-    *("experience_why", "novelty", "novelty_state", "novelty_why"),
+    *("score", "acc", "pred", "outcome", "source", "bonus", "bonus_state", "bonus_weight", "truncated"),
+    *("response_tokens", "correctness", "correctness_state", "correctness_why", "experience", "experience_state"),
+    *("experience_why", "novelty", "novelty_state", "novelty_why", "overlong_penalty"),
 }
 WRONG = SOLUTION.replace("58}", "57}")
 TRIANGLE, HALF_SQUARE = "an isosceles right triangle", SOLUTION.replace("58}", "half of a square}")

@@ -58,6 +58,8 @@ def check_objective(config: DictConfig) -> Iterator[str]:
     yield from _check_estimator(config)
     yield from _check_filter(config)
     yield from _check_correction(config)
+    if config.model_engine == "megatron":
+        yield from _check_routing(config)
     ignored = _IGNORED | _IGNORED_ON_FSDP if config.model_engine == "dp" else _IGNORED
     for key, (harmless, remedy) in ignored.items():
         value = OmegaConf.select(config, key)
@@ -111,3 +113,15 @@ def _check_correction(config: DictConfig) -> Iterator[str]:
             f"{_ACTOR}.policy_loss.loss_mode=bypass_mode: verl 0.9.1's V1 trainer does not pass {_CORRECTION} on to it;"
             " choose another loss (switches=one_update sets bypass_mode)"
         )
+
+
+def _check_routing(config: DictConfig) -> Iterator[str]:
+    """Check that vLLM returns the experts that it chose if, and only if, they are replayed."""
+    key, returned = f"{_ACTOR}.megatron.router_replay.mode", f"{_ROLLOUT}.enable_rollout_routing_replay"
+    mode, is_returned = OmegaConf.select(config, key), OmegaConf.select(config, returned)
+    if mode == "R3" and not is_returned:
+        yield f"{key}=R3 needs {returned}=true: it replays the experts that vLLM chose"
+    if mode == "R2" and is_returned:
+        yield f"{key}=R2: R2 replays the experts of the trainer's own forward pass; set {returned}=false"
+    if mode == "disabled" and is_returned:
+        yield f"{returned}=true: nothing replays the experts that vLLM chose with {key}=disabled; set it to R3"

@@ -65,9 +65,8 @@ def test_truncation_and_icepop_weigh_tokens_and_leave_advantages(
     )
     assert found == plain
     assert [float(row[0]) for row in store.fields["rollout_is_weights"]] == pytest.approx(weights)
-    assert metrics["rollout_corr/rollout_is_ratio_fraction_high"] == pytest.approx(
-        3 / 11 if correction is TIS else 0
-    )  # of 11 tokens
+    above = 3 / 11 if correction is TIS else 0  # three of eleven tokens
+    assert metrics["rollout_corr/rollout_is_ratio_fraction_high"] == pytest.approx(above)
 
 
 def test_a_rejected_response_has_no_advantage_and_changes_no_other(monkeypatch: pytest.MonkeyPatch):
