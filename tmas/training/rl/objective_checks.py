@@ -4,9 +4,11 @@ Two kinds of settings are refused: those that verl 0.9.1 only rejects after the 
 and ignores. Each was found by reading verl's V1 trainer, its FSDP engine and its losses.
 """
 
+# pyright: reportArgumentType=false
+# verl and its dependencies have incomplete types.
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -58,6 +60,7 @@ def check_objective(config: DictConfig) -> Iterator[str]:
     yield from _check_estimator(config)
     yield from _check_filter(config)
     yield from _check_correction(config)
+    yield from _check_names(config)
     if config.model_engine == "megatron":
         yield from _check_routing(config)
     ignored = _IGNORED | _IGNORED_ON_FSDP if config.model_engine == "dp" else _IGNORED
@@ -100,8 +103,6 @@ def _check_correction(config: DictConfig) -> Iterator[str]:
     if not config.actor_rollout_ref.rollout.calculate_log_probs:
         for name in [*used, *(["bypass_mode"] if correction.bypass_mode else [])]:
             yield f"{_CORRECTION}.{name} needs {_ROLLOUT}.calculate_log_probs=true"
-    if correction.get("rollout_rs") and correction.get("rollout_rs_threshold") is None:
-        yield f"{_CORRECTION}.rollout_rs needs a rollout_rs_threshold"
     if correction.bypass_mode:
         for name in used:
             yield (
@@ -113,6 +114,34 @@ def _check_correction(config: DictConfig) -> Iterator[str]:
             f"{_ACTOR}.policy_loss.loss_mode=bypass_mode: verl 0.9.1's V1 trainer does not pass {_CORRECTION} on to it;"
             " choose another loss (switches=one_update sets bypass_mode)"
         )
+
+
+def _check_names(config: DictConfig) -> Iterator[str]:
+    """Call those functions of verl, with one token, that would reject a name or a bound after the first rollout."""
+    import torch
+    from verl.trainer.ppo.core_algos import get_policy_loss_fn, kl_penalty
+    from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_rejection_mask
+
+    actor, algorithm = config.actor_rollout_ref.actor, config.algorithm
+    token, correction = torch.zeros(1, 1), algorithm.get("rollout_correction") or {}
+    names = ("rollout_is", "rollout_is_threshold", "rollout_rs", "rollout_rs_threshold")
+    bounds = {name: correction.get(name) for name in names}
+    trials: list[tuple[str, bool, Callable[[], object]]] = [
+        (f"{_ACTOR}.policy_loss.loss_mode", True, lambda: get_policy_loss_fn(actor.policy_loss.loss_mode)),
+        (f"{_ACTOR}.kl_loss_type", actor.use_kl_loss, lambda: kl_penalty(token, token, actor.kl_loss_type)),
+        ("algorithm.kl_penalty", algorithm.use_kl_in_reward, lambda: kl_penalty(token, token, algorithm.kl_penalty)),
+        (
+            _CORRECTION,
+            True,
+            lambda: compute_rollout_correction_and_rejection_mask(token, token, torch.ones(1, 1), **bounds),
+        ),
+    ]
+    for key, is_used, trial in trials:
+        try:
+            if is_used:
+                trial()
+        except (ValueError, TypeError, NotImplementedError) as error:
+            yield f"{key}: verl 0.9.1 refuses it: {error or OmegaConf.select(config, key)}"
 
 
 def _check_routing(config: DictConfig) -> Iterator[str]:
