@@ -40,12 +40,15 @@ _IGNORED: dict[str, tuple[Any, str]] = {
     f"{_ROLLOUT}.val_kwargs.do_sample": (False, "set val_kwargs.temperature=0 for greedy responses"),
     "algorithm.use_pf_ppo": (False, "the V1 trainer would write resampled advantages to the wrong responses"),
     "algorithm.filter_groups.max_num_gen_batches": (0, "set max_inflight_gen_batches"),
+    "critic.ppo_max_token_len_per_gpu": (32768, "set critic.ppo_infer_max_token_len_per_gpu"),
     "trainer.balance_batch": (True, "the V1 trainer always balances the batch"),
     "trainer.esi_redundant_time": (0, "the V1 trainer saves no checkpoint ahead of time; lower trainer.save_freq"),
 }
 """Settings that verl's V1 trainer ignores or applies wrongly: the value that changes nothing, and what to do."""
 _IGNORED_ON_FSDP: dict[str, tuple[Any, str]] = {
     f"{_ACTOR}.grad_clip": (1.0, "set actor.optim.clip_grad"),
+    "critic.grad_clip": (1.0, "set critic.optim.clip_grad"),
+    "critic.ulysses_sequence_parallel_size": (1, "set critic.fsdp.ulysses_sequence_parallel_size"),
     f"{_ACTOR}.checkpoint.async_save": (False, "only Megatron saves so; on FSDP no run could resume"),
     f"{_ROLLOUT}.enable_rollout_routing_replay": (
         False,
@@ -68,6 +71,8 @@ def check_objective(config: DictConfig) -> Iterator[str]:
         value = OmegaConf.select(config, key)
         if value not in (None, harmless):
             yield f"{key}={value}: verl 0.9.1 accepts and ignores it here; {remedy}"
+    if config.actor_rollout_ref.actor.use_fused_kernels and not config.actor_rollout_ref.model.use_fused_kernels:
+        yield f"{_ACTOR}.use_fused_kernels: verl 0.9.1 reads actor_rollout_ref.model.use_fused_kernels instead"
 
 
 def _check_estimator(config: DictConfig) -> Iterator[str]:

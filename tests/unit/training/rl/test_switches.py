@@ -129,6 +129,20 @@ def test_dynamic_sampling_drops_prompts_that_teach_nothing(
     assert counts == Counter({0.0: 1, 1.0: len(dropped) - 1})
 
 
+def test_the_updates_of_a_step_see_responses_in_random_order() -> None:
+    """verl has them in the order in which they ended; without ``shuffle`` the first update gets the first ones."""
+    from tensordict import TensorDict
+    from verl.utils.tensordict_utils import make_iterator
+
+    batch = TensorDict({"place": torch.arange(32)}, batch_size=32)
+    firsts = {
+        shuffle: next(make_iterator(batch, 8, epochs=1, seed=42, dataloader_kwargs={"shuffle": shuffle}))["place"]
+        for shuffle in (False, True)
+    }
+    assert firsts[False].tolist() == list(range(8))
+    assert sum(place >= 8 for place in firsts[True].tolist()) >= 4
+
+
 def test_both_trainers_compute_our_advantage() -> None:
     from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
     from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
