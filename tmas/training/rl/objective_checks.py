@@ -146,7 +146,7 @@ def _check_names(config: DictConfig) -> Iterator[str]:
             if is_used:
                 trial()
         except (ValueError, TypeError, NotImplementedError) as error:
-            yield f"{key}: verl 0.9.1 refuses it: {error or OmegaConf.select(config, key)}"
+            yield f"{key}: verl 0.9.1 refuses it: {str(error) or OmegaConf.select(config, key)}"
 
 
 def _check_routing(config: DictConfig) -> Iterator[str]:
