@@ -152,7 +152,7 @@ def test_options_of_a_group_explain_its_choices(capsys: pytest.CaptureFixture[st
 def test_an_unknown_group_is_refused_with_those_that_there_are(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
         print_options(["train", "model"], SETTINGS)
-    message = "tmas: tmas train has no group 'model': it has policy, hardware, experiment, reward\n"
+    message = "tmas: tmas train has no group 'model': it has policy, hardware, experiment, switches, reward\n"
     assert (ended.value.code, capsys.readouterr().err) == (2, message)
 
 

@@ -129,6 +129,8 @@ def register_resolvers() -> None:
         "command_groups": _command_groups,
         "frequent_settings": _frequent_settings,
         "add": lambda *terms: sum(terms),
+        "strategy": lambda engine: "fsdp2" if engine == "dp" else engine,
+        "divide": lambda whole, parts: max(1, whole // max(1, parts)),
         "if_named": lambda model: model if model.get("name") is not None else None,
     }
     for name, function in resolvers.items():

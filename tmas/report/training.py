@@ -14,7 +14,7 @@ from tmas.report.training_tables import masked, no_numbers, parts, seconds_by_pa
 
 SOURCES = ("all", "normal", "experience", "guideline")
 REWARD = ("score", "acc", "correctness", "experience", "novelty")
-REPLIES = ("truncated", "response_tokens", "outcome/*")
+REPLIES = ("truncated", "response_tokens", "overlong_penalty", "outcome/*")
 MASKED = ("*_masked", "masked", "samples")
 """Names from :func:`tmas.training.rl.reward_metrics.reward_metrics` for each source. ``*`` matches any text."""
 LABELS = {"acc": "accuracy", "experience": "experience utilisation"}
@@ -22,7 +22,17 @@ SHARES = ("acc", "correctness", "truncated", "outcome/*")
 OPTIMISATION = {
     "actor/grad_norm": "gradient norm",
     "actor/entropy": "entropy",
+    "actor/pg_clipfrac": "share of tokens that the objective clips",
+    "actor/ppo_kl": "KL of the policy before the step and during its updates",
     "rollout_corr/kl": "KL of rollout and trained policy",
+    "rollout_corr/rollout_is_mean": "importance ratio of trained and rollout policy, mean",
+    "rollout_corr/rollout_is_std": "importance ratio, standard deviation",
+    "rollout_corr/rollout_is_ratio_fraction_high": "share of tokens with a ratio above the limit",
+    "rollout_corr/rollout_is_oob_ratio": "share of tokens that IcePop leaves out",
+    "rollout_corr/rollout_rs_masked_fraction": "share of tokens that are rejected",
+    "training/rollout_actor_probs_pearson_corr": "correlation of rollout and trained probabilities",
+    "training/filter_groups/evicted_samples": "prompts that dynamic sampling dropped",
+    "training/off_policy/trajectory_staleness/mean": "age of a response in steps, mean",
     "critic/grad_norm": "gradient norm of the critic",
     "critic/vf_loss": "loss of the critic",
 }

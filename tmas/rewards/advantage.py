@@ -6,7 +6,7 @@ moves no other sample.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from math import sqrt
 from statistics import fmean, stdev
@@ -23,6 +23,20 @@ def correctness_groups(samples: Sequence[Mapping[str, Any]], groups: Sequence[Ha
     return [
         ("masked", place) if sample["correctness_state"] == "masked" else group
         for place, (sample, group) in enumerate(zip(samples, groups, strict=True))
+    ]
+
+
+def uncompared(samples: Sequence[Mapping[str, Any]], groups: Sequence[Hashable], compares: bool) -> list[bool]:
+    """Whether each sample teaches nothing about correctness: it is masked, or it is alone in its group.
+
+    ``groups``: from :func:`correctness_groups`. ``compares``: whether the estimator compares the samples of a group.
+    verl's estimators take 0 for the mean of a group of one, so that a right answer without siblings would be
+    reinforced like the only right one among many.
+    """
+    size = Counter(groups)
+    return [
+        sample["correctness_state"] == "masked" or (compares and size[group] == 1)
+        for sample, group in zip(samples, groups, strict=True)
     ]
 
 

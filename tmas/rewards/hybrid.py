@@ -20,7 +20,7 @@ class RewardBreakdown(Record):
     """The parts of one response's reward.
 
     ``weight``: weight w of the bonus of the response's source. ``wrong_share``: share of the bonus that a wrong answer
-    keeps.
+    keeps. ``overlong``: the penalty for its length, subtracted from a scored correctness.
     """
 
     source: Source
@@ -28,6 +28,7 @@ class RewardBreakdown(Record):
     bonus: Component
     weight: float
     wrong_share: float
+    overlong: float = 0.0
 
     @property
     def bonus_weight(self) -> float:
@@ -38,8 +39,15 @@ class RewardBreakdown(Record):
 
     @property
     def score(self) -> float:
-        """R = c + w b, or wrong_share w b if c = 0. Masked parts count as 0; :func:`impute` fills them in."""
-        return self.correctness.value + self.bonus_weight * self.bonus.value
+        """R = c - p + w b, or wrong_share w b - p if c = 0, where p is the penalty for the response's length.
+
+        Masked parts count as 0; :func:`impute` fills them in.
+        """
+        return self.correctness.value - self.overlong_penalty + self.bonus_weight * self.bonus.value
+
+    @property
+    def overlong_penalty(self) -> float:
+        return self.overlong if self.correctness.state == "scored" else 0.0
 
     def report(self) -> dict[str, str | float]:
         """The reward and its parts as a flat mapping, with the same keys and types for every response."""
@@ -57,6 +65,7 @@ class RewardBreakdown(Record):
             "pred": self.correctness.answer,
             "outcome": self.correctness.outcome,
             "source": self.source,
+            "overlong_penalty": self.overlong_penalty,
             "bonus": self.bonus.value,
             "bonus_state": self.bonus.state,
             "bonus_weight": self.bonus_weight,
@@ -85,10 +94,17 @@ def impute(samples: Sequence[Mapping[str, Any]], groups: Sequence[Hashable]) -> 
         [*zip(sources, rights, strict=True)],
     )
     scores = [
-        None if sample["correctness_state"] == "masked" else sample["correctness"] + sample["bonus_weight"] * bonus
-        for sample, bonus in zip(samples, bonuses, strict=True)
+        None if score is None else score + sample["bonus_weight"] * bonus
+        for sample, score, bonus in zip(samples, map(correctness_score, samples), bonuses, strict=True)
     ]
     return _filled(scores, groups, sources)
+
+
+def correctness_score(sample: Mapping[str, Any]) -> float | None:
+    """The correctness of a sample minus the penalty for its length; None if its correctness is masked."""
+    if sample["correctness_state"] == "masked":
+        return None
+    return sample["correctness"] - sample.get("overlong_penalty", 0.0)
 
 
 def _filled(values: Sequence[float | None], *levels: Sequence[Hashable]) -> list[float]:

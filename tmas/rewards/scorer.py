@@ -19,7 +19,7 @@ from tmas.rewards.correctness import Check, Checked, Correctness, Outcome, check
 from tmas.rewards.evidence import Evidence
 from tmas.rewards.hybrid import RewardBreakdown, Source
 from tmas.rewards.plain import plain
-from tmas.rewards.settings import RewardSettings
+from tmas.rewards.settings import OverlongSettings, RewardSettings
 
 V = TypeVar("V", bound=BaseModel)
 _ESTIMATE = token_counter("estimate")
@@ -29,8 +29,9 @@ class RewardInput(BaseModel):
     """The fields of a row's ``extra_info`` that the reward reads.
 
     ``experience`` and ``guidelines`` are JSON lists. The reward manager
-    adds ``truncated``, ``response_tokens``, ``thinking_opened`` (the prompt ends in an opened thought, as in some chat
-    templates, so that the response begins within it) and ``prompt``, which also shows earlier attempts.
+    adds ``truncated``, ``response_tokens``, ``max_response_tokens`` (the longest that a response can be, 0 if unknown),
+    ``thinking_opened`` (the prompt ends in an opened thought, as in some chat templates, so that the response begins
+    within it) and ``prompt``, which also shows earlier attempts.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -41,6 +42,7 @@ class RewardInput(BaseModel):
     guidelines: Json[tuple[Guideline, ...]] = ()
     truncated: bool = False
     response_tokens: int = 0
+    max_response_tokens: int = 0
     thinking_opened: bool = False
     prompt: str = ""
 
@@ -87,7 +89,10 @@ class Scorer:
             right = await work
         bonus = await self._bonus(row, text, right)
         weight, share = self.settings.weight_of(row.source), self.settings.wrong_share
-        parts = RewardBreakdown(source=row.source, correctness=right, bonus=bonus, weight=weight, wrong_share=share)
+        overlong = overlong_penalty(row.response_tokens, row.max_response_tokens, self.settings.overlong)
+        parts = RewardBreakdown(
+            source=row.source, correctness=right, bonus=bonus, weight=weight, wrong_share=share, overlong=overlong
+        )
         return {**parts.report(), "truncated": int(row.truncated), "response_tokens": row.response_tokens}
 
     def _check(self, data_source: str, question: str) -> Check | None:
@@ -149,6 +154,17 @@ class Scorer:
             return scored(0.0, "too_long")
         passes = await self._judge.ask(prompt, output, coded=True)
         return mean_of([masked(one.reason.value) if isinstance(one, Failure) else score(one) for one in passes])
+
+
+def overlong_penalty(tokens: int, limit: int, settings: OverlongSettings) -> float:
+    """The soft overlong penalty of DAPO (arXiv 2503.14476, equation 13) for a response of ``tokens`` tokens.
+
+    It is 0 up to (1 - share) ``limit`` tokens, and then grows linearly to ``penalty`` at ``limit`` tokens. ``limit``:
+    the longest that a response can be, in tokens; 0 if it is unknown, which gives no penalty.
+    """
+    buffer = settings.share * limit
+    excess = tokens - (limit - buffer)
+    return settings.penalty * min(1.0, max(0.0, excess / buffer)) if buffer else 0.0
 
 
 def _unscored(why: str, outcome: Outcome) -> Correctness:

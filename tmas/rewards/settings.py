@@ -96,6 +96,25 @@ class NoveltySettings(Settings):
     )
 
 
+class OverlongSettings(Settings):
+    """The soft overlong penalty (DAPO, arXiv 2503.14476): it discourages responses that are nearly cut off."""
+
+    penalty: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Amount subtracted from the correctness of a response of data.max_response_length tokens. 0: none."
+        " 0.5 corresponds to DAPO, whose answers are worth 1 or -1.",
+    )
+    share: float = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        description="The penalty grows linearly over this last share of data.max_response_length; shorter responses"
+        " have none.",
+    )
+
+
 class AdvantageSettings(Settings):
     """How correctness and bonus become an advantage."""
 
@@ -121,6 +140,9 @@ class RewardSettings(Settings):
     truncated: Literal["wrong", "mask"] = Field(
         default="wrong",
         description="wrong: a cut-off response counts as wrong. mask: it does not change the policy.",
+    )
+    overlong: OverlongSettings = Field(
+        default=OverlongSettings(), description="The penalty for responses that are nearly cut off."
     )
     max_solution_tokens: int = Field(
         default=16_384,
@@ -159,6 +181,16 @@ class RewardSettings(Settings):
         needed = [name for name in ("experience", "novelty") if getattr(self, name).form == "judge"]
         if needed and self.judge is None:
             raise ValueError(f"{' and '.join(needed)}: form=judge needs a judge: set judge.name and judge.base_url")
+        return self
+
+    @model_validator(mode="after")
+    def _right_answers_score_more(self) -> Self:
+        bonus = self.wrong_share * max(self.experience.weight, self.novelty.weight)
+        if self.overlong.penalty + bonus >= 1:
+            raise ValueError(
+                f"overlong.penalty {self.overlong.penalty}: a wrong answer with a bonus of {bonus} could score as much"
+                " as a long right one; their sum must be below 1"
+            )
         return self
 
 

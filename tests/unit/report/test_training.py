@@ -258,6 +258,15 @@ def test_values_that_are_no_number_are_reported_and_not_drawn(tmp_path: Path):
     assert list(no_numbers([run_of(tmp_path / "y", [(1, {"actor/grad_norm": 0.5})])])) == []
 
 
+def test_the_clip_and_the_importance_ratios_have_charts(tmp_path: Path):
+    logged = {"actor/pg_clipfrac": 0.01, "rollout_corr/rollout_is_mean": 0.99, "rollout_corr/rollout_is_max": 2.0}
+    [row] = Charts([run_of(tmp_path / "x", [(1, logged)])], 1).optimisation()
+    assert [one.title for one in lines_of(row)] == [
+        "Training share of tokens that the objective clips",
+        "Training importance ratio of trained and rollout policy, mean",
+    ]
+
+
 def test_masked_samples_are_counted_by_reason_over_the_whole_run(tmp_path: Path):
     key = "reward/all/experience_masked"
     run = run_of(

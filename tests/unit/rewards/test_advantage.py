@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.rewards.test_hybrid import everything, parts
-from tmas.rewards.advantage import bonus_advantages, correctness_groups
+from tmas.rewards.advantage import bonus_advantages, correctness_groups, uncompared
 from tmas.rewards.component import masked, scored
 from tmas.rewards.hybrid import RewardBreakdown
 
@@ -85,3 +85,11 @@ def test_equally_right_samples_of_a_prompt_share_nothing_in_total(batch: list[tu
                 if n == name and s.correctness.state == s.bonus.state == "scored" and s.correctness.value == right
             ]
             assert not chosen or fmean(chosen) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("compares", "lone"), [(True, True), (False, False)])
+def test_a_sample_is_uncompared_if_it_is_masked_or_alone(compares: bool, lone: bool):
+    samples = [parts(1.0), parts(0.0), parts(None), parts(1.0), parts(None)]
+    reports = [sample.report() for sample in samples]
+    groups = correctness_groups(reports, [*"aaabb"])
+    assert uncompared(reports, groups, compares) == [False, False, True, lone, True]

@@ -32,7 +32,7 @@ from tmas.testing.judge import with_code
 KEYS = {
     *("score", "acc", "pred", "outcome", "source", "bonus", "bonus_state", "bonus_weight", "truncated"),
     *("response_tokens", "correctness", "correctness_state", "correctness_why", "experience", "experience_state"),
-    *("experience_why", "novelty", "novelty_state", "novelty_why"),
+    *("experience_why", "novelty", "novelty_state", "novelty_why", "overlong_penalty"),
 }
 WRONG = SOLUTION.replace("58}", "57}")
 TRIANGLE, HALF_SQUARE = "an isosceles right triangle", SOLUTION.replace("58}", "half of a square}")

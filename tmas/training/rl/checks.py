@@ -5,27 +5,26 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
+from dataclasses import fields
+from math import prod
 
+from hydra.errors import InstantiationException
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
 from tmas.rewards.settings import reward_settings
 from tmas.settings import secret_names
 from tmas.training.rl.inputs import Policy, RowFile
+from tmas.training.rl.objective_checks import check_objective
 from tmas.training.rl.settings import REWARD_KEY
 
-COMPARES_SAMPLES = (
-    "grpo",
-    "grpo_vectorized",
-    "grpo_passk",
-    "rloo",
-    "rloo_vectorized",
-    "opo",
-    "reinforce_plus_plus_baseline",
-)
-"""verl's estimators that compare the samples of one prompt."""
-FILTER_METRICS = ("acc", "score", "reward")
-"""What groups of samples may be filtered by (dynamic sampling): they are filtered out if all their values are equal."""
+TRAINER_MODES = ("sync", "colocate_async")
+"""verl's trainers that this project extends (tmas/training/rl/trainer.py)."""
+ENGINES = {"dp": "one_node, multi_node or cpu", "megatron": "multi_node_megatron"}
+"""verl's engines for which there are presets, and those presets."""
+STRATEGIES = {"dp": ("fsdp2", "fsdp"), "megatron": ("megatron",)}
+_ACTOR = "actor_rollout_ref.actor"
 
 
 def device_count(config: DictConfig) -> int:
@@ -34,8 +33,27 @@ def device_count(config: DictConfig) -> int:
 
 
 def data_parallel_ranks(config: DictConfig) -> int:
-    """Number of groups of devices that process different rows. A sequence-parallel group processes the same rows."""
-    return device_count(config) // config.actor_rollout_ref.actor.ulysses_sequence_parallel_size
+    """Number of groups of devices that process different rows. The devices of a group share the rows or the model."""
+    return device_count(config) // prod(size for _, size in _parallel_sizes(config))
+
+
+def sequence_parallel_size(config: DictConfig) -> int:
+    """Number of devices that share the tokens of a sequence of the policy."""
+    actor = config.actor_rollout_ref.actor
+    return actor.megatron.context_parallel_size if _is_megatron(config) else actor.ulysses_sequence_parallel_size
+
+
+def _parallel_sizes(config: DictConfig) -> list[tuple[str, int]]:
+    """The settings that say how many devices process the same rows, with their values."""
+    keys = [f"{_ACTOR}.ulysses_sequence_parallel_size"]
+    if _is_megatron(config):
+        sizes = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size")
+        keys = [f"{_ACTOR}.megatron.{size}" for size in sizes]
+    return [(key, OmegaConf.select(config, key)) for key in keys]
+
+
+def _is_megatron(config: DictConfig) -> bool:
+    return config.model_engine == "megatron"
 
 
 def needs_judge(config: DictConfig) -> bool:
@@ -49,8 +67,8 @@ def find_defects(
 ) -> Iterator[str]:
     """Yield every reason why the run cannot work, with the key to change."""
     yield from _check_secrets(config)
-    if OmegaConf.select(config, "model_engine") != "dp":
-        yield "model_engine: this project's settings are for verl's FSDP engine (dp) only"
+    if foreign := list(_check_engine(config)):
+        yield from foreign  # the other checks read the settings of the chosen engine
         return
     yield from check_sizes(config)
     yield from _check_reward(config)
@@ -71,27 +89,35 @@ def _check_secrets(config: DictConfig) -> Iterator[str]:
             )
 
 
+def _check_engine(config: DictConfig) -> Iterator[str]:
+    """Refuse settings of another engine: verl would reject them with the name of a class, without a key."""
+    engine = OmegaConf.select(config, "model_engine")
+    if engine not in ENGINES:
+        yield f"model_engine={engine}: choose one of {', '.join(ENGINES)}; no other engine was checked"
+        return
+    for place in (_ACTOR, "actor_rollout_ref.ref", "critic"):
+        node = OmegaConf.select(config, place)
+        known = {field.name for field in fields(get_class(node._target_))}
+        for key in node:
+            if key not in known and key != "_target_" and not key.startswith("log_prob_"):
+                yield (
+                    f"{place}.{key}: model_engine={engine} does not have this setting; choose"
+                    f" hardware={ENGINES[engine]}, or leave the setting out"
+                )
+        if node.strategy not in STRATEGIES[engine]:
+            yield f"{place}.strategy={node.strategy}: model_engine={engine} needs {' or '.join(STRATEGIES[engine])}"
+
+
 def check_sizes(config: DictConfig) -> Iterator[str]:
     """Check that batch sizes and numbers of devices fit together, and settings that verl itself checks too late."""
-    gpus, actor, rollout = device_count(config), config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
-    parallel = rollout.tensor_model_parallel_size
-    if gpus % parallel:
-        yield f"actor_rollout_ref.rollout.tensor_model_parallel_size {parallel} does not divide the {gpus} devices"
-    if gpus % actor.ulysses_sequence_parallel_size:
-        size = actor.ulysses_sequence_parallel_size
-        yield f"actor_rollout_ref.actor.ulysses_sequence_parallel_size {size} does not divide the {gpus} devices"
-    else:
-        for key in ("data.train_batch_size", "actor_rollout_ref.actor.ppo_mini_batch_size"):
-            prompts, ranks = OmegaConf.select(config, key), data_parallel_ranks(config)
-            if prompts * rollout.n % ranks:
-                yield f"{key} {prompts} x rollout.n {rollout.n} is not divisible by the {ranks} data-parallel ranks"
-    batch, mini_batch = config.data.train_batch_size, actor.ppo_mini_batch_size
-    if batch % mini_batch:
-        key = "actor_rollout_ref.actor.ppo_mini_batch_size"
-        yield f"data.train_batch_size {batch} is not divisible by {key} {mini_batch}"
-    yield from _check_objective(config)
-    if config.trainer.v1.trainer_mode != "sync":
-        yield "trainer.v1.trainer_mode must be sync: only that trainer adds the bonus and logs the reward's parts"
+    yield from _check_devices(config)
+    yield from _check_updates(config)
+    yield from check_objective(config)
+    if config.trainer.v1.trainer_mode not in TRAINER_MODES:
+        yield (
+            f"trainer.v1.trainer_mode={config.trainer.v1.trainer_mode}: choose one of {', '.join(TRAINER_MODES)}; only"
+            " these trainers add the bonus and log the reward's parts"
+        )
     model = config.reward.reward_model
     if model.enable and not model.enable_resource_pool:
         yield "reward.reward_model.enable_resource_pool must be true: otherwise verl 0.9.1 loses the rows' data_source"
@@ -99,21 +125,43 @@ def check_sizes(config: DictConfig) -> Iterator[str]:
         yield "reward.reward_model.rollout.free_cache_engine must be false: verl 0.9.1 does not wake the judge again"
 
 
-def _check_objective(config: DictConfig) -> Iterator[str]:
-    """Refuse what verl 0.9.1 only finds out after the first rollout, and switches that it accepts and ignores."""
-    rollout, estimator = config.actor_rollout_ref.rollout, config.algorithm.adv_estimator
-    if estimator == "gdpo":
-        yield "algorithm.adv_estimator: verl 0.9.1's V1 trainer has no gdpo; advantage.form=decoupled is its relative"
-    if estimator in COMPARES_SAMPLES and rollout.n < 2:
-        yield f"actor_rollout_ref.rollout.n must be at least 2: {estimator} compares a prompt's samples with each other"
-    groups = OmegaConf.select(config, "algorithm.filter_groups")
-    if groups is not None and groups.enable and groups.metric not in FILTER_METRICS:
-        yield f"algorithm.filter_groups.metric {groups.metric}: choose one of {', '.join(FILTER_METRICS)}"
-    if OmegaConf.select(config, "actor_rollout_ref.rollout.enable_rollout_routing_replay"):
+def _check_devices(config: DictConfig) -> Iterator[str]:
+    gpus, rollout, sizes = device_count(config), config.actor_rollout_ref.rollout, _parallel_sizes(config)
+    parallel = rollout.tensor_model_parallel_size
+    if gpus % parallel:
+        yield f"actor_rollout_ref.rollout.tensor_model_parallel_size {parallel} does not divide the {gpus} devices"
+    if gpus % prod(size for _, size in sizes):
+        yield f"{' x '.join(f'{key} {size}' for key, size in sizes)} does not divide the {gpus} devices"
+        return
+    for key in ("data.train_batch_size", f"{_ACTOR}.ppo_mini_batch_size"):
+        prompts, ranks = OmegaConf.select(config, key), data_parallel_ranks(config)
+        if prompts * rollout.n % ranks:
+            yield f"{key} {prompts} x rollout.n {rollout.n} is not divisible by the {ranks} data-parallel ranks"
+    if _is_megatron(config):
+        yield from _check_experts(config, gpus)
+
+
+def _check_experts(config: DictConfig, gpus: int) -> Iterator[str]:
+    """Megatron distributes experts over groups of devices of their own, which verl does not check."""
+    megatron = config.actor_rollout_ref.actor.megatron
+    tensor = megatron.expert_tensor_parallel_size or megatron.tensor_model_parallel_size
+    group = megatron.expert_model_parallel_size * tensor * megatron.pipeline_model_parallel_size
+    if gpus % group:
         yield (
-            "actor_rollout_ref.rollout.enable_rollout_routing_replay: verl 0.9.1 replays the routing of experts on"
-            " Megatron and VeOmni only; on FSDP the switch does nothing"
+            f"{_ACTOR}.megatron: expert_model_parallel_size x expert_tensor_parallel_size x"
+            f" pipeline_model_parallel_size is {group}, which does not divide the {gpus} devices"
         )
+
+
+def _check_updates(config: DictConfig) -> Iterator[str]:
+    batch, mini_batch = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
+    updates = config.updates_per_step
+    if updates < 1:
+        yield f"updates_per_step {updates}: it must be at least 1"
+    elif mini_batch == max(1, batch // updates) and batch % updates:  # the short name decides
+        yield f"updates_per_step {updates} does not divide data.train_batch_size {batch}"
+    elif batch % mini_batch:
+        yield f"data.train_batch_size {batch} is not divisible by {_ACTOR}.ppo_mini_batch_size {mini_batch}"
 
 
 def _check_reward(config: DictConfig) -> Iterator[str]:
@@ -161,12 +209,13 @@ def _token_limits(config: DictConfig) -> Iterator[tuple[str, int, int]]:
     actor, rollout, critic = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.critic
     if actor.use_dynamic_bsz:
         for key, tokens in (
-            ("actor_rollout_ref.actor.ppo_max_token_len_per_gpu", actor.ppo_max_token_len_per_gpu),
+            (f"{_ACTOR}.ppo_max_token_len_per_gpu", actor.ppo_max_token_len_per_gpu),
             ("actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu", rollout.log_prob_max_token_len_per_gpu),
         ):
-            yield key, tokens, actor.ulysses_sequence_parallel_size
+            yield key, tokens, sequence_parallel_size(config)
     if config.algorithm.adv_estimator == "gae":  # verl 0.9.1 also reads this key for updates
-        parallel = critic.fsdp.ulysses_sequence_parallel_size
+        megatron = _is_megatron(config)
+        parallel = critic.megatron.context_parallel_size if megatron else critic.fsdp.ulysses_sequence_parallel_size
         yield "critic.ppo_infer_max_token_len_per_gpu", critic.ppo_infer_max_token_len_per_gpu, parallel
 
 
@@ -197,3 +246,5 @@ def _check_by_verl(config: DictConfig) -> Iterator[str]:
             validate_config(config, need_reference_policy(config), need_critic(config))
     except (AssertionError, ValueError, TypeError, NotImplementedError) as error:
         yield f"verl: {error}"
+    except InstantiationException as error:  # one of these errors, raised in a class that Hydra created
+        yield f"verl: {error.__cause__ or error}"

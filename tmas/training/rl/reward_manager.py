@@ -19,7 +19,7 @@ class TMASRewardManager(NaiveRewardManager):
     """Adds facts about the response to ``extra_info``, and then calls the reward function as verl does.
 
     - ``truncated``: the response fills ``data.max_response_length`` and does not end with an end-of-sequence token.
-    - ``response_tokens``: length of the response in tokens.
+    - ``response_tokens``: length of the response in tokens; ``max_response_tokens``: the longest that it can have.
     - ``thinking_opened``: the prompt ends with the opening thinking tag, so that the response begins with thinking. The
       chat template of Qwen3-Thinking does that.
     - ``prompt``: the text of all messages of the prompt.
@@ -36,6 +36,7 @@ class TMASRewardManager(NaiveRewardManager):
             **extra_infos[-1],
             "truncated": length >= self.config.data.max_response_length and not ended,
             "response_tokens": length,
+            "max_response_tokens": self.config.data.max_response_length,
             "thinking_opened": prompt_end.rstrip().endswith(OPEN),
             "prompt": "\n\n".join(message["content"] for message in data.non_tensor_batch["raw_prompt"][-1]),
         }

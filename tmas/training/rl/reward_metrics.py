@@ -18,6 +18,7 @@ def reward_metrics(prefix: str, rewards: Sequence[dict[str, Any]]) -> dict[str, 
 
     - ``samples``: number of samples;
     - ``truncated``, ``response_tokens``: means over all samples;
+    - ``overlong_penalty``: mean over all samples. The key is missing if no sample has a penalty;
     - ``acc``: mean over the samples whose correctness was scored;
     - ``score``: mean over the samples without a masked component. A failed judge changes neither ``score`` nor
       ``acc``;
@@ -40,6 +41,8 @@ def _metrics(rewards: Sequence[dict[str, Any]]) -> Iterable[tuple[str, float]]:
     yield "samples", float(len(rewards))
     for name in ("truncated", "response_tokens"):
         yield name, _mean([reward[name] for reward in rewards])
+    if any(penalties := [reward.get("overlong_penalty", 0.0) for reward in rewards]):
+        yield "overlong_penalty", _mean(penalties)
     if compared := [reward["acc"] for reward in rewards if reward["correctness_state"] == "scored"]:
         yield "acc", _mean(compared)
     if unmasked := [reward["score"] for reward in rewards if not is_masked(reward)]:

@@ -92,6 +92,13 @@ class TrainSettings(Settings):
     estimate: EstimateSettings = Field(
         default_factory=EstimateSettings, description="What the estimate of dry_run is for. hardware=NAME sets it."
     )
+    updates_per_step: int = Field(
+        default=4,
+        ge=1,
+        description="Number of updates of the policy per step, each on an equal share of the batch; it must divide"
+        " data.train_batch_size. 1: one update on the whole batch, where the clip of the objective does nothing. Short"
+        " for actor_rollout_ref.actor.ppo_mini_batch_size, which counts prompts per update.",
+    )
     env: dict[str, Any] = Field(
         default_factory=dict,
         description="Environment variables of the trainer and of all processes that it starts. A variable that is"

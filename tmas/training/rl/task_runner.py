@@ -1,4 +1,4 @@
-"""verl's task runner with :class:`tmas.training.rl.trainer.TMASTrainer` as its synchronous trainer."""
+"""verl's task runner with the trainers of :mod:`tmas.training.rl.trainer`."""
 
 # pyright: reportAttributeAccessIssue=false
 # verl and its dependencies have incomplete types.
@@ -13,15 +13,15 @@ _VerlTaskRunner = TaskRunnerV1.__ray_metadata__.modified_class  # the class that
 
 @ray.remote
 class TaskRunner(_VerlTaskRunner):
-    """Registers our trainer as ``sync`` in verl's registry, in the Ray actor that it runs in and nowhere else.
+    """Registers our trainers under verl's own names, in the Ray actor that it runs in and nowhere else.
 
-    A trainer mode with another name is no alternative: verl tests for ``!= "sync"`` to choose its asynchronous code.
+    Trainer modes with other names are no alternative: verl tests for ``!= "sync"`` to choose its asynchronous code.
     """
 
     def run(self, config: DictConfig) -> None:
         from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
-        from tmas.training.rl.trainer import TMASTrainer
+        from tmas.training.rl.trainer import TMASColocateAsyncTrainer, TMASTrainer
 
-        TRAINER_REGISTRY["sync"] = TMASTrainer
+        TRAINER_REGISTRY.update(sync=TMASTrainer, colocate_async=TMASColocateAsyncTrainer)
         super().run(config)

@@ -17,6 +17,9 @@ from tmas.training.rl.identity import identity
 from tmas.training.rl.inputs import embed_prompts
 from tmas.training.rl.plan import PlanError, make_plan, show
 
+OWN_KEYS = ("env", "dry_run", "estimate", "output_dir", "prompts", "policy", "judge", "updates_per_step")
+"""Keys that verl does not know."""
+
 
 def train(config: DictConfig, console: Console) -> None:
     """Check ``config``, which must be resolved, print the plan, and train up to ``trainer.total_training_steps``.
@@ -76,8 +79,7 @@ def _run(config: DictConfig, environment: dict[str, str]) -> None:
     if trainer.get("total_training_steps"):  # otherwise verl would stop after total_epochs, without a final checkpoint
         trainer.total_epochs = max(trainer.total_epochs, trainer.total_training_steps)
     os.environ.update(environment)
-    # Keys that verl does not know.
-    for key in ("env", "dry_run", "estimate", "output_dir", "prompts", "policy", "judge"):
+    for key in OWN_KEYS:
         verl_config.pop(key, None)
     runtime_env = verl_config.ray_kwargs.ray_init.runtime_env
     runtime_env.env_vars = {**(runtime_env.get("env_vars") or {}), **environment}

@@ -1,4 +1,4 @@
-"""verl's synchronous V1 trainer with two additions for the hybrid reward.
+"""verl's synchronous and asynchronous V1 trainers with two additions for the hybrid reward.
 
 The advantage is that of correctness, as verl computes it, plus that of the bonus (:mod:`tmas.rewards.advantage`).
 Every component of the reward is logged by ``_source``.
@@ -18,11 +18,14 @@ import transfer_queue as tq
 from omegaconf import DictConfig, OmegaConf
 from tensordict import NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-from tmas.rewards.advantage import bonus_advantages, correctness_groups
-from tmas.rewards.hybrid import impute, is_masked
+from tmas.rewards.advantage import bonus_advantages, correctness_groups, uncompared
+from tmas.rewards.hybrid import correctness_score, impute, is_masked
 from tmas.rewards.settings import AdvantageSettings
+from tmas.training.rl.objective_checks import COMPARES_SAMPLES
 from tmas.training.rl.reward_metrics import reward_metrics
 from tmas.training.rl.settings import REWARD_KEY
 
@@ -32,8 +35,12 @@ Reward = dict[str, Any]
 """The result of :func:`tmas.rewards.verl_entry.compute_score` for one sample."""
 
 
-class TMASTrainer(PPOTrainerSync):
-    """Computes the decoupled advantage and logs the reward's components. Everything else is verl's trainer."""
+class HybridRewardHooks(PPOTrainer):
+    """Computes the decoupled advantage and logs the reward's components. Everything else is verl's trainer.
+
+    Dr. GRPO changes the advantage of correctness, which verl computes. GSPO, clips and the correction of vLLM's
+    probabilities change the loss alone. Dynamic sampling drops prompts before this class sees them.
+    """
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         data = _get(batch, "uid", "extra_fields", "rm_scores")
@@ -49,21 +56,25 @@ class TMASTrainer(PPOTrainerSync):
             _put(batch, rm_scores=_at_last_token(data["rm_scores"], impute(rewards, uids)))
             return super()._compute_advantage(batch, metrics)
         # verl computes the advantage of correctness. Afterwards the scores and groups are restored for verl's metrics.
-        right = [reward["correctness"] for reward in rewards]
+        right = [correctness_score(reward) or 0.0 for reward in rewards]
         groups = [str(group) for group in correctness_groups(rewards, uids)]
         _put(batch, rm_scores=_at_last_token(data["rm_scores"], right), uid=groups)
         batch = super()._compute_advantage(batch, metrics)
         _put(batch, rm_scores=data["rm_scores"], uid=list(data["uid"]))
         bonuses = bonus_advantages(rewards, uids, settings.bonus_by_std)
         metrics["reward/all/bonus_advantage"] = fmean(map(abs, compress(bonuses, real)))
-        self._add(batch, bonuses, [reward["correctness_state"] == "masked" for reward in rewards])
+        self._add(batch, bonuses, uncompared(rewards, groups, self.config.algorithm.adv_estimator in COMPARES_SAMPLES))
         return batch
 
-    def _add(self, batch: KVBatchMeta, bonuses: Sequence[float], masked: Sequence[bool]) -> None:
-        """Add the bonus of each sample to the advantage of its tokens. A masked sample gets the advantage 0."""
+    def _add(self, batch: KVBatchMeta, bonuses: Sequence[float], uncompared: Sequence[bool]) -> None:
+        """Add the bonus of each sample to the advantage of its tokens.
+
+        The part of correctness is 0 for a sample whose correctness is compared with nothing.
+        """
         data = _get(batch, "advantages", "response_mask")
-        rows = zip(data["advantages"].unbind(), data["response_mask"].unbind(), bonuses, masked, strict=True)
-        _put(batch, advantages=[a * 0 if hidden else a + bonus * mask for a, mask, bonus, hidden in rows])
+        rows = zip(data["advantages"].unbind(), data["response_mask"].unbind(), bonuses, uncompared, strict=True)
+        found = [(torch.zeros_like(a) if alone else a) + bonus * mask for a, mask, bonus, alone in rows]
+        _put(batch, advantages=found)
 
     def _val_metrics_update(
         self,
@@ -78,6 +89,14 @@ class TMASTrainer(PPOTrainerSync):
         names = list(reward_extra_infos_dict)
         rewards = [dict(zip(names, row, strict=True)) for row in zip(*reward_extra_infos_dict.values(), strict=True)]
         return {**metrics, **reward_metrics("val-reward", rewards)}
+
+
+class TMASTrainer(HybridRewardHooks, PPOTrainerSync):
+    """The synchronous trainer (``trainer.v1.trainer_mode=sync``)."""
+
+
+class TMASColocateAsyncTrainer(HybridRewardHooks, PPOTrainerColocateAsync):
+    """The asynchronous trainer whose generation shares the devices (``trainer.v1.trainer_mode=colocate_async``)."""
 
 
 def _advantage_settings(config: DictConfig) -> AdvantageSettings:

@@ -66,6 +66,7 @@ async def test_every_reply_is_told_apart_though_all_share_the_row():
     ended, cut_off, full = await told(([1], [5, END]), ([1], [6, 6, 6, 5]), ([1], [6, 6, 5, END]))
     assert [one["truncated"] for one in (ended, cut_off, full)] == [False, True, False]
     assert [one["response_tokens"] for one in (ended, cut_off, full)] == [2, 4, 4]
+    assert ended["max_response_tokens"] == WIDTH
     assert [one["response"] for one in (ended, cut_off)] == ["four", "isisisfour"]
     assert (ended["question"], ended["prompt"]) == ("2 + 2", "Think.\n\n2 + 2")
 

@@ -75,3 +75,9 @@ def test_outcomes_are_shares() -> None:
 
 def test_no_samples_give_no_metrics() -> None:
     assert reward_metrics("reward", []) == {}
+
+
+def test_the_overlong_penalty_is_logged_where_there_is_one() -> None:
+    found = reward_metrics("reward", [reward("normal", 0.5, overlong_penalty=0.5), reward("guideline", 1.0)])
+    assert (found["reward/normal/overlong_penalty"], found["reward/all/overlong_penalty"]) == (0.5, 0.25)
+    assert "reward/guideline/overlong_penalty" not in found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -80,6 +81,8 @@ def advantages(
     padding: int = 0,
     estimator: str = "grpo",
     by_std: bool = True,
+    correction: dict[str, Any] | None = None,
+    prepare: Callable[[Store], None] = lambda store: None,
     **settings: Any,
 ) -> tuple[list[float], Store, dict[str, float]]:
     """The advantage of each sample (that of all of its tokens), what is stored then, and the metrics."""
@@ -88,6 +91,7 @@ def advantages(
     from tmas.training.rl import trainer
 
     store = Store(rewards, uids)
+    prepare(store)
     monkeypatch.setattr(trainer, "tq", store)
     monkeypatch.setattr(trainer_base, "tq", store)
     config = OmegaConf.create(
@@ -98,6 +102,7 @@ def advantages(
                 "gamma": 1.0,
                 "lam": 1.0,
                 "norm_adv_by_std_in_grpo": by_std,
+                "rollout_correction": correction,
             },
             "actor_rollout_ref": {"rollout": {"n": len(rewards)}},
             "reward": {"custom_reward_function": {"reward_kwargs": {"settings": {"advantage": settings}}}},
