@@ -8,9 +8,10 @@ from typing import Any, Literal, NamedTuple
 from tmas.answers.checker import AnswerChecker
 from tmas.answers.equivalence import Comparison, Equivalence, normalise
 from tmas.answers.extract import extract_boxed, extract_stated
-from tmas.judge import EquivalenceVerdict, Judge, contains_forged_verdict, equivalence_prompt
+from tmas.judge import EquivalenceVerdict, contains_forged_verdict, equivalence_prompt
 from tmas.records import Failure
 from tmas.rewards.component import Component
+from tmas.rewards.questions import Questions
 from tmas.rewards.refused import refusal
 from tmas.rewards.settings import AnswerSettings
 
@@ -77,7 +78,9 @@ async def check_by_rule(checker: AnswerChecker, gold: str, answer: str) -> Check
     return Checked(verdict.equal, verifiable=verdict.equivalence is not Equivalence.UNDECIDED)
 
 
-async def check_by_judge(judge: Judge, checker: AnswerChecker, gold: str, answer: str, question: str = "") -> Checked:
+async def check_by_judge(
+    judge: Questions, checker: AnswerChecker, gold: str, answer: str, question: str = ""
+) -> Checked:
     """Return the majority of the judge's passes, with the evaluation's prompt. It shows the problem ``question``.
 
     The judge is only asked if the rule cannot decide, so that no answer can talk it out of a difference. An answer that
@@ -91,7 +94,7 @@ async def check_by_judge(judge: Judge, checker: AnswerChecker, gold: str, answer
     if verdict.equivalence is not Equivalence.UNDECIDED:
         return Checked(verdict.equal)
     prompt = equivalence_prompt(judge.prompts, gold, answer, question, judge.approximation_digits)
-    passes = await judge.ask(prompt, EquivalenceVerdict)
+    passes = await judge.ask(prompt, EquivalenceVerdict, gold, answer, str(judge.approximation_digits))
     votes = [one.verdict == "equivalent" for one in passes if not isinstance(one, Failure)]
     if 2 * sum(votes) == len(votes):  # a tie, or no vote at all
         return Checked(None, next((one.reason.value for one in passes if isinstance(one, Failure)), "undecided"))

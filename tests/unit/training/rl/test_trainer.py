@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,9 +56,14 @@ class Store:
             "response_mask": [torch.ones(length) for length in lengths],
         }
 
-    def kv_batch_get(self, *, select_fields: list[str], **_: Any) -> TensorDict:
-        found = {name: stacked(self.fields[name]) for name in select_fields if name in self.fields}
-        return TensorDict(found, batch_size=len(self.fields["uid"]))
+    def kv_batch_get(self, *, keys: list[str], select_fields: list[str], **_: Any) -> TensorDict:
+        places = [int(key.split("_")[1]) for key in keys]
+        found = {
+            name: stacked([self.fields[name][place] for place in places])
+            for name in select_fields
+            if name in self.fields
+        }
+        return TensorDict(found, batch_size=len(places))
 
     def kv_batch_put(self, *, keys: list[str], fields: TensorDict, **_: Any) -> Batch:
         for name in fields.keys():  # noqa: SIM118 - iterating over a TensorDict yields its rows
@@ -186,3 +192,106 @@ def test_the_additive_form_fills_in_what_is_masked(monkeypatch: pytest.MonkeyPat
 def test_a_prompt_of_masked_samples_teaches_nothing(monkeypatch: pytest.MonkeyPatch, estimator: str):
     found, *_ = advantages(monkeypatch, [UNSCORED, UNSCORED], [*"aa"], estimator=estimator)
     assert found == [0.0, 0.0]
+
+
+# --- kept rollouts
+
+
+class Words:
+    """A tokenizer whose tokens are words."""
+
+    words = ("<think>", "guess", "</think>", "so", r"\boxed{58}")
+
+    def decode(self, tokens: Any, skip_special_tokens: bool = False) -> str:
+        return " ".join(self.words[int(token)] for token in tokens)
+
+
+def kept(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, rewards: list[dict[str, Any]], uids: list[str], **given: Any
+) -> list[Path]:
+    """Train on a step of ``rewards`` and keep it, as the trainer does. Returns the files that were written."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from tmas.training.rl import trainer
+    from tmas.training.rl.rollouts import kept_files
+
+    _, store, _ = advantages(monkeypatch, rewards, uids, padding=given.get("padding", 0))
+    n = len(rewards)
+    store.fields |= {
+        "responses": [torch.tensor([0, 1, 2, 3, 4])] * n,
+        "data_source": ["math"] * n,
+        "reward_model": [{"style": "rule", "ground_truth": "58"}] * n,
+        "extra_info": [{"question": f"question {uid}", "source": "guideline", "index": 7} for uid in uids],
+        "raw_prompt": [
+            [{"role": "system", "content": "Think."}, {"role": "user", "content": f"question {uid}"}] for uid in uids
+        ],
+    }
+    one = object.__new__(trainer.TMASTrainer)
+    one.config = OmegaConf.create(
+        {
+            "algorithm": {"adv_estimator": "grpo", "norm_adv_by_std_in_grpo": True},
+            "trainer": {"rollouts": given.get("rollouts", {})},
+            "reward": {
+                "custom_reward_function": {
+                    "reward_kwargs": {"settings": {"novelty": {"weight": 0.3}, "judge": {"base_url": "http://secret"}}}
+                }
+            },
+        }
+    )
+    one.tokenizer, one.global_steps = Words(), given.get("step", 1)
+    one._dump_executor, one._dump_futures = ThreadPoolExecutor(1), []
+    tags = [{"is_padding": i >= n - given.get("padding", 0)} for i in range(n)]
+    keys = [f"{uid}_{i}_0" for i, uid in enumerate(uids)]
+    one._log_rollout_data(Batch(keys=keys, partition_id="train", tags=tags), {}, str(folder))
+    one._shutdown_dump_executor()
+    return kept_files(folder)
+
+
+VERDICTS = '[{"about": "abc", "verdicts": [{"name": "d", "same": []}], "failures": ["timeout"]}]'
+
+
+def test_the_responses_of_a_step_are_kept_with_their_rewards_by_prompt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    from tmas.training.rl.rollouts import read_step
+
+    batch = [{**one, "verdicts": VERDICTS, "thinking_opened": 0} for one in (PRAISED, RIGHT, WRONG, RIGHT, RIGHT)]
+    [file] = kept(monkeypatch, tmp_path / "new", batch, [*"aabbb"], step=12, padding=1)
+    assert file.name == "000012.jsonl.gz"
+    step, lines = read_step(file)
+    assert (step.step, step.algorithm) == (12, {"adv_estimator": "grpo", "norm_adv_by_std_in_grpo": True})
+    assert step.reward == {"novelty.weight": 0.3}
+    first, second = lines
+    assert (first.uid, first.gold, first.prompt) == ("a", "58", "Think.\n\nquestion a")
+    assert [len(prompt.responses) for prompt in (first, second)] == [2, 2]  # the padding is left out
+    response = first.responses[0]
+    assert response.text == r"<think> guess </think> so \boxed{58}"
+    assert response.reward["score"] == 1.3
+    assert response.verdicts[0].about == "abc"
+    assert [one.advantage for one in first.responses] == pytest.approx([0.15, -0.15], abs=1e-6)
+    assert first.reward_input(response)["question"] == "question a"
+
+
+def test_the_thinking_may_be_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    from tmas.training.rl.rollouts import read_step
+
+    batch = [{**RIGHT, "verdicts": "[]", "thinking_opened": 1}] * 2
+    [file] = kept(monkeypatch, tmp_path, batch, [*"aa"], rollouts={"thinking": False})
+    [prompt] = read_step(file)[1]
+    assert {(one.text, one.thinking_opened) for one in prompt.responses} == {(r"so \boxed{58}", False)}
+
+
+def test_the_kept_files_have_a_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    batch = [{**RIGHT, "verdicts": "[]", "thinking_opened": 0}] * 2
+    for step in range(1, 5):
+        files = kept(monkeypatch, tmp_path, batch, [*"aa"], step=step)
+    size = max(file.stat().st_size for file in files)
+    limit = {"max_gb": 2.5 * size / 1e9}
+    files = kept(monkeypatch, tmp_path, batch, [*"aa"], step=5, rollouts=limit)
+    assert [file.name for file in files] == ["000004.jsonl.gz", "000005.jsonl.gz"]
+    files = kept(monkeypatch, tmp_path, batch, [*"aa"], step=5, rollouts={"max_gb": 1e-9})
+    assert [file.name for file in files] == ["000005.jsonl.gz"]
+
+
+def test_a_step_that_cannot_be_written_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        kept(monkeypatch, tmp_path / "file", [{**RIGHT, "verdicts": "[]", "thinking_opened": 0}] * 2, [*"aa"])
