@@ -22,6 +22,8 @@ from tmas.records.reading import DefectiveFile, Version, parsed
 from tmas.rewards.questions import KeptVerdicts, unpacked
 
 _SUFFIX = ".jsonl.gz"
+UNKEPT = ("prompts", "judge", "checker")
+"""Settings of the reward that are not kept with the responses: those that no formula of the reward has."""
 
 
 class KeptStep(Record):

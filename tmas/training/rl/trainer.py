@@ -30,13 +30,11 @@ from tmas.rewards.settings import AdvantageSettings
 from tmas.settings import flatten
 from tmas.training.rl.inputs import REWARD_KEY
 from tmas.training.rl.reward_metrics import reward_metrics
-from tmas.training.rl.rollouts import KeptPrompt, KeptResponse, KeptStep, kept_response, prompt_text, write_step
+from tmas.training.rl.rollouts import UNKEPT, KeptPrompt, KeptResponse, KeptStep, kept_response, prompt_text, write_step
 from tmas.training.rl.settings import RolloutSettings
 
 VERL_METRICS = ("reward", "score", "acc", "pred")
 """The results for which verl logs mean@N, best@N and maj@N in validation. By default verl logs them for all results."""
-UNKEPT = ("prompts", "judge", "checker")
-"""Settings of the reward that are not kept with the responses: those that no formula of the reward has."""
 Reward = dict[str, Any]
 """The result of :func:`tmas.rewards.verl_entry.compute_score` for one sample."""
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("verl")
-from tensordict import NonTensorStack, TensorDict  # noqa: E402
+from tests.support.kept_rollouts import KeptRow, advantages, keep  # noqa: E402
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -34,90 +32,6 @@ def reward(source: str = "guideline", **parts: Any) -> dict[str, Any]:
         "correctness": 1.0,
         **parts,
     }
-
-
-class Batch(SimpleNamespace):
-    def __len__(self) -> int:
-        return len(self.keys)
-
-
-class Store:
-    """TransferQueue's two calls, over what a rollout wrote."""
-
-    def __init__(self, rewards: list[dict[str, Any]], uids: list[str]) -> None:
-        lengths = [2 + i % 3 for i in range(len(rewards))]
-        rows = [torch.zeros(length) for length in lengths]
-        for row, given in zip(rows, rewards, strict=True):
-            row[-1] = given["score"]
-        self.fields: dict[str, list[Any]] = {
-            "uid": uids,
-            "extra_fields": [{"reward_extra_info": r} for r in rewards],
-            "rm_scores": rows,
-            "response_mask": [torch.ones(length) for length in lengths],
-        }
-
-    def kv_batch_get(self, *, keys: list[str], select_fields: list[str], **_: Any) -> TensorDict:
-        places = [int(key.split("_")[1]) for key in keys]
-        found = {
-            name: stacked([self.fields[name][place] for place in places])
-            for name in select_fields
-            if name in self.fields
-        }
-        return TensorDict(found, batch_size=len(places))
-
-    def kv_batch_put(self, *, keys: list[str], fields: TensorDict, **_: Any) -> Batch:
-        for name in fields.keys():  # noqa: SIM118 - iterating over a TensorDict yields its rows
-            values = fields[name]
-            self.fields[name] = list(values.unbind()) if isinstance(values, torch.Tensor) else list(values)
-        return Batch(keys=keys, partition_id="train", tags=[{} for _ in keys])
-
-
-def stacked(values: list[Any]) -> Any:
-    if isinstance(values[0], torch.Tensor):
-        return torch.nested.as_nested_tensor(values, layout=torch.jagged)
-    return NonTensorStack(*values)
-
-
-def advantages(
-    monkeypatch: pytest.MonkeyPatch,
-    rewards: list[dict[str, Any]],
-    uids: list[str],
-    *,
-    padding: int = 0,
-    estimator: str = "grpo",
-    by_std: bool = True,
-    **settings: Any,
-) -> tuple[list[float], Store, dict[str, float]]:
-    """The advantage of each sample (that of all of its tokens), what is stored then, and the metrics."""
-    from verl.trainer.ppo.v1 import trainer_base
-
-    from tmas.training.rl import trainer
-
-    store = Store(rewards, uids)
-    monkeypatch.setattr(trainer, "tq", store)
-    monkeypatch.setattr(trainer_base, "tq", store)
-    config = OmegaConf.create(
-        {
-            "algorithm": {
-                "use_kl_in_reward": False,
-                "adv_estimator": estimator,
-                "gamma": 1.0,
-                "lam": 1.0,
-                "norm_adv_by_std_in_grpo": by_std,
-            },
-            "actor_rollout_ref": {"rollout": {"n": len(rewards)}},
-            "reward": {"custom_reward_function": {"reward_kwargs": {"settings": {"advantage": settings}}}},
-        }
-    )
-    one = object.__new__(trainer.TMASTrainer)
-    one.config = config
-    tags = [{"is_padding": i >= len(rewards) - padding} for i in range(len(rewards))]
-    keys = [f"{uid}_{i}_0" for i, uid in enumerate(uids)]
-    metrics: dict[str, float] = {}
-    one._compute_advantage(Batch(keys=keys, partition_id="train", tags=tags), metrics)
-    rows = store.fields["advantages"]
-    assert all(len(set(row.tolist())) == 1 for row in rows)
-    return [float(row[0]) for row in rows], store, metrics
 
 
 RIGHT, WRONG = reward(), reward(score=0.0, correctness=0.0, acc=0.0, bonus_weight=0.0)
@@ -197,53 +111,25 @@ def test_a_prompt_of_masked_samples_teaches_nothing(monkeypatch: pytest.MonkeyPa
 # --- kept rollouts
 
 
-class Words:
-    """A tokenizer whose tokens are words."""
-
-    words = ("<think>", "guess", "</think>", "so", r"\boxed{58}")
-
-    def decode(self, tokens: Any, skip_special_tokens: bool = False) -> str:
-        return " ".join(self.words[int(token)] for token in tokens)
-
-
 def kept(
     monkeypatch: pytest.MonkeyPatch, folder: Path, rewards: list[dict[str, Any]], uids: list[str], **given: Any
 ) -> list[Path]:
-    """Train on a step of ``rewards`` and keep it, as the trainer does. Returns the files that were written."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from tmas.training.rl import trainer
+    """Train on a step of ``rewards`` and keep it. Returns the files of all steps."""
     from tmas.training.rl.rollouts import kept_files
 
     _, store, _ = advantages(monkeypatch, rewards, uids, padding=given.get("padding", 0))
-    n = len(rewards)
-    store.fields |= {
-        "responses": [torch.tensor([0, 1, 2, 3, 4])] * n,
-        "data_source": ["math"] * n,
-        "reward_model": [{"style": "rule", "ground_truth": "58"}] * n,
-        "extra_info": [{"question": f"question {uid}", "source": "guideline", "index": 7} for uid in uids],
-        "raw_prompt": [
-            [{"role": "system", "content": "Think."}, {"role": "user", "content": f"question {uid}"}] for uid in uids
-        ],
-    }
-    one = object.__new__(trainer.TMASTrainer)
-    one.config = OmegaConf.create(
-        {
-            "algorithm": {"adv_estimator": "grpo", "norm_adv_by_std_in_grpo": True},
-            "trainer": {"rollouts": given.get("rollouts", {})},
-            "reward": {
-                "custom_reward_function": {
-                    "reward_kwargs": {"settings": {"novelty": {"weight": 0.3}, "judge": {"base_url": "http://secret"}}}
-                }
-            },
-        }
-    )
-    one.tokenizer, one.global_steps = Words(), given.get("step", 1)
-    one._dump_executor, one._dump_futures = ThreadPoolExecutor(1), []
-    tags = [{"is_padding": i >= n - given.get("padding", 0)} for i in range(n)]
-    keys = [f"{uid}_{i}_0" for i, uid in enumerate(uids)]
-    one._log_rollout_data(Batch(keys=keys, partition_id="train", tags=tags), {}, str(folder))
-    one._shutdown_dump_executor()
+    rows = [
+        KeptRow(
+            response=r"<think> guess </think> so \boxed{58}",
+            data_source="math",
+            gold="58",
+            extra_info={"question": f"question {uid}", "source": "guideline", "index": 7},
+            prompt=[{"role": "system", "content": "Think."}, {"role": "user", "content": f"question {uid}"}],
+        )
+        for uid in uids
+    ]
+    settings = {"novelty": {"weight": 0.3}, "judge": {"base_url": "http://secret"}}
+    keep(monkeypatch, folder, store, rows, settings, **given)
     return kept_files(folder)
 
 
