@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import uvloop
+from rich import box
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -30,15 +31,17 @@ def rescore_command(config: dict[str, Any], console: Console) -> None:
 
 
 def print_rescoring(console: Console, result: Rescoring) -> None:
-    """Print the changed settings, the table by source, and the outcomes that changed."""
+    """Print the changed settings, the table by source, and the outcomes that changed. docs/training.md explains the
+    columns."""
     first, last = result.steps
     settings = [f"{key}: {was} in training, {now} now" for key, (was, now) in result.changed.items()]
     for line in settings or ["The settings are those of the training."]:
         console.print(Text(line), soft_wrap=True)
-    table = Table(title=f"Steps {first} to {last}, in training -> now", title_justify="left")
-    names = ("responses", "need a judge", "mean score", "with a bonus", "compared", "mean |A|", "sign changes")
-    for name in ("source", *names):
-        table.add_column(name, justify="left" if name == "source" else "right")
+    title = f"Steps {first} to {last}: in training→now"
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SQUARE, padding=0)
+    table.add_column("source")
+    for name in ("resp.", "judge", "score", "bonus", "comp.", "mean |A|", "sign"):
+        table.add_column(name, justify="right")
     for source, found in result.sources.items():
         table.add_row(
             source,
@@ -63,4 +66,4 @@ def print_rescoring(console: Console, result: Rescoring) -> None:
 
 def _change(change: Change, form: Callable[[float], str]) -> str:
     before, after = ("-" if value is None else form(value) for value in (change.before, change.after))
-    return before if before == after else f"{before} -> {after}"
+    return before if before == after else f"{before}→{after}"

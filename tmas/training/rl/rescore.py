@@ -134,7 +134,8 @@ async def rescore(settings: RescoreSettings, progress: Progress) -> Rescoring:
     async with Scorer(settings.reward) as scorer:
         for done, file in enumerate(files):
             progress(done, len(files))
-            step, prompts = read_step(file)
+            step, lines = read_step(file)
+            prompts = [*lines]
             changed |= _changed(step, settings)
             numbers.append(step.step)
             scored = await gather(*(_rescored(scorer, prompt) for prompt in prompts))

@@ -26,7 +26,7 @@ from verl.utils.debug import marked_timer
 
 from tmas.rewards.advantage import bonus_advantages, correctness_groups
 from tmas.rewards.hybrid import impute, is_masked
-from tmas.rewards.settings import AdvantageSettings
+from tmas.rewards.settings import WITHOUT_JUDGE, AdvantageSettings, RewardSettings
 from tmas.settings import flatten
 from tmas.training.rl.inputs import REWARD_KEY
 from tmas.training.rl.reward_metrics import reward_metrics
@@ -85,9 +85,10 @@ class TMASTrainer(PPOTrainerSync):
                 self._dump_futures.remove(future)
 
     def _kept_step(self) -> KeptStep:
-        reward = OmegaConf.select(self.config, REWARD_KEY)
-        chosen = OmegaConf.to_container(OmegaConf.masked_copy(reward, [k for k in reward if k not in UNKEPT]))
+        given = OmegaConf.to_container(OmegaConf.select(self.config, REWARD_KEY), resolve=True)
+        reward = RewardSettings.model_validate({**given, "judge": None}, context=WITHOUT_JUDGE)
         algorithm = {key: self.config.algorithm.get(key) for key in ("adv_estimator", "norm_adv_by_std_in_grpo")}
+        chosen = reward.model_dump(mode="json", exclude={*UNKEPT})
         return KeptStep(step=self.global_steps, algorithm=algorithm, reward=flatten(chosen))
 
     def _kept_prompts(self, batch: KVBatchMeta, thinking: bool) -> list[KeptPrompt]:

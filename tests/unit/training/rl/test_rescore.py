@@ -151,9 +151,9 @@ def test_the_same_settings_change_nothing(kept: Kept):
 
 def test_a_weight_and_a_gate_are_applied_to_the_kept_verdicts(kept: Kept):
     lighter = again(kept, experience={"weight": 0.1}, novelty={"min_steps": 3})
-    assert lighter.changed == {"experience.weight": (0.3, 0.1), "novelty.min_steps": (2, 3)} or lighter.changed == {}
+    assert lighter.changed == {"experience.weight": (0.3, 0.1), "novelty.min_steps": (2, 3)}
     used, new = lighter.sources["experience"], lighter.sources["guideline"]
-    assert (used.score.before, used.score.after) == (pytest.approx(3.6 / 4 - 0.0, abs=0.2), pytest.approx(0.8, abs=0.1))
+    assert (used.score.before, used.score.after) == pytest.approx(((2 + 0.3 * 1.5) / 3, (2 + 0.1 * 1.5) / 3))
     assert (new.with_bonus.before, new.with_bonus.after) == (0.25, 0.0)
     assert lighter.sources["all"].needs_judge == 0
 
@@ -216,7 +216,7 @@ def test_the_command_prints_a_table_and_writes_a_file(kept: Kept, tmp_path: Path
     done = tmas("rescore", f"rollouts=[{kept.folder.parent}]", "reward=vanilla", f"output={tmp_path / 'out.json'}")
     assert done.returncode == 0, done.stderr
     assert "experience.form: judge in training, none now" in done.stdout
-    assert "sign changes" in done.stdout
+    assert "sign" in done.stdout
     written = Rescoring.model_validate_json((tmp_path / "out.json").read_bytes())
     assert written.sources["experience"].with_bonus.after == 0
     assert written.sources["all"].needs_judge == 0

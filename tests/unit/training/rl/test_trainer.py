@@ -128,7 +128,7 @@ def kept(
         )
         for uid in uids
     ]
-    settings = {"novelty": {"weight": 0.3}, "judge": {"base_url": "http://secret"}}
+    settings = {"novelty": {"weight": 0.2}, "judge": {"base_url": "http://secret"}}
     keep(monkeypatch, folder, store, rows, settings, **given)
     return kept_files(folder)
 
@@ -144,7 +144,8 @@ def test_the_responses_of_a_step_are_kept_with_their_rewards_by_prompt(monkeypat
     assert file.name == "000012.jsonl.gz"
     step, lines = read_step(file)
     assert (step.step, step.algorithm) == (12, {"adv_estimator": "grpo", "norm_adv_by_std_in_grpo": True})
-    assert step.reward == {"novelty.weight": 0.3}
+    assert (step.reward["novelty.weight"], step.reward["wrong_share"]) == (0.2, 0.0)  # with the defaults
+    assert not any(key.startswith("judge") for key in step.reward)
     first, second = lines
     assert (first.uid, first.gold, first.prompt) == ("a", "58", "Think.\n\nquestion a")
     assert [len(prompt.responses) for prompt in (first, second)] == [2, 2]  # the padding is left out
