@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
 from omegaconf import DictConfig, OmegaConf
 
 from tmas.prompts import BUILT_IN, Prompts
@@ -101,8 +102,12 @@ def _load(path: Path, policy: Policy | None, defects: list[str]) -> RowFile | No
         return None
     sources: Counter[str] = Counter()
     longest = judged = 0
-    for row in read_rows(path):
+    for number, row in enumerate(read_rows(path), 1):
         judged += row.data_source == "math_grm"
         sources[row.extra_info.source] += 1
-        longest = max(longest, policy.prompt_tokens(row.prompt) if policy else 0)
+        try:
+            longest = max(longest, policy.prompt_tokens(row.prompt) if policy else 0)
+        except TemplateError as error:  # some templates refuse a system message, or two messages of one role in a row
+            defects.append(f"{path}: row {number}: field prompt: the policy's chat template refuses it: {error}")
+            return None
     return RowFile(path, sources, longest, judged)
