@@ -3,6 +3,8 @@
 :class:`Store` stands in for TransferQueue, and :class:`Words` for the tokenizer.
 """
 
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAbstractUsage=false
+# verl and its dependencies have incomplete types.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -85,7 +85,7 @@ class TMASTrainer(PPOTrainerSync):
                 self._dump_futures.remove(future)
 
     def _kept_step(self) -> KeptStep:
-        given = OmegaConf.to_container(OmegaConf.select(self.config, REWARD_KEY), resolve=True)
+        given: Any = OmegaConf.to_container(OmegaConf.select(self.config, REWARD_KEY), resolve=True)
         reward = RewardSettings.model_validate({**given, "judge": None}, context=WITHOUT_JUDGE)
         algorithm = {key: self.config.algorithm.get(key) for key in ("adv_estimator", "norm_adv_by_std_in_grpo")}
         chosen = reward.model_dump(mode="json", exclude={*UNKEPT})
@@ -94,10 +94,11 @@ class TMASTrainer(PPOTrainerSync):
     def _kept_prompts(self, batch: KVBatchMeta, thinking: bool) -> list[KeptPrompt]:
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
         row = ("uid", "data_source", "reward_model", "extra_info", "raw_prompt")
-        fields = [*row, "responses", "extra_fields", "advantages", "response_mask"]
-        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
+        tokenwise = ("responses", "advantages", "response_mask")
+        names = [*row, *tokenwise, "extra_fields"]
+        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=names)
         responses: defaultdict[str, list[KeptResponse]] = defaultdict(list)
-        tensors = [data[name].unbind() for name in ("responses", "advantages", "response_mask")]
+        tensors = [data[name].unbind() for name in tokenwise]
         for uid, fields, tokens, advantages, mask in zip(data["uid"], data["extra_fields"], *tensors, strict=True):
             text = self.tokenizer.decode(tokens, skip_special_tokens=True)
             advantage = float((advantages * mask).sum() / max(mask.sum(), 1))
