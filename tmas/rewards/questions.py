@@ -1,6 +1,6 @@
 """The judge's verdicts on one response. They are kept with the response, so that it can be rewarded again later.
 
-A judge is asked about a response at most twice: whether its answer is equivalent, and for its bonus.
+The judge is asked whether an answer is equivalent to the gold answer, and for the bonus.
 """
 
 from __future__ import annotations
