@@ -61,9 +61,10 @@ def test_every_key_of_a_command_s_file_is_a_setting_with_a_description(command: 
     written = yaml.safe_load((CONF / f"{config_name(command)}.yaml").read_text("utf-8"))
     options = {option.key: option for option in options_of_command(command, SETTINGS[command])}
     keys = flatten({key: value for key, value in written.items() if key not in ("defaults", "hydra")})
-    verls = (
-        ("data.", "algorithm.", "actor_rollout_ref.", "critic.", "reward.", "trainer.") if command == "train" else ()
-    )
+    verls = {
+        "train": ("data.", "algorithm.", "actor_rollout_ref.", "critic.", "reward.", "trainer."),
+        "rescore": ("reward.reward_model.",),
+    }.get(command)
     own = [key for key in keys if not key.startswith(verls)] if verls else list(keys)
     assert own
     known = [key.replace("NAME", name) for key in options for name in ["NAME", *written.get("benchmarks", {})]]

@@ -224,6 +224,7 @@ def test_no_group_of_ours_shadows_a_file_of_verls_config() -> None:
         (["+ray_kwargs.ray_init.runtime_env.env_vars.WANDB_API_KEY=x"], "WANDB_API_KEY"),
         (["reward=reward"], "choose reward=hybrid or vanilla"),
         (["estimate.tflops=-1"], "estimate.tflops: "),
+        (["trainer.rollouts.max_gb=0"], "trainer.rollouts.max_gb"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_key(

@@ -21,9 +21,12 @@ from typing import Any
 import pytest
 
 from tmas.files import read_lines
+from tmas.rewards.settings import AdvantageSettings
 from tmas.testing.chat_server import Fault, Script, ScriptedServer, run_in_thread
 from tmas.testing.judge import code_in, with_code
 from tmas.testing.processes import writing_to
+from tmas.training.rl.group_advantages import group_advantages
+from tmas.training.rl.rollouts import kept_files, read_step
 from tmas.training.rows import TrainingRow, read_rows, write_rows
 
 pytest.importorskip("verl", reason="needs the cpu or gpu extra")
@@ -126,6 +129,14 @@ def test_hybrid_grpo_trains_exports_and_solves(task: Path, tmp_path: Path, judge
     assert {data["reward/guideline/novelty"] for data in guided} == {0.0}  # the judge calls all of it known
     assert judge.requests
     assert "timing_s/update_weights" in curves[2]
+
+    assert [file.name for file in kept_files(output)] == ["000001.jsonl.gz", "000002.jsonl.gz"]
+    kept = [(prompt, response) for prompt in read_step(kept_files(output)[0])[1] for response in prompt.responses]
+    assert len(kept) == 32 * 8
+    assert all(prompt.extra_info["question"] in prompt.prompt for prompt, _ in kept)
+    rewards, prompts = [response.reward for _, response in kept], [prompt.uid for prompt, _ in kept]
+    computed = group_advantages(rewards, prompts, AdvantageSettings(), "grpo", by_std=True)
+    assert [response.advantage for _, response in kept] == pytest.approx(computed, abs=1e-4)
 
     tmas("export", f"checkpoint={output}", f"output_dir={tmp_path / 'policy'}")
     tmas(

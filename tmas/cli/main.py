@@ -32,6 +32,7 @@ COMMANDS = {
     "build": ("tmas.cli.data:build_command", "build training rows and cold-start chats from a teacher's runs"),
     "sft": ("tmas.cli.training:sft_command", "fine-tune a policy on teacher traces (cold start)"),
     "train": ("tmas.cli.training:train_command", "train a policy with reinforcement learning (verl)"),
+    "rescore": ("tmas.cli.rescore:rescore_command", "apply another reward to the kept rollouts of a training run"),
     "export": ("tmas.cli.training:export_command", "write a trained policy as a Hugging Face folder"),
 }
 """For each command: its function as ``module:function``, and its description. The function takes the settings as plain
@@ -50,6 +51,7 @@ SETTINGS = {
     "build": "data_prep.build_settings:BuildSettings",
     "sft": "tmas.training.sft.settings:SFTSettings",
     "train": "tmas.training.rl.settings:TrainSettings",
+    "rescore": "tmas.training.rl.rescore:RescoreSettings",
     "export": "tmas.training.export:ExportSettings",
 }
 """The class that holds the settings of each command: ``tmas options`` and ``--help`` read their descriptions."""

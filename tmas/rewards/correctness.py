@@ -8,9 +8,10 @@ from typing import Any, Literal, NamedTuple
 from tmas.answers.checker import AnswerChecker
 from tmas.answers.equivalence import Comparison, Equivalence, normalise
 from tmas.answers.extract import extract_boxed, extract_stated
-from tmas.judge import EquivalenceVerdict, Judge, equivalence_prompt
+from tmas.judge import EquivalenceVerdict, equivalence_prompt
 from tmas.records import Failure, FailureReason
 from tmas.rewards.component import Component
+from tmas.rewards.questions import Questions
 from tmas.rewards.refused import refusal
 from tmas.rewards.settings import AnswerSettings
 
@@ -77,7 +78,9 @@ async def check_by_rule(checker: AnswerChecker, gold: str, answer: str) -> Check
     return Checked(verdict.equal, verifiable=verdict.equivalence is not Equivalence.UNDECIDED)
 
 
-async def check_by_judge(judge: Judge, checker: AnswerChecker, gold: str, answer: str, question: str = "") -> Checked:
+async def check_by_judge(
+    judge: Questions, checker: AnswerChecker, gold: str, answer: str, question: str = ""
+) -> Checked:
     """Return the majority of the judge's passes, with the evaluation's prompt. It shows the problem ``question``.
 
     The judge is only asked if the rule cannot decide, so that no answer can talk it out of a difference. If no verdict
@@ -101,9 +104,9 @@ async def check_by_judge(judge: Judge, checker: AnswerChecker, gold: str, answer
     return Checked(2 * sum(votes) > len(votes))
 
 
-async def _ask(judge: Judge, gold: str, answer: str, question: str) -> list[EquivalenceVerdict | Failure]:
+async def _ask(judge: Questions, gold: str, answer: str, question: str) -> list[EquivalenceVerdict | Failure]:
     prompt = equivalence_prompt(judge.prompts, gold, answer, question, judge.approximation_digits)
-    return await judge.ask(prompt, EquivalenceVerdict, coded=True)
+    return await judge.ask(prompt, EquivalenceVerdict, gold, answer, str(judge.approximation_digits))
 
 
 async def checkable_by_rule(checker: AnswerChecker, gold: str) -> bool:

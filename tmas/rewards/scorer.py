@@ -19,6 +19,7 @@ from tmas.rewards.correctness import Check, Checked, Correctness, Outcome, check
 from tmas.rewards.evidence import Evidence
 from tmas.rewards.hybrid import RewardBreakdown, Source
 from tmas.rewards.plain import plain
+from tmas.rewards.questions import KeptVerdicts, Questions
 from tmas.rewards.settings import OverlongSettings, RewardSettings
 
 V = TypeVar("V", bound=BaseModel)
@@ -68,15 +69,29 @@ class Scorer:
         assert self.settings.judge  # the settings guarantee it where a judge is used
         return Judge(self.settings.judge, self.settings.prompts, self.settings.answer.approximation_digits)
 
+    def questions(self, kept: Iterable[KeptVerdicts] | None = None) -> Questions:
+        """The judge's questions about one response. ``kept``: verdicts to use instead of asking."""
+        return Questions(self.settings, (lambda: self._judge) if self.settings.judge else None, kept)
+
     async def score(
-        self, data_source: str, response: str, gold: str, extra_info: Mapping[str, Any] | None
+        self,
+        data_source: str,
+        response: str,
+        gold: str,
+        extra_info: Mapping[str, Any] | None,
+        questions: Questions | None = None,
     ) -> dict[str, str | float]:
-        """The report of one response (:meth:`~tmas.rewards.hybrid.RewardBreakdown.report`), with ``truncated`` (0 or 1)
-        and ``response_tokens``. Errors of the row, the response or the judge are
-        reported in it, never raised."""
+        """The report of one response (:meth:`~tmas.rewards.hybrid.RewardBreakdown.report`), with what only a new
+        reward of a kept response needs: ``truncated`` and ``thinking_opened`` (0 or 1), ``response_tokens``, and the
+        judge's ``verdicts``.
+
+        ``questions``: those of :meth:`questions`, with kept verdicts. Errors of the row, the response or the judge are
+        reported, never raised.
+        """
+        questions = questions or self.questions()
         try:
             row = RewardInput.model_validate(extra_info or {})
-            check = self._check(data_source, row.question)
+            check = self._check(data_source, row.question, questions)
         except ValidationError:
             row, check = RewardInput(), None
         text = split_thinking(OPEN + response if row.thinking_opened else response, "").text
@@ -87,42 +102,48 @@ class Scorer:
         else:
             work = correctness(text, gold, check, self.settings.answer)
             right = await work
-        bonus = await self._bonus(row, text, right)
+        bonus = await self._bonus(row, text, right, questions)
         weight, share = self.settings.weight_of(row.source), self.settings.wrong_share
         overlong = overlong_penalty(row.response_tokens, row.max_response_tokens, self.settings.overlong)
         parts = RewardBreakdown(
             source=row.source, correctness=right, bonus=bonus, weight=weight, wrong_share=share, overlong=overlong
         )
-        return {**parts.report(), "truncated": int(row.truncated), "response_tokens": row.response_tokens}
+        return {
+            **parts.report(),
+            "truncated": int(row.truncated),
+            "thinking_opened": int(row.thinking_opened),
+            "response_tokens": row.response_tokens,
+            "verdicts": questions.packed(),
+        }
 
-    def _check(self, data_source: str, question: str) -> Check | None:
+    def _check(self, data_source: str, question: str, questions: Questions) -> Check | None:
         """The check for rows of ``data_source``; None if it is unknown."""
-        by_judge = partial(self._check_by_judge, question)
+        by_judge = partial(self._check_by_judge, question, questions)
         return {"math": partial(check_by_rule, self._checker), "math_grm": by_judge}.get(data_source)
 
-    async def _check_by_judge(self, question: str, gold: str, answer: str) -> Checked:
-        if self.settings.judge is None:
+    async def _check_by_judge(self, question: str, questions: Questions, gold: str, answer: str) -> Checked:
+        if not questions.has_answers:
             return Checked(None, "no_judge")
-        return await check_by_judge(self._judge, self._checker, gold, answer, question)
+        return await check_by_judge(questions, self._checker, gold, answer, question)
 
     def _truncated(self) -> Correctness:
         if self.settings.truncated == "mask":
             return _unscored("truncated", "truncated")
         return Correctness(state="scored", outcome="truncated")
 
-    async def _bonus(self, row: RewardInput, text: str, right: Correctness) -> Component:
+    async def _bonus(self, row: RewardInput, text: str, right: Correctness, questions: Questions) -> Component:
         """Score the bonus of the row's source. It is absent if no answer was compared, and where it would earn 0."""
         if right.state != "scored" or right.outcome != "answered":
             return absent(right.why or right.outcome)
         if right.value == 0 and self.settings.wrong_share == 0:
             return absent("wrong")
         if row.source == "experience" and row.experience:
-            return await self._experience(row, text)
+            return await self._experience(row, text, questions)
         if row.source == "guideline" and row.guidelines:
-            return await self._novelty(row, text)
+            return await self._novelty(row, text, questions)
         return absent("" if row.source == "normal" else "empty_bank")
 
-    async def _experience(self, row: RewardInput, text: str) -> Component:
+    async def _experience(self, row: RewardInput, text: str, questions: Questions) -> Component:
         settings, items = self.settings.experience, row.experience
         if settings.form == "none":
             return absent("off")
@@ -130,10 +151,14 @@ class Scorer:
         evidence = self._evidence(row, text, items)
         prompt = experience.prompt(self.settings.prompts, row.question, text, items)
         return await self._judged(
-            text, prompt, experience.ExperienceVerdict, lambda v: experience.score(v, evidence, items, settings)
+            questions,
+            text,
+            prompt,
+            experience.ExperienceVerdict,
+            lambda v: experience.score(v, evidence, items, settings),
         )
 
-    async def _novelty(self, row: RewardInput, text: str) -> Component:
+    async def _novelty(self, row: RewardInput, text: str, questions: Questions) -> Component:
         settings, items = self.settings.novelty, row.guidelines
         if settings.form == "none":
             return absent("off")
@@ -141,18 +166,20 @@ class Scorer:
         evidence = self._evidence(row, text, items)
         prompt = novelty.prompt(self.settings.prompts, row.question, text, items)
         return await self._judged(
-            text, prompt, novelty.NoveltyVerdict, lambda v: novelty.score(v, evidence, items, settings)
+            questions, text, prompt, novelty.NoveltyVerdict, lambda v: novelty.score(v, evidence, items, settings)
         )
 
     def _evidence(self, row: RewardInput, text: str, items: Iterable[Experience | Guideline]) -> Evidence:
         given = [row.prompt, row.question, *(item.text for item in items)]
         return Evidence(text, given, self.settings.evidence, row.question)
 
-    async def _judged(self, text: str, prompt: str, output: type[V], score: Callable[[V], Component]) -> Component:
+    async def _judged(
+        self, questions: Questions, text: str, prompt: str, output: type[V], score: Callable[[V], Component]
+    ) -> Component:
         """Return the mean over the judge's passes. A text longer than ``max_solution_tokens`` gets 0 without a call."""
         if _ESTIMATE(text) > self.settings.max_solution_tokens:
             return scored(0.0, "too_long")
-        passes = await self._judge.ask(prompt, output, coded=True)
+        passes = await questions.ask(prompt, output, text)
         return mean_of([masked(one.reason.value) if isinstance(one, Failure) else score(one) for one in passes])
 
 

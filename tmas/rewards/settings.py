@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from tmas.judge import JudgeSettings
 from tmas.prompts import BUILT_IN, PackedPrompts
 from tmas.settings import Settings
+
+WITHOUT_JUDGE = {"judge": "not needed"}
+"""Context of a validation of settings for responses whose verdicts were kept."""
 
 
 class AnswerSettings(Settings):
@@ -177,7 +180,9 @@ class RewardSettings(Settings):
         return {"experience": self.experience.weight, "guideline": self.novelty.weight}.get(source, 0.0)
 
     @model_validator(mode="after")
-    def _can_be_judged(self) -> Self:
+    def _can_be_judged(self, info: ValidationInfo) -> Self:
+        if info.context is WITHOUT_JUDGE:
+            return self
         needed = [name for name in ("experience", "novelty") if getattr(self, name).form == "judge"]
         if needed and self.judge is None:
             raise ValueError(f"{' and '.join(needed)}: form=judge needs a judge: set judge.name and judge.base_url")

@@ -253,7 +253,7 @@ def _row(
 ) -> TrainingRow | Failure:
     if isinstance(prompt, Failure):
         return prompt
-    shown = [item for item in bank if line(item) in prompt.text]
+    shown = [item for item in bank if line(item) in prompt.content]
     if source != "normal" and not shown:
         return Failure(
             reason=FailureReason.CONTEXT,

@@ -99,7 +99,11 @@ class ExtraInfo(_Strict):
 
 
 class TrainingRow(_Strict):
-    """One row of a parquet file. The field ``source`` is the column ``_source``."""
+    """One row of a parquet file. The field ``source`` is the column ``_source``.
+
+    ``prompt``: the messages, to which verl applies the policy's chat template. The first one may be a system message;
+    the last one is from the user.
+    """
 
     prompt: Annotated[tuple[Message, ...], Field(min_length=1, strict=False)]
     data_source: DataSource
@@ -125,6 +129,9 @@ class TrainingRow(_Strict):
             raise ValueError(f"field reward_model.style: {self.reward_model.style!r} for {self.data_source!r}")
         if not all(message.content.strip() for message in self.prompt):
             raise ValueError("field prompt: contains an empty message")
+        roles = [message.role for message in self.prompt]
+        if "system" in roles[1:] or roles[-1] != "user":
+            raise ValueError("field prompt: only the first message may be from the system, and the last is the user's")
         if (info.iteration < 0) != (self.source == "normal"):
             raise ValueError(f"field extra_info.iteration: {info.iteration} in a {self.source!r} row")
         for field, owner in (("experience", "experience"), ("guidelines", "guideline")):

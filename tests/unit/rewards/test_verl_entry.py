@@ -31,6 +31,7 @@ from tmas.testing.judge import with_code
 
 KEYS = {
     *("score", "acc", "pred", "outcome", "source", "bonus", "bonus_state", "bonus_weight", "truncated"),
+    *("thinking_opened", "verdicts"),
     *("response_tokens", "correctness", "correctness_state", "correctness_why", "experience", "experience_state"),
     *("experience_why", "novelty", "novelty_state", "novelty_why", "overlong_penalty"),
 }

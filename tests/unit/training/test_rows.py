@@ -12,9 +12,11 @@ import pytest
 from pyarrow import parquet
 
 from tmas import solve_all
+from tmas.agents.packing import Prompt
+from tmas.agents.team import Team
 from tmas.errors import UserError
 from tmas.llm.tokens import ContextWindow, token_counter
-from tmas.records import Failure, Guideline, Result
+from tmas.records import Failure, Guideline, Message, Result
 from tmas.run.replay import RecordedRun
 from tmas.run.trace import TraceError
 from tmas.testing import team
@@ -201,6 +203,27 @@ def test_a_file_has_the_announced_columns_and_reads_back(rows: list[TrainingRow]
     assert one.experiences == []
 
 
+def test_a_row_may_have_a_system_message(rows: list[TrainingRow], tmp_path: Path):
+    system = Message(role="system", content="Think step by step.")
+    given = [row.model_copy(update={"prompt": (system, *row.prompt)}) for row in rows]
+    write_rows(tmp_path / "train.parquet", given)
+    assert [row.prompt for row in read_rows(tmp_path / "train.parquet")] == [row.prompt for row in given]
+
+
+def test_items_of_a_bank_in_the_system_message_are_in_the_row(
+    run: tuple[Path, list[Result]], monkeypatch: pytest.MonkeyPatch
+):
+    snapshot = snapshots_of(RecordedRun(run[0]), PROBLEMS[0])[-1]
+    plain = experience_row(PROBLEMS[0], snapshot, WIDE)
+    assert isinstance(plain, TrainingRow)
+    bank = Prompt(text="2 + 2", system=plain.prompt[0].content)
+    monkeypatch.setattr(Team, "solution_prompt", lambda *_, **__: bank)
+    row = experience_row(PROBLEMS[0], snapshot, WIDE)
+    assert isinstance(row, TrainingRow)
+    assert [message.role for message in row.prompt] == ["system", "user"]
+    assert row.experiences == plain.experiences
+
+
 def test_a_file_appears_whole_or_not_at_all(rows: list[TrainingRow], tmp_path: Path):
     def interrupted() -> Iterator[TrainingRow]:
         yield rows[0]
@@ -223,6 +246,7 @@ def changed(*path: str, to: Any) -> Change:
     return change
 
 
+USER = {"role": "user", "content": "2 + 2"}
 NOT_A_BANK = orjson.dumps([{"item_id": "E1"}]).decode()
 DEFECTS = [
     (changed("reward_model", "ground_truth", to=" "), "field reward_model.ground_truth: is empty"),
@@ -241,6 +265,9 @@ DEFECTS = [
     (changed("extra_info", "index", to=0), "field extra_info.index: row 1 also has the index 0"),
     (changed("prompt", to=[]), "field prompt: "),
     (changed("prompt", to=[{"role": "user", "content": " "}]), "field prompt: contains an empty message"),
+    (changed("prompt", to=[USER, {"role": "system", "content": "Think."}]), "field prompt: only the first message"),
+    (changed("prompt", to=[USER, {"role": "assistant", "content": "4"}]), "field prompt: only the first message"),
+    (changed("prompt", to=[{"role": "system", "content": "Think."}]), "field prompt: only the first message"),
     (changed("prompt", to=[{"role": "robot", "content": "x"}]), "field prompt.0.role: "),
 ]
 

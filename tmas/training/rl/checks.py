@@ -17,7 +17,7 @@ from tmas.rewards.settings import reward_settings
 from tmas.settings import secret_names
 from tmas.training.rl.inputs import Policy, RowFile
 from tmas.training.rl.objective_checks import check_objective
-from tmas.training.rl.settings import REWARD_KEY
+from tmas.training.rl.settings import REWARD_KEY, RolloutSettings
 
 TRAINER_MODES = ("sync", "colocate_async")
 """verl's trainers that this project extends (tmas/training/rl/trainer.py)."""
@@ -72,6 +72,7 @@ def find_defects(
         return
     yield from check_sizes(config)
     yield from _check_reward(config)
+    yield from _check_rollouts(config)
     if policy:  # verl's configuration objects load the policy's own configuration
         yield from _check_by_verl(config)
     yield from _check_lengths(config, policy, [*train, *validation])
@@ -179,6 +180,15 @@ def _check_reward(config: DictConfig) -> Iterator[str]:
         for found in error.errors():
             place = ".".join([REWARD_KEY, *map(str, found["loc"])])
             yield f"{place}: {found['msg']}"
+
+
+def _check_rollouts(config: DictConfig) -> Iterator[str]:
+    """Check what is kept of the responses: the trainer would only find a mistake after the first step."""
+    try:
+        RolloutSettings.model_validate(config.trainer.get("rollouts", {}))
+    except ValidationError as error:
+        for found in error.errors():
+            yield f"{'.'.join(['trainer.rollouts', *map(str, found['loc'])])}: {found['msg']}"
 
 
 def _check_lengths(config: DictConfig, policy: Policy | None, files: Sequence[RowFile]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,24 @@ _IDENTITY_KEYS = (
     *("actor_rollout_ref.model.path", "actor_rollout_ref.rollout.n", "algorithm"),
     *("data.train_batch_size", "data.seed"),
 )
+_LOSS_KEYS = (
+    *("optim", "ppo_mini_batch_size", "ppo_epochs", "loss_agg_mode", "loss_scale_factor", "shuffle"),
+    "data_loader_seed",
+)
+_ACTOR_KEYS = (
+    *_LOSS_KEYS,
+    *("policy_loss", "clip_ratio", "clip_ratio_low", "clip_ratio_high", "clip_ratio_c", "tau_pos", "tau_neg"),
+    *("entropy_coeff", "use_kl_loss", "kl_loss_coef", "kl_loss_type"),
+)
+_CRITIC_KEYS = (*_LOSS_KEYS, "cliprange_value", "model.path")
+_SAMPLING_KEYS = ("temperature", "top_p", "top_k", "calculate_log_probs")
+_OBJECTIVE_KEYS = (
+    *(f"actor_rollout_ref.actor.{key}" for key in _ACTOR_KEYS),
+    *(f"actor_rollout_ref.rollout.{key}" for key in _SAMPLING_KEYS),
+    *("data.max_response_length", "trainer.v1.trainer_mode"),
+)
+_SCHEDULE_KEYS = ("lr_scheduler_type", "lr_decay_style", "weight_decay_incr_style")  # of FSDP, and of Megatron
+_LENGTH_KEYS = ("trainer.total_training_steps", "trainer.total_epochs")
 _JUDGE_CONNECTION = ("base_url", "api_key_env", "timeout", "concurrency", "stream", "patience")
 _IGNORED_REWARD_KEYS = ("checker", "prompts", *(f"judge.{name}" for name in _JUDGE_CONNECTION))
 """Settings of the reward that do not change its value: how the judge is called, and the limits of the computation."""
@@ -27,16 +45,44 @@ def identity(config: DictConfig) -> dict[str, Any]:
     """The identity as a mapping from dotted keys to values.
 
     It has the settings of the policy, the objective and the reward. The training rows and the judge's prompts are
-    represented by hashes of their content.
+    represented by hashes of their content. The number of steps, validation, checkpoints, loggers, hardware and
+    everything that only changes speed or memory are not in it.
     """
     files = OmegaConf.select(config, "data.train_files") or []
     rows = {"data.train_files": [file_digest(Path(f)) for f in ([files] if isinstance(files, str) else files)]}
     return {
         **dict(_selected(config, _IDENTITY_KEYS)),
+        **objective(config),
         **dict(_reward_settings(config)),
         **_judge_prompts(config),
         **rows,
     }
+
+
+def objective(config: DictConfig) -> dict[str, Any]:
+    """The settings of sampling, loss and optimizer, as a mapping from dotted keys to values.
+
+    The critic's settings are part of it if the run has a critic. The number of steps is part of it if the learning rate
+    of a step depends on it.
+    """
+    keys = [*_OBJECTIVE_KEYS]
+    has_critic = OmegaConf.select(config, "critic.enable")  # null: as the estimator needs it
+    if OmegaConf.select(config, "algorithm.adv_estimator") == "gae" if has_critic is None else has_critic:
+        keys += ["trainer.critic_warmup", *(f"critic.{key}" for key in _CRITIC_KEYS)]
+    # verl sets optim.total_training_steps itself, from the number of steps. _target_ is the name of a class.
+    ignored = ("._target_", ".optim.total_training_steps")
+    found = {key: value for key, value in _selected(config, keys) if not key.endswith(ignored)}
+    if any(_depends_on_length(found, f"{model}.optim") for model in ("actor_rollout_ref.actor", "critic")):
+        found |= dict(_selected(config, _LENGTH_KEYS))
+    return found
+
+
+def _depends_on_length(found: Mapping[str, Any], optim: str) -> bool:
+    """Whether the learning rate or the weight decay of a step depends on the number of all steps."""
+    schedules = [found.get(f"{optim}.{key}") or "constant" for key in _SCHEDULE_KEYS]
+    warmup_by_share = (found.get(f"{optim}.lr_warmup_steps_ratio") or 0) > 0
+    warmup_by_steps = (found.get(f"{optim}.lr_warmup_steps") or -1) > 0  # takes precedence in verl
+    return any(schedule != "constant" for schedule in schedules) or (warmup_by_share and not warmup_by_steps)
 
 
 def _judge_prompts(config: DictConfig) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from jinja2 import TemplateError
 from omegaconf import DictConfig, OmegaConf
 
 from tmas.prompts import BUILT_IN, Prompts
@@ -105,8 +106,12 @@ def _load(path: Path, policy: Policy | None, defects: list[str]) -> RowFile | No
     sources: Counter[str] = Counter()
     judged = 0
     lengths: list[int] = []
-    for row in read_rows(path):
+    for number, row in enumerate(read_rows(path), 1):
         judged += row.data_source == "math_grm"
         sources[row.extra_info.source] += 1
-        lengths.append(policy.prompt_tokens(row.prompt) if policy else 0)
+        try:
+            lengths.append(policy.prompt_tokens(row.prompt) if policy else 0)
+        except TemplateError as error:  # some templates refuse a system message, or two messages of one role in a row
+            defects.append(f"{path}: row {number}: field prompt: the policy's chat template refuses it: {error}")
+            return None
     return RowFile(path, sources, max(lengths, default=0), judged, fmean(lengths) if lengths else 0.0)

@@ -10,6 +10,7 @@ from verl import DataProto
 from verl.experimental.reward_loop.reward_manager.naive import NaiveRewardManager
 
 from tmas.llm.thinking import OPEN
+from tmas.training.rl.rollouts import prompt_text
 
 _TAIL_TOKENS = 8
 """Tokens at the end of a prompt that are searched for the thinking tag. No tokenizer needs more for tag and newline."""
@@ -38,6 +39,6 @@ class TMASRewardManager(NaiveRewardManager):
             "response_tokens": length,
             "max_response_tokens": self.config.data.max_response_length,
             "thinking_opened": prompt_end.rstrip().endswith(OPEN),
-            "prompt": "\n\n".join(message["content"] for message in data.non_tensor_batch["raw_prompt"][-1]),
+            "prompt": prompt_text(data.non_tensor_batch["raw_prompt"][-1]),
         }
         return await super().run_single(data)

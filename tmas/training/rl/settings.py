@@ -67,6 +67,22 @@ class PolicySettings(Settings):
     )
 
 
+class RolloutSettings(Settings):
+    """What is kept of the responses of each step (docs/training.md). trainer.rollout_data_dir=null keeps nothing."""
+
+    thinking: bool = Field(
+        default=True,
+        description="Keep the text of the thinking, too. false: only the final text, which the reward is computed"
+        " from.",
+    )
+    max_gb: float = Field(
+        default=20.0,
+        gt=0,
+        description="Largest size of all kept files together, in GB (10^9 bytes). Beyond it the earliest steps are"
+        " removed.",
+    )
+
+
 class TrainSettings(Settings):
     """The keys of conf/train.yaml that verl does not have."""
 
@@ -77,6 +93,15 @@ class TrainSettings(Settings):
     policy: PolicySettings = Field(description="The policy that training starts from.")
     judge: JudgeSettings | None = Field(
         default=None, description=f"The judge of the reward. Short for {REWARD_KEY}.judge."
+    )
+    rollout_data_dir: Path | None = Field(
+        default=None,
+        alias="trainer.rollout_data_dir",
+        description="Folder in which the responses of each step are kept with their rewards and verdicts, for tmas"
+        " rescore. null: none are kept.",
+    )
+    rollouts: RolloutSettings = Field(
+        default=RolloutSettings(), alias="trainer.rollouts", description="What is kept of the responses."
     )
     reward: RewardSettings = Field(alias=REWARD_KEY, description="The settings of the reward (docs/rewards.md).")
     prompts: Path | None = Field(

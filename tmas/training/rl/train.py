@@ -13,7 +13,7 @@ from tmas.errors import UserError
 from tmas.files import write_json
 from tmas.run.directory import lock_file
 from tmas.training.identity import refuse_another_run
-from tmas.training.rl.identity import identity
+from tmas.training.rl.identity import identity, objective
 from tmas.training.rl.inputs import embed_prompts
 from tmas.training.rl.plan import PlanError, make_plan, show
 
@@ -92,7 +92,10 @@ def _run(config: DictConfig, environment: dict[str, str]) -> None:
 def _refuse_another_run(run_identity: dict[str, Any], config: DictConfig, output_dir: Path) -> None:
     starts = sorted(output_dir.glob("starts/*/identity.json"))
     if starts and Path(config.trainer.default_local_dir, "latest_checkpointed_iteration.txt").exists():
-        refuse_another_run(run_identity, starts[-1], output_dir)
+        # Older versions did not record the objective in identity.json.
+        recorded = OmegaConf.load(starts[-1].with_name("config.yaml"))
+        unrecorded = objective(recorded) if isinstance(recorded, DictConfig) else {}
+        refuse_another_run(run_identity, starts[-1], output_dir, unrecorded)
 
 
 def _new_start(output_dir: Path) -> Path:

@@ -1,15 +1,18 @@
-"""verl's synchronous and asynchronous V1 trainers with two additions for the hybrid reward.
+"""verl's synchronous and asynchronous V1 trainers with three additions for the hybrid reward.
 
 The advantage is that of correctness, as verl computes it, plus that of the bonus (:mod:`tmas.rewards.advantage`).
-Every component of the reward is logged by ``_source``.
+Every component of the reward is logged by ``_source``. The responses of each step are kept with their rewards.
 """
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportCallIssue=false, reportAbstractUsage=false
 # verl and its dependencies have incomplete types.
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from itertools import compress
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -21,13 +24,16 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.debug import marked_timer
 
 from tmas.rewards.advantage import bonus_advantages, correctness_groups, uncompared
 from tmas.rewards.hybrid import correctness_score, impute, is_masked
-from tmas.rewards.settings import AdvantageSettings
+from tmas.rewards.settings import WITHOUT_JUDGE, AdvantageSettings, RewardSettings
+from tmas.settings import flatten
 from tmas.training.rl.objective_checks import COMPARES_SAMPLES
 from tmas.training.rl.reward_metrics import reward_metrics
-from tmas.training.rl.settings import REWARD_KEY
+from tmas.training.rl.rollouts import UNKEPT, KeptPrompt, KeptResponse, KeptStep, kept_response, prompt_text, write_step
+from tmas.training.rl.settings import REWARD_KEY, RolloutSettings
 
 VERL_METRICS = ("reward", "score", "acc", "pred")
 """The results for which verl logs mean@N, best@N and maj@N in validation. By default verl logs them for all results."""
@@ -75,6 +81,50 @@ class HybridRewardHooks(PPOTrainer):
         rows = zip(data["advantages"].unbind(), data["response_mask"].unbind(), bonuses, uncompared, strict=True)
         found = [(torch.zeros_like(a) if alone else a) + bonus * mask for a, mask, bonus, alone in rows]
         _put(batch, advantages=found)
+
+    def _log_rollout_data(self, batch: KVBatchMeta, timing_raw: dict[str, float], rollout_data_dir: str) -> None:
+        """Keep the responses of a step in this project's form (:mod:`tmas.training.rl.rollouts`), in verl's thread for
+        such files."""
+        with marked_timer("dump_rollout_generations", timing_raw, color="green"):
+            settings = RolloutSettings.model_validate(self.config.trainer.get("rollouts", {}))
+            prompts = self._kept_prompts(batch, settings.thinking)
+            write = partial(write_step, Path(rollout_data_dir), self._kept_step(), prompts, settings.max_gb * 1e9)
+            self._dump_futures.append(self._dump_executor.submit(write))
+            for future in [future for future in self._dump_futures if future.done()]:
+                future.result()  # raises the error of a write that failed
+                self._dump_futures.remove(future)
+
+    def _kept_step(self) -> KeptStep:
+        given: Any = OmegaConf.to_container(OmegaConf.select(self.config, REWARD_KEY), resolve=True)
+        reward = RewardSettings.model_validate({**given, "judge": None}, context=WITHOUT_JUDGE)
+        algorithm = {key: self.config.algorithm.get(key) for key in ("adv_estimator", "norm_adv_by_std_in_grpo")}
+        chosen = reward.model_dump(mode="json", exclude={*UNKEPT})
+        return KeptStep(step=self.global_steps, algorithm=algorithm, reward=flatten(chosen))
+
+    def _kept_prompts(self, batch: KVBatchMeta, thinking: bool) -> list[KeptPrompt]:
+        keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
+        row = ("uid", "data_source", "reward_model", "extra_info", "raw_prompt")
+        tokenwise = ("responses", "advantages", "response_mask")
+        names = [*row, *tokenwise, "extra_fields"]
+        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=names)
+        responses: defaultdict[str, list[KeptResponse]] = defaultdict(list)
+        tensors = [data[name].unbind() for name in tokenwise]
+        for uid, fields, tokens, advantages, mask in zip(data["uid"], data["extra_fields"], *tensors, strict=True):
+            text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+            advantage = float((advantages * mask).sum() / max(mask.sum(), 1))
+            responses[uid].append(kept_response(text, fields["reward_extra_info"], advantage, thinking))
+        rows = {values[0]: values[1:] for values in zip(*(data[name] for name in row), strict=True)}
+        return [
+            KeptPrompt(
+                uid=uid,
+                data_source=data_source,
+                gold=reward_model["ground_truth"],
+                prompt=prompt_text(messages),
+                extra_info=extra_info,
+                responses=tuple(responses[uid]),
+            )
+            for uid, (data_source, reward_model, extra_info, messages) in rows.items()
+        ]
 
     def _val_metrics_update(
         self,

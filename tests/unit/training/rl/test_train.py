@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import orjson
 import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -104,6 +107,124 @@ def test_a_checkpoint_goes_on_with_the_rows_that_it_was_made_with_alone(start: C
     rows.write_bytes(b"others")
     with pytest.raises(RunRefused, match=r"data\.train_files"):
         start(lambda _: None, data={"seed": 1, "train_files": str(rows)})
+
+
+ACTOR: dict[str, Any] = {
+    "ppo_mini_batch_size": 32,
+    "clip_ratio_high": 0.28,
+    "loss_agg_mode": "token-mean",
+    "use_kl_loss": False,
+    "entropy_coeff": 0,
+    "policy_loss": {"_target_": "verl.workers.config.PolicyLossConfig", "loss_mode": "vanilla"},
+    "optim": {"lr": 1e-6, "lr_scheduler_type": "constant", "lr_warmup_steps_ratio": 0.0, "total_training_steps": -1},
+    "ppo_max_token_len_per_gpu": 16384,
+}
+
+
+def objective(path: str = "", value: Any = None, **algorithm: Any) -> dict[str, Any]:
+    """Settings of ``tmas train`` with an objective, in which the dotted key ``path`` has ``value``."""
+    config = OmegaConf.create(
+        {
+            "actor_rollout_ref": {
+                "actor": ACTOR,
+                "rollout": {"n": 8, "temperature": 1.0, "gpu_memory_utilization": 0.5},
+            },
+            "critic": {"optim": {"lr": 1e-5}, "cliprange_value": 0.5},
+            "algorithm": {"adv_estimator": "grpo", "rollout_correction": {"rollout_is": "token"}, **algorithm},
+            "data": {"seed": 1, "max_response_length": 512},
+        }
+    )
+    if path:
+        OmegaConf.update(config, path, value)
+    return {str(key): value for key, value in config.items()}
+
+
+def saved(tmp_path: Path) -> None:
+    """A checkpoint in the folder ``run``."""
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("20")
+
+
+@pytest.mark.parametrize(
+    ("key", "was", "now"),
+    [
+        ("actor_rollout_ref.actor.optim.lr", 1e-6, 2e-6),
+        ("actor_rollout_ref.actor.ppo_mini_batch_size", 32, 16),
+        ("actor_rollout_ref.actor.clip_ratio_high", 0.28, 0.2),
+        ("actor_rollout_ref.actor.loss_agg_mode", "token-mean", "seq-mean-token-mean"),
+        ("actor_rollout_ref.actor.policy_loss.loss_mode", "vanilla", "gspo"),
+        ("actor_rollout_ref.actor.use_kl_loss", False, True),
+        ("actor_rollout_ref.actor.entropy_coeff", 0, 0.01),
+        ("actor_rollout_ref.rollout.temperature", 1.0, 0.6),
+        ("algorithm.rollout_correction.rollout_is", "token", "sequence"),
+        ("algorithm.adv_estimator", "grpo", "rloo"),
+        ("data.max_response_length", 512, 1024),
+    ],
+)
+def test_a_checkpoint_resumes_with_its_own_objective_alone(
+    start: Callable[..., None], tmp_path: Path, key: str, was: Any, now: Any
+):
+    saved(tmp_path)
+    start(lambda _: None, **objective())
+    start(lambda _: None, **objective())
+    with pytest.raises(RunRefused, match=re.escape(f"{key}: {was!r} in the run, {now!r} now") + "$"):
+        start(lambda _: None, **objective(key, now))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("actor_rollout_ref.actor.ppo_max_token_len_per_gpu", 8192),
+        ("actor_rollout_ref.rollout.gpu_memory_utilization", 0.7),
+        ("actor_rollout_ref.actor.optim.total_training_steps", 400),
+        ("critic.optim.lr", 1e-4),  # GRPO has no critic
+    ],
+)
+def test_what_changes_no_step_may_change_on_resume(start: Callable[..., None], tmp_path: Path, key: str, value: Any):
+    saved(tmp_path)
+    start(lambda _: None, **objective())
+    start(lambda _: None, **objective(key, value))
+
+
+def test_the_critic_is_part_of_a_run_that_has_one(start: Callable[..., None], tmp_path: Path):
+    saved(tmp_path)
+    start(lambda _: None, **objective(adv_estimator="gae"))
+    with pytest.raises(RunRefused, match=r"critic\.optim\.lr: 1e-05 in the run, 0\.0001 now$"):
+        start(lambda _: None, **objective("critic.optim.lr", 1e-4, adv_estimator="gae"))
+
+
+def test_a_run_may_become_longer_unless_its_learning_rate_depends_on_the_length(
+    start: Callable[..., None], tmp_path: Path
+):
+    def trainer(steps: int) -> dict[str, Any]:
+        own = {"default_local_dir": str(tmp_path / "run" / "checkpoints"), "total_epochs": 1}
+        return {"trainer": {**own, "total_training_steps": steps, "save_freq": steps, "test_freq": steps}}
+
+    saved(tmp_path)
+    start(lambda _: None, **objective(), **trainer(20))
+    start(lambda _: None, **objective(), **trainer(40))
+    shutil.rmtree(tmp_path / "run" / "starts")
+    for key, value in (("lr_scheduler_type", "cosine"), ("lr_warmup_steps_ratio", 0.1)):
+        settings = objective(f"actor_rollout_ref.actor.optim.{key}", value)
+        start(lambda _: None, **settings, **trainer(20))
+        with pytest.raises(RunRefused, match=r"trainer\.total_training_steps: 20 in the run, 40 now$"):
+            start(lambda _: None, **settings, **trainer(40))
+        shutil.rmtree(tmp_path / "run" / "starts")
+
+
+def test_a_run_that_did_not_record_its_objective_resumes_with_that_of_its_configuration(
+    start: Callable[..., None], tmp_path: Path
+):
+    saved(tmp_path)
+    start(lambda _: None, **objective())
+    [file] = (tmp_path / "run" / "starts").glob("*/identity.json")
+    recorded = orjson.loads(file.read_bytes())
+    older = {key: value for key, value in recorded.items() if not key.startswith("actor_rollout_ref.actor.")}
+    assert len(older) < len(recorded)
+    file.write_bytes(orjson.dumps(older))
+    with pytest.raises(RunRefused, match=r"actor\.optim\.lr: 1e-06 in the run, 2e-06 now$"):
+        start(lambda _: None, **objective("actor_rollout_ref.actor.optim.lr", 2e-6))
+    start(lambda _: None, **objective())
 
 
 def test_verl_has_epochs_enough_for_the_steps(start: Callable[..., None], tmp_path: Path):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("verl")
-from tensordict import NonTensorStack, TensorDict  # noqa: E402
+from tests.support.kept_rollouts import KeptRow, advantages, keep  # noqa: E402
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -34,89 +32,6 @@ def reward(source: str = "guideline", **parts: Any) -> dict[str, Any]:
         "correctness": 1.0,
         **parts,
     }
-
-
-class Batch(SimpleNamespace):
-    def __len__(self) -> int:
-        return len(self.keys)
-
-
-class Store:
-    """TransferQueue's two calls, over what a rollout wrote."""
-
-    def __init__(self, rewards: list[dict[str, Any]], uids: list[str]) -> None:
-        lengths = [2 + i % 3 for i in range(len(rewards))]
-        rows = [torch.zeros(length) for length in lengths]
-        for row, given in zip(rows, rewards, strict=True):
-            row[-1] = given["score"]
-        self.fields: dict[str, list[Any]] = {
-            "uid": uids,
-            "extra_fields": [{"reward_extra_info": r} for r in rewards],
-            "rm_scores": rows,
-            "response_mask": [torch.ones(length) for length in lengths],
-        }
-
-    def kv_batch_get(self, *, select_fields: list[str], **_: Any) -> TensorDict:
-        found = {name: stacked(self.fields[name]) for name in select_fields if name in self.fields}
-        return TensorDict(found, batch_size=len(self.fields["uid"]))
-
-    def kv_batch_put(self, *, keys: list[str], fields: TensorDict, **_: Any) -> Batch:
-        for name in fields.keys():  # noqa: SIM118 - iterating over a TensorDict yields its rows
-            values = fields[name]
-            self.fields[name] = list(values.unbind()) if isinstance(values, torch.Tensor) else list(values)
-        return Batch(keys=keys, partition_id="train", tags=[{} for _ in keys])
-
-
-def stacked(values: list[Any]) -> Any:
-    if isinstance(values[0], torch.Tensor):
-        return torch.nested.as_nested_tensor(values, layout=torch.jagged)
-    return NonTensorStack(*values)
-
-
-def advantages(
-    monkeypatch: pytest.MonkeyPatch,
-    rewards: list[dict[str, Any]],
-    uids: list[str],
-    *,
-    padding: int = 0,
-    estimator: str = "grpo",
-    by_std: bool = True,
-    correction: dict[str, Any] | None = None,
-    prepare: Callable[[Store], None] = lambda store: None,
-    **settings: Any,
-) -> tuple[list[float], Store, dict[str, float]]:
-    """The advantage of each sample (that of all of its tokens), what is stored then, and the metrics."""
-    from verl.trainer.ppo.v1 import trainer_base
-
-    from tmas.training.rl import trainer
-
-    store = Store(rewards, uids)
-    prepare(store)
-    monkeypatch.setattr(trainer, "tq", store)
-    monkeypatch.setattr(trainer_base, "tq", store)
-    config = OmegaConf.create(
-        {
-            "algorithm": {
-                "use_kl_in_reward": False,
-                "adv_estimator": estimator,
-                "gamma": 1.0,
-                "lam": 1.0,
-                "norm_adv_by_std_in_grpo": by_std,
-                "rollout_correction": correction,
-            },
-            "actor_rollout_ref": {"rollout": {"n": len(rewards)}},
-            "reward": {"custom_reward_function": {"reward_kwargs": {"settings": {"advantage": settings}}}},
-        }
-    )
-    one = object.__new__(trainer.TMASTrainer)
-    one.config = config
-    tags = [{"is_padding": i >= len(rewards) - padding} for i in range(len(rewards))]
-    keys = [f"{uid}_{i}_0" for i, uid in enumerate(uids)]
-    metrics: dict[str, float] = {}
-    one._compute_advantage(Batch(keys=keys, partition_id="train", tags=tags), metrics)
-    rows = store.fields["advantages"]
-    assert all(len(set(row.tolist())) == 1 for row in rows)
-    return [float(row[0]) for row in rows], store, metrics
 
 
 RIGHT, WRONG = reward(), reward(score=0.0, correctness=0.0, acc=0.0, bonus_weight=0.0)
@@ -191,3 +106,80 @@ def test_the_additive_form_fills_in_what_is_masked(monkeypatch: pytest.MonkeyPat
 def test_a_prompt_of_masked_samples_teaches_nothing(monkeypatch: pytest.MonkeyPatch, estimator: str):
     found, *_ = advantages(monkeypatch, [UNSCORED, UNSCORED], [*"aa"], estimator=estimator)
     assert found == [0.0, 0.0]
+
+
+# --- kept rollouts
+
+
+def kept(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, rewards: list[dict[str, Any]], uids: list[str], **given: Any
+) -> list[Path]:
+    """Train on a step of ``rewards`` and keep it. Returns the files of all steps."""
+    from tmas.training.rl.rollouts import kept_files
+
+    _, store, _ = advantages(monkeypatch, rewards, uids, padding=given.get("padding", 0))
+    rows = [
+        KeptRow(
+            response=r"<think> guess </think> so \boxed{58}",
+            data_source="math",
+            gold="58",
+            extra_info={"question": f"question {uid}", "source": "guideline", "index": 7},
+            prompt=[{"role": "system", "content": "Think."}, {"role": "user", "content": f"question {uid}"}],
+        )
+        for uid in uids
+    ]
+    settings = {"novelty": {"weight": 0.2}, "judge": {"base_url": "http://secret"}}
+    keep(monkeypatch, folder, store, rows, settings, **given)
+    return kept_files(folder)
+
+
+VERDICTS = '[{"about": "abc", "verdicts": [{"name": "d", "same": []}], "failures": ["timeout"]}]'
+
+
+def test_the_responses_of_a_step_are_kept_with_their_rewards_by_prompt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    from tmas.training.rl.rollouts import read_step
+
+    batch = [{**one, "verdicts": VERDICTS, "thinking_opened": 0} for one in (PRAISED, RIGHT, WRONG, RIGHT, RIGHT)]
+    [file] = kept(monkeypatch, tmp_path / "new", batch, [*"aabbb"], step=12, padding=1)
+    assert file.name == "000012.jsonl.gz"
+    step, lines = read_step(file)
+    assert (step.step, step.algorithm) == (12, {"adv_estimator": "grpo", "norm_adv_by_std_in_grpo": True})
+    assert (step.reward["novelty.weight"], step.reward["wrong_share"]) == (0.2, 0.0)  # with the defaults
+    assert not any(key.startswith("judge") for key in step.reward)
+    first, second = lines
+    assert (first.uid, first.gold, first.prompt) == ("a", "58", "Think.\n\nquestion a")
+    assert [len(prompt.responses) for prompt in (first, second)] == [2, 2]  # the padding is left out
+    response = first.responses[0]
+    assert response.text == r"<think> guess </think> so \boxed{58}"
+    assert response.reward["score"] == 1.3
+    assert response.verdicts[0].about == "abc"
+    assert [one.advantage for one in first.responses] == pytest.approx([0.15, -0.15], abs=1e-6)
+    assert first.reward_input(response)["question"] == "question a"
+
+
+def test_the_thinking_may_be_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    from tmas.training.rl.rollouts import read_step
+
+    batch = [{**RIGHT, "verdicts": "[]", "thinking_opened": 1}] * 2
+    [file] = kept(monkeypatch, tmp_path, batch, [*"aa"], rollouts={"thinking": False})
+    [prompt] = read_step(file)[1]
+    assert {(one.text, one.thinking_opened) for one in prompt.responses} == {(r"so \boxed{58}", False)}
+
+
+def test_the_kept_files_have_a_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    batch = [{**RIGHT, "verdicts": "[]", "thinking_opened": 0}] * 2
+    for step in range(1, 4):
+        kept(monkeypatch, tmp_path, batch, [*"aa"], step=step)
+    files = kept(monkeypatch, tmp_path, batch, [*"aa"], step=4)
+    size = max(file.stat().st_size for file in files)
+    limit = {"max_gb": 2.5 * size / 1e9}
+    files = kept(monkeypatch, tmp_path, batch, [*"aa"], step=5, rollouts=limit)
+    assert [file.name for file in files] == ["000004.jsonl.gz", "000005.jsonl.gz"]
+    files = kept(monkeypatch, tmp_path, batch, [*"aa"], step=5, rollouts={"max_gb": 1e-9})
+    assert [file.name for file in files] == ["000005.jsonl.gz"]
+
+
+def test_a_step_that_cannot_be_written_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        kept(monkeypatch, tmp_path / "file", [{**RIGHT, "verdicts": "[]", "thinking_opened": 0}] * 2, [*"aa"])

@@ -1,0 +1,61 @@
+"""training/rl/inputs.py: prompts are counted as the policy's chat template renders them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jinja2 import TemplateError
+
+from tests.support.rewards import GOLD, QUESTION, extra_info
+from tmas.records import Message
+from tmas.training.rl.inputs import Policy, load_files
+from tmas.training.rows import ExtraInfo, RewardModel, TrainingRow, write_rows
+
+
+class Words:
+    """A tokenizer with a chat template of one word per role. ``system``: whether it knows a system message."""
+
+    def __init__(self, system: bool = True) -> None:
+        self._system = system
+
+    def apply_chat_template(self, chat: list[dict[str, str]], **_: Any) -> list[str]:
+        if not self._system and chat[0]["role"] == "system":
+            raise TemplateError("System role not supported")
+        return [word for message in chat for word in (message["role"], *message["content"].split())]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """A file of rows without a system message, and one with it."""
+    info = ExtraInfo.model_validate(
+        {k: v for k, v in extra_info().items() if k in ExtraInfo.model_fields}
+        | {"iteration": -1, "experience": "[]", "guidelines": "[]", "origin": "", "licence": ""}
+    )
+    row = TrainingRow(
+        prompt=(Message(role="user", content=QUESTION),),
+        data_source="math",
+        reward_model=RewardModel(style="rule", ground_truth=GOLD),
+        extra_info=info,
+        source="normal",
+    )
+    system = Message(role="system", content="Think step by step.")
+    write_rows(tmp_path / "plain.parquet", [row])
+    write_rows(tmp_path / "system.parquet", [row, row.model_copy(update={"prompt": (system, *row.prompt)})])
+    return [str(tmp_path / name) for name in ("plain.parquet", "system.parquet")]
+
+
+def test_a_system_message_counts(files: list[str]):
+    defects: list[str] = []
+    plain, system = load_files(files, Policy(100, Words()), defects)
+    assert defects == []
+    assert system.longest_prompt == plain.longest_prompt + 5
+
+
+def test_a_template_without_a_system_message_is_refused_with_the_row(files: list[str]):
+    defects: list[str] = []
+    [plain] = load_files(files, Policy(100, Words(system=False)), defects)
+    assert str(plain.path) == files[0]
+    [defect] = defects
+    assert defect.startswith(f"{files[1]}: row 2: field prompt: the policy's chat template refuses it: System role")
