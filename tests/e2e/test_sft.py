@@ -29,7 +29,7 @@ ALONE = [sys.executable, "-m", "tmas.cli"]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "tmas.cli"]
 SMALL = [
     *("device=cpu", "max_length=512", "gradient_checkpointing=false", "batch_size=8", "micro_batch_size=2"),
-    *("learning_rate=3e-3", "schedule=linear", "warmup=0.1"),
+    *("learning_rate=3e-3", "schedule=linear", "warmup=0.1", "loss_chunk=16"),
 ]
 
 FAST = [
@@ -84,9 +84,14 @@ class Whole:
 
 @pytest.fixture(scope="module")
 def whole(task: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Whole]:
-    """The whole run of each kind: ``zero`` or ``muon_packed``. Each is made once."""
+    """The whole run of each kind: ``zero``, ``muon_packed`` or ``grouped``. Each is made once."""
     validated = [f"val_files={task / 'traces.jsonl'}", "eval_steps=40"]
-    kinds = {"zero": ["max_steps=30", "zero_stage=2"], "muon_packed": ["max_steps=40", *FAST, *validated]}
+    grouped = ["deepspeed=null", "group_by_length=true", "batch_size=4", "micro_batch_size=1", "save_steps=3"]
+    kinds = {
+        "zero": ["max_steps=30", "zero_stage=2"],
+        "muon_packed": ["max_steps=40", *FAST, *validated],
+        "grouped": ["max_steps=30", *grouped],  # four updates an epoch: a run is resumed within an epoch
+    }
 
     @cache
     def made(kind: str) -> Whole:
@@ -96,7 +101,7 @@ def whole(task: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
     return made
 
 
-@pytest.mark.parametrize(("kind", "steps"), [("zero", 30), ("muon_packed", 40)])
+@pytest.mark.parametrize(("kind", "steps"), [("zero", 30), ("muon_packed", 40), ("grouped", 30)])
 def test_two_processes_killed_and_resumed_end_as_if_nothing_had_happened(
     whole: Callable[[str], Whole], task: Path, tmp_path: Path, kind: str, steps: int
 ):

@@ -54,6 +54,8 @@ def test_wrong_settings_are_refused(wrong: dict[str, Any]):
     ("wrong", "message"),
     [
         ({"optimizer": "muon"}, "optimizer=muon needs max_grad_norm=null"),
+        ({"packing": True, "group_by_length": True}, "packing=true needs group_by_length=false"),
+        ({"device": "cpu", "liger_kernels": True}, "liger_kernels=true needs device=cuda"),
         ({"packing": True, "pack_length": 100}, "pack_length 100 is less than max_length 32768"),
         (
             {
