@@ -15,10 +15,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from tests.support import tiny_sums
 from tests.support.commands import tmas
+from tmas.engines.vllm import free_port
 from tmas.files import read_lines
 from tmas.testing.processes import naming
 
@@ -168,6 +171,41 @@ def test_every_zero_stage_trains_alike_and_leaves_the_same_kind_of_folder(task: 
     assert losses[2] == pytest.approx(losses[3], rel=0.01)
     assert losses[2] == pytest.approx(losses[0], rel=0.03)  # stage 0 adds gradients up in bf16
     assert losses[2][-1] < losses[2][0] - 1
+
+
+@pytest.mark.slow
+def test_two_nodes_that_meet_through_torchrun_train_as_one(task: Path, tmp_path: Path):
+    """Two runs of the recipe on loopback are two nodes of one process; another run is one node of two processes."""
+    chats = pyarrow.Table.from_pylist(list(read_lines(task / "traces.jsonl")))
+    for part in ("train", "validation"):
+        parquet.write_table(chats, tmp_path / f"sft_{part}.parquet")
+
+    def recipe(nodes: int, processes: int) -> list[dict[str, Any]]:
+        knobs = {
+            **{"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"},
+            **{
+                "GLOO_SOCKET_IFNAME": "lo",
+                "PORT": str(free_port("127.0.0.1")),
+                "HEAD": "127.0.0.1",
+                "ADDRESS": "127.0.0.1",
+            },
+            **{"NNODES": str(nodes), "GPUS": str(processes), "DATA": str(tmp_path), "OUT": str(tmp_path / str(nodes))},
+            **{"MODEL": str(task / "policy"), "ATTENTION": "eager"},
+        }
+        command = ["recipes/sft/run.sh", *SMALL, "max_steps=6", "eval_steps=6"]
+        started = [
+            subprocess.Popen(
+                command, env={**os.environ, **knobs}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            for _ in range(nodes)
+        ]
+        printed = [node.communicate()[0] for node in started]
+        assert [node.returncode for node in started] == [0] * nodes, "\n".join(printed)
+        assert sum("2 x cpu, ZeRO 2" in text for text in printed) == 1  # only the process of rank 0 prints
+        assert (tmp_path / str(nodes) / "final" / "model.safetensors").is_file()
+        return curve(tmp_path / str(nodes))
+
+    assert recipe(nodes=2, processes=1) == recipe(nodes=1, processes=2)
 
 
 def test_a_chat_that_is_too_long_is_refused_or_left_out_with_its_reason(task: Path, tmp_path: Path):
