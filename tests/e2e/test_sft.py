@@ -181,14 +181,10 @@ def test_two_nodes_that_meet_through_torchrun_train_as_one(task: Path, tmp_path:
         parquet.write_table(chats, tmp_path / f"sft_{part}.parquet")
 
     def recipe(nodes: int, processes: int) -> list[dict[str, Any]]:
+        port = free_port("127.0.0.1")
         knobs = {
             **{"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"},
-            **{
-                "GLOO_SOCKET_IFNAME": "lo",
-                "PORT": str(free_port("127.0.0.1")),
-                "HEAD": "127.0.0.1",
-                "ADDRESS": "127.0.0.1",
-            },
+            **{"GLOO_SOCKET_IFNAME": "lo", "HEAD": "127.0.0.1", "ADDRESS": "127.0.0.1", "PORT": str(port)},
             **{"NNODES": str(nodes), "GPUS": str(processes), "DATA": str(tmp_path), "OUT": str(tmp_path / str(nodes))},
             **{"MODEL": str(task / "policy"), "ATTENTION": "eager"},
         }
