@@ -88,7 +88,7 @@ class SFTSettings(Settings):
         default=1024,
         ge=1,
         description="Number of tokens whose logits a process computes at once for the loss; long chats with a large"
-        " vocabulary need it. null: all logits at once, which is faster for a small vocabulary.",
+        " vocabulary need it. null: all logits at once, which saves computing them again in the backward pass.",
     )
     liger_kernels: bool = Field(
         default=False,
