@@ -114,6 +114,12 @@ def test_a_run_with_other_settings_or_rows_is_refused_with_the_keys(rows: Path):
         begun(rows)
 
 
+def test_switches_that_are_off_are_not_part_of_the_identity():
+    """So that a run that was begun before they existed can be resumed."""
+    assert not {"liger_kernels", "group_by_length"} & settings().identity().keys()
+    assert settings(liger_kernels=True, group_by_length=True).identity()["group_by_length"] is True
+
+
 def test_two_runs_cannot_write_one_directory(rows: Path):
     begun(rows)
     with pytest.raises(RunRefused, match="in use by another run"):
