@@ -94,7 +94,7 @@ sft() { # sft MODEL OUT FILES MAX_LENGTH BATCH_SIZE MAX_STEPS [settings]
     [ -e "$OUT/$2/final" ] || python -m torch.distributed.run --standalone --nproc_per_node=2 -m tmas.cli sft device=cpu deepspeed=null \
         model.path="$1" model.attn_implementation=eager train_files="$3" output_dir="$OUT/$2" on_bad_row=skip \
         packing=true max_length="$4" batch_size="$5" micro_batch_size=$(($5 / 2)) max_steps="$6" loss_on=all epochs=1 \
-        gradient_checkpointing=false optimizer=muon muon_learning_rate=0.02 learning_rate=0.01 "adam_betas=[0.9,0.95]" \
+        gradient_checkpointing=false loss_chunk=null optimizer=muon muon_learning_rate=0.02 learning_rate=0.01 "adam_betas=[0.9,0.95]" \
         max_grad_norm=null schedule=warmup_stable_decay warmup=20 decay=0.6 save_steps=2000 "${@:7}" > "$OUT/$2.log"
 }
 sft "$OUT/untrained" sft_checks "[$OUT/checks/sft_train.parquet,$OUT/checks_easy/sft_train.parquet]" 128 6 "$CHECK_STEPS"

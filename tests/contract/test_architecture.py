@@ -57,7 +57,8 @@ LIGHT = [*list(ORDER)[: list(ORDER).index("tmas/engines/")], "tmas/rewards/"]
 HEAVY = ("torch", "vllm", "verl", "ray", "transformers")
 IN_A_TRAINER = {
     *("rl.cpu", "rl.cpu_vllm", "rl.reward_manager", "rl.task_runner", "rl.trainer"),  # loaded by verl and vLLM
-    *("sft.optimizer", "sft.progress", "sft.trainer"),  # subclasses of torch's and transformers' own
+    # subclasses and functions of torch's and transformers' own
+    *("sft.chunked_loss", "sft.grouping", "sft.optimizer", "sft.progress", "sft.trainer"),
 }
 """Modules of tmas/training that only a trainer's process loads: they import torch, verl or transformers."""
 ON_A_CLUSTER = {"tmas.engines.replicas", "tmas.run.ray_workers"}

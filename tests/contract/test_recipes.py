@@ -40,7 +40,7 @@ REQUIRED = {
     "HEAD": "node-1",
     "BASE_URL": "http://server/v1",
 }
-SLURM = {"SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node-[1-2]", "SLURM_NODEID": "1"}
+SLURM = {"SLURM_JOB_ID": "77", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node-[1-2]", "SLURM_NODEID": "1"}
 SETTINGS: dict[str, type[Settings]] = {
     **{"solve": SolveSettings, "serve": ServeSettings},
     **{"sft": SFTSettings, "export": ExportSettings},
@@ -208,9 +208,16 @@ def test_the_sweep_gives_every_method_the_same_budget_compares_them_at_it_and_re
     assert evaluation[0].count("runs/sweep/") == len(solving)
 
 
-def test_nodes_of_a_slurm_job_know_their_rank_in_the_cold_start(tmp_path: Path):
+def test_nodes_of_a_slurm_job_meet_at_the_first_node_in_the_cold_start(tmp_path: Path):
     [torchrun] = [call for call in calls("recipes/slurm/sft.sbatch", tmp_path) if call[0] == "torchrun"]
-    assert {"--nnodes=2", "--node_rank=1", "--master_addr=node-1"} <= set(torchrun)
+    rendezvous = {"--rdzv-backend=c10d", "--rdzv-endpoint=node-1:29500", "--rdzv-id=tmas-sft-77"}
+    assert {"--nnodes=2", "--nproc-per-node=8", *rendezvous} <= set(torchrun)
+    assert not any(word.startswith("--local-addr") for word in torchrun)  # torchrun finds each node's address
+
+
+def test_a_single_node_of_the_cold_start_uses_loopback(tmp_path: Path):
+    [torchrun] = calls("recipes/sft/run.sh", tmp_path, HEAD="127.0.0.1")
+    assert {"--nnodes=1", "--rdzv-endpoint=127.0.0.1:29500", "--local-addr=127.0.0.1"} <= set(torchrun)
 
 
 @pytest.mark.parametrize("script", names(SCRIPTS))

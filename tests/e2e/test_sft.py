@@ -15,10 +15,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from tests.support import tiny_sums
 from tests.support.commands import tmas
+from tmas.engines.vllm import free_port
 from tmas.files import read_lines
 from tmas.testing.processes import naming
 
@@ -29,7 +32,7 @@ ALONE = [sys.executable, "-m", "tmas.cli"]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "tmas.cli"]
 SMALL = [
     *("device=cpu", "max_length=512", "gradient_checkpointing=false", "batch_size=8", "micro_batch_size=2"),
-    *("learning_rate=3e-3", "schedule=linear", "warmup=0.1"),
+    *("learning_rate=3e-3", "schedule=linear", "warmup=0.1", "loss_chunk=16"),
 ]
 
 FAST = [
@@ -84,9 +87,14 @@ class Whole:
 
 @pytest.fixture(scope="module")
 def whole(task: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Whole]:
-    """The whole run of each kind: ``zero`` or ``muon_packed``. Each is made once."""
+    """The whole run of each kind: ``zero``, ``muon_packed`` or ``grouped``. Each is made once."""
     validated = [f"val_files={task / 'traces.jsonl'}", "eval_steps=40"]
-    kinds = {"zero": ["max_steps=30", "zero_stage=2"], "muon_packed": ["max_steps=40", *FAST, *validated]}
+    grouped = ["deepspeed=null", "group_by_length=true", "batch_size=4", "micro_batch_size=1", "save_steps=3"]
+    kinds = {
+        "zero": ["max_steps=30", "zero_stage=2"],
+        "muon_packed": ["max_steps=40", *FAST, *validated],
+        "grouped": ["max_steps=30", *grouped],  # four updates an epoch: a run is resumed within an epoch
+    }
 
     @cache
     def made(kind: str) -> Whole:
@@ -96,7 +104,7 @@ def whole(task: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
     return made
 
 
-@pytest.mark.parametrize(("kind", "steps"), [("zero", 30), ("muon_packed", 40)])
+@pytest.mark.parametrize(("kind", "steps"), [("zero", 30), ("muon_packed", 40), ("grouped", 30)])
 def test_two_processes_killed_and_resumed_end_as_if_nothing_had_happened(
     whole: Callable[[str], Whole], task: Path, tmp_path: Path, kind: str, steps: int
 ):
@@ -163,6 +171,37 @@ def test_every_zero_stage_trains_alike_and_leaves_the_same_kind_of_folder(task: 
     assert losses[2] == pytest.approx(losses[3], rel=0.01)
     assert losses[2] == pytest.approx(losses[0], rel=0.03)  # stage 0 adds gradients up in bf16
     assert losses[2][-1] < losses[2][0] - 1
+
+
+@pytest.mark.slow
+def test_two_nodes_that_meet_through_torchrun_train_as_one(task: Path, tmp_path: Path):
+    """Two runs of the recipe on loopback are two nodes of one process; another run is one node of two processes."""
+    chats = pyarrow.Table.from_pylist(list(read_lines(task / "traces.jsonl")))
+    for part in ("train", "validation"):
+        parquet.write_table(chats, tmp_path / f"sft_{part}.parquet")
+
+    def recipe(nodes: int, processes: int) -> list[dict[str, Any]]:
+        port = free_port("127.0.0.1")
+        knobs = {
+            **{"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"},
+            **{"GLOO_SOCKET_IFNAME": "lo", "HEAD": "127.0.0.1", "ADDRESS": "127.0.0.1", "PORT": str(port)},
+            **{"NNODES": str(nodes), "GPUS": str(processes), "DATA": str(tmp_path), "OUT": str(tmp_path / str(nodes))},
+            **{"MODEL": str(task / "policy"), "ATTENTION": "eager"},
+        }
+        command = ["recipes/sft/run.sh", *SMALL, "max_steps=6", "eval_steps=6"]
+        started = [
+            subprocess.Popen(
+                command, env={**os.environ, **knobs}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            for _ in range(nodes)
+        ]
+        printed = [node.communicate()[0] for node in started]
+        assert [node.returncode for node in started] == [0] * nodes, "\n".join(printed)
+        assert sum("2 x cpu, ZeRO 2" in text for text in printed) == 1  # only the process of rank 0 prints
+        assert (tmp_path / str(nodes) / "final" / "model.safetensors").is_file()
+        return curve(tmp_path / str(nodes))
+
+    assert recipe(nodes=2, processes=1) == recipe(nodes=1, processes=2)
 
 
 def test_a_chat_that_is_too_long_is_refused_or_left_out_with_its_reason(task: Path, tmp_path: Path):

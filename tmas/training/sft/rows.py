@@ -100,7 +100,9 @@ class ChatEncoder:
         if tokenizer.is_fast:  # tokenizer.json may switch padding and truncation on
             tokenizer.backend_tokenizer.no_padding()
             tokenizer.backend_tokenizer.no_truncation()
-        self._control_tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+        self._end_texts = [text for text in map(tokenizer.decode, end_tokens) if text]
+        special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+        self._control_tokens = [*special, *(text for text in self._end_texts if text not in special)]
 
     @classmethod
     def load(cls, path: str, max_length: int, loss_on: LossOn = "assistant") -> ChatEncoder:
@@ -186,15 +188,41 @@ class ChatEncoder:
         for number, message in enumerate(messages):
             if message.role == "assistant":
                 prompt = self._render(messages[:number], add_generation_prompt=True)
-                # A model does not generate the white space after the end token.
-                with_reply = self._render(messages[: number + 1]).rstrip()
-                if not (prompt.startswith(before) and with_reply.startswith(prompt)):
+                if not prompt.startswith(before):
                     raise RowDefect(
                         "template", f"message {number}: the template changes the text of the messages before it"
                     )
+                reply = self._reply(prompt, messages[: number + 1])
+                if reply is None:
+                    raise RowDefect(
+                        "template",
+                        f"message {number}: the template does not render it after the prompt of a generation",
+                    )
                 yield prompt[len(before) :], False
-                yield with_reply[len(prompt) :], True
-                before = with_reply
+                yield reply, True
+                before = prompt + reply
+
+    def _reply(self, prompt: str, messages: Sequence[Message]) -> str | None:
+        """The text that the model should generate after ``prompt``: the last message with its end token.
+
+        None if the template renders the chat so that it does not begin with ``prompt``.
+
+        Some templates write more after the end token than a model generates: a line break (Qwen) or the token that
+        ends a text (Phi). The template of DeepSeek-R1's distilled models drops the thinking, although its prompt begins
+        a thought; the thinking is put back.
+        """
+        rendered = self._render(messages)
+        if rendered.startswith(prompt):
+            reply = rendered[len(prompt) :]
+        else:
+            before_thought = prompt.removesuffix("<think>\n")
+            thought, end_of_thought, answer = messages[-1].content.removeprefix("<think>").rpartition("</think>")
+            dropped = before_thought != prompt and end_of_thought and rendered.startswith(before_thought + answer)
+            if not dropped:
+                return None
+            reply = thought.lstrip("\n") + end_of_thought + rendered[len(before_thought) :]
+        ends = [place + len(text) for text in self._end_texts if (place := reply.find(text)) >= 0]
+        return reply[: min(ends)] if ends else reply.rstrip()
 
     def _render(self, messages: Sequence[Message], **options: Any) -> str:
         chat = [message.model_dump() for message in messages]

@@ -52,6 +52,11 @@ class SFTSettings(Settings):
         description="Put several chats into one row of up to pack_length tokens; they do not see each other.",
     )
     pack_length: int | None = Field(default=None, ge=2, description="Tokens of a packed row. null: max_length.")
+    group_by_length: bool = Field(
+        default=False,
+        description="Update on rows of similar length, in an order that seed draws: less padding and less waiting of"
+        " processes for each other, but an update no longer mixes short and long rows. For training without packing.",
+    )
     epochs: float = Field(default=3, gt=0, description="Passes over the training rows.")
     max_steps: int | None = Field(default=None, ge=1, description="Number of updates. null: epochs decides.")
     batch_size: int = Field(
@@ -78,6 +83,17 @@ class SFTSettings(Settings):
     weight_decay: float = Field(default=0.0, ge=0, description="Weight decay of the optimizer.")
     max_grad_norm: float | None = Field(
         default=1.0, gt=0, description="Norm to which gradients are clipped. null: no clipping."
+    )
+    loss_chunk: int | None = Field(
+        default=1024,
+        ge=1,
+        description="Number of tokens whose logits a process computes at once for the loss; long chats with a large"
+        " vocabulary need it. null: all logits at once, which saves computing them again in the backward pass.",
+    )
+    liger_kernels: bool = Field(
+        default=False,
+        description="Use Liger's Triton kernels for norms, rotary positions and feed-forward layers: less memory and"
+        " time. Needs liger-kernel and a GPU.",
     )
     gradient_checkpointing: bool = Field(
         default=True, description="Recompute activations in the backward pass: less memory, more time."
@@ -117,11 +133,15 @@ class SFTSettings(Settings):
                 "optimizer=muon needs max_grad_norm=null: DeepSpeed would clip Muon's orthogonalized update, whose "
                 "norm grows with the number of weights, instead of the gradient"
             )
+        if self.packing and self.group_by_length:
+            raise ValueError("packing=true needs group_by_length=false: packed rows all have the same length")
         if self.pack_length is not None and self.pack_length < self.max_length:
             raise ValueError(
                 f"pack_length {self.pack_length} is less than max_length {self.max_length}: a chat of max_length "
                 "tokens must fit into a row"
             )
+        if self.liger_kernels and self.device == "cpu":
+            raise ValueError("liger_kernels=true needs device=cuda: Liger's kernels run only on a GPU")
         if self.packing and self.micro_batch_size > 1 and "flash" in self.model.attn_implementation:
             raise ValueError(
                 f"packing with {self.model.attn_implementation} needs micro_batch_size=1: transformers keeps packed "
@@ -137,10 +157,12 @@ class SFTSettings(Settings):
     def identity(self) -> dict[str, Any]:
         """The settings that the result depends on. A checkpoint is resumed only if they are unchanged.
 
-        Training files are compared separately, by content.
+        Training files are compared separately, by content. ``liger_kernels`` and ``group_by_length`` are included only
+        if they are on, so that a run that was begun before these settings existed can be resumed.
         """
         free = {"output_dir", "train_files", "val_files", "save_steps", "eval_steps", "report_to"}
-        return self.model_dump(mode="json", exclude=free)
+        off = {key for key in ("liger_kernels", "group_by_length") if not getattr(self, key)}
+        return self.model_dump(mode="json", exclude=free | off)
 
     def accumulation(self, processes: int) -> int:
         """Number of micro batches per update and process. Raises ``UserError`` if ``batch_size`` is not divisible."""

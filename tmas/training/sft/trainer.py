@@ -21,6 +21,8 @@ from transformers.utils import logging
 
 from tmas.errors import UserError
 from tmas.files import whole_folder
+from tmas.training.sft.chunked_loss import use_chunked_loss
+from tmas.training.sft.grouping import LengthGroups
 from tmas.training.sft.optimizer import MuonWithAdamW
 from tmas.training.sft.packing import pack
 from tmas.training.sft.progress import SFTProgress
@@ -57,7 +59,7 @@ def train(
     os.environ.setdefault("WANDB_DIR", str(run.path))
     if settings.row_length:
         train_rows, val_rows = (pack(e, settings.row_length, settings.seed) for e in (data.train, data.validation))
-        lengths = [sum(len(chat.labels) for chat in row) for row in train_rows]
+        lengths = [_tokens(row) for row in train_rows]
         mean = sum(lengths) / len(lengths)
         console.print(
             f"packed into {len(lengths):,} rows of {mean:,.0f} tokens on average, at most {max(lengths):,}",
@@ -77,6 +79,10 @@ def train(
     except (ImportError, ValueError) as error:  # raised by transformers for an attn_implementation that is unavailable
         raise UserError(str(error), where="model") from error
     configs = copy.deepcopy((model.config, model.generation_config))  # the Trainer changes them
+    if settings.liger_kernels:
+        _check_liger(model)
+    if settings.loss_chunk is not None:
+        use_chunked_loss(model, settings.loss_chunk)
     trainer = SFTTrainer(
         model=model,
         args=arguments,
@@ -87,6 +93,8 @@ def train(
         optimizer_cls_and_kwargs=_muon(settings),  # type: ignore[arg-type]
     )
     trainer.decay, trainer.packed = settings.decay, settings.packing
+    if settings.group_by_length:
+        trainer.groups = LengthGroups([_tokens(row) for row in train_rows], settings.batch_size, settings.seed)
     trainer.remove_callback(PrinterCallback)
     checkpoint = run.last_checkpoint()
     if checkpoint:
@@ -106,14 +114,26 @@ class _Arguments(TrainingArguments):
 
 
 class SFTTrainer(Trainer):
-    """transformers' Trainer with packed rows and with ``decay``.
+    """transformers' Trainer with packed rows, groups of similar length, and ``decay``.
 
     ``decay``: share of the updates in which the schedule ``warmup_stable_decay`` reduces the learning rate.
-    ``packed``: whether rows have several chats.
+    ``packed``: whether rows have several chats. ``groups``: the order of the training rows; None: a random order.
     """
 
     decay: float
     packed: bool
+    groups: LengthGroups | None = None
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return self.groups or super()._get_train_sampler(train_dataset)
+
+    def get_train_dataloader(self) -> Any:
+        loader: Any = super().get_train_dataloader()
+        if (
+            self.groups
+        ):  # as accelerate does for its own sampler: a run resumed within an epoch needs it to set the epoch
+            loader.set_sampler(self.groups)
+        return loader
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         return super().compute_loss(model, model_inputs(inputs) if self.packed else inputs, *args, **kwargs)
@@ -123,6 +143,28 @@ class SFTTrainer(Trainer):
             steps = round(self.decay * num_training_steps)
             self.args.lr_scheduler_kwargs = {"num_decay_steps": steps, "decay_type": "linear"}
         return super().create_scheduler(num_training_steps, optimizer)
+
+
+def _tokens(row: Sequence[Example]) -> int:
+    return sum(len(chat.labels) for chat in row)
+
+
+def _check_liger(model: Any) -> None:
+    """Raise ``UserError`` if liger-kernel is missing or has no kernels for the model; it would then do nothing."""
+    try:
+        from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN as SUPPORTED
+    except ImportError as error:
+        raise UserError(
+            f"cannot load liger-kernel: {error}",
+            where="liger_kernels",
+            remedy="Install it, or set liger_kernels=false.",
+        ) from error
+    if model.config.model_type not in SUPPORTED:
+        raise UserError(
+            f"liger-kernel has no kernels for {model.config.model_type} models",
+            where="liger_kernels",
+            remedy="Set liger_kernels=false.",
+        )
 
 
 def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,6 +225,9 @@ def _arguments(settings: SFTSettings, run: SFTRun, accumulation: int, validate: 
         adam_beta2=settings.adam_betas[1],
         max_grad_norm=settings.max_grad_norm or 0,
         gradient_checkpointing=settings.gradient_checkpointing,
+        use_liger_kernel=settings.liger_kernels,
+        # The loss is computed as without Liger, in chunks: Liger's own keeps all logits during validation.
+        liger_kernel_config={"cross_entropy": False, "fused_linear_cross_entropy": False},
         bf16=True,
         use_cpu=settings.device == "cpu",
         deepspeed=deepspeed_config(settings),
@@ -210,7 +255,7 @@ def collate(rows: Sequence[Sequence[Example]], length: int | None = None) -> dic
     ``position_ids`` restart with each chat. Shorter rows are padded with token 0. The padding has no loss, and no other
     token attends to it, because it comes last and restarts the positions.
     """
-    length = length or max(sum(len(chat.labels) for chat in row) for row in rows)
+    length = length or max(_tokens(row) for row in rows)
 
     def padded(parts: Sequence[NDArray[Any]], value: int) -> torch.Tensor:
         whole = numpy.concatenate(parts)

@@ -54,6 +54,8 @@ def test_wrong_settings_are_refused(wrong: dict[str, Any]):
     ("wrong", "message"),
     [
         ({"optimizer": "muon"}, "optimizer=muon needs max_grad_norm=null"),
+        ({"packing": True, "group_by_length": True}, "packing=true needs group_by_length=false"),
+        ({"device": "cpu", "liger_kernels": True}, "liger_kernels=true needs device=cuda"),
         ({"packing": True, "pack_length": 100}, "pack_length 100 is less than max_length 32768"),
         (
             {
@@ -110,6 +112,12 @@ def test_a_run_with_other_settings_or_rows_is_refused_with_the_keys(rows: Path):
     rows.write_text("{ }\n")
     with pytest.raises(RunRefused, match="train_files"):
         begun(rows)
+
+
+def test_switches_that_are_off_are_not_part_of_the_identity():
+    """So that a run that was begun before they existed can be resumed."""
+    assert not {"liger_kernels", "group_by_length"} & settings().identity().keys()
+    assert settings(liger_kernels=True, group_by_length=True).identity()["group_by_length"] is True
 
 
 def test_two_runs_cannot_write_one_directory(rows: Path):
