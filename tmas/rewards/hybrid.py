@@ -11,8 +11,8 @@ from tmas.records import Record
 from tmas.rewards.component import Component, absent
 from tmas.rewards.correctness import Correctness
 
-Source = Literal["normal", "experience", "guideline"]
-BONUS: Mapping[str, str] = {"experience": "experience", "guideline": "novelty"}
+Source = Literal["normal", "experience", "guideline", "verification"]
+BONUS: Mapping[str, str] = {"experience": "experience", "guideline": "novelty", "verification": "critique"}
 """The bonus component of each source with a bonus: it is rewarded in addition to correctness."""
 
 
@@ -20,7 +20,7 @@ class RewardBreakdown(Record):
     """The parts of one response's reward.
 
     ``weight``: weight w of the bonus of the response's source. ``wrong_share``: share of the bonus that a wrong answer
-    keeps.
+    keeps. ``label``: for a verification, whether the candidate that it grades is right or wrong.
     """
 
     source: Source
@@ -28,6 +28,7 @@ class RewardBreakdown(Record):
     bonus: Component
     weight: float
     wrong_share: float
+    label: Literal["right", "wrong", ""] = ""
 
     @property
     def bonus_weight(self) -> float:
@@ -38,12 +39,12 @@ class RewardBreakdown(Record):
 
     @property
     def score(self) -> float:
-        """R = c + w b, or wrong_share w b if c = 0. Masked parts count as 0; :func:`impute` fills them in."""
+        """R = c + w b, or c + wrong_share w b if c < 1. Masked parts count as 0; :func:`impute` fills them in."""
         return self.correctness.value + self.bonus_weight * self.bonus.value
 
     def report(self) -> dict[str, str | float]:
         """The reward and its parts as a flat mapping, with the same keys and types for every response."""
-        components = {"correctness": self.correctness, "experience": absent(), "novelty": absent()}
+        components = {"correctness": self.correctness, **dict.fromkeys(BONUS.values(), absent())}
         if self.source in BONUS:
             components[BONUS[self.source]] = self.bonus
         named = {
@@ -57,6 +58,7 @@ class RewardBreakdown(Record):
             "pred": self.correctness.answer,
             "outcome": self.correctness.outcome,
             "source": self.source,
+            "label": self.label,
             "bonus": self.bonus.value,
             "bonus_state": self.bonus.state,
             "bonus_weight": self.bonus_weight,

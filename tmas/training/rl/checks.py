@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
-from tmas.rewards.settings import reward_settings
+from tmas.rewards.settings import JUDGE_PROMPTS, reward_settings
 from tmas.settings import secret_names
 from tmas.training.rl.inputs import REWARD_KEY, Policy, RowFile
 
@@ -39,7 +39,7 @@ def data_parallel_ranks(config: DictConfig) -> int:
 
 def needs_judge(config: DictConfig) -> bool:
     """Whether a judge computes a bonus of the reward."""
-    forms = (OmegaConf.select(config, f"{REWARD_KEY}.{bonus}.form") for bonus in ("experience", "novelty"))
+    forms = (OmegaConf.select(config, f"{REWARD_KEY}.{bonus}.form") for bonus in JUDGE_PROMPTS)
     return "judge" in forms
 
 

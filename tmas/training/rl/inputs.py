@@ -43,13 +43,14 @@ class RowFile:
     """Statistics of a valid row file.
 
     ``sources``: number of rows by source. ``longest_prompt``: in tokens, 0 if there is no policy to count with.
-    ``judged``: number of rows whose answers only a judge can check.
+    ``judged``: number of rows whose answers only a judge can check. ``labels``: number of verification rows by class.
     """
 
     path: Path
     sources: Mapping[str, int]
     longest_prompt: int
     judged: int
+    labels: Mapping[str, int]
 
     @property
     def rows(self) -> int:
@@ -57,7 +58,9 @@ class RowFile:
 
     def __str__(self) -> str:
         sources = ", ".join(f"{count:,} {source}" for source, count in sorted(self.sources.items()))
-        return f"{self.path}: {self.rows:,} rows ({sources}); longest prompt {self.longest_prompt:,} tokens"
+        labels = ", ".join(f"{count:,} {label}" for label, count in sorted(self.labels.items()))
+        graded = f"; candidates to verify: {labels}" if labels else ""
+        return f"{self.path}: {self.rows:,} rows ({sources}); longest prompt {self.longest_prompt:,} tokens{graded}"
 
 
 def embed_prompts(config: DictConfig) -> Prompts:
@@ -100,9 +103,12 @@ def _load(path: Path, policy: Policy | None, defects: list[str]) -> RowFile | No
         defects.append(str(error))
         return None
     sources: Counter[str] = Counter()
+    labels: Counter[str] = Counter()
     longest = judged = 0
     for row in read_rows(path):
         judged += row.data_source == "math_grm"
         sources[row.extra_info.source] += 1
+        if row.truth:
+            labels[row.truth.label] += 1
         longest = max(longest, policy.prompt_tokens(row.prompt) if policy else 0)
-    return RowFile(path, sources, longest, judged)
+    return RowFile(path, sources, longest, judged, labels)
