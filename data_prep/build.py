@@ -100,9 +100,10 @@ class _Builder:
         made = (normal_row(problem, window, prompts=self.prompts) for problem in drawn)
         rows += islice(_without_failures(made, skipped), normal_wanted)
         self.skipped.update(f"row: {failure.reason}" for failure in skipped)
-        rows += self.verifications.rows(problems, verification_wanted, window, self.prompts)
-        if self.verifications.bins:
-            self.bins[f"{split}.parquet"] = self.verifications.bins
+        verifications, bins = self.verifications.rows(problems, verification_wanted, window, self.prompts)
+        rows += verifications
+        if bins:
+            self.bins[f"{split}.parquet"] = bins
         rows.sort(key=lambda row: keyed_hash(seed, row.extra_info.problem_id, _row_name(row)))
         path = settings.output_dir / f"{split}.parquet"
         if rows:

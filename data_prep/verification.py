@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from itertools import chain, islice
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -45,8 +45,8 @@ class VerificationRowSettings(Settings):
     bins: int = Field(
         default=4,
         ge=1,
-        description="Number of ranges of pass rates, of equal width, that give equal numbers of verification rows as far"
-        " as they can. 1: the pass rate plays no part.",
+        description="Number of ranges of pass rates, of equal width. Each gives the same number of verification rows,"
+        " if its problems suffice. 1: the pass rate plays no part.",
     )
 
 
@@ -61,37 +61,36 @@ class _Candidate(NamedTuple):
 class VerificationRows:
     """Makes pairs of rows: one shows a right candidate of a problem, one a wrong candidate of the same problem.
 
-    ``left_out``: number of candidates that were left out, by reason. ``bins``: what the last call of :meth:`rows` made.
+    ``left_out``: number of candidates that were left out, by reason.
     """
 
     def __init__(self, runs: Sequence[RecordedRun], settings: VerificationRowSettings, seed: int) -> None:
         self.runs, self.settings, self._seed = runs, settings, seed
         self.left_out: Counter[str] = Counter()
-        self.bins: list[VerificationBin] = []
-        self._judged = {run.path: recorded_majorities(run.path / "judgements.jsonl") for run in runs}
+
+    @cached_property
+    def _judged(self) -> dict[Path, dict[tuple[str, str], bool | None]]:
+        """The recorded verdicts of each run."""
+        return {run.path: recorded_majorities(run.path / "judgements.jsonl") for run in self.runs}
 
     def rows(
         self, problems: Iterable[TrainingProblem], wanted: int, window: Window, prompts: Prompts
-    ) -> Iterator[TrainingRow]:
-        """Yield up to ``wanted`` rows in pairs. The next problem is always from the bin with the fewest rows.
+    ) -> tuple[list[TrainingRow], list[VerificationBin]]:
+        """Make up to ``wanted`` rows in pairs, and count them by pass rate.
 
-        ``window``: the room for a prompt. ``prompts``: render the prompts, as in inference.
+        The next problem is always from the bin with the fewest rows. ``window``: the room for a prompt. ``prompts``:
+        render the prompts, as in inference.
         """
-        queues = self._by_bin(problems) if wanted > 1 else []
-        made = [0 for _ in queues]
-        used = [0 for _ in queues]
-        width = 1 / self.settings.bins
-        while any(queues) and sum(made) + 1 < wanted:
-            place = min((n for n, queue in enumerate(queues) if queue), key=lambda n: made[n])
-            most = min(self.settings.per_problem, wanted - sum(made)) // 2
-            pairs = list(islice(self._pairs(queues[place].pop(0), window, prompts), most))
-            made[place] += 2 * len(pairs)
-            used[place] += bool(pairs)
-            yield from chain.from_iterable(pairs)
-        self.bins = [
-            VerificationBin(low=n * width, high=(n + 1) * width, problems=used[n], right=rows // 2, wrong=rows // 2)
-            for n, rows in enumerate(made)
-        ]
+        if wanted < 2:
+            return [], []
+        queues = self._by_bin(problems)
+        found: list[list[TrainingRow]] = [[] for _ in queues]
+        while any(queues) and (missing := wanted - sum(map(len, found))) > 1:
+            place = min((n for n, queue in enumerate(queues) if queue), key=lambda n: len(found[n]))
+            most = min(self.settings.per_problem, missing) // 2
+            for pair in islice(self._pairs(queues[place].pop(0), window, prompts), most):
+                found[place] += pair
+        return [row for rows in found for row in rows], [_counted(n, found) for n in range(len(found))]
 
     def _by_bin(self, problems: Iterable[TrainingProblem]) -> list[list[TrainingProblem]]:
         """The problems that a run finished, by pass rate, in random order."""
@@ -147,9 +146,20 @@ class VerificationRows:
         for iteration, truth, agents in candidates:
             row = verification_row(problem, iteration, truth, window, agents, prompts)
             if isinstance(row, Failure):
-                self.left_out[row.reason] += 1
+                self.left_out[row.reason.value] += 1
             else:
                 yield row
+
+
+def _counted(place: int, found: Sequence[Sequence[TrainingRow]]) -> VerificationBin:
+    labels = Counter(row.truth.label for row in found[place] if row.truth)
+    return VerificationBin(
+        low=place / len(found),
+        high=(place + 1) / len(found),
+        problems=len({row.extra_info.problem_id for row in found[place]}),
+        right=labels["right"],
+        wrong=labels["wrong"],
+    )
 
 
 def is_right(candidate: PredictedCandidate, gold: str, judged: Mapping[tuple[str, str], bool | None]) -> bool | None:

@@ -31,7 +31,8 @@ from tmas.testing.chat_server import Body, Fault, Script, ScriptedServer, defaul
 KEYS = {
     *("score", "acc", "pred", "outcome", "source", "bonus", "bonus_state", "bonus_weight", "truncated"),
     *("response_tokens", "correctness", "correctness_state", "correctness_why", "experience", "experience_state"),
-    *("experience_why", "novelty", "novelty_state", "novelty_why"),
+    *("experience_why", "novelty", "novelty_state", "novelty_why", "critique", "critique_state", "critique_why"),
+    "label",
 }
 WRONG = SOLUTION.replace("58}", "57}")
 TRIANGLE, HALF_SQUARE = "an isosceles right triangle", SOLUTION.replace("58}", "half of a square}")

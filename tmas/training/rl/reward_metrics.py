@@ -49,7 +49,7 @@ def _metrics(rewards: Sequence[dict[str, Any]]) -> Iterable[tuple[str, float]]:
     for outcome, count in Counter(reward["outcome"] for reward in rewards).items():
         yield f"outcome/{outcome}", count / len(rewards)
     yield from _grade_metrics([reward for reward in rewards if reward["outcome"] == "graded"])
-    for component in COMPONENTS:
+    for component in (name for name in COMPONENTS if f"{name}_state" in rewards[0]):  # older reports have fewer
         states = [reward[f"{component}_state"] for reward in rewards]
         if scored := [r[component] for r, state in zip(rewards, states, strict=True) if state == "scored"]:
             yield component, _mean(scored)
