@@ -43,20 +43,33 @@ def _worth(graded: Sequence[tuple[ReportedRun, Calibration]]) -> Table:
     return Table(
         title="What a grade is worth",
         columns=[
-            *("Run", "Candidates", "AUROC within problems", "AUROC pooled", "Brier", "ECE"),
+            *(
+                "Run",
+                "Candidates",
+                "False accepts",
+                "False rejects",
+                "AUROC within problems",
+                "AUROC pooled",
+                "Brier",
+                "ECE",
+            ),
             *(f"right where {grade}" for grade in GRADES.values()),
         ],
         rows=[
             [
                 run.name,
                 f"{found.pairs:,}",
+                _rate(found.false_accept, "wrong"),
+                _rate(found.false_reject, "right"),
                 _within(found.within_problems),
                 *map(_number, (found.auroc, found.brier, found.ece)),
                 *(_of_grade(found.grades[grade]) for grade in GRADES),
             ]
             for run, found in graded
         ],
-        note="AUROC: the chance that a right candidate has a better mean grade than a wrong one; 0.5 is guessing. "
+        note="False accepts: wrong candidates whose mean grade reaches boundary.accept_grade of tmas evaluate. False "
+        "rejects: right candidates whose mean grade does not. Both are means over problems. "
+        "AUROC: the chance that a right candidate has a better mean grade than a wrong one; 0.5 is guessing. "
         "Within problems: of the same problem, as selection needs it; a mean over the problems that have both kinds. "
         "Pooled: of any problems, which also rewards grades that only separate easy problems from hard ones. "
         "Brier and ECE: how far mean grades are from correctness; 0 is best. The last columns count single grades.",
@@ -65,6 +78,12 @@ def _worth(graded: Sequence[tuple[ReportedRun, Calibration]]) -> Table:
 
 def _of_grade(found: GradeCounts) -> Cell:
     return Cell("–" if found.accuracy is None else f"{found.accuracy:.1%}", f"of {found.count:,}")
+
+
+def _rate(found: Estimate, kind: str) -> Cell:
+    if found.value is None or found.low is None or found.high is None:
+        return Cell("–", f"no problem has {kind} candidates" if found.left_out else "run tmas evaluate again")
+    return Cell(f"{found.value:.1%}", f"{found.low:.1%} to {found.high:.1%}; problems: {found.problems}")
 
 
 def _within(found: Estimate) -> Cell:
