@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tmas.records.evaluation_files import Agreement, Calibration, Estimate, GradeCounts
 from tmas.report.items import Cell, Lines, Point, Section, Series, Table
@@ -26,9 +26,8 @@ def verifier(runs: ReportedRuns) -> Section | None:
         x_range=(0.0, 1.0),
         y_range=(0.0, 1.0),
     )
-    return Section(
-        "verifier", "Verifier", [chart, _worth(graded), *(_agreement(*one) for one in _with_judge(runs.runs))]
-    )
+    agreements = [_agreement(*one) for one in _with_judge(runs.runs)]
+    return Section("verifier", "Verifier", [chart, *_errors(graded), _worth(graded), *agreements])
 
 
 def _points(calibration: Calibration) -> list[Point]:
@@ -39,37 +38,41 @@ def _points(calibration: Calibration) -> list[Point]:
     ]
 
 
+def _errors(graded: Sequence[tuple[ReportedRun, Calibration]]) -> Iterator[Table]:
+    """Yield the rates of false accepts and false rejects. Evaluations of older versions have none."""
+    rows = [
+        [run.name, _rate(found.false_accept), _rate(found.false_reject)]
+        for run, found in graded
+        if found.false_accept.problems or found.false_reject.problems
+    ]
+    if rows:
+        yield Table(
+            title="How often the verifier is wrong",
+            columns=["Run", "False accepts", "False rejects"],
+            rows=rows,
+            note="False accepts: wrong candidates whose mean grade reaches boundary.accept_grade of tmas evaluate. "
+            "False rejects: right candidates whose mean grade does not. Both are means over problems.",
+        )
+
+
 def _worth(graded: Sequence[tuple[ReportedRun, Calibration]]) -> Table:
     return Table(
         title="What a grade is worth",
         columns=[
-            *(
-                "Run",
-                "Candidates",
-                "False accepts",
-                "False rejects",
-                "AUROC within problems",
-                "AUROC pooled",
-                "Brier",
-                "ECE",
-            ),
+            *("Run", "Candidates", "AUROC within problems", "AUROC pooled", "Brier", "ECE"),
             *(f"right where {grade}" for grade in GRADES.values()),
         ],
         rows=[
             [
                 run.name,
                 f"{found.pairs:,}",
-                _rate(found.false_accept, "wrong"),
-                _rate(found.false_reject, "right"),
                 _within(found.within_problems),
                 *map(_number, (found.auroc, found.brier, found.ece)),
                 *(_of_grade(found.grades[grade]) for grade in GRADES),
             ]
             for run, found in graded
         ],
-        note="False accepts: wrong candidates whose mean grade reaches boundary.accept_grade of tmas evaluate. False "
-        "rejects: right candidates whose mean grade does not. Both are means over problems. "
-        "AUROC: the chance that a right candidate has a better mean grade than a wrong one; 0.5 is guessing. "
+        note="AUROC: the chance that a right candidate has a better mean grade than a wrong one; 0.5 is guessing. "
         "Within problems: of the same problem, as selection needs it; a mean over the problems that have both kinds. "
         "Pooled: of any problems, which also rewards grades that only separate easy problems from hard ones. "
         "Brier and ECE: how far mean grades are from correctness; 0 is best. The last columns count single grades.",
@@ -80,9 +83,9 @@ def _of_grade(found: GradeCounts) -> Cell:
     return Cell("–" if found.accuracy is None else f"{found.accuracy:.1%}", f"of {found.count:,}")
 
 
-def _rate(found: Estimate, kind: str) -> Cell:
+def _rate(found: Estimate) -> Cell:
     if found.value is None or found.low is None or found.high is None:
-        return Cell("–", f"no problem has {kind} candidates" if found.left_out else "run tmas evaluate again")
+        return Cell("–", "no such candidates")
     return Cell(f"{found.value:.1%}", f"{found.low:.1%} to {found.high:.1%}; problems: {found.problems}")
 
 
