@@ -13,8 +13,9 @@ from data_prep.build_settings import BuildSettings
 from data_prep.describe import describe
 from data_prep.pages import write_card, write_page
 from data_prep.pool import Log, read_problems
-from data_prep.reports import earlier_reports
+from data_prep.reports import VerificationBin, earlier_reports
 from data_prep.sft import chats, write_chats
+from data_prep.verification import VerificationRows
 from tmas.files import write_json
 from tmas.llm.tokens import ContextWindow, chat_template_tokens, token_counter
 from tmas.records import Failure
@@ -37,7 +38,8 @@ def build(settings: BuildSettings, log: Log) -> None:
         made[f"sft_{split}.parquet"] = builder.write_chats(chosen, split)
     for name, counts in made.items():
         log(f"{name}: " + (", ".join(f"{n:,} {what}" for what, n in sorted(counts.items())) or "nothing to write"))
-    report = describe(settings, builder.teacher, problems, made, builder.skipped, builder.count, earlier)
+    skipped = builder.skipped + Counter({f"candidate: {why}": n for why, n in builder.verifications.left_out.items()})
+    report = describe(settings, builder.teacher, problems, made, skipped, builder.count, earlier, builder.bins)
     write_json(settings.output_dir / "report.json", report)
     write_card(settings.output_dir / "README.md", report)
     write_page(settings.output_dir / "look.html", settings.output_dir, settings.earlier, report)
@@ -47,7 +49,7 @@ class _Builder:
     """Opens the recorded runs, and writes the files of each split.
 
     ``runs``: the runs that give chats; the first of them, ``teacher``, gives rows, too. ``skipped``: number of rows and
-    chats that were left out, by reason.
+    chats that were left out, by reason. ``bins``: the verification rows of each file, by the problems' pass rate.
     """
 
     def __init__(self, settings: BuildSettings) -> None:
@@ -58,6 +60,10 @@ class _Builder:
         self.count = token_counter(settings.tokenizer)
         self.template = chat_template_tokens(settings.tokenizer)
         self.skipped: Counter[str] = Counter()
+        given = settings.verification.runs
+        verified = [self.teacher] if given is None else [RecordedRun(path) for path in given]
+        self.verifications = VerificationRows(verified, settings.verification, settings.seed)
+        self.bins: dict[str, list[VerificationBin]] = {}
 
     def with_split(self, problem: TrainingProblem) -> TrainingProblem:
         """The problem with its split, which depends only on the seed and the problem's id."""
@@ -72,7 +78,7 @@ class _Builder:
         settings, seed = self.settings, self.settings.seed
         share = 1.0 if split == "train" else settings.validation_share
         wanted: dict[Source, int] = {s: round(count * share) for s, count in settings.rows.by_source().items()}
-        normal_wanted = wanted.pop("normal")
+        normal_wanted, verification_wanted = wanted.pop("normal"), wanted.pop("verification")
         window = ContextWindow(self.count, settings.max_prompt_tokens, 0, template=self.template)
         skipped: list[Failure] = []
         rows = list(
@@ -94,6 +100,10 @@ class _Builder:
         made = (normal_row(problem, window, prompts=self.prompts) for problem in drawn)
         rows += islice(_without_failures(made, skipped), normal_wanted)
         self.skipped.update(f"row: {failure.reason}" for failure in skipped)
+        verifications, bins = self.verifications.rows(problems, verification_wanted, window, self.prompts)
+        rows += verifications
+        if bins:
+            self.bins[f"{split}.parquet"] = bins
         rows.sort(key=lambda row: keyed_hash(seed, row.extra_info.problem_id, _row_name(row)))
         path = settings.output_dir / f"{split}.parquet"
         if rows:
@@ -140,4 +150,5 @@ def _without_failures(made: Iterable[TrainingRow | Failure], failures: list[Fail
 
 def _row_name(row: TrainingRow) -> str:
     """The name of a row in the key that decides its place in the file."""
-    return f"place of {row.source} {row.extra_info.iteration}"
+    candidate = f" {row.truth.candidate}" if row.truth else ""
+    return f"place of {row.source} {row.extra_info.iteration}{candidate}"

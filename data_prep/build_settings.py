@@ -8,13 +8,17 @@ from pydantic import Field, NonNegativeInt
 
 from data_prep.pool import WorkspaceFolder
 from data_prep.sft import SFTDataSettings
+from data_prep.verification import VerificationRowSettings
 from tmas.prompts import PromptsSetting
 from tmas.settings import Settings
 from tmas.training.rows import Source
 
 
 class Wanted(Settings):
-    """Number of rows of each source in the training file. The defaults are the published numbers."""
+    """Number of rows of each source in the training file. The defaults are the published numbers.
+
+    The paper has no rows of the source ``verification``.
+    """
 
     normal: NonNegativeInt = Field(default=2200, description="Rows with the bare problem in the training file.")
     experience: NonNegativeInt = Field(
@@ -22,8 +26,19 @@ class Wanted(Settings):
     )
     guideline: NonNegativeInt = Field(default=600, description="Rows with guidelines in the training file.")
 
+    verification: NonNegativeInt = Field(
+        default=0,
+        description="Rows that ask for a verification of a recorded candidate in the training file. They come in pairs,"
+        " so an odd number is rounded down.",
+    )
+
     def by_source(self) -> dict[Source, int]:
-        return {"normal": self.normal, "experience": self.experience, "guideline": self.guideline}
+        return {
+            "normal": self.normal,
+            "experience": self.experience,
+            "guideline": self.guideline,
+            "verification": self.verification,
+        }
 
 
 class BuildSettings(Settings):
@@ -46,7 +61,8 @@ class BuildSettings(Settings):
         default=3, ge=1, description="Most rows with memory from one problem, in addition to at most one normal row."
     )
     iterations: tuple[int, ...] | None = Field(
-        default=None, description="Iterations of the run whose prompts become rows, such as [1,2,3]. null: all."
+        default=None,
+        description="Iterations of the run whose prompts become rows with memory, such as [1,2,3]. null: all.",
     )
     validation_share: float = Field(
         default=0.05,
@@ -59,6 +75,9 @@ class BuildSettings(Settings):
         default=None,
         description="Folder with the prompts of the run; it must hold the same prompts as the run. null: those of the"
         " run.",
+    )
+    verification: VerificationRowSettings = Field(
+        default=VerificationRowSettings(), description="The candidates of the verification rows."
     )
     sft: SFTDataSettings = Field(default=SFTDataSettings(), description="The cold-start data set.")
     chat_runs: tuple[Path, ...] = Field(

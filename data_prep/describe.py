@@ -21,6 +21,7 @@ from data_prep.reports import (
     TeacherReport,
     TokenHistogram,
     TokenSummary,
+    VerificationBin,
     WrittenFile,
 )
 from tmas.files import file_digest
@@ -40,8 +41,12 @@ def describe(
     skipped: Mapping[str, int],
     count: Count,
     earlier: dict[str, CollectReport | FilterReport],
+    verification: Mapping[str, list[VerificationBin]],
 ) -> BuildReport:
-    """The content of ``report.json``. ``earlier``: the reports of the earlier steps, by their folders."""
+    """The content of ``report.json``. ``earlier``: the reports of the earlier steps, by their folders.
+
+    ``verification``: the verification rows of each file, by the problems' pass rate.
+    """
     paths = [settings.output_dir / name for name in made]
     tokens = {path.name: _tokens(path, count) for path in paths if path.exists()}
     return BuildReport(
@@ -57,11 +62,13 @@ def describe(
         teacher=_teacher(teacher),
         inputs={str(path): file_digest(path, 64) for path in _inputs(settings)},
         earlier=earlier,
+        verification=dict(verification),
     )
 
 
 def _inputs(settings: BuildSettings) -> list[Path]:
-    return [settings.problems, *(run / "manifest.json" for run in (settings.run, *settings.chat_runs))]
+    runs = dict.fromkeys((settings.run, *settings.chat_runs, *(settings.verification.runs or ())))
+    return [settings.problems, *(run / "manifest.json" for run in runs)]
 
 
 def _teacher(run: RecordedRun) -> TeacherReport:

@@ -109,11 +109,22 @@ class TeacherReport(_Report):
     epsilon: float
 
 
+class VerificationBin(_Report):
+    """The verification rows of the problems whose pass rate is in one range. ``right``, ``wrong``: rows by class."""
+
+    low: float
+    high: float
+    problems: int
+    right: int
+    wrong: int
+
+
 class BuildReport(_Report):
     """The report of ``tmas build``. ``made``: rows or chats in each file, by source or role.
 
     ``skipped``: rows and chats that were left out, by reason. ``inputs``: SHA-256 of the files that were read.
-    ``earlier``: the reports of the earlier steps, by their folders.
+    ``earlier``: the reports of the earlier steps, by their folders. ``verification``: the verification rows of each
+    file, by the problems' pass rate.
     """
 
     settings: dict[str, Any]
@@ -128,6 +139,7 @@ class BuildReport(_Report):
     teacher: TeacherReport
     inputs: dict[str, str]
     earlier: dict[str, CollectReport | FilterReport]
+    verification: dict[str, list[VerificationBin]] = {}
 
 
 class _EarlierReport(RootModel[CollectReport | FilterReport]):

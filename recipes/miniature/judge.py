@@ -1,8 +1,8 @@
-"""The rule-based judge of the miniature. It answers the two judge prompts of the hybrid reward by exact rules.
+"""The rule-based judge of the miniature. It answers the judge prompts of the hybrid reward by exact rules.
 
 A solution of the miniature states its choices in lines such as ``so B:echo:ac``, and its answer in a box. Only a line
-that agrees with the answer counts. The judge compares these lines with the bank in the prompt. It does not see the
-right answer.
+that agrees with the answer counts. The judge compares these lines with the bank in the prompt, or with the findings of
+a critique. It does not use the right answer.
 """
 
 from __future__ import annotations
@@ -12,24 +12,26 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from recipes.miniature.language import blocks_in, findings, item, read_answer
+from recipes.miniature.language import Finding, arithmetic, blocks_in, findings, item, read_answer
 from recipes.miniature.task import fits
 from tmas.answers.extract import extract_boxed
 
-_SECTION = re.compile(r"# (Problem|Experience bank|Guidelines|Solution)\n\nBEGIN (\S+)\n(.*?)\nEND \2", re.DOTALL)
+_SECTION = re.compile(
+    r"# (Problem|Experience bank|Guidelines|Solution|Candidate|Critique)\n\nBEGIN (\S+)\n(.*?)\nEND \2", re.DOTALL
+)
 _CODE = re.compile(r'"code", with exactly the text (\w+)')
 _ITEM = re.compile(r"^- \[([EG]\d+), support \d+\] (.*)$", re.MULTILINE)
 
 
 def verdict(prompt: str) -> str:
-    """The JSON verdict for a judge prompt: on novelty if it lists guidelines, else on the use of experience.
+    """The JSON verdict for a judge prompt: on a critique, on novelty if it lists guidelines, or on experience.
 
     It repeats the code of the prompt, the last one in it: a solution before it may state another one.
     """
     sections = {name: text for name, _, text in _SECTION.findall(prompt)}
     codes = _CODE.findall(prompt)
-    code = {"code": codes[-1]} if codes else {}
-    return json.dumps(code | (_novelty(sections) if "Guidelines" in sections else _experience(sections)))
+    judge = _critique if "Critique" in sections else _novelty if "Guidelines" in sections else _experience
+    return json.dumps({"code": codes[-1]} | judge(sections) if codes else judge(sections))
 
 
 def _experience(sections: Mapping[str, str]) -> dict[str, object]:
@@ -71,6 +73,23 @@ def _novelty(sections: Mapping[str, str]) -> dict[str, object]:
         "same": [item_id for item_id, text in known.items() if text.partition(":")[0] == rule],
         "variation_of": [],
     }
+
+
+def _critique(sections: Mapping[str, str]) -> dict[str, object]:
+    """The verdict on a critique. The first error is the first choice that does not fit its block.
+
+    The critique names it if its first finding BAD is about this choice. It explains it if it shows the right
+    arithmetic.
+    """
+    blocks = blocks_in(sections["Problem"])
+    chosen = _choices({"Problem": sections["Problem"], "Solution": sections["Candidate"]})
+    first = next((c for c in chosen.values() if not fits(blocks[c.block], c.rule, c.order)), None)
+    faulted = next((found for found in findings(sections["Critique"]) if not found.fits), None)
+    named = first is not None and faulted is not None and faulted[:3] == first
+    shown = arithmetic(blocks[first.block], Finding(*first, fits=False)) if first else ""
+    explained = named and shown in sections["Critique"]
+    quote = item(*first) if first and named else ""
+    return {"first_error": str(first or ""), "named": named, "explained": explained, "critique_quote": quote}
 
 
 class _Choice(NamedTuple):

@@ -18,6 +18,9 @@ size EASY_STEPS 4000 2500
 size SFT_STEPS 16000 5000
 size MORE_STEPS 3500 1500
 size STEPS 30 10           # updates of the reinforcement learning
+size OWN 150 60            # training problems that the policy solves, for rows that train the verifier
+size VERIFICATIONS 300 100 # such rows
+size FORMS 'vanilla hybrid hybrid_additive hybrid_verification' 'vanilla hybrid hybrid_verification'
 BASELINES="majority_vote best_of_n self_refine verify_refine pacore rse"
 BUDGETS=2500,5000,10000,20000 # tokens per problem, including prompts
 ERROR_RATES=${ERROR_RATES-$([ -n "$QUICK" ] || echo 0 0.1 0.2)}
@@ -136,24 +139,34 @@ for rate in $ERROR_RATES; do
 done
 [ -z "$ERROR_RATES" ] || compare errs "${errs[@]}"
 
-step "8. reinforcement learning: without and with the rewards for experience and novelty"
+step "8. reinforcement learning: forms of the reward, and rows that train the verifier"
+# The verifier reads the policy's own candidates. Those of the teacher that guesses uniformly add the rare rules.
+[ -e "$OUT/task/own.jsonl" ] || head -n "$OWN" "$OUT/task/train.jsonl" > "$OUT/task/own.jsonl"
+solve "$OUT/sft/final" sft "$OUT/own" own tmas-0
+build teacher_tmas task rows_verification "{normal: 0, experience: 0, guideline: 0, verification: $VERIFICATIONS}" 0 validation_share=0.03 \
+    problems="$OUT/task/own.jsonl" "verification.runs=[$OUT/own/tmas-0,$OUT/teacher_spread]"
+REWARD=reward.custom_reward_function.reward_kwargs.settings
 trained=()
-for reward in vanilla hybrid; do
+for form in $FORMS; do
+    files=$OUT/rows/train.parquet
+    given=(reward=hybrid judge.name=rules judge.base_url="$(cat "$OUT/teacher")" judge.structured_outputs=false)
+    case $form in
+        vanilla) given=(reward=vanilla) ;;
+        hybrid) ;; # the decoupled advantage
+        hybrid_additive) given+=("$REWARD.advantage.form=additive") ;;
+        hybrid_verification) given+=("$REWARD.verification.form=judge") files+=,$OUT/rows_verification/train.parquet ;;
+        *) echo "FORMS: there is no form $form" >&2 && exit 2 ;;
+    esac
     for seed in $SEEDS; do
-        judge=()
-        [ "$reward" = vanilla ] || judge=(
-            "judge.name=rules"
-            "judge.base_url=$(cat "$OUT/teacher")"
-            "judge.structured_outputs=false")
-        run=$OUT/rl/$reward-$seed
+        run=$OUT/rl/$form-$seed
         [ -e "$run/policy/config.json" ] || {
-            tmas train experiment=miniature_grpo reward=$reward output_dir="$run" data.seed="$seed" "${judge[@]}" \
-                data.train_files="$OUT/rows/train.parquet" data.val_files="$OUT/rows/validation.parquet" \
+            tmas train experiment=miniature_grpo output_dir="$run" data.seed="$seed" "${given[@]}" \
+                data.train_files="[$files]" data.val_files="$OUT/rows/validation.parquet" \
                 policy.path="$OUT/sft/final" trainer.total_training_steps="$STEPS" > "$run.log" 2>&1
             tmas export checkpoint="$run" output_dir="$run/policy"
         }
-        solve "$run/policy" "$reward" "$OUT/test/$reward-$seed" test "tmas-$seed"
-        trained+=("$OUT/test/$reward-$seed/tmas-$seed")
+        solve "$run/policy" "$form" "$OUT/test/$form-$seed" test "tmas-$seed"
+        trained+=("$OUT/test/$form-$seed/tmas-$seed")
     done
 done
 before=()

@@ -25,6 +25,7 @@ from tmas.serve.settings import ServeSettings
 from tmas.settings import Settings, SolveSettings
 from tmas.training.export import ExportSettings
 from tmas.training.rl.checks import check_sizes
+from tmas.training.rl.inputs import REWARD_KEY
 from tmas.training.sft.settings import SFTSettings
 
 pytest.importorskip("verl", reason="needs the cpu or gpu extra")
@@ -253,13 +254,31 @@ def test_every_key_and_method_that_the_miniature_gives_exists(tmp_path: Path):
     for command, overrides in found:
         composes(command, overrides)
     assert Counter(command for command, _ in found) == {
-        **{"distill": 3, "solve": 10, "build": 7, "sft": 4, "train": 6, "export": 6, "evaluate": 3, "report": 3}
+        **{"distill": 3, "solve": 10, "build": 8, "sft": 4, "train": 12, "export": 12, "evaluate": 3, "report": 3}
+    }
+    assert {kind_of(overrides) for command, overrides in found if command == "train"} == {
+        ("vanilla", "decoupled", "none", False),
+        ("hybrid", "decoupled", "none", False),
+        ("hybrid", "additive", "none", False),
+        ("hybrid", "decoupled", "judge", True),
     }
     served = [call for call in made if "recipes.miniature.serving" in call]
     runs = [word.rpartition("-") for call in served for word in call[call.index("recipes/miniature/solve.sh") + 4 :]]
-    assert len(served) == 1 + 1 + 6  # gates, test problems, trained policies
+    assert len(served) == 1 + 1 + 1 + 12  # gates, test problems, problems for verification rows, trained policies
     assert {method for method, _, _ in runs} == {*MINIATURE_METHODS} - UNTRAINED
     assert {seed for _, _, seed in runs} == {"0", "1", "2"}
+
+
+def kind_of(overrides: list[str]) -> tuple[str, str, str, bool]:
+    """What a training of the miniature differs in: the reward, the advantage, the critique's bonus, and more rows."""
+    given = dict(override.split("=", 1) for override in overrides)
+    reward = f"{REWARD_KEY}."
+    return (
+        given["reward"],
+        given.get(f"{reward}advantage.form", "decoupled"),
+        given.get(f"{reward}verification.form", "none"),
+        "rows_verification" in given["data.train_files"],
+    )
 
 
 def test_the_miniature_does_not_go_on_with_other_sizes(tmp_path: Path):

@@ -310,6 +310,27 @@ def test_rows_that_need_a_judge_are_refused_without_one(
         make_plan(composed("grpo_cpu", "reward=vanilla", files))
 
 
+def test_the_plan_counts_the_candidates_to_verify_by_class(
+    composed: Callable[..., DictConfig], task: Path, tmp_path: Path
+) -> None:
+    from tmas.llm.tokens import ContextWindow, token_counter
+    from tmas.rewards.verification import VerificationTruth
+    from tmas.training.contexts import TrainingProblem, verification_row
+    from tmas.training.rows import TrainingRow, write_rows
+
+    problem = TrainingProblem(problem_id="p", question="What is 1 + 1?", answer="2")
+    window = ContextWindow(token_counter("estimate"), 10_000, 0)
+    truths = [VerificationTruth(right=n > 0, gold="2", candidate=f"\\boxed{{{2 - (n == 0)}}}") for n in range(3)]
+    rows = [row for t in truths if isinstance(row := verification_row(problem, 0, t, window), TrainingRow)]
+    write_rows(tmp_path / "rows.parquet", rows)
+    files = f"data.train_files=[{task}/train.parquet,{tmp_path}/rows.parquet]"
+    lengths = ("data.max_prompt_length=2000", "data.max_response_length=48")
+    plan = make_plan(composed("grpo_cpu", files, *lengths))
+    [shown] = [text for label, text in plan.entries if label == "rows" and "verification" in text]
+    assert "3 rows (3 verification)" in shown
+    assert shown.endswith("candidates to verify: 2 right, 1 wrong")
+
+
 @pytest.mark.parametrize(
     ("given", "missing"),
     [

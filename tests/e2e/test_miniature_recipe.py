@@ -48,6 +48,9 @@ def test_the_recipe_runs_from_problems_to_the_report_and_then_has_nothing_left_t
     assert {name for name, gate in gates.items() if gate["total"]} >= {"verification exact", "plain solving"}
     [compared] = json.loads((tmp_path / "evaluation.json").read_bytes())
     assert len(compared["groups"]) >= 7
-    assert {run.parent.parent.name for run in tmp_path.glob("rl/*/policy/config.json")} == {"vanilla-0", "hybrid-0"}
+    trained = {"vanilla-0", "hybrid-0", "hybrid_verification-0"}
+    assert {run.parent.parent.name for run in tmp_path.glob("rl/*/policy/config.json")} == trained
+    built = json.loads((tmp_path / "rows_verification" / "report.json").read_bytes())
+    assert built["made"]["train.parquet"]["verification"] > 0
     assert (tmp_path / "evaluation.html").stat().st_size > 100_000
     assert (tmp_path / "trained.html").stat().st_size > 100_000

@@ -21,10 +21,13 @@ from typing import Any
 import pytest
 
 from tmas.files import read_lines
+from tmas.llm.tokens import ContextWindow, token_counter
 from tmas.rewards.settings import AdvantageSettings
+from tmas.rewards.verification import VerificationTruth
 from tmas.testing.chat_server import Fault, Script, ScriptedServer, run_in_thread
 from tmas.testing.judge import code_in, with_code
 from tmas.testing.processes import writing_to
+from tmas.training.contexts import TrainingProblem, verification_row
 from tmas.training.rl.group_advantages import group_advantages
 from tmas.training.rl.rollouts import kept_files, read_step
 from tmas.training.rows import TrainingRow, read_rows, write_rows
@@ -106,6 +109,18 @@ def train(task: Path, output: Path, judge: ScriptedServer, *settings: str) -> li
     ]
 
 
+def verifications(count: int) -> Iterator[TrainingRow]:
+    """Rows that ask for a verification of a right or a wrong sum."""
+    window = ContextWindow(token_counter("estimate"), 2048, 48)
+    for n in range(count):
+        problem = TrainingProblem(problem_id=f"v{n}", question=f"What is 2 + {n % 8}?", answer=str(2 + n % 8))
+        stated = 2 + n % 8 + n % 2
+        truth = VerificationTruth(right=not n % 2, gold=str(2 + n % 8), candidate=f"It is \\boxed{{{stated}}}.")
+        row = verification_row(problem, 0, truth, window)
+        assert isinstance(row, TrainingRow)
+        yield row
+
+
 def steps(output: Path, start: int) -> dict[int, dict[str, Any]]:
     lines = read_lines(output / "starts" / f"{start:04d}" / "metrics.jsonl")
     return {line["step"]: line["data"] for line in lines}
@@ -113,9 +128,16 @@ def steps(output: Path, start: int) -> dict[int, dict[str, Any]]:
 
 def test_hybrid_grpo_trains_exports_and_solves(task: Path, tmp_path: Path, judge: ScriptedServer):
     output = tmp_path / "run"
-    tmas(*train(task, output, judge, "trainer.total_training_steps=2", "trainer.save_freq=2"))
+    write_rows(tmp_path / "verification.parquet", verifications(8))
+    files = f"data.train_files=[{task}/train.parquet,{tmp_path}/verification.parquet]"
+    longer = "data.max_prompt_length=768"  # the tokenizer was not trained on the verifier's prompt
+    tmas(*train(task, output, judge, "trainer.total_training_steps=2", "trainer.save_freq=2", files, longer))
     curves = steps(output, 1)
     assert sorted(curves) == [1, 2]
+    verified = [data for data in curves.values() if "reward/verification/samples" in data]
+    assert verified
+    under = "reward/verification/outcome"
+    assert all(sum(data.get(f"{under}/{o}", 0) for o in ("graded", "no_grade", "truncated")) == 1 for data in verified)
     first = curves[1]
     assert first["reward/all/samples"] == 32 * 8
     assert 0 < first["reward/all/acc"] < 1

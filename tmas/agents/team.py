@@ -145,6 +145,18 @@ class Team(Caller):
             return None
         return extract_boxed(text) if self.settings.answer_format == "boxed" else extract_stated(text)
 
+    def verification_prompt(self, solution: str, structured: bool) -> Prompt | Failure:
+        """The prompt that asks for a critique and a grade of a candidate's text.
+
+        ``structured``: it asks for JSON instead of free text. A candidate that is too long loses its middle.
+        """
+        return self.pack(
+            "verification",
+            lambda texts: self.render("verification", structured=structured, **texts),
+            {"solution": solution},
+            [("solution", cut_middle(solution))],
+        )
+
     async def verification(self, rollout: Rollout, count: int) -> Rollout:
         """Return the rollout with ``count`` independent verifications of its candidate, if it has a candidate.
 
@@ -153,15 +165,7 @@ class Team(Caller):
         solution = rollout.solution
         if isinstance(solution, Failure):
             return rollout
-
-        def packed(structured: bool) -> Prompt | Failure:
-            return self.pack(
-                "verification",
-                lambda texts: self.render("verification", structured=structured, **texts),
-                {"solution": solution.text},
-                [("solution", cut_middle(solution.text))],
-            )
-
+        packed = partial(self.verification_prompt, solution.text)
         form = self.settings.structured_verification
         sends_schema = form is not False and self.settings.sends_schema(solution.thinking)
         found = await self.ask(

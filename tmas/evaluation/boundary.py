@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tmas.evaluation.compute import Key, key
 from tmas.evaluation.estimators import BootstrapSettings, estimate, mean
-from tmas.evaluation.verifier import auroc_of
-from tmas.records.evaluation_files import Boundary, BoundaryBin, EvaluatedStep, Evaluation, GradeOutcomes
+from tmas.evaluation.verifier import ACCEPT_GRADE, auroc_of, false_accept, false_reject
+from tmas.records.evaluation_files import Boundary, BoundaryBin, EvaluatedStep, Evaluation
 
 
 class BoundarySettings(BaseModel):
@@ -31,7 +31,10 @@ class BoundarySettings(BaseModel):
         description="Pass@1 at which one bin of problems ends and the next one begins, in ascending order.",
     )
     accept_grade: float = Field(
-        default=0.75, gt=0, le=1, description="Mean grade from which a candidate counts as accepted by the verifier."
+        default=ACCEPT_GRADE,
+        gt=0,
+        le=1,
+        description="Mean grade from which a candidate counts as accepted by the verifier.",
     )
 
     @field_validator("edges")
@@ -114,19 +117,7 @@ def _bin(
         problems=len(problems),
         difficulty=mean([mean(problem.difficulties) for problem in problems]),
         accuracy=estimate(accuracy, bootstrap),
-        false_accept=estimate([_false_accept(one, accept_grade) for one in outcomes], bootstrap),
-        false_reject=estimate([_false_reject(one, accept_grade) for one in outcomes], bootstrap),
+        false_accept=estimate([false_accept(one, accept_grade) for one in outcomes], bootstrap),
+        false_reject=estimate([false_reject(one, accept_grade) for one in outcomes], bootstrap),
         auroc=estimate([auroc_of(one) for one in outcomes], bootstrap),
     )
-
-
-def _false_accept(outcomes: Sequence[GradeOutcomes], accept_grade: float) -> float | None:
-    """Return the share of wrong candidates that are accepted. None without wrong candidates."""
-    wrong = sum(o.wrong for o in outcomes)
-    return sum(o.wrong for o in outcomes if o.grade >= accept_grade) / wrong if wrong else None
-
-
-def _false_reject(outcomes: Sequence[GradeOutcomes], accept_grade: float) -> float | None:
-    """Return the share of right candidates that are not accepted. None without right candidates."""
-    right = sum(o.right for o in outcomes)
-    return sum(o.right for o in outcomes if o.grade < accept_grade) / right if right else None

@@ -93,7 +93,7 @@ def _evaluation(
             passes=agreement_between_passes(judged),
             rule_and_judge=agreement_of_rule_and_judge(judged, verdicts.rule),
         ),
-        **summary(run, verdicts.scorings, classes, settings.bootstrap),
+        **summary(run, verdicts.scorings, classes, settings.bootstrap, settings.boundary.accept_grade),
     )
 
 

@@ -18,7 +18,7 @@ from tmas.files import append_lines, complete_lines, cut_torn_line, text_digest
 from tmas.judge import EquivalenceVerdict, Judge, equivalence_prompt
 from tmas.records import Failure
 from tmas.records.judgements import JudgementFailure, JudgementLine
-from tmas.records.reading import DefectiveFile, line_defect
+from tmas.records.reading import DefectiveFile, line_defect, parsed
 
 Outcome = bool | Failure
 """Result of one pass: whether the judge found both answers equivalent, or the failure."""
@@ -72,6 +72,21 @@ class Judgements:
     def _take(self, line: JudgementLine) -> None:
         if line.verdict is not None:
             self._lines[Key(line.gold, line.answer, line.judge, line.prompt, line.number)] = line
+
+
+def recorded_majorities(file: Path) -> dict[Pair, bool | None]:
+    """The majority of all recorded verdicts on each pair, of any judge: True for ``equivalent``, None for a tie.
+
+    Empty if there is no ``file``. Nothing is written.
+    """
+    votes: dict[Pair, list[bool]] = {}
+    for line in complete_lines(file) if file.exists() else ():
+        found = parsed(line.content, JudgementLine, f"{file}:{line.number}")
+        if found.verdict is not None:
+            votes.setdefault((found.gold, found.answer), []).append(found.verdict == "equivalent")
+    return {
+        pair: None if 2 * sum(given) == len(given) else 2 * sum(given) > len(given) for pair, given in votes.items()
+    }
 
 
 async def judge_pairs(

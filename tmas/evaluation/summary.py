@@ -21,12 +21,16 @@ ByScoring = dict[str, list[Scores]]
 
 
 def summary(
-    run: RunData, scorings: Mapping[str, Scoring], classes: Mapping[str, Classes], settings: BootstrapSettings
+    run: RunData,
+    scorings: Mapping[str, Scoring],
+    classes: Mapping[str, Classes],
+    settings: BootstrapSettings,
+    accept_grade: float,
 ) -> dict[str, Any]:
     """Return the fields of ``Evaluation`` from ``problems`` on, by name.
 
     ``classes``: problem id -> result of :func:`~tmas.evaluation.correctness.answer_classes`, for each problem with a
-    gold answer.
+    gold answer. ``accept_grade``: mean grade from which a candidate counts as accepted.
     """
     golden = [line for line in run.lines if line.gold is not None]
     widths = _widths(run.lines)
@@ -62,7 +66,7 @@ def summary(
             )
             for t in range(depth)
         ),
-        "calibration": {name: calibration(golden, scoring, settings) for name, scoring in scorings.items()},
+        "calibration": {name: calibration(golden, s, settings, accept_grade) for name, s in scorings.items()},
         "roles": usage_by_role(entry for line in run.lines for entry in line.usage),
         "by_problem": tuple(
             _problem(line, run.manifest.problems[line.problem_id], lower, upper, series, scorings)

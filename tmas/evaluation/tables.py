@@ -158,10 +158,17 @@ def _calibration(found: Calibration) -> str:
         f"{grade}: {_percent(of.accuracy)} of {of.count}" for grade, of in found.grades.items() if of.count
     )
     return (
-        f"Verifier: AUROC within problems {_auroc(found.within_problems)}, pooled over problems "
+        f"Verifier: false accepts {_rate(found.false_accept)}, false rejects {_rate(found.false_reject)}; "
+        f"AUROC within problems {_auroc(found.within_problems)}, pooled over problems "
         f"{_number(found.auroc, '.2f')}; Brier {_number(found.brier, '.2f')}, "
         f"ECE {_number(found.ece, '.2f')}; right by single grade {grades or '-'}."
     )
+
+
+def _rate(found: Estimate) -> str:
+    if found.value is None or found.low is None or found.high is None:
+        return "-"
+    return f"{100 * found.value:.1f} % [{100 * found.low:.1f},{100 * found.high:.1f}]"
 
 
 def _auroc(found: Estimate) -> str:

@@ -1,4 +1,4 @@
-"""Compares the grades of candidates with their correctness: calibration, and ranking within a problem."""
+"""Compares the grades of candidates with their correctness: calibration, false accepts, ranking within a problem."""
 
 from __future__ import annotations
 
@@ -18,12 +18,18 @@ from tmas.evaluation.scores import judged
 from tmas.records.evaluation_files import Calibration, GradeCounts, GradeOutcomes
 from tmas.records.run_files import PredictedCandidate, Prediction
 
+ACCEPT_GRADE = 0.75
+"""Mean grade from which a candidate counts as accepted by the verifier."""
 
-def calibration(lines: Sequence[Prediction], scoring: Scoring, settings: BootstrapSettings) -> Calibration:
+
+def calibration(
+    lines: Sequence[Prediction], scoring: Scoring, settings: BootstrapSettings, accept_grade: float = ACCEPT_GRADE
+) -> Calibration:
     """Compare mean grades, and single grades, with the correctness of the candidates.
 
     ``lines`` must have gold answers. Iterations and passes of the judge are pooled: ``pairs`` counts a graded candidate
-    once for each pass that decided about it. ``within_problems`` uses the majority of the passes.
+    once for each pass that decided about it. ``false_accept``, ``false_reject`` and ``within_problems`` use the
+    majority of the passes.
     """
     outcomes = [[o for t in range(len(line.rounds)) for o in grade_outcomes(line, scoring, t)] for line in lines]
     found = [pair for line in lines for pair in _graded(line, scoring)]
@@ -37,6 +43,8 @@ def calibration(lines: Sequence[Prediction], scoring: Scoring, settings: Bootstr
         brier=brier(grades, correct),
         ece=expected_calibration_error(bins),
         auroc=auroc(grades, correct),
+        false_accept=estimate([false_accept(one, accept_grade) for one in outcomes], settings),
+        false_reject=estimate([false_reject(one, accept_grade) for one in outcomes], settings),
         within_problems=estimate([auroc_of(one) for one in outcomes], settings),
         bins=tuple(bins),
         grades={f"{grade:g}": _of_grade(grade, single) for grade in (0.0, 0.5, 1.0)},
@@ -68,6 +76,18 @@ def auroc_of(outcomes: Sequence[GradeOutcomes]) -> float | None:
     """
     grades = [o.grade for o in outcomes for _ in range(o.right + o.wrong)]
     return auroc(grades, [is_right for o in outcomes for is_right in [True] * o.right + [False] * o.wrong])
+
+
+def false_accept(outcomes: Sequence[GradeOutcomes], accept_grade: float) -> float | None:
+    """Return the share of wrong candidates that are accepted. None without wrong candidates."""
+    wrong = sum(o.wrong for o in outcomes)
+    return sum(o.wrong for o in outcomes if o.grade >= accept_grade) / wrong if wrong else None
+
+
+def false_reject(outcomes: Sequence[GradeOutcomes], accept_grade: float) -> float | None:
+    """Return the share of right candidates that are not accepted. None without right candidates."""
+    right = sum(o.right for o in outcomes)
+    return sum(o.right for o in outcomes if o.grade < accept_grade) / right if right else None
 
 
 def _graded(line: Prediction, scoring: Scoring) -> Iterator[tuple[PredictedCandidate, bool]]:

@@ -32,6 +32,14 @@ VARIABLES: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "genselect_summary": {**_TASK, "solution": ["It is 12."], "words": [250]},
     "guideline": {**_TASK, "attempts": _ATTEMPTS, "bank": _BANK, "max_new": [8], "max_chars": [600]},
     "judge_code": {"code": ["0a1b2c3d"]},
+    "judge_critique": {
+        "question": ["What is 7 + 5?"],
+        "gold": ["12"],
+        "candidate": ["It is 13."],
+        "critique": ["It is not 13."],
+        "mark": ["DATA-0"],
+        "critique_mark": ["DATA-1"],
+    },
     "judge_equivalence": {
         "question": ["", "What is 7 + 5?"],
         "gold": ["12"],

@@ -158,8 +158,10 @@ class GradeCounts(Record):
 class Calibration(Record):
     """The grades of the verifier compared with the correctness of the candidates.
 
-    ``within_problems``: the AUROC within a problem, as the mean over the problems with right and wrong candidates.
-    ``auroc`` is pooled over problems: it also rewards grades that only separate easy problems from hard ones.
+    ``false_accept``: share of a problem's wrong candidates that the verifier accepted. ``false_reject``: share of the
+    right ones that it did not accept. ``within_problems``: the AUROC within a problem. Each is a mean over the problems
+    for which it is defined. ``auroc`` is pooled over problems: it also rewards grades that only separate easy problems
+    from hard ones.
     """
 
     pairs: int
@@ -167,6 +169,8 @@ class Calibration(Record):
     brier: float | None
     ece: float | None
     auroc: float | None
+    false_accept: Estimate = NO_ESTIMATE
+    false_reject: Estimate = NO_ESTIMATE
     within_problems: Estimate = NO_ESTIMATE
     bins: tuple[CalibrationBin, ...]
     grades: dict[str, GradeCounts]

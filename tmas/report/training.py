@@ -12,13 +12,19 @@ from tmas.report.items import Choice, ItemRow, Lines, Option, Point, Section, Se
 from tmas.report.training_runs import TrainingRun
 from tmas.report.training_tables import masked, no_numbers, parts, seconds_by_part, summary
 
-SOURCES = ("all", "normal", "experience", "guideline")
-REWARD = ("score", "acc", "correctness", "experience", "novelty")
+SOURCES = ("all", "normal", "experience", "guideline", "verification")
+REWARD = ("score", "acc", "correctness", "experience", "novelty", "critique", "false_accept", "false_reject", "half")
 REPLIES = ("truncated", "response_tokens", "overlong_penalty", "outcome/*")
 MASKED = ("*_masked", "masked", "samples")
 """Names from :func:`tmas.training.rl.reward_metrics.reward_metrics` for each source. ``*`` matches any text."""
-LABELS = {"acc": "accuracy", "experience": "experience utilisation"}
-SHARES = ("acc", "correctness", "truncated", "outcome/*")
+LABELS = {
+    "acc": "accuracy",
+    "experience": "experience utilisation",
+    "false_accept": "false accepts",
+    "false_reject": "false rejects",
+    "half": "grades of 0.5",
+}
+SHARES = ("acc", "correctness", "truncated", "outcome/*", "false_accept", "false_reject", "half")
 OPTIMISATION = {
     "actor/grad_norm": "gradient norm",
     "actor/entropy": "entropy",

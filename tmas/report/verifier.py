@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tmas.records.evaluation_files import Calibration, Estimate, GradeCounts
 from tmas.records.judgements import Agreement
@@ -27,9 +27,8 @@ def verifier(runs: ReportedRuns) -> Section | None:
         x_range=(0.0, 1.0),
         y_range=(0.0, 1.0),
     )
-    return Section(
-        "verifier", "Verifier", [chart, _worth(graded), *(_agreement(*one) for one in _with_judge(runs.runs))]
-    )
+    agreements = [_agreement(*one) for one in _with_judge(runs.runs)]
+    return Section("verifier", "Verifier", [chart, *_errors(graded), _worth(graded), *agreements])
 
 
 def _points(calibration: Calibration) -> list[Point]:
@@ -38,6 +37,23 @@ def _points(calibration: Calibration) -> list[Point]:
         for b in calibration.bins
         if b.mean_grade is not None and b.accuracy is not None
     ]
+
+
+def _errors(graded: Sequence[tuple[ReportedRun, Calibration]]) -> Iterator[Table]:
+    """Yield the rates of false accepts and false rejects. Evaluations of older versions have none."""
+    rows = [
+        [run.name, _rate(found.false_accept), _rate(found.false_reject)]
+        for run, found in graded
+        if found.false_accept.problems or found.false_reject.problems
+    ]
+    if rows:
+        yield Table(
+            title="How often the verifier is wrong",
+            columns=["Run", "False accepts", "False rejects"],
+            rows=rows,
+            note="False accepts: wrong candidates whose mean grade reaches boundary.accept_grade of tmas evaluate. "
+            "False rejects: right candidates whose mean grade does not. Both are means over problems.",
+        )
 
 
 def _worth(graded: Sequence[tuple[ReportedRun, Calibration]]) -> Table:
@@ -66,6 +82,12 @@ def _worth(graded: Sequence[tuple[ReportedRun, Calibration]]) -> Table:
 
 def _of_grade(found: GradeCounts) -> Cell:
     return Cell("–" if found.accuracy is None else f"{found.accuracy:.1%}", f"of {found.count:,}")
+
+
+def _rate(found: Estimate) -> Cell:
+    if found.value is None or found.low is None or found.high is None:
+        return Cell("–", "no such candidates")
+    return Cell(f"{found.value:.1%}", f"{found.low:.1%} to {found.high:.1%}; problems: {found.problems}")
 
 
 def _within(found: Estimate) -> Cell:

@@ -15,7 +15,19 @@ from tmas.rewards.questions import Questions
 from tmas.rewards.refused import refusal
 from tmas.rewards.settings import AnswerSettings
 
-Outcome = Literal["answered", "no_answer", "unevaluated", "several", "wordy", "unverifiable", "truncated", "bad_row"]
+Outcome = Literal[
+    "answered",
+    "no_answer",
+    "unevaluated",
+    "several",
+    "wordy",
+    "unverifiable",
+    "graded",
+    "no_grade",
+    "truncated",
+    "bad_row",
+]
+"""What became of a response. ``graded`` and ``no_grade``: of a verification."""
 PLAIN_NUMBER = r"\frac{355}{113}"
 """A working checker can compare this number with every gold answer that can be checked by rule."""
 

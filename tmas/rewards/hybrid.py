@@ -11,8 +11,8 @@ from tmas.records import Record
 from tmas.rewards.component import Component, absent
 from tmas.rewards.correctness import Correctness
 
-Source = Literal["normal", "experience", "guideline"]
-BONUS: Mapping[str, str] = {"experience": "experience", "guideline": "novelty"}
+Source = Literal["normal", "experience", "guideline", "verification"]
+BONUS: Mapping[str, str] = {"experience": "experience", "guideline": "novelty", "verification": "critique"}
 """The bonus component of each source with a bonus: it is rewarded in addition to correctness."""
 
 
@@ -20,7 +20,8 @@ class RewardBreakdown(Record):
     """The parts of one response's reward.
 
     ``weight``: weight w of the bonus of the response's source. ``wrong_share``: share of the bonus that a wrong answer
-    keeps. ``overlong``: the penalty for its length, subtracted from a scored correctness.
+    keeps. ``overlong``: the penalty for its length, subtracted from a scored correctness. ``label``: for a
+    verification, whether the candidate that it grades is right or wrong.
     """
 
     source: Source
@@ -29,6 +30,7 @@ class RewardBreakdown(Record):
     weight: float
     wrong_share: float
     overlong: float = 0.0
+    label: Literal["right", "wrong", ""] = ""
 
     @property
     def bonus_weight(self) -> float:
@@ -39,7 +41,7 @@ class RewardBreakdown(Record):
 
     @property
     def score(self) -> float:
-        """R = c - p + w b, or wrong_share w b - p if c = 0, where p is the penalty for the response's length.
+        """R = c - p + w b, or c - p + wrong_share w b if c < 1, where p is the penalty for the response's length.
 
         Masked parts count as 0; :func:`impute` fills them in.
         """
@@ -51,7 +53,7 @@ class RewardBreakdown(Record):
 
     def report(self) -> dict[str, str | float]:
         """The reward and its parts as a flat mapping, with the same keys and types for every response."""
-        components = {"correctness": self.correctness, "experience": absent(), "novelty": absent()}
+        components = {"correctness": self.correctness, **dict.fromkeys(BONUS.values(), absent())}
         if self.source in BONUS:
             components[BONUS[self.source]] = self.bonus
         named = {
@@ -66,6 +68,7 @@ class RewardBreakdown(Record):
             "outcome": self.correctness.outcome,
             "source": self.source,
             "overlong_penalty": self.overlong_penalty,
+            "label": self.label,
             "bonus": self.bonus.value,
             "bonus_state": self.bonus.state,
             "bonus_weight": self.bonus_weight,

@@ -13,7 +13,7 @@ from tmas.judge import Judge
 from tmas.llm.thinking import OPEN, split_thinking
 from tmas.llm.tokens import token_counter
 from tmas.records import Experience, Failure, Guideline
-from tmas.rewards import experience, novelty
+from tmas.rewards import experience, novelty, verification
 from tmas.rewards.component import Component, absent, masked, mean_of, scored
 from tmas.rewards.correctness import Check, Checked, Correctness, Outcome, check_by_judge, check_by_rule, correctness
 from tmas.rewards.evidence import Evidence
@@ -21,6 +21,7 @@ from tmas.rewards.hybrid import RewardBreakdown, Source
 from tmas.rewards.plain import plain
 from tmas.rewards.questions import KeptVerdicts, Questions
 from tmas.rewards.settings import OverlongSettings, RewardSettings
+from tmas.rewards.verification import VerificationTruth
 
 V = TypeVar("V", bound=BaseModel)
 _ESTIMATE = token_counter("estimate")
@@ -92,21 +93,29 @@ class Scorer:
         try:
             row = RewardInput.model_validate(extra_info or {})
             check = self._check(data_source, row.question, questions)
+            truth = VerificationTruth.model_validate_json(gold) if row.source == "verification" else None
         except ValidationError:
-            row, check = RewardInput(), None
+            row, check, truth = RewardInput(), None, None
         text = split_thinking(OPEN + response if row.thinking_opened else response, "").text
-        if check is None:
-            right = _unscored("row", "bad_row")
-        elif row.truncated:
-            right = self._truncated()
+        if truth:
+            right, bonus = await self._grading(row, text, truth, questions)
         else:
-            work = correctness(text, gold, check, self.settings.answer)
-            right = await work
-        bonus = await self._bonus(row, text, right, questions)
-        weight, share = self.settings.weight_of(row.source), self.settings.wrong_share
-        overlong = overlong_penalty(row.response_tokens, row.max_response_tokens, self.settings.overlong)
+            if check is None:
+                right = _unscored("row", "bad_row")
+            elif row.truncated:
+                right = self._truncated()
+            else:
+                work = correctness(text, gold, check, self.settings.answer)
+                right = await work
+            bonus = await self._bonus(row, text, right, questions)
         parts = RewardBreakdown(
-            source=row.source, correctness=right, bonus=bonus, weight=weight, wrong_share=share, overlong=overlong
+            source=row.source,
+            correctness=right,
+            bonus=bonus,
+            weight=self.settings.weight_of(row.source),
+            wrong_share=self.settings.wrong_share,
+            overlong=overlong_penalty(row.response_tokens, row.max_response_tokens, self.settings.overlong),
+            label=truth.label if truth else "",
         )
         return {
             **parts.report(),
@@ -142,6 +151,30 @@ class Scorer:
         if row.source == "guideline" and row.guidelines:
             return await self._novelty(row, text, questions)
         return absent("" if row.source == "normal" else "empty_bank")
+
+    async def _grading(
+        self, row: RewardInput, text: str, truth: VerificationTruth, questions: Questions
+    ) -> tuple[Correctness, Component]:
+        """Score the grade of a verification and, if it grades a wrong candidate 0, its critique."""
+        settings = self.settings.verification
+        if row.truncated:
+            return self._truncated(), absent("truncated")
+        found = verification.parsed(text)
+        right = verification.grading(found, truth, settings.half)
+        if found is None or right.value < 1:
+            return right, absent("wrong" if found else right.outcome)
+        if truth.right or settings.form == "none":
+            return right, absent("no_error" if truth.right else "off")
+        critique = plain(found.critique)
+        evidence = [Evidence(given, (), self.settings.evidence) for given in (truth.candidate, critique)]
+        prompt = verification.prompt(self.settings.prompts, row.question, truth, critique)
+        return right, await self._judged(
+            questions,
+            critique,
+            prompt,
+            verification.CritiqueVerdict,
+            lambda verdict: verification.score(verdict, *evidence),
+        )
 
     async def _experience(self, row: RewardInput, text: str, questions: Questions) -> Component:
         settings, items = self.settings.experience, row.experience

@@ -118,6 +118,24 @@ class OverlongSettings(Settings):
     )
 
 
+class VerificationRewardSettings(Settings):
+    """The reward of rows that ask for a verification."""
+
+    form: Literal["judge", "none"] = Field(
+        default="none",
+        description="judge: a critique that grades a wrong candidate 0 earns a bonus if it names the candidate's first"
+        " error, as a judge decides. none: no bonus; the grade alone counts.",
+    )
+    weight: float = Field(default=0.3, ge=0, lt=1, description="Weight of the bonus for naming the first error.")
+    half: float = Field(
+        default=0.5,
+        ge=0,
+        le=0.5,
+        description="Correctness of the grade 0.5; the right grade has 1, the opposite one 0. The default is 1 - |grade"
+        " - label|. A smaller value makes undecided grades cost more.",
+    )
+
+
 class AdvantageSettings(Settings):
     """How correctness and bonus become an advantage."""
 
@@ -132,6 +150,14 @@ class AdvantageSettings(Settings):
         description="With form=decoupled: divide the bonus by its standard deviation among the samples that it is"
         " compared with. The bound stays the same.",
     )
+
+
+JUDGE_PROMPTS: Mapping[str, str] = {
+    "experience": "judge_experience",
+    "novelty": "judge_novelty",
+    "verification": "judge_critique",
+}
+"""The judge's prompt of each setting whose ``form`` may be ``judge``."""
 
 
 class RewardSettings(Settings):
@@ -165,6 +191,9 @@ class RewardSettings(Settings):
         default=ExperienceSettings(), description="The bonus on rows with an experience bank."
     )
     novelty: NoveltySettings = Field(default=NoveltySettings(), description="The bonus on rows with guidelines.")
+    verification: VerificationRewardSettings = Field(
+        default=VerificationRewardSettings(), description="The reward of rows that ask for a verification."
+    )
     judge: JudgeSettings | None = Field(
         default=None,
         description="The judge of the bonuses and of math_grm rows; in tmas train it is set as judge.name,"
@@ -177,13 +206,14 @@ class RewardSettings(Settings):
 
     def weight_of(self, source: str) -> float:
         """The weight w of the bonus for rows of ``source``."""
-        return {"experience": self.experience.weight, "guideline": self.novelty.weight}.get(source, 0.0)
+        weights = {"experience": self.experience, "guideline": self.novelty, "verification": self.verification}
+        return weights[source].weight if source in weights else 0.0
 
     @model_validator(mode="after")
     def _can_be_judged(self, info: ValidationInfo) -> Self:
         if info.context is WITHOUT_JUDGE:
             return self
-        needed = [name for name in ("experience", "novelty") if getattr(self, name).form == "judge"]
+        needed = [name for name in JUDGE_PROMPTS if getattr(self, name).form == "judge"]
         if needed and self.judge is None:
             raise ValueError(f"{' and '.join(needed)}: form=judge needs a judge: set judge.name and judge.base_url")
         return self

@@ -1,8 +1,8 @@
 """Makes training rows from problems and from recorded runs of TMAS.
 
 :class:`tmas.agents.team.Team` renders the prompts, as in inference: a row has the prompt that ``tmas solve`` sends in
-the same iteration and mode. A recorded run is replayed, so that the rollouts R, the experience E and the guidelines G
-in a prompt are those of the run.
+the same iteration and mode, or to the verifier of the same candidate. A recorded run is replayed, so that the rollouts
+R, the experience E and the guidelines G in a prompt are those of the run.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from tmas.memory.guidelines import GuidelineBank
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import Experience, Failure, FailureReason, Guideline, Problem, Record, Rollout
 from tmas.records.run_files import Prediction
+from tmas.rewards.verification import VerificationTruth
 from tmas.run.replay import RecordedRun
 from tmas.run.session import keyed_hash
 from tmas.training.rows import (
     STYLES,
     UNKNOWN_PASS_RATE,
+    AnswerSource,
     DataSource,
     ExtraInfo,
     PassRate,
@@ -51,7 +53,7 @@ class TrainingProblem(Problem):
     """
 
     answer: Text  # type: ignore[assignment]  # a row needs an answer
-    data_source: DataSource = "math"
+    data_source: AnswerSource = "math"
     split: Split = "train"
     origin: str = ""
     licence: str = ""
@@ -111,6 +113,28 @@ def guideline_row(
         guidelines=GuidelineBank(items=snapshot.guidelines)
     )
     return _row(problem, "guideline", snapshot.iteration, prompt, snapshot.guidelines)
+
+
+def verification_row(
+    problem: TrainingProblem,
+    iteration: int,
+    truth: VerificationTruth,
+    window: Window,
+    agents: AgentSettings = _DEFAULT_AGENTS,
+    prompts: Prompts = BUILT_IN,
+) -> TrainingRow | Failure:
+    """Make a row with the prompt of the verification agent for ``truth.candidate``, a candidate of ``iteration``.
+
+    Returns a failure with the reason ``context`` if the prompt does not fit ``window``, and with the reason
+    ``shortened`` if only a part of the candidate does: the part that decides about the grade may be missing.
+    """
+    team = _team(problem, window, agents, prompts)
+    prompt = team.verification_prompt(truth.candidate, structured=agents.structured_verification is True)
+    if isinstance(prompt, Failure):
+        return prompt
+    if prompt.notes:
+        return Failure(reason=FailureReason.SHORTENED, message="verification: only a part of the candidate fits")
+    return _training_row(problem, "verification", iteration, prompt, "verification", truth.model_dump_json())
 
 
 def snapshots_of(run: RecordedRun, problem: Problem) -> list[MemorySnapshot]:
@@ -259,10 +283,22 @@ def _row(
             reason=FailureReason.CONTEXT,
             message=f"{source}: the bank is empty, or none of its items fits into the prompt",
         )
+    return _training_row(problem, source, iteration, prompt, problem.data_source, problem.answer, shown)
+
+
+def _training_row(
+    problem: TrainingProblem,
+    source: Source,
+    iteration: int,
+    prompt: Prompt,
+    data_source: DataSource,
+    ground_truth: str,
+    shown: Sequence[Experience | Guideline] = (),
+) -> TrainingRow:
     return TrainingRow(
         prompt=prompt.messages,
-        data_source=problem.data_source,
-        reward_model=RewardModel(style=STYLES[problem.data_source], ground_truth=problem.answer),
+        data_source=data_source,
+        reward_model=RewardModel(style=STYLES[data_source], ground_truth=ground_truth),
         extra_info=ExtraInfo(
             index=0,  # write_rows() sets the row's position in its file
             split=problem.split,

@@ -1,8 +1,9 @@
 """Training rows for reinforcement learning: the parquet schema, the records, and functions that read and write files.
 
-A row has one prompt of the solution agent and the data that its reward needs. The column ``_source`` names the kind of
-prompt: ``normal`` is A_sol(Q), ``experience`` is A_sol(Q, R, E), and ``guideline`` is A_sol(Q, G).
-:mod:`tmas.training.contexts` renders the prompts. Only ``reward_model`` has the gold answer.
+A row has one prompt and the data that its reward needs. The column ``_source`` names the kind of prompt. Three kinds
+are prompts of the solution agent: ``normal`` is A_sol(Q), ``experience`` is A_sol(Q, R, E), and ``guideline`` is
+A_sol(Q, G). ``verification`` is a prompt of the verification agent. :mod:`tmas.training.contexts` renders the prompts.
+Only ``reward_model`` has the gold answer.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from tmas.errors import FileDefects
 from tmas.files import whole_file
 from tmas.records import Experience, Guideline, Message, Record
 from tmas.rewards.hybrid import Source
+from tmas.rewards.verification import VerificationTruth
 
-DataSource = Literal["math", "math_grm"]
+AnswerSource = Literal["math", "math_grm"]
+DataSource = Literal["math", "math_grm", "verification"]
 Split = Literal["train", "validation"]
-STYLES: Mapping[DataSource, Literal["rule", "model"]] = {"math": "rule", "math_grm": "model"}
-"""How the answer to a row of each ``data_source`` is checked: ``rule`` is math-verify, ``model`` is an LLM judge."""
+STYLES: Mapping[DataSource, Literal["rule", "model"]] = {"math": "rule", "math_grm": "model", "verification": "rule"}
+"""How the response to a row of each ``data_source`` is checked: ``rule`` is code, ``model`` is an LLM judge."""
 UNKNOWN_PASS_RATE = -1.0
 """``baseline_pass_rate`` of a problem whose pass rate was not measured."""
 SCHEMA = pyarrow.schema(
@@ -70,7 +73,10 @@ class _Strict(Record):
 
 
 class RewardModel(_Strict):
-    """The gold answer and how to check it. verl prescribes the name of this column."""
+    """The gold answer and how to check it. verl prescribes the name of this column.
+
+    ``ground_truth``: in ``verification`` rows, a :class:`~tmas.rewards.verification.VerificationTruth` as JSON.
+    """
 
     style: Literal["rule", "model"]
     ground_truth: Text
@@ -80,9 +86,9 @@ class ExtraInfo(_Strict):
     """Data about a row that the reward and the logs use.
 
     ``index``: the row's position in its file, from 0. ``iteration``: the TMAS iteration that the prompt belongs to, -1
-    for ``normal``. ``experience`` and ``guidelines``: the bank items in the prompt, as JSON lists of
-    :class:`~tmas.records.Experience` and :class:`~tmas.records.Guideline`. ``baseline_pass_rate``: pass rate of the
-    policy without memory, or :data:`UNKNOWN_PASS_RATE`.
+    for ``normal``; in ``verification`` rows, the iteration of the candidate. ``experience`` and ``guidelines``: the
+    bank items in the prompt, as JSON lists of :class:`~tmas.records.Experience` and :class:`~tmas.records.Guideline`.
+    ``baseline_pass_rate``: pass rate of the policy without memory, or :data:`UNKNOWN_PASS_RATE`.
     """
 
     index: int = Field(ge=0)
@@ -120,6 +126,13 @@ class TrainingRow(_Strict):
     def guidelines(self) -> list[Guideline]:
         return TypeAdapter(list[Guideline]).validate_json(self.extra_info.guidelines)
 
+    @property
+    def truth(self) -> VerificationTruth | None:
+        """What is known about the candidate of a ``verification`` row; None for other rows."""
+        if self.source != "verification":
+            return None
+        return VerificationTruth.model_validate_json(self.reward_model.ground_truth)
+
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
         info = self.extra_info
@@ -127,6 +140,9 @@ class TrainingRow(_Strict):
             raise ValueError(f"field _source: {self.source!r}, but extra_info.source is {info.source!r}")
         if self.reward_model.style != STYLES[self.data_source]:
             raise ValueError(f"field reward_model.style: {self.reward_model.style!r} for {self.data_source!r}")
+        if (self.source == "verification") != (self.data_source == "verification"):
+            raise ValueError(f"field data_source: {self.data_source!r} in a {self.source!r} row")
+        self._check_truth()
         if not all(message.content.strip() for message in self.prompt):
             raise ValueError("field prompt: contains an empty message")
         roles = [message.role for message in self.prompt]
@@ -140,6 +156,12 @@ class TrainingRow(_Strict):
                     f"field extra_info.{field}: must have items in {owner!r} rows and must be empty in others"
                 )
         return self
+
+    def _check_truth(self) -> None:
+        try:
+            _ = self.truth
+        except ValidationError as error:
+            raise ValueError(f"field reward_model.ground_truth: {_first(error)}") from None
 
     def _items(self, field: str) -> Sequence[Record]:
         try:

@@ -68,7 +68,7 @@ def test_build_composes_into_the_defaults_of_the_code():
         earlier=(Path("w/pool"), Path("w/filtered")),
     )
     assert settings == expected
-    assert settings.rows.by_source() == {"normal": 2200, "experience": 1600, "guideline": 600}
+    assert settings.rows.by_source() == {"normal": 2200, "experience": 1600, "guideline": 600, "verification": 0}
 
 
 def test_build_fits_prompts_to_what_training_takes():

@@ -175,6 +175,19 @@ def test_what_an_iteration_held_and_cost():
     assert one.usage["solution"].completion_tokens == 20
 
 
+def test_false_accepts_are_a_share_of_the_wrong_candidates_of_a_problem():
+    """Problem p: the verifier accepts one of two wrong candidates; q: none of one, and it rejects the right one."""
+    p = iteration([candidate("5", [1]), candidate("6", [1, 0.5]), candidate("7", [0.5]), candidate("n", [1])])
+    q = iteration([candidate("5", [0.5]), candidate("6", [0])])
+    solved = iteration([candidate("5", [1])])
+    lines = [prediction(name, "5", [one]) for name, one in (("p", p), ("q", q), ("r", solved))]
+    found = calibration(lines, RULE, BootstrapSettings())
+    assert (found.false_accept.value, found.false_accept.problems, found.false_accept.left_out) == (0.25, 2, 1)
+    assert found.false_reject.value == pytest.approx(1 / 3)
+    strict = calibration(lines, RULE, BootstrapSettings(), accept_grade=1.0)
+    assert (strict.false_accept.value, strict.false_reject.value) == (0.0, pytest.approx(1 / 3))
+
+
 def test_calibration_is_of_what_was_graded_and_decided():
     first = iteration([candidate("5", [1, 1]), candidate("6", [0, 0.5]), candidate("n", [1]), candidate("7")])
     found = calibration([prediction("p", "5", [first])], RULE, BootstrapSettings())

@@ -9,18 +9,19 @@ from typing import Any
 import pytest
 
 from recipes.miniature.judge import verdict
-from recipes.miniature.language import FORMULAS, Finding, question, solution
+from recipes.miniature.language import FORMULAS, Finding, answer, arithmetic, check, question, solution
 from recipes.miniature.task import ORDERS, RULES, Candidate, Task, fits
 from tests.support.miniature import PROMPTS, TeacherSession, miniature_problems, solve
 from tmas.llm.thinking import split_thinking
 from tmas.prompts.parsing import parse_json
 from tmas.records import Experience, Guideline, Solution
-from tmas.rewards import experience, novelty
+from tmas.rewards import experience, novelty, verification
 from tmas.rewards.component import Component, scored
 from tmas.rewards.evidence import Evidence
 from tmas.rewards.experience import ExperienceVerdict
 from tmas.rewards.novelty import NoveltyVerdict
 from tmas.rewards.settings import EvidenceSettings, ExperienceSettings, NoveltySettings
+from tmas.rewards.verification import CritiqueVerdict, VerificationTruth
 
 EVIDENCE = EvidenceSettings(min_tokens=4, min_symbols=0, copied_run=5, connected=False)
 SEEN: dict[str, Any] = {"created": 0, "last_seen": 0}
@@ -191,3 +192,41 @@ def test_lines_that_disagree_with_the_answer_in_the_box_count_for_nothing():
     mixed = other.replace(other[other.index("\\boxed") :], box)  # the lines name another rule than the answer
     found = verdict(novelty.prompt(PROMPTS, QUESTION, mixed, guidelines(GOLD.rule)))
     assert ('"name": "none"' in found, OTHER in found) == (True, False)
+
+
+# --- critiques of wrong candidates
+
+
+FAULTY = Candidate(GOLD.rule, (GOLD.orders[0], *(wrong(n).order for n in (1, 2)), GOLD.orders[3]))
+"""A candidate whose first error is in the second block."""
+LINES = [arithmetic(block, found) for block, found in zip(BLOCKS, check(BLOCKS, FAULTY), strict=True)]
+
+
+def bonus_of(*lines: str) -> Component:
+    """The score of a critique of :data:`FAULTY` that consists of ``lines``."""
+    text, critique = solution(FAULTY), "\n".join(lines)
+    truth = VerificationTruth(right=False, gold=answer(GOLD), candidate=text)
+    judged = parse_json(verdict(verification.prompt(PROMPTS, QUESTION, truth, critique)), CritiqueVerdict)
+    assert (judged.repaired, judged.dropped) == (False, 0)
+    return verification.score(judged.record, Evidence(text, (), EVIDENCE), Evidence(critique, (), EVIDENCE))
+
+
+def test_the_teachers_critique_names_and_explains_the_first_error():
+    assert bonus_of(*LINES) == scored(1.0)
+
+
+def test_a_critique_that_faults_another_block_first_names_no_first_error():
+    later = [line for line in LINES if not line.startswith("B:")]
+    assert bonus_of(*later) == scored(0.0, "not_named")
+    assert bonus_of(LINES[0].replace("OK", "BAD"), *LINES[1:]) == scored(0.0, "not_named")
+
+
+def test_a_critique_that_finds_nothing_names_no_error():
+    assert bonus_of(*(line.replace("BAD", "OK") for line in LINES)) == scored(0.0, "not_named")
+    assert bonus_of("It is all wrong.") == scored(0.0, "not_named")
+
+
+def test_wrong_arithmetic_explains_nothing():
+    finding = f"B:{FAULTY.rule}:{FAULTY.orders[1]}"
+    assert bonus_of(f"{finding} 1+1=3+1=4,5 BAD") == scored(0.0, "not_explained")
+    assert bonus_of(f"{finding} BAD") == scored(0.0, "not_explained")

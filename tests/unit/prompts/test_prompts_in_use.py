@@ -316,6 +316,13 @@ def test_a_checkpoint_is_resumed_with_the_judge_s_prompts_alone(start: Any, tmp_
         start(changed(tmp_path / "mine", "judge_experience"), settings)
 
 
+def test_the_prompt_about_critiques_is_part_of_the_identity_if_critiques_are_judged(start: Any, tmp_path: Path):
+    off = {name: {"form": "none"} for name in ("experience", "novelty")}
+    start(None, reward_settings("http://h/v1", verification={"form": "judge"}, **off))
+    recorded = orjson.loads((tmp_path / "run" / "starts" / "0001" / "identity.json").read_bytes())
+    assert {"prompts.judge_equivalence", "prompts.judge_critique"} == {k for k in recorded if k.startswith("prompts.")}
+
+
 def test_training_with_a_wrong_folder_is_refused_before_anything_is_begun(start: Any, tmp_path: Path):
     mine = changed(tmp_path / "mine")
     (mine / "judge_novelty.jinja").write_text("{{ gold }}")

@@ -174,6 +174,18 @@ def test_the_curve_is_what_was_logged(runs: list[Path], section: Section):
     ]
 
 
+def test_verification_rows_have_curves_of_their_own(tmp_path: Path):
+    under = "reward/verification/"
+    values = {"samples": 8.0, "acc": 0.5, "critique": 0.25, "false_accept": 0.5, "false_reject": 0.0, "half": 0.1}
+    section = training([run_of(tmp_path, [(1, {f"{under}{name}": value for name, value in values.items()})])], smooth=1)
+    assert section
+    names = {"accuracy": 0.5, "critique": 0.25, "false accepts": 0.5, "false rejects": 0.0, "grades of 0.5": 0.1}
+    for name, value in names.items():
+        found = chart(section, f"Training {name}, verification rows")
+        assert [point.y for point in found.series[0].points] == [value]
+        assert found.percent == (name != "critique")
+
+
 def test_smoothing_keeps_the_points_and_says_what_the_line_is(tmp_path: Path):
     values = [0.0, 3.0, 6.0, 0.0, 9.0]
     run = run_of(tmp_path, [(step, {"a": value}) for step, value in enumerate(values, start=1)])

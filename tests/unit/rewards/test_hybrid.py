@@ -21,7 +21,7 @@ outcomes = st.sampled_from(get_args(Outcome))
 corrects = st.builds(
     Correctness,
     state=st.just("scored"),
-    value=st.sampled_from([0.0, 1.0]),
+    value=st.sampled_from([0.0, 0.5, 1.0]),
     outcome=outcomes,
     answer=st.text(max_size=3),
 ) | st.builds(Correctness, state=st.just("masked"), why=st.just("endpoint"), outcome=outcomes)

@@ -33,7 +33,8 @@ KEYS = {
     *("score", "acc", "pred", "outcome", "source", "bonus", "bonus_state", "bonus_weight", "truncated"),
     *("thinking_opened", "verdicts"),
     *("response_tokens", "correctness", "correctness_state", "correctness_why", "experience", "experience_state"),
-    *("experience_why", "novelty", "novelty_state", "novelty_why", "overlong_penalty"),
+    *("experience_why", "novelty", "novelty_state", "novelty_why", "critique", "critique_state", "critique_why"),
+    *("overlong_penalty", "label"),
 }
 WRONG = SOLUTION.replace("58}", "57}")
 TRIANGLE, HALF_SQUARE = "an isosceles right triangle", SOLUTION.replace("58}", "half of a square}")

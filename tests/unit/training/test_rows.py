@@ -10,13 +10,16 @@ import orjson
 import pyarrow
 import pytest
 from pyarrow import parquet
+from pydantic import ValidationError
 
 from tmas import solve_all
 from tmas.agents.packing import Prompt
+from tmas.agents.settings import AgentSettings
 from tmas.agents.team import Team
 from tmas.errors import UserError
 from tmas.llm.tokens import ContextWindow, token_counter
 from tmas.records import Failure, Guideline, Message, Result
+from tmas.rewards.verification import VerificationTruth
 from tmas.run.replay import RecordedRun
 from tmas.run.trace import TraceError
 from tmas.testing import team
@@ -29,6 +32,7 @@ from tmas.training.contexts import (
     normal_row,
     rows_from_run,
     snapshots_of,
+    verification_row,
 )
 from tmas.training.rows import SCHEMA, RowFileError, TrainingRow, read_rows, validate_rows, write_rows
 
@@ -126,6 +130,43 @@ def test_a_prompt_is_packed_to_the_token_limit_and_the_row_keeps_what_it_shows(r
     assert all(f"[{item.item_id}, " in row.prompt[0].content for row in made for item in row.experiences)
     assert [row.reason for row in packed if isinstance(row, Failure)] == ["context"] * (len(packed) - len(made))
     assert len(made) < len(packed)
+
+
+TRUTH = VerificationTruth(right=False, gold="CANARY-0", candidate="It is \\boxed{1}. " * 40)
+
+
+def test_a_verification_row_has_the_verifiers_prompt_and_the_truth_apart_from_it():
+    row = verification_row(PROBLEMS[0], 2, TRUTH, WIDE)
+    assert isinstance(row, TrainingRow)
+    assert (row.source, row.data_source, row.extra_info.iteration) == ("verification", "verification", 2)
+    assert row.truth == TRUTH
+    assert TRUTH.candidate.strip() in row.prompt[0].content
+    assert row.prompt[0].content.endswith("\\boxed{1}")  # the last of the grades to choose from
+    assert b"CANARY" not in orjson.dumps(row.model_dump(exclude={"reward_model"}))
+    structured = verification_row(PROBLEMS[0], 2, TRUTH, WIDE, AgentSettings(structured_verification=True))
+    assert isinstance(structured, TrainingRow)
+    assert "Reply with one JSON object" in structured.prompt[0].content
+
+
+def test_a_verification_row_shows_the_whole_candidate_or_is_not_made():
+    row = verification_row(PROBLEMS[0], 0, TRUTH, WIDE)
+    assert isinstance(row, TrainingRow)
+    size = token_counter("estimate")(row.prompt[0].content)
+    fits, cut, tight = (verification_row(PROBLEMS[0], 0, TRUTH, room(n)) for n in (size + 64, size + 54, 100))
+    assert isinstance(fits, TrainingRow)
+    assert isinstance(cut, Failure)
+    assert isinstance(tight, Failure)
+    assert (cut.reason, tight.reason) == ("shortened", "context")
+
+
+@pytest.mark.parametrize("truth", ["1", "{}", '{"right": true, "gold": "", "candidate": "x"}'])
+def test_a_verification_row_without_a_readable_truth_is_refused(truth: str):
+    row = verification_row(PROBLEMS[0], 0, TRUTH, WIDE)
+    assert isinstance(row, TrainingRow)
+    values = row.model_dump(by_alias=True)
+    values["reward_model"]["ground_truth"] = truth
+    with pytest.raises(ValidationError, match=r"field reward_model\.ground_truth"):
+        TrainingRow.model_validate(values)
 
 
 def test_an_empty_bank_makes_no_row():
@@ -255,7 +296,8 @@ DEFECTS = [
         "field reward_model.ground_truth: Input should be",
     ),
     (changed("reward_model", "style", to="model"), "field reward_model.style: 'model' for 'math'"),
-    (changed("data_source", to="chess"), "field data_source: Input should be 'math' or 'math_grm'"),
+    (changed("data_source", to="chess"), "field data_source: Input should be 'math', 'math_grm' or 'verification'"),
+    (changed("data_source", to="verification"), "field data_source: 'verification' in a 'experience' row"),
     (changed("_source", to="guideline"), "field _source: 'guideline', but extra_info.source is 'experience'"),
     (changed("extra_info", "experience", to="[{"), "field extra_info.experience: not a JSON list of bank items"),
     (changed("extra_info", "experience", to=NOT_A_BANK), "field extra_info.experience: not a JSON list of bank items"),

@@ -13,7 +13,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
-from tmas.rewards.settings import reward_settings
+from tmas.rewards.settings import JUDGE_PROMPTS, reward_settings
 from tmas.settings import secret_names
 from tmas.training.rl.inputs import Policy, RowFile
 from tmas.training.rl.objective_checks import check_objective
@@ -58,7 +58,7 @@ def _is_megatron(config: DictConfig) -> bool:
 
 def needs_judge(config: DictConfig) -> bool:
     """Whether a judge computes a bonus of the reward."""
-    forms = (OmegaConf.select(config, f"{REWARD_KEY}.{bonus}.form") for bonus in ("experience", "novelty"))
+    forms = (OmegaConf.select(config, f"{REWARD_KEY}.{bonus}.form") for bonus in JUDGE_PROMPTS)
     return "judge" in forms
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tmas.files import file_digest
+from tmas.rewards.settings import JUDGE_PROMPTS
 from tmas.settings import flatten
 from tmas.training.identity import PROMPT_PREFIX
 from tmas.training.rl.inputs import embedded_prompts
@@ -90,9 +91,8 @@ def _judge_prompts(config: DictConfig) -> dict[str, str]:
     settings = OmegaConf.select(config, REWARD_KEY)
     if settings is None or not settings.get("judge"):
         return {}
-    bonuses = [name for name in ("experience", "novelty") if OmegaConf.select(settings, f"{name}.form") == "judge"]
-    used = ("judge_code", "judge_equivalence", *(f"judge_{name}" for name in bonuses))
-    hashes = embedded_prompts(config).judge_hashes(*used)
+    bonuses = [p for name, p in JUDGE_PROMPTS.items() if OmegaConf.select(settings, f"{name}.form") == "judge"]
+    hashes = embedded_prompts(config).judge_hashes("judge_code", "judge_equivalence", *bonuses)
     return {f"{PROMPT_PREFIX}{name}": value for name, value in hashes.items()}
 
 

@@ -46,13 +46,15 @@ class RowFile:
     """Statistics of a valid row file.
 
     ``sources``: number of rows by source. ``longest_prompt`` and ``mean_prompt``: in tokens, 0 if there is no policy to
-    count with. ``judged``: number of rows whose answers only a judge can check.
+    count with. ``judged``: number of rows whose answers only a judge can check. ``labels``: number of verification rows
+    by class.
     """
 
     path: Path
     sources: Mapping[str, int]
     longest_prompt: int
     judged: int
+    labels: Mapping[str, int]
     mean_prompt: float = 0.0
 
     @property
@@ -61,7 +63,9 @@ class RowFile:
 
     def __str__(self) -> str:
         sources = ", ".join(f"{count:,} {source}" for source, count in sorted(self.sources.items()))
-        return f"{self.path}: {self.rows:,} rows ({sources}); longest prompt {self.longest_prompt:,} tokens"
+        labels = ", ".join(f"{count:,} {label}" for label, count in sorted(self.labels.items()))
+        graded = f"; candidates to verify: {labels}" if labels else ""
+        return f"{self.path}: {self.rows:,} rows ({sources}); longest prompt {self.longest_prompt:,} tokens{graded}"
 
 
 def embed_prompts(config: DictConfig) -> Prompts:
@@ -104,14 +108,17 @@ def _load(path: Path, policy: Policy | None, defects: list[str]) -> RowFile | No
         defects.append(str(error))
         return None
     sources: Counter[str] = Counter()
+    labels: Counter[str] = Counter()
     judged = 0
     lengths: list[int] = []
     for number, row in enumerate(read_rows(path), 1):
         judged += row.data_source == "math_grm"
         sources[row.extra_info.source] += 1
+        if row.truth:
+            labels[row.truth.label] += 1
         try:
             lengths.append(policy.prompt_tokens(row.prompt) if policy else 0)
         except TemplateError as error:  # some templates refuse a system message, or two messages of one role in a row
             defects.append(f"{path}: row {number}: field prompt: the policy's chat template refuses it: {error}")
             return None
-    return RowFile(path, sources, max(lengths, default=0), judged, fmean(lengths) if lengths else 0.0)
+    return RowFile(path, sources, max(lengths, default=0), judged, labels, fmean(lengths) if lengths else 0.0)

@@ -6,9 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tmas.rewards.hybrid import is_masked
+from tmas.rewards.hybrid import BONUS, is_masked
 
-COMPONENTS = ("correctness", "experience", "novelty")
+COMPONENTS = ("correctness", *BONUS.values())
 
 
 def reward_metrics(prefix: str, rewards: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -24,7 +24,9 @@ def reward_metrics(prefix: str, rewards: Sequence[dict[str, Any]]) -> dict[str, 
       ``acc``;
     - ``outcome/NAME``: share of the samples with this outcome;
     - ``COMPONENT``: mean over the samples in which the component was scored. The key is missing if there are none;
-    - ``COMPONENT_masked``, ``COMPONENT_masked/REASON``: number of samples in which the component was masked.
+    - ``COMPONENT_masked``, ``COMPONENT_masked/REASON``: number of samples in which the component was masked;
+    - ``false_accept``, ``false_reject``: of verifications, the share of wrong candidates graded 1, and of right ones
+      graded 0; ``half``: the share graded 0.5. All are over the verifications with a readable grade.
     """
     by_source: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for reward in rewards:
@@ -49,7 +51,8 @@ def _metrics(rewards: Sequence[dict[str, Any]]) -> Iterable[tuple[str, float]]:
         yield "score", _mean(unmasked)
     for outcome, count in Counter(reward["outcome"] for reward in rewards).items():
         yield f"outcome/{outcome}", count / len(rewards)
-    for component in COMPONENTS:
+    yield from _grade_metrics([reward for reward in rewards if reward["outcome"] == "graded"])
+    for component in (name for name in COMPONENTS if f"{name}_state" in rewards[0]):  # older reports have fewer
         states = [reward[f"{component}_state"] for reward in rewards]
         if scored := [r[component] for r, state in zip(rewards, states, strict=True) if state == "scored"]:
             yield component, _mean(scored)
@@ -58,6 +61,14 @@ def _metrics(rewards: Sequence[dict[str, Any]]) -> Iterable[tuple[str, float]]:
         masked = (r[f"{component}_why"] for r, state in zip(rewards, states, strict=True) if state == "masked")
         for reason, count in Counter(masked).items():
             yield f"{component}_masked/{reason}", float(count)
+
+
+def _grade_metrics(graded: Sequence[dict[str, Any]]) -> Iterable[tuple[str, float]]:
+    for name, label, grade in (("false_accept", "wrong", "1"), ("false_reject", "right", "0")):
+        if grades := [reward["pred"] for reward in graded if reward["label"] == label]:
+            yield name, grades.count(grade) / len(grades)
+    if graded:
+        yield "half", [reward["pred"] for reward in graded].count("0.5") / len(graded)
 
 
 def _mean(values: Sequence[float]) -> float:

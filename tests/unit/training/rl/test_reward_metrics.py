@@ -81,3 +81,24 @@ def test_the_overlong_penalty_is_logged_where_there_is_one() -> None:
     found = reward_metrics("reward", [reward("normal", 0.5, overlong_penalty=0.5), reward("guideline", 1.0)])
     assert (found["reward/normal/overlong_penalty"], found["reward/all/overlong_penalty"]) == (0.5, 0.25)
     assert "reward/guideline/overlong_penalty" not in found
+
+
+def test_verifications_have_rates_of_false_accepts_and_false_rejects() -> None:
+    graded = [
+        reward("verification", 0.0, label=label, pred=grade, outcome="graded")
+        for label, grades in (("wrong", ["1", "0", "0.5", "0"]), ("right", ["0", "1"]))
+        for grade in grades
+    ]
+    unread = reward("verification", 0.0, label="wrong", pred="", outcome="no_grade")
+    found = reward_metrics("reward", [*graded, unread, reward("normal", 1.0, label="", pred="1")])
+    rates = {name: found[f"reward/verification/{name}"] for name in ("false_accept", "false_reject", "half")}
+    assert rates == {"false_accept": 0.25, "false_reject": 0.5, "half": pytest.approx(1 / 6)}
+    assert "reward/normal/false_accept" not in found
+
+
+def test_the_critiques_bonus_has_a_curve_of_its_own() -> None:
+    scored = {"critique": 1.0, "critique_state": "scored", "critique_why": ""}
+    masked = {"critique": 0.0, "critique_state": "masked", "critique_why": "timeout"}
+    found = reward_metrics("reward", [reward("verification", 1.3, **scored), reward("verification", 1.0, **masked)])
+    assert found["reward/verification/critique"] == 1.0
+    assert found["reward/verification/critique_masked/timeout"] == 1

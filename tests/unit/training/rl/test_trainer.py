@@ -66,6 +66,28 @@ def test_without_a_bonus_the_advantage_is_that_of_verl(monkeypatch: pytest.Monke
     assert found == vanilla[:, 0].tolist()
 
 
+def test_a_verification_is_compared_by_grade_and_its_critique_with_other_right_grades(monkeypatch: pytest.MonkeyPatch):
+    """In the same batch as answers: right grades with and without the bonus, an undecided and an opposite one."""
+
+    def graded(right: float, **parts: Any) -> dict[str, Any]:
+        none = {"bonus_state": "absent", "bonus_weight": 0.0}
+        given = {"outcome": "graded", "label": "wrong", "pred": f"{1 - right:g}", "acc": right, "correctness": right}
+        return reward("verification", score=right, **given, **(parts or none))
+
+    named = {"bonus": 1.0, "bonus_weight": 0.3, "critique": 1.0, "critique_state": "scored", "critique_why": ""}
+    unnamed = {**named, "bonus": 0.0, "critique": 0.0, "critique_why": "not_named"}
+    absent = {"critique": 0.0, "critique_state": "absent", "critique_why": ""}
+    verified = [graded(1.0, **named), graded(1.0, **unnamed), graded(0.5), graded(0.0)]
+    batch = [{**absent, "label": "", "pred": "", **one} for one in (*verified, RIGHT, WRONG)]
+    found, _, metrics = advantages(monkeypatch, batch, [*"vvvvaa"], by_std=False)
+    by_grade = [c - 0.625 for c in (1.0, 1.0, 0.5, 0.0)]
+    assert found == pytest.approx([by_grade[0] + 0.15, by_grade[1] - 0.15, *by_grade[2:], 0.5, -0.5])
+    assert metrics["reward/verification/acc"] == 0.625
+    assert metrics["reward/verification/critique"] == 0.5
+    assert metrics["reward/verification/false_accept"] == 0.25
+    assert metrics["reward/guideline/acc"] == 0.5
+
+
 def test_a_masked_sample_changes_no_other_advantage(monkeypatch: pytest.MonkeyPatch):
     """Filled in with the mean of its group, it makes the advantages of the others larger."""
     batch, uids = [PRAISED, RIGHT, WRONG], [*"aaa"]
