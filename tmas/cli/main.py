@@ -18,6 +18,7 @@ from tmas.cli.exits import INTERRUPTED, STOPPED, WRONG_INPUT, fail
 from tmas.cli.options import config_directory, frequent_settings, groups_in_help, print_options
 from tmas.cli.prompts import write_built_in
 from tmas.errors import UserError
+from tmas.redaction import CleanFormatter
 
 COMMANDS = {
     "solve": ("tmas.cli.solve:solve_command", "solve problems; run the same command again to resume"),
@@ -91,7 +92,9 @@ def _dispatch(command: str, arguments: Sequence[str]) -> None:
     else:
         register_resolvers()
         for settings in compose_settings(command, arguments, config_directory()):
-            logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+            logs = logging.StreamHandler()
+            logs.setFormatter(CleanFormatter("%(levelname)s %(name)s: %(message)s"))
+            logging.basicConfig(level=logging.WARNING, handlers=[logs])
             pkgutil.resolve_name(COMMANDS[command][0])(settings, Console())
 
 
