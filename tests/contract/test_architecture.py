@@ -23,6 +23,7 @@ CONF = ROOT / "conf"
 ROOMS = """
 tmas/errors.py         UserError, the mistake that a user can correct
 tmas/files.py          JSON lines, files written in one step, digests
+tmas/redaction.py      removes keys and control characters from texts that leave the process
 tmas/records/          every value that travels between modules or lies on disk
 tmas/concurrency.py    slots by priority, small helpers over asyncio
 tmas/prompts/          one .jinja per role, the schemas of what models reply, and its parsing

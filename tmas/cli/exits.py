@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from tmas.redaction import clean
+
 NOT_PASSED, WRONG_INPUT, STOPPED, INTERRUPTED = 1, 2, 3, 130
 """Exit codes.
 
@@ -22,8 +24,8 @@ A bug ends with a traceback and with Python's own exit code, which is also 1.
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Print ``message`` to stderr and end the process with exit code ``code``."""
-    print(f"tmas: {message}", file=sys.stderr)
+    """Print ``message`` to stderr, without keys and control characters, and end the process with exit code ``code``."""
+    print(f"tmas: {clean(message)}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -100,10 +100,13 @@ def _run(command: str, arguments: Sequence[str]) -> None:
     from rich.console import Console
 
     from tmas.cli.composing import compose_settings, config_directory
+    from tmas.redaction import CleanFormatter
 
     register_resolvers()
     for settings in compose_settings(command, arguments, config_directory()):
-        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+        logs = logging.StreamHandler()
+        logs.setFormatter(CleanFormatter("%(levelname)s %(name)s: %(message)s"))
+        logging.basicConfig(level=logging.WARNING, handlers=[logs])
         pkgutil.resolve_name(COMMANDS[command][0])(settings, Console())
 
 

@@ -81,7 +81,7 @@ async def _until_healthy(guard: subprocess.Popen[bytes], url: str, timeout: floa
             if guard.poll() is not None:
                 raise ServerFailed(f"vLLM ended with code {guard.returncode} while starting:\n{log_tail(log)}")
             try:
-                async with session.get(url) as response:
+                async with session.get(url, allow_redirects=False) as response:
                     if response.status == 200:
                         return
             except (aiohttp.ClientError, TimeoutError):

@@ -16,8 +16,9 @@ from typing import Any, Protocol, Self, TypeVar
 import aiohttp
 
 from tmas.llm.connection import Connection, ProgressCallback, StreamProgress
-from tmas.llm.endpoint import MISCONFIGURED_STATUSES, OPTIONAL_FIELDS, EndpointDown, EndpointSettings, RequestError
+from tmas.llm.endpoint import OPTIONAL_FIELDS, EndpointDown, EndpointSettings, RequestError
 from tmas.llm.payload import chat_body, joined
+from tmas.llm.refusals import RefusedFields
 from tmas.llm.router import Engine, Router
 from tmas.llm.stream import StreamedReply
 from tmas.records import Failure, FailureReason, Reply, Request
@@ -26,6 +27,10 @@ log = logging.getLogger(__name__)
 
 CHECK_INTERVAL = 1.0
 """Seconds between two health checks of an engine, and between two checks whether there is an engine to use."""
+REFUSALS, COOLDOWN = 3, 30.0
+"""Consecutive refusals (401, 404, ...) after which an engine that has served gets no calls for ``COOLDOWN`` seconds."""
+MOST_CONTEXT_TOKENS = 10**9
+"""A server that reports a longer context does not mean tokens."""
 
 T = TypeVar("T")
 
@@ -60,9 +65,9 @@ class OpenAIChat:
 
     A request that fails on one engine is retried on another immediately; the client pauses only after all engines have
     failed. A failed engine is probed until it is healthy again. The client learns which of the
-    :data:`OPTIONAL_FIELDS` a server refuses, and stops sending them. ``slots``: maximum number of completions in flight
-    on all engines together; each engine has a share of them. ``key``: API key to use instead of the one that the
-    settings name.
+    :data:`OPTIONAL_FIELDS` a server refuses, and sends them only from time to time. ``slots``: maximum number of
+    completions in flight on all engines together; each engine has a share of them. ``key``: API key to use instead of
+    the one that the settings name.
     """
 
     def __init__(
@@ -76,7 +81,7 @@ class OpenAIChat:
         self.settings = settings
         self.router = Router(settings.base_urls, slots)
         self._connection = Connection(settings, session, key)
-        self._refused: set[str] = set()
+        self._refused = RefusedFields()
         self._probes: dict[Engine, asyncio.Task[None]] = {}
         self._newest_success_sent_at = 0.0  # when the newest successful request was sent; 0 if none succeeded
         self._calls_in_flight = 0  # whose outcome is not known yet
@@ -128,29 +133,44 @@ class OpenAIChat:
             listed = await self._with_retries("", lambda engine: self._connection.models(engine.base_url))
         except RequestError as error:
             raise EndpointDown(error.base_url, error.brief) from None
-        return next((entry.get("max_model_len") for entry in listed if entry.get("id") == model), None)
+        length = next((entry.get("max_model_len") for entry in listed if entry.get("id") == model), None)
+        return length if type(length) is int and 0 < length <= MOST_CONTEXT_TOKENS else None
 
     async def _ask_all(
         self, request: Request, hint: RoutingHint, report: ChoiceProgressCallback
     ) -> list[StreamedReply | Failure]:
         """Request all choices at once. If the server refuses ``n``, request the first, then the others."""
-        first = await self._ask(request, 1 if "n" in self._refused else request.n, 0, hint, report)
-        if isinstance(first, Failure) or len(first.completions) >= request.n:
+        refused = self._refused.for_call()
+        first = await self._ask(request, 1 if "n" in refused else request.n, 0, refused, hint, report)
+        if isinstance(first, Failure):
             return [first]
-        self._learn({"n"})
+        is_short = len(first.completions) < request.n
+        if request.n > 1 and "n" not in refused | set(first.dropped):
+            self._warn(self._refused.count_reply(is_short))
+        if not is_short:
+            return [first]
         first.notes.append("n_refused")
         missing = range(len(first.completions), request.n)
         try:
             async with asyncio.TaskGroup() as group:
-                rest = [group.create_task(self._ask(request, 1, index, hint, report)) for index in missing]
+                rest = [group.create_task(self._ask(request, 1, i, refused, hint, report)) for i in missing]
         except ExceptionGroup as raised:
             raise raised.exceptions[0] from None
         return [first, *(task.result() for task in rest)]
 
     async def _ask(
-        self, request: Request, n: int, index: int, hint: RoutingHint, report: ChoiceProgressCallback
+        self,
+        request: Request,
+        n: int,
+        index: int,
+        refused: frozenset[str],
+        hint: RoutingHint,
+        report: ChoiceProgressCallback,
     ) -> StreamedReply | Failure:
-        """Request ``n`` choices, starting at choice ``index``, in one reply, with retries."""
+        """Request ``n`` choices, starting at choice ``index``, in one reply, with retries.
+
+        ``refused``: fields that are not sent.
+        """
         priority = hint.priority if self.settings.send_priority else None
         body = chat_body(request, n, index, self.settings.token_limit_field, priority)
         if not self.settings.stream:
@@ -158,7 +178,7 @@ class OpenAIChat:
         self._calls_in_flight += 1
         try:
             return await self._with_retries(
-                hint.problem, lambda engine: self._attempt(engine, body, partial(report, index)), n
+                hint.problem, lambda engine: self._attempt(engine, body, refused, partial(report, index)), n
             )
         except RequestError as error:
             failed = error
@@ -180,6 +200,8 @@ class OpenAIChat:
                 return await attempt(engine)
             except RequestError as error:
                 first_failed = first_failed or time.monotonic()
+                error.has_served = engine.has_served
+                engine.refusals += error.looks_misconfigured
                 tried.add(engine)
                 if self.router.choose(problem, tried) is None:
                     rounds += 1
@@ -201,6 +223,8 @@ class OpenAIChat:
 
     def _start_probe(self, engine: Engine, retry_after: float) -> None:
         """Mark ``engine`` as unhealthy until a probe succeeds. A single engine is never marked."""
+        if engine.refusals >= REFUSALS:  # a probe would succeed: it has the same key, but does not need it everywhere
+            retry_after = max(retry_after, COOLDOWN)
         if len(self.router.engines) > 1 and engine not in self._probes:
             probe = asyncio.create_task(
                 self._probe_until_healthy(engine, min(retry_after, self.settings.retry_after_max))
@@ -217,11 +241,13 @@ class OpenAIChat:
                 return  # this engine was removed; another one may use its address now
         engine.is_healthy = True
 
-    async def _attempt(self, engine: Engine, body: dict[str, Any], report: ProgressCallback) -> StreamedReply:
-        """Post ``body`` without the fields that the server refuses.
+    async def _attempt(
+        self, engine: Engine, body: dict[str, Any], refused: frozenset[str], report: ProgressCallback
+    ) -> StreamedReply:
+        """Post ``body`` without the ``refused`` fields.
 
-        If it refuses another field, the body is posted again without that field. The client remembers the field once
-        such a request succeeds.
+        If the server refuses another field, the body is posted again without that field. The client remembers the field
+        once such a request succeeds.
         """
         dropped: set[str] = set()
 
@@ -231,19 +257,23 @@ class OpenAIChat:
 
         with engine.call(body.get("n", 1)) as count:
             while True:
-                refused = self._refused | dropped
                 started = time.monotonic()
-                sent = {name: value for name, value in body.items() if name not in refused}
+                left_out = refused | dropped
+                sent = {name: value for name, value in body.items() if name not in left_out}
                 try:
                     reply = await self._connection.post(engine.base_url, sent, count_and_report)
                 except RequestError as error:
                     field = error.refused_field(sent)
                     if field is None:
+                        report(StreamProgress(0, 0))  # so that the tokens of this attempt are counted as broken off
                         raise
                     dropped.add(field)
                 else:
+                    engine.has_served, engine.refusals = True, 0
                     self._newest_success_sent_at = max(self._newest_success_sent_at, started)
-                    self._learn(dropped)
+                    self._warn(self._refused.add(dropped))
+                    self._refused.accept(sent.keys() - {"n"})  # n is accepted by the number of choices
+                    reply.dropped = frozenset(dropped)
                     reply.notes += [note for name in body.keys() - sent.keys() if (note := OPTIONAL_FIELDS[name].note)]
                     return reply
 
@@ -256,10 +286,9 @@ class OpenAIChat:
         while not self._newest_success_sent_at and self._calls_in_flight and not self._connection.streaming:  # noqa: ASYNC110
             await asyncio.sleep(CHECK_INTERVAL)
 
-    def _learn(self, refused: set[str]) -> None:
-        for name in refused - self._refused:
-            log.warning("%s refuses the field %s; it is not sent any more", ", ".join(self.router.engines), name)
-        self._refused |= refused
+    def _warn(self, refused: list[str]) -> None:
+        for name in refused:
+            log.warning("%s refuses the field %s; it is left out", ", ".join(self.router.engines), name)
 
     def _pause(self, rounds: int, retry_after: float) -> float:
         backoff = min(self.settings.backoff_max, self.settings.backoff_base * 2 ** (rounds - 1))
@@ -270,13 +299,16 @@ class OpenAIChat:
         message = error.brief
         if error.is_context:
             return Failure(reason=FailureReason.CONTEXT, message=message)
-        if error.status not in MISCONFIGURED_STATUSES and not error.is_retryable:
+        if error.looks_misconfigured and not error.has_served:
+            raise EndpointDown(error.base_url, message)
+        if not error.is_retryable:
             await self._wait_for_first_success()
         # No call has ever succeeded, or (for an error that a retry may cure) none that was sent after this call failed
         # for the first time. An endpoint that has refused every call so far would refuse the rest, too.
         no_success = not self._newest_success_sent_at or (
             error.is_retryable and self._newest_success_sent_at < error.since
         )
-        if error.status in MISCONFIGURED_STATUSES or (no_success and not self._connection.streaming):
+        # Replies that still stream show that the server lives, but not that it accepts another call.
+        if no_success and (error.looks_misconfigured or not self._connection.streaming):
             raise EndpointDown(error.base_url, message)
         return Failure(reason=FailureReason.TIMEOUT if error.hung else FailureReason.ENDPOINT, message=message)

@@ -14,7 +14,9 @@ import orjson
 
 from tmas.llm.descriptors import EXHAUSTED, TooManyFiles
 from tmas.llm.endpoint import EndpointSettings, RequestError, parse_retry_after
-from tmas.llm.stream import EventLines, PayloadSplitter, PlainBody, StreamedReply
+from tmas.llm.limits import ReplyLimits, reply_limits
+from tmas.llm.stream import EventLines, PayloadSplitter, PlainBody, StreamedReply, too_long
+from tmas.redaction import add_secret
 
 LINGER = 1.0
 """Seconds to wait for the end of the body after a finished reply, so that the connection can be reused."""
@@ -22,6 +24,10 @@ SLACK = 0.01
 """Fraction by which ``idle_timeout`` may fire late. The deadline is not moved for each of thousands of chunks."""
 LIST_TIMEOUT, PROBE_TIMEOUT = 300.0, 10.0
 """Seconds in which a server must answer with its model list: for a request, and for a health probe."""
+ERROR_TIMEOUT = 10.0
+"""Seconds to wait for the body of an error."""
+MOST_ERROR_BYTES, MOST_LIST_BYTES = 2**16, 2**22
+"""Bytes that are read of the body of an error, and largest list of models."""
 
 
 class StreamProgress(NamedTuple):
@@ -43,10 +49,10 @@ class Connection:
         self.settings = settings
         self.streaming = 0
         named = settings.read_key()
-        self._key = key or named
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        if self._key:
-            self._headers["Authorization"] = f"Bearer {self._key}"
+        if key := key or named:
+            add_secret(key)
+            self._headers["Authorization"] = f"Bearer {key}"
         self._session, self._owns_session = session, session is None
 
     async def close(self) -> None:
@@ -55,55 +61,79 @@ class Connection:
 
     async def post(self, base_url: str, body: dict[str, Any], report: ProgressCallback) -> StreamedReply:
         """Post ``body`` and return the complete reply. Raises :class:`RequestError` if there is none."""
-        reply, started, loop, n = StreamedReply(), time.monotonic(), asyncio.get_running_loop(), body.get("n", 1)
-        begun, moved = 0, -math.inf
+        n, max_tokens = body.get("n", 1), body[self.settings.token_limit_field]
+        limits = reply_limits(max_tokens, n, self.settings.max_bytes_per_token)
+        sent, started = orjson.dumps(body), time.monotonic()
+        reply = StreamedReply(n, max_tokens, len(sent), limits)
         try:
             async with (
                 asyncio.timeout(self.settings.first_token_timeout) as deadline,
-                self._send(base_url, body) as response,
+                self._send(base_url, sent) as response,
             ):
-                if response.status != 200:
-                    raise _http_error(response, await response.read())
-                splitter: PayloadSplitter = PlainBody() if response.content_type == "application/json" else EventLines()
-                while data := await response.content.readany():
-                    reply.add_all(splitter.feed(data))
-                    self.streaming += 1 - begun
-                    begun, now = 1, loop.time()
-                    if reply.has_end_mark:
-                        if not response.content.is_eof():
-                            deadline.reschedule(now + LINGER)
-                        continue
-                    if now - moved > SLACK * self.settings.idle_timeout:
-                        moved = now
-                        deadline.reschedule(now + (1 + SLACK) * self.settings.idle_timeout)
-                    if reply.complete_choices < n:
-                        report(StreamProgress(reply.tokens, reply.complete_choices))
-                reply.add_all(splitter.close())
-        except RequestError as error:
-            raise self._without_key(error) from None
+                await _check(response)
+                await self._receive(response, reply, limits, deadline, report)
         except (aiohttp.ClientError, TimeoutError) as error:
             if not reply.has_end_mark:
                 raise _connection_error(error) from None
-        finally:
-            self.streaming -= begun
         reply.build(time.monotonic() - started)
         report(StreamProgress(reply.tokens, reply.complete_choices))  # no await from here on: a budget cannot cancel it
         return reply
 
+    async def _receive(
+        self,
+        response: aiohttp.ClientResponse,
+        reply: StreamedReply,
+        limits: ReplyLimits,
+        deadline: asyncio.Timeout,
+        report: ProgressCallback,
+    ) -> None:
+        """Add the body of ``response`` to ``reply``. Text and finished choices are progress; comments are not."""
+        is_plain = response.content_type == "application/json"
+        splitter: PayloadSplitter = PlainBody(limits.line) if is_plain else EventLines(limits.line)
+        loop, idle_timeout = asyncio.get_running_loop(), self.settings.idle_timeout
+        received, begun, moved, last = 0, 0, -math.inf, None
+        try:
+            while data := await response.content.readany():
+                received += len(data)
+                if received > limits.stream:
+                    raise too_long(f"{limits.stream:,} bytes")
+                payloads = splitter.feed(data)
+                reply.add_all(payloads)
+                if reply.has_end_mark:
+                    deadline.reschedule(loop.time() + LINGER)
+                    while not response.content.is_eof() and await response.content.readany():
+                        pass
+                    return
+                progress = StreamProgress(reply.tokens, reply.complete_choices)
+                if not payloads or progress == last:
+                    continue
+                last, now = progress, loop.time()
+                self.streaming += 1 - begun
+                begun = 1
+                if any(progress) and now - moved > SLACK * idle_timeout:
+                    moved = now
+                    deadline.reschedule(now + (1 + SLACK) * idle_timeout)
+                if progress.ended < reply.n:
+                    report(progress)
+            reply.add_all(splitter.close())
+        finally:
+            self.streaming -= begun
+
     async def models(self, base_url: str, timeout: float = LIST_TIMEOUT) -> list[dict[str, Any]]:
         """The engine's list of models. Raises :class:`RequestError` if there is none within ``timeout`` seconds."""
-        within = aiohttp.ClientTimeout(total=timeout)
         try:
-            async with self._open().get(f"{base_url}/models", headers=self._headers, timeout=within) as response:
-                if response.status != 200:
-                    raise _http_error(response, await response.read())
-                return (await response.json()).get("data", [])
-        except RequestError as error:
-            raise self._without_key(error) from None
+            async with asyncio.timeout(timeout), self._list_models(base_url) as response:
+                await _check(response)
+                content = await _read(response, MOST_LIST_BYTES + 1)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _connection_error(error) from None
-        except (AttributeError, ValueError):
-            raise RequestError("the list of models is not JSON in OpenAI's format") from None
+        try:
+            listed = orjson.loads(content)["data"] if len(content) <= MOST_LIST_BYTES else None
+        except (KeyError, TypeError, ValueError):
+            listed = None
+        if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
+            raise RequestError("the list of models is not JSON in OpenAI's format")
+        return listed
 
     async def is_reachable(self, base_url: str) -> bool:
         """Whether the engine answers, with any status below 500."""
@@ -115,19 +145,23 @@ class Connection:
             return error.status is not None and error.status < 500
         return True
 
-    def _without_key(self, error: RequestError) -> RequestError:
-        """Remove the key from the message of ``error``, in case the server echoed it."""
-        if self._key:
-            error.message = error.message.replace(self._key, "***")
-        return error
-
-    def _send(self, base_url: str, body: dict[str, Any]) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    def _send(self, base_url: str, body: bytes) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         return self._open().post(
             f"{base_url}/chat/completions",
-            data=orjson.dumps(body),
+            data=body,
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.settings.connect_timeout),
             allow_redirects=False,
+            auto_decompress=False,
+        )
+
+    def _list_models(self, base_url: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._open().get(
+            f"{base_url}/models",
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.settings.connect_timeout),
+            allow_redirects=False,
+            auto_decompress=False,
         )
 
     def _open(self) -> aiohttp.ClientSession:
@@ -141,14 +175,41 @@ def _new_session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 
+async def _check(response: aiohttp.ClientResponse) -> None:
+    """Raise :class:`RequestError` for a status other than 200, and for a compressed body.
+
+    A compressed body is never read, because a few kilobytes can unpack to gigabytes.
+    """
+    encoding = response.headers.get("Content-Encoding", "")
+    is_compressed = encoding.strip().lower() not in ("", "identity")
+    if response.status != 200:
+        body = b"(a compressed body)" if is_compressed else await _error_body(response)
+        message = f"HTTP {response.status}: {body.decode(errors='replace')}"
+        raise RequestError(message, response.status, parse_retry_after(response.headers.get("Retry-After", "")))
+    if is_compressed:
+        raise RequestError(f"the reply is compressed ({encoding}), but the request forbids it", is_final=True)
+
+
+async def _error_body(response: aiohttp.ClientResponse) -> bytes:
+    """The beginning of the body of an error. An error whose body is late or broken is still that error."""
+    try:
+        async with asyncio.timeout(ERROR_TIMEOUT):
+            return await _read(response, MOST_ERROR_BYTES)
+    except (aiohttp.ClientError, TimeoutError):
+        return b"(the body is incomplete)"
+
+
+async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The first ``most`` bytes of the body."""
+    body = bytearray()
+    while len(body) < most and (data := await response.content.readany()):
+        body += data
+    return bytes(body[:most])
+
+
 def _connection_error(error: Exception) -> RequestError:
     if isinstance(error, OSError) and error.errno in EXHAUSTED:
         raise TooManyFiles.now() from error
     if isinstance(error, aiohttp.ClientError):
         return RequestError(f"{type(error).__name__}: {error}")
     return RequestError("the server stopped making progress", hung=True)
-
-
-def _http_error(response: aiohttp.ClientResponse, body: bytes) -> RequestError:
-    message = f"HTTP {response.status}: {body.decode(errors='replace')}"
-    return RequestError(message, response.status, parse_retry_after(response.headers.get("Retry-After", "")))

@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tmas.errors import UserError
+from tmas.redaction import add_secret, clean
 
 MISCONFIGURED_STATUSES = frozenset({301, 302, 303, 307, 308, 401, 402, 404, 405})
-"""Statuses for a wrong key, model or URL, or an account without credit: no call can succeed."""
+"""Statuses for a wrong key, model or URL, or an account without credit: no call can succeed, unless one did before."""
 RETRYABLE = frozenset({408, 409, 425, 429})
 """Statuses for which a retry may help. A retry may also help for every 5xx status."""
 CONTEXT = re.compile(r"context.?(length|window|size)|max(imum)?.model.len|(prompt|input) is too long", re.IGNORECASE)
@@ -58,10 +59,10 @@ class EndpointDown(Exception):
 
 
 class RetrySettings(BaseModel):
-    """Timeouts and retries for an endpoint. Times are in seconds.
+    """Timeouts and retries for an endpoint, and the limit on its replies. Times are in seconds.
 
-    The duration of a call is not limited as long as data arrives: ``first_token_timeout`` applies before the first
-    chunk, ``idle_timeout`` between two chunks.
+    The duration of a call is not limited as long as text arrives: ``first_token_timeout`` applies before the first
+    text, ``idle_timeout`` between two pieces of it. The length of a reply is limited by ``max_bytes_per_token``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -70,7 +71,11 @@ class RetrySettings(BaseModel):
     first_token_timeout: float = Field(
         default=3600.0, gt=0, description="Seconds to wait for the first token of a reply."
     )
-    idle_timeout: float = Field(default=600.0, gt=0, description="Seconds to wait between two pieces of a reply.")
+    idle_timeout: float = Field(
+        default=600.0,
+        gt=0,
+        description="Seconds to wait between two pieces of a reply. Comments in a stream do not count.",
+    )
     max_attempts: int = Field(default=8, ge=1, description="Attempts of a call, the first included.")
     backoff_base: float = Field(
         default=1.0, ge=0, description="Seconds before the first retry; the wait doubles with every further retry."
@@ -78,6 +83,12 @@ class RetrySettings(BaseModel):
     backoff_max: float = Field(default=60.0, ge=0, description="Longest wait before a retry in seconds.")
     retry_after_max: float = Field(
         default=600.0, ge=0, description="Longest wait in seconds that a server may ask for with Retry-After."
+    )
+    max_bytes_per_token: int = Field(
+        default=64,
+        ge=8,
+        description="A reply with more than this many bytes for each of the n x sampling.max_tokens tokens is ended and"
+        " recorded as a failure. Text has about 4 bytes per token.",
     )
 
 
@@ -126,6 +137,7 @@ def read_key(variable: str, setting: str) -> str:
     key = os.environ.get(variable, "").strip()
     if not key:
         raise UserError(f"the environment variable {variable} ({setting}) holds no key", remedy=f"Set {variable}.")
+    add_secret(key)
     return key
 
 
@@ -145,17 +157,24 @@ def _checked(base_url: str) -> str:
 class RequestError(Exception):
     """One HTTP request failed.
 
-    ``status``: HTTP status, or None if the connection broke, stalled (``hung``) or delivered an incomplete answer.
-    ``retry_after``: seconds that the server asked to wait. The last two fields are set when a call is given up:
-    ``base_url`` is the server that failed last, ``since`` the monotonic time of the call's first failure.
+    ``message``: cleaned, because it may repeat what the server sent. ``status``: HTTP status, or None if the connection
+    broke, stalled (``hung``) or delivered an incomplete answer. ``retry_after``: seconds that the server asked to wait.
+    ``is_final``: a retry would fail in the same way. ``has_served``: the server had answered other requests before.
+    The last two fields are set when a call is given up: ``base_url`` is the server that failed last, ``since`` the
+    monotonic time of the call's first failure.
     """
 
     message: str
     status: int | None = None
     retry_after: float = 0.0
     hung: bool = False
+    is_final: bool = False
+    has_served: bool = False
     base_url: str = ""
     since: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.message = clean(self.message)
 
     @property
     def brief(self) -> str:
@@ -165,7 +184,14 @@ class RequestError(Exception):
     @property
     def is_retryable(self) -> bool:
         """Whether a retry may help."""
-        return self.status is None or self.status in RETRYABLE or self.status >= 500
+        if self.status is None:
+            return not self.is_final
+        return self.status in RETRYABLE or self.status >= 500 or (self.has_served and self.looks_misconfigured)
+
+    @property
+    def looks_misconfigured(self) -> bool:
+        """Whether the status means a wrong key, model or URL. A server that has served before may recover."""
+        return self.status in MISCONFIGURED_STATUSES
 
     @property
     def is_context(self) -> bool:
@@ -188,5 +214,5 @@ def parse_retry_after(header: str) -> float:
         return float(header)
     try:
         return (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0.0

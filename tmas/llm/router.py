@@ -35,12 +35,18 @@ SLOWEST = 1e-3
 
 @dataclass(eq=False)
 class Engine:
-    """One engine. ``in_flight``: number of completions. ``is_healthy``: False excludes it if another is healthy."""
+    """One engine. ``in_flight``: number of completions. ``is_healthy``: False excludes it if another is healthy.
+
+    ``has_served``: it has answered a request. ``refusals``: consecutive answers, since then, that mean a wrong key,
+    model or URL.
+    """
 
     base_url: str
     now: Callable[[], float]
     in_flight: int = 0
     is_healthy: bool = True
+    has_served: bool = False
+    refusals: int = 0
 
     def __post_init__(self) -> None:
         self._tokens, self._busy, self._seen = 0.0, 0.0, self.now()

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import orjson
 
 from tmas.llm.endpoint import RequestError
+from tmas.llm.limits import ReplyLimits, reply_limits
 from tmas.llm.thinking import split_thinking
 from tmas.records import Completion, Usage
+from tmas.records.token_counts import USAGE_IMPLAUSIBLE, USAGE_MISSING, is_plausible_usage
+from tmas.redaction import clean, without_secrets
 
 DONE = b"[DONE]"
 ABORTED = frozenset({"abort", "error"})
 """Finish reasons with which vLLM reports an aborted generation."""
+SHOWN = 5000
+"""Bytes of a malformed chunk in its error."""
+LONGEST_FINISH_REASON = 40
 
 
 class PayloadSplitter(Protocol):
@@ -25,13 +33,18 @@ class PayloadSplitter(Protocol):
 
 
 class EventLines:
-    """Server-sent events: each ``data:`` line is one payload."""
+    """Server-sent events: each ``data:`` line is one payload. ``longest``: limit on the bytes of a line."""
 
-    def __init__(self) -> None:
-        self._rest = b""
+    def __init__(self, longest: int = sys.maxsize) -> None:
+        self._rest, self._longest = bytearray(), longest
 
     def feed(self, data: bytes) -> list[bytes]:
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        ended, newline, rest = data.rpartition(b"\n")
+        lines = []
+        if newline:  # only now, so that a line that arrives in many pieces is joined once
+            lines = (bytes(self._rest) + ended).split(b"\n")
+            self._rest.clear()
+        _append(self._rest, rest, self._longest)
         return [line[5:].strip() for line in lines if line.startswith(b"data:")]
 
     def close(self) -> list[bytes]:
@@ -39,17 +52,28 @@ class EventLines:
 
 
 class PlainBody:
-    """A plain JSON body: the whole body is one payload."""
+    """A plain JSON body: the whole body is one payload. ``longest``: limit on its bytes."""
 
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
+    def __init__(self, longest: int = sys.maxsize) -> None:
+        self._body, self._longest = bytearray(), longest
 
     def feed(self, data: bytes) -> list[bytes]:
-        self._parts.append(data)
+        _append(self._body, data, self._longest)
         return []
 
     def close(self) -> list[bytes]:
-        return [b"".join(self._parts), DONE]
+        return [bytes(self._body), DONE]
+
+
+def _append(buffer: bytearray, data: bytes, longest: int) -> None:
+    buffer += data
+    if len(buffer) > longest:
+        raise too_long(f"{longest:,} bytes without a line break")
+
+
+def too_long(limit: str) -> RequestError:
+    """The error for a reply that exceeds ``limit``. A retry would get the same reply."""
+    return RequestError(f"the reply exceeds {limit}: the server ignores max_tokens", is_final=True)
 
 
 @dataclass(slots=True)
@@ -64,17 +88,27 @@ class StreamedChoice:
 class StreamedReply:
     """Assembles a chat completion from its payloads.
 
+    ``n`` and ``max_tokens``: what was requested. ``prompt_bytes``: size of the request. ``limits``: of this reply.
     ``tokens``: the server's token count if it sends one, else the number of chunks with text. ``has_end_mark``: the
-    server has sent its end mark. ``notes``: request fields that had to be left out, and other remarks.
+    server has sent its end mark. ``dropped``: request fields that this server refused. ``notes``: request fields that
+    had to be left out, and other remarks.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, n: int = 1, max_tokens: int = 1, prompt_bytes: int = 0, limits: ReplyLimits | None = None
+    ) -> None:
         self.has_end_mark = False
         self.tokens = 0
+        self.dropped: frozenset[str] = frozenset()
         self.notes: list[str] = []
         self.completions: tuple[Completion, ...] = ()
         self.usage = Usage()
-        self._server_usage: dict[str, Any] | None = None
+        self.n, self._max_tokens, self._prompt_bytes = n, max_tokens, prompt_bytes
+        self._limits = limits or reply_limits(max_tokens, n, 64)
+        self._length = 0  # characters of all choices
+        self._usage_reported: Any = None
+        self._counts: dict[str, int] = {}  # what is believed of it, when the choices had ``_counts_at`` characters
+        self._counts_at = 0
         self._finished_choices = 0
         self._choices: dict[int, StreamedChoice] = {}
 
@@ -88,9 +122,9 @@ class StreamedReply:
 
     def _add(self, payload: bytes) -> None:
         try:
-            self._add_chunk(orjson.loads(payload))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise RequestError(f"malformed chunk ({error!r}): {payload!r}") from None
+            self._add_chunk(_parsed(payload))
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise RequestError(f"malformed chunk ({error!r}): {payload[:SHOWN]!r}") from None
 
     @property
     def complete_choices(self) -> int:
@@ -109,37 +143,69 @@ class StreamedReply:
             if ABORTED.intersection(reasons):
                 raise RequestError(f"the server aborted the generation: finish reasons {reasons}")
             self.completions = tuple(map(_completion, choices))
-            self.usage = Usage(
-                calls=1, seconds=seconds, **(_usage_counts(self._server_usage) if self._server_usage else {})
-            )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RequestError(f"malformed answer: {error!r}") from None
-        if not self._server_usage:
-            self.notes.append("usage_missing")
+        counts = self._counts if self._counts_at == self._length else self._believed(self._usage_reported)
+        self.usage = Usage(calls=1, seconds=seconds, **counts)
+        if not counts:
+            self.notes.append(USAGE_IMPLAUSIBLE if self._usage_reported else USAGE_MISSING)
 
     def _add_chunk(self, chunk: dict[str, Any]) -> None:
         if error := chunk.get("error"):
             raise _server_error(error)
         for part in chunk.get("choices") or ():
             self._add_choice(part)
-        if counts := chunk.get("usage"):
-            self._server_usage = counts
-            self.tokens = max(self.tokens, counts["completion_tokens"])
+        if reported := chunk.get("usage"):
+            self._usage_reported, self._counts, self._counts_at = reported, self._believed(reported), self._length
+            self.tokens = max(self.tokens, self._counts.get("completion_tokens", 0))
 
     def _add_choice(self, part: dict[str, Any]) -> None:
         index = int(part.get("index", 0))
+        if not 0 <= index < self.n:  # more choices than requested
+            return
         choice = self._choices.get(index) or self._choices.setdefault(index, StreamedChoice())
         delta = part.get("delta") or part.get("message") or {}
         content, reasoning = delta.get("content"), delta.get("reasoning_content") or delta.get("reasoning")
         if content:
             choice.content.append(content)
+            self._length += len(content)
         if reasoning:
             choice.reasoning.append(reasoning)
+            self._length += len(reasoning)
         if content or reasoning:
             self.tokens += 1
+            if self._length > self._limits.text:
+                raise too_long(f"{self._limits.text:,} characters")
         if finish_reason := part.get("finish_reason"):
             self._finished_choices += choice.finish_reason is None
             choice.finish_reason = finish_reason
+
+    def _believed(self, reported: Any) -> dict[str, int]:
+        """The server's token counts; empty if it reported none or they cannot be true."""
+        if not isinstance(reported, dict):
+            return {}
+        details = reported.get("prompt_tokens_details")
+        counts = {
+            "prompt_tokens": reported.get("prompt_tokens"),
+            "cached_prompt_tokens": (details.get("cached_tokens") if isinstance(details, dict) else None) or 0,
+            "completion_tokens": reported.get("completion_tokens"),
+        }
+        plausible = is_plausible_usage(
+            **counts,
+            n=self.n,
+            max_tokens=self._max_tokens,
+            prompt_bytes=self._prompt_bytes,
+            completion_characters=self._length,
+        )
+        return counts if plausible else {}
+
+
+def _parsed(payload: bytes) -> Any:
+    """Parse JSON. Numbers that are infinite or no numbers, which some servers write, are read as null."""
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return orjson.loads(orjson.dumps(json.loads(payload, parse_int=float)))
 
 
 def _server_error(error: Any) -> RequestError:
@@ -149,14 +215,5 @@ def _server_error(error: Any) -> RequestError:
 
 
 def _completion(choice: StreamedChoice) -> Completion:
-    content, reasoning = "".join(choice.content), "".join(choice.reasoning)
-    return split_thinking(content, reasoning, choice.finish_reason or "unknown")
-
-
-def _usage_counts(usage: dict[str, Any]) -> dict[str, int]:
-    details = usage.get("prompt_tokens_details") or {}
-    return {
-        "prompt_tokens": usage["prompt_tokens"],
-        "cached_prompt_tokens": details.get("cached_tokens") or 0,
-        "completion_tokens": usage["completion_tokens"],
-    }
+    content, reasoning = without_secrets("".join(choice.content)), without_secrets("".join(choice.reasoning))
+    return split_thinking(content, reasoning, clean(choice.finish_reason or "unknown")[:LONGEST_FINISH_REASON])

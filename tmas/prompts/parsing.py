@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import json_repair
 from pydantic import BaseModel, ValidationError
 
+from tmas.prompts.repair import repaired_json
 from tmas.prompts.schemas import VerificationOutput, grade_of
 
 M = TypeVar("M", bound=BaseModel)
@@ -37,13 +36,17 @@ _SENTENCE_END = re.compile(
     re.VERBOSE,
 )
 """The end of a sentence, or of the line before a list item. What ends the text may be cut, such as "0." of "0.5"."""
-_LIST_NUMBER = re.compile(r"(?:^|\n)\s*\d{1,2}\.$")
+_LIST_NUMBER = re.compile(r"\s*\d{1,2}\.")
 
 
 def whole_sentences(text: str) -> str:
     """Return ``text``, which ends anywhere, up to its last whole sentence or list item; "" if there is none."""
     ends = [match.end() for match in _SENTENCE_END.finditer(text)]
-    return next((text[:end].strip() for end in reversed(ends) if not _LIST_NUMBER.search(text[:end])), "")
+    return next((text[:end].strip() for end in reversed(ends) if not _ends_with_list_number(text, end)), "")
+
+
+def _ends_with_list_number(text: str, end: int) -> bool:
+    return _LIST_NUMBER.fullmatch(text, text.rfind("\n", 0, end) + 1, end) is not None
 
 
 class ParsedVerification(NamedTuple):
@@ -59,25 +62,39 @@ def parse_json(text: str, model: type[M], required: Mapping[str, str] | None = N
 
     ``required``: fields that the object must have in addition, with these values; other objects are ignored. Invalid
     list entries are dropped and counted, unless all are invalid. If no object can be parsed, json-repair is tried on
-    the last closed one. Raises :class:`Unparsable`.
+    the last closed one. Raises :class:`Unparsable`, also for a degenerate text, such as a bracket that is repeated
+    without end: the time is linear in the length of the text.
     """
     protected = protect_latex(text)
     try:
-        found = _last_valid(protected, model, required or {})
+        return _last_valid(protected, model, required or {}) or _repaired(protected, model, required or {})
     except RecursionError:
         raise Unparsable("JSON nested too deeply") from None
-    return found or _repaired(protected, model, required or {})
+
+
+_OBJECT = re.compile(r'\{\s*"')
+"""The beginning of an object that is not empty."""
+MAX_READS = 16
+"""Number of times that :func:`parse_json` may read a text. A text whose objects are no valid model is read again for
+each object in it, and a degenerate text would be read thousands of times."""
 
 
 def _last_valid(text: str, model: type[M], required: Mapping[str, str]) -> Parsed[M] | None:
     decoder = json.JSONDecoder(strict=False)
-    found, start = None, text.find("{")
-    while start >= 0:
+    found, end, read = None, 0, 0
+    while candidate := _OBJECT.search(text, end):
+        start = candidate.start()
         end = start + 1
-        with suppress(ValueError):
+        try:
             value, after = decoder.raw_decode(text, start)
+            read += after - start
             found, end = _validated(value, model, required, repaired=False), after
-        start = text.find("{", end)
+        except json.JSONDecodeError as error:
+            read += error.pos - start + len(text) // 32  # the exception counts the lines before the error
+        except ValueError:  # another object, or an integer with too many digits
+            pass
+        if read > MAX_READS * len(text):
+            raise Unparsable("too many JSON objects that are nested, damaged or of another shape")
     return found
 
 
@@ -88,7 +105,7 @@ def _repaired(text: str, model: type[M], required: Mapping[str, str]) -> Parsed[
         raise Unparsable(f"no JSON object with {' or '.join(model.model_fields)}")
     try:
         # Only up to a closing brace: a truncated "0.5" must not be read as "0".
-        value = json_repair.loads(text[starts[-1] : text.rfind("}") + 1], skip_json_loads=True)
+        value = repaired_json(text[starts[-1] : text.rfind("}") + 1])
         return _validated(value, model, required, repaired=True)
     except ValueError:
         raise Unparsable(f"the JSON object is not a valid {model.__name__}") from None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, field_validator, model_validator
 
 from tmas.records.calls import SCHEMA_VERSION, CallKey, Failure, Message, PackingNote, Record, Reply, Sampling
 from tmas.records.reading import DefectiveFile, Version, line_defect
+from tmas.records.token_counts import USAGE_IMPLAUSIBLE, is_plausible_usage
 
 
 class PromptLine(Record):
@@ -47,6 +48,21 @@ class CallLine(Record):
     reply: Reply | None = None
     failure: Failure | None = None
     messages: tuple[Message, ...] = Field(default=(), exclude=True)
+
+    @field_validator("reply")
+    @classmethod
+    def _has_plausible_usage(cls, reply: Reply | None, info: ValidationInfo) -> Reply | None:
+        """Older versions recorded any usage that a server reported. An implausible one becomes a note."""
+        request: RecordedRequest | None = info.data.get("request")
+        if reply is None or request is None:
+            return reply
+        usage = reply.usage
+        counts = (usage.prompt_tokens, usage.cached_prompt_tokens, usage.completion_tokens)
+        if is_plausible_usage(*counts, n=request.n, max_tokens=request.sampling.max_tokens):
+            return reply
+        without = usage.model_copy(update={"prompt_tokens": 0, "cached_prompt_tokens": 0, "completion_tokens": 0})
+        notes = tuple(sorted({*reply.notes, USAGE_IMPLAUSIBLE}))
+        return reply.model_copy(update={"usage": without, "notes": notes})
 
     @model_validator(mode="after")
     def _has_one_outcome(self) -> CallLine:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tmas.records import Usage, UsageEntry
+from tmas.records.token_counts import plausible_tokens
 from tmas.records.trace_lines import CallLine, DecisionLine
 from tmas.run.trace import read_trace
 
@@ -135,7 +136,14 @@ def _tokens_in_trace(trace: Path) -> int:
         if isinstance(line, CallLine) and line.reply:
             calls += line.reply.usage.total_tokens
         elif isinstance(line, DecisionLine) and line.name.startswith(UNREPORTED_PREFIX):
-            latest_decisions[line.name] = line.value
+            latest_decisions[line.name] = plausible_tokens(line.value)
         elif isinstance(line, DecisionLine) and line.name.startswith(CANCELLED_PREFIX):
-            latest_decisions[line.name] = UsageEntry.model_validate(line.value).usage.total_tokens
+            latest_decisions[line.name] = recorded_usage(line.value).usage.total_tokens
     return calls + sum(latest_decisions.values())
+
+
+def recorded_usage(value: Any) -> UsageEntry:
+    """The usage of a cancelled call from a trace. Older versions recorded counts that cannot be true as well."""
+    entry = UsageEntry.model_validate(value)
+    counts = {name: plausible_tokens(getattr(entry.usage, name)) for name in ("prompt_tokens", "completion_tokens")}
+    return entry.model_copy(update={"usage": entry.usage.model_copy(update=counts)})

@@ -27,7 +27,8 @@ from tmas.records import (
     Usage,
     UsageEntry,
 )
-from tmas.run.budget import CANCELLED_PREFIX, UNREPORTED_PREFIX, BudgetReached, TokenBudget
+from tmas.records.token_counts import UNCOUNTED, USAGE_IMPLAUSIBLE, plausible_tokens
+from tmas.run.budget import CANCELLED_PREFIX, UNREPORTED_PREFIX, BudgetReached, TokenBudget, recorded_usage
 from tmas.run.trace import Trace
 from tmas.settings import Limits
 
@@ -113,9 +114,9 @@ class ProblemSession:
         # answered, and the first new call is refused.
         self._refuses_new_calls = _stop_applies(trace.decision("budget"), run.limits)
         for tokens in trace.decisions(UNREPORTED_PREFIX):
-            self._budget.charge(Usage(completion_tokens=tokens), recorded=True)
+            self._budget.charge(Usage(completion_tokens=plausible_tokens(tokens)), recorded=True)
         for entry in trace.decisions(CANCELLED_PREFIX):
-            self._add_usage(UsageEntry(**entry), recorded=True)
+            self._add_usage(recorded_usage(entry), recorded=True)
 
     @property
     def usage(self) -> tuple[UsageEntry, ...]:
@@ -160,6 +161,7 @@ class ProblemSession:
         if outcome is not None:
             self.run.activity.replayed += 1
             self._count_outcome(key, outcome, prompt, recorded=True)
+            self._charge_uncounted_replay(key, outcome, prompt)
             return outcome
         if self._give_up_reason:
             self.stopped = "worker"
@@ -237,8 +239,15 @@ class ProblemSession:
         """
         if tokens:
             name = f"{UNREPORTED_PREFIX}{key}"
-            self.trace.decide(name, (self.trace.decision(name) or 0) + tokens)
+            self.trace.decide(name, plausible_tokens(self.trace.decision(name)) + tokens)
             self._budget.charge(Usage(completion_tokens=tokens))
+
+    def _charge_uncounted_replay(self, key: CallKey, outcome: Reply | Failure, prompt: Prompt) -> None:
+        """Charge the budget for a recorded reply whose usage an older version believed, although it cannot be true."""
+        if isinstance(outcome, Failure) or USAGE_IMPLAUSIBLE not in outcome.notes:
+            return
+        if self.trace.decision(f"{UNREPORTED_PREFIX}{key}") is None:
+            self._charge_unreported(key, _unreported_tokens(outcome, prompt, self.run.roles[key.role].window))
 
     def _stop_by_budget(self, key: CallKey, used: Usage) -> Failure:
         """Return the failure of a call that the budget refused or cancelled, and record that the budget is exhausted.
@@ -260,7 +269,7 @@ class ProblemSession:
         """
         name = f"{CANCELLED_PREFIX}{key}"
         recorded = self.trace.decision(name)
-        before = UsageEntry(**recorded).usage if recorded else Usage()
+        before = recorded_usage(recorded).usage if recorded else Usage()
         entry = UsageEntry(role=key.role, iteration=key.iteration, usage=used)
         self._add_usage(entry)
         self.trace.decide(name, entry.model_copy(update={"usage": before + used}).model_dump())
@@ -272,8 +281,11 @@ def keyed_hash(seed: int, problem_id: str, name: str) -> int:
 
 
 def _unreported_tokens(reply: Reply, prompt: Prompt, window: Window) -> int:
-    """The tokens of a reply whose server did not report usage, counted by the client. 0 if the server reported it."""
-    if "usage_missing" not in reply.notes:
+    """The tokens of a reply whose server reported no usage, or one that is not believed, counted by the client.
+
+    0 if the server reported it.
+    """
+    if UNCOUNTED.isdisjoint(reply.notes):
         return 0
     texts = (text for completion in reply.completions for text in (completion.text, completion.reasoning) if text)
     return window.count(prompt.content) + sum(map(window.count, texts))

@@ -19,6 +19,7 @@ from tmas.errors import UserError
 from tmas.llm.client import OpenAIChat
 from tmas.llm.connection import StreamProgress
 from tmas.llm.endpoint import EndpointDown, EndpointSettings, RequestError, parse_retry_after
+from tmas.llm.refusals import SHORT_REPLIES, TRY_AGAIN
 from tmas.llm.stream import EventLines
 from tmas.records import Failure, FailureReason, Message, Reply, Request, Sampling, Usage
 from tmas.run.garbage import rare_collections
@@ -313,8 +314,8 @@ async def test_refusals_add_up():
     assert reply.notes == ("n_refused", "schema_refused", "seed_refused", "usage_missing")
 
 
-@pytest.mark.parametrize("how", [{"refuses": ["n"]}, {"max_choices": 1}])
-async def test_missing_choices_are_asked_for_singly(how: dict[str, Any]):
+@pytest.mark.parametrize(("how", "sent"), [({"refuses": ["n"]}, 1), ({"max_choices": 1}, 2)])
+async def test_missing_choices_are_asked_for_singly(how: dict[str, Any], sent: int):
     request = ask(n=4, seed=10)
     async with ScriptedServer(**how) as server, OpenAIChat(settings(server.base_url)) as chat:
         first, second = await chat.complete(request), await chat.complete(request)
@@ -324,7 +325,34 @@ async def test_missing_choices_are_asked_for_singly(how: dict[str, Any]):
     assert isinstance(second, Reply)
     assert (first.notes, second.notes) == (("n_refused",), ("n_refused",))
     assert (first.usage.calls, first.usage.completion_tokens) == (4, 12)
-    assert ["n" in body for body in server.requests].count(True) == 1
+    assert ["n" in body for body in server.requests].count(True) == sent
+
+
+async def test_one_short_reply_is_no_refusal_of_n():
+    async with ScriptedServer(max_choices=1) as server, OpenAIChat(settings(server.base_url)) as chat:
+        await chat.complete(ask(n=2))
+        server.max_choices = None
+        replies = [await chat.complete(ask(n=2)) for _ in range(2)]
+    assert [reply.notes for reply in replies if isinstance(reply, Reply)] == [(), ()]
+    assert ["n" in body for body in server.requests] == [True, False, True, True]
+
+
+async def test_n_is_left_out_after_repeated_short_replies():
+    async with ScriptedServer(max_choices=1) as server, OpenAIChat(settings(server.base_url)) as chat:
+        for _ in range(SHORT_REPLIES + 2):
+            await chat.complete(ask(n=2))
+    assert ["n" in body for body in server.requests].count(True) == SHORT_REPLIES
+
+
+@pytest.mark.parametrize("field", ["n", "seed"])
+async def test_a_refused_field_is_sent_again_later(field: str, monkeypatch: pytest.MonkeyPatch):
+    async with ScriptedServer(refuses=[field]) as server, OpenAIChat(settings(server.base_url)) as chat:
+        await chat.complete(ask(n=2, seed=1))
+        server.refuses = frozenset()
+        monkeypatch.setattr(chat._refused, "_now", lambda: time.monotonic() + TRY_AGAIN)
+        reply = await chat.complete(ask(n=2, seed=1))
+    assert isinstance(reply, Reply)
+    assert reply.notes == ()
 
 
 async def test_the_first_choice_goes_ahead_of_the_others():
@@ -401,10 +429,7 @@ async def test_a_passing_fault_is_retried(fault: Fault):
         b'data: {"choices": [{"index": 0, "delta": {"content": ["a"]}}]}\n\n' + DONE,
         b'data: {"choices": [{"index": [], "delta": {}}]}\n\n' + DONE,
         b'data: {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "abort"}]}\n\n' + DONE,
-        b'data: {"choices": [{"index": 0, "delta": {}}], "usage": {"prompt_tokens": "x", "completion_tokens": 1}}\n\n'
-        + DONE,
         b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": ["stop"]}]}\n\n' + DONE,
-        b'data: {"choices": [{"index": 0, "delta": {}}], "usage": {"completion_tokens": 1}}\n\n' + DONE,
         b"data: \xff\xfe\n\n" + DONE,
         b"<html>a proxy's page</html>",
         b"",
@@ -465,14 +490,38 @@ async def test_a_server_that_refuses_the_first_call_would_refuse_them_all():
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("status", [301, 401, 402, 404])
+MISCONFIGURED = [301, 401, 402, 404]
+
+
+def refusal(status: int) -> Fault:
+    return Fault("status", status=status, headers={"Location": "/v1/chat/completions"})
+
+
+@pytest.mark.parametrize("status", MISCONFIGURED)
 async def test_a_wrong_key_model_or_url_stops_everything(status: int):
-    fault = Fault("status", status=status, headers={"Location": "/v1/chat/completions"})
-    async with ScriptedServer(faults=[None, fault]) as server, OpenAIChat(settings(server.base_url)) as chat:
+    async with ScriptedServer(faults=[refusal(status)] * 3) as server:
+        with pytest.raises(EndpointDown, match=f"{server.base_url} is down: HTTP {status}"):
+            await complete(server)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", MISCONFIGURED)
+async def test_a_stray_refusal_of_a_server_that_has_served_is_retried(status: int):
+    faults = [None, *[refusal(status)] * 2]
+    async with ScriptedServer(faults=faults) as server, OpenAIChat(settings(server.base_url)) as chat:
+        replies = [await chat.complete(ask()) for _ in range(2)]
+    assert all(isinstance(reply, Reply) for reply in replies)
+    assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize("status", MISCONFIGURED)
+async def test_a_server_that_has_served_and_keeps_refusing_stops_everything(status: int):
+    faults = [None, *[refusal(status)] * 3]
+    async with ScriptedServer(faults=faults) as server, OpenAIChat(settings(server.base_url)) as chat:
         await chat.complete(ask())
         with pytest.raises(EndpointDown, match=f"{server.base_url} is down: HTTP {status}"):
             await chat.complete(ask())
-    assert len(server.requests) == 2
+    assert len(server.requests) == 4
 
 
 @pytest.mark.parametrize("status", [400, 403])

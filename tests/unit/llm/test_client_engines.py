@@ -140,6 +140,19 @@ async def test_a_server_that_asks_to_be_left_alone_is():
     assert seeds([other]) == list(range(20))
 
 
+async def test_a_server_that_keeps_refusing_gets_no_calls_while_another_serves():
+    refusals = [None] + [Fault("status", status=401)] * 99
+    async with AsyncExitStack() as stack:
+        [other] = await started(stack, 1)
+        revoked = await stack.enter_async_context(ScriptedServer(faults=refusals))
+        async with chat_of(other, revoked) as chat:
+            for seed in range(200):
+                assert isinstance(await chat.complete(ask(seed), hint=RoutingHint(f"p{seed}")), Reply)
+            assert not chat.router.engines[revoked.base_url].is_healthy
+    assert len(revoked.requests) == 1 + client.REFUSALS
+    assert len(other.finished) == 199
+
+
 async def test_it_is_down_when_all_servers_are():
     async with AsyncExitStack() as stack:
         servers = await started(stack, 3, faults=[DOWN] * 99)

@@ -34,7 +34,9 @@ from tmas.training.rl.model_shape import KNOWN
 CONF = Path(__file__).parents[4] / "conf"
 DENSE, EXPERTS = KNOWN["Qwen3-4B-Thinking-2507"], KNOWN["Qwen3-30B-A3B-Thinking-2507"]
 MODEL, ROLLOUT = "actor_rollout_ref.model", "actor_rollout_ref.rollout"
-ROWS = RowFile(Path("rows"), {"normal": 200, "experience": 150, "guideline": 50}, 9000, judged=40, labels={}, mean_prompt=2000.0)
+ROWS = RowFile(
+    Path("rows"), {"normal": 200, "experience": 150, "guideline": 50}, 9000, judged=40, labels={}, mean_prompt=2000.0
+)
 Composed = Callable[..., tuple[DictConfig, EstimateSettings]]
 
 

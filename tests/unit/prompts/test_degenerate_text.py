@@ -1,0 +1,54 @@
+"""Degenerate model text: the time of every parser is linear in its length, so that no reply blocks the event loop."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tmas.prompts.parsing import Unparsable, parse_json
+from tmas.prompts.repair import MAX_READS, repaired_json
+from tmas.prompts.schemas import ExperienceOutput
+
+UNITS = ["{", "[", '"', "\\", "{[", '{"', '{"a":', '{"new":', '"{', "{ ", "tt)\\}", "a}a", "[1],", "(", "1.\n", "\n"]
+PARSE_ALL = """
+import sys
+from tmas.answers.extract import extract_boxed, extract_stated
+from tmas.llm.thinking import split_thinking
+from tmas.prompts.parsing import Unparsable, parse_json, parse_verification, whole_sentences
+from tmas.prompts.schemas import ExperienceOutput
+
+parsers = (lambda text: parse_json(text, ExperienceOutput), parse_verification, whole_sentences, extract_boxed,
+           extract_stated, lambda text: split_thinking(text, ""))
+for head in ("", '{"new":', '{"critique": "'):
+    text = head + sys.argv[1] * (200_000 // len(sys.argv[1])) + "}"
+    for parse in parsers:
+        try:
+            parse(text)
+        except Unparsable:
+            pass
+"""
+LIMIT = 300
+"""Seconds for all parsers on three texts. They need about two seconds. With a quadratic parser they need an hour."""
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_200_000_characters_are_parsed_in_linear_time(unit: str) -> None:
+    subprocess.run([sys.executable, "-c", PARSE_ALL, unit], check=True, timeout=LIMIT)
+
+
+def test_a_repair_that_takes_too_long_is_given_up() -> None:
+    with pytest.raises(ValueError, match="takes too long"):
+        repaired_json('{"new":' + "tt)\\}" * MAX_READS)
+
+
+def test_objects_of_another_shape_do_not_hide_the_last_valid_one() -> None:
+    noise = r"\frac{1}{2} {} {1, 2} {'a': 1} {\"b\": 2} " * 2000 + '{"a": {"b": 1}} ' * 100
+    assert parse_json(f'{noise}{{"new": []}} {noise}', ExperienceOutput).record == ExperienceOutput()
+
+
+def test_a_text_with_too_many_damaged_objects_is_unparsable() -> None:
+    with pytest.raises(Unparsable, match="too many JSON objects"):
+        parse_json('{"a' * 50_000 + json.dumps({"new": []}), ExperienceOutput)

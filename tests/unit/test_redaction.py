@@ -1,0 +1,44 @@
+import logging
+
+import pytest
+
+from tmas import redaction
+from tmas.redaction import CleanFormatter, add_secret, clean, without_secrets
+
+KEY = "token-abcdefgh12345678"
+
+
+@pytest.fixture(autouse=True)
+def _only_this_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "_FORMS", {})
+    add_secret(KEY)
+
+
+def test_a_placeholder_in_place_of_a_key_is_no_secret():
+    add_secret("EMPTY")
+    assert clean("an EMPTY set") == "an EMPTY set"
+
+
+def test_model_text_keeps_everything_but_the_key():
+    assert without_secrets(f"a\x1b[1m\tb {KEY}\n\u202e") == "a\x1b[1m\tb ***\n\u202e"
+
+
+def test_a_key_between_escape_sequences_is_found():
+    assert clean(f"{KEY[:9]}\x1b[0m{KEY[9:]}") == "***"
+
+
+def test_a_key_whose_end_is_cut_off_is_found():
+    assert clean(f"reading: b'{KEY[:-3]}...'") == "reading: b'***...'"
+
+
+@pytest.mark.parametrize("harmless", ["x = 1\n\ty = 2", "∀x ∈ ℝ: √2 ≠ 3", "token-ab", "مرحبا 你好"])
+def test_ordinary_text_stays_as_it_is(harmless: str):
+    assert clean(harmless) == harmless
+
+
+def test_a_log_line_is_cleaned_with_its_traceback():
+    try:
+        raise ValueError(f"\x1b[31m{KEY}")
+    except ValueError as error:
+        record = logging.LogRecord("a", logging.ERROR, "f", 1, "failed with %s", (KEY,), (type(error), error, None))
+    assert CleanFormatter("%(message)s").format(record) == "failed with ***\nValueError: ***"

@@ -1,0 +1,48 @@
+"""Decides whether a server's token counts are believed. Counts that are not believed are counted with the tokenizer.
+
+A server may report anything. A negative count would defeat budgets, and a count of 2**64 cannot be written as JSON.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+USAGE_MISSING, USAGE_IMPLAUSIBLE = "usage_missing", "usage_implausible"
+"""Notes of a reply whose server reported no usage, and of one whose usage is not believed. In both cases the reply's
+usage has no tokens."""
+UNCOUNTED = frozenset({USAGE_MISSING, USAGE_IMPLAUSIBLE})
+
+MOST_TOKENS = 10**8
+"""More tokens than the context of any model holds, for counts without a narrower limit."""
+COMPLETION_FACTOR, SPARE_TOKENS = 4, 4096
+"""A completion may count as this multiple of what was requested, plus spare tokens: some servers do not count hidden
+reasoning against ``max_tokens``, and chat templates and hidden instructions add tokens to a prompt."""
+LONGEST_TOKEN = 128
+"""Characters of the longest token of a common vocabulary, which is a run of spaces."""
+
+
+def is_plausible_usage(
+    prompt_tokens: Any,
+    cached_prompt_tokens: Any,
+    completion_tokens: Any,
+    n: int,
+    max_tokens: int,
+    prompt_bytes: int = MOST_TOKENS,
+    completion_characters: int = 0,
+) -> bool:
+    """Whether the counts can be those of a reply with ``n`` completions of at most ``max_tokens`` tokens.
+
+    ``prompt_bytes``: size of the request, because a token has at least one byte. ``completion_characters``: length of
+    the completions together. Cached tokens are part of the prompt.
+    """
+    return (
+        type(prompt_tokens) is type(cached_prompt_tokens) is type(completion_tokens) is int
+        and 0 <= cached_prompt_tokens <= prompt_tokens <= min(MOST_TOKENS, n * (prompt_bytes + SPARE_TOKENS))
+        and 0 <= completion_tokens <= min(MOST_TOKENS, COMPLETION_FACTOR * n * max_tokens + SPARE_TOKENS)
+        and completion_characters <= LONGEST_TOKEN * completion_tokens
+    )
+
+
+def plausible_tokens(recorded: Any) -> int:
+    """A token count from disk; 0 if it cannot be true. Older versions recorded every count that a server reported."""
+    return recorded if type(recorded) is int and 0 <= recorded <= MOST_TOKENS else 0

@@ -1,0 +1,78 @@
+"""Redaction: removes API keys from every text that leaves the process, and control characters from every message.
+
+A server can echo the key in an error, in a malformed header, or in the text of a reply. Everything that reads a key
+registers it with :func:`add_secret`. From then on :func:`without_secrets` removes it from model text, :func:`clean`
+makes messages for logs, exceptions and records, and :class:`CleanFormatter` cleans log lines with their tracebacks.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import re
+from collections.abc import Iterator
+from urllib.parse import quote
+
+MASK = "***"
+SHORTEST_SECRET = 8
+"""Shorter keys, such as EMPTY, are placeholders. Removing them would damage ordinary text."""
+
+_FORMS: dict[str, tuple[str, ...]] = {}
+"""The forms of each secret in which it is searched for."""
+_ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[@-Z\\-_])?")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters except tabs and newlines, characters that change the direction of text, and lone surrogates."""
+
+
+def add_secret(key: str) -> None:
+    """Remove ``key`` from all texts from now on. A key with fewer than 8 characters is ignored."""
+    if len(key) >= SHORTEST_SECRET and key not in _FORMS:
+        _FORMS[key] = tuple(sorted(set(_forms(key)), key=len, reverse=True))
+
+
+def without_secrets(text: str) -> str:
+    """Return ``text`` with every known key replaced by ``***``, also in base64 and in URL encoding."""
+    for forms in _FORMS.values():
+        for form in forms:
+            if form in text:
+                text = text.replace(form, MASK)
+    return text
+
+
+def clean(message: str) -> str:
+    """Return ``message`` without known keys, terminal escape sequences and control characters."""
+    message = without_secrets(message)
+    if not message.isprintable():
+        message = without_secrets(_CONTROL.sub("", _ESCAPE_SEQUENCE.sub("", message)))
+    return _without_cut_keys(message)
+
+
+def _without_cut_keys(message: str) -> str:
+    """Remove keys whose end is missing, because a library has shortened the message."""
+    for form in (form for forms in _FORMS.values() for form in forms):
+        beginning = form[: max(SHORTEST_SECRET, len(form) // 2)]
+        while (at := message.find(beginning)) >= 0:
+            length = next(n for n in range(len(form), 0, -1) if message.startswith(form[:n], at))
+            message = message[:at] + MASK + message[at + length :]
+    return message
+
+
+class CleanFormatter(logging.Formatter):
+    """Formats a log record, with its traceback, and cleans the result."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return clean(super().format(record))
+
+
+def _forms(key: str) -> Iterator[str]:
+    raw = key.encode(errors="surrogateescape")
+    yield key
+    yield quote(raw, safe="")
+    yield re.sub("%[0-9A-F]{2}", lambda code: code[0].lower(), quote(raw, safe=""))
+    yield raw.hex()
+    # The base64 characters of a key depend on its offset in the encoded text, modulo 3. Those that also hold bits of
+    # the bytes around the key are left out.
+    for offset, first in ((0, 0), (1, 2), (2, 3)):
+        encoded = base64.b64encode(b"\0" * offset + raw).decode()[first : 8 * (offset + len(raw)) // 6]
+        yield encoded
+        yield encoded.replace("+", "-").replace("/", "_")
