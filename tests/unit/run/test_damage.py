@@ -59,8 +59,8 @@ DAMAGE: dict[str, Edit] = {
 }
 
 
-def report(run: Path) -> list[Prediction]:
-    return [line for one in read_runs([run], lambda _: None).runs for line in one.predictions()]
+def report(path: Path) -> list[Prediction]:
+    return [line for one in read_runs([path], lambda _: None).runs for line in one.predictions()]
 
 
 @pytest.mark.parametrize("change", DAMAGE.values(), ids=DAMAGE)
