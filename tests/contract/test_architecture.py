@@ -56,7 +56,8 @@ LIGHT = [*list(ORDER)[: list(ORDER).index("tmas/engines/")], "tmas/rewards/"]
 """Rooms that load no heavy package."""
 HEAVY = ("torch", "vllm", "verl", "ray", "transformers")
 IN_A_TRAINER = {
-    *("rl.cpu", "rl.cpu_vllm", "rl.reward_manager", "rl.task_runner", "rl.trainer"),  # loaded by verl and vLLM
+    *("rl.checkpoint_callback", "rl.task_runner", "rl.trainer"),  # loaded by verl
+    *("rl.cpu", "rl.cpu_vllm", "rl.reward_manager"),  # loaded by verl and vLLM
     *("sft.optimizer", "sft.progress", "sft.trainer"),  # subclasses of torch's and transformers' own
 }
 """Modules of tmas/training that only a trainer's process loads: they import torch, verl or transformers."""

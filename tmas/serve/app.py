@@ -15,7 +15,7 @@ import orjson
 from aiohttp import ClientPayloadError, web
 
 from tmas.records import Result
-from tmas.serve.connections import Connection, Connections
+from tmas.serve.connections import ClientConnection, Connections
 from tmas.serve.errors import ApiError
 from tmas.serve.requests import MODEL, read_question, read_request
 from tmas.serve.responses import Responses
@@ -128,7 +128,7 @@ async def _events(
 @web.middleware
 async def _openai_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn every error into a response in OpenAI's format."""
-    if isinstance(request.protocol, Connection):
+    if isinstance(request.protocol, ClientConnection):
         request.protocol.header_received()
     try:
         return await handler(request)

@@ -34,7 +34,7 @@ class Connections:
         self.settings = settings
         self.most = most_connections(settings)
         self.server: web.Server | None = None
-        self._open: dict[Connection, None] = {}
+        self._open: dict[ClientConnection, None] = {}
         self._protected: set[web.RequestHandler] = set()
 
     def __len__(self) -> int:
@@ -49,7 +49,7 @@ class Connections:
                 return _Refused()
             self.forget(oldest)
             oldest.force_close()
-        connection = Connection(
+        connection = ClientConnection(
             self.server,
             loop=asyncio.get_running_loop(),
             access_log=None,  # type: ignore[arg-type]  # aiohttp's own value for no log
@@ -60,7 +60,7 @@ class Connections:
         self._open[connection] = None
         return connection
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: ClientConnection) -> None:
         self._open.pop(connection, None)
 
     @contextmanager
@@ -73,7 +73,7 @@ class Connections:
             self._protected.discard(request.protocol)
 
 
-class Connection(web.RequestHandler):
+class ClientConnection(web.RequestHandler):
     """One connection. It is closed if no complete request header arrives within ``header_seconds`` of its opening."""
 
     __slots__ = ("_header_timer", "connections")

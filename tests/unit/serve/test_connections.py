@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from tests.support.serving import RunningServer, served
 from tests.support.waiting import until
 from tests.unit.serve.test_load import leave, stuck
-from tmas.serve.connections import Connection, most_connections
+from tmas.serve.connections import ClientConnection, most_connections
 from tmas.serve.settings import ServerSettings
 from tmas.testing import team
 from tmas.testing.chat_server import ScriptedServer
@@ -147,14 +147,14 @@ async def test_a_body_that_does_not_end_is_refused_with_its_reason(tmp_path: Pat
 
 
 async def test_a_request_that_is_being_solved_is_under_no_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    opened: list[Connection] = []
-    begin = Connection.connection_made
+    opened: list[ClientConnection] = []
+    begin = ClientConnection.connection_made
 
-    def made(self: Connection, transport: asyncio.BaseTransport) -> None:
+    def made(self: ClientConnection, transport: asyncio.BaseTransport) -> None:
         opened.append(self)
         begin(self, transport)
 
-    monkeypatch.setattr(Connection, "connection_made", made)
+    monkeypatch.setattr(ClientConnection, "connection_made", made)
     async with stuck(tmp_path) as (server, engine, gate):
         solving = asyncio.create_task(server.ask(stream=True))
         await until(lambda: bool(engine.requests))
