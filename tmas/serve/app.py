@@ -90,7 +90,10 @@ class _Api:
 
 
 async def _body(request: web.Request, seconds: float) -> bytes:
-    """Read the body of a request. Raises :class:`ApiError` if that takes too long or the body is not valid HTTP."""
+    """Read the body of a request. Raises :class:`ApiError` if that takes too long or the body is not valid HTTP.
+
+    Raises ``ConnectionResetError`` if the connection was closed.
+    """
     try:
         async with asyncio.timeout(seconds):
             return await request.read()
@@ -98,6 +101,10 @@ async def _body(request: web.Request, seconds: float) -> bytes:
         raise ApiError(408, "request_timeout", f"the body did not arrive within {seconds:g} seconds") from None
     except (web.RequestPayloadError, ClientPayloadError):
         raise ApiError(400, "invalid_http", "the body of the request is not valid HTTP") from None
+    except RuntimeError:  # what aiohttp raises if the connection was closed before
+        if request.transport is None:
+            raise ConnectionResetError from None
+        raise
 
 
 async def _events(

@@ -108,7 +108,12 @@ class ClientConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer a request that is not HTTP without a traceback in the log: anyone can send it. Log bugs as ever."""
+        """Answer a request that is not HTTP without a traceback in the log: anyone can send it. Log bugs as ever.
+
+        Raises the ``ConnectionError`` of a connection that is closed, which aiohttp then drops.
+        """
+        if isinstance(exc, ConnectionError) and not self.connected:
+            raise exc
         if status != 400:
             return super().handle_error(request, status, exc, message)
         self.header_received()

@@ -225,6 +225,17 @@ async def test_no_malformed_request_writes_a_traceback(
     assert said(caplog) == []
 
 
+async def test_a_connection_that_is_closed_as_its_request_begins_writes_no_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    """Its timer, or a newer connection, may close it between its header and its body."""
+    monkeypatch.setattr(ClientConnection, "header_received", ClientConnection.force_close)
+    async with idle_server(tmp_path) as server:
+        client = await Client.open(server.base_url)
+        assert await client.send(HEADER + b"Content-Length: 1000\r\n\r\n{") == b""
+    assert said(caplog) == []
+
+
 async def test_no_changed_request_writes_a_traceback(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """Bytes of the requests above are replaced at random, by bytes that matter to a parser."""
     draw = random.Random(7)
