@@ -54,7 +54,7 @@ def unknown_shards(actor: Path) -> list[Path]:
     Raises :class:`~tmas.records.reading.DefectiveFile` if the manifest is damaged.
     """
     checkpoints = actor.absolute().parent.parent
-    known = {shard for line in read_records(checkpoints / MANIFEST, SavedCheckpoint) for shard in line.shards}
+    known = [shard for line in read_records(checkpoints / MANIFEST, SavedCheckpoint) for shard in line.shards]
     return [file for file in sorted(actor.absolute().glob(SHARDS)) if _shard(file, checkpoints) not in known]
 
 
