@@ -120,6 +120,8 @@ def _short_hash(text: str) -> int:
 
 def _sha256(path: Path) -> str:
     try:
+        if path.exists() and not path.is_file():
+            raise ProblemFileError([f"{path}: is no regular file"])
         return file_digest(path, 64)
     except OSError as error:
         raise ProblemFileError([f"{path}: {error.strerror}"]) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -64,16 +64,6 @@ def write_json(path: Path, value: Any) -> None:
     """Write a record or another value as indented JSON, atomically."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     write_whole(path, orjson.dumps(plain, option=orjson.OPT_INDENT_2))
-
-
-def write_lines(path: Path, values: Iterable[Jsonable]) -> int:
-    """Write JSON lines atomically; returns the number of lines. One line at a time is in memory."""
-    count = 0
-    with whole_file(path) as file:
-        for value in values:
-            file.write(json_line(value))
-            count += 1
-    return count
 
 
 def _temporary(path: Path) -> Path:
@@ -136,17 +126,27 @@ def cut_torn_line(file: Path, end: int) -> None:
         os.truncate(file, end)
 
 
-def append_lines(file: Path, values: Iterable[Jsonable]) -> None:
-    """Append JSON lines in one write, so that a kill leaves at most one incomplete line."""
-    with file.open("ab") as handle:
-        handle.write(b"".join(map(json_line, values)))
-
-
 def json_line(value: Jsonable) -> bytes:
     """A record or a mapping as one line of JSON."""
     if isinstance(value, BaseModel):
         return value.model_dump_json().encode() + b"\n"
     return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def append_lines(file: Path, values: Iterable[Any], encode: Callable[[Any], bytes] = json_line) -> None:
+    """Append JSON lines in one write, so that a kill leaves at most one incomplete line."""
+    with file.open("ab") as handle:
+        handle.write(b"".join(map(encode, values)))
+
+
+def write_lines(path: Path, values: Iterable[Any], encode: Callable[[Any], bytes] = json_line) -> int:
+    """Write JSON lines atomically; returns the number of lines. One line at a time is in memory."""
+    count = 0
+    with whole_file(path) as file:
+        for value in values:
+            file.write(encode(value))
+            count += 1
+    return count
 
 
 # --- digests

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support import tiny_sums
+from tmas.training.checkpoints import record_checkpoint
 
 pytest.importorskip("verl", reason="needs the cpu or gpu extra")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
@@ -28,11 +29,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [*ranks, "-m", "tests.support.fsdp_checkpoint", str(folder / "policy"), str(actor)], check=True, cwd=ROOT
     )
     (folder / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("4")
+    record_checkpoint(actor.parent, 4)
     return folder
 
 
-def export(run: Path, output: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tmas.cli", "export", f"checkpoint={run}", f"output_dir={output}"]
+def export(run: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tmas.cli", "export", f"checkpoint={run}", f"output_dir={output}", *more]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -69,7 +71,7 @@ def test_a_damaged_shard_is_one_message_and_leaves_no_folder(run: Path, tmp_path
         weights = torch.load(shard, weights_only=False)
         del weights["model.norm.weight"]
         torch.save(weights, shard)
-    done = export(run, tmp_path / "damaged")
+    done = export(run, tmp_path / "damaged", "trust_checkpoint=true")
     shard.write_bytes(whole)
     assert done.returncode == 2
     assert "cannot be merged. A shard may be damaged" in done.stderr

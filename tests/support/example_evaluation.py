@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.example_run import BLOCK, _pretty, _short, make
+from tests.support.runs import Line, edit_lines
 from tmas.files import read_lines
 from tmas.testing.chat_server import Body, ScriptedServer, run_in_thread
 
@@ -30,13 +31,16 @@ def evaluated(folder: Path) -> Path:
     The answers in it are written differently from the gold answer, so that the judge is asked.
     """
     run = make(folder)
-    file = run / "predictions.jsonl"
-    file.write_text(file.read_text().replace('"answer":"5050"', '"answer":"5050.0"'))
+    edit_lines(run / "predictions.jsonl", _with_another_answer)
     with run_in_thread(ScriptedServer(reply)) as server:
         given = ("judge=endpoint", "judge.name=scripted", f"judge.base_url={server.base_url}")
         command = [Path(sys.executable).with_name("tmas"), "evaluate", f"runs=[{run}]", *given]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return run
+
+
+def _with_another_answer(line: Line) -> Line:
+    return json.loads(json.dumps(line).replace('"answer": "5050"', '"answer": "5050.0"'))
 
 
 def examples(run: Path) -> dict[str, Any]:

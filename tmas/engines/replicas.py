@@ -30,16 +30,20 @@ STOP_TIMEOUT = 30.0
 class Replica:
     """A vLLM server on the node of this actor. The server ends with the actor, even if that is killed."""
 
-    def __init__(self, model: ModelSettings, serving: ServingSettings, key: str, log_file: Path) -> None:
-        self._model, self._serving, self._key, self._log_file = model, serving, key, log_file
+    def __init__(self, model: ModelSettings, serving: ServingSettings, log_file: Path) -> None:
+        self._model, self._serving, self._log_file = model, serving, log_file
         self._stack = AsyncExitStack()
 
-    async def start(self) -> str:
-        """Start the server. Returns its base URL in the cluster once it is healthy. Raises :class:`ServerFailed`."""
+    async def start(self, key: str) -> str:
+        """Start the server, which clients need ``key`` for.
+
+        Returns its base URL in the cluster once it is healthy. Raises :class:`ServerFailed`. The key is no argument of
+        the constructor: Ray would keep it in its control store.
+        """
         self._log_file.parent.mkdir(parents=True, exist_ok=True)
         serving = self._serving.model_copy(update={"host": ray.util.get_node_ip_address()})
         port = free_port(serving.host)
-        server = vllm_server(self._model, serving, port, self._log_file, self._key)
+        server = vllm_server(self._model, serving, port, self._log_file, key)
         self._guard = await self._stack.enter_async_context(server)
         return serving.base_url(port)
 
@@ -90,7 +94,7 @@ async def replicas(
     try:
         async with asyncio.TaskGroup() as group:
             logs = _log_files(directory, serving.replicas)
-            keepers = [group.create_task(fleet.keep(model, serving, key, log_file)) for log_file in logs]
+            keepers = [group.create_task(fleet.keep(key, model, serving, log_file)) for log_file in logs]
             watch = group.create_task(_until_all_gave_up(keepers))
             await fleet.ready.wait()
             yield
@@ -113,13 +117,16 @@ class _Fleet:
         self._base_urls: list[str] = []
         self.ready = asyncio.Event()
 
-    async def keep(self, *given: Any) -> str:
-        """Start a replica and restart it whenever it ends. Returns the last reason after :data:`STARTS` failures."""
+    async def keep(self, key: str, *given: Any) -> str:
+        """Start a replica, made with the arguments ``given``, and restart it whenever it ends.
+
+        Returns the last reason after :data:`STARTS` failures.
+        """
         failed = 0
         while True:
             replica = self._actor.remote(*given)
             try:
-                base_url = await replica.start.remote()
+                base_url = await replica.start.remote(key)
                 failed = 0
                 reason = await self._while_ready(replica, base_url)
             except (RayActorError, ServerFailed) as error:

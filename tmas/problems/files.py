@@ -1,16 +1,24 @@
-"""Reads problem files row by row: JSONL, JSON, CSV and parquet. An unreadable row is returned with its defect."""
+"""Reads problem files row by row: JSONL, JSON, CSV and parquet. An unreadable row is returned with its defect.
+
+A path may come from others: it may lead to a device, and a small file may hold far more than it seems. So only regular
+files are read, up to a size, and rows are decoded a few at a time.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import os
 import re
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_BATCH_BYTES = 64 * 2**20
+"""Bytes of a parquet file that are decoded at once, at most, as long as a single row is not larger."""
 _BETWEEN_ITEMS = re.compile(r"[\s,]*")
 
 
@@ -25,9 +33,51 @@ class FileRow:
     defect: str | None = None
 
 
+class UnreadableFile(Exception):
+    """The file cannot be read, or should not be. The message says why, without the path."""
+
+
+class FileTooLarge(UnreadableFile):
+    """The file is larger than the caller allows."""
+
+
+def read_content(path: Path, max_bytes: int | None = None) -> bytes:
+    """Read a regular file, at most ``max_bytes`` (None: of any size).
+
+    Raises :class:`FileTooLarge`, and :class:`UnreadableFile` for a device, a FIFO or anything else that is no regular
+    file, also behind a symbolic link, and for what the operating system refuses.
+    """
+    try:
+        # Without O_NONBLOCK, opening a FIFO waits for a writer.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise UnreadableFile("is no regular file, but a device, a FIFO or the like")
+            if max_bytes is not None and found.st_size > max_bytes:
+                raise FileTooLarge(f"has {found.st_size:,} bytes, more than {max_bytes:,}")
+            return file.read()
+    except OSError as error:
+        raise UnreadableFile(str(error.strerror)) from error
+
+
+def parquet_rows(content: bytes) -> int:
+    """Number of rows that a parquet file says it has; 0 for a broken one, which its reader reports."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        return parquet.read_metadata(pyarrow.BufferReader(content)).num_rows
+    except (pyarrow.ArrowException, OSError):
+        return 0
+
+
 def is_unicode(text: str) -> bool:
     """Whether ``text`` can be written as UTF-8. Invalid bytes and lone surrogates cannot."""
-    return _SURROGATE.search(text) is None
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _decode(data: bytes) -> str:
@@ -108,13 +158,18 @@ def _parquet(data: bytes) -> Iterator[FileRow]:
     import pyarrow
     from pyarrow import parquet
 
+    number = 0
     try:
-        rows = parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
+        with parquet.ParquetFile(pyarrow.BufferReader(data)) as file:
+            # Equal values are stored once, so a batch can be far larger than the file: each row may have the largest.
+            group_sizes = (file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
+            largest = max(group_sizes, default=0)
+            for batch in file.iter_batches(min(1000, max(1, _BATCH_BYTES // max(1, largest)))):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield FileRow(f"row {number}", values)
     except (pyarrow.ArrowException, OSError) as error:
-        yield FileRow("row 1", {}, f"broken parquet: {error}")
-        return
-    for number, values in enumerate(rows, 1):
-        yield FileRow(f"row {number}", values)
+        yield FileRow(f"row {number + 1}", {}, f"broken parquet: {error}")
 
 
 READERS: dict[str, Callable[[bytes], Iterator[FileRow]]] = {

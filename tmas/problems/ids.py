@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from tmas.errors import UserError
+from tmas.problems.files import UnreadableFile, read_content
+
+MAX_BYTES = 100_000_000
+"""Largest list of ids: far more than any benchmark needs."""
 
 
 def read_ids(listed: Path) -> frozenset[str]:
@@ -16,11 +20,11 @@ def read_ids(listed: Path) -> frozenset[str]:
     shipped = Path(__file__).parent / f"{listed.name}.txt"
     path = shipped if listed == Path(listed.name) and shipped.is_file() else listed
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line.strip() for line in read_content(path, MAX_BYTES).decode().splitlines()]
+    except (UnreadableFile, UnicodeDecodeError) as error:
         names = ", ".join(sorted(file.stem for file in Path(__file__).parent.glob("*.txt")))
         raise UserError(
-            f"the list of problem ids cannot be read: {error.strerror if isinstance(error, OSError) else error}",
+            f"the list of problem ids cannot be read: {error}",
             where=path,
             remedy=f"Give a file with one id a line, or the name of a list of the package ({names}).",
         ) from error

@@ -17,7 +17,15 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tmas.errors import FileDefects
-from tmas.problems.files import READERS, FileRow, is_unicode
+from tmas.problems.files import (
+    READERS,
+    FileRow,
+    FileTooLarge,
+    UnreadableFile,
+    is_unicode,
+    parquet_rows,
+    read_content,
+)
 from tmas.problems.hub import HubError, HubSource, fetch
 from tmas.problems.ids import read_ids
 from tmas.records import Problem
@@ -50,6 +58,11 @@ class ProblemFields(BaseModel):
         default=None,
         description="Keep only the problems whose ids are in this list: a file with one id a line, or the name of a"
         " list that the package has (hle_math_100). All of them must be in the problem file. null: all problems.",
+    )
+    max_bytes: int = Field(default=500_000_000, ge=1, description="Largest problem file in bytes.")
+    max_rows: int = Field(default=1_000_000, ge=1, description="Most rows that a problem file may have.")
+    max_characters: int = Field(
+        default=1_000_000, ge=1, description="Longest question, answer, id or kept column of a problem in characters."
     )
     hub: HubSource | None = Field(
         default=None, description="The Hugging Face data set that problems=hub reads. null: there is none."
@@ -108,14 +121,15 @@ def load_problems(
     """Load all problems of a file. Its suffix (.jsonl, .json, .csv, .parquet) determines the format; text is UTF-8.
 
     The path ``hub`` loads the data set that ``fields.hub`` names. Raises :class:`~tmas.problems.hub.HubError` if it
-    cannot be loaded. Raises :class:`ProblemFileError` for a file that cannot be read, lacks a column or has no valid
-    row, and, unless ``on_bad`` is ``skip``, for any bad row (a missing, empty or mistyped field, a repeated id). With
-    ``fields.ids`` all other rows are ignored, and a listed id that the file does not have is always an error.
+    cannot be loaded. Raises :class:`ProblemFileError` for a file that cannot be read, is no regular file, exceeds a
+    limit in ``fields``, lacks a column or has no valid row, and, unless ``on_bad`` is ``skip``, for any bad row (a
+    missing, empty, mistyped or too long field, a repeated id). With ``fields.ids`` all other rows are ignored, and a
+    listed id that the file does not have is always an error.
     """
     path, fields = Path(path), fields or ProblemFields()
     if path == Path("hub"):
         path = fields.fetch()
-    rows = _read(path)
+    rows = _read(path, fields)
     _check_columns(path, rows, fields)
     rows = _selected(path, rows, fields)
     problems: list[Problem] = []
@@ -137,17 +151,35 @@ def load_problems(
     return LoadedProblems(tuple(problems), tuple(defects))
 
 
-def _read(path: Path) -> list[FileRow]:
+def _read(path: Path, fields: ProblemFields) -> list[FileRow]:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise ProblemFileError([f"{path}: its suffix is none of {', '.join(READERS)}"])
     try:
-        rows = list(reader(path.read_bytes()))
-    except OSError as error:
-        raise ProblemFileError([f"{path}: {error.strerror}"]) from error
+        content = read_content(path, fields.max_bytes)
+    except FileTooLarge as error:
+        raise _over_limit(path, "max_bytes", str(error)) from error
+    except UnreadableFile as error:
+        raise ProblemFileError([f"{path}: {error}"]) from error
+    if reader is READERS[".parquet"] and (count := parquet_rows(content)) > fields.max_rows:
+        raise _over_limit(path, "max_rows", f"has {count:,} rows, more than {fields.max_rows:,}")
+    rows: list[FileRow] = []
+    size = 0
+    for row in reader(content):
+        rows.append(row)
+        size += sum(len(value) for value in row.values.values() if isinstance(value, str | bytes))
+        if len(rows) > fields.max_rows:
+            raise _over_limit(f"{path}:{row.place}", "max_rows", f"more than {fields.max_rows:,} rows")
+        if size > fields.max_bytes:
+            message = f"the rows up to here have more than {fields.max_bytes:,} bytes of text"
+            raise _over_limit(f"{path}:{row.place}", "max_bytes", message)
     if not rows:
         raise ProblemFileError([f"{path}: holds no problems"])
     return rows
+
+
+def _over_limit(place: Path | str, setting: str, message: str) -> ProblemFileError:
+    return ProblemFileError([f"{place}: {message}"], f"Raise {setting} (of tmas solve: data.{setting}) to read it.")
 
 
 def _check_columns(path: Path, rows: Sequence[FileRow], fields: ProblemFields) -> None:
@@ -183,6 +215,14 @@ def _problem(row: FileRow, fields: ProblemFields, generated_id: str) -> Problem:
         ("question", fields.question, lambda value: _string(value).strip()),
         ("answer", fields.answer, lambda value: _answer(value, fields)),
     ]
+    kept = dict.fromkeys((*(column for _, column, _ in wanted if column), *fields.metadata))
+    too_long = [
+        f"field {column!r}: {len(value):,} characters, more than {fields.max_characters:,} (data.max_characters)"
+        for column in kept
+        if isinstance(value := row.values.get(column), str) and len(value) > fields.max_characters
+    ]
+    if too_long:
+        raise _Defect(*too_long)
     parts: dict[str, Any] = {"problem_id": generated_id}
     defects: list[str] = []
     for part, column, read in wanted:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ValidationError
 
 from tmas.errors import UserError
 from tmas.files import complete_lines
 from tmas.records.calls import SCHEMA_VERSION
+from tmas.records.checksums import WrongChecksum, remove_checksum
 
 AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
 
@@ -25,8 +26,15 @@ Version = Annotated[int, AfterValidator(_is_known)]
 """Type of a record's version field. Records of another version are refused."""
 
 
+CHANGED = "damaged line (its checksum does not match its content)"
+
+
 class DefectiveFile(UserError):
     """A file of a run cannot be read. The message names the file, the line if there are lines, and the field."""
+
+
+class UnknownVersion(DefectiveFile):
+    """The file, or one of its lines, is of another schema version. It is not damaged."""
 
 
 def read_records(file: Path, kind: type[AnyRecord]) -> Iterator[AnyRecord]:
@@ -45,20 +53,38 @@ def read_record(file: Path, kind: type[AnyRecord]) -> AnyRecord:
 
 
 def parsed(content: bytes, kind: type[AnyRecord], place: str) -> AnyRecord:
-    """Parse ``content`` as a record. Raises :class:`DefectiveFile`, whose message names ``place``."""
+    """Parse ``content``, with or without a checksum, as a record.
+
+    Raises :class:`DefectiveFile`, whose message names ``place``. Its remedy is that of the record, if it has one.
+    """
+    remedy = getattr(kind, "remedy", None)
     try:
-        return kind.model_validate_json(content)
+        return kind.model_validate_json(remove_checksum(content))
+    except WrongChecksum:
+        raise DefectiveFile(CHANGED, where=place, remedy=remedy) from None
     except ValidationError as error:
         found = defect(error)
+        if is_of_other_version(error):
+            raise UnknownVersion(found, where=place) from None
         is_json = error.errors()[0]["type"] != "json_invalid"
-        raise DefectiveFile(found if is_json else f"damaged ({found})", where=place) from None
+        raise DefectiveFile(found if is_json else f"damaged ({found})", where=place, remedy=remedy) from None
+
+
+def is_of_other_version(error: ValidationError) -> bool:
+    """Whether a record was refused because of its schema version."""
+    return _version_error(error) is not None
+
+
+def _version_error(error: ValidationError) -> Any:
+    found = error.errors(include_url=False, include_input=False)
+    at_version = (one for one in found if one["loc"][-1:] in (("v",), ("schema_version",)))
+    return next((one for one in at_version if one["type"] == "value_error"), None)
 
 
 def defect(error: ValidationError) -> str:
     """Return the first problem of a record, with its field. An unknown version comes first: it explains all others."""
-    found = error.errors(include_url=False, include_input=False)
-    version = next((one for one in found if one["loc"][-1:] in (("v",), ("schema_version",))), None)
-    first = version or found[0]
+    version = _version_error(error)
+    first = version or error.errors(include_url=False, include_input=False)[0]
     field = ".".join(map(str, first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
     return message if version or not field else f"{field}: {message}"
@@ -66,5 +92,4 @@ def defect(error: ValidationError) -> str:
 
 def line_defect(error: ValidationError) -> str:
     """Like :func:`defect`, for files that can be recreated: returns ``damaged line (...)`` or the unknown version."""
-    version = any(one["loc"][-1:] in (("v",), ("schema_version",)) for one in error.errors(include_url=False))
-    return defect(error) if version else f"damaged line ({defect(error)})"
+    return defect(error) if is_of_other_version(error) else f"damaged line ({defect(error)})"

@@ -6,7 +6,7 @@ docs/run-directory.md shows an example of each.
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue
 
@@ -16,6 +16,7 @@ from tmas.records.values import BankChange, Experience, Guideline, Mode, Selecti
 
 Correctness = Literal["equal", "different", "undecided"]
 """Verdict of the rule on an answer, compared with the gold answer."""
+REMEDY = "Resume the run with its own command. It sets the damaged line aside and writes it again from the trace."
 
 
 class Manifest(Record):
@@ -103,6 +104,8 @@ class Terms(Record):
 class Prediction(Record):
     """A line of ``predictions.jsonl``: one finished problem."""
 
+    remedy: ClassVar[str] = REMEDY
+
     v: Version = SCHEMA_VERSION
     problem_id: str
     question: str | None = None
@@ -133,6 +136,19 @@ class Prediction(Record):
         return sum((entry.usage for entry in self.usage), Usage())
 
 
+class DamagedLine(Record):
+    """A line of ``FILE.damaged``: a line of ``FILE`` that was set aside when the run was resumed.
+
+    ``line``: its number, counted from 1, at that time. ``content``: its text; bytes that are not UTF-8 are escaped.
+    """
+
+    v: Version = SCHEMA_VERSION
+    file: str
+    line: int
+    reason: str
+    content: str
+
+
 class FailedCall(Record):
     """The key of the call that a failure comes from, without the problem."""
 
@@ -144,6 +160,8 @@ class FailedCall(Record):
 
 class FailureLine(Record):
     """A line of ``failures.jsonl``."""
+
+    remedy: ClassVar[str] = REMEDY
 
     v: Version = SCHEMA_VERSION
     problem_id: str

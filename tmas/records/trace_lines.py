@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, field_validator, model_validator
 
 from tmas.records.calls import SCHEMA_VERSION, CallKey, Failure, Message, PackingNote, Record, Reply, Sampling
-from tmas.records.reading import DefectiveFile, Version, line_defect
+from tmas.records.checksums import WrongChecksum, remove_checksum
+from tmas.records.reading import (
+    CHANGED,
+    DefectiveFile,
+    UnknownVersion,
+    Version,
+    is_of_other_version,
+    line_defect,
+)
 from tmas.records.token_counts import USAGE_IMPLAUSIBLE, is_plausible_usage
 
 
@@ -68,6 +76,8 @@ class CallLine(Record):
     def _has_one_outcome(self) -> CallLine:
         if (self.reply is None) == (self.failure is None):
             raise ValueError("a call has either a reply or a failure")
+        if self.reply and len(self.reply.completions) != self.request.n:
+            raise ValueError(f"{len(self.reply.completions)} completions for a request of {self.request.n}")
         return self
 
     @property
@@ -91,14 +101,21 @@ _LINE: TypeAdapter[PromptLine | CallLine | DecisionLine] = TypeAdapter(TraceLine
 
 
 def trace_line(line: bytes, place: str) -> PromptLine | CallLine | DecisionLine:
-    """Parse a line of a trace. Raises :class:`DefectiveFile`, whose message names ``place``."""
+    """Parse a line of a trace, with or without a checksum.
+
+    Raises :class:`DefectiveFile` or, for a line of another schema version, its subclass :class:`UnknownVersion`. The
+    message names ``place``.
+    """
     try:
-        return _LINE.validate_json(line)
+        return _LINE.validate_json(remove_checksum(line))
+    except WrongChecksum:
+        raise DefectiveFile(CHANGED, where=place) from None
     except ValidationError as error:
-        raise DefectiveFile(line_defect(error), where=place) from None
+        kind = UnknownVersion if is_of_other_version(error) else DefectiveFile
+        raise kind(line_defect(error), where=place) from None
 
 
 def trace_bytes(line: PromptLine | CallLine | DecisionLine) -> bytes:
-    """Serialise a line of a trace, without empty ``packing``, ``reply`` and ``failure`` fields."""
+    """Serialise a line of a trace, without empty ``packing``, ``reply`` and ``failure`` fields and without checksum."""
     absent = {name for name in ("packing", "reply", "failure") if not getattr(line, name, True)}
     return line.model_dump_json(exclude=absent).encode() + b"\n"

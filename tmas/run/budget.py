@@ -125,14 +125,14 @@ class TokenBudget:
 def recorded_tokens(directory: Path) -> int:
     """The tokens that a run has used according to the traces in its directory, including failed and cancelled calls.
 
-    Raises :class:`TraceError` if a trace is damaged.
+    Damaged lines are skipped: what they cost is not known.
     """
     return sum(map(_tokens_in_trace, sorted(directory.glob("trace/*.jsonl"))))
 
 
 def _tokens_in_trace(trace: Path) -> int:
     calls, latest_decisions = 0, dict[str, int]()
-    for line in read_trace(trace):
+    for line in read_trace(trace, skip_damaged=True):
         if isinstance(line, CallLine) and line.reply:
             calls += line.reply.usage.total_tokens
         elif isinstance(line, DecisionLine) and line.name.startswith(UNREPORTED_PREFIX):

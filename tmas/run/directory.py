@@ -27,12 +27,14 @@ import yaml
 from pydantic import ValidationError
 
 from tmas.errors import UserError
-from tmas.files import append_lines, digest, write_json, write_lines, write_whole
+from tmas.files import append_lines, complete_lines, digest, write_json, write_lines, write_whole
 from tmas.memory.settings import OLDER_RULES
 from tmas.prompts import BUILT_IN, JUDGE, Prompts
 from tmas.records import SCHEMA_VERSION, Problem, Record
-from tmas.records.reading import defect, read_records
+from tmas.records.checksums import checked_line
+from tmas.records.reading import DefectiveFile, UnknownVersion, defect, parsed, read_records
 from tmas.records.run_files import Manifest, Metrics
+from tmas.run.damage import Damage, set_aside
 
 Line = TypeVar("Line", bound=Record)
 PACKAGES = ("tmas", "math-verify", "tokenizers", "vllm", "ray", "torch", "transformers", "verl")
@@ -130,12 +132,31 @@ class RunDirectory:
         """The records in a JSONL file of the run; none if there is no such file yet."""
         return read_records(self.path / name, kind)
 
+    def undamaged_lines(self, name: str, kind: type[Line]) -> tuple[list[Line], bool]:
+        """Like :meth:`lines`, but damaged lines are set aside (:func:`~tmas.run.damage.set_aside`).
+
+        Returns the other lines, and whether any line was damaged. The caller must replace the file.
+        """
+        file = self.path / name
+        found: list[Line] = []
+        damage: list[Damage] = []
+        for line in complete_lines(file) if file.exists() else ():
+            try:
+                found.append(parsed(line.content, kind, f"{file}:{line.number}"))
+            except UnknownVersion:
+                raise
+            except DefectiveFile as error:
+                damage.append(Damage(line, error.what))
+        if damage:
+            set_aside(file, damage)
+        return found, bool(damage)
+
     def append(self, name: str, lines: Iterable[Record]) -> None:
-        append_lines(self.path / name, lines)
+        append_lines(self.path / name, lines, checked_line)
 
     def replace(self, name: str, lines: Iterable[Record]) -> None:
         """Rewrite a JSONL file in one step. If the process is killed, the old or the new file is complete."""
-        write_lines(self.path / name, lines)
+        write_lines(self.path / name, lines, checked_line)
 
     def write_metrics(self, metrics: Metrics) -> None:
         write_json(self.path / "metrics.json", metrics)

@@ -3,6 +3,9 @@
 The run's own process keeps the queue of problems and gives each problem to the least busy worker. When a worker dies,
 another worker solves its problems and answers the finished calls from their traces. Therefore ``directory`` must be on
 storage that all nodes share.
+
+API keys travel in the heartbeats alone. Ray sends the arguments of a method directly to the actor's process. It keeps
+the arguments of a constructor in its control store, and the variables of a runtime environment in a log file, too.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,10 +50,16 @@ MAX_DEATHS = 3
 
 @dataclass(frozen=True)
 class HeartbeatRequest:
-    """What the run sends to a worker with each heartbeat: its number of slots and the base URLs of its servers."""
+    """What the run sends to a worker with each heartbeat: its number of slots and the base URLs of its servers.
+
+    ``server_key``: the key of the run's own servers. ``environment``: the environment variables that contain the API
+    keys. A worker uses both when it starts.
+    """
 
     slots: int
     base_urls: tuple[str, ...]
+    server_key: str = field(default="", repr=False)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -70,15 +79,11 @@ class HeartbeatReply:
 class RayWorker:
     """The actor: a :class:`~tmas.run.runtime.Runtime` in its own process, which Ray may restart on any node.
 
-    ``key``: the key of the run's own servers. ``environment``: the environment variables that contain the API keys.
     ``prompts``: the digest of the run's prompts. The prompts that a user replaced are part of ``settings``.
     """
 
-    def __init__(
-        self, settings: RunSettings, directory: Path, key: str, environment: dict[str, str], prompts: str
-    ) -> None:
-        os.environ.update(environment)
-        self._arguments, self._prompts, self._process_id = (settings, directory, key), prompts, secrets.token_hex(4)
+    def __init__(self, settings: RunSettings, directory: Path, prompts: str) -> None:
+        self._arguments, self._prompts, self._process_id = (settings, directory), prompts, secrets.token_hex(4)
         self._activity = Activity()
         self._startup: asyncio.Task[tuple[Runtime, ProblemSolver]] | None = None
 
@@ -111,7 +116,7 @@ class RayWorker:
             self._activity.iterations.pop(problem.problem_id, None)
 
     async def _start(self, request: HeartbeatRequest) -> tuple[Runtime, ProblemSolver]:
-        settings, directory, key = self._arguments
+        settings, directory = self._arguments
         node = ray.util.get_node_ip_address()
         if not (directory / "manifest.json").exists():
             raise UserError(
@@ -124,8 +129,9 @@ class RayWorker:
                 f"the Ray node {node} has another version of tmas, with other prompts, than this machine",
                 remedy="Install the same version on all nodes.",
             )
+        os.environ.update(request.environment)
         async with AsyncExitStack() as close_on_error:
-            opened = Runtime(settings, key, settings.active_problems, counts_chat_template(directory))
+            opened = Runtime(settings, request.server_key, settings.active_problems, counts_chat_template(directory))
             runtime = await close_on_error.enter_async_context(opened)
             runtime.resize(request.slots)
             runtime.use_servers(request.base_urls)
@@ -185,6 +191,8 @@ class WorkerPool:
     def __init__(self, runtime: Runtime, solver: ProblemSolver) -> None:
         self._runtime, self._solver = runtime, solver
         self.workers = [_WorkerState(actor) for actor in _start_actors(runtime, solver.directory)]
+        names = {model.api_key_env for model in runtime.settings.role_models().values() if model.api_key_env}
+        self._environment = {name: os.environ[name] for name in names}
         self._activities: dict[str, Activity] = {}
         self._last_reply = time.monotonic()
 
@@ -259,7 +267,8 @@ class WorkerPool:
         loads = [(w.reply.in_use if w is worker else w.reserved, w.reply.demand) for w in self.workers]
         slots = divide_slots(loads, self._runtime.settings.concurrency)
         worker.granted = slots[self.workers.index(worker)]
-        return HeartbeatRequest(worker.granted, self._runtime.base_urls)
+        runtime = self._runtime
+        return HeartbeatRequest(worker.granted, runtime.base_urls, runtime.key, self._environment)
 
     def _update_activity(self) -> None:
         """Add up the counters of all worker processes, including those that have died."""
@@ -296,12 +305,10 @@ async def worker_pool(runtime: Runtime, solver: ProblemSolver) -> AsyncIterator[
 def _start_actors(runtime: Runtime, directory: Path) -> list[Any]:
     settings = runtime.settings
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-    names = {model.api_key_env for model in settings.role_models().values() if model.api_key_env}
-    environment = {name: os.environ[name] for name in names}
     actor: Any = ray.remote(RayWorker)
     remote_settings = settings.model_copy(update={"model": settings.model.with_absolute_paths()})
     prompts = digest(settings.prompts.hashes())
-    arguments = (remote_settings, directory.resolve(), runtime.key, environment, prompts)
+    arguments = (remote_settings, directory.resolve(), prompts)
 
     def start(node: str) -> Any:
         options = {

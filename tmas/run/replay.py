@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, KeysView
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import uvloop
 from pydantic import BaseModel, TypeAdapter
@@ -22,7 +22,7 @@ from tmas.methods import METHODS, AnyMethodSettings
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import CallKey, Failure, FailureReason, Problem, Reply, Trajectory
 from tmas.records.reading import parsed, read_record
-from tmas.records.run_files import Manifest, Prediction
+from tmas.records.run_files import REMEDY, Manifest, Prediction
 from tmas.records.trace_lines import CallLine, DecisionLine
 from tmas.run.session import keyed_hash
 from tmas.run.trace import TraceError, read_trace, trace_path
@@ -159,6 +159,8 @@ def _without_reasoning(outcome: Reply | Failure) -> Reply | Failure:
 
 class _PredictionId(BaseModel):
     """The id in a prediction line. :meth:`RecordedRun.prediction` parses the whole line when it is needed."""
+
+    remedy: ClassVar[str] = REMEDY
 
     problem_id: str
 

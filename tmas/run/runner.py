@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -59,15 +60,19 @@ def pending_problems(
     """The problems that are not finished yet. Removes their lines from the prediction and failure files.
 
     ``terms``: the current settings; a problem that was finished under other settings may have to be solved again.
-    ``reuse_finished``: False treats all problems as not finished.
+    ``reuse_finished``: False treats all problems as not finished. A damaged line is set aside, and its problem is not
+    finished: the trace answers its calls.
     """
     ids = {p.problem_id for p in problems}
+    predictions, _ = directory.undamaged_lines("predictions.jsonl", Prediction)
+    failures, any_damaged = directory.undamaged_lines("failures.jsonl", FailureLine)
+    counts = Counter(line.problem_id for line in failures)
     kept = {
         line.problem_id: line
-        for line in directory.lines("predictions.jsonl", Prediction)
+        for line in predictions
         if line.problem_id not in ids or (reuse_finished and _is_finished(line, Terms.model_validate(terms)))
+        if not any_damaged or counts[line.problem_id] == line.failures
     }
-    failures = list(directory.lines("failures.jsonl", FailureLine))
     directory.replace("predictions.jsonl", kept.values())
     directory.replace("failures.jsonl", (f for f in failures if f.problem_id in kept))
     return [p for p in problems if p.problem_id not in kept]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from tmas.agents.packing import Prompt, Window
 from tmas.concurrency import PriorityLimiter
@@ -33,6 +34,7 @@ from tmas.run.trace import Trace
 from tmas.settings import Limits
 
 Output = TypeVar("Output", bound=BaseModel)
+log = logging.getLogger(__name__)
 
 PRIORITY_STRIDE = 10**9
 """Larger than the number of problems of any run. So the priority ``iteration * PRIORITY_STRIDE + order`` sorts calls by
@@ -139,7 +141,10 @@ class ProblemSession:
     async def decide(self, name: str, compute: Callable[[], Awaitable[Output]], output: type[Output]) -> Output:
         recorded = self.trace.decision(name)
         if recorded is not None:
-            return output.model_validate(recorded)
+            try:
+                return output.model_validate(recorded)
+            except ValidationError as error:  # edited in a trace of an older version, whose lines have no checksum
+                log.warning("%s: the decision %s is invalid and is made again: %s", self.trace.path, name, error)
         value = await compute()
         self.trace.decide(name, value.model_dump(mode="json"))
         return value

@@ -32,11 +32,13 @@ class ProblemSolver:
 
         ``order``: the problem's position in the input. ``give_up_reason``: if set, only recorded calls are answered and
         no new call is made. Raises ``BlockingIOError`` if another process keeps the trace locked, and
-        :class:`~tmas.run.trace.TraceError` if the trace is damaged.
+        :class:`~tmas.run.trace.TraceError` if the trace is of another run or another schema version.
         """
         with closing(await self._open_trace(trace_path(self.directory, problem.problem_id))) as trace:
             session = ProblemSession(problem, trace, self.state, order, give_up_reason)
             trajectory = await self.method.solve(problem, session)
+            if session.stopped is None:
+                trace.finish()
         return Result(
             problem=problem,
             method=self.method.settings.name,

@@ -1,10 +1,14 @@
-"""The trace of one problem: every finished call and every noted decision, appended to one JSONL file.
+"""The trace of one problem: every finished call and every recorded decision, appended to one JSONL file.
 
 Resume is replay: a method runs again from its start, and the trace answers what was already done. Lines are on disk
-(``fdatasync``) before their content is used. In memory stand only offsets, so a long trace costs little to hold open.
+(``fdatasync``) before their content is used. Only offsets are kept in memory, so an open trace costs little.
 
 Lines are objects with ``type``: ``prompt`` (messages, written once and referred to by hash), ``call`` (key, request,
-packing notes, and ``reply`` or ``failure``), ``decision`` (name, value).
+packing notes, and ``reply`` or ``failure``), ``decision`` (name, value). Each line ends with its checksum.
+
+A damaged line is set aside when the trace is opened, and its call is made again. The new reply may differ, so calls
+that depended on the old one may have been recorded for other requests than the replay makes now. In a repaired trace
+they are made again, too. A decision named ``repaired`` marks such a trace until its problem is solved.
 """
 
 from __future__ import annotations
@@ -14,18 +18,27 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tmas.errors import UserError
-from tmas.files import RawLine, complete_lines, cut_torn_line, digest, text_digest
+from tmas.files import complete_lines, cut_torn_line, digest, text_digest, whole_file
 from tmas.records import CallKey, Failure, Message, PackingNote, Reply, Request
-from tmas.records.reading import DefectiveFile
+from tmas.records.checksums import add_checksum
+from tmas.records.reading import DefectiveFile, UnknownVersion
 from tmas.records.trace_lines import CallLine, DecisionLine, PromptLine, RecordedRequest, trace_bytes, trace_line
+from tmas.run.damage import Damage, set_aside
 
-REDO = "Move the file away and run the same command again: the problem is solved anew."
+REPAIRED = "repaired"
+"""Name of the decision that marks a trace from which damaged lines were removed."""
+REMEDY = (
+    "Delete predictions.jsonl of the run, if there is one, and run its command again. Damaged lines are set aside,"
+    " their calls are made again, and all other calls are answered from the traces."
+)
+MISSING_PROMPT = "damaged line (no such prompt before it)"
 
 
 class TraceError(UserError):
@@ -44,35 +57,72 @@ def trace_path(directory: Path, problem_id: str) -> Path:
 
 
 class Trace:
-    """Opened for one problem by one writer. A torn last line, left by a kill, is cut off; other damage is an error.
+    """The trace of one problem, open for one writer.
 
-    Raises ``BlockingIOError`` while another process has it open.
+    A torn last line, left by a kill, is cut off. Damaged lines are set aside (:func:`~tmas.run.damage.set_aside`).
+    Raises :class:`TraceError` for a line of another schema version, and ``BlockingIOError`` while another process has
+    the file open.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._open()
+        with ExitStack() as unless_unusable:
+            unless_unusable.callback(self.close)
+            damage, lacks_prompts = self._load()
+            if damage:
+                set_aside(path, damage)
+            if damage or (lacks_prompts and not self._is_repaired):
+                numbers = {one.line.number for one in damage}
+                kept = (line.content for line in complete_lines(path) if line.number not in numbers)
+                mark = add_checksum(trace_bytes(DecisionLine(name=REPAIRED, value=len(numbers))))
+                self._rewrite(chain([mark], kept))
+            cut_torn_line(path, self._end)
+            unless_unusable.pop_all()
+
+    def _open(self) -> int:
+        """Open and lock the file. Opens it again if another process has replaced it before it was locked."""
+        while True:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(file)
+                raise BlockingIOError(errno.EWOULDBLOCK, "another process still writes", str(self.path)) from None
+            if self.path.exists() and os.path.samestat(os.fstat(file), self.path.stat()):
+                return file
+            os.close(file)
+
+    def _load(self) -> tuple[list[Damage], bool]:
+        """Index the complete lines. Returns the damaged ones, and whether a call refers to a prompt that is missing."""
         self._calls: dict[str, tuple[str, int, int]] = {}
         self._decisions: dict[str, Any] = {}
         self._prompts: set[str] = set()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._used: set[str] = set()
         self._end = 0
-        with ExitStack() as unless_damaged:
-            unless_damaged.callback(self.close)
-            self._lock()
-            for line in complete_lines(path):
-                self._read(line)
-            cut_torn_line(path, self._end)
-            unless_damaged.pop_all()
+        damage: list[Damage] = []
+        lacks_prompts = False
+        for raw in complete_lines(self.path):
+            try:
+                line = trace_line(raw.content, f"{self.path}:{raw.number}")
+            except UnknownVersion as error:
+                raise TraceError(error.what, where=error.where) from None
+            except DefectiveFile as error:
+                damage.append(Damage(raw, error.what))
+                self._end = raw.end
+            else:
+                lacks_prompts |= isinstance(line, CallLine) and line.prompt not in self._prompts
+                self._index(line, len(raw.content))
+        return damage, lacks_prompts
 
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BlockingIOError(errno.EWOULDBLOCK, "another process still writes", str(self.path)) from None
-
-    def _read(self, line: RawLine) -> None:
-        self._index(_parsed(self.path, line), len(line.content))
+    def _rewrite(self, lines: Iterable[bytes]) -> None:
+        """Replace the file atomically by ``lines``, and index it again."""
+        with whole_file(self.path) as new:
+            new.writelines(lines)
+        replaced, self._file = self._file, self._open()
+        os.close(replaced)
+        self._load()
 
     def _index(self, line: PromptLine | CallLine | DecisionLine, length: int) -> None:
         if isinstance(line, CallLine):
@@ -83,19 +133,35 @@ class Trace:
             self._prompts.add(line.digest)
         self._end += length
 
+    @property
+    def _is_repaired(self) -> bool:
+        return REPAIRED in self._decisions
+
     def __len__(self) -> int:
         return len(self._calls)
 
     def find(self, key: CallKey, request: Request) -> Reply | Failure | None:
-        """The recorded outcome of a call, None if there is none. Another request under the same key is an error."""
+        """Return the recorded outcome of a call, None if there is none.
+
+        Raises :class:`TraceError` if another request was recorded under the same key. In a repaired trace the call is
+        treated as not recorded instead.
+        """
         if str(key) not in self._calls:
             return None
         recorded, offset, length = self._calls[str(key)]
         if recorded != digest(request.model_dump()):
+            if self._is_repaired:
+                return None
             raise TraceError(
                 f"{key} was recorded for another request, so this is not the run that was started", where=self.path
             )
-        return CallLine.model_validate_json(os.pread(self._file, length, offset)).outcome
+        line = trace_line(os.pread(self._file, length, offset), f"{self.path}: byte {offset}")
+        assert isinstance(line, CallLine)
+        if self._is_repaired:
+            self._used.add(str(key))
+            if line.prompt not in self._prompts:  # its line was damaged
+                self._append(PromptLine(digest=line.prompt, messages=request.messages))
+        return line.outcome
 
     async def add(
         self,
@@ -121,6 +187,7 @@ class Trace:
         )
         known = prompt in self._prompts
         self._append(*(() if known else (PromptLine(digest=prompt, messages=request.messages),)), call)
+        self._used.add(str(key))
         with self._named():
             await asyncio.to_thread(os.fdatasync, self._file)
 
@@ -137,7 +204,7 @@ class Trace:
         self._append(DecisionLine(name=name, value=value))
 
     def _append(self, *entries: PromptLine | CallLine | DecisionLine) -> None:
-        lines = [trace_bytes(entry) for entry in entries]
+        lines = [add_checksum(trace_bytes(entry)) for entry in entries]
         data = b"".join(lines)
         with self._named():
             written = os.write(self._file, data)
@@ -155,34 +222,72 @@ class Trace:
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from None
 
+    def finish(self) -> None:
+        """Remove the mark and the unused calls of a repaired trace, after its problem was solved.
+
+        Unused are calls that were made again, and calls that only followed from them. They are set aside. The lines of
+        prompts come first. A trace that was not repaired does not change.
+        """
+        if not self._is_repaired:
+            return
+        used = {self._calls[name][1] for name in self._used}
+        spans: dict[str, tuple[int, int]] = {}  # offset and length of each prompt
+        needed: dict[str, None] = {}
+        kept: list[tuple[int, int]] = []
+        unused: list[Damage] = []
+        for raw in complete_lines(self.path):
+            line = trace_line(raw.content, f"{self.path}:{raw.number}")
+            span = (raw.start, len(raw.content))
+            if isinstance(line, PromptLine):
+                spans[line.digest] = span
+            elif isinstance(line, CallLine) and raw.start not in used:
+                unused.append(Damage(raw, "not used any more: a call that it depends on was made again"))
+            elif isinstance(line, CallLine):
+                needed[line.prompt] = None
+                kept.append(span)
+            elif line.name != REPAIRED:
+                kept.append(span)
+        if unused:
+            set_aside(self.path, unused)
+        order = [*(spans[prompt] for prompt in needed), *kept]
+        self._rewrite(os.pread(self._file, length, start) for start, length in order)
+
     def close(self) -> None:
         os.close(self._file)
 
 
-def read_trace(path: Path) -> Iterator[PromptLine | CallLine | DecisionLine]:
+def read_trace(path: Path, skip_damaged: bool = False) -> Iterator[PromptLine | CallLine | DecisionLine]:
     """The lines of a trace file, calls with their ``messages``. A last line that a kill has cut off is skipped.
 
-    Raises :class:`TraceError` at a damaged line.
+    Raises :class:`TraceError` at a damaged line. ``skip_damaged``: skip such lines instead; a call whose prompt is
+    missing then has no messages. In a repaired trace, such a call is skipped: it is not used any more, or the resumed
+    run has not come to it yet.
     """
     prompts: dict[str, tuple[Message, ...]] = {}
+    is_repaired = False
     for raw in complete_lines(path):
-        line = _parsed(path, raw)
+        place = f"{path}:{raw.number}"
+        try:
+            line = trace_line(raw.content, place)
+        except UnknownVersion as error:
+            raise TraceError(error.what, where=place) from None
+        except DefectiveFile as error:
+            if skip_damaged:
+                continue
+            raise TraceError(error.what, where=place, remedy=REMEDY) from None
         if isinstance(line, PromptLine):
             prompts[line.digest] = line.messages
-        elif isinstance(line, CallLine):
-            if line.prompt not in prompts:
-                raise TraceError("damaged line (no such prompt before it)", where=f"{path}:{raw.number}", remedy=REDO)
+        elif isinstance(line, DecisionLine):
+            is_repaired |= line.name == REPAIRED
+        elif line.prompt in prompts:
             line = line.model_copy(update={"messages": prompts[line.prompt]})
+        elif is_repaired and not skip_damaged:
+            continue
+        elif not skip_damaged:
+            raise TraceError(MISSING_PROMPT, where=place, remedy=REMEDY)
         yield line
 
 
 def read_calls(path: Path) -> Iterator[CallLine]:
     """The calls in a trace file; see :func:`read_trace`."""
     return (line for line in read_trace(path) if isinstance(line, CallLine))
-
-
-def _parsed(path: Path, line: RawLine) -> PromptLine | CallLine | DecisionLine:
-    try:
-        return trace_line(line.content, f"{path}:{line.number}")
-    except DefectiveFile as error:
-        raise TraceError(error.what, where=error.where, remedy=REDO) from None

@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import orjson
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
 
 from tmas.records import Result
+from tmas.serve.connections import ClientConnection, Connections
 from tmas.serve.errors import ApiError
 from tmas.serve.requests import MODEL, read_question, read_request
 from tmas.serve.responses import Responses
@@ -29,15 +30,17 @@ KEEP_ALIVE = 15.0
 """Seconds without an event after which a comment is sent. Proxies and clients close streams without traffic."""
 
 
-def create_app(service: Service, default: RunSettings, key: str | None) -> web.Application:
+def create_app(service: Service, default: RunSettings, key: str | None, connections: Connections) -> web.Application:
     """The aiohttp application.
 
     ``default``: the run settings for a request without overrides. ``key``: the API key that clients must send. Without
     a key, the ``Host`` header must be a loopback name, which keeps out web pages that use DNS rebinding.
+    ``connections``: the connections that requests come from.
     """
-    api = _Api(service, default)
+    api = _Api(service, default, connections)
     app = web.Application(
-        client_max_size=service.settings.max_request_bytes, middlewares=[_openai_errors, _access_control(key)]
+        client_max_size=service.settings.max_request_bytes,
+        middlewares=[_openai_errors, _access_control(key)],
     )
     app.add_routes(
         [
@@ -50,8 +53,9 @@ def create_app(service: Service, default: RunSettings, key: str | None) -> web.A
 
 
 class _Api:
-    def __init__(self, service: Service, default: RunSettings) -> None:
+    def __init__(self, service: Service, default: RunSettings, connections: Connections) -> None:
         self._service, self._default, self._started = service, default, int(time.time())
+        self._connections = connections
 
     async def health(self, _: web.Request) -> web.Response:
         return _json({"status": "ok", "running": self._service.running, "waiting": self._service.waiting})
@@ -63,14 +67,15 @@ class _Api:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         if request.content_type != "application/json":  # browsers do not let pages of other sites send this type
             raise ApiError(415, "unsupported_media_type", "Content-Type must be application/json")
-        body = read_request(await request.read())
         server = self._service.settings
+        body = read_request(await _body(request, server.body_seconds))
         question = read_question(body.messages, server.max_question_characters)
         job = Job(f"chatcmpl-{secrets.token_hex(12)}", question, body.options.settings(self._default, server.most))
-        if body.stream:
-            return await self._stream(request, job, body.include_usage)
-        async with self._service.submit(job, lambda _: None) as task:
-            return _json(Responses(job).completion(await task))
+        with self._connections.protect(request):
+            if body.stream:
+                return await self._stream(request, job, body.include_usage)
+            async with self._service.submit(job, lambda _: None) as task:
+                return _json(Responses(job).completion(await task))
 
     async def _stream(self, request: web.Request, job: Job, include_usage: bool) -> web.StreamResponse:
         lines: asyncio.Queue[str | None] = asyncio.Queue()
@@ -82,6 +87,24 @@ class _Api:
                 async for event in _events(Responses(job), lines, task, include_usage):
                     await response.write(event)
         return response
+
+
+async def _body(request: web.Request, seconds: float) -> bytes:
+    """Read the body of a request. Raises :class:`ApiError` if that takes too long or the body is not valid HTTP.
+
+    Raises ``ConnectionResetError`` if the connection was closed.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await request.read()
+    except TimeoutError:
+        raise ApiError(408, "request_timeout", f"the body did not arrive within {seconds:g} seconds") from None
+    except (web.RequestPayloadError, ClientPayloadError):
+        raise ApiError(400, "invalid_http", "the body of the request is not valid HTTP") from None
+    except RuntimeError:  # what aiohttp raises if the connection was closed before
+        if request.transport is None:
+            raise ConnectionResetError from None
+        raise
 
 
 async def _events(
@@ -112,6 +135,8 @@ async def _events(
 @web.middleware
 async def _openai_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn every error into a response in OpenAI's format."""
+    if isinstance(request.protocol, ClientConnection):
+        request.protocol.header_received()
     try:
         return await handler(request)
     except ApiError as error:

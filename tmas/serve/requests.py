@@ -127,15 +127,18 @@ def read_request(data: bytes) -> ChatRequest:
 def read_question(messages: list[dict[str, Any]], max_characters: int) -> str:
     """The text of the only message. ``max_characters``: its maximum length.
 
-    Raises :class:`ApiError` if there are several messages, for a role other than user, for content other than text, and
-    for a question that is empty or too long.
+    Raises :class:`ApiError` if there are several messages, for a role other than user, for content other than text, for
+    any other field of the message or of its parts, and for a question that is empty or too long.
     """
     if len(messages) != 1 or messages[0].get("role") != "user":
         raise _bad_request("messages", "must be exactly one message with the role user: the method sees one problem")
+    _check_fields(messages[0], {"role", "content"}, "messages.0")
     content = messages[0].get("content")
     parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
     if not all(_is_text(part) for part in parts):
         raise _bad_request("messages.0.content", "only text is supported")
+    for number, part in enumerate(parts):
+        _check_fields(part, {"type", "text"}, f"messages.0.content.{number}")
     question = "\n".join(part["text"] for part in parts).strip()
     if not question:
         raise _bad_request("messages.0.content", "contains no question")
@@ -143,6 +146,13 @@ def read_question(messages: list[dict[str, Any]], max_characters: int) -> str:
         message = f"messages.0.content: {len(question)} characters; this server allows at most {max_characters}"
         raise ApiError(413, "question_too_long", message, "messages.0.content")
     return question
+
+
+def _check_fields(given: dict[str, Any], known: set[str], place: str) -> None:
+    """Raise :class:`ApiError` for a field that is neither known nor null, as at the top level of a request."""
+    for name, value in given.items():
+        if name not in known and value is not None:
+            raise _bad_request(f"{place}.{name}", "not supported", "unsupported_field")
 
 
 def _is_text(part: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,9 +11,13 @@ from aiohttp import web
 
 from tmas.errors import UserError
 from tmas.serve.app import create_app
+from tmas.serve.connections import Connections
 from tmas.serve.service import Service
 from tmas.serve.settings import ServerSettings
 from tmas.settings import RunSettings
+
+BACKLOG = 128
+"""Connections that the operating system holds until the server accepts them."""
 
 
 def bind_port(serve: ServerSettings) -> socket.socket:
@@ -38,15 +43,18 @@ async def http_server(
 
     Yields the base URL for clients. ``default`` and ``key``: see :func:`~tmas.serve.app.create_app`.
     """
-    app = create_app(service, default, key)
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
+    connections = Connections(service.settings)
+    app = create_app(service, default, key, connections)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
+    connections.server = runner.server
     try:
-        await web.SockSite(runner, port).start()
+        listener = await asyncio.get_running_loop().create_server(connections.accept, sock=port, backlog=BACKLOG)
         try:
             host, number, *_ = port.getsockname()
             yield f"http://{f'[{host}]' if ':' in host else host}:{number}/v1"
         finally:
             await service.drain()
+            listener.close()
     finally:
         await runner.cleanup()

@@ -145,8 +145,7 @@ async def open_service(settings: ServeSettings) -> AsyncIterator[Service]:
     """
     serve = settings.serve
     serve.output_dir.mkdir(parents=True, exist_ok=True)
-    # Running request: the client's connection, the lock file and the trace. Waiting request: the client's connection.
-    open_files = 3 * serve.max_running + serve.max_waiting
+    open_files = 2 * serve.max_running + serve.max_connections  # a running request has a lock file and a trace
     async with open_runtime(settings.run(), serve.output_dir, Activity(), open_files) as runtime:
         yield Service(serve, runtime)
 

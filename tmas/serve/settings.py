@@ -59,6 +59,23 @@ class ServerSettings(Settings):
         ge=0,
         description="Requests that wait in line, in addition to max_running. Others are refused with status 429.",
     )
+    max_connections: int = Field(
+        default=512,
+        ge=1,
+        description="Open connections, also of clients without the key. At the limit, a new one replaces the oldest"
+        " one whose request is not being solved. Half of the files that the process may open (ulimit -n), if that is"
+        " less.",
+    )
+    header_seconds: float = Field(
+        default=10.0, gt=0, description="Seconds from the opening of a connection until its first header is complete."
+    )
+    body_seconds: float = Field(default=60.0, gt=0, description="Seconds for the body of a request, after its header.")
+    idle_seconds: float = Field(
+        default=75.0,
+        gt=0,
+        description="Seconds from a response until the header of the connection's next request is complete. Should be"
+        " longer than a reverse proxy keeps its connections.",
+    )
     max_request_bytes: int = Field(default=1_000_000, ge=1, description="Largest request body in bytes.")
     max_question_characters: int = Field(default=50_000, ge=1, description="Longest question in characters.")
     most: RequestLimits = Field(default=RequestLimits(), description="Upper limits of what a request may ask for.")
@@ -70,6 +87,15 @@ class ServerSettings(Settings):
     def _needs_key_unless_loopback(self) -> Self:
         if self.api_key_env is None and not is_loopback(self.host):
             raise ValueError(f"serve.host={self.host} can be reached by others: set serve.api_key_env")
+        return self
+
+    @model_validator(mode="after")
+    def _has_connections_for_all_requests(self) -> Self:
+        if self.max_connections <= self.max_running + self.max_waiting:
+            raise ValueError(
+                f"max_connections={self.max_connections} must be more than max_running + max_waiting ="
+                f" {self.max_running + self.max_waiting}: every request needs one, and /health another"
+            )
         return self
 
     def read_key(self) -> str | None:

@@ -122,7 +122,7 @@ def problems(count: int) -> list[Problem]:
 
 def recorded_calls(run_directory: Path) -> dict[str, dict[str, Any]]:
     """The calls in a run's traces, by problem, iteration, role, index and attempt."""
-    calls = [call for file in (run_directory / "trace").iterdir() for call in read_calls(file)]
+    calls = [call for file in (run_directory / "trace").glob("*.jsonl") for call in read_calls(file)]
     return {
         "/".join(str(part) for part in call.key.model_dump().values()): {
             **call.model_dump(
@@ -135,9 +135,10 @@ def recorded_calls(run_directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def essence(directory: Path) -> list[dict[str, Any]]:
-    """Prediction lines without values that depend on the clock or the order of completion."""
+    """Prediction lines without values that depend on the clock or the order of completion, and without checksum."""
     lines = sorted(read_lines(directory / "predictions.jsonl"), key=lambda line: line["problem_id"])
     for line in lines:
+        line.pop("check")
         for entry in line["usage"]:
             entry["usage"].pop("seconds")
     return lines

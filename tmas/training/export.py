@@ -1,4 +1,9 @@
-"""``tmas export``: turns a checkpoint of ``tmas train`` into a Hugging Face folder, with verl's own model merger."""
+"""``tmas export``: turns a checkpoint of ``tmas train`` into a Hugging Face folder, with verl's own model merger.
+
+The merger loads the shards with pickle (``torch.load(..., weights_only=False)``), which can run any code. Therefore
+only checkpoints that the run itself has listed are loaded (:mod:`tmas.training.checkpoints`), unless the setting
+``trust_checkpoint`` allows others.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,7 @@ from rich.console import Console
 from tmas.errors import UserError
 from tmas.files import whole_folder
 from tmas.settings import Settings
+from tmas.training.checkpoints import MANIFEST, unknown_shards
 
 
 class ExportSettings(Settings):
@@ -25,6 +31,11 @@ class ExportSettings(Settings):
         " folder in it."
     )
     output_dir: Path = Field(description="Folder for the Hugging Face model; it must not exist yet.")
+    trust_checkpoint: bool = Field(
+        default=False,
+        description="Also load a checkpoint that checkpoints/manifest.jsonl of its run does not list. verl loads it"
+        " with pickle, which can run any code: set this only for files of people whom you trust.",
+    )
 
 
 class ExportError(UserError):
@@ -35,13 +46,16 @@ def export(settings: ExportSettings, console: Console) -> Path:
     """Merge the checkpoint's shards into bf16 safetensors and return the new folder.
 
     The folder also has the tokenizer, the chat template and the generation config. It appears only when it is complete
-    and the model in it could be loaded. Raises :class:`ExportError`; then no partial folder is left behind.
+    and the model in it could be loaded. Raises :class:`ExportError`, also for a checkpoint that the run has not listed,
+    unless ``trust_checkpoint`` is set; then no partial folder is left behind.
     """
     actor = find_actor(settings.checkpoint)
     check_complete(actor)
     output = settings.output_dir.absolute()
     if output.exists():
         raise ExportError(f"output_dir {output} exists already: choose another folder")
+    if not settings.trust_checkpoint:
+        check_known(actor)
     console.print(f"merging {actor}", markup=False)
     with whole_folder(output) as building:
         with contextlib.redirect_stdout(sys.stderr):  # verl prints to stdout, which is for our output
@@ -80,6 +94,20 @@ def check_complete(actor: Path) -> None:
     wanted += [f"huggingface/{name}" for name in ("config.json", "tokenizer_config.json")]
     if missing := [name for name in wanted if not (actor / name).is_file()]:
         raise ExportError(f"{actor}: incomplete, missing {', '.join(missing)}")
+
+
+def check_known(actor: Path) -> None:
+    """Raise :class:`ExportError` if the run's manifest does not list a shard, or lists it with another content."""
+    if not (unknown := unknown_shards(actor)):
+        return
+    manifest = actor.absolute().parent.parent / MANIFEST
+    state = "does not list it as it is now" if manifest.exists() else "is missing, as in runs of older versions"
+    raise ExportError(
+        f"not a known checkpoint of this run: {manifest} {state}",
+        where=unknown[0],
+        remedy="verl loads checkpoints with pickle, which can run any code. If you trust those who wrote this one, set"
+        " trust_checkpoint=true.",
+    )
 
 
 def _merge(actor: Path, target: Path) -> None:

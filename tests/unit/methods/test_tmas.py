@@ -12,6 +12,7 @@ import pytest
 
 from tmas import Problem, Result, asolve, asolve_all
 from tmas.records import Failure, FailureReason, Verification
+from tmas.records.reading import read_records
 from tmas.records.run_files import FailureLine, Metrics
 from tmas.run.replay import RecordedRun
 from tmas.testing import team
@@ -271,7 +272,7 @@ async def test_a_cut_summary_is_kept_up_to_its_last_whole_sentence_and_recorded(
     assert sum(team.role_of(body) == "summary" for body in server.requests) == 2
     [exploiting] = [prompt(b) for b in server.requests if team.role_of(b) == "solution" and "<attempt id" in prompt(b)]
     assert "What the verifiers found: It pairs the terms. The sum is 0.5.\n</attempt>" in exploiting
-    written = [FailureLine.model_validate_json(line) for line in (tmp_path / "failures.jsonl").read_text().splitlines()]
+    written = list(read_records(tmp_path / "failures.jsonl", FailureLine))
     assert [(line.reason, line.call.role) for line in written if line.call] == [("shortened", "summary")] * 2
     assert Metrics.model_validate_json((tmp_path / "metrics.json").read_text()).failures == {"shortened": 2}
     replayed = await asyncio.to_thread(RecordedRun(tmp_path).trajectory, PROBLEM)

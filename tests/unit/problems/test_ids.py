@@ -74,3 +74,8 @@ def test_the_package_has_the_100_ids_of_hle_math():
 def test_the_ids_are_those_of_the_rse_release():
     release = (DATA / "hle-math-100" / "raw_ids.txt").read_text().split()
     assert read_ids(Path("hle_math_100")) == set(release)
+
+
+def test_a_list_that_is_a_device_is_refused():
+    with pytest.raises(UserError, match="/dev/zero: the list of problem ids cannot be read: is no regular file"):
+        read_ids(Path("/dev/zero"))

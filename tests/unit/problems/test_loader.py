@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import tracemalloc
 from collections.abc import Callable
 from itertools import combinations, product
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pytest
 from hypothesis import given
@@ -243,6 +247,104 @@ def test_a_truncated_parquet_file_is_refused_and_bad_rows_are_numbered(tmp_path:
     assert defects(path) == ["in.parquet:row 3: field 'question': missing"]
     path.write_bytes(path.read_bytes()[:-20])
     assert defects(path)[0].startswith("in.parquet:row 1: broken parquet")
+
+
+# --- files that are not what they seem
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "parquet"])
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/full", "fifo"])
+def test_a_link_to_a_device_or_a_fifo_is_refused_without_reading_it(tmp_path: Path, suffix: str, device: str) -> None:
+    if device == "fifo":
+        os.mkfifo(tmp_path / "fifo")
+    path = tmp_path / f"in.{suffix}"
+    path.symlink_to(device)
+    assert defects(path) == [f"in.{suffix}: is no regular file, but a device, a FIFO or the like"]
+
+
+def test_a_link_to_a_file_is_read(tmp_path: Path, written: Callable[..., Path]) -> None:
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(written(jsonl(GOOD)))
+    assert len(load_problems(link).problems) == 1
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").mkdir()
+    assert defects(tmp_path / "in.jsonl") == ["in.jsonl: Is a directory"]
+
+
+def peak_of(refused: Callable[[], object]) -> int:
+    """Bytes of Python objects at the peak."""
+    tracemalloc.start()
+    try:
+        refused()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_small_parquet_file_of_very_many_rows_is_refused_before_a_row_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    columns = {name: pyarrow.array([value]).dictionary_encode() for name, value in GOOD.items()}
+    indices = pyarrow.array(np.zeros(2_000_000, dtype=np.int32))
+    parquet.write_table(
+        pyarrow.table({n: pyarrow.DictionaryArray.from_arrays(indices, c.dictionary) for n, c in columns.items()}), path
+    )
+    assert path.stat().st_size < 100_000
+    found: list[str] = []
+    assert peak_of(lambda: found.extend(defects(path))) < 10_000_000
+    assert found == ["in.parquet: has 2,000,000 rows, more than 1,000,000"]
+    with pytest.raises(ProblemFileError, match=r"Raise max_rows \(of tmas solve: data\.max_rows\) to read it"):
+        load_problems(path)
+
+
+def test_a_small_parquet_file_of_very_long_equal_texts_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    question = pyarrow.DictionaryArray.from_arrays(np.zeros(20_000, dtype=np.int32), ["?" * 100_000])
+    ids = pyarrow.array([str(number) for number in range(20_000)])
+    parquet.write_table(pyarrow.table({"problem_id": ids, "question": question}), path)
+    assert path.stat().st_size < 1_000_000
+    fields = ProblemFields(max_bytes=20_000_000)
+    found: list[str] = []
+    assert peak_of(lambda: found.extend(defects(path, fields))) < 200_000_000
+    assert found == ["in.parquet:row 200: the rows up to here have more than 20,000,000 bytes of text"]
+
+
+def test_a_file_over_the_limit_of_bytes_is_refused(written: Callable[..., Path]) -> None:
+    path = written(jsonl(*ROWS))
+    size = path.stat().st_size
+    assert defects(path, ProblemFields(max_bytes=size - 1)) == [f"in.jsonl: has {size} bytes, more than {size - 1}"]
+    assert len(load_problems(path, ProblemFields(max_bytes=size)).problems) == 2
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.json", "in.csv"])
+def test_rows_over_the_limit_are_refused_with_the_line(written: Callable[..., Path], name: str) -> None:
+    content = {"in.jsonl": jsonl(*ROWS), "in.json": json.dumps(ROWS, indent=0).encode(), "in.csv": CSV.encode()}
+    [defect] = defects(written(content[name], name), ProblemFields(max_rows=1))
+    assert re.fullmatch(rf"{name}:\d+: more than 1 rows", defect)
+
+
+def test_a_very_long_question_is_refused_with_file_line_and_field(written: Callable[..., Path]) -> None:
+    path = written(jsonl(GOOD, {**GOOD, "problem_id": "long", "question": "?" * 50_000_000}))
+    message = "in.jsonl:2: field 'question': 50,000,000 characters, more than 1,000,000 (data.max_characters)"
+    assert defects(path) == [message]
+
+
+def test_the_limit_of_characters_can_be_raised(written: Callable[..., Path]) -> None:
+    path = written(jsonl(GOOD, {**GOOD, "problem_id": "long", "question": "?" * 1_000_001}))
+    [skipped] = load_problems(path, on_bad="skip").skipped
+    assert ":2: field 'question': 1,000,001 characters" in skipped
+    raised = load_problems(path, ProblemFields(max_characters=1_000_001))
+    assert len(raised.problems[1].question) == 1_000_001
+
+
+def test_a_long_kept_column_is_refused_too(written: Callable[..., Path]) -> None:
+    fields = ProblemFields(metadata=("note",), max_characters=20)
+    found = defects(written(jsonl({**GOOD, "note": "x" * 21, "other": "x" * 99, "answer": "y" * 30})), fields)
+    assert [defect.split(" characters")[0] for defect in found] == [
+        "in.jsonl:1: field 'answer': 30",
+        "in.jsonl:1: field 'note': 21",
+    ]
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])).filter(str.strip), min_size=1, unique=True))

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from tests.support.runs import candidate, iteration, prediction, write_run
+from tests.support.runs import candidate, edit_lines, iteration, prediction, write_run
 from tmas.errors import UserError
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.files import read_lines
@@ -367,11 +367,10 @@ def test_nothing_is_loaded_and_only_the_pages_own_script_runs(page: Page):
 def test_no_datum_can_end_the_element_that_it_stands_in(runs: dict[str, Path], tmp_path: Path):
     evil = "</script><script>alert(1)</script><!--"
     run = Path(shutil.copytree(runs["b"], tmp_path / "<b>"))
-    lines = [orjson.loads(line) | {"question": evil} for line in (run / "predictions.jsonl").read_bytes().splitlines()]
-    (run / "predictions.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    edit_lines(run / "predictions.jsonl", lambda line: line | {"question": evil})
     written = Page(make_report(ReportSettings(runs=(run,))))
     assert {problem["question"] for problem in written.data["runs"][0]["problems"]} == {evil}
-    assert [tag for tag, _ in written.elements].count("script") == 2 + len(lines)
+    assert [tag for tag, _ in written.elements].count("script") == 2 + len(written.data["runs"][0]["problems"])
 
 
 def test_room_is_shared_by_the_problems_and_what_is_left_out_is_said(runs: dict[str, Path], tmp_path: Path):

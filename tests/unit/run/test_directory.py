@@ -15,9 +15,9 @@ import orjson
 import pytest
 import yaml
 
-from tmas.files import read_lines
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import SCHEMA_VERSION, Problem, Record
+from tmas.records.reading import read_records
 from tmas.run import directory as run_directory
 from tmas.run.directory import RunDirectory, RunRefused, counts_chat_template
 from tmas.run.metrics import metrics
@@ -258,7 +258,7 @@ def test_lines_are_appended_and_a_torn_one_is_not_read(tmp_path: Path):
         directory.append("predictions.jsonl", [Counted(a=3)])
     with (run / "predictions.jsonl").open("ab") as file:
         file.write(b'{"a": 4')
-    assert list(read_lines(run / "predictions.jsonl")) == [{"a": "é\n"}, {"a": 2}, {"a": 3}]
+    assert [line.a for line in read_records(run / "predictions.jsonl", Counted)] == ["é\n", 2, 3]
 
 
 def test_a_replacement_is_there_as_a_whole_or_not_at_all(run: Path, monkeypatch: pytest.MonkeyPatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import pickle
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +20,12 @@ from ray.exceptions import RayActorError, RayTaskError
 from tmas.engines.ray_cluster import ClusterFailed
 from tmas.records import Problem
 from tmas.run import ray_workers as workers
+from tmas.run.runtime import Runtime
+from tmas.settings import RunSettings
 from tmas.testing import team
+from tmas.testing.chat_server import ScriptedServer
+
+CANARY = "sk-canary-5142"
 
 
 class Method:
@@ -53,7 +60,8 @@ class Actor:
 
 def worker_pool(monkeypatch: pytest.MonkeyPatch, actors: list[Actor], responsive: bool = True) -> workers.WorkerPool:
     monkeypatch.setattr(workers, "_start_actors", lambda *_: actors)
-    runtime = SimpleNamespace(settings=SimpleNamespace(concurrency=10), base_urls=())
+    settings = SimpleNamespace(concurrency=10, role_models=dict)
+    runtime = SimpleNamespace(settings=settings, base_urls=(), key="")
     pool = workers.WorkerPool(runtime, SimpleNamespace(directory=Path("nowhere")))  # type: ignore[arg-type]
     for worker in pool.workers:
         worker.is_responsive = responsive
@@ -115,3 +123,34 @@ async def test_a_run_without_any_worker_stops_after_a_while(monkeypatch: pytest.
     pool = worker_pool(monkeypatch, [Actor()], responsive=False)
     with pytest.raises(ClusterFailed, match="no worker has answered"):
         await pool.solve(0, team.problems(1)[0])
+
+
+async def test_keys_travel_in_heartbeats_and_neither_in_constructors_nor_in_runtime_environments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Ray keeps the arguments of a constructor in its control store, and writes a runtime environment to a log."""
+    options: list[Any] = []
+    constructed: list[Any] = []
+
+    def with_options(**given: Any) -> SimpleNamespace:
+        options.append(given)
+        return SimpleNamespace(remote=lambda *arguments: constructed.append(arguments))
+
+    monkeypatch.setattr(workers.ray, "remote", lambda _: SimpleNamespace(options=with_options))
+    monkeypatch.setattr(workers.ray, "nodes", lambda: [{"NodeID": "a" * 56, "Alive": True}])
+    monkeypatch.setattr(workers.ray.util, "get_node_ip_address", lambda: "here")
+    monkeypatch.setenv("MY_KEY", CANARY)
+    (tmp_path / "manifest.json").write_text('{"schema_version": 1, "chat_template": "counted"}')
+    async with ScriptedServer(team.reply, key=CANARY) as server:
+        given = {"model": team.model(server.base_url, api_key_env="MY_KEY"), "method": team.method()}
+        runtime = Runtime(RunSettings.model_validate(given), f"{CANARY}-own", files=1)
+        pool = workers.WorkerPool(runtime, SimpleNamespace(directory=tmp_path))  # type: ignore[arg-type]
+        request = pool._heartbeat_request(pool.workers[0])
+        assert CANARY.encode() not in pickle.dumps((options, constructed))
+        assert CANARY not in repr(request)
+        monkeypatch.delenv("MY_KEY")
+        opened, solver = await workers.RayWorker(*constructed[0])._start(request)
+        async with contextlib.aclosing(opened):
+            assert opened.key == f"{CANARY}-own"
+            result = await solver.solve(0, team.problems(1)[0])
+    assert result.answer

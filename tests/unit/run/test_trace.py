@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import json
 import os
 import tempfile
 import threading
@@ -32,6 +33,8 @@ from tmas.records import (
     Sampling,
     Usage,
 )
+from tmas.records.reading import read_records
+from tmas.records.run_files import DamagedLine
 from tmas.run.trace import Trace, TraceError, read_calls, read_trace, trace_name
 
 TEXT = st.text() | st.sampled_from(
@@ -215,6 +218,22 @@ def test_a_last_line_torn_anywhere_is_cut_off_and_all_before_it_stays(tmp_path: 
             assert (len(trace), trace.decision("next")) == (2, end)
 
 
+def refused_and_set_aside(path: Path, number: int) -> None:
+    """A reader refuses the damaged line ``number`` by name, and a writer sets it aside."""
+    with pytest.raises(TraceError, match=rf"t\.jsonl:{number}: damaged line"):
+        list(read_trace(path))
+    aside = path.with_name("t.jsonl.damaged")
+    aside.unlink(missing_ok=True)
+    content = path.read_bytes().splitlines()
+    with opened(path):
+        [line] = read_records(aside, DamagedLine)
+    assert (line.file, line.line) == ("t.jsonl", number)
+    assert line.content == content[number - 1].decode(errors="backslashreplace")
+    mark, *kept = path.read_bytes().splitlines()
+    assert b'"name":"repaired"' in mark
+    assert kept == [*content[: number - 1], *content[number:]]
+
+
 def test_a_line_cut_in_the_middle_of_the_file_is_refused_by_name(tmp_path: Path):
     path = tmp_path / "t.jsonl"
     with opened(path) as trace:
@@ -223,8 +242,9 @@ def test_a_line_cut_in_the_middle_of_the_file_is_refused_by_name(tmp_path: Path)
     prompt, first, second = path.read_bytes().splitlines(keepends=True)
     for end in range(len(first) - 1):
         path.write_bytes(b"".join([prompt, first[:end], b"\n", second]))
-        with pytest.raises(TraceError, match=r"t\.jsonl:2: damaged line"):
-            Trace(path)
+        refused_and_set_aside(path, 2)
+        with opened(path) as trace:
+            assert found(trace, 2) == [None, reply("A")]
 
 
 def test_bytes_lost_in_the_middle_of_the_file_are_refused_by_name(tmp_path: Path):
@@ -234,8 +254,7 @@ def test_bytes_lost_in_the_middle_of_the_file_are_refused_by_name(tmp_path: Path
         add(trace, 1)
     prompt, first, second = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([prompt, first[:20], b"\0" * 20, first[40:], second]))
-    with pytest.raises(TraceError, match=r"t\.jsonl:2: damaged line"):
-        Trace(path)
+    refused_and_set_aside(path, 2)
 
 
 ODD_LINES = [
@@ -259,13 +278,12 @@ def test_a_line_of_json_that_is_no_entry_is_refused_by_name(tmp_path: Path, line
     with opened(path) as trace:
         trace.decide("budget", 1)
     path.write_bytes(path.read_bytes() + line + b"\n")
-    with pytest.raises(TraceError, match=r"t\.jsonl:2: damaged line"):
-        Trace(path)
+    refused_and_set_aside(path, 2)
 
 
 def test_a_refused_trace_is_closed(tmp_path: Path):
     path = tmp_path / "t.jsonl"
-    path.write_bytes(b"damage\n")
+    path.write_bytes(orjson.dumps({"v": SCHEMA_VERSION + 1, "type": "decision"}) + b"\n")
     before = os.listdir("/proc/self/fd")
     for _ in range(3):
         with pytest.raises(TraceError):
@@ -319,6 +337,106 @@ def test_a_disk_found_full_at_the_sync_is_told_with_the_file(tmp_path: Path, mon
     with opened(tmp_path / "t.jsonl") as trace, pytest.raises(OSError, match="No space left") as raised:
         add(trace, 0)
     assert raised.value.filename == str(tmp_path / "t.jsonl")
+
+
+# --- lines that were changed
+
+
+def changed(path: Path, number: int, old: bytes, new: bytes) -> None:
+    """Replace ``old`` in line ``number``."""
+    content = path.read_bytes().splitlines(keepends=True)
+    assert old in content[number - 1]
+    content[number - 1] = content[number - 1].replace(old, new)
+    path.write_bytes(b"".join(content))
+
+
+def test_a_changed_answer_is_noticed(tmp_path: Path):
+    path = tmp_path / "t.jsonl"
+    with opened(path) as trace:
+        add(trace, 0)
+        add(trace, 1)
+    changed(path, 2, b'"text":"A"', b'"text":"B"')
+    refused_and_set_aside(path, 2)
+
+
+def test_a_call_without_a_completion_is_damaged_also_without_checksum(tmp_path: Path):
+    path = tmp_path / "t.jsonl"
+    with opened(path) as trace:
+        add(trace, 0)
+    prompt, call = path.read_bytes().splitlines()
+    value = orjson.loads(call)
+    del value["check"]
+    value["reply"]["completions"] = []
+    path.write_bytes(prompt + b"\n" + orjson.dumps(value) + b"\n")
+    refused_and_set_aside(path, 2)
+
+
+def test_a_lost_prompt_costs_no_call(tmp_path: Path):
+    path = tmp_path / "t.jsonl"
+    with opened(path) as trace:
+        add(trace, 0, "Q")
+        add(trace, 1, "other")
+        add(trace, 2, "Q")
+    changed(path, 1, b'"content":"Q"', b'"content":"R"')
+    with pytest.raises(TraceError, match=r"t\.jsonl:1: damaged line"):
+        list(read_calls(path))
+    with opened(path) as trace:
+        assert [call.key.index for call in read_calls(path)] == [1]  # the others wait for their prompt
+        assert trace.find(key(0), ask("Q")) == trace.find(key(2), ask("Q")) == reply("A")
+        assert trace.find(key(1), ask("other")) == reply("A")
+        trace.finish()
+        assert [call.messages[0].content for call in read_calls(path)] == ["Q", "other", "Q"]
+        assert b"repaired" not in path.read_bytes()
+    with opened(path) as trace:
+        assert found(trace, 1) == [reply("A")]
+
+
+def test_a_repaired_trace_makes_calls_for_other_requests_again_and_drops_the_old_ones_at_the_end(tmp_path: Path):
+    path = tmp_path / "t.jsonl"
+    with opened(path) as trace:
+        add(trace, 0, "Q")
+        add(trace, 1, "after A")
+        add(trace, 2, "after A, too")
+        trace.decide("selection", 1)
+    changed(path, 2, b'"text":"A"', b'"text":"X"')
+    with opened(path) as trace:
+        assert trace.find(key(0), ask("Q")) is None
+        add(trace, 0, "Q", "B")
+        assert trace.find(key(1), ask("after B")) is None
+        add(trace, 1, "after B", "C")
+    with opened(path) as trace:  # killed before the end, and resumed
+        assert trace.find(key(0), ask("Q")) == reply("B")
+        assert trace.find(key(1), ask("after B")) == reply("C")
+        trace.finish()
+        trace.decide("next", 2)
+    assert [call.messages[0].content for call in read_calls(path)] == ["Q", "after B"]
+    with opened(path) as trace:
+        assert (len(trace), trace.decision("selection"), trace.decision("next")) == (2, 1, 2)
+        with pytest.raises(TraceError, match="recorded for another request"):
+            trace.find(key(1), ask("after A"))
+    reasons = [line.reason.split(" (")[0] for line in read_records(path.with_name("t.jsonl.damaged"), DamagedLine)]
+    assert reasons == ["damaged line", *["not used any more: a call that it depends on was made again"] * 2]
+
+
+def test_a_repaired_trace_stays_locked(tmp_path: Path):
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(b"damage\n")
+    with opened(path) as trace:
+        for _ in range(2):
+            with pytest.raises(BlockingIOError, match="another process still writes"):
+                Trace(path)
+            trace.finish()
+
+
+def test_a_trace_in_another_layout_has_the_same_checksums(tmp_path: Path):
+    path = tmp_path / "t.jsonl"
+    with opened(path) as trace:
+        add(trace, 0, "é", "∑")
+    values = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    path.write_text("".join(f"{json.dumps(value)}\n" for value in values))
+    with opened(path) as trace:
+        assert found(trace, 1, "é") == [reply("∑")]
+    assert not path.with_name("t.jsonl.damaged").exists()
 
 
 # --- file names

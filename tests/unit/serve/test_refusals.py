@@ -39,6 +39,14 @@ def message(content: Any = QUESTION, role: str = "user") -> dict[str, Any]:
         ({"messages": [message(" \n")]}, 400, "invalid_value", "messages.0.content"),
         ({"messages": [message(None)]}, 400, "invalid_value", "messages.0.content"),
         ({"messages": [message([{"type": "image_url"}])]}, 400, "invalid_value", "messages.0.content"),
+        ({"messages": [message() | {"name": "me"}]}, 400, "unsupported_field", "messages.0.name"),
+        ({"messages": [message() | {"tool_calls": []}]}, 400, "unsupported_field", "messages.0.tool_calls"),
+        (
+            {"messages": [message([{"type": "text", "text": "Hi", "cache_control": {}}])]},
+            400,
+            "unsupported_field",
+            "messages.0.content.0.cache_control",
+        ),
         ({"messages": [message("?" * 101)]}, 413, "question_too_long", "messages.0.content"),
         ({"seed": -1}, 400, "invalid_value", "seed"),
         ({"seed": 1, "tmas": {"seed": 1}}, 400, "invalid_value", "seed"),
@@ -68,6 +76,7 @@ async def test_what_has_no_meaning_here_is_refused_with_the_field_at_fault(
 
 async def test_fields_that_ask_for_nothing_may_be_there(tmp_path: Path):
     nothing: dict[str, Any] = {"n": 1, "temperature": None, "tools": [], "response_format": {"type": "text"}}
+    nothing["messages"] = [message([{"type": "text", "text": QUESTION, "cache_control": None}]) | {"name": None}]
     async with ScriptedServer(team.reply) as engine, served(tmp_path, engine.base_url) as server:
         reply = await server.ask(**nothing, user="me", tmas=None, stop=None)
     assert reply.status == 200

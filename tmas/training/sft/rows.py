@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from tmas.errors import FileDefects, UserError
-from tmas.problems.files import READERS, FileRow
+from tmas.problems.files import READERS, FileRow, UnreadableFile, read_content
 from tmas.records import Message
 
 LossOn = Literal["assistant", "all"]
@@ -247,7 +247,10 @@ def _examples(files: Sequence[Path], encoder: ChatEncoder, left_out: list[LeftOu
                 where=file,
                 remedy="Convert the file to one of these.",
             )
-        rows = READERS[file.suffix](file.read_bytes())
+        try:
+            rows = READERS[file.suffix](read_content(file))
+        except UnreadableFile as error:
+            raise UserError(str(error), where=file) from error
         while batch := list(islice(rows, _ROWS_AT_ONCE)):
             chats = [_messages_or_defect(row) for row in batch]
             encoded = encoder.examples([chat for chat in chats if not isinstance(chat, RowDefect)])
