@@ -261,7 +261,7 @@ async def earned(case: Case) -> Component:
         ScriptedServer(lambda body: with_code(body, verdict)) as server,
         Scorer(reward_settings(settings(server.base_url))) as scorer,
     ):
-        return await scorer._bonus(RewardInput.model_validate(info), case.solution, right)
+        return await scorer._bonus(RewardInput.model_validate(info), case.solution, right, scorer.questions())
 
 
 async def main() -> None:

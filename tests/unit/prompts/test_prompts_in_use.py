@@ -320,7 +320,8 @@ def test_the_prompt_about_critiques_is_part_of_the_identity_if_critiques_are_jud
     off = {name: {"form": "none"} for name in ("experience", "novelty")}
     start(None, reward_settings("http://h/v1", verification={"form": "judge"}, **off))
     recorded = orjson.loads((tmp_path / "run" / "starts" / "0001" / "identity.json").read_bytes())
-    assert {"prompts.judge_equivalence", "prompts.judge_critique"} == {k for k in recorded if k.startswith("prompts.")}
+    used = {"prompts.judge_code", "prompts.judge_equivalence", "prompts.judge_critique"}
+    assert used == {name for name in recorded if name.startswith("prompts.")}
 
 
 def test_training_with_a_wrong_folder_is_refused_before_anything_is_begun(start: Any, tmp_path: Path):

@@ -152,7 +152,10 @@ def _tokens(row: Sequence[Example]) -> int:
 def _check_liger(model: Any) -> None:
     """Raise ``UserError`` if liger-kernel is missing or has no kernels for the model; it would then do nothing."""
     try:
-        from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN as SUPPORTED
+        # In the gpu lock alone.
+        from liger_kernel.transformers.monkey_patch import (  # pyright: ignore[reportMissingImports]
+            MODEL_TYPE_TO_APPLY_LIGER_FN as SUPPORTED,
+        )
     except ImportError as error:
         raise UserError(
             f"cannot load liger-kernel: {error}",

@@ -11,7 +11,10 @@ from jinja2 import TemplateError
 from tests.support.rewards import GOLD, QUESTION, extra_info
 from tmas.records import Message
 from tmas.training.rl.inputs import Policy, load_files
+from tmas.training.rl.model_shape import KNOWN
 from tmas.training.rows import ExtraInfo, RewardModel, TrainingRow, write_rows
+
+SHAPE = KNOWN["Qwen3-4B-Thinking-2507"]
 
 
 class Words:
@@ -48,14 +51,14 @@ def files(tmp_path: Path) -> list[str]:
 
 def test_a_system_message_counts(files: list[str]):
     defects: list[str] = []
-    plain, system = load_files(files, Policy(100, Words()), defects)
+    plain, system = load_files(files, Policy(100, Words(), SHAPE), defects)
     assert defects == []
     assert system.longest_prompt == plain.longest_prompt + 5
 
 
 def test_a_template_without_a_system_message_is_refused_with_the_row(files: list[str]):
     defects: list[str] = []
-    [plain] = load_files(files, Policy(100, Words(system=False)), defects)
+    [plain] = load_files(files, Policy(100, Words(system=False), SHAPE), defects)
     assert str(plain.path) == files[0]
     [defect] = defects
     assert defect.startswith(f"{files[1]}: row 2: field prompt: the policy's chat template refuses it: System role")

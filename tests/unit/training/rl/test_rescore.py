@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +33,7 @@ from tmas.rewards import scorer
 from tmas.rewards.scorer import Scorer
 from tmas.rewards.settings import reward_settings
 from tmas.testing.chat_server import Body, Fault, Script, ScriptedServer, run_in_thread
+from tmas.testing.judge import with_code
 from tmas.training.rl.rescore import RescoreSettings, Rescoring, rescore
 from tmas.training.rl.rollouts import read_step
 
@@ -50,10 +50,10 @@ def judge(body: Body) -> str | Script:
     if "a figure" in prompt:
         return Script(fault=Fault("status", after=None, status=500))
     if "# Experience bank" in prompt:
-        return json.dumps(experience_verdict(E1=FIRST_STEP, E3=SECOND_STEP))
+        return with_code(body, experience_verdict(E1=FIRST_STEP, E3=SECOND_STEP))
     if "# Guidelines" in prompt:
-        return json.dumps(novelty_verdict())
-    return json.dumps({"reasoning": "compared", "verdict": "equivalent"})
+        return with_code(body, novelty_verdict())
+    return with_code(body, {"reasoning": "compared", "verdict": "equivalent"})
 
 
 class Shared(AnswerChecker):
