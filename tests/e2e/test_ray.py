@@ -81,6 +81,7 @@ class Launch:
             *("problems=problems.jsonl", "output_dir=run", "serving=vllm"),  # as from a folder where no Ray node is
             *(f"model.path={ROOT}", "model.name=scripted", "model.context_length=100000", "model.tokenizer=estimate"),
             *("model.sampling.max_tokens=1000", "model.patience.backoff_base=0.01", "model.patience.idle_timeout=3"),
+            "model.patience.first_token_timeout=10",  # a reply that hangs before its first text
             *(f"method.{name}={value}" for name, value in team.SMALL["tmas"].items()),
             *(f"ray.address={self.nodes.address}", "serving.replicas=2"),
             f"++serving.env.PYTHONPATH='{STAND_IN}:{ROOT}'",
