@@ -36,6 +36,8 @@ def sft(settings: SFTSettings, console: Console) -> Path:
 
 
 def _train(settings: SFTSettings, run: SFTRun, rank: int, processes: int, console: Console) -> None:
+    import torch.distributed as dist
+
     from tmas.training.sft.trainer import check_device, train
 
     accumulation = settings.accumulation(processes)
@@ -56,6 +58,10 @@ def _train(settings: SFTSettings, run: SFTRun, rank: int, processes: int, consol
         markup=False,
     )
     train(settings, run, encoder.tokenizer, data, accumulation, console)
+    # Otherwise Gloo's threads can still run when the interpreter ends, which then aborts.
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def _rank_and_processes(settings: SFTSettings) -> tuple[int, int]:
