@@ -227,11 +227,11 @@ async def test_what_came_in_time_is_kept():
 
 async def test_the_wait_for_a_place_is_not_the_judges_time():
     async with (
-        ScriptedServer(lambda body: Script((said("yes"),), first_delay=0.5)) as server,
-        judge(server, timeout=2, concurrency=1) as asked,
+        ScriptedServer(lambda body: Script((said("yes"),), first_delay=0.75)) as server,
+        judge(server, timeout=5, concurrency=1) as asked,  # the last question waits longer than this
     ):
-        verdicts = await asyncio.gather(*(asked.ask(f"Is it {i}?", Opinion) for i in range(6)))
-    assert verdicts == [[YES]] * 6
+        verdicts = await asyncio.gather(*(asked.ask(f"Is it {i}?", Opinion) for i in range(8)))
+    assert verdicts == [[YES]] * 8
 
 
 async def test_no_more_than_the_agreed_calls_are_in_flight():

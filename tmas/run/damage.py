@@ -1,4 +1,4 @@
-"""Sets damaged lines of a run's files aside, in a file beside them, so that the run can be resumed without them."""
+"""Moves damaged lines of a run's files to ``FILE.damaged``, so that the run can be resumed without them."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ SHARDS = "model_world_size_*_rank_*.pt"
 class Shard(Record):
     """A file that is loaded with pickle. ``path``: relative to the folder of the checkpoints. ``bytes``: its size.
 
-    ``pickle``: the first 20 hex digits of the SHA-256 of the pickle in it. The tensors beside the pickle are not part
-    of it: they run no code, and may be hundreds of gigabytes.
+    ``pickle``: the first 20 hex digits of the SHA-256 of the pickle in the file. The tensors of the file are not hashed:
+    they run no code, and can be hundreds of gigabytes.
     """
 
     path: str
@@ -40,7 +40,7 @@ class SavedCheckpoint(Record):
 
 
 def record_checkpoint(folder: Path, step: int) -> None:
-    """Add the checkpoint in ``folder`` (``global_step_N``) to the manifest beside it.
+    """Add the checkpoint in ``folder`` (``global_step_N``) to the manifest in its parent folder.
 
     Shards that are on the disks of other nodes are not listed.
     """

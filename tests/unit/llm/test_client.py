@@ -356,7 +356,9 @@ async def test_a_refused_field_is_sent_again_later(field: str, monkeypatch: pyte
 
 
 async def test_the_first_choice_goes_ahead_of_the_others():
-    async with ScriptedServer(lambda _: Script(("4",), first_delay=0.02), refuses=["n"]) as server:
+    # A whole reply, not a stream: the server marks it as finished before it sends it.
+    script = Script(("4",), first_delay=0.02, stream=False)
+    async with ScriptedServer(lambda _: script, refuses=["n"]) as server:
         finished_at_arrival: list[int] = []
         reply = server.reply
         server.reply = lambda body: (finished_at_arrival.append(len(server.finished)), reply(body))[1]
