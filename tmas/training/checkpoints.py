@@ -22,8 +22,8 @@ SHARDS = "model_world_size_*_rank_*.pt"
 class Shard(Record):
     """A file that is loaded with pickle. ``path``: relative to the folder of the checkpoints. ``bytes``: its size.
 
-    ``pickle``: the first 20 hex digits of the SHA-256 of the pickle in the file. The tensors of the file are not hashed:
-    they run no code, and can be hundreds of gigabytes.
+    ``pickle``: the first 20 hex digits of the SHA-256 of the pickle in the file. The tensors are not hashed: they run
+    no code, and can be hundreds of gigabytes.
     """
 
     path: str
