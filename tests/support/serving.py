@@ -97,7 +97,7 @@ async def served(
         key = settings.serve.read_key()
         async with (
             open_service(settings) as service,
-            http_server(port, service, settings.served_models(), key) as base_url,
+            http_server(port, service, settings.served_models, key) as base_url,
             aiohttp.ClientSession() as http,
         ):
             yield RunningServer(base_url, service, http, settings.method.name)

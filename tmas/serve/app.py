@@ -1,40 +1,42 @@
-"""The HTTP application of ``tmas serve``: routes, access control, errors in OpenAI's format, server-sent events."""
+"""The HTTP application of ``tmas serve``: routes and server-sent events."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import logging
-import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 import orjson
 from aiohttp import ClientPayloadError, web
-from prometheus_client import Histogram
 
 from tmas.records import Result
-from tmas.serve.connections import ClientConnection, Connections
+from tmas.serve.connections import Connections
 from tmas.serve.conversation import read_question
 from tmas.serve.errors import ApiError
-from tmas.serve.metrics import CONTENT_TYPE, ServerMetrics
+from tmas.serve.metrics import CONTENT_TYPE
+from tmas.serve.middlewares import (
+    ANSWERED,
+    CHAT,
+    VISIT,
+    Visit,
+    access_control,
+    count_requests,
+    json_response,
+    openai_errors,
+)
 from tmas.serve.models import RequestLimits, settings_of
 from tmas.serve.requests import ChatRequest, read_request
 from tmas.serve.responses import Responses
 from tmas.serve.service import Job, Service
-from tmas.serve.settings import is_loopback
 from tmas.settings import RunSettings
 
 log = logging.getLogger(__name__)
-CHAT = "/v1/chat/completions"
-ANSWERED, CLIENT_LEFT = "answered", "client_left"
-"""Outcomes of requests in the metrics. All others are the codes of errors."""
 MOST_LOGGED = 100
 """Ignored fields that are named in the log."""
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 EVENTS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 """``X-Accel-Buffering`` turns off the buffering of nginx."""
 KEEP_ALIVE = 15.0
@@ -54,7 +56,7 @@ def create_app(
     without_key = {"/health"} if service.settings.metrics_key else {"/health", "/metrics"}
     app = web.Application(
         client_max_size=service.settings.max_request_bytes,
-        middlewares=[_count_requests(service.metrics), _openai_errors, _access_control(key, without_key)],
+        middlewares=[count_requests(service.metrics), openai_errors, access_control(key, without_key)],
     )
     app.add_routes(
         [
@@ -75,16 +77,16 @@ class _Api:
         self._logged: set[str] = set()
 
     async def health(self, _: web.Request) -> web.Response:
-        return _json({"status": "ok", "running": self._service.running, "waiting": self._service.waiting})
+        return json_response({"status": "ok", "running": self._service.running, "waiting": self._service.waiting})
 
     async def metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=self._service.metrics.page(), headers={"Content-Type": CONTENT_TYPE})
 
     async def models(self, _: web.Request) -> web.Response:
-        return _json({"object": "list", "data": [self._model(name) for name in self._models]})
+        return json_response({"object": "list", "data": [self._model(name) for name in self._models]})
 
     async def model(self, request: web.Request) -> web.Response:
-        return _json(self._model(request.match_info["name"]))
+        return json_response(self._model(request.match_info["name"]))
 
     def _model(self, name: str) -> dict[str, Any]:
         method = settings_of(name, self._models).method
@@ -103,7 +105,8 @@ class _Api:
         server = self._service.settings
         body = read_request(await _body(request, server.body_seconds), server)
         settings = body.settings(self._models, server.most)
-        request["model"] = body.model
+        visit = request[VISIT]
+        visit.model = body.model
         question = read_question(body.messages, server, settings.prompts)
         ignored = (*body.ignored, *question.ignored)
         self._log_once(ignored)
@@ -114,10 +117,10 @@ class _Api:
             progress: list[str] = []
             async with self._service.submit(job, progress.append) as task:
                 completion = Responses(job).completion(await task, progress if body.include_reasoning else ())
-        for histogram in self._first_byte(job, stream=False):
-            histogram.observe(time.monotonic() - request["started"])
-        request["outcome"] = ANSWERED
-        return _json(completion)
+        self._service.metrics.first_byte.labels("false").observe(visit.seconds)
+        self._service.metrics.first_content.labels(job.model).observe(visit.seconds)
+        visit.outcome = ANSWERED
+        return json_response(completion)
 
     async def _stream(self, request: web.Request, job: Job, body: ChatRequest) -> web.StreamResponse:
         lines: asyncio.Queue[str | None] = asyncio.Queue()
@@ -127,13 +130,13 @@ class _Api:
             response = web.StreamResponse(headers=EVENTS)
             with contextlib.suppress(ConnectionError):  # the client has disconnected
                 await response.prepare(request)
-                async for event in self._events(request, job, lines, task, body.include_usage):
+                async for event in self._events(request[VISIT], job, lines, task, body.include_usage):
                     await response.write(event)
         return response
 
     async def _events(
         self,
-        request: web.Request,
+        visit: Visit,
         job: Job,
         lines: asyncio.Queue[str | None],
         task: asyncio.Task[Result],
@@ -145,8 +148,7 @@ class _Api:
         """
         responses = Responses(job)
         yield _event(responses.chunk({"role": "assistant", "content": ""}))
-        first_byte, first_content = self._first_byte(job, stream=True)
-        first_byte.observe(time.monotonic() - request["started"])
+        self._service.metrics.first_byte.labels("true").observe(visit.seconds)
         while True:
             try:
                 line = await asyncio.wait_for(lines.get(), KEEP_ALIVE)
@@ -158,20 +160,15 @@ class _Api:
             yield _event(responses.chunk({"reasoning_content": f"{line}\n"}))
         outcome = ANSWERED
         try:
-            chunks = responses.chunks(await task, include_usage)
-            first_content.observe(time.monotonic() - request["started"])
+            chunks = list(responses.chunks(await task, include_usage))
+            self._service.metrics.first_content.labels(job.model).observe(visit.seconds)
             for chunk in chunks:
                 yield _event(chunk)
         except ApiError as error:
             outcome = error.code
             yield _event(error.body)
         yield b"data: [DONE]\n\n"
-        request["outcome"] = outcome  # only now: until here, the client may leave
-
-    def _first_byte(self, job: Job, stream: bool) -> tuple[Histogram, Histogram]:
-        """The histograms of the times to the first byte and to the first byte of the solution."""
-        metrics = self._service.metrics
-        return metrics.first_byte.labels(str(stream).lower()), metrics.first_content.labels(job.model)
+        visit.outcome = outcome  # only now: until here, the client may leave
 
     def _log_once(self, ignored: Iterable[str]) -> None:
         """Log each field that is ignored once. Clients choose the names, so their number is limited."""
@@ -198,62 +195,6 @@ async def _body(request: web.Request, seconds: float) -> bytes:
         if request.transport is None:
             raise ConnectionResetError from None
         raise
-
-
-def _count_requests(metrics: ServerMetrics) -> Any:
-    @web.middleware
-    async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Count the chat requests by their outcome, which the handlers set: see :class:`ServerMetrics`."""
-        if request.path != CHAT:
-            return await handler(request)
-        request["started"], request["outcome"] = time.monotonic(), CLIENT_LEFT
-        try:
-            return await handler(request)
-        finally:
-            metrics.requests.labels(request.get("model", "unknown"), request["outcome"]).inc()
-
-    return count
-
-
-@web.middleware
-async def _openai_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn every error into a response in OpenAI's format."""
-    if isinstance(request.protocol, ClientConnection):
-        request.protocol.header_received()
-    try:
-        return await handler(request)
-    except ApiError as raised:
-        error = raised
-    except web.HTTPException as raised:  # raised by aiohttp, for an unknown path, for example
-        error = ApiError(raised.status, raised.reason.lower().replace(" ", "_"), str(raised.text))
-    request["outcome"] = error.code
-    return _json(error.body, error.status, error.headers)
-
-
-def _access_control(key: str | None, without_key: Collection[str]) -> Any:
-    @web.middleware
-    async def require_key(request: web.Request, handler: Handler) -> web.StreamResponse:
-        header = request.headers.get("Authorization", "")
-        if request.path not in without_key and not _is_equal(header, f"Bearer {key}"):
-            raise ApiError(401, "invalid_api_key", "the API key is missing or wrong")
-        return await handler(request)
-
-    @web.middleware
-    async def require_loopback_host(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not is_loopback(re.sub(r":\d+$", "", request.host).strip("[]")):
-            raise ApiError(403, "host_not_allowed", "without an API key, this server accepts only loopback host names")
-        return await handler(request)
-
-    return require_loopback_host if key is None else require_key
-
-
-def _is_equal(text: str, expected: str) -> bool:
-    """Compare in constant time, so that the time does not reveal how many characters are right."""
-    return hmac.compare_digest(text.encode(errors="surrogateescape"), expected.encode(errors="surrogateescape"))
-
-
-def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(body=orjson.dumps(value), status=status, headers=headers, content_type="application/json")
 
 
 def _event(value: Any) -> bytes:

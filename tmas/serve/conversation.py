@@ -52,7 +52,7 @@ def read_question(messages: Sequence[Message], settings: ServerSettings, prompts
     question = texts[last]
     if instructions or turns:
         context = {"instructions": "\n\n".join(instructions), "turns": turns}
-        question = prompts.render("conversation", question=question, **context)
+        question = prompts.render("conversation", message=question, **context)
     _check_length(question, settings.max_question_characters, last if question == texts[last] else None)
     return Question(question, tuple(dict.fromkeys(ignored)))
 

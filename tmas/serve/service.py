@@ -157,7 +157,7 @@ async def open_service(settings: ServeSettings) -> AsyncIterator[Service]:
     serve = settings.serve
     serve.output_dir.mkdir(parents=True, exist_ok=True)
     open_files = 2 * serve.max_running + serve.max_connections  # a running request has a lock file and a trace
-    default, *others = settings.served_models().values()
+    default, *others = settings.served_models.values()
     async with open_runtime(default, serve.output_dir, Activity(), open_files, others=others) as runtime:
         yield Service(serve, runtime)
 

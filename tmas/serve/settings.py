@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -162,8 +164,12 @@ class ServeSettings(Settings):
         shared = {name: getattr(self, name) for name in ("model", "method", "serving", "concurrency", "ray", "prompts")}
         return RunSettings(**shared)
 
-    def served_models(self) -> dict[str, RunSettings]:
-        """Run settings for a request without overrides, for each name that the field ``model`` may have."""
+    @cached_property
+    def served_models(self) -> Mapping[str, RunSettings]:
+        """Run settings for a request without overrides, for each name that the field ``model`` may have.
+
+        Raises pydantic's ``ValidationError`` for a method that cannot be lowered to ``serve.most``.
+        """
         return served_models(self.run(), self.serve.models, self.serve.most)
 
 
