@@ -1,7 +1,8 @@
 """tmas/serve and the requests that clients send as they come: what is applied, what is ignored, and what is context.
 
 ``recorded/`` has request bodies: those of inspect_ai and lm-evaluation-harness as tests/e2e/test_serve_clients.py
-recorded them, and that of Open WebUI as its source builds it.
+recorded them, that of the chat interface of gradio 6.31 (``gr.load_chat``), also recorded, and that of Open WebUI, which
+was not run: it is written from its source (routers/openai.py, utils/payload.py).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def sampling(requests: list[Body], role: str) -> set[tuple[float, float]]:
     [
         ("inspect_ai", ["max_tokens"], (0.7, 0.95)),
         ("lm_eval", ["max_tokens", "stop", "temperature"], (1.0, 0.95)),
+        ("gradio", [], (1.0, 0.95)),
         ("open_webui", ["frequency_penalty", "max_tokens", "reasoning_effort", "stop"], (0.8, 0.9)),
     ],
 )
