@@ -94,3 +94,15 @@ async def test_a_request_names_its_method_and_an_unknown_name_is_told_what_there
         assert (reply.status, reply.error["code"]) == (404, "model_not_found")
         assert reply.error["message"] == "there is no model 'gpt-5' here, only tmas, vote, refine"
     assert (over.status, over.error["code"]) == (400, "over_limit")
+
+
+@pytest.mark.usefixtures("answers_as_text")
+async def test_a_server_is_asked_for_its_context_length_once_for_all_models_and_requests(tmp_path: Path):
+    models = {"refine": {"method": team.small("self_refine")}}
+    reported = {"context_length": None}
+    async with (
+        ScriptedServer(team.reply, context_length=100_000) as engine,
+        served(tmp_path, engine.base_url, model=reported, models=models) as server,
+    ):
+        engine.context_length = None  # it would be an error now
+        assert [(await server.ask(model=name)).status for name in ("tmas", "refine", "refine")] == [200] * 3
