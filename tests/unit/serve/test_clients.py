@@ -1,8 +1,8 @@
 """tmas/serve and the requests that clients send as they come: what is applied, what is ignored, and what is context.
 
 ``recorded/`` has request bodies. Those of inspect_ai and lm-evaluation-harness were recorded by
-tests/e2e/test_serve_clients.py, and that of a chat interface from gradio 6.31 (``gr.load_chat``). Open WebUI was not run:
-its request is written from its source (routers/openai.py, utils/payload.py).
+tests/e2e/test_serve_clients.py, and that of a chat interface from gradio 6.31 (``gr.load_chat``). That of Open WebUI is
+written from its source (routers/openai.py, utils/payload.py); Open WebUI was not run.
 """
 
 from __future__ import annotations
