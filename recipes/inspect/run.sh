@@ -9,6 +9,7 @@ PROBLEMS=${PROBLEMS:-tmas/problems/sample_problems.jsonl}
 OUT=${OUT:-runs/inspect}
 PORT=${PORT:-8080}
 API_KEY=${API_KEY:-}                         # of the model's server; empty: no key
+PROBLEMS=$(realpath -m "$PROBLEMS") OUT=$(realpath -m "$OUT")    # inspect reads the task in its own folder
 
 tmas serve serve.output_dir="$OUT/served" serve.port="$PORT" model.base_url="$BASE_URL" model.name="$NAME" \
     ${API_KEY:+model.api_key_env=API_KEY} "$@" &

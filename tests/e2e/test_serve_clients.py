@@ -108,7 +108,7 @@ async def test_the_recipe_compares_the_method_with_the_bare_model(tmp_path: Path
             *("recipes/inspect/run.sh", "method.n_candidates=2", "method.n_verifications=1", "method.max_iterations=1"),
             *("model.sampling.max_tokens=1000",),
             **{"BASE_URL": engine.base_url, "NAME": "scripted", "OUT": str(tmp_path), "PORT": str(unused_tcp_port)},
-            **{"PROBLEMS": str(problems(tmp_path))},
+            **{"PROBLEMS": os.path.relpath(problems(tmp_path), ROOT)},
         )
     assert all(f"openai-api/{model}" in output for model in ("bare/scripted", "tmas/tmas"))
     assert len(list((tmp_path / "logs").iterdir())) == 2
