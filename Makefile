@@ -14,12 +14,14 @@ COMPILE_SERVE = $(RESOLVE) --python-version 3.12 --python-platform x86_64-manyli
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check format lock options docs clean
+.PHONY: help install clients demo test test-all check format lock options docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 install: .venv/.stamp ## make .venv: real vLLM, Ray and verl on the CPU, and the developers' tools
+
+clients: .venv-clients/.stamp ## make .venv-clients: inspect_ai, lm-evaluation-harness and the core of tmas
 
 demo: install ## a tiny trained policy plays all roles on vLLM: TMAS next to two baselines, in a few minutes
 	@$(BIN)/tmas demo
@@ -39,10 +41,11 @@ format: install ## mend formatting and what the linter can mend
 	@$(BIN)/ruff check --fix-only
 	@$(BIN)/ruff format
 
-lock: $(BIN)/uv ## resolve locks/cpu.txt, gpu.txt and serve.txt again (ARGS=--upgrade for newer versions)
+lock: $(BIN)/uv ## resolve locks/cpu.txt, gpu.txt, serve.txt and clients.txt again (ARGS=--upgrade for newer versions)
 	$(COMPILE) --extra cpu --group dev --override locks/cpu-overrides.txt -o locks/cpu.txt $(ARGS)
 	$(COMPILE) --extra gpu -o locks/gpu.txt $(ARGS)
 	$(COMPILE_SERVE) --extra serve -o locks/serve.txt $(ARGS)
+	$(COMPILE) --extra clients -o locks/clients.txt $(ARGS)
 
 options: install ## write docs/options.md from the settings classes
 	@$(BIN)/tmas options --markdown > docs/options.md
@@ -51,7 +54,7 @@ docs: install ## build the documentation site: build/site/index.html (warnings a
 	@$(BIN)/sphinx-build -q -W --keep-going -b html docs build/site
 
 clean: ## remove .venv and caches (not runs/)
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-clients .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip takes torch first: it finds a CPU build where its own settings offer one, and PyPI's CUDA build, which serves as well, elsewhere.
@@ -60,6 +63,12 @@ clean: ## remove .venv and caches (not runs/)
 	$(BIN)/pip install -q --disable-pip-version-check $(call PINNED,torch)
 	$(BIN)/uv pip install -q --no-deps -r locks/cpu.txt
 	$(BIN)/uv pip install -q --no-deps -e . ./packages/vllm-alias
+	@touch $@
+
+.venv-clients/.stamp: pyproject.toml locks/clients.txt | $(BIN)/uv
+	$(BIN)/uv venv -q --allow-existing --python $(PYTHON) .venv-clients
+	$(BIN)/uv pip install -q --python .venv-clients/bin/python --no-deps -r locks/clients.txt
+	$(BIN)/uv pip install -q --python .venv-clients/bin/python --no-deps -e .
 	@touch $@
 
 $(BIN)/uv:

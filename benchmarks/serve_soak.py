@@ -94,7 +94,7 @@ GOOD: dict[str, Client] = {
 BAD: dict[str, Client] = {
     "leaves": lambda soak: soak.ask(stream=True, leave=True),
     "has no key": lambda soak: soak.ask(key="wrong"),
-    "asks for what is not supported": lambda soak: soak.ask(temperature=0.5),
+    "asks for what is not supported": lambda soak: soak.ask(n=2),
     "sends too much": lambda soak: soak.ask(padding="x" * 2_000_000),
     "sends no request": lambda soak: soak.send(b"GET /health HTT"),
     "sends no body": lambda soak: soak.send(SLOW),

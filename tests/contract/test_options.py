@@ -67,7 +67,8 @@ def test_every_key_of_a_command_s_file_is_a_setting_with_a_description(command: 
     }.get(command)
     own = [key for key in keys if not key.startswith(verls)] if verls else list(keys)
     assert own
-    known = [key.replace("NAME", name) for key in options for name in ["NAME", *written.get("benchmarks", {})]]
+    served = written.get("serve", {}).get("models", {})
+    known = [key.replace("NAME", name) for key in options for name in ["NAME", *written.get("benchmarks", {}), *served]]
     assert [
         key for key in own if not any(f"{name}.".startswith(f"{key}.") or key.startswith(f"{name}.") for name in known)
     ] == []

@@ -80,7 +80,7 @@ def tool(name: str) -> str:
 
 def run(script: str, folder: Path, *arguments: str, **knobs: str) -> subprocess.CompletedProcess[str]:
     """``script`` with stand-ins for the programs that it calls."""
-    for name in ("tmas", "torchrun", "vllm", "ray", "srun", "scontrol", "python"):
+    for name in ("tmas", "torchrun", "vllm", "ray", "srun", "scontrol", "python", "curl", "inspect"):
         (folder / name).write_text(STAND_IN.format(python=sys.executable))
         (folder / name).chmod(0o755)
     environment = {

@@ -56,14 +56,15 @@ class Reply:
 
 @dataclass
 class RunningServer:
-    """A running server with an HTTP client."""
+    """A running server with an HTTP client. ``model``: the name that requests ask for."""
 
     base_url: str
     service: Service
     http: aiohttp.ClientSession
+    model: str
 
     async def ask(self, question: Any = QUESTION, *, headers: Mapping[str, str] | None = None, **fields: Any) -> Reply:
-        body = {"model": "tmas", "messages": [{"role": "user", "content": question}]} | fields
+        body = {"model": self.model, "messages": [{"role": "user", "content": question}]} | fields
         return await self.send("POST", "/chat/completions", headers=headers, json=body)
 
     async def send(self, verb: str, path: str, **given: Any) -> Reply:
@@ -96,10 +97,10 @@ async def served(
         key = settings.serve.read_key()
         async with (
             open_service(settings) as service,
-            http_server(port, service, settings.run(), key) as base_url,
+            http_server(port, service, settings.served_models, key) as base_url,
             aiohttp.ClientSession() as http,
         ):
-            yield RunningServer(base_url, service, http)
+            yield RunningServer(base_url, service, http, settings.method.name)
 
 
 def runs_in(folder: Path) -> list[Path]:

@@ -21,7 +21,7 @@ COMMANDS = {
         "tmas.cli.demo:demo_command",
         "compare TMAS with two baselines, using the tiny policy in the package",
     ),
-    "serve": ("tmas.cli.serve:serve_command", "start an OpenAI-compatible server that runs the method on each request"),
+    "serve": ("tmas.cli.serve:serve_command", "start an OpenAI-compatible server whose models are methods"),
     "evaluate": ("tmas.cli.evaluate:evaluate_command", "accuracy by iteration and at equal compute, and tokens"),
     "report": ("tmas.cli.report:print_report", "write one HTML file with figures, tables, calls and training curves"),
     "subset": ("tmas.cli.evaluate:subset_command", "write the problems that a model seldom solves"),

@@ -14,7 +14,6 @@ from tmas.cli.composing import validated
 from tmas.cli.exits import INTERRUPTED, STOPPED, cancel_on_sigterm, fail
 from tmas.engines.vllm import ServerFailed
 from tmas.llm.endpoint import EndpointDown
-from tmas.serve.requests import MODEL
 from tmas.serve.server import bind_port, http_server
 from tmas.serve.service import open_service
 from tmas.serve.settings import ServeSettings
@@ -34,10 +33,12 @@ def serve_command(config: dict[str, Any], console: Console) -> None:
 
 
 async def _serve(settings: ServeSettings, console: Console) -> None:
-    key, run, folder = settings.serve.read_key(), validated(settings.run), settings.serve.output_dir
+    key, folder = settings.serve.read_key(), settings.serve.output_dir
+    run, models = validated(settings.run), validated(lambda: settings.served_models)
     with cancel_on_sigterm(), closing(bind_port(settings.serve)) as port:
         if run.serving.name == "vllm":
             console.print(Text(f"starting vLLM with {run.model.name}; its log is in {folder}"), soft_wrap=True)
-        async with open_service(settings) as service, http_server(port, service, run, key) as base_url:
-            console.print(Text(f"{base_url} serves the model {MODEL}; requests are in {folder}"), soft_wrap=True)
+        async with open_service(settings) as service, http_server(port, service, models, key) as base_url:
+            names = ", ".join(models)
+            console.print(Text(f"{base_url} serves the models {names}; requests are in {folder}"), soft_wrap=True)
             await asyncio.Event().wait()

@@ -25,6 +25,11 @@ VARIABLES: Mapping[str, Mapping[str, Sequence[Any]]] = {
         "solution": [None, "It is 12."],
         "summary": [None, "Correct."],
     },
+    "conversation": {
+        "instructions": ["", "Answer in French."],
+        "turns": [[], ["User: Hello.", "Assistant: Hi."]],
+        "message": ["What is 7 + 5?"],
+    },
     "distill": {**_TASK, "reasoning": ["", "7 + 5 = 12"], "solution": ["It is 12."]},
     "experience": {**_TASK, "attempts": _ATTEMPTS, "bank": _BANK, "max_new": [8], "max_chars": [600]},
     "feedback": {**_TASK, "solution": ["It is 12."]},
@@ -67,7 +72,7 @@ VARIABLES: Mapping[str, Mapping[str, Sequence[Any]]] = {
 includes them."""
 MAY_BE_EMPTY = frozenset({"attempt", "recycled"})
 """Prompts that are never the whole prompt of a call, so that they may be empty."""
-MUST_SHOW: Mapping[str, str] = {"judge_code": "code"}
+MUST_SHOW: Mapping[str, str] = {"conversation": "message", "judge_code": "code"}
 """Prompts that are of no use without the value of this variable."""
 
 

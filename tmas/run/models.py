@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import Self
+
+import orjson
 
 from tmas.engines.vllm import free_port, vllm_server
 from tmas.errors import UserError
@@ -25,24 +27,31 @@ class Clients:
     """The chat clients of a method's roles. Roles with the same endpoint share a client. An async context manager.
 
     ``key``: the API key of the run's own servers. ``counts_template``: count the tokens of the models' chat templates;
-    False for a run that an older version started. Raises ``UserError`` for a wrong API key, tokenizer or context
-    length.
+    False for a run that an older version started. ``others``: settings of further runs whose models are opened, too.
+    Raises ``UserError`` for a wrong API key, tokenizer or context length.
     """
 
-    def __init__(self, settings: RunSettings, key: str | None = None, counts_template: bool = True) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: RunSettings,
+        key: str | None = None,
+        counts_template: bool = True,
+        others: Sequence[RunSettings] = (),
+    ) -> None:
         self._counts_template = counts_template
-        self._models = settings.role_models()
+        self._counted_templates: dict[tuple[str, bytes], int] = {}
+        models = [model for run in (settings, *others) for model in run.role_models().values()]
         slots = settings.concurrency
-        endpoints = dict.fromkeys(model.endpoint() for model in self._models.values())
+        endpoints = dict.fromkeys(model.endpoint() for model in models)
         self._own_endpoints = [endpoint for endpoint in endpoints if not endpoint.base_urls]
         self._chats = {e: OpenAIChat(e, slots=slots, key=key if e in self._own_endpoints else None) for e in endpoints}
-        for model in self._models.values():
+        for model in models:
             # Raise errors about tokenizers and lengths now. No error is possible for a length that is still unknown.
             self._window(model, model.context_length or sys.maxsize)
         self._stack = AsyncExitStack()
         self.reported: dict[str, int] = {}
         """Context lengths in tokens that servers reported, by the key of the setting that is null."""
+        self._known_lengths: dict[tuple[OpenAIChat, str], int] = {}
 
     async def __aenter__(self) -> Self:
         for chat in self._chats.values():
@@ -62,40 +71,51 @@ class Clients:
         for chat in self._chats.values():
             chat.router.slots = slots
 
-    async def roles(self) -> dict[str, RoleModel]:
-        """The model of each role. Asks the servers for the context lengths that are not set.
+    async def roles(self, settings: RunSettings) -> dict[str, RoleModel]:
+        """The model of each role of ``settings``, whose endpoints must be open.
 
-        Raises ``UserError`` if a server does not report its context length.
+        Asks each server once for a context length that is not set. Raises ``UserError`` if it does not report it.
         """
-        return {role: await self._role_model(role, model) for role, model in self._models.items()}
+        return {role: await self._role_model(role, model, settings) for role, model in settings.role_models().items()}
 
-    async def _role_model(self, role: str, model: ModelSettings) -> RoleModel:
+    async def _role_model(self, role: str, model: ModelSettings, settings: RunSettings) -> RoleModel:
         chat = self._chats[model.endpoint()]
-        length = model.context_length or await chat.context_length(model.name)
-        if length is None:
-            raise UserError(
-                f"the server does not report the context length of {model.name}",
-                where="model.context_length",
-                remedy="Set it, in tokens.",
-            )
+        length = model.context_length or await self._reported_length(chat, model.name)
         if model.context_length is None:
             self.reported[f"model.{role}.context_length"] = length
-        unconstrained_first = _is_unconstrained_first(self._settings, model)
+        unconstrained_first = _is_unconstrained_first(settings, model)
         return RoleModel(
             chat, model.name, model.sampling, self._window(model, length), model.send_seed, unconstrained_first
         )
+
+    async def _reported_length(self, chat: OpenAIChat, model_name: str) -> int:
+        known = self._known_lengths.get((chat, model_name)) or await chat.context_length(model_name)
+        if known is None:
+            raise UserError(
+                f"the server does not report the context length of {model_name}",
+                where="model.context_length",
+                remedy="Set it, in tokens.",
+            )
+        self._known_lengths[chat, model_name] = known
+        return known
 
     def _window(self, model: ModelSettings, context_length: int) -> ContextWindow:
         tokenizer = model.tokenizer
         if tokenizer == "auto":
             tokenizer = model.path or "estimate"
-        template = CHAT_TEMPLATE_TOKENS
-        if self._counts_template:
-            variables = model.sampling.extra.get("chat_template_kwargs")
-            template = chat_template_tokens(tokenizer, variables if isinstance(variables, dict) else None)
+        template = self._template_tokens(tokenizer, model) if self._counts_template else CHAT_TEMPLATE_TOKENS
         return ContextWindow(
             _counter(tokenizer), context_length, model.sampling.max_tokens, model.max_window_tokens, template
         )
+
+    def _template_tokens(self, tokenizer: str, model: ModelSettings) -> int:
+        """Tokens of the model's chat template. Counted once, because that reads the tokenizer's files."""
+        variables = model.sampling.extra.get("chat_template_kwargs")
+        known = (tokenizer, orjson.dumps(variables))
+        if known not in self._counted_templates:
+            counted = chat_template_tokens(tokenizer, variables if isinstance(variables, dict) else None)
+            self._counted_templates[known] = counted
+        return self._counted_templates[known]
 
 
 @asynccontextmanager

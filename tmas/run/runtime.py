@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -25,7 +25,7 @@ from tmas.run.budget import TokenBudget, recorded_tokens
 from tmas.run.directory import counts_chat_template
 from tmas.run.garbage import rare_collections
 from tmas.run.models import Clients, SharedServers, own_servers
-from tmas.run.session import Activity, RoleModel, RunState
+from tmas.run.session import Activity, RunState
 from tmas.run.solver import ProblemSolver
 from tmas.settings import RunSettings
 
@@ -35,17 +35,25 @@ class Runtime:
 
     ``key``: the key of the run's own servers. ``files``: number of files that are open at once, in addition to the
     sockets of the calls in flight. ``counts_chat_template``: see :func:`~tmas.run.directory.counts_chat_template`.
+    ``others``: settings of further runs that :meth:`solver` must be able to solve, with other roles for example.
     Raises ``UserError`` for a wrong API key, tokenizer or context length.
     """
 
-    def __init__(self, settings: RunSettings, key: str, files: int, counts_chat_template: bool = True) -> None:
+    def __init__(
+        self,
+        settings: RunSettings,
+        key: str,
+        files: int,
+        counts_chat_template: bool = True,
+        others: Sequence[RunSettings] = (),
+    ) -> None:
         self.settings, self.key = settings, key
         self.limiter = PriorityLimiter(settings.concurrency)
         self.checker = AnswerChecker()
         self.base_urls: tuple[str, ...] = ()
         self._files = files
-        self._clients = Clients(settings, key, counts_chat_template)
-        self._roles: dict[str, RoleModel] = {}
+        self._clients = Clients(settings, key, counts_chat_template, others)
+        self._others = others
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -81,21 +89,23 @@ class Runtime:
 
     async def ready(self) -> None:
         """Ask the servers for the context lengths that are not set."""
-        self._roles = await self._clients.roles()
+        for settings in (self.settings, *self._others):
+            await self._clients.roles(settings)
 
     async def solver(
         self, settings: RunSettings, directory: Path, activity: Activity, method: Method[Any] | None = None
     ) -> ProblemSolver:
         """A solver for one run in ``directory``, a run directory. ``activity`` counts its calls.
 
-        ``settings``: the settings of the runtime, or others with the same models. ``method``: defaults to the method of
-        ``settings``, without a progress callback.
+        ``settings``: the settings of the runtime, or others with the same endpoints. ``method``: defaults to the method
+        of ``settings``, without a progress callback.
         """
         budget = TokenBudget(settings.limits.tokens_per_run)
         if budget.is_limited:
             budget.charge(Usage(completion_tokens=await asyncio.to_thread(recorded_tokens, directory)))
+        roles = await self._clients.roles(settings)
         state = RunState(
-            self._roles, self.limiter, settings.seed, settings.limits, budget, activity, prompts=settings.prompts
+            roles, self.limiter, settings.seed, settings.limits, budget, activity, prompts=settings.prompts
         )
         method = method or METHODS[settings.method.name](settings.method, self.checker)
         return ProblemSolver(method, state, directory)
@@ -103,16 +113,22 @@ class Runtime:
 
 @asynccontextmanager
 async def open_runtime(
-    settings: RunSettings, directory: Path, activity: Activity, files: int, shared: SharedServers | None = None
+    settings: RunSettings,
+    directory: Path,
+    activity: Activity,
+    files: int,
+    shared: SharedServers | None = None,
+    others: Sequence[RunSettings] = (),
 ) -> AsyncIterator[Runtime]:
     """A runtime that is ready, with the Ray cluster and the servers that ``settings`` ask for.
 
     ``directory``: the folder for the servers' logs. ``activity`` shows that they are being started. ``files``: see
-    :class:`Runtime`. ``shared``: servers to use in place of the run's own. Raises
+    :class:`Runtime`, which also describes ``others``. ``shared``: servers to use in place of the run's own. Raises
     :class:`~tmas.llm.endpoint.EndpointDown` and :class:`~tmas.engines.vllm.ServerFailed`.
     """
     key = shared.key if shared else secrets.token_urlsafe(32)
-    async with Runtime(settings, key, files, counts_chat_template(directory)) as runtime, AsyncExitStack() as stack:
+    opened = Runtime(settings, key, files, counts_chat_template(directory), others)
+    async with opened as runtime, AsyncExitStack() as stack:
         if settings.on_ray:
             stack.enter_context(ray_cluster(settings.ray.address))
         if shared:

@@ -1,92 +1,182 @@
-"""The HTTP application of ``tmas serve``: routes, access control, errors in OpenAI's format, server-sent events."""
+"""The HTTP application of ``tmas serve``: routes and server-sent events."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
-import re
+import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 import orjson
 from aiohttp import ClientPayloadError, web
 
 from tmas.records import Result
-from tmas.serve.connections import ClientConnection, Connections
+from tmas.serve.connections import Connections
+from tmas.serve.conversation import read_question
 from tmas.serve.errors import ApiError
-from tmas.serve.requests import MODEL, read_question, read_request
+from tmas.serve.metrics import CONTENT_TYPE
+from tmas.serve.middlewares import (
+    ANSWERED,
+    CHAT,
+    VISIT,
+    Visit,
+    access_control,
+    count_requests,
+    json_response,
+    openai_errors,
+)
+from tmas.serve.models import RequestLimits, settings_of
+from tmas.serve.requests import ChatRequest, read_request
 from tmas.serve.responses import Responses
 from tmas.serve.service import Job, Service
-from tmas.serve.settings import is_loopback
 from tmas.settings import RunSettings
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+log = logging.getLogger(__name__)
+MOST_LOGGED = 100
+"""Ignored fields that are named in the log."""
 EVENTS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 """``X-Accel-Buffering`` turns off the buffering of nginx."""
 KEEP_ALIVE = 15.0
 """Seconds without an event after which a comment is sent. Proxies and clients close streams without traffic."""
 
 
-def create_app(service: Service, default: RunSettings, key: str | None, connections: Connections) -> web.Application:
+def create_app(
+    service: Service, models: Mapping[str, RunSettings], key: str | None, connections: Connections
+) -> web.Application:
     """The aiohttp application.
 
-    ``default``: the run settings for a request without overrides. ``key``: the API key that clients must send. Without
-    a key, the ``Host`` header must be a loopback name, which keeps out web pages that use DNS rebinding.
-    ``connections``: the connections that requests come from.
+    ``models``: the run settings for a request without overrides, by the name of its model. ``key``: the API key that
+    clients must send. Without a key, the ``Host`` header must be a loopback name, which keeps out web pages that use
+    DNS rebinding. ``connections``: the connections that requests come from.
     """
-    api = _Api(service, default, connections)
+    api = _Api(service, models, connections)
+    without_key = {"/health"} if service.settings.metrics_key else {"/health", "/metrics"}
     app = web.Application(
         client_max_size=service.settings.max_request_bytes,
-        middlewares=[_openai_errors, _access_control(key)],
+        middlewares=[count_requests(service.metrics), openai_errors, access_control(key, without_key)],
     )
     app.add_routes(
         [
             web.get("/health", api.health),
+            web.get("/metrics", api.metrics),
             web.get("/v1/models", api.models),
-            web.post("/v1/chat/completions", api.chat),
+            web.get("/v1/models/{name}", api.model),
+            web.post(CHAT, api.chat),
         ]
     )
     return app
 
 
 class _Api:
-    def __init__(self, service: Service, default: RunSettings, connections: Connections) -> None:
-        self._service, self._default, self._started = service, default, int(time.time())
+    def __init__(self, service: Service, models: Mapping[str, RunSettings], connections: Connections) -> None:
+        self._service, self._models, self._started = service, models, int(time.time())
         self._connections = connections
+        self._logged: set[str] = set()
 
     async def health(self, _: web.Request) -> web.Response:
-        return _json({"status": "ok", "running": self._service.running, "waiting": self._service.waiting})
+        return json_response({"status": "ok", "running": self._service.running, "waiting": self._service.waiting})
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._service.metrics.page(), headers={"Content-Type": CONTENT_TYPE})
 
     async def models(self, _: web.Request) -> web.Response:
-        model = {"id": MODEL, "object": "model", "created": self._started, "owned_by": "tmas"}
-        return _json({"object": "list", "data": [model]})
+        return json_response({"object": "list", "data": [self._model(name) for name in self._models]})
+
+    async def model(self, request: web.Request) -> web.Response:
+        return json_response(self._model(request.match_info["name"]))
+
+    def _model(self, name: str) -> dict[str, Any]:
+        method = settings_of(name, self._models).method
+        return {
+            "id": name,
+            "object": "model",
+            "created": self._started,
+            "owned_by": "tmas",
+            "tmas": {"method": method.name}
+            | {size: getattr(method, size) for size in RequestLimits.model_fields if hasattr(method, size)},
+        }
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         if request.content_type != "application/json":  # browsers do not let pages of other sites send this type
             raise ApiError(415, "unsupported_media_type", "Content-Type must be application/json")
         server = self._service.settings
-        body = read_request(await _body(request, server.body_seconds))
-        question = read_question(body.messages, server.max_question_characters)
-        job = Job(f"chatcmpl-{secrets.token_hex(12)}", question, body.options.settings(self._default, server.most))
+        body = read_request(await _body(request, server.body_seconds), server)
+        settings = body.settings(self._models, server.most)
+        visit = request[VISIT]
+        visit.model = body.model
+        question = read_question(body.messages, server, settings.prompts)
+        ignored = (*body.ignored, *question.ignored)
+        self._log_once(ignored)
+        job = Job(f"chatcmpl-{secrets.token_hex(12)}", question.text, settings, body.model, ignored)
         with self._connections.protect(request):
             if body.stream:
-                return await self._stream(request, job, body.include_usage)
-            async with self._service.submit(job, lambda _: None) as task:
-                return _json(Responses(job).completion(await task))
+                return await self._stream(request, job, body)
+            progress: list[str] = []
+            async with self._service.submit(job, progress.append) as task:
+                completion = Responses(job).completion(await task, progress if body.include_reasoning else ())
+        self._service.metrics.first_byte.labels("false").observe(visit.seconds)
+        self._service.metrics.first_content.labels(job.model).observe(visit.seconds)
+        visit.outcome = ANSWERED
+        return json_response(completion)
 
-    async def _stream(self, request: web.Request, job: Job, include_usage: bool) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, job: Job, body: ChatRequest) -> web.StreamResponse:
         lines: asyncio.Queue[str | None] = asyncio.Queue()
-        async with self._service.submit(job, lines.put_nowait) as task:
+        on_line = lines.put_nowait if body.include_reasoning is not False else lambda _: None
+        async with self._service.submit(job, on_line) as task:
             task.add_done_callback(lambda _: lines.put_nowait(None))
             response = web.StreamResponse(headers=EVENTS)
             with contextlib.suppress(ConnectionError):  # the client has disconnected
                 await response.prepare(request)
-                async for event in _events(Responses(job), lines, task, include_usage):
+                async for event in self._events(request[VISIT], job, lines, task, body.include_usage):
                     await response.write(event)
         return response
+
+    async def _events(
+        self,
+        visit: Visit,
+        job: Job,
+        lines: asyncio.Queue[str | None],
+        task: asyncio.Task[Result],
+        include_usage: bool,
+    ) -> AsyncIterator[bytes]:
+        """The events of one stream: progress lines as reasoning while ``task`` runs, then the answer or an error.
+
+        ``lines``: the progress lines; None marks the end of ``task``.
+        """
+        responses = Responses(job)
+        yield _event(responses.chunk({"role": "assistant", "content": ""}))
+        self._service.metrics.first_byte.labels("true").observe(visit.seconds)
+        while True:
+            try:
+                line = await asyncio.wait_for(lines.get(), KEEP_ALIVE)
+            except TimeoutError:
+                yield b": keep-alive\n\n"
+                continue
+            if line is None:
+                break
+            yield _event(responses.chunk({"reasoning_content": f"{line}\n"}))
+        outcome = ANSWERED
+        try:
+            chunks = list(responses.chunks(await task, include_usage))
+            self._service.metrics.first_content.labels(job.model).observe(visit.seconds)
+            for chunk in chunks:
+                yield _event(chunk)
+        except ApiError as error:
+            outcome = error.code
+            yield _event(error.body)
+        yield b"data: [DONE]\n\n"
+        visit.outcome = outcome  # only now: until here, the client may leave
+
+    def _log_once(self, ignored: Iterable[str]) -> None:
+        """Log each field that is ignored once. Clients choose the names, so their number is limited."""
+        new = [name for name in dict.fromkeys(ignored) if name not in self._logged]
+        if new and len(self._logged) < MOST_LOGGED:
+            self._logged.update(new)
+            shown = ", ".join(name[:100] for name in new[:MOST_LOGGED])
+            log.warning("requests set fields that are ignored (see docs/serve.md): %s", shown)
 
 
 async def _body(request: web.Request, seconds: float) -> bytes:
@@ -105,71 +195,6 @@ async def _body(request: web.Request, seconds: float) -> bytes:
         if request.transport is None:
             raise ConnectionResetError from None
         raise
-
-
-async def _events(
-    responses: Responses, lines: asyncio.Queue[str | None], task: asyncio.Task[Result], include_usage: bool
-) -> AsyncIterator[bytes]:
-    """The events of one stream: progress lines as reasoning while ``task`` runs, then the answer or an error.
-
-    ``lines``: the progress lines; None marks the end of ``task``.
-    """
-    yield _event(responses.chunk({"role": "assistant", "content": ""}))
-    while True:
-        try:
-            line = await asyncio.wait_for(lines.get(), KEEP_ALIVE)
-        except TimeoutError:
-            yield b": keep-alive\n\n"
-            continue
-        if line is None:
-            break
-        yield _event(responses.chunk({"reasoning_content": f"{line}\n"}))
-    try:
-        for chunk in responses.chunks(await task, include_usage):
-            yield _event(chunk)
-    except ApiError as error:
-        yield _event(error.body)
-    yield b"data: [DONE]\n\n"
-
-
-@web.middleware
-async def _openai_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn every error into a response in OpenAI's format."""
-    if isinstance(request.protocol, ClientConnection):
-        request.protocol.header_received()
-    try:
-        return await handler(request)
-    except ApiError as error:
-        return _json(error.body, error.status, error.headers)
-    except web.HTTPException as error:  # raised by aiohttp, for an unknown path, for example
-        converted = ApiError(error.status, error.reason.lower().replace(" ", "_"), str(error.text))
-        return _json(converted.body, converted.status)
-
-
-def _access_control(key: str | None) -> Any:
-    @web.middleware
-    async def require_key(request: web.Request, handler: Handler) -> web.StreamResponse:
-        header = request.headers.get("Authorization", "")
-        if request.path != "/health" and not _is_equal(header, f"Bearer {key}"):
-            raise ApiError(401, "invalid_api_key", "the API key is missing or wrong")
-        return await handler(request)
-
-    @web.middleware
-    async def require_loopback_host(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not is_loopback(re.sub(r":\d+$", "", request.host).strip("[]")):
-            raise ApiError(403, "host_not_allowed", "without an API key, this server accepts only loopback host names")
-        return await handler(request)
-
-    return require_loopback_host if key is None else require_key
-
-
-def _is_equal(text: str, expected: str) -> bool:
-    """Compare in constant time, so that the time does not reveal how many characters are right."""
-    return hmac.compare_digest(text.encode(errors="surrogateescape"), expected.encode(errors="surrogateescape"))
-
-
-def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(body=orjson.dumps(value), status=status, headers=headers, content_type="application/json")
 
 
 def _event(value: Any) -> bytes:

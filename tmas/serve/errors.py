@@ -41,3 +41,8 @@ class ApiError(Exception):
     @property
     def headers(self) -> dict[str, str]:
         return {"Retry-After": str(RETRY_AFTER)} if self.status in (429, 503) else {}
+
+
+def bad_request(param: str | None, message: str, code: str = "invalid_value") -> ApiError:
+    """The error for a wrong field ``param`` of a request; None for the whole body."""
+    return ApiError(400, code, f"{param}: {message}" if param else message, param)

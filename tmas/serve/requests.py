@@ -1,33 +1,39 @@
-"""Reads and validates a chat completion request: its question and its settings for the method.
+"""Reads and validates a chat completion request: its fields, and its settings for the method.
 
-A field that this server does not support is a request error; it is never ignored. For example, the method sees one
-problem, so a conversation is refused, and the server sets the sampling.
+docs/serve.md has a table of all fields. A field that the method cannot use is ignored and named in the response. With
+``serve.strict`` it is an error instead. A field that changes the form of the reply is an error in any case.
 """
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tmas.methods.base import MethodSettings
-from tmas.serve.errors import ApiError
-from tmas.serve.settings import RequestLimits
+from tmas.serve.errors import ApiError, bad_request
+from tmas.serve.models import RequestLimits, settings_of, with_sampling
+from tmas.serve.settings import ServerSettings
 from tmas.settings import Limits, RunSettings
 
-MODEL = "tmas"
-NO_EFFECT: dict[str, Any] = {
-    "n": 1,
-    "tools": [],
-    "response_format": {"type": "text"},
-    "presence_penalty": 0,
-    "frequency_penalty": 0,
-    "logprobs": False,
-    "store": False,
+NO_EFFECT: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "tools": ([],),
+    "tool_choice": ("auto", "none"),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "logprobs": (False,),
+    "store": (False,),
 }
 """Values of unsupported fields that have no effect. Some clients send them, so they are accepted, and null as well."""
+FORM_OF_REPLY = frozenset({"n", "tool_choice", "response_format", "modalities", "audio", "logprobs"})
+"""Fields that ask for another form of the reply. A client that sets one could not use a reply without it."""
+SAMPLING = ("temperature", "top_p")
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -50,7 +56,7 @@ class RequestOptions(_RequestModel):
     seed: Seed | None = None
 
     def settings(self, default: RunSettings, limits: RequestLimits) -> RunSettings:
-        """The run settings for this request: ``default`` with these options.
+        """The run settings for this request: ``default``, those of its model, with these options.
 
         ``limits``: the server's upper limits. Raises :class:`ApiError` for an option that the method does not have, for
         a wrong value, and for a value above its limit.
@@ -66,8 +72,8 @@ class RequestOptions(_RequestModel):
         overrides = self.model_dump(exclude={"tokens_per_problem", "seed"}, exclude_none=True)
         for name, value in overrides.items():
             if not hasattr(method, name):
-                message = f"the method of this server, {method.name}, has no such setting"
-                raise _bad_request(f"tmas.{name}", message)
+                message = f"the method of this model, {method.name}, has no such setting"
+                raise bad_request(f"tmas.{name}", message)
             if name in RequestLimits.model_fields:
                 _check_limit(name, value, getattr(limits, name) or getattr(method, name))
         try:
@@ -79,99 +85,90 @@ class RequestOptions(_RequestModel):
 class ChatRequest(_RequestModel):
     """The supported fields of a chat completion request.
 
-    ``seed``: OpenAI's name for ``tmas.seed``. ``user``: accepted and ignored.
+    ``seed``: OpenAI's name for ``tmas.seed``. ``user``: accepted and ignored. ``include_reasoning``: whether the reply
+    has the progress as reasoning; None: only a stream has it. ``ignored``: names of further fields of the request.
     """
 
     model: str
     messages: list[dict[str, Any]]
     stream: bool = False
     stream_options: StreamOptions | None = None
+    include_reasoning: bool | None = None
+    temperature: float | None = Field(default=None, ge=0)
+    top_p: float | None = Field(default=None, gt=0, le=1)
     seed: Seed | None = None
-    user: str | None = None
+    user: Any = None
     tmas: RequestOptions = RequestOptions()
+    ignored: tuple[str, ...] = Field(default=(), exclude=True)
 
     @property
     def include_usage(self) -> bool:
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream and self.stream_options is not None and self.stream_options.include_usage
 
-    @property
-    def options(self) -> RequestOptions:
-        return self.tmas if self.seed is None else self.tmas.model_copy(update={"seed": self.seed})
+    def settings(self, models: Mapping[str, RunSettings], limits: RequestLimits) -> RunSettings:
+        """The run settings for this request. ``models``: those of each model.
+
+        Raises :class:`ApiError` for an unknown model; :meth:`RequestOptions.settings` has the other errors.
+        """
+        options = self.tmas if self.seed is None else self.tmas.model_copy(update={"seed": self.seed})
+        settings = options.settings(settings_of(self.model, models), limits)
+        return with_sampling(settings, temperature=self.temperature, top_p=self.top_p)
 
 
-def read_request(data: bytes) -> ChatRequest:
-    """Parse the body of a request. Raises :class:`ApiError` for invalid JSON and for everything that is not supported.
+def read_request(data: bytes, server: ServerSettings) -> ChatRequest:
+    """Parse the body of a request. :func:`~tmas.serve.conversation.read_question` reads its messages.
 
-    :func:`read_question` reads the messages.
+    Raises :class:`ApiError` for invalid JSON, for wrong values, and for unsupported fields that cannot be ignored.
     """
     try:
         body = orjson.loads(data)  # refuses invalid Unicode, NaN and very deep nesting
     except orjson.JSONDecodeError as error:
-        raise _bad_request(None, f"the body is not JSON: {error}", "invalid_json") from None
+        raise bad_request(None, f"the body is not JSON: {error}", "invalid_json") from None
     if not isinstance(body, dict):
-        raise _bad_request(None, "the body is not a JSON object", "invalid_json")
-    fields = {name: value for name, value in body.items() if value is not None and NO_EFFECT.get(name) != value}
+        raise bad_request(None, "the body is not a JSON object", "invalid_json")
+    fields = {name: value for name, value in body.items() if value is not None and not _has_no_effect(name, value)}
+    ignored = _ignored(fields, server)
+    options = fields.get("stream_options")
+    if isinstance(options, dict) and not server.strict:
+        fields["stream_options"] = {k: v for k, v in options.items() if k in StreamOptions.model_fields}
     try:
-        request = ChatRequest.model_validate(fields)
+        request = ChatRequest.model_validate({k: v for k, v in fields.items() if k not in ignored})
     except ValidationError as error:
         raise _first_error(error) from None
-    if request.model != MODEL:
-        raise ApiError(404, "model_not_found", f"the only model here is {MODEL}", "model")
-    if request.stream_options and not request.stream:
-        raise _bad_request("stream_options", "supported only with stream=true")
+    if request.stream_options and not request.stream and server.strict:
+        raise bad_request("stream_options", "supported only with stream=true")
     if request.seed is not None and request.tmas.seed is not None:
-        raise _bad_request("seed", "set twice, as seed and as tmas.seed: leave one out")
-    return request
+        raise bad_request("seed", "set twice, as seed and as tmas.seed: leave one out")
+    return request.model_copy(update={"ignored": tuple(ignored)})
 
 
-def read_question(messages: list[dict[str, Any]], max_characters: int) -> str:
-    """The text of the only message. ``max_characters``: its maximum length.
-
-    Raises :class:`ApiError` if there are several messages, for a role other than user, for content other than text, for
-    any other field of the message or of its parts, and for a question that is empty or too long.
-    """
-    if len(messages) != 1 or messages[0].get("role") != "user":
-        raise _bad_request("messages", "must be exactly one message with the role user: the method sees one problem")
-    _check_fields(messages[0], {"role", "content"}, "messages.0")
-    content = messages[0].get("content")
-    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-    if not all(_is_text(part) for part in parts):
-        raise _bad_request("messages.0.content", "only text is supported")
-    for number, part in enumerate(parts):
-        _check_fields(part, {"type", "text"}, f"messages.0.content.{number}")
-    question = "\n".join(part["text"] for part in parts).strip()
-    if not question:
-        raise _bad_request("messages.0.content", "contains no question")
-    if len(question) > max_characters:
-        message = f"messages.0.content: {len(question)} characters; this server allows at most {max_characters}"
-        raise ApiError(413, "question_too_long", message, "messages.0.content")
-    return question
+def _has_no_effect(name: str, value: Any) -> bool:
+    return value in NO_EFFECT.get(name, ())
 
 
-def _check_fields(given: dict[str, Any], known: set[str], place: str) -> None:
-    """Raise :class:`ApiError` for a field that is neither known nor null, as at the top level of a request."""
-    for name, value in given.items():
-        if name not in known and value is not None:
-            raise _bad_request(f"{place}.{name}", "not supported", "unsupported_field")
-
-
-def _is_text(part: Any) -> bool:
-    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+def _ignored(fields: Mapping[str, Any], server: ServerSettings) -> list[str]:
+    """The names of the fields that are ignored. Raises :class:`ApiError` for one that must not be ignored."""
+    known = ChatRequest.model_fields.keys() - {"ignored"}
+    ignored = [name for name in fields if name not in known or (name in SAMPLING and not server.apply_sampling)]
+    temperature = fields.get("temperature")
+    if isinstance(temperature, int | float) and 0 <= temperature < server.min_temperature:
+        ignored.append("temperature")
+    refused = [*ignored, *(name for name in SAMPLING if name in fields)] if server.strict else ignored
+    for name in refused:
+        if server.strict or name in FORM_OF_REPLY:
+            values = " or ".join(orjson.dumps(value).decode() for value in NO_EFFECT.get(name, ()))
+            raise bad_request(name, f"not supported{f', except for {values}' if values else ''}", "unsupported_field")
+    return list(dict.fromkeys(ignored))
 
 
 def _check_limit(name: str, value: int, limit: int | None) -> None:
     if limit is not None and value > limit:
-        raise _bad_request(f"tmas.{name}", f"{value} is more than {limit}, the limit of this server", "over_limit")
+        raise bad_request(f"tmas.{name}", f"{value} is more than {limit}, the limit of this server", "over_limit")
 
 
 def _first_error(error: ValidationError, prefix: str = "") -> ApiError:
     first = error.errors(include_input=False, include_url=False)[0]
     name = prefix + ".".join(map(str, first["loc"]))
-    if first["type"] != "extra_forbidden":
-        return _bad_request(name, first["msg"])
-    exception = f", except for {orjson.dumps(NO_EFFECT[name]).decode()}" if name in NO_EFFECT else ""
-    return _bad_request(name, f"not supported{exception}", "unsupported_field")
-
-
-def _bad_request(param: str | None, message: str, code: str = "invalid_value") -> ApiError:
-    return ApiError(400, code, f"{param}: {message}" if param else message, param)
+    if first["type"] == "extra_forbidden":
+        return bad_request(name, "not supported", "unsupported_field")
+    return bad_request(name, first["msg"])

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from tmas.records import Failure, Result, Usage
 from tmas.serve.errors import ApiError
-from tmas.serve.requests import MODEL
 from tmas.serve.service import Job
 
 Json = dict[str, Any]
@@ -21,8 +20,11 @@ class Responses:
     def __init__(self, job: Job) -> None:
         self._job, self._created = job, int(time.time())
 
-    def completion(self, result: Result) -> Json:
-        message = {"role": "assistant", "content": self._content(result), "refusal": None}
+    def completion(self, result: Result, progress: Sequence[str] = ()) -> Json:
+        """``progress``: progress lines, which become the reasoning of the message."""
+        message: Json = {"role": "assistant", "content": self._content(result), "refusal": None}
+        if progress:
+            message["reasoning_content"] = "".join(f"{line}\n" for line in progress)
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish_reason(result)}
         members = {"choices": [choice], "usage": usage(result), "tmas": self._details(result)}
         return self._envelope("chat.completion") | members
@@ -52,18 +54,20 @@ class Responses:
         return result.solution
 
     def _envelope(self, kind: str) -> Json:
-        return {"id": self._job.request_id, "object": kind, "created": self._created, "model": MODEL}
+        return {"id": self._job.request_id, "object": kind, "created": self._created, "model": self._job.model}
 
     def _details(self, result: Result) -> Json:
         chosen = result.trajectory.selected
         return {
             "request_id": self._job.request_id,
+            "method": result.method,
             "answer": result.answer,
             "mean_grade": chosen.mean_grade if chosen else None,
             "iterations": len(result.trajectory.iterations),
             "stop": result.trajectory.stop,
             "failures": _by_reason(result.failures),
             "seed": self._job.settings.seed,
+            "ignored": list(self._job.ignored),
         }
 
 

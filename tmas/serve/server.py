@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -37,14 +37,14 @@ def bind_port(serve: ServerSettings) -> socket.socket:
 
 @asynccontextmanager
 async def http_server(
-    port: socket.socket, service: Service, default: RunSettings, key: str | None
+    port: socket.socket, service: Service, models: Mapping[str, RunSettings], key: str | None
 ) -> AsyncIterator[str]:
     """Serve HTTP on ``port`` while the block runs. Afterwards, running requests may finish until the drain time is up.
 
-    Yields the base URL for clients. ``default`` and ``key``: see :func:`~tmas.serve.app.create_app`.
+    Yields the base URL for clients. ``models`` and ``key``: see :func:`~tmas.serve.app.create_app`.
     """
     connections = Connections(service.settings)
-    app = create_app(service, default, key, connections)
+    app = create_app(service, models, key, connections)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
     connections.server = runner.server

@@ -19,6 +19,7 @@ from tmas.run.runner import run_problems, write_metrics
 from tmas.run.runtime import Runtime, open_runtime
 from tmas.run.session import Activity
 from tmas.serve.errors import ApiError
+from tmas.serve.metrics import ServerMetrics
 from tmas.serve.progress import IterationProgress, ProgressLineCallback
 from tmas.serve.settings import ServerSettings, ServeSettings
 from tmas.settings import RunSettings
@@ -28,11 +29,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """One request: its id, its question and its run settings. The id is the name of its run directory."""
+    """One request: its id, its question and its run settings. The id is the name of its run directory.
+
+    ``model``: the name that the request asks for. ``ignored``: names of fields of the request without effect.
+    """
 
     request_id: str
     question: str
     settings: RunSettings
+    model: str
+    ignored: tuple[str, ...] = ()
 
     @property
     def problem(self) -> Problem:
@@ -47,10 +53,13 @@ class Service:
     settings: ServerSettings
     runtime: Runtime
     is_closing: bool = False
+    metrics: ServerMetrics = field(default_factory=ServerMetrics)
     _jobs: set[asyncio.Task[Result]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.settings.max_running)
+        self.metrics.running.set_function(lambda: self.running)
+        self.metrics.waiting.set_function(lambda: self.waiting)
 
     @property
     def running(self) -> int:
@@ -122,6 +131,7 @@ class Service:
                     progress = IterationProgress(settings.method.max_iterations, on_progress_line, group)
                     method = METHODS[settings.method.name](settings.method, checker, progress.on_round)
                     solver = await self.runtime.solver(settings, path, Activity(), method)
+                    solver = self.metrics.counted(solver, job.model)
                     await run_problems(
                         [problem],
                         solver.solve,
@@ -134,6 +144,7 @@ class Service:
             except BaseExceptionGroup as raised:
                 raise first_cause(raised, foremost=EndpointDown) from None
             write_metrics(directory)
+        self.metrics.count_failures(results[0], job.model)
         return results[0]
 
 
@@ -146,7 +157,8 @@ async def open_service(settings: ServeSettings) -> AsyncIterator[Service]:
     serve = settings.serve
     serve.output_dir.mkdir(parents=True, exist_ok=True)
     open_files = 2 * serve.max_running + serve.max_connections  # a running request has a lock file and a trace
-    async with open_runtime(settings.run(), serve.output_dir, Activity(), open_files) as runtime:
+    default, *others = settings.served_models.values()
+    async with open_runtime(default, serve.output_dir, Activity(), open_files, others=others) as runtime:
         yield Service(serve, runtime)
 
 

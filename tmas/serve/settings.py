@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,29 +14,8 @@ from tmas.llm.endpoint import read_key
 from tmas.methods import AnyMethodSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.prompts import BUILT_IN, PromptsSetting
+from tmas.serve.models import RequestLimits, ServedModel, served_models
 from tmas.settings import ModelSettings, RaySettings, RunSettings, ServingSettings, Settings
-
-
-class RequestLimits(Settings):
-    """Upper limits of what a request may ask for."""
-
-    n_candidates: int | None = Field(
-        default=None, ge=1, description="Most candidates that a request may ask for. null: the value of method."
-    )
-    n_verifications: int | None = Field(
-        default=None,
-        ge=1,
-        description="Most verifications per candidate that a request may ask for. null: the value of method.",
-    )
-    max_iterations: int | None = Field(
-        default=None, ge=1, description="Most iterations that a request may ask for. null: the value of method."
-    )
-    tokens_per_problem: int | None = Field(
-        default=None,
-        ge=1,
-        description="Most tokens, prompt and completion together, that a request may use, whether it sets a limit or"
-        " not. null: no limit.",
-    )
 
 
 class ServerSettings(Settings):
@@ -52,6 +33,37 @@ class ServerSettings(Settings):
         default=None,
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="NAME of the environment variable that holds the key that clients must send. null: no key.",
+    )
+    models: dict[str, ServedModel] | None = Field(
+        default=None,
+        description="Further names that the field model of a request may have, each with a method. null: only the name"
+        " of the setting method.",
+    )
+    strict: bool = Field(
+        default=False,
+        description="Refuse request fields without effect, temperature and top_p, system messages and conversations."
+        " false: apply them as docs/serve.md says, or ignore them and name them in the response (tmas.ignored).",
+    )
+    conversation: Literal["context", "last"] = Field(
+        default="context",
+        description="What system messages and earlier turns are for. context: they are shown to all agents with the"
+        " problem, which is the last user message. last: they are ignored.",
+    )
+    apply_sampling: bool = Field(
+        default=True,
+        description="Sample the candidates (the role solution) with the temperature and top_p of a request. false:"
+        " ignore both.",
+    )
+    min_temperature: float = Field(
+        default=0.1,
+        ge=0,
+        description="A lower temperature of a request is ignored, because all candidates of a prompt would be nearly"
+        " the same. 0: apply every temperature.",
+    )
+    metrics_key: bool = Field(
+        default=True,
+        description="Whether /metrics needs the key, if the server has one. false: everyone who reaches the server can"
+        " read its metrics.",
     )
     max_running: int = Field(default=8, ge=1, description="Requests that are solved at once.")
     max_waiting: int = Field(
@@ -77,7 +89,9 @@ class ServerSettings(Settings):
         " longer than a reverse proxy keeps its connections.",
     )
     max_request_bytes: int = Field(default=1_000_000, ge=1, description="Largest request body in bytes.")
-    max_question_characters: int = Field(default=50_000, ge=1, description="Longest question in characters.")
+    max_question_characters: int = Field(
+        default=50_000, ge=1, description="Longest problem in characters, with the messages that are shown with it."
+    )
     most: RequestLimits = Field(default=RequestLimits(), description="Upper limits of what a request may ask for.")
     drain_seconds: float = Field(
         default=30.0, ge=0, description="Seconds that running requests may continue after SIGTERM."
@@ -146,9 +160,17 @@ class ServeSettings(Settings):
         return self
 
     def run(self) -> RunSettings:
-        """Run settings for a request without overrides."""
+        """Run settings for a request to the method of ``method`` without overrides."""
         shared = {name: getattr(self, name) for name in ("model", "method", "serving", "concurrency", "ray", "prompts")}
         return RunSettings(**shared)
+
+    @cached_property
+    def served_models(self) -> Mapping[str, RunSettings]:
+        """Run settings for a request without overrides, for each name that the field ``model`` may have.
+
+        Raises pydantic's ``ValidationError`` for a method that cannot be lowered to ``serve.most``.
+        """
+        return served_models(self.run(), self.serve.models, self.serve.most)
 
 
 def is_loopback(host: str) -> bool:

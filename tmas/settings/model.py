@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Self, TypeVar
 
 from pydantic import Field, JsonValue, field_validator
 
@@ -19,6 +19,9 @@ BaseUrl = str | Annotated[tuple[str, ...], Field(min_length=1)]
 """The base URL of one server, or the base URLs of several servers of the same model."""
 
 
+AnySampling = TypeVar("AnySampling", Sampling, "SamplingOverride")
+
+
 class SamplingOverride(Settings):
     """Decoding settings of one role that differ from those of the model."""
 
@@ -32,6 +35,11 @@ class SamplingOverride(Settings):
     extra: dict[str, JsonValue] = Field(
         default_factory=dict, description="Further request fields of this role, merged over those of the model."
     )
+
+    def over(self, sampling: AnySampling) -> AnySampling:
+        """``sampling`` with the values of this override, where they are set. ``extra`` is merged."""
+        changed = {k: v for k, v in self.model_dump(exclude={"extra"}).items() if v is not None}
+        return sampling.model_copy(update={**changed, "extra": {**sampling.extra, **self.extra}})
 
 
 class RoleOverride(Settings):
@@ -135,9 +143,7 @@ class ModelSettings(Settings):
         if own.base_url and own.base_url != self.base_url:
             changed.setdefault("api_key_env", None)
             changed.setdefault("send_priority", False)
-        sampling = {k: v for k, v in own.sampling.model_dump(exclude={"extra"}).items() if v is not None}
-        sampling["extra"] = {**self.sampling.extra, **own.sampling.extra}
-        return self.model_copy(update={**changed, "sampling": self.sampling.model_copy(update=sampling), "roles": {}})
+        return self.model_copy(update={**changed, "sampling": own.sampling.over(self.sampling), "roles": {}})
 
     def with_absolute_paths(self) -> Self:
         """The settings with absolute paths, because Ray's processes have other working directories."""

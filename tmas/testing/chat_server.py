@@ -265,20 +265,26 @@ def _events(body: Body, script: Script) -> Iterator[bytes]:
     wants_usage = script.usage != "none" and body.get("stream_options", {}).get("include_usage")
     sent = 0
     for index in range(len(script.texts)):
-        yield _event(_chunk(index, {"role": "assistant", "content": ""}))
+        yield _event(_chunk(body, index, {"role": "assistant", "content": ""}))
     for index, delta in _deltas(script):
         sent += script.words_per_chunk
         every = {"usage": _usage(body, script, sent)} if wants_usage and script.usage == "every" else {}
-        yield (b": ping\n\n" if script.comments else b"") + _event(_chunk(index, delta) | every)
+        yield (b": ping\n\n" if script.comments else b"") + _event(_chunk(body, index, delta) | every)
     for index in range(len(script.texts)):
-        yield _event(_chunk(index, {"content": None}, script.finish_reason))
+        yield _event(_chunk(body, index, {"content": None}, script.finish_reason))
     if wants_usage:
-        yield _event({"choices": [], "usage": _usage(body, script)})
+        yield _event(_envelope(body, ".chunk") | {"choices": [], "usage": _usage(body, script)})
     yield b"data: [DONE]\n\n"
 
 
-def _chunk(index: int, delta: Body, finish_reason: str | None = None) -> Body:
-    return {"choices": [{"index": index, "delta": delta, "finish_reason": finish_reason}]}
+def _chunk(body: Body, index: int, delta: Body, finish_reason: str | None = None) -> Body:
+    choice = {"index": index, "delta": delta, "finish_reason": finish_reason}
+    return _envelope(body, ".chunk") | {"choices": [choice]}
+
+
+def _envelope(body: Body, kind: str = "") -> Body:
+    """The members of every answer, which some clients require."""
+    return {"id": "scripted", "object": f"chat.completion{kind}", "created": 0, "model": body.get("model")}
 
 
 def _deltas(script: Script) -> Iterator[tuple[int, Body]]:
@@ -301,10 +307,12 @@ def _usage(body: Body, script: Script, completion_words: int | None = None) -> B
     """Token counts in words. Servers may omit ``cached_tokens``, as this one does by default."""
     prompt = sum(len(_pieces(message["content"])) for message in body["messages"])
     completion = sum(len(_pieces(script.reasoning)) + len(_pieces(text)) for text in script.texts)
+    completion = completion if completion_words is None else completion_words
     details = None if script.cached_tokens is None else {"cached_tokens": script.cached_tokens}
     return {
         "prompt_tokens": prompt,
-        "completion_tokens": completion if completion_words is None else completion_words,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
         "prompt_tokens_details": details,
     }
 
@@ -314,8 +322,12 @@ def _plain(body: Body, script: Script) -> web.Response:
         return web.Response(body=b"".join(script.raw), content_type="application/json")
     reasoning = {script.reasoning_field: script.reasoning} if script.reasoning else {}
     choices = [
-        {"index": index, "message": {"content": text} | reasoning, "finish_reason": script.finish_reason}
+        {
+            "index": index,
+            "message": {"role": "assistant", "content": text} | reasoning,
+            "finish_reason": script.finish_reason,
+        }
         for index, text in enumerate(script.texts)
     ]
     usage = {} if script.usage == "none" else {"usage": _usage(body, script)}
-    return web.json_response({"choices": choices} | usage)
+    return web.json_response(_envelope(body) | {"choices": choices} | usage)

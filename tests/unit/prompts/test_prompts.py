@@ -75,6 +75,11 @@ BRANCHES: dict[str, dict[str, list[Any]]] = {
     },
     "distill": {"question": ["Q?"], "reasoning": ["", "REASONING"], "solution": ["SOL"]},
     "recycled": {"bank": ["", "BANK"]},
+    "conversation": {
+        "instructions": ["", "INS"],
+        "turns": [[], ["User: TURN1", "Assistant: TURN2"]],
+        "message": ["Q?"],
+    },
 }
 """Every prompt file but those of the judges, and for each of its variables a value for every branch."""
 

@@ -63,7 +63,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
         async def __aexit__(self, *raised: Any) -> None:
             await self._part.__aexit__(*raised)
 
-        async def roles(self) -> dict[str, Any]:
+        async def roles(self, _: Any) -> dict[str, Any]:
             if steps.failing == "roles":
                 raise OSError("roles")
             return {}

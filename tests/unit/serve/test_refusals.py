@@ -27,6 +27,8 @@ def message(content: Any = QUESTION, role: str = "user") -> dict[str, Any]:
         ({"model": "gpt-5"}, 404, "model_not_found", "model"),
         ({"model": None}, 400, "invalid_value", "model"),
         ({"temperature": 0.5}, 400, "unsupported_field", "temperature"),
+        ({"temperature": 0}, 400, "unsupported_field", "temperature"),
+        ({"top_p": 0.9}, 400, "unsupported_field", "top_p"),
         ({"max_tokens": 100}, 400, "unsupported_field", "max_tokens"),
         ({"n": 2}, 400, "unsupported_field", "n"),
         ({"tools": [{"type": "function"}]}, 400, "unsupported_field", "tools"),
@@ -63,7 +65,7 @@ def message(content: Any = QUESTION, role: str = "user") -> dict[str, Any]:
 async def test_what_has_no_meaning_here_is_refused_with_the_field_at_fault(
     tmp_path: Path, fields: dict[str, Any], status: int, code: str, param: str
 ):
-    limits: dict[str, Any] = {"max_question_characters": 100}
+    limits: dict[str, Any] = {"strict": True, "max_question_characters": 100}
     limits["most"] = {"max_iterations": 5, "tokens_per_problem": 100_000}
     async with ScriptedServer(team.reply) as engine, served(tmp_path, engine.base_url, **limits) as server:
         reply = await server.ask(**fields)
