@@ -14,6 +14,7 @@ import asyncio
 import os
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,12 +30,14 @@ from tmas.engines.ray_cluster import ClusterFailed
 from tmas.errors import UserError
 from tmas.files import digest
 from tmas.records import Problem, Result
+from tmas.run.control import BudgetUse, LocalCallMaker
 from tmas.run.directory import counts_chat_template
+from tmas.run.rounds import KEPT
 from tmas.run.runtime import Runtime
 from tmas.run.session import Activity
 from tmas.run.solver import ProblemSolver
 from tmas.run.trace import trace_path
-from tmas.settings import RunSettings
+from tmas.settings import Limits, RunSettings
 
 HEARTBEAT_INTERVAL = 1.0
 """Seconds between two heartbeats of a worker."""
@@ -52,12 +55,15 @@ MAX_DEATHS = 3
 class HeartbeatRequest:
     """What the run sends to a worker with each heartbeat: its number of slots and the base URLs of its servers.
 
+    ``is_paused``: start no new call. ``limits``: the token budgets in force; None: those of the settings.
     ``server_key``: the key of the run's own servers. ``environment``: the environment variables that contain the API
     keys. A worker uses both when it starts.
     """
 
     slots: int
     base_urls: tuple[str, ...]
+    is_paused: bool = False
+    limits: Limits | None = None
     server_key: str = field(default="", repr=False)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -67,13 +73,16 @@ class HeartbeatReply:
     """A worker's answer to a heartbeat.
 
     ``process_id``: random, and new for each process of the actor. ``in_use``: completions in flight. ``demand``:
-    completions that are in flight or wait for a slot.
+    completions that are in flight or wait for a slot. ``limits``: the token budgets in force. ``budget``: what counts
+    against the budget of the run.
     """
 
     process_id: str = ""
     in_use: int = 0
     demand: int = 0
     activity: Activity = field(default_factory=Activity)
+    limits: Limits | None = None
+    budget: BudgetUse = field(default_factory=BudgetUse)
 
 
 class RayWorker:
@@ -95,12 +104,18 @@ class RayWorker:
         self._startup = self._startup or asyncio.create_task(self._start(request))
         if not self._startup.done():
             return HeartbeatReply(self._process_id)
-        runtime, _ = self._startup.result()
-        runtime.resize(request.slots)
+        runtime, solver = self._startup.result()
+        calls = LocalCallMaker(runtime, solver)
+        calls.resize(request.slots)
+        calls.pause(request.is_paused)
         if request.base_urls != runtime.base_urls:
             runtime.use_servers(request.base_urls)
+        limits = solver.state.limits
+        if request.limits and request.limits != limits and not calls.budget_use.exhausted:
+            await calls.limit_tokens(request.limits.tokens_per_run)
         limiter = runtime.limiter
-        return HeartbeatReply(self._process_id, limiter.in_use, limiter.wanted, self._activity)
+        load = (self._process_id, limiter.in_use, limiter.wanted)
+        return HeartbeatReply(*load, self._activity, solver.state.limits, calls.budget_use)
 
     async def ping(self) -> bool:
         """Whether this process has received a heartbeat. It can solve problems only after that."""
@@ -117,6 +132,8 @@ class RayWorker:
 
     async def _start(self, request: HeartbeatRequest) -> tuple[Runtime, ProblemSolver]:
         settings, directory = self._arguments
+        if request.limits:
+            settings = settings.model_copy(update={"limits": request.limits})
         node = ray.util.get_node_ip_address()
         if not (directory / "manifest.json").exists():
             raise UserError(
@@ -134,6 +151,7 @@ class RayWorker:
             opened = Runtime(settings, request.server_key, settings.active_problems, counts_chat_template(directory))
             runtime = await close_on_error.enter_async_context(opened)
             runtime.resize(request.slots)
+            runtime.limiter.pause(request.is_paused)
             runtime.use_servers(request.base_urls)
             await runtime.ready()
             solver = await runtime.solver(settings, directory, self._activity)
@@ -194,6 +212,7 @@ class WorkerPool:
         names = {model.api_key_env for model in runtime.settings.role_models().values() if model.api_key_env}
         self._environment = {name: os.environ[name] for name in names}
         self._activities: dict[str, Activity] = {}
+        self._slots, self._is_paused, self._limits = runtime.settings.concurrency, False, None
         self._last_reply = time.monotonic()
 
     async def solve(self, order: int, problem: Problem) -> Result:
@@ -223,6 +242,30 @@ class WorkerPool:
                 worker.open_problems -= 1
         reason = f"{MAX_DEATHS} workers died, one after the other"
         return await self._solver.solve(order, problem, give_up_reason=reason)
+
+    def resize(self, slots: int) -> None:
+        """Allow this number of completions in flight, over all workers, from their next heartbeats on."""
+        self._slots = slots
+
+    def pause(self, paused: bool) -> None:
+        """Start no new call while paused, from the workers' next heartbeats on."""
+        self._is_paused = paused
+
+    async def limit_tokens(self, tokens_per_run: int | None) -> None:
+        """Change the token budget of the run, and wait until the worker has it. A run budget has one worker only."""
+        limits = self._solver.state.limits.model_copy(update={"tokens_per_run": tokens_per_run})
+        self._limits = limits
+        while any(worker.reply.limits != limits for worker in self.workers):
+            if self.budget_use.exhausted:
+                self._limits = self._solver.state.limits
+                raise UserError("the token budget is used up, and the run is ending")
+            await asyncio.sleep(HEARTBEAT_INTERVAL / 10)
+        self._solver.state.limits = limits
+
+    @property
+    def budget_use(self) -> BudgetUse:
+        uses = [worker.reply.budget for worker in self.workers]
+        return BudgetUse(sum(use.spent for use in uses), any(use.exhausted for use in uses))
 
     async def wait_for_workers(self) -> None:
         """Wait until all workers are responsive, for at most :data:`STARTUP_WAIT` seconds."""
@@ -265,10 +308,12 @@ class WorkerPool:
     def _heartbeat_request(self, worker: _WorkerState) -> HeartbeatRequest:
         """Divide the slots. Slots of other workers stay reserved until their own heartbeats have taken them away."""
         loads = [(w.reply.in_use if w is worker else w.reserved, w.reply.demand) for w in self.workers]
-        slots = divide_slots(loads, self._runtime.settings.concurrency)
+        slots = divide_slots(loads, self._slots)
         worker.granted = slots[self.workers.index(worker)]
         runtime = self._runtime
-        return HeartbeatRequest(worker.granted, runtime.base_urls, runtime.key, self._environment)
+        return HeartbeatRequest(
+            worker.granted, runtime.base_urls, self._is_paused, self._limits, runtime.key, self._environment
+        )
 
     def _update_activity(self) -> None:
         """Add up the counters of all worker processes, including those that have died."""
@@ -277,6 +322,17 @@ class WorkerPool:
             setattr(total, name, sum(getattr(activity, name) for activity in self._activities.values()))
         live = [worker.reply.activity for worker in self.workers if worker.is_responsive]
         total.in_flight = sum(activity.in_flight for activity in live)
+        known = list(self._activities.values())
+        total.failures = sum((activity.failures for activity in known), Counter())
+        changes = sorted(
+            (one for activity in known for one in activity.bank_changes), key=lambda change: change.time or 0
+        )
+        total.bank_changes = tuple(changes[-KEPT:])
+        for name in {name for activity in known for name in activity.roles}:
+            of_role = total.role(name)
+            for counter in ("calls", "failed", "tokens"):
+                setattr(of_role, counter, sum(getattr(activity.role(name), counter) for activity in known))
+            of_role.in_flight = sum(activity.role(name).in_flight for activity in live)
         total.iterations = {problem: t for activity in live for problem, t in activity.iterations.items()}
 
 

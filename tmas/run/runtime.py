@@ -7,7 +7,6 @@ started; each heartbeat contains their addresses.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,8 +19,7 @@ from tmas.engines.ray_cluster import ray_cluster
 from tmas.llm.descriptors import allow_open_files
 from tmas.methods import METHODS
 from tmas.methods.base import Method
-from tmas.records import Usage
-from tmas.run.budget import TokenBudget, recorded_tokens
+from tmas.run.budget import TokenBudget
 from tmas.run.directory import counts_chat_template
 from tmas.run.garbage import rare_collections
 from tmas.run.models import Clients, SharedServers, own_servers
@@ -76,6 +74,7 @@ class Runtime:
 
     def resize(self, slots: int) -> None:
         """Allow this number of completions in flight from now on."""
+        allow_open_files(slots + self._files)
         self.limiter.resize(slots)
         self._clients.resize(slots)
 
@@ -92,13 +91,14 @@ class Runtime:
         ``settings``, without a progress callback.
         """
         budget = TokenBudget(settings.limits.tokens_per_run)
-        if budget.is_limited:
-            budget.charge(Usage(completion_tokens=await asyncio.to_thread(recorded_tokens, directory)))
         state = RunState(
             self._roles, self.limiter, settings.seed, settings.limits, budget, activity, prompts=settings.prompts
         )
         method = method or METHODS[settings.method.name](settings.method, self.checker)
-        return ProblemSolver(method, state, directory)
+        solver = ProblemSolver(method, state, directory)
+        if budget.is_limited:
+            await solver.count_recorded_tokens()
+        return solver
 
 
 @asynccontextmanager

@@ -1,0 +1,58 @@
+"""What ``tmas status`` shows of the rounds of a live run: failures by reason, and the latest bank changes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Literal
+
+from tmas.concurrency import first_cause
+from tmas.llm.endpoint import EndpointDown
+from tmas.methods.base import Memory, OnRound, Round
+from tmas.records import BankChange, Problem
+from tmas.records.live import RecentBankChange
+from tmas.run.session import Activity
+
+KEPT = 10
+"""Bank changes that are kept."""
+
+
+@asynccontextmanager
+async def observed_rounds(problem: Problem, activity: Activity) -> AsyncIterator[OnRound]:
+    """A progress callback for a method that solves ``problem`` in the block. It adds what it sees to ``activity``."""
+
+    async def add_memory(iteration: int, memory: Callable[[], Awaitable[Memory]]) -> None:
+        found = await memory()
+        activity.failures.update(failure.reason.value for failure in found.failures)
+        sizes = len(found.experiences), len(found.guidelines)
+        changes = found.experience_change, found.guideline_change
+        recent = recent_changes(problem.problem_id, iteration, sizes, changes, time.time())
+        activity.bank_changes = (*activity.bank_changes, *recent)[-KEPT:]
+
+    def on_round(iteration: int, rollouts: Round, memory: Callable[[], Awaitable[Memory]]) -> None:
+        activity.failures.update(failure.reason.value for rollout in rollouts for failure in rollout.failures)
+        group.create_task(add_memory(iteration, memory))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield on_round
+    except BaseExceptionGroup as raised:
+        raise first_cause(raised, foremost=EndpointDown) from None
+
+
+def recent_changes(
+    problem_id: str,
+    iteration: int,
+    sizes: tuple[int, int],
+    changes: tuple[BankChange | None, BankChange | None],
+    now: float | None = None,
+) -> list[RecentBankChange]:
+    """The changes of one iteration. ``sizes`` and ``changes`` are of the experience bank and of the guideline bank."""
+    names: tuple[Literal["experience"], Literal["guideline"]] = ("experience", "guideline")
+    return [
+        RecentBankChange(time=now, problem_id=problem_id, iteration=iteration, bank=bank, size=size, change=change)
+        for bank, size, change in zip(names, sizes, changes, strict=True)
+        if change
+    ]
