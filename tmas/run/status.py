@@ -23,7 +23,7 @@ def run_status(directory: Path) -> RunStatus:
     Raises ``UserError`` if it is neither.
     """
     try:
-        return RunStatus.model_validate(ask_live(directory, {})["status"])
+        return live_status(directory)
     except NotLive:
         if (directory / "manifest.json").exists():
             return recorded_status(directory)
@@ -32,6 +32,11 @@ def run_status(directory: Path) -> RunStatus:
             where=directory,
             remedy="Give the output_dir of tmas solve or tmas distill, or the serve.output_dir of a server that runs.",
         ) from None
+
+
+def live_status(directory: Path) -> RunStatus:
+    """The status of the live run in ``directory``. Raises :class:`NotLive` if no process works on it."""
+    return RunStatus.model_validate(ask_live(directory, {})["status"])
 
 
 def change_limits(directory: Path, changes: LimitChanges) -> RunStatus:
