@@ -16,7 +16,7 @@ from rich.text import Text
 
 from tmas.cli.composing import validated
 from tmas.errors import UserError
-from tmas.records.live import LimitChanges, Positive, RunStatus
+from tmas.records.live import LimitChanges, RunStatus
 from tmas.run.live_socket import NotLive
 from tmas.run.status import change_limits, run_status
 from tmas.settings import Settings
@@ -39,14 +39,14 @@ class ControlSettings(Settings):
     """All settings of ``tmas control``."""
 
     run: Path = Field(description="Run directory, or serve.output_dir of a server. tmas control DIR sets it.")
-    concurrency: Positive | Literal["keep"] = Field(
+    concurrency: int | Literal["keep"] = Field(
         default="keep", description="Completions in flight at once from now on. keep: no change."
     )
-    active_problems: Positive | Literal["keep"] = Field(
+    active_problems: int | Literal["keep"] = Field(
         default="keep",
         description="Problems that are worked on at once from now on. keep: no change. On Ray it can only be lowered.",
     )
-    tokens_per_run: Positive | Literal["keep"] | None = Field(
+    tokens_per_run: int | Literal["keep"] | None = Field(
         default="keep", description="Token budget of the run from now on. null: no limit. keep: no change."
     )
     pause: bool | Literal["keep"] = Field(
@@ -56,12 +56,12 @@ class ControlSettings(Settings):
     )
 
     def changes(self) -> LimitChanges:
-        """The changes that are asked for. Raises ``UserError`` if there are none."""
+        """The changes that are asked for. Raises ``UserError`` if there are none, or one is wrong."""
         given = {name: getattr(self, name) for name in LimitChanges.model_fields}
         changed = {name: value for name, value in given.items() if value != "keep"}
         if not changed:
             raise UserError("nothing to change", remedy=f"Give one of {', '.join(given)}.")
-        return LimitChanges(**changed)
+        return validated(LimitChanges.model_validate, changed)
 
 
 def status_command(config: dict[str, Any], console: Console) -> None:
@@ -114,7 +114,8 @@ def print_status(console: Console, directory: Path, status: RunStatus) -> None:
 
 def _facts(status: RunStatus) -> list[str]:
     """One line for each fact about the run."""
-    where = ", ".join(f"{count} in it {t}" for t, count in status.by_iteration.items())
+    verb = "in" if status.is_live else "ended in"
+    where = ", ".join(f"{count} {verb} it {t}" for t, count in status.by_iteration.items())
     facts = [f"problems: {status.finished:,} of {status.problems:,} finished{f' ({where})' if where else ''}"]
     if status.waits_for:
         facts.append(f"waits for: {status.waits_for}")

@@ -29,7 +29,8 @@ def status_section(status: RunStatus) -> Section:
 
 
 def _tiles(status: RunStatus) -> list[Tile]:
-    where = ", ".join(f"{count} in it {t}" for t, count in status.by_iteration.items())
+    verb = "in" if status.is_live else "ended in"
+    where = ", ".join(f"{count} {verb} it {t}" for t, count in status.by_iteration.items())
     tiles = [Tile("Problems finished", f"{status.finished:,} of {status.problems:,}", where)]
     if not status.is_live:
         return tiles
