@@ -124,9 +124,9 @@ def _with_named_directory(arguments: Sequence[str]) -> list[str]:
     """Turn a first word that is neither KEY=VALUE nor a flag into ``run=WORD``, quoted for Hydra."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
-    first, *others = arguments or ["--help"]
-    if first.startswith("-") or "=" in first:
-        return [first, *others]
+    if not arguments or arguments[0].startswith("-") or "=" in arguments[0]:
+        return [*arguments]
+    first, *others = arguments
     return [f"run={QuotedString(first, Quote.single).with_quotes()}", *others]
 
 
