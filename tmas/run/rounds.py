@@ -48,11 +48,11 @@ def recent_changes(
     sizes: tuple[int, int],
     changes: tuple[BankChange | None, BankChange | None],
     now: float | None = None,
-) -> list[RecentBankChange]:
+) -> tuple[RecentBankChange, ...]:
     """The changes of one iteration. ``sizes`` and ``changes`` are of the experience bank and of the guideline bank."""
     names: tuple[Literal["experience"], Literal["guideline"]] = ("experience", "guideline")
-    return [
+    return tuple(
         RecentBankChange(time=now, problem_id=problem_id, iteration=iteration, bank=bank, size=size, change=change)
         for bank, size, change in zip(names, sizes, changes, strict=True)
         if change
-    ]
+    )

@@ -79,6 +79,6 @@ def recorded_status(directory: Path) -> RunStatus:
     )
 
 
-def _bank_changes(problem_id: str, step: PredictedIteration) -> list[RecentBankChange]:
+def _bank_changes(problem_id: str, step: PredictedIteration) -> tuple[RecentBankChange, ...]:
     sizes = len(step.experience_bank), len(step.guideline_bank)
     return recent_changes(problem_id, step.iteration, sizes, (step.experience_change, step.guideline_change))
