@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from datetime import timedelta
 
 import orjson
 
-from tmas.records.live import RunStatus
+from tmas.records.live import ControlLine, RunStatus
 from tmas.report.items import Item, Note, Section, Table, Tile, Tiles
 
 STATES = {
@@ -24,7 +25,11 @@ def status_section(status: RunStatus) -> Section:
     items: list[Item] = [Tiles(_tiles(status))]
     if status.waits_for:
         items.append(Note(f"It waits for: {status.waits_for}"))
-    items += [table for table in (_roles(status), _failures(status), _banks(status), _changes(status)) if table.rows]
+    items += [
+        table
+        for table in (_roles(status), _failures(status), _banks(status), limit_changes(status.changes))
+        if table.rows
+    ]
     return Section("status", "Status", items, STATES[status.state])
 
 
@@ -72,7 +77,8 @@ def _banks(status: RunStatus) -> Table:
     return Table("Latest bank changes", ["Problem", "Iteration", "Bank", "Change"], rows, text_columns=4)
 
 
-def _changes(status: RunStatus) -> Table:
+def limit_changes(lines: Iterable[ControlLine]) -> Table:
+    """Return the table of limits that changed while a run was live. It has no rows if none did."""
     rows = [
         [
             time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(line.time)),
@@ -80,7 +86,7 @@ def _changes(status: RunStatus) -> Table:
             orjson.dumps(line.before).decode(),
             orjson.dumps(line.after).decode(),
         ]
-        for line in status.changes
+        for line in lines
     ]
     return Table("Limits changed while the run was live", ["Time", "Setting", "Before", "After"], rows, text_columns=4)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import html
 import json
@@ -22,6 +23,13 @@ from tests.support.commands import TMAS
 from tests.support.runs import edit_lines
 from tests.support.waiting import LIMIT
 from tmas.errors import UserError
+from tmas.files import append_lines
+from tmas.records.checksums import checked_line
+from tmas.records.live import ControlLine
+from tmas.report.about import about
+from tmas.report.items import Table
+from tmas.report.problems import TextBudget
+from tmas.report.runs import read_runs
 from tmas.report.view import ViewSettings, view_server
 from tmas.run.directory import RunDirectory
 from tmas.testing import team
@@ -142,3 +150,12 @@ def test_ctrl_c_is_the_normal_end(tmp_path: Path):
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=LIMIT)
     assert (running.returncode, errors) == (0, "")
+
+
+def test_a_report_says_which_limits_changed_while_the_run_was_live(tmp_path: Path):
+    asyncio.run(make(tmp_path / "run", problems(1), team.method(max_iterations=1), Writer(1)))
+    line = ControlLine(time=0.0, setting="concurrency", before=800, after=200)
+    append_lines(tmp_path / "run" / "control.jsonl", [line], checked_line)
+    section = about(read_runs([tmp_path / "run"], lambda _: None), [], TextBudget(0, 0))
+    [table] = [item for item in section.items if isinstance(item, Table) and "Limits changed" in item.title]
+    assert [row[1:] for row in table.rows] == [["concurrency", "800", "200"]]
