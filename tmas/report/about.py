@@ -39,12 +39,8 @@ def _of_runs(runs: Sequence[ReportedRun], budget: TextBudget) -> list[Item]:
     settings = [{**m.settings, **{f"version of {k}": v for k, v in m.packages.items()}} for m in manifests]
     texts = LEFT_OUT.format(left_out=budget.left_out) if budget.left_out else ALL_THERE
     prompts = replaced_prompts([(run.name, _replaced(run)) for run in runs])
-    changes = [limit_changes(read_records(run.path / CONTROL_FILE, ControlLine)) for run in runs]
-    named = [
-        replace(table, title=f"{table.title}: {run.name}")
-        for run, table in zip(runs, changes, strict=True)
-        if table.rows
-    ]
+    changed = {run.name: limit_changes(read_records(run.path / CONTROL_FILE, ControlLine)) for run in runs}
+    named = [replace(table, title=f"{table.title}: {name}") for name, table in changed.items() if table.rows]
     return [_runs(runs), *named, Note(texts), *prompts, _settings("Settings", [run.name for run in runs], settings)]
 
 
