@@ -7,6 +7,7 @@ started; each heartbeat contains their addresses.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,7 +20,8 @@ from tmas.engines.ray_cluster import ray_cluster
 from tmas.llm.descriptors import allow_open_files
 from tmas.methods import METHODS
 from tmas.methods.base import Method
-from tmas.run.budget import TokenBudget
+from tmas.records import Usage
+from tmas.run.budget import TokenBudget, recorded_tokens
 from tmas.run.directory import counts_chat_template
 from tmas.run.garbage import rare_collections
 from tmas.run.models import Clients, SharedServers, own_servers
@@ -91,14 +93,13 @@ class Runtime:
         ``settings``, without a progress callback.
         """
         budget = TokenBudget(settings.limits.tokens_per_run)
+        if budget.is_limited:
+            budget.charge(Usage(completion_tokens=await asyncio.to_thread(recorded_tokens, directory)))
         state = RunState(
             self._roles, self.limiter, settings.seed, settings.limits, budget, activity, prompts=settings.prompts
         )
         method = method or METHODS[settings.method.name](settings.method, self.checker)
-        solver = ProblemSolver(method, state, directory)
-        if budget.is_limited:
-            await solver.count_recorded_tokens()
-        return solver
+        return ProblemSolver(method, state, directory)
 
 
 @asynccontextmanager

@@ -52,18 +52,17 @@ class ProblemSolver:
         )
 
     async def limit_tokens(self, tokens_per_run: int | None) -> None:
-        """Change the token budget of the run. Calls in flight that began without a limit count when they end."""
-        if self.state.limits.tokens_per_run is None:
-            await self.count_recorded_tokens()
-        self.state.limits = self.state.limits.model_copy(update={"tokens_per_run": tokens_per_run})
-        self.state.budget.set_limit(tokens_per_run)
+        """Change the token budget of the run. Calls in flight that began without a limit count when they end.
 
-    async def count_recorded_tokens(self) -> None:
-        """Charge the budget of the run for what its traces hold, of earlier starts, too."""
+        A budget without a limit counts only this start's tokens. The first limit adds those of earlier starts.
+        """
         budget = self.state.budget
-        counted = budget.spent
-        recorded = await asyncio.to_thread(recorded_tokens, self.directory)
-        budget.charge(Usage(completion_tokens=max(0, recorded - counted)))
+        if self.state.limits.tokens_per_run is None:
+            counted = budget.spent
+            recorded = await asyncio.to_thread(recorded_tokens, self.directory)
+            budget.charge(Usage(completion_tokens=max(0, recorded - counted)))
+        self.state.limits = self.state.limits.model_copy(update={"tokens_per_run": tokens_per_run})
+        budget.set_limit(tokens_per_run)
 
     async def _open_trace(self, path: Path) -> Trace:
         """Open one trace at a time, because reading a long trace blocks the event loop."""
