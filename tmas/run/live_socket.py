@@ -69,7 +69,7 @@ async def answer_requests(directory: Path, answer: Answer) -> AsyncIterator[None
         server.close()
         for task in connections:
             task.cancel()
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             if (directory / SOCKET).stat().st_ino == inode:
                 (directory / SOCKET).unlink()
 
