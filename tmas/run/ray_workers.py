@@ -14,8 +14,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,12 +31,13 @@ from tmas.files import digest
 from tmas.records import Problem, Result
 from tmas.run.control import BudgetUse, LocalCallMaker
 from tmas.run.directory import counts_chat_template
-from tmas.run.rounds import KEPT
+from tmas.run.heartbeats import HeartbeatReply, HeartbeatRequest
+from tmas.run.rounds import add_up_details
 from tmas.run.runtime import Runtime
 from tmas.run.session import Activity
 from tmas.run.solver import ProblemSolver
 from tmas.run.trace import trace_path
-from tmas.settings import Limits, RunSettings
+from tmas.settings import RunSettings
 
 HEARTBEAT_INTERVAL = 1.0
 """Seconds between two heartbeats of a worker."""
@@ -51,40 +51,6 @@ MAX_DEATHS = 3
 """Give up on a problem after this many consecutive worker deaths without a finished call."""
 
 
-@dataclass(frozen=True)
-class HeartbeatRequest:
-    """What the run sends to a worker with each heartbeat: its number of slots and the base URLs of its servers.
-
-    ``is_paused``: start no new call. ``limits``: the token budgets in force; None: those of the settings.
-    ``server_key``: the key of the run's own servers. ``environment``: the environment variables that contain the API
-    keys. A worker uses both when it starts.
-    """
-
-    slots: int
-    base_urls: tuple[str, ...]
-    is_paused: bool = False
-    limits: Limits | None = None
-    server_key: str = field(default="", repr=False)
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-
-@dataclass(frozen=True)
-class HeartbeatReply:
-    """A worker's answer to a heartbeat.
-
-    ``process_id``: random, and new for each process of the actor. ``in_use``: completions in flight. ``demand``:
-    completions that are in flight or wait for a slot. ``limits``: the token budgets in force. ``budget``: what counts
-    against the budget of the run.
-    """
-
-    process_id: str = ""
-    in_use: int = 0
-    demand: int = 0
-    activity: Activity = field(default_factory=Activity)
-    limits: Limits | None = None
-    budget: BudgetUse = field(default_factory=BudgetUse)
-
-
 class RayWorker:
     """The actor: a :class:`~tmas.run.runtime.Runtime` in its own process, which Ray may restart on any node.
 
@@ -95,6 +61,7 @@ class RayWorker:
         self._arguments, self._prompts, self._process_id = (settings, directory), prompts, secrets.token_hex(4)
         self._activity = Activity()
         self._startup: asyncio.Task[tuple[Runtime, ProblemSolver]] | None = None
+        self._limits_change: asyncio.Task[None] | None = None
 
     async def heartbeat(self, request: HeartbeatRequest) -> HeartbeatReply:
         """Apply ``request`` and return the worker's load. The first heartbeat starts the runtime.
@@ -110,9 +77,11 @@ class RayWorker:
         calls.pause(request.is_paused)
         if request.base_urls != runtime.base_urls:
             runtime.use_servers(request.base_urls)
-        limits = solver.state.limits
-        if request.limits and request.limits != limits and not calls.budget_use.exhausted:
-            await calls.limit_tokens(request.limits.tokens_per_run)
+        is_changing = self._limits_change is not None and not self._limits_change.done()
+        wanted = request.limits or solver.state.limits
+        if wanted != solver.state.limits and not is_changing and not calls.budget_use.exhausted:
+            # In a task, because it may read all traces, and a worker without heartbeats is killed.
+            self._limits_change = asyncio.create_task(calls.limit_tokens(wanted.tokens_per_run))
         limiter = runtime.limiter
         load = (self._process_id, limiter.in_use, limiter.wanted)
         return HeartbeatReply(*load, self._activity, solver.state.limits, calls.budget_use)
@@ -170,7 +139,7 @@ class _WorkerState:
     actor: Any
     open_problems: int = 0
     is_responsive: bool = False
-    reply: HeartbeatReply = HeartbeatReply()
+    reply: HeartbeatReply = field(default_factory=HeartbeatReply)
     granted: int = 0
 
     @property
@@ -322,17 +291,7 @@ class WorkerPool:
             setattr(total, name, sum(getattr(activity, name) for activity in self._activities.values()))
         live = [worker.reply.activity for worker in self.workers if worker.is_responsive]
         total.in_flight = sum(activity.in_flight for activity in live)
-        known = list(self._activities.values())
-        total.failures = sum((activity.failures for activity in known), Counter())
-        changes = sorted(
-            (one for activity in known for one in activity.bank_changes), key=lambda change: change.time or 0
-        )
-        total.bank_changes = tuple(changes[-KEPT:])
-        for name in {name for activity in known for name in activity.roles}:
-            of_role = total.role(name)
-            for counter in ("calls", "failed", "tokens"):
-                setattr(of_role, counter, sum(getattr(activity.role(name), counter) for activity in known))
-            of_role.in_flight = sum(activity.role(name).in_flight for activity in live)
+        add_up_details(total, list(self._activities.values()), live)
         total.iterations = {problem: t for activity in live for problem, t in activity.iterations.items()}
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal
 
@@ -56,3 +57,18 @@ def recent_changes(
         for bank, size, change in zip(names, sizes, changes, strict=True)
         if change
     )
+
+
+def add_up_details(total: Activity, known: Sequence[Activity], live: Sequence[Activity]) -> None:
+    """Set the counters by role, the failures and the latest bank changes of ``total`` to those of several processes.
+
+    ``known``: the last activity of every process. ``live``: those of the processes that answer now.
+    """
+    total.failures = sum((activity.failures for activity in known), Counter())
+    changes = [change for activity in known for change in activity.bank_changes]
+    total.bank_changes = tuple(sorted(changes, key=lambda change: change.time or 0)[-KEPT:])
+    for name in {name for activity in known for name in activity.roles}:
+        of_role = total.role(name)
+        for counter in ("calls", "failed", "tokens"):
+            setattr(of_role, counter, sum(getattr(activity.role(name), counter) for activity in known))
+        of_role.in_flight = sum(activity.role(name).in_flight for activity in live)

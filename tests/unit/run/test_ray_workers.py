@@ -7,6 +7,7 @@ import contextlib
 import pickle
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -178,8 +179,11 @@ async def test_pause_slots_and_budget_reach_a_worker_with_its_heartbeat(
             for _ in range(200):  # a call that could start would
                 await asyncio.sleep(0)
             assert server.requests == []
-            limited = workers.HeartbeatRequest(5, (), limits=Limits(tokens_per_run=2000))
-            reply = await worker.heartbeat(limited)
+            limited = workers.HeartbeatRequest(5, (), is_paused=True, limits=Limits(tokens_per_run=2000))
+            await worker.heartbeat(limited)
+            assert worker._limits_change
+            await worker._limits_change
+            reply = await worker.heartbeat(replace(limited, is_paused=False))
             assert reply.limits == limited.limits
             result = await running
             assert result.trajectory.stop == "budget"
