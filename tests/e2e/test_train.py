@@ -62,8 +62,8 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prepare(folder, n_train=64, n_val=8, n_sft=1024)
     tmas(
         *("sft", f"model.path={folder}/policy", f"train_files={folder}/sft.parquet", f"output_dir={folder}/sft"),
-        *("device=cpu", "max_length=512", "gradient_checkpointing=false", "batch_size=32", "micro_batch_size=32"),
-        *("learning_rate=2e-3", "max_steps=150"),
+        *("device=cpu", "max_length=512", "gradient_checkpointing=false", "batch_size=8", "micro_batch_size=8"),
+        *("optimizer=muon", "max_grad_norm=null", "learning_rate=3e-3", "max_steps=150"),
         OMP_NUM_THREADS="1",  # two threads share so little work here that they mostly wait for each other
     )
     return folder

@@ -32,7 +32,7 @@ class Recorder:
 
 
 def test_the_client_benchmark_counts_every_request_of_the_run_and_keeps_as_many_in_flight_as_may_be():
-    cost = client.measure("tmas, all in", concurrency=8, problems=4, rate=8)
+    cost = client.measure("tmas, all in", concurrency=8, problems=4, rate=40)
     assert cost.calls == 4 * 2 * (8 + 8 + 8 + 2)
     assert (cost.failed, cost.peak) == (0, 8)
     assert cost.cpu_ms > 0
