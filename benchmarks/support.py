@@ -46,7 +46,8 @@ async def run_in_directory(
         async with AnswerChecker() as checker:
             solve = ProblemSolver(TMAS(settings, checker), run, directory.path).solve
             terms = {"method": settings.model_dump()}
-            await run_problems(inputs, solve, directory, checker, terms, active, lambda _: None)
+            gate = PriorityLimiter(active)
+            await run_problems(inputs, solve, directory, checker, lambda: terms, gate, lambda _: None)
 
 
 def memory() -> float:

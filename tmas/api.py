@@ -22,6 +22,7 @@ from tmas.errors import UserError
 from tmas.methods import MethodSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem, Result
+from tmas.run.control import CallMaker, LocalCallMaker, RunControl
 from tmas.run.directory import RunDirectory
 from tmas.run.models import SharedServers
 from tmas.run.runner import Solve, pending_problems, run_problems, sort_lines, write_metrics
@@ -113,31 +114,39 @@ async def run(
             prompts=settings.prompts,
         )
     ) as directory:
-        terms = settings.terms()
-        pending = pending_problems(directory, problems, terms, reuse_finished=not replay_finished)
+        pending = pending_problems(directory, problems, settings.terms(), reuse_finished=not replay_finished)
         activity.finished = len(problems) - len(pending)
         if pending:
-            await _solve_pending(pending, settings, directory, activity, on_result, servers)
+            control = RunControl(directory.path, settings, activity, len(problems), activity.finished)
+            async with control.listen():
+                await _solve_pending(pending, directory, control, on_result, servers)
         sort_lines(directory, problems)
         write_metrics(directory)
 
 
 async def _solve_pending(
     problems: Sequence[Problem],
-    settings: RunSettings,
     directory: RunDirectory,
-    activity: Activity,
+    control: RunControl,
     on_result: Callable[[Result], None],
     servers: SharedServers | None,
 ) -> None:
-    active = settings.active_problems
+    settings, activity, active = control.settings, control.activity, control.settings.active_problems
+
+    def finish(result: Result) -> None:
+        control.mark_finished(result.problem.problem_id)
+        on_result(result)
+
     async with AsyncExitStack() as stack:
         runtime = await stack.enter_async_context(open_runtime(settings, directory.path, activity, active, servers))
         directory.record_reported(runtime.reported)
         solver = await runtime.solver(settings, directory.path, activity)
         solve: Solve = solver.solve
+        calls: CallMaker = LocalCallMaker(runtime, solver)
         if settings.on_ray:
             from tmas.run.ray_workers import worker_pool
 
-            solve = (await stack.enter_async_context(worker_pool(runtime, solver))).solve
-        await run_problems(problems, solve, directory, runtime.checker, settings.terms(), active, on_result)
+            calls = await stack.enter_async_context(worker_pool(runtime, solver))
+            solve = calls.solve
+        control.use(calls)
+        await run_problems(problems, solve, directory, runtime.checker, lambda: control.terms, control.active, finish)

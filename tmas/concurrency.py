@@ -64,6 +64,7 @@ class PriorityLimiter:
 
     def __init__(self, limit: int) -> None:
         self._limit = self._free = limit
+        self._is_paused = False
         self._waiting: list[tuple[tuple[int, ...], int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
 
@@ -81,9 +82,14 @@ class PriorityLimiter:
         more, self._limit = limit - self._limit, limit
         self._give_back(more)
 
+    def pause(self, paused: bool) -> None:
+        """While paused, no waiter gets a slot. Holders keep theirs until they finish."""
+        self._is_paused = paused
+        self._give_back(0)
+
     @asynccontextmanager
     async def slots(self, priority: tuple[int, ...], count: int = 1) -> AsyncIterator[Slots]:
-        if self._free > 0:
+        if self._free > 0 and not self._is_paused:
             self._free -= count
         else:
             await self._turn(priority, count)
@@ -105,7 +111,7 @@ class PriorityLimiter:
 
     def _give_back(self, count: int) -> None:
         self._free += count
-        while self._free > 0 and self._waiting:
+        while self._free > 0 and self._waiting and not self._is_paused:
             _, _, wanted, turn = heapq.heappop(self._waiting)
             if not turn.done():
                 self._free -= wanted

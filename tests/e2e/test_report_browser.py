@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from tmas.files import read_lines
 from tmas.methods import METHODS, MethodSettings
 from tmas.records import CallKey, Problem
 from tmas.report.report import ReportSettings, make_report
+from tmas.report.view import ViewSettings, view_server
 from tmas.run.trace import read_calls, trace_path
 from tmas.testing import team
 from tmas.testing.browser import Watched, browser, chromium
@@ -342,3 +345,50 @@ def test_it_fits_the_window_in_light_and_dark(chrome: Any, report: Path, scheme:
     assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") != scheme
     page.context.close()
     assert watched.troubles == []
+
+
+def test_tmas_view_shows_a_run_that_grows_and_keeps_what_is_being_read(watched: Watched, tmp_path: Path):
+    run = tmp_path / "run"
+    made(run, problems(3), team.method(max_iterations=2), HostileWriter(seed=5))
+    (run / "evaluation.json").unlink()
+    lines = (run / "predictions.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "predictions.jsonl").write_bytes(b"")
+    with served_view(run) as url:
+        watched.allowed += (url,)
+        page = watched.page
+        page.goto(url)
+        page.wait_for_selector("main .tiles >> text=0 of 3")
+        (run / "predictions.jsonl").write_bytes(b"".join(lines[:2]))
+        page.wait_for_selector("main .tiles >> text=2 of 3")
+        page.wait_for_selector("nav.tabs a:has-text('Problems')")
+        watched.go("problems")
+        assert page.locator("table.problems tbody tr").count() == 2
+        page.locator("table.problems tbody tr a").first.click()
+        page.wait_for_selector("section.panel >> text=hacked()")
+        opened = page.url
+        (run / "predictions.jsonl").write_bytes(b"".join(lines))
+        page.get_by_role("button", name="New data: show").click()
+        page.wait_for_selector("section.panel >> text=hacked()")
+        assert page.url == opened
+        watched.go("problems")
+        assert page.locator("table.problems tbody tr").count() == 3
+
+
+@contextmanager
+def served_view(run: Path) -> Iterator[str]:
+    """The URL of ``tmas view`` for ``run``, in a thread of its own."""
+    url: Future[str] = Future()
+    ended = threading.Event()
+
+    async def serve() -> None:
+        async with view_server(ViewSettings(run=run, every=0.1)) as found:
+            url.set_result(found)
+            await asyncio.to_thread(ended.wait)
+
+    with ThreadPoolExecutor(1) as threads:
+        serving = threads.submit(asyncio.run, serve())
+        try:
+            yield url.result()
+        finally:
+            ended.set()
+            serving.result()

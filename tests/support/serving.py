@@ -105,4 +105,4 @@ async def served(
 
 def runs_in(folder: Path) -> list[Path]:
     """The run directories that the server wrote to ``folder``."""
-    return sorted(folder.iterdir())
+    return sorted(path for path in folder.iterdir() if path.is_dir())

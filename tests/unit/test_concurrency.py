@@ -50,6 +50,33 @@ async def test_a_settled_value_can_be_awaited_again():
 # --- the limiter
 
 
+async def test_a_paused_limiter_serves_nobody_until_it_continues():
+    limiter = PriorityLimiter(2)
+    entered: list[int] = []
+
+    async def hold(priority: int, end: asyncio.Event) -> None:
+        async with limiter.slots((priority,)):
+            entered.append(priority)
+            await end.wait()
+
+    first, later = asyncio.Event(), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(hold(0, first))
+        await asyncio.sleep(0)
+        limiter.pause(True)
+        for priority in (3, 2, 1):
+            group.create_task(hold(priority, later))
+        first.set()  # a slot that is given back does not end the pause, and neither do new slots
+        limiter.resize(3)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert (entered, limiter.in_use, limiter.wanted) == ([0], 0, 3)
+        limiter.pause(False)
+        await asyncio.sleep(0)
+        assert entered == [0, 1, 2, 3]
+        later.set()
+
+
 class Team:
     """Workers on one limiter: who holds a slot, in which order they got it, and how many did at once."""
 

@@ -22,6 +22,9 @@ COMMANDS = {
         "compare TMAS with two baselines, using the tiny policy in the package",
     ),
     "serve": ("tmas.cli.serve:serve_command", "start an OpenAI-compatible server whose models are methods"),
+    "status": ("tmas.cli.live:status_command", "show what a live run does, or what another run has done"),
+    "control": ("tmas.cli.live:control_command", "change the limits of a live run, pause it, or let it continue"),
+    "view": ("tmas.cli.view:view_command", "serve the report of a live or finished run on this machine, as it grows"),
     "evaluate": ("tmas.cli.evaluate:evaluate_command", "accuracy by iteration and at equal compute, and tokens"),
     "report": ("tmas.cli.report:print_report", "write one HTML file with figures, tables, calls and training curves"),
     "subset": ("tmas.cli.evaluate:subset_command", "write the problems that a model seldom solves"),
@@ -41,6 +44,9 @@ SETTINGS = {
     "solve": "tmas.settings:SolveSettings",
     "demo": "tmas.cli.demo:DemoSettings",
     "serve": "tmas.serve.settings:ServeSettings",
+    "status": "tmas.cli.live:StatusSettings",
+    "control": "tmas.cli.live:ControlSettings",
+    "view": "tmas.report.view:ViewSettings",
     "evaluate": "tmas.evaluation.evaluate:EvaluateSettings",
     "report": "tmas.report.report:ReportSettings",
     "subset": "tmas.evaluation.subset:SubsetSettings",
@@ -55,6 +61,8 @@ SETTINGS = {
     "export": "tmas.training.export:ExportSettings",
 }
 """The class that holds the settings of each command: ``tmas options`` and ``--help`` read their descriptions."""
+WITH_DIRECTORY = ("status", "control", "view")
+"""Commands that take their setting ``run``, a run directory, as their first word: ``tmas status runs/first``."""
 OPTIONS = "list the settings of a command, or the choices of one of its groups: tmas options COMMAND [GROUP]"
 PROMPTS = "write the built-in prompts as files that you can change and use with prompts=FOLDER"
 
@@ -103,11 +111,23 @@ def _run(command: str, arguments: Sequence[str]) -> None:
     from tmas.redaction import CleanFormatter
 
     register_resolvers()
+    if command in WITH_DIRECTORY:
+        arguments = _with_named_directory(arguments)
     for settings in compose_settings(command, arguments, config_directory()):
         logs = logging.StreamHandler()
         logs.setFormatter(CleanFormatter("%(levelname)s %(name)s: %(message)s"))
         logging.basicConfig(level=logging.WARNING, handlers=[logs])
         pkgutil.resolve_name(COMMANDS[command][0])(settings, Console())
+
+
+def _with_named_directory(arguments: Sequence[str]) -> list[str]:
+    """Turn a first word that is neither KEY=VALUE nor a flag into ``run=WORD``, quoted for Hydra."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    if not arguments or arguments[0].startswith("-") or "=" in arguments[0]:
+        return [*arguments]
+    first, *others = arguments
+    return [f"run={QuotedString(first, Quote.single).with_quotes()}", *others]
 
 
 def usage() -> str:

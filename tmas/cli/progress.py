@@ -55,6 +55,8 @@ class RunProgress:
             f"{_clock(time.monotonic() - self._started)} elapsed",
             f"{self._time_left()} left",
         ]
+        if self.activity.is_paused:
+            parts.insert(0, "paused")
         if self.activity.failed:
             parts.append(f"{self.activity.failed} failed calls")
         return " | ".join(parts)

@@ -48,16 +48,21 @@ async def evaluate(settings: EvaluateSettings, report: Report = lambda *_: None)
 
     Raises ``UserError`` if a run directory or its judgements cannot be read.
     """
+    evaluations = await evaluations_of(settings, report)
+    for path, evaluation in zip(settings.runs, evaluations, strict=True):
+        write_json(path / "evaluation.json", evaluation.model_dump(mode="json"))
+    return evaluations
+
+
+async def evaluations_of(settings: EvaluateSettings, report: Report = lambda *_: None) -> list[Evaluation]:
+    """Like :func:`evaluate`, but no ``evaluation.json`` is written."""
     runs = [read_run(path) for path in settings.runs]
     checker = AnswerChecker(settings.timeout, settings.workers, approximation_digits=settings.approximation_digits)
     async with checker:
         verdicts = await find_verdicts(runs, settings, checker, report)
         classes = [await _classes(run, checker) for run in runs]
     alone = [_evaluation(run, verdicts.of(run), c, settings) for run, c in zip(runs, classes, strict=True)]
-    evaluations = with_group_analyses(settings.runs, alone, settings.boundary, settings.bootstrap)
-    for run, evaluation in zip(runs, evaluations, strict=True):
-        write_json(run.path / "evaluation.json", evaluation.model_dump(mode="json"))
-    return evaluations
+    return with_group_analyses(settings.runs, alone, settings.boundary, settings.bootstrap)
 
 
 async def _classes(run: RunData, checker: AnswerChecker) -> dict[str, Classes]:

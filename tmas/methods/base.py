@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
@@ -79,6 +80,17 @@ class Method(ABC, Generic[S]):
     @abstractmethod
     async def solve(self, problem: Problem, session: Session) -> Trajectory:
         """Run all iterations on ``problem``. Failures of single calls are part of the trajectory, never raised."""
+
+    def observed(self, on_round: OnRound) -> Self:
+        """A copy of the method that also calls ``on_round`` after each round."""
+        own, both = self._on_round, copy.copy(self)
+
+        def call_both(iteration: int, rollouts: Round, memory: Callable[[], Awaitable[Memory]]) -> None:
+            own(iteration, rollouts, memory)
+            on_round(iteration, rollouts, memory)
+
+        both._on_round = call_both
+        return both
 
     def continues(self, session: Session, iteration: int) -> bool:
         """Whether ``iteration`` (from 0) may begin: calls are still made, and it is not beyond ``max_iterations``."""

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from tmas.prompts import hash_of
-from tmas.records.reading import read_record
+from tmas.records.live import ControlLine
+from tmas.records.reading import read_record, read_records
 from tmas.records.run_files import Manifest
 from tmas.report.items import Cell, Choice, Item, Note, Option, Section, Table
 from tmas.report.problems import TextBudget
 from tmas.report.runs import ReportedRun, ReportedRuns
+from tmas.report.status import limit_changes
 from tmas.report.training_runs import TrainingRun
+from tmas.run.control import CONTROL_FILE
 
 LEFT_OUT = (
     "{left_out:,} characters of prompts, replies and reasoning are not in this file. Each problem says what it takes "
@@ -35,7 +39,9 @@ def _of_runs(runs: Sequence[ReportedRun], budget: TextBudget) -> list[Item]:
     settings = [{**m.settings, **{f"version of {k}": v for k, v in m.packages.items()}} for m in manifests]
     texts = LEFT_OUT.format(left_out=budget.left_out) if budget.left_out else ALL_THERE
     prompts = replaced_prompts([(run.name, _replaced(run)) for run in runs])
-    return [_runs(runs), Note(texts), *prompts, _settings("Settings", [run.name for run in runs], settings)]
+    changed = {run.name: limit_changes(read_records(run.path / CONTROL_FILE, ControlLine)) for run in runs}
+    named = [replace(table, title=f"{table.title}: {name}") for name, table in changed.items() if table.rows]
+    return [_runs(runs), *named, Note(texts), *prompts, _settings("Settings", [run.name for run in runs], settings)]
 
 
 def _of_trainings(runs: Sequence[TrainingRun]) -> list[Item]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +21,32 @@ VIEWER = Path(__file__).parent / "viewer"
 
 def write_page(file: Path, title: str, data: Mapping[str, Any], blocks: Iterable[str]) -> None:
     """Write the page. ``data`` is available at once. ``blocks`` are finished elements that the page opens later."""
+    with file.open("w", encoding="utf-8") as out:
+        out.writelines(page_parts(title, data, blocks))
+
+
+def page_parts(
+    title: str, data: Mapping[str, Any], blocks: Iterable[str] = (), connects: bool = False
+) -> Iterator[str]:
+    """Return the page in pieces. ``connects``: it may ask the server that it is from for more data."""
     script = _script()
     style = "\n".join([_katex_style(), _read("report.css")])
     environment = Environment(loader=FileSystemLoader(VIEWER), autoescape=True, undefined=StrictUndefined)
-    stream = environment.get_template("page.html.jinja").stream(
+    return environment.get_template("page.html.jinja").stream(
         title=title,
-        policy=policy(script, style),
+        policy=policy(script, style, connects),
         style=style,
         script=script,
         data=orjson.dumps(data).decode().replace("<", "\\u003c"),
         blocks=blocks,
     )
-    with file.open("w", encoding="utf-8") as out:
-        out.writelines(stream)
 
 
-def policy(script: str, style: str) -> str:
+def policy(script: str, style: str, connects: bool = False) -> str:
     """Return the content security policy for a page with only this script and this style sheet."""
+    sources = "connect-src 'self'; " if connects else ""
     return (
-        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; font-src data:; "
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; font-src data:; {sources}"
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
 

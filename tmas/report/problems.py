@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from tmas.records.evaluation_files import EvaluatedStep
@@ -11,7 +12,7 @@ from tmas.records.judgements import JudgementLine
 from tmas.records.reading import read_records
 from tmas.records.run_files import Correctness, PredictedCandidate, Prediction
 from tmas.report.runs import ReportedRun
-from tmas.report.traces import problem_block
+from tmas.report.traces import Block, problem_block
 
 QUESTION = 300
 """Maximum number of characters of a question in the list."""
@@ -48,21 +49,35 @@ class Browser:
 
     def blocks(self, budget: TextBudget) -> Iterator[tuple[str, list[str]]]:
         """Yield the id and lines of each block in the order of the predictions. Also fills ``entries``."""
-        judge = _judged(self.run) if self.scoring == "judge" else {}
-        scores = {problem.problem_id: problem.iterations for problem in self.run.evaluation.by_problem}
-        for number, line in enumerate(self.run.predictions()):
-            problem_id = line.problem_id
-            final = _with_judge(line, judge)
-            entry = _entry(final, number, scores.get(problem_id, ()), self.scoring)
-            self.entries.append(entry)
-            if self.wanted is not None and problem_id not in self.wanted:
+        for line in self.run.predictions():
+            entry = self.add_entry(line)
+            if self.wanted is not None and line.problem_id not in self.wanted:
                 continue
-            failures = [failure.model_dump(mode="json") for failure in self.run.failures.get(problem_id, ())]
-            facts = {**_facts(line, final), "failures": failures}
-            block = problem_block(facts, self.run.calls(problem_id), budget.share())
+            block = self.block(line, budget.share())
             budget.spend(block.size, block.left_out)
-            entry |= {"block": f"b{self.number}-{number}", "left_out": block.left_out}
+            entry |= {"block": f"b{self.number}-{entry['number']}", "left_out": block.left_out}
             yield entry["block"], block.lines
+
+    def add_entry(self, line: Prediction) -> dict[str, Any]:
+        """Add a problem to ``entries``, without a block, and return its entry."""
+        steps = self._scores.get(line.problem_id, ())
+        entry = _entry(_with_judge(line, self._judged), len(self.entries), steps, self.scoring)
+        self.entries.append(entry)
+        return entry
+
+    def block(self, line: Prediction, share: int) -> Block:
+        """Create the block of a problem, with texts up to ``share``; see :func:`~tmas.report.traces.problem_block`."""
+        failures = [failure.model_dump(mode="json") for failure in self.run.failures.get(line.problem_id, ())]
+        facts = {**_facts(line, _with_judge(line, self._judged)), "failures": failures}
+        return problem_block(facts, self.run.calls(line.problem_id), share)
+
+    @cached_property
+    def _judged(self) -> Judged:
+        return _judged(self.run) if self.scoring == "judge" else {}
+
+    @cached_property
+    def _scores(self) -> Mapping[str, Sequence[EvaluatedStep]]:
+        return {problem.problem_id: problem.iterations for problem in self.run.evaluation.by_problem}
 
 
 def _entry(line: Prediction, number: int, steps: Sequence[EvaluatedStep], scoring: str) -> dict[str, Any]:

@@ -119,10 +119,14 @@ def title(names: Sequence[str]) -> str:
 
 
 def _sections(runs: ReportedRuns, trainings: Sequence[TrainingRun], smooth: int) -> list[Section]:
-    of_runs = (
-        [results(runs), costs(runs.runs), verifier(runs), boundary_section(runs), memory(runs)] if runs.runs else []
-    )
+    of_runs = run_sections(runs) if runs.runs else []
     return [section for section in (*of_runs, training(trainings, smooth)) if section]
+
+
+def run_sections(runs: ReportedRuns) -> list[Section]:
+    """Return the tabs about runs of ``tmas solve``."""
+    found = (results(runs), costs(runs.runs), verifier(runs), boundary_section(runs), memory(runs))
+    return [section for section in found if section]
 
 
 def _write_block(blocks: IO[str], block_id: str, lines: Sequence[str]) -> None:

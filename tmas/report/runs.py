@@ -13,7 +13,7 @@ import uvloop
 from tmas.errors import UserError
 from tmas.evaluation.compare import Group, group_runs, scoring_of
 from tmas.evaluation.estimators import BootstrapSettings
-from tmas.evaluation.evaluate import EvaluateSettings, evaluate
+from tmas.evaluation.evaluate import EvaluateSettings, evaluate, evaluations_of
 from tmas.records.evaluation_files import Evaluation
 from tmas.records.reading import DefectiveFile, read_record, read_records
 from tmas.records.run_files import FailureLine, Prediction
@@ -70,7 +70,22 @@ def read_runs(paths: Sequence[Path], say: Callable[[str], None]) -> ReportedRuns
     """
     if not paths:
         return ReportedRuns([], [], "rule", BootstrapSettings())
-    evaluations = [_evaluation(path, say) for path in paths]
+    return _reported(paths, [_evaluation(path, say) for path in paths])
+
+
+def read_growing_run(path: Path) -> ReportedRuns:
+    """Read a run that may be live. Nothing is written: without a current ``evaluation.json``, it is evaluated by rule.
+
+    Raises ``UserError`` if no problem is finished yet.
+    """
+    try:
+        evaluation = _stored_evaluation(path)
+    except (FileNotFoundError, UserError):  # not evaluated, or the run went on after that
+        [evaluation] = uvloop.run(evaluations_of(EvaluateSettings(runs=(path,))))
+    return _reported([path], [evaluation])
+
+
+def _reported(paths: Sequence[Path], evaluations: Sequence[Evaluation]) -> ReportedRuns:
     groups = group_runs(paths, evaluations)
     runs = [
         ReportedRun(path, _name(group, evaluation), color, evaluation)
@@ -86,11 +101,16 @@ def _name(group: Group, evaluation: Evaluation) -> str:
 
 
 def _evaluation(path: Path, say: Callable[[str], None]) -> Evaluation:
-    file = path / "evaluation.json"
-    if not file.exists():
+    if not (path / "evaluation.json").exists():
         say(f"{path} has not been evaluated: doing it by rule")
         [evaluation] = uvloop.run(evaluate(EvaluateSettings(runs=(path,))))
         return evaluation
+    return _stored_evaluation(path)
+
+
+def _stored_evaluation(path: Path) -> Evaluation:
+    """Read ``evaluation.json``. Raises ``UserError`` if it is of an earlier state of the run."""
+    file = path / "evaluation.json"
     try:
         evaluation = read_record(file, Evaluation)
     except DefectiveFile as error:

@@ -62,6 +62,11 @@ class TokenBudget:
         for task in self._in_flight:
             task.get_loop().call_soon(task.cancel)  # not now: the chunk that is being counted may finish its call
 
+    def set_limit(self, limit: int | None) -> None:
+        """Change the limit. A budget that is used up stays used up."""
+        self.limit = limit
+        self._close_at_limit()
+
     def charge(self, usage: Usage, recorded: bool = False) -> None:
         """Count a finished call. ``recorded``: the call is from the trace, so the run's budget contains it already."""
         self.spent += usage.total_tokens

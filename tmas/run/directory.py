@@ -291,6 +291,14 @@ def lock_file(path: Path) -> int:
     return file
 
 
+def lock_holder(path: Path) -> str | None:
+    """The process that opened the run directory ``path`` last, and its host. None if nothing opened it yet."""
+    try:
+        return (path / ".lock").read_text(errors="replace").strip() or None
+    except FileNotFoundError:
+        return None
+
+
 def _write_replaced_prompts(folder: Path, prompts: Prompts) -> None:
     """Write the agent prompts that a user replaced into ``folder``, and delete other prompts there."""
     replaced = {f"{name}.jinja": text for name, text in prompts.replaced.items() if not name.startswith(JUDGE)}

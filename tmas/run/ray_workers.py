@@ -14,7 +14,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,10 @@ from tmas.engines.ray_cluster import ClusterFailed
 from tmas.errors import UserError
 from tmas.files import digest
 from tmas.records import Problem, Result
+from tmas.run.control import BudgetUse, LocalCallMaker
 from tmas.run.directory import counts_chat_template
+from tmas.run.heartbeats import HeartbeatReply, HeartbeatRequest
+from tmas.run.rounds import add_up_details
 from tmas.run.runtime import Runtime
 from tmas.run.session import Activity
 from tmas.run.solver import ProblemSolver
@@ -48,34 +51,6 @@ MAX_DEATHS = 3
 """Give up on a problem after this many consecutive worker deaths without a finished call."""
 
 
-@dataclass(frozen=True)
-class HeartbeatRequest:
-    """What the run sends to a worker with each heartbeat: its number of slots and the base URLs of its servers.
-
-    ``server_key``: the key of the run's own servers. ``environment``: the environment variables that contain the API
-    keys. A worker uses both when it starts.
-    """
-
-    slots: int
-    base_urls: tuple[str, ...]
-    server_key: str = field(default="", repr=False)
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-
-@dataclass(frozen=True)
-class HeartbeatReply:
-    """A worker's answer to a heartbeat.
-
-    ``process_id``: random, and new for each process of the actor. ``in_use``: completions in flight. ``demand``:
-    completions that are in flight or wait for a slot.
-    """
-
-    process_id: str = ""
-    in_use: int = 0
-    demand: int = 0
-    activity: Activity = field(default_factory=Activity)
-
-
 class RayWorker:
     """The actor: a :class:`~tmas.run.runtime.Runtime` in its own process, which Ray may restart on any node.
 
@@ -86,6 +61,7 @@ class RayWorker:
         self._arguments, self._prompts, self._process_id = (settings, directory), prompts, secrets.token_hex(4)
         self._activity = Activity()
         self._startup: asyncio.Task[tuple[Runtime, ProblemSolver]] | None = None
+        self._limits_change: asyncio.Task[None] | None = None
 
     async def heartbeat(self, request: HeartbeatRequest) -> HeartbeatReply:
         """Apply ``request`` and return the worker's load. The first heartbeat starts the runtime.
@@ -95,12 +71,20 @@ class RayWorker:
         self._startup = self._startup or asyncio.create_task(self._start(request))
         if not self._startup.done():
             return HeartbeatReply(self._process_id)
-        runtime, _ = self._startup.result()
-        runtime.resize(request.slots)
+        runtime, solver = self._startup.result()
+        calls = LocalCallMaker(runtime, solver)
+        calls.resize(request.slots)
+        calls.pause(request.is_paused)
         if request.base_urls != runtime.base_urls:
             runtime.use_servers(request.base_urls)
+        is_changing = self._limits_change is not None and not self._limits_change.done()
+        wanted = request.limits or solver.state.limits
+        if wanted != solver.state.limits and not is_changing and not calls.budget_use.exhausted:
+            # In a task, because it may read all traces, and a worker without heartbeats is killed.
+            self._limits_change = asyncio.create_task(calls.limit_tokens(wanted.tokens_per_run))
         limiter = runtime.limiter
-        return HeartbeatReply(self._process_id, limiter.in_use, limiter.wanted, self._activity)
+        load = (self._process_id, limiter.in_use, limiter.wanted)
+        return HeartbeatReply(*load, self._activity, solver.state.limits, calls.budget_use)
 
     async def ping(self) -> bool:
         """Whether this process has received a heartbeat. It can solve problems only after that."""
@@ -117,6 +101,8 @@ class RayWorker:
 
     async def _start(self, request: HeartbeatRequest) -> tuple[Runtime, ProblemSolver]:
         settings, directory = self._arguments
+        if request.limits:
+            settings = settings.model_copy(update={"limits": request.limits})
         node = ray.util.get_node_ip_address()
         if not (directory / "manifest.json").exists():
             raise UserError(
@@ -134,6 +120,7 @@ class RayWorker:
             opened = Runtime(settings, request.server_key, settings.active_problems, counts_chat_template(directory))
             runtime = await close_on_error.enter_async_context(opened)
             runtime.resize(request.slots)
+            runtime.limiter.pause(request.is_paused)
             runtime.use_servers(request.base_urls)
             await runtime.ready()
             solver = await runtime.solver(settings, directory, self._activity)
@@ -152,7 +139,7 @@ class _WorkerState:
     actor: Any
     open_problems: int = 0
     is_responsive: bool = False
-    reply: HeartbeatReply = HeartbeatReply()
+    reply: HeartbeatReply = field(default_factory=HeartbeatReply)
     granted: int = 0
 
     @property
@@ -194,6 +181,7 @@ class WorkerPool:
         names = {model.api_key_env for model in runtime.settings.role_models().values() if model.api_key_env}
         self._environment = {name: os.environ[name] for name in names}
         self._activities: dict[str, Activity] = {}
+        self._slots, self._is_paused, self._limits = runtime.settings.concurrency, False, None
         self._last_reply = time.monotonic()
 
     async def solve(self, order: int, problem: Problem) -> Result:
@@ -223,6 +211,30 @@ class WorkerPool:
                 worker.open_problems -= 1
         reason = f"{MAX_DEATHS} workers died, one after the other"
         return await self._solver.solve(order, problem, give_up_reason=reason)
+
+    def resize(self, slots: int) -> None:
+        """Allow this number of completions in flight, over all workers, from their next heartbeats on."""
+        self._slots = slots
+
+    def pause(self, paused: bool) -> None:
+        """Start no new call while paused, from the workers' next heartbeats on."""
+        self._is_paused = paused
+
+    async def limit_tokens(self, tokens_per_run: int | None) -> None:
+        """Change the token budget of the run, and wait until the worker has it. A run budget has one worker only."""
+        limits = self._solver.state.limits.model_copy(update={"tokens_per_run": tokens_per_run})
+        self._limits = limits
+        while any(worker.reply.limits != limits for worker in self.workers):
+            if self.budget_use.exhausted:
+                self._limits = self._solver.state.limits
+                raise UserError("the token budget is used up, and the run is ending")
+            await asyncio.sleep(HEARTBEAT_INTERVAL / 10)
+        self._solver.state.limits = limits
+
+    @property
+    def budget_use(self) -> BudgetUse:
+        uses = [worker.reply.budget for worker in self.workers]
+        return BudgetUse(sum(use.spent for use in uses), any(use.exhausted for use in uses))
 
     async def wait_for_workers(self) -> None:
         """Wait until all workers are responsive, for at most :data:`STARTUP_WAIT` seconds."""
@@ -265,10 +277,12 @@ class WorkerPool:
     def _heartbeat_request(self, worker: _WorkerState) -> HeartbeatRequest:
         """Divide the slots. Slots of other workers stay reserved until their own heartbeats have taken them away."""
         loads = [(w.reply.in_use if w is worker else w.reserved, w.reply.demand) for w in self.workers]
-        slots = divide_slots(loads, self._runtime.settings.concurrency)
+        slots = divide_slots(loads, self._slots)
         worker.granted = slots[self.workers.index(worker)]
         runtime = self._runtime
-        return HeartbeatRequest(worker.granted, runtime.base_urls, runtime.key, self._environment)
+        return HeartbeatRequest(
+            worker.granted, runtime.base_urls, self._is_paused, self._limits, runtime.key, self._environment
+        )
 
     def _update_activity(self) -> None:
         """Add up the counters of all worker processes, including those that have died."""
@@ -277,6 +291,7 @@ class WorkerPool:
             setattr(total, name, sum(getattr(activity, name) for activity in self._activities.values()))
         live = [worker.reply.activity for worker in self.workers if worker.is_responsive]
         total.in_flight = sum(activity.in_flight for activity in live)
+        add_up_details(total, list(self._activities.values()), live)
         total.iterations = {problem: t for activity in live for problem, t in activity.iterations.items()}
 
 

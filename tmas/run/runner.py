@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from tmas.answers.checker import AnswerChecker
-from tmas.concurrency import first_cause
+from tmas.concurrency import PriorityLimiter, first_cause
 from tmas.llm.endpoint import EndpointDown
 from tmas.records import Problem, Result
 from tmas.records.run_files import FailureLine, Prediction, Terms
@@ -26,22 +26,21 @@ async def run_problems(
     solve: Solve,
     directory: RunDirectory,
     checker: AnswerChecker,
-    terms: dict[str, Any],
-    active: int,
+    terms: Callable[[], dict[str, Any]],
+    active: PriorityLimiter,
     on_result: Callable[[Result], None],
 ) -> None:
-    """Solve ``problems``, at most ``active`` of them at once.
+    """Solve ``problems``, as many of them at once as ``active`` has slots.
 
-    Each result is written to ``directory`` before it is passed to ``on_result``. ``terms``: see
-    :func:`~tmas.run.results.prediction_line`. Raises the exception that stopped the run; if there are several, an
-    :class:`~tmas.llm.endpoint.EndpointDown` comes first. Finished results stay in the directory.
+    Each result is written to ``directory`` before it is passed to ``on_result``. ``terms``: called when a problem is
+    finished, see :func:`~tmas.run.results.prediction_line`. Raises the exception that stopped the run; if there are
+    several, an :class:`~tmas.llm.endpoint.EndpointDown` comes first. Finished results stay in the directory.
     """
-    gate = asyncio.Semaphore(active)
 
     async def run(order: int, problem: Problem) -> None:
-        async with gate:
+        async with active.slots((order,)):
             result = await solve(order, problem)
-            line = prediction_line(result, terms, await verdicts(result, checker))
+            line = prediction_line(result, terms(), await verdicts(result, checker))
             directory.append("failures.jsonl", failure_lines(result))
             directory.append("predictions.jsonl", [line])
             on_result(result)

@@ -84,6 +84,7 @@ class Runtime:
 
     def resize(self, slots: int) -> None:
         """Allow this number of completions in flight from now on."""
+        allow_open_files(slots + self._files)
         self.limiter.resize(slots)
         self._clients.resize(slots)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -28,6 +29,7 @@ from tmas.records import (
     Usage,
     UsageEntry,
 )
+from tmas.records.live import RecentBankChange
 from tmas.records.token_counts import UNCOUNTED, USAGE_IMPLAUSIBLE, plausible_tokens
 from tmas.run.budget import CANCELLED_PREFIX, UNREPORTED_PREFIX, BudgetReached, TokenBudget, recorded_usage
 from tmas.run.trace import Trace
@@ -64,13 +66,26 @@ class RoleModel:
 
 
 @dataclass
+class RoleActivity:
+    """Live counters of one role. ``tokens``: completion tokens as they stream. The others are as in Activity."""
+
+    in_flight: int = 0
+    calls: int = 0
+    failed: int = 0
+    tokens: int = 0
+
+
+@dataclass
 class Activity:
-    """Live counters of a run, for the progress display.
+    """Live counters of a run, for the progress display and ``tmas status``.
 
     ``status``: what the run waits for before its first call. ``finished``: number of finished problems. ``tokens``:
     completion tokens as they stream. ``iterations``: the current iteration of each unfinished problem, by problem id.
     The other counters count calls. ``calls``: calls that this process made and that have ended. ``replayed``: calls
     answered from the trace. ``failed``: calls of either kind whose outcome is a failure.
+
+    ``is_paused``: no new call starts. ``roles``: counters by role. ``failures``: missing results of
+    finished iterations, by reason. ``bank_changes``: the latest ones, oldest first.
     """
 
     status: str = ""
@@ -81,6 +96,13 @@ class Activity:
     failed: int = 0
     tokens: int = 0
     iterations: dict[str, int] = field(default_factory=dict)
+    is_paused: bool = False
+    roles: dict[str, RoleActivity] = field(default_factory=dict)
+    failures: Counter[str] = field(default_factory=Counter)
+    bank_changes: tuple[RecentBankChange, ...] = ()
+
+    def role(self, name: str) -> RoleActivity:
+        return self.roles.setdefault(name, RoleActivity())
 
 
 @dataclass
@@ -178,6 +200,7 @@ class ProblemSession:
 
     async def _call(self, key: CallKey, request: Request, prompt: Prompt) -> Reply | Failure:
         role, activity = self.run.roles[key.role], self.run.activity
+        of_role = activity.role(key.role)
         hint = RoutingHint(self.problem.problem_id, key.iteration * PRIORITY_STRIDE + self.order)
         async with self.run.limiter.slots((hint.priority,), request.n) as slots:
             if self._refuses_new_calls:
@@ -187,12 +210,14 @@ class ProblemSession:
             def on_progress(progress: StreamProgress, report_tokens: Callable[[int], None]) -> None:
                 nonlocal streamed, aborted_tokens
                 activity.tokens += progress.tokens - streamed
+                of_role.tokens += progress.tokens - streamed
                 aborted_tokens += max(0, streamed - progress.tokens)  # the stream broke off, and the client retries
                 streamed = progress.tokens
                 slots.keep(request.n - progress.ended)
                 report_tokens(aborted_tokens + progress.tokens)  # the budget needs those of aborted streams, too
 
             activity.in_flight += 1
+            of_role.in_flight += 1
             try:
                 outcome = await self._budget.run_limited(
                     lambda report_tokens: role.chat.complete(
@@ -212,6 +237,7 @@ class ProblemSession:
                 raise
             finally:
                 activity.in_flight -= 1
+                of_role.in_flight -= 1
         if isinstance(outcome, Failure):
             outcome = outcome.model_copy(update={"key": key})
         self._count_outcome(key, outcome, prompt)
@@ -219,6 +245,7 @@ class ProblemSession:
         self._charge_unreported(key, aborted_tokens + uncounted)
         await self.trace.add(key, request, outcome, prompt.notes, started)
         activity.calls += 1
+        of_role.calls += 1
         return outcome
 
     def _count_outcome(self, key: CallKey, outcome: Reply | Failure, prompt: Prompt, recorded: bool = False) -> None:
@@ -228,6 +255,7 @@ class ProblemSession:
         self.packed_prompts += bool(prompt.notes)
         if isinstance(outcome, Failure):
             activity.failed += 1
+            activity.role(key.role).failed += 1
             return
         self._add_usage(UsageEntry(role=key.role, iteration=key.iteration, usage=outcome.usage), recorded)
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tmas.methods.base import Method
-from tmas.records import Problem, Result
+from tmas.records import Problem, Result, Usage
+from tmas.run.budget import recorded_tokens
+from tmas.run.rounds import observed_rounds
 from tmas.run.session import ProblemSession, RunState
 from tmas.run.trace import Trace, trace_path
 
@@ -36,7 +38,8 @@ class ProblemSolver:
         """
         with closing(await self._open_trace(trace_path(self.directory, problem.problem_id))) as trace:
             session = ProblemSession(problem, trace, self.state, order, give_up_reason)
-            trajectory = await self.method.solve(problem, session)
+            async with observed_rounds(problem, self.state.activity) as on_round:
+                trajectory = await self.method.observed(on_round).solve(problem, session)
             if session.stopped is None:
                 trace.finish()
         return Result(
@@ -47,6 +50,19 @@ class ProblemSolver:
             failures=tuple(f for iteration in trajectory.iterations for f in iteration.all_failures),
             packed_prompts=session.packed_prompts,
         )
+
+    async def limit_tokens(self, tokens_per_run: int | None) -> None:
+        """Change the token budget of the run. Calls in flight that began without a limit count when they end.
+
+        A budget without a limit counts only this start's tokens. The first limit adds those of earlier starts.
+        """
+        budget = self.state.budget
+        if self.state.limits.tokens_per_run is None:
+            counted = budget.spent
+            recorded = await asyncio.to_thread(recorded_tokens, self.directory)
+            budget.charge(Usage(completion_tokens=max(0, recorded - counted)))
+        self.state.limits = self.state.limits.model_copy(update={"tokens_per_run": tokens_per_run})
+        budget.set_limit(tokens_per_run)
 
     async def _open_trace(self, path: Path) -> Trace:
         """Open one trace at a time, because reading a long trace blocks the event loop."""

@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 
-from tmas.concurrency import first_cause
+from tmas.concurrency import PriorityLimiter, first_cause
 from tmas.files import text_digest
 from tmas.llm.endpoint import EndpointDown
 from tmas.methods import METHODS
 from tmas.records import Problem, Result
+from tmas.run.control import LocalCallMaker, RunControl
 from tmas.run.directory import RunDirectory
 from tmas.run.runner import run_problems, write_metrics
 from tmas.run.runtime import Runtime, open_runtime
@@ -48,10 +49,11 @@ class Job:
 
 @dataclass
 class Service:
-    """Solves jobs. All of them share ``runtime``. Created by :func:`open_service`."""
+    """Solves jobs. All of them share ``runtime``, and ``control`` counts them. Created by :func:`open_service`."""
 
     settings: ServerSettings
     runtime: Runtime
+    control: RunControl
     is_closing: bool = False
     metrics: ServerMetrics = field(default_factory=ServerMetrics)
     _jobs: set[asyncio.Task[Result]] = field(default_factory=set)
@@ -86,7 +88,9 @@ class Service:
             )
         task = asyncio.create_task(self._solve_with_api_errors(job, on_progress_line))
         self._jobs.add(task)
+        self.control.problems += 1
         task.add_done_callback(self._jobs.discard)
+        task.add_done_callback(lambda _: self.control.mark_finished(job.problem.problem_id))
         try:
             yield task
         finally:
@@ -130,15 +134,15 @@ class Service:
                 async with asyncio.TaskGroup() as group:
                     progress = IterationProgress(settings.method.max_iterations, on_progress_line, group)
                     method = METHODS[settings.method.name](settings.method, checker, progress.on_round)
-                    solver = await self.runtime.solver(settings, path, Activity(), method)
+                    solver = await self.runtime.solver(settings, path, self.control.activity, method)
                     solver = self.metrics.counted(solver, job.model)
                     await run_problems(
                         [problem],
                         solver.solve,
                         directory,
                         checker,
-                        terms=settings.terms(),
-                        active=1,
+                        terms=settings.terms,
+                        active=PriorityLimiter(1),
                         on_result=results.append,
                     )
             except BaseExceptionGroup as raised:
@@ -158,8 +162,12 @@ async def open_service(settings: ServeSettings) -> AsyncIterator[Service]:
     serve.output_dir.mkdir(parents=True, exist_ok=True)
     open_files = 2 * serve.max_running + serve.max_connections  # a running request has a lock file and a trace
     default, *others = settings.served_models.values()
-    async with open_runtime(default, serve.output_dir, Activity(), open_files, others=others) as runtime:
-        yield Service(serve, runtime)
+    activity = Activity()
+    control = RunControl(serve.output_dir, default, activity, changeable=("concurrency", "pause"))
+    runtime_of_all = open_runtime(default, serve.output_dir, activity, open_files, others=others)
+    async with control.listen(), runtime_of_all as runtime:
+        control.use(LocalCallMaker(runtime))
+        yield Service(serve, runtime, control)
 
 
 def _shutting_down_error() -> ApiError:

@@ -21,11 +21,15 @@ def chromium() -> str | None:
 
 
 class Watched:
-    """A browser with one window. ``troubles``: every event that should not occur, such as a script error."""
+    """A browser with one window. ``troubles``: every event that should not occur, such as a script error.
+
+    ``allowed``: beginnings of the addresses that may be requested.
+    """
 
     def __init__(self, browser: Any, **options: Any) -> None:
         self.page = browser.new_context(**options).new_page()
         self.troubles: list[str] = []
+        self.allowed: tuple[str, ...] = ("file:", "data:", "blob:")
         self.page.on("pageerror", lambda error: self.troubles.append(f"error: {error}"))
         self.page.on("console", lambda message: self.troubles.append(f"console: {message.text}"))
         self.page.on("dialog", self._on_dialog)
@@ -52,7 +56,7 @@ class Watched:
         dialog.dismiss()
 
     def _on_request(self, request: Any) -> None:
-        if not request.url.startswith(("file:", "data:", "blob:")):
+        if not request.url.startswith(self.allowed):
             self.troubles.append(f"request: {request.url}")
 
 

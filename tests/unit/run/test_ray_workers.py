@@ -7,6 +7,7 @@ import contextlib
 import pickle
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,11 +18,15 @@ pytest.importorskip("ray", reason="needs the cpu or gpu extra")
 
 from ray.exceptions import RayActorError, RayTaskError
 
+from tests.support.waiting import until
 from tmas.engines.ray_cluster import ClusterFailed
-from tmas.records import Problem
+from tmas.files import digest
+from tmas.records import BankChange, Problem
 from tmas.run import ray_workers as workers
+from tmas.run.rounds import recent_changes
 from tmas.run.runtime import Runtime
-from tmas.settings import RunSettings
+from tmas.run.session import Activity, RoleActivity
+from tmas.settings import Limits, RunSettings
 from tmas.testing import team
 from tmas.testing.chat_server import ScriptedServer
 
@@ -154,3 +159,63 @@ async def test_keys_travel_in_heartbeats_and_neither_in_constructors_nor_in_runt
             assert opened.key == f"{CANARY}-own"
             result = await solver.solve(0, team.problems(1)[0])
     assert result.answer
+
+
+async def test_pause_slots_and_budget_reach_a_worker_with_its_heartbeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(workers.ray.util, "get_node_ip_address", lambda: "here")
+    (tmp_path / "manifest.json").write_text('{"schema_version": 1, "chat_template": "counted"}')
+    async with ScriptedServer(team.reply) as server:
+        settings = RunSettings(model=team.model(server.base_url), method=team.method(), ray={"workers": 1})
+        worker = workers.RayWorker(settings, tmp_path, digest(settings.prompts.hashes()))
+        pause = workers.HeartbeatRequest(5, (), is_paused=True)
+        await worker.heartbeat(pause)
+        assert worker._startup
+        runtime, _ = await worker._startup
+        async with contextlib.aclosing(runtime):
+            running = asyncio.create_task(worker.solve(0, team.problems(1)[0]))
+            await until(lambda: runtime.limiter.wanted)
+            for _ in range(200):  # a call that could start would
+                await asyncio.sleep(0)
+            assert server.requests == []
+            limited = workers.HeartbeatRequest(5, (), is_paused=True, limits=Limits(tokens_per_run=2000))
+            await worker.heartbeat(limited)
+            assert worker._limits_change
+            await worker._limits_change
+            reply = await worker.heartbeat(replace(limited, is_paused=False))
+            assert reply.limits == limited.limits
+            result = await running
+            assert result.trajectory.stop == "budget"
+            raised = workers.HeartbeatRequest(5, (), limits=Limits(tokens_per_run=10**6))
+            reply = await worker.heartbeat(raised)
+            assert (reply.limits, reply.budget.exhausted) == (limited.limits, True)
+
+
+async def test_the_run_s_process_sends_changes_and_adds_up_roles_failures_and_bank_changes(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    pool = worker_pool(monkeypatch, [Actor(), Actor()])
+    state = SimpleNamespace(activity=Activity(), limits=Limits())
+    pool._solver = SimpleNamespace(state=state)  # type: ignore[assignment]
+    pool.resize(4)
+    pool.pause(True)
+    request = pool._heartbeat_request(pool.workers[0])
+    assert (request.slots, request.is_paused) == (2, True)
+    changing = asyncio.create_task(pool.limit_tokens(7))
+    await asyncio.sleep(0)
+    assert pool._heartbeat_request(pool.workers[0]).limits == Limits(tokens_per_run=7)
+    for number, worker in enumerate(pool.workers):
+        activity = Activity(
+            roles={"summary": RoleActivity(in_flight=1, calls=2, tokens=30)},
+            failures=Counter(truncated=1),
+            bank_changes=recent_changes(f"p{number}", 0, (1, 0), (BankChange(), None), now=10.0 - number),
+        )
+        worker.reply = workers.HeartbeatReply("x", activity=activity, limits=Limits(tokens_per_run=7))
+        pool._activities[str(number)] = activity
+    await changing
+    assert state.limits == Limits(tokens_per_run=7)
+    pool._update_activity()
+    assert state.activity.roles == {"summary": RoleActivity(in_flight=2, calls=4, tokens=60)}
+    assert state.activity.failures == Counter(truncated=2)
+    assert [change.problem_id for change in state.activity.bank_changes] == ["p1", "p0"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +221,7 @@ async def test_a_dead_engine_is_told_and_the_next_request_is_answered(tmp_path: 
 async def test_what_happens_to_one_request_does_not_end_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     folder = tmp_path / "runs"
     async with ScriptedServer(team.reply) as engine, served(folder, engine.base_url) as server:
-        folder.rmdir()
+        shutil.rmtree(folder)
         folder.write_text("no folder")
         broken = await server.ask()
         folder.unlink()

@@ -9,13 +9,17 @@ function sectionView(section) {
   ];
 }
 
+function markTab(id) {
+  document.querySelectorAll("nav.tabs a").forEach((link) => {
+    if (link.hash === `#${id}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  });
+}
+
 async function show() {
   const [tab, run, number, iteration, panel] = location.hash.slice(1).split("/");
   const section = DATA.sections.find(({ id }) => id === tab) || DATA.sections[0];
-  document.querySelectorAll("nav.tabs a").forEach((link) => {
-    if (link.hash === `#${section.id}`) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
-  });
+  markTab(section.id);
   const problem = DATA.runs[run]?.problems[number];
   if (section.id !== "problems") main.replaceChildren(h("div", null, sectionView(section)));
   else if (problem?.block) await showProblem(main, run, number, iteration, panel);
@@ -27,7 +31,13 @@ function theme() {
   document.documentElement.dataset.theme = dark ? "light" : "dark";
 }
 
-document.querySelector("nav.tabs").append(...DATA.sections.map(({ id, title }) => h("a", { href: `#${id}` }, title)));
+function drawTabs() {
+  const links = DATA.sections.map(({ id, title }) => h("a", { href: `#${id}` }, title));
+  document.querySelector("nav.tabs").replaceChildren(...links);
+}
+
+drawTabs();
 document.querySelector("button.theme").addEventListener("click", theme);
 addEventListener("hashchange", show);
-show();
+if (DATA.growing) follow();
+else show();

@@ -10,8 +10,8 @@ async function inflated(line) {
 }
 
 class Block {
-  constructor(id) {
-    this.lines = document.getElementById(id).textContent.trim().split("\n");
+  constructor(text) {
+    this.lines = text.trim().split("\n");
     this.inflated = new Map();
   }
 
@@ -55,9 +55,15 @@ const parsed = new Promise((done) => {
 });
 let opened = { id: null, block: null };
 
+/** The lines of a block: in the page, or from the server of a growing report. */
+async function textOf(id) {
+  const element = document.getElementById(id);
+  return element ? element.textContent : (await fetch(`block/${id}`)).text();
+}
+
 /** The block of a problem. Waits until the page is parsed, because the blocks come last in the file. */
 async function blockOf(id) {
   await parsed;
-  if (opened.id !== id) opened = { id, block: new Block(id) };
+  if (opened.id !== id) opened = { id, block: new Block(await textOf(id)) };
   return opened.block;
 }

@@ -1,0 +1,340 @@
+"""run/control.py and run/live_socket.py: a live run answers at its socket, and changes without losing a call."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.support.commands import tmas, tmas_process
+from tests.support.serving import runs_in, served
+from tests.support.waiting import LIMIT, until
+from tmas import Result, asolve_all
+from tmas.errors import UserError
+from tmas.files import read_lines
+from tmas.records.live import ControlLine, LimitChanges, RunStatus
+from tmas.records.reading import read_records
+from tmas.run.control import BudgetUse, RunControl
+from tmas.run.live_socket import SOCKET, NotLive, _listen, answer_requests, ask_live
+from tmas.run.session import Activity
+from tmas.run.status import change_limits, run_status
+from tmas.settings import RunSettings
+from tmas.testing import team
+from tmas.testing.chat_server import Body, ScriptedServer, run_in_thread
+from tmas.testing.team import essence
+
+pytestmark = pytest.mark.usefixtures("answers_as_text")
+FIXTURE = Path(__file__).parents[2] / "fixtures" / "run_v1" / "run"
+
+
+class Gate:
+    """A scripted team whose reply number ``at`` is held back until :meth:`open`. Then the run can do nothing else."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.count = at, 0
+        self.reached, self._opened = threading.Event(), threading.Event()
+
+    def open(self) -> None:
+        self._opened.set()
+
+    def reply(self, body: Body) -> list[str]:
+        self.count += 1
+        if self.count == self.at:
+            self.reached.set()
+            assert self._opened.wait(LIMIT)
+        return team.reply(body)
+
+
+@contextmanager
+def gated(at: int) -> Iterator[tuple[ScriptedServer, Gate]]:
+    gate = Gate(at)
+    with run_in_thread(ScriptedServer(gate.reply)) as server:
+        try:
+            yield server, gate
+        finally:
+            gate.open()
+
+
+def settings(base_url: str, **given: Any) -> dict[str, Any]:
+    return {"model": team.model(base_url), "method": team.method(), **given}
+
+
+@asynccontextmanager
+async def live(folder: Path, at: int, **given: Any) -> AsyncIterator[tuple[asyncio.Task[list[Result]], Gate]]:
+    """A run of three problems in ``folder``, with one call at once, that is held at call number ``at``."""
+    with gated(at) as (server, gate):
+        options = settings(server.base_url, output_dir=folder, **{"concurrency": 1, **given})
+        running = asyncio.create_task(asolve_all(team.problems(3), **options))
+        await until(lambda: gate.reached.is_set() or running.done())
+        try:
+            yield running, gate
+        finally:
+            gate.open()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+async def change(folder: Path, **changes: Any) -> RunStatus:
+    return await asyncio.to_thread(change_limits, folder, LimitChanges(**changes))
+
+
+async def seen(folder: Path) -> RunStatus:
+    return await asyncio.to_thread(run_status, folder)
+
+
+def recorded(folder: Path) -> list[tuple[str, Any, Any]]:
+    return [(line.setting, line.before, line.after) for line in read_records(folder / "control.jsonl", ControlLine)]
+
+
+# --- pause and limits
+
+
+async def test_a_pause_starts_no_call_loses_none_and_changes_nothing(tmp_path: Path):
+    async with ScriptedServer(team.reply) as server:
+        await asolve_all(team.problems(3), output_dir=tmp_path / "whole", **settings(server.base_url))
+        calls = len(server.requests)
+    run = tmp_path / "run"
+    async with live(run, at=5) as (running, gate):
+        assert (await change(run, pause=True)).state == "paused"
+        gate.open()
+        await until(lambda: len(team.recorded_calls(run)) == 5)  # the call in flight finishes and is recorded
+        for _ in range(200):  # a call that could start would
+            await asyncio.sleep(0)
+        status = await seen(run)
+        assert (status.state, status.in_flight, status.calls, gate.count) == ("paused", 0, 5, 5)
+        assert not running.done()
+        assert (await change(run, pause=False)).state == "running"
+        await running
+    assert gate.count == calls
+    assert essence(run) == essence(tmp_path / "whole")
+    assert recorded(run) == [("pause", False, True), ("pause", True, False)]
+
+
+async def test_concurrency_and_active_problems_change_at_once_and_only_real_changes_are_recorded(tmp_path: Path):
+    async with live(tmp_path, at=5, active_problems=1) as (running, gate):
+        assert (await seen(tmp_path)).by_iteration == {0: 1}
+        status = await change(tmp_path, concurrency=7, active_problems=3)
+        assert (status.concurrency, status.active_problems) == (7, 3)
+        await change(tmp_path, concurrency=7)
+        await until(lambda: len(list((tmp_path / "trace").iterdir())) == 3)  # the other two problems have begun
+        gate.open()
+        await running
+    assert recorded(tmp_path) == [("concurrency", 1, 7), ("active_problems", 1, 3)]
+
+
+async def test_a_resumed_run_has_the_limits_of_its_command_and_the_record_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    async with live(tmp_path, at=5) as (running, _):
+        await change(tmp_path, concurrency=7, pause=True)
+        running.cancel()
+    async with live(tmp_path, at=2) as (running, gate):
+        status = await seen(tmp_path)
+        assert (status.state, status.concurrency) == ("running", 1)
+        gate.open()
+        await running
+    assert recorded(tmp_path)[2:] == [("concurrency", 7, 1), ("pause", True, False)]
+    assert "this start has those of its command again" in caplog.text
+
+
+async def test_a_lower_budget_ends_the_run_and_problems_are_recorded_under_it(tmp_path: Path):
+    async with live(tmp_path, at=9, limits={"tokens_per_run": 10**6}) as (running, gate):
+        spent = (await seen(tmp_path)).tokens_spent
+        assert spent
+        await change(tmp_path, tokens_per_run=spent + 1)
+        with pytest.raises(UserError, match="the token budget is used up, and the run is ending"):
+            await change(tmp_path, tokens_per_run=10**7)
+        gate.open()
+        results = await running
+    assert {result.trajectory.stop for result in results} == {"budget"}
+    terms = [line["terms"]["limits"]["tokens_per_run"] for line in read_lines(tmp_path / "predictions.jsonl")]
+    assert terms == [spent + 1] * 3
+    async with ScriptedServer(team.reply) as server:  # the same limit: nothing is left to do
+        given = settings(server.base_url, output_dir=tmp_path, limits={"tokens_per_run": spent + 1})
+        await asolve_all(team.problems(3), **given)
+        assert server.requests == []
+
+
+async def test_a_budget_that_is_set_later_counts_the_tokens_of_earlier_starts(tmp_path: Path):
+    async with live(tmp_path, at=30) as (running, _):
+        running.cancel()
+    async with live(tmp_path, at=3) as (_, gate):
+        status = await change(tmp_path, tokens_per_run=10**6)
+        recorded_so_far = sum(
+            call["reply"]["usage"]["prompt_tokens"] + call["reply"]["usage"]["completion_tokens"]
+            for call in team.recorded_calls(tmp_path).values()
+        )
+        assert len(team.recorded_calls(tmp_path)) == 29 + 2
+        assert status.tokens_spent == recorded_so_far
+        gate.open()
+
+
+async def test_changes_are_checked_and_made_all_or_none(tmp_path: Path):
+    async with live(tmp_path, at=3):
+        with pytest.raises(UserError, match="concurrency: Input should be greater than or equal to 1"):
+            await asyncio.to_thread(ask_live, tmp_path, {"changes": {"active_problems": 2, "concurrency": 0}})
+        with pytest.raises(UserError, match="seed: Extra inputs are not permitted"):
+            await asyncio.to_thread(ask_live, tmp_path, {"changes": {"active_problems": 2, "seed": 2}})
+        assert (await seen(tmp_path)).active_problems == 512
+    assert not (tmp_path / "control.jsonl").exists()
+
+
+async def test_a_run_that_still_starts_and_one_on_ray_refuse_what_they_cannot_do(tmp_path: Path):
+    on_ray = RunSettings(**settings("http://127.0.0.1:9/v1"), active_problems=5, ray={"workers": 2})
+    control = RunControl(tmp_path, on_ray, Activity())
+    with pytest.raises(UserError, match="still starting"):
+        await control.change(LimitChanges(pause=True))
+    control.use(SimpleNamespace(budget_use=BudgetUse()))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="on Ray, active_problems can be at most 5"):
+        await control.change(LimitChanges(active_problems=6))
+    with pytest.raises(ValueError, match=r"on Ray it needs ray\.workers=1"):
+        await control.change(LimitChanges(tokens_per_run=6))
+
+
+# --- the status
+
+
+async def test_the_status_shows_roles_banks_failures_and_estimates(tmp_path: Path):
+    async with live(tmp_path, at=25) as (running, gate):
+        status = await seen(tmp_path)
+        roles = status.roles
+        assert (status.problems, status.finished, status.calls, status.in_flight) == (3, 0, 24, 1)
+        assert sum(role.calls for role in roles.values()) == 24
+        assert sum(role.in_flight for role in roles.values()) == 1
+        assert roles["verification"].tokens > 0
+        assert {change.bank for change in status.bank_changes} <= {"experience", "guideline"}
+        gate.open()
+        await running
+    whole = await seen(tmp_path)
+    assert (whole.state, whole.finished, whole.by_iteration) == ("finished", 3, {2: 3})
+    assert whole.bank_changes[-1].change.added
+    assert whole.calls == len(team.recorded_calls(tmp_path))
+
+
+async def test_time_and_tokens_left_are_estimated_from_the_work_since_the_first_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    now = 1000.0
+    monkeypatch.setattr("tmas.run.control.time", SimpleNamespace(monotonic=lambda: now, time=lambda: now))
+    given = settings("http://127.0.0.1:9/v1", method=team.method(max_iterations=10))
+    control = RunControl(tmp_path, RunSettings(**given), activity := Activity(), problems=4, finished=1)
+    activity.iterations = {"b": 6}
+    assert control.status().seconds_left is None
+    activity.calls, activity.tokens = 1, 500
+    control.status()
+    now += 60
+    activity.iterations, activity.tokens = {"b": 8}, 700
+    status = control.status()
+    assert (status.seconds_left, status.completion_tokens_left) == (pytest.approx(660), 2200)  # 2 of 40 done, 22 to go
+
+
+async def test_commands_show_and_change_a_live_run(tmp_path: Path):
+    async with live(tmp_path / "it's a run", at=5) as (running, gate):
+        run = tmp_path / "it's a run"
+        changed = await asyncio.to_thread(tmas_process, "control", run, "concurrency=2", "tokens_per_run=9000000")
+        assert changed.returncode == 0, changed.stderr
+        assert "limits: concurrency=2 active_problems=512 tokens_per_run=9000000" in changed.stdout
+        shown = await asyncio.to_thread(tmas, "status", run)
+        assert f"{run}: running\nproblems: 0 of 3 finished" in shown.stdout
+        as_json = await asyncio.to_thread(tmas, "status", run, "json=true")
+        assert RunStatus.model_validate_json(as_json.stdout).concurrency == 2
+        gate.open()
+        await running
+
+
+def test_the_status_of_a_run_of_an_older_version_comes_from_its_files():
+    shown = tmas_process("status", FIXTURE)
+    assert shown.returncode == 0, shown.stderr
+    assert "finished\nproblems: 3 of 3 finished (" in shown.stdout
+    assert "Latest bank changes" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["control", FIXTURE, "pause=true"], "no process works in this run directory. Only a live run can be changed."),
+        (["control", FIXTURE], "nothing to change. Give one of concurrency, active_problems, tokens_per_run, pause."),
+        (["control", FIXTURE, "concurrency=0"], "concurrency: Input should be greater than or equal to 1"),
+        (["status", "nowhere"], "nowhere: no manifest.json, and no live process."),
+        (["status"], "not set: run."),
+        (["view", "nowhere"], "nowhere: no run directory: it holds no manifest.json"),
+    ],
+)
+def test_wrong_input_is_one_message(words: list[Any], message: str, tmp_path: Path):
+    done = tmas(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr.replace("\n", " ")
+
+
+# --- the socket
+
+
+async def echo(request: dict[str, Any]) -> dict[str, Any]:
+    return {"status": request}
+
+
+async def test_only_the_owner_can_connect_and_long_paths_work(tmp_path: Path):
+    folder = tmp_path / ("x" * 150)
+    folder.mkdir()
+    async with answer_requests(folder, echo):
+        assert stat.S_IMODE((folder / SOCKET).stat().st_mode) == 0o600
+        assert await asyncio.to_thread(ask_live, folder, {"a": 1}) == {"status": {"a": 1}}
+    assert list(folder.iterdir()) == []
+
+
+async def test_the_socket_of_a_dead_process_is_replaced_and_that_of_a_live_one_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    _listen(tmp_path).close()  # as a killed process leaves it
+    with pytest.raises(NotLive):
+        ask_live(tmp_path, {})
+    async with answer_requests(tmp_path, echo):
+        async with answer_requests(tmp_path, echo):
+            assert "another process answers there" in caplog.text
+        assert await asyncio.to_thread(ask_live, tmp_path, {}) == {"status": {}}
+
+
+async def test_a_file_system_without_sockets_costs_the_run_nothing_but_its_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def refuse(path: str, mode: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    async with answer_requests(tmp_path, echo):
+        pass
+    assert "no live status and control (Operation not permitted)" in caplog.text
+
+
+async def test_a_request_that_is_too_long_or_not_json_is_refused(tmp_path: Path):
+    async with answer_requests(tmp_path, echo):
+        with pytest.raises(UserError, match="cannot be read"):
+            await asyncio.to_thread(ask_live, tmp_path, {"a": "x" * 2**17})
+
+
+# --- serve
+
+
+async def test_a_server_answers_in_its_own_folder_for_all_its_requests(tmp_path: Path):
+    gate = Gate(5)
+    with run_in_thread(ScriptedServer(gate.reply)) as engine:
+        async with served(tmp_path, engine.base_url, concurrency=1) as server:
+            asked = asyncio.create_task(server.ask())
+            await until(gate.reached.is_set)
+            status = await change(tmp_path, concurrency=3)
+            assert (status.problems, status.finished, status.calls, status.concurrency) == (1, 0, 4, 3)
+            with pytest.raises(UserError, match="tokens_per_run cannot be changed here"):
+                await change(tmp_path, tokens_per_run=3)
+            gate.open()
+            assert (await asked).status == 200
+            assert (await seen(tmp_path)).finished == 1
+    assert len(runs_in(tmp_path)) == 1
+    with pytest.raises(UserError, match="no live process"):
+        await seen(tmp_path)

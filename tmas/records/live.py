@@ -1,0 +1,114 @@
+"""Records of a live run: its status, what ``tmas control`` changes, and the lines of ``control.jsonl``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from tmas.records.calls import SCHEMA_VERSION, Record
+from tmas.records.reading import Version
+from tmas.records.values import BankChange
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class LimitChanges(Record):
+    """Changes to a live run. Fields that are not set stay as they are. ``tokens_per_run``: None removes the limit."""
+
+    concurrency: Positive = 1
+    active_problems: Positive = 1
+    tokens_per_run: Positive | None = None
+    pause: bool = False
+
+
+class ControlLine(Record):
+    """A line of ``control.jsonl``: a limit that changed while the run was live, or when it was resumed after that.
+
+    ``time``: Unix time in seconds. ``setting``: a field of :class:`LimitChanges`.
+    """
+
+    v: Version = SCHEMA_VERSION
+    time: float
+    setting: str
+    before: JsonValue
+    after: JsonValue
+
+
+class RecentBankChange(Record):
+    """A change of a memory bank. ``size``: items in the bank after it.
+
+    ``time``: Unix time in seconds, None if it is from the files of the run.
+    """
+
+    time: float | None
+    problem_id: str
+    iteration: int
+    bank: Literal["experience", "guideline"]
+    size: int
+    change: BankChange
+
+    @property
+    def summary(self) -> str:
+        """The change in words, such as: 2 added, 1 confirmed; 12 items."""
+        names = ("added", "merged", "confirmed", "corrected", "contradicted", "dropped", "refused", "evicted")
+        counts = {name: len(getattr(self.change, name)) for name in names}
+        parts = [f"{count} {name}" for name, count in counts.items() if count]
+        return f"{', '.join(parts) or 'no change'}; {self.size} items"
+
+
+class RoleStatus(Record):
+    """Counters of one role: calls, completion tokens, and tokens per second of the last minute.
+
+    ``failed`` and ``tokens_per_second`` are None for a run that is not live.
+    """
+
+    in_flight: int = 0
+    calls: int = 0
+    failed: int | None = None
+    tokens: int = 0
+    tokens_per_second: float | None = None
+
+
+class RunStatus(Record):
+    """The status of a run, as ``tmas status`` shows it.
+
+    ``state``: ``unfinished`` is a run without a process. ``waits_for``: what a starting run waits for. ``process``: the
+    last process that worked on the run, and its host. ``seconds``: time since it started. ``by_iteration``: number of
+    problems by iteration: for a live run the active ones by the iteration that they are in, otherwise the finished ones
+    by their last iteration.
+
+    Counts of a live run are those since its process started; counts of another run are over its finished problems.
+    ``calls``: made and ended. ``replayed``: answered from the trace. ``failed``: calls that failed. Both are None for a
+    run that is not live. ``failures``: missing results by reason, as in ``failures.jsonl``, of all starts.
+    ``tokens_spent``: prompt and completion tokens that count against ``tokens_per_run``. ``seconds_left`` and
+    ``completion_tokens_left`` are estimates from the work done so far, None if there is no basis for one.
+    ``changes``: the lines of ``control.jsonl``.
+    """
+
+    v: Version = SCHEMA_VERSION
+    state: Literal["starting", "running", "paused", "finished", "unfinished"]
+    waits_for: str | None = None
+    process: str | None = None
+    seconds: float | None = None
+    problems: int
+    finished: int
+    by_iteration: dict[int, int] = Field(default_factory=dict)
+    in_flight: int = 0
+    calls: int = 0
+    replayed: int | None = None
+    failed: int | None = None
+    roles: dict[str, RoleStatus] = Field(default_factory=dict)
+    failures: dict[str, int] = Field(default_factory=dict)
+    concurrency: int | None = None
+    active_problems: int | None = None
+    tokens_per_run: int | None = None
+    tokens_spent: int | None = None
+    seconds_left: float | None = None
+    completion_tokens_left: int | None = None
+    bank_changes: tuple[RecentBankChange, ...] = ()
+    changes: tuple[ControlLine, ...] = ()
+
+    @property
+    def is_live(self) -> bool:
+        return self.state in ("starting", "running", "paused")

@@ -1,0 +1,71 @@
+// Follows a run that `tmas view` serves. The first tab is its status. The other tabs are its report, which the server
+// makes again when more problems are finished. A tab that is being read is not redrawn until the reader asks for it.
+
+const STATUS_SECONDS = 2;
+const following = { status: null, report: null };
+
+function follow() {
+  poll("status", STATUS_SECONDS, (section) => {
+    following.status = section;
+    redraw(visible() === section.id || !visible());
+  });
+  poll("report", DATA.every, (report) => {
+    const first = following.report === null;
+    following.report = report;
+    opened = { id: null, block: null };
+    redraw(first);
+    if (!first && visible() !== "status") offerNewData();
+  });
+}
+
+/** Asks for `path` again and again, and calls `accept` with its JSON whenever that has changed. */
+async function poll(path, seconds, accept) {
+  let version = null;
+  while (true) {
+    try {
+      const response = await fetch(path, { cache: "no-store", headers: version ? { "If-None-Match": version } : {} });
+      notice(null);
+      if (response.ok) {
+        version = response.headers.get("ETag");
+        accept(await response.json());
+      } else if (response.status !== 304) notice(`The server answered with status ${response.status}.`);
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error; // fetch raises a TypeError if there is no connection
+      notice("No connection: tmas view has ended.");
+    }
+    await new Promise((done) => setTimeout(done, 1000 * seconds));
+  }
+}
+
+function visible() {
+  return document.querySelector("nav.tabs a[aria-current]")?.hash.slice(1);
+}
+
+function redraw(now) {
+  DATA.sections = [following.status, ...(following.report?.sections ?? [])].filter((section) => section);
+  DATA.runs = following.report?.runs ?? [];
+  const shown = visible();
+  drawTabs();
+  if (now && DATA.sections.length) {
+    current.address = null;
+    show();
+  } else markTab(shown);
+}
+
+function offerNewData() {
+  document.querySelector("button.fresh")?.remove();
+  const button = h("button", { type: "button", class: "fresh", onclick: () => accept() }, "New data: show");
+  const accept = () => {
+    button.remove();
+    current.address = null;
+    show();
+  };
+  document.querySelector("nav.tabs").after(button);
+}
+
+function notice(text) {
+  const before = document.querySelector("p.connection");
+  if (before?.textContent === text) return;
+  before?.remove();
+  if (text) document.querySelector("header.top").after(h("p", { class: "note connection", role: "status" }, text));
+}

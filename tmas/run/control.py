@@ -1,0 +1,305 @@
+"""Control of a live run: its status, and changes to its limits, which :mod:`tmas.run.live_socket` carries.
+
+A change holds until the run's process ends, and is recorded in ``control.jsonl``. A resumed run has the limits of its
+command again. A pause changes nothing but time: no new call starts, and calls in flight finish and are recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from pydantic import ValidationError
+
+from tmas.concurrency import PriorityLimiter
+from tmas.errors import UserError
+from tmas.files import append_lines
+from tmas.records.checksums import checked_line
+from tmas.records.live import ControlLine, LimitChanges, RoleStatus, RunStatus
+from tmas.records.reading import defect, read_records
+from tmas.records.run_files import FailureLine
+from tmas.run.directory import lock_holder
+from tmas.run.live_socket import answer_requests
+from tmas.run.runtime import Runtime
+from tmas.run.session import Activity
+from tmas.run.solver import ProblemSolver
+from tmas.settings import Limits, RunSettings
+
+log = logging.getLogger(__name__)
+
+CONTROL_FILE = "control.jsonl"
+"""File in the run directory with the changes of live limits."""
+SAMPLE_INTERVAL = 2.0
+"""Seconds between two looks at the token counters."""
+RATE_WINDOW = 60.0
+"""Seconds over which tokens/s are averaged."""
+
+
+class BudgetUse(NamedTuple):
+    """Tokens that count against ``tokens_per_run``, and whether the budget is used up."""
+
+    spent: int = 0
+    exhausted: bool = False
+
+
+class CallMaker(Protocol):
+    """What makes the calls of a run, and what ``tmas control`` changes: this process, or the Ray workers."""
+
+    def resize(self, slots: int) -> None:
+        """Allow this number of completions in flight from now on."""
+
+    def pause(self, paused: bool) -> None:
+        """Start no new call while paused."""
+
+    async def limit_tokens(self, tokens_per_run: int | None) -> None:
+        """Change the token budget of the run."""
+
+    @property
+    def budget_use(self) -> BudgetUse: ...
+
+
+@dataclass(frozen=True)
+class LocalCallMaker:
+    """The calls of this process. ``solver``: None for a server, whose requests have no common budget."""
+
+    runtime: Runtime
+    solver: ProblemSolver | None = None
+
+    def resize(self, slots: int) -> None:
+        self.runtime.resize(slots)
+
+    def pause(self, paused: bool) -> None:
+        self.runtime.limiter.pause(paused)
+
+    async def limit_tokens(self, tokens_per_run: int | None) -> None:
+        assert self.solver
+        await self.solver.limit_tokens(tokens_per_run)
+
+    @property
+    def budget_use(self) -> BudgetUse:
+        budget = self.solver and self.solver.state.budget
+        return BudgetUse(budget.spent, budget.exhausted) if budget else BudgetUse()
+
+
+class RunControl:
+    """Answers ``tmas status`` and ``tmas control`` for a run, or for a server.
+
+    ``settings``: the settings in force; :meth:`change` replaces them. ``problems``: number of problems, of which
+    ``finished`` are finished. ``changeable``: the fields of :class:`LimitChanges` that can be changed.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        settings: RunSettings,
+        activity: Activity,
+        problems: int = 0,
+        finished: int = 0,
+        changeable: tuple[str, ...] = tuple(LimitChanges.model_fields),
+    ) -> None:
+        self.directory, self.settings, self.activity = directory, settings, activity
+        self.problems, self.finished = problems, finished
+        self.active = PriorityLimiter(settings.active_problems)
+        self._most_active = settings.active_problems
+        self._lock = asyncio.Lock()
+        self._changeable = changeable
+        self._maker: CallMaker | None = None
+        lines = read_records(directory / "failures.jsonl", FailureLine)
+        self._earlier_failures = Counter(line.reason.value for line in lines)
+        self._started = time.monotonic()
+        self._samples: deque[tuple[float, Counter[str]]] = deque([(self._started, Counter())])
+        self._first_call: tuple[float, float, int] | None = None
+        self._changes = list(read_records(directory / CONTROL_FILE, ControlLine))
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """The settings that a problem is finished under if it finishes now. See :meth:`RunSettings.terms`."""
+        return self.settings.terms()
+
+    def use(self, maker: CallMaker) -> None:
+        """From now on ``maker`` makes the calls. Until then the run is starting, and cannot be changed."""
+        self._maker = maker
+
+    def mark_finished(self, problem_id: str) -> None:
+        self.finished += 1
+        self.activity.iterations.pop(problem_id, None)
+
+    @asynccontextmanager
+    async def listen(self) -> AsyncIterator[None]:
+        """Answer requests at the socket of the directory while the block runs."""
+        self._record_resumed_limits()
+        sampling = asyncio.create_task(self._sample())
+        try:
+            async with answer_requests(self.directory, self._answer):
+                yield
+        finally:
+            sampling.cancel()
+            with suppress(asyncio.CancelledError):
+                await sampling
+
+    async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The status, after the changes in ``request``, if there are any, have been made."""
+        try:
+            changes = LimitChanges.model_validate(request.get("changes", {}))
+            if changes.model_fields_set:
+                async with self._lock:
+                    await self.change(changes)
+        except ValidationError as error:
+            raise UserError(defect(error)) from None
+        return {"status": self.status().model_dump(mode="json")}
+
+    # --- changes
+
+    async def change(self, changes: LimitChanges) -> None:
+        """Make all changes that are set in ``changes``, or none. Each is logged and recorded.
+
+        Raises ``UserError`` for a change that this run cannot make now, and pydantic's ``ValidationError`` for settings
+        that do not go together.
+        """
+        wanted = changes.model_dump(include=changes.model_fields_set)
+        before = self._limits
+        differing = {name: value for name, value in wanted.items() if value != before[name]}
+        settings = self._checked(differing)
+        maker = self._maker
+        if maker is None:
+            raise UserError("the run is still starting", remedy="Try again when it makes calls.")
+        if "tokens_per_run" in differing:
+            await maker.limit_tokens(differing["tokens_per_run"])
+        if "concurrency" in differing:
+            maker.resize(settings.concurrency)
+        if "active_problems" in differing:
+            self.active.resize(settings.active_problems)
+        if "pause" in differing:
+            maker.pause(differing["pause"])
+            self.activity.is_paused = differing["pause"]
+        self.settings = settings
+        self._record(before, differing)
+
+    def _checked(self, changes: Mapping[str, Any]) -> RunSettings:
+        """The settings after ``changes``, checked like those of a command."""
+        for name in changes:
+            if name not in self._changeable:
+                raise UserError(f"{name} cannot be changed here", remedy=f"Give {' or '.join(self._changeable)}.")
+        if self.settings.on_ray and changes.get("active_problems", 0) > self._most_active:
+            remedy = "Give a larger one when you resume the run."
+            raise UserError(f"on Ray, active_problems can be at most {self._most_active}", remedy=remedy)
+        if "tokens_per_run" in changes and self._maker and self._maker.budget_use.exhausted:
+            remedy = "Run the same command again with the new limits.tokens_per_run."
+            raise UserError("the token budget is used up, and the run is ending", remedy=remedy)
+        given = {name: getattr(self.settings, name) for name in RunSettings.model_fields}
+        if "tokens_per_run" in changes:
+            limits = {**self.settings.limits.model_dump(), "tokens_per_run": changes["tokens_per_run"]}
+            given["limits"] = Limits.model_validate(limits)
+        own = {name: value for name, value in changes.items() if name in ("concurrency", "active_problems")}
+        return RunSettings(**{**given, **own})
+
+    @property
+    def _limits(self) -> dict[str, Any]:
+        """The values in force of the fields of :class:`LimitChanges`."""
+        settings = self.settings
+        return {
+            "concurrency": settings.concurrency,
+            "active_problems": settings.active_problems,
+            "tokens_per_run": settings.limits.tokens_per_run,
+            "pause": self.activity.is_paused,
+        }
+
+    def _record_resumed_limits(self) -> None:
+        """Record that this start has other limits than the last change has left, and say so."""
+        left = {line.setting: line.after for line in self._changes}
+        now = self._limits
+        differing = {name: now[name] for name in left if name in now and now[name] != left[name]}
+        self._record(left, differing)
+        if differing.keys() - {"pause"}:
+            log.warning("tmas control had changed these limits; this start has those of its command again")
+
+    def _record(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        lines = [
+            ControlLine(time=time.time(), setting=name, before=before[name], after=value)
+            for name, value in after.items()
+        ]
+        if lines:
+            append_lines(self.directory / CONTROL_FILE, lines, checked_line)
+            self._changes += lines
+        for line in lines:
+            log.warning("%s: %s is now %s (before: %s)", self.directory, line.setting, line.after, line.before)
+
+    # --- status
+
+    def status(self) -> RunStatus:
+        """The status now."""
+        activity, maker = self.activity, self._maker
+        rates = self._tokens_per_second()
+        share = self._share()
+        seconds_left, tokens_left = self._left(share)
+        limits = self._limits
+        del limits["pause"]
+        paused = "paused" if activity.is_paused else "running"
+        return RunStatus(
+            state="starting" if maker is None else paused,
+            waits_for=activity.status or None,
+            process=lock_holder(self.directory),
+            seconds=time.monotonic() - self._started,
+            problems=self.problems,
+            finished=self.finished,
+            by_iteration=dict(sorted(Counter(activity.iterations.values()).items())),
+            in_flight=activity.in_flight,
+            calls=activity.calls,
+            replayed=activity.replayed,
+            failed=activity.failed,
+            roles={
+                name: RoleStatus(**vars(counters), tokens_per_second=rates[name])
+                for name, counters in activity.roles.items()
+            },
+            failures=dict(self._earlier_failures + activity.failures),
+            **limits,
+            tokens_spent=maker.budget_use.spent if maker and self.settings.limits.tokens_per_run else None,
+            seconds_left=seconds_left,
+            completion_tokens_left=tokens_left,
+            bank_changes=activity.bank_changes,
+            changes=tuple(self._changes),
+        )
+
+    def _share(self) -> float:
+        """The finished share of the work, from 0 to 1, counted in iterations."""
+        iterations = self.settings.method.max_iterations
+        done = self.finished * iterations + sum(self.activity.iterations.values())
+        return done / max(1, self.problems * iterations)
+
+    def _left(self, share: float) -> tuple[float | None, int | None]:
+        """Estimated seconds and completion tokens until the end, from the work since the first new call."""
+        if not self.activity.calls:
+            return None, None
+        now, tokens = time.monotonic(), self.activity.tokens
+        self._first_call = self._first_call or (now, share, tokens)
+        since, share_then, tokens_then = self._first_call
+        done = share - share_then
+        if done <= 0:
+            return None, None
+        factor = (1 - share) / done
+        return (now - since) * factor, round((tokens - tokens_then) * factor)
+
+    async def _sample(self) -> None:
+        while True:
+            await asyncio.sleep(SAMPLE_INTERVAL)
+            now = time.monotonic()
+            self._samples.append((now, self._tokens()))
+            while now - self._samples[0][0] > RATE_WINDOW:
+                self._samples.popleft()
+            self._left(self._share())  # the basis of the estimate is the first call, not the first question for it
+
+    def _tokens(self) -> Counter[str]:
+        return Counter({name: counters.tokens for name, counters in self.activity.roles.items()})
+
+    def _tokens_per_second(self) -> dict[str, float]:
+        """By role, over the last minute."""
+        since, before = self._samples[0]
+        seconds = max(time.monotonic() - since, 1e-9)
+        return {name: max(0, tokens - before[name]) / seconds for name, tokens in self._tokens().items()}

@@ -1,0 +1,44 @@
+"""What the run's own process and its Ray workers tell each other every second."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tmas.run.control import BudgetUse
+from tmas.run.session import Activity
+from tmas.settings import Limits
+
+
+@dataclass(frozen=True)
+class HeartbeatRequest:
+    """What the run sends to a worker with each heartbeat: its number of slots and the base URLs of its servers.
+
+    ``is_paused``: start no new call. ``limits``: the token budgets in force; None: those of the settings.
+    ``server_key``: the key of the run's own servers. ``environment``: the environment variables that contain the API
+    keys. A worker uses both when it starts.
+    """
+
+    slots: int
+    base_urls: tuple[str, ...]
+    is_paused: bool = False
+    limits: Limits | None = None
+    server_key: str = field(default="", repr=False)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class HeartbeatReply:
+    """A worker's answer to a heartbeat.
+
+    ``process_id``: random, and new for each process of the actor. ``in_use``: completions in flight. ``demand``:
+    completions that are in flight or wait for a slot. ``limits``: the token budgets in force. ``budget``: what counts
+    against the budget of the run.
+    """
+
+    process_id: str = ""
+    in_use: int = 0
+    demand: int = 0
+    activity: Activity = field(default_factory=Activity)
+    limits: Limits | None = None
+    budget: BudgetUse = field(default_factory=BudgetUse)
