@@ -101,9 +101,7 @@ def _percent(estimate: Estimate, separator: str) -> str:
 def _auroc(estimate: Estimate, separator: str) -> str:
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return "-"
-    return separator.join(
-        [f"{estimate.value:.2f}", f"[{estimate.low:.2f},{estimate.high:.2f}]", f"({estimate.problems})"]
-    )
+    return separator.join([f"{estimate.value:.2f}", f"[{estimate.low:.2f},{estimate.high:.2f}] ({estimate.problems})"])
 
 
 def _p(value: float | None) -> str:

@@ -183,7 +183,7 @@ def _calibration(found: Calibration) -> str:
 def _ungraded(found: Calibration) -> str:
     if not found.ungraded:
         return ""
-    return f" No verification could be read for {found.ungraded} candidates: they have no grade."
+    return f" Candidates without a grade, because no verification could be read: {found.ungraded}."
 
 
 def _rate(found: Estimate) -> str:
