@@ -49,6 +49,7 @@ from tmas.agents.packing import Prompt, cut_middle
 from tmas.agents.settings import AgentSettings
 from tmas.agents.team import Team
 from tmas.concurrency import gather_all, resolved
+from tmas.memory.bank import line
 from tmas.memory.recycled import RecycledBank
 from tmas.methods.base import Memory, Method, MethodSettings, Round
 from tmas.methods.selection import SelectionSettings
@@ -132,13 +133,17 @@ class Recycler:
 
     def prompt(self, bank: RecycledBank) -> Prompt | Failure:
         """The bare problem, with the bank in the system message."""
-        return self.team.pack(
+        packed = self.team.pack(
             "solution",
             lambda _: self.team.render("solution", attempts=[], experience="", guidelines=""),
             {"bank": all_items(bank)},
             [("bank", fewer_items(bank))],
             system=lambda texts: self.team.session.prompts.render("recycled", **texts),
         )
+        if isinstance(packed, Failure):
+            return packed
+        shown = tuple(item.item_id for item in bank.items if line(item) in packed.system)
+        return packed.model_copy(update={"shown": shown})
 
     async def sample(self, t: int, i: int, prompt: Prompt | Failure) -> tuple[Rollout, str | None]:
         """A candidate and its reasoning, which no record keeps."""
@@ -147,9 +152,11 @@ class Recycler:
         def parse(completion: Completion) -> tuple[Solution, str | None]:
             return self.team.candidate(t, i, mode, completion), completion.reasoning
 
-        [found] = await self.team.ask(self.team.key(t, "solution", i), prompt, parse)
+        key = self.team.key(t, "solution", i)
+        [found] = await self.team.ask(key, prompt, parse)
         solution, reasoning = (found, None) if isinstance(found, Failure) else found
-        return Rollout(iteration=t, index=i, mode=mode, solution=solution), reasoning
+        shown = self.team.session.shown(key, prompt) if isinstance(prompt, Prompt) else ()
+        return Rollout(iteration=t, index=i, mode=mode, solution=solution, shown=shown), reasoning
 
     async def distilled(self, solution: Solution, reasoning: str | None) -> Parsed[DistillOutput] | Failure:
         """The two lists of propositions and pitfalls, distilled from one rollout alone."""

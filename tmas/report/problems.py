@@ -48,11 +48,11 @@ class Browser:
 
     def blocks(self, budget: TextBudget) -> Iterator[tuple[str, list[str]]]:
         """Yield the id and lines of each block in the order of the predictions. Also fills ``entries``."""
-        judge = _judged(self.run) if self.scoring == "judge" else {}
+        judge = judge_verdicts(self.run) if self.scoring == "judge" else {}
         scores = {problem.problem_id: problem.iterations for problem in self.run.evaluation.by_problem}
         for number, line in enumerate(self.run.predictions()):
             problem_id = line.problem_id
-            final = _with_judge(line, judge)
+            final = with_judge(line, judge)
             entry = _entry(final, number, scores.get(problem_id, ()), self.scoring)
             self.entries.append(entry)
             if self.wanted is not None and problem_id not in self.wanted:
@@ -86,7 +86,7 @@ Judged = Mapping[tuple[str, str], list[bool]]
 """Maps (gold, answer) to the verdicts of the judge's passes."""
 
 
-def _judged(run: ReportedRun) -> Judged:
+def judge_verdicts(run: ReportedRun) -> Judged:
     """Return the verdicts of the judge that the evaluation names."""
     judge = run.evaluation.settings.judge
     assert judge is not None
@@ -97,7 +97,7 @@ def _judged(run: ReportedRun) -> Judged:
     return found
 
 
-def _with_judge(line: Prediction, judged: Judged) -> Prediction:
+def with_judge(line: Prediction, judged: Judged) -> Prediction:
     """Return the prediction with the judge's verdicts in ``correct`` wherever the judge was asked."""
 
     def verdict(one: Prediction | PredictedCandidate) -> dict[str, Correctness | None]:

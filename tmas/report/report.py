@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from tmas.errors import UserError
+from tmas.evaluation.runs import matching_runs
 from tmas.report.about import about
 from tmas.report.boundary import boundary_section
 from tmas.report.costs import costs
@@ -35,7 +36,14 @@ class ReportSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
     runs: tuple[Path, ...] = Field(
-        default=(), description="Run directories of tmas solve. Runs that differ only in the seed are pooled."
+        default=(),
+        description="Run directories of tmas solve; * stands for any characters. Runs that differ only in the seed are"
+        " pooled.",
+    )
+    baseline: str | None = Field(
+        default=None,
+        description="Method that all others are compared with: a method, its name in the tables, or one of its run"
+        " directories. null: the method of the first run.",
     )
     training: tuple[Path, ...] = Field(default=(), description="Run directories of tmas train.")
     output: Path | None = Field(
@@ -50,6 +58,12 @@ class ReportSettings(BaseModel):
         ge=0,
         description="Megabytes of the page for prompts, replies and reasoning; everything else is always included.",
     )
+    bank_items: int = Field(
+        default=50,
+        ge=0,
+        description="Items of the memory banks that the tab Memory lists for each run, those shown to the most"
+        " candidates first. The page of a problem lists all of its own.",
+    )
     smooth: int = Field(
         default=5,
         ge=1,
@@ -61,7 +75,8 @@ class ReportSettings(BaseModel):
 
     @field_validator("runs", "training")
     @classmethod
-    def _are_different(cls, runs: tuple[Path, ...]) -> tuple[Path, ...]:
+    def _are_different(cls, runs: tuple[Path, ...], info: ValidationInfo) -> tuple[Path, ...]:
+        runs = matching_runs(runs) if info.field_name == "runs" else runs
         if len({run.resolve() for run in runs}) < len(runs):
             raise ValueError("a run directory is given twice")
         return runs
@@ -91,9 +106,9 @@ def make_report(settings: ReportSettings, say: Callable[[str], None] = lambda _:
     Raises ``UserError`` if a directory is not a run, was resumed after its evaluation, or lacks a requested problem.
     Also raises it if a line of a training run cannot be read.
     """
-    runs = read_runs(settings.runs, say)
+    runs = read_runs(settings.runs, say, settings.baseline)
     trainings = read_training(settings.training, first_color=len(runs.groups))
-    sections = _sections(runs, trainings, settings.smooth)
+    sections = _sections(runs, trainings, settings)
     browsers = [Browser(run, number, runs.scoring, settings.problems) for number, run in enumerate(runs.runs)]
     budget = TextBudget(round(settings.max_mb * MEGABYTE), _count(runs, settings.problems))
     settings.page.parent.mkdir(parents=True, exist_ok=True)
@@ -118,11 +133,19 @@ def title(names: Sequence[str]) -> str:
     return f"TMAS report: {', '.join(shown)}{f' and {more} more' if more > 0 else ''}"
 
 
-def _sections(runs: ReportedRuns, trainings: Sequence[TrainingRun], smooth: int) -> list[Section]:
+def _sections(runs: ReportedRuns, trainings: Sequence[TrainingRun], settings: ReportSettings) -> list[Section]:
     of_runs = (
-        [results(runs), costs(runs.runs), verifier(runs), boundary_section(runs), memory(runs)] if runs.runs else []
+        [
+            results(runs),
+            costs(runs.runs),
+            verifier(runs),
+            boundary_section(runs),
+            memory(runs, settings.bank_items),
+        ]
+        if runs.runs
+        else []
     )
-    return [section for section in (*of_runs, training(trainings, smooth)) if section]
+    return [section for section in (*of_runs, training(trainings, settings.smooth)) if section]
 
 
 def _write_block(blocks: IO[str], block_id: str, lines: Sequence[str]) -> None:

@@ -63,15 +63,15 @@ class ReportedRuns:
     bootstrap: BootstrapSettings
 
 
-def read_runs(paths: Sequence[Path], say: Callable[[str], None]) -> ReportedRuns:
+def read_runs(paths: Sequence[Path], say: Callable[[str], None], baseline: str | None = None) -> ReportedRuns:
     """Read ``evaluation.json`` of each run. A run without it is evaluated by rule, and ``say`` reports this.
 
-    Raises ``UserError`` if a run was resumed after its evaluation.
+    Raises ``UserError`` if a run was resumed after its evaluation, or if no method is the ``baseline``.
     """
     if not paths:
         return ReportedRuns([], [], "rule", BootstrapSettings())
     evaluations = [_evaluation(path, say) for path in paths]
-    groups = group_runs(paths, evaluations)
+    groups = group_runs(paths, evaluations, baseline)
     runs = [
         ReportedRun(path, _name(group, evaluation), color, evaluation)
         for color, group in enumerate(groups)

@@ -28,7 +28,9 @@ def verifier(runs: ReportedRuns) -> Section | None:
         y_range=(0.0, 1.0),
     )
     agreements = [_agreement(*one) for one in _with_judge(runs.runs)]
-    return Section("verifier", "Verifier", [chart, *_errors(graded), _worth(graded), *agreements])
+    return Section(
+        "verifier", "Verifier", [chart, *_errors(graded), _worth(graded), *_without_grade(graded), *agreements]
+    )
 
 
 def _points(calibration: Calibration) -> list[Point]:
@@ -53,6 +55,23 @@ def _errors(graded: Sequence[tuple[ReportedRun, Calibration]]) -> Iterator[Table
             rows=rows,
             note="False accepts: wrong candidates whose mean grade reaches boundary.accept_grade of tmas evaluate. "
             "False rejects: right candidates whose mean grade does not. Both are means over problems.",
+        )
+
+
+def _without_grade(graded: Sequence[tuple[ReportedRun, Calibration]]) -> Iterator[Table]:
+    """Yield the numbers of candidates without a grade. Evaluations of older versions do not have them."""
+    rows = [
+        [run.name, f"{found.graded:,}", f"{found.ungraded:,}", f"{found.unwritten:,}"]
+        for run, found in graded
+        if found.graded is not None
+    ]
+    if rows:
+        yield Table(
+            title="Candidates with and without a grade",
+            columns=["Run", "With a grade", "No verification could be read", "Not written"],
+            rows=rows,
+            note="Over all iterations of the problems with a gold answer. A candidate was not written if its reply was "
+            "truncated, for example. Candidates that are missing because of a server or a budget are not counted.",
         )
 
 
