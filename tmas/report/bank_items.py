@@ -12,21 +12,21 @@ from dataclasses import dataclass, field
 
 from tmas.records import Experience, Guideline
 from tmas.records.run_files import PredictedCandidate, Prediction
-from tmas.report.items import Cell, Choice, Item, Note, Option, Stack, Table
+from tmas.report.items import Cell, Choice, Item, Note, Option, ProseCell, Span, Table
 from tmas.report.problems import judge_verdicts, with_judge
 from tmas.report.runs import ReportedRun
 
-LONGEST = 300
+LONGEST = 200
 """Maximum number of characters of an item's text. The page of its problem shows all of it."""
-PLACES = 6
+PLACES = 4
 """Maximum number of candidates that are named in a cell."""
 NOTE = (
-    "The items that were shown to the most candidates: {shown} of {of}. A candidate was shown an item if its prompt "
-    "contained it. Below each number: iteration/candidate. Whether the item is the reason why a candidate is right or "
-    "wrong is not known: all exploiting candidates of an iteration share one prompt. The last column counts the other "
-    "candidates of the iterations in which the item was shown. Undecided candidates are in no column but the first."
+    "The {shown} of {of} items that were shown to the most candidates. A candidate was shown an item if its prompt "
+    "contained it; iteration/candidate. This does not say that the item helped or misled it: all exploiting "
+    "candidates of an iteration share one prompt. Others: the candidates of the same iterations that were not shown "
+    "the item. Undecided candidates are neither right nor wrong."
 )
-UNKNOWN = "The runs were made by a version that did not record which items a prompt showed."
+UNKNOWN = "No candidate was shown an item, or the run was made by a version that did not record it."
 
 
 @dataclass
@@ -57,16 +57,14 @@ def _of_run(run: ReportedRun, scoring: str, limit: int) -> Item:
     judge = judge_verdicts(run) if scoring == "judge" else {}
     found = [item for line in run.predictions() if line.gold for item in shown_items(with_judge(line, judge))]
     if not found:
-        return Stack([Note(UNKNOWN)])
+        return Note(UNKNOWN)
     found.sort(key=lambda one: -len(one.shown))
     return Table(
         title=f"Items of the memory banks: {run.name}",
-        columns=[
-            *("Problem", "Item", "Text", "Candidates that were shown it", "right candidates that were shown it"),
-            *("wrong candidates that were shown it", "right ones among the others"),
-        ],
+        columns=["Problem", "Item", "Text", "all", "right", "wrong", "right"],
         rows=[_row(one) for one in found[:limit]],
         text_columns=3,
+        groups=[Span("", 3), Span("candidates that were shown it", 3), Span("others", 1)],
         note=NOTE.format(shown=f"{min(limit, len(found)):,}", of=f"{len(found):,}"),
     )
 
@@ -108,9 +106,9 @@ def _row(one: ShownItem) -> list[str | Cell]:
     others = f"{one.others_right} of {one.others}" if one.others else "–"
     return [
         one.problem_id,
-        Cell(item.item_id, state),
-        text,
-        Cell(str(len(one.shown)), f"support {item.support}"),
+        Cell(item.item_id, f"{state}, support {item.support}"),
+        ProseCell(text),
+        str(len(one.shown)),
         Cell(str(len(one.right)), _places(one.right)),
         Cell(str(len(one.wrong)), _places(one.wrong)),
         others,

@@ -22,8 +22,8 @@ FIELDS = {
 }
 
 
-def memory(runs: ReportedRuns, bank_items: int = 50) -> Section | None:
-    """Return the tab, or None if no run keeps a bank or explores. ``bank_items``: number of listed items of each run."""
+def memory(runs: ReportedRuns, bank_items: int = 20) -> Section | None:
+    """Return the tab, or None if no run keeps a bank or explores. ``bank_items``: number of items listed per run."""
     banks = {bank: kept for bank in BANKS if (kept := [run for run in runs.runs if _keeps(run, bank)])}
     modes = [
         run for run in runs.runs if any(len(i.modes.get(runs.scoring, {})) > 0 for i in run.evaluation.iterations[1:])

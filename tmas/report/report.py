@@ -59,7 +59,7 @@ class ReportSettings(BaseModel):
         description="Megabytes of the page for prompts, replies and reasoning; everything else is always included.",
     )
     bank_items: int = Field(
-        default=50,
+        default=20,
         ge=0,
         description="Items of the memory banks that the tab Memory lists for each run, those shown to the most"
         " candidates first. The page of a problem lists all of its own.",

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from tmas.records.evaluation_files import Calibration, Estimate, GradeCounts
 from tmas.records.judgements import Agreement
-from tmas.report.items import Cell, Lines, Point, Section, Series, Table
+from tmas.report.items import Cell, Lines, Point, Section, Series, Span, Table
 from tmas.report.runs import ReportedRun, ReportedRuns
 
-GRADES = {"0": "0: fatal errors", "0.5": "0.5: minor gaps", "1": "1: complete"}
+GRADES = {"0": "0 (fatal)", "0.5": "0.5 (gaps)", "1": "1 (complete)"}
 
 
 def verifier(runs: ReportedRuns) -> Section | None:
@@ -80,8 +80,9 @@ def _worth(graded: Sequence[tuple[ReportedRun, Calibration]]) -> Table:
         title="What a grade is worth",
         columns=[
             *("Run", "Candidates", "AUROC within problems", "AUROC pooled", "Brier", "ECE"),
-            *(f"right where {grade}" for grade in GRADES.values()),
+            *GRADES.values(),
         ],
+        groups=[Span("", 6), Span("share right where a verification gave", len(GRADES))],
         rows=[
             [
                 run.name,

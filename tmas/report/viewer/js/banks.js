@@ -91,7 +91,7 @@ function history(item, index) {
     `support ${item.support}`,
     item.contradictions && `contradicted ${item.contradictions}`,
     item.echoes && `found again by ${item.echoes} attempts that had been shown it`,
-    item.shortfall > 0 && `its attempts are ${item.shortfall.toFixed(1)} grade points below the mean`,
+    item.shortfall >= 0.05 && `its attempts are ${item.shortfall.toFixed(1)} grade points below the mean`,
     item.refuted != null && `refuted in iteration ${item.refuted}`,
   ].filter(Boolean);
   const seen = `since iteration ${item.created}, last seen in ${item.last_seen}`;
