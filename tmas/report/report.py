@@ -72,6 +72,11 @@ class ReportSettings(BaseModel):
     figures: Path | None = Field(
         default=None, description="Folder for the charts as PNG and SVG files. null: none are written."
     )
+    inspect: Path | None = Field(
+        default=None,
+        description="Folder for .eval logs, one per run of tmas solve, which inspect view opens. null: none are"
+        " written.",
+    )
 
     @field_validator("runs", "training")
     @classmethod
@@ -101,7 +106,7 @@ class ReportSettings(BaseModel):
 
 
 def make_report(settings: ReportSettings, say: Callable[[str], None] = lambda _: None) -> Path:
-    """Write the page and, if requested, the figures. Returns the page. ``say`` is called with progress messages.
+    """Write the page and, if requested, figures and logs. Returns the page. ``say`` is called with progress messages.
 
     Raises ``UserError`` if a directory is not a run, was resumed after its evaluation, or lacks a requested problem.
     Also raises it if a line of a training run cannot be read.
@@ -124,7 +129,17 @@ def make_report(settings: ReportSettings, say: Callable[[str], None] = lambda _:
         )
     if settings.figures:
         draw_all(sections, settings.figures)
+    if settings.inspect:
+        _write_inspect_logs(runs, settings.inspect, settings.problems)
     return settings.page
+
+
+def _write_inspect_logs(runs: ReportedRuns, folder: Path, problems: Sequence[str] | None) -> None:
+    try:
+        from tmas.report.inspect_logs import write_logs
+    except ImportError:
+        raise UserError("logs for inspect need inspect_ai", remedy="Run pip install 'tmas[inspect]'.") from None
+    write_logs(runs.runs, runs.scoring, folder, problems)
 
 
 def title(names: Sequence[str]) -> str:
