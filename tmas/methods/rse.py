@@ -49,7 +49,6 @@ from tmas.agents.packing import Prompt, cut_middle
 from tmas.agents.settings import AgentSettings
 from tmas.agents.team import Team
 from tmas.concurrency import gather_all, resolved
-from tmas.memory.bank import line
 from tmas.memory.recycled import RecycledBank
 from tmas.methods.base import Memory, Method, MethodSettings, Round
 from tmas.methods.selection import SelectionSettings
@@ -142,7 +141,7 @@ class Recycler:
         )
         if isinstance(packed, Failure):
             return packed
-        shown = tuple(item.item_id for item in bank.items if line(item) in packed.system)
+        shown = tuple(item.item_id for item in bank.items if f"- {item.statement}" in packed.system)
         return packed.model_copy(update={"shown": shown})
 
     async def sample(self, t: int, i: int, prompt: Prompt | Failure) -> tuple[Rollout, str | None]:
@@ -152,10 +151,9 @@ class Recycler:
         def parse(completion: Completion) -> tuple[Solution, str | None]:
             return self.team.candidate(t, i, mode, completion), completion.reasoning
 
-        key = self.team.key(t, "solution", i)
-        [found] = await self.team.ask(key, prompt, parse)
+        [found] = await self.team.ask(self.team.key(t, "solution", i), prompt, parse)
         solution, reasoning = (found, None) if isinstance(found, Failure) else found
-        shown = self.team.session.shown(key, prompt) if isinstance(prompt, Prompt) else ()
+        shown = prompt.shown if isinstance(prompt, Prompt) else ()
         return Rollout(iteration=t, index=i, mode=mode, solution=solution, shown=shown), reasoning
 
     async def distilled(self, solution: Solution, reasoning: str | None) -> Parsed[DistillOutput] | Failure:

@@ -37,7 +37,7 @@ SHOWN_METRICS = ("selected", "pass_at_1")
 def write_logs(runs: Sequence[ReportedRun], scoring: str, folder: Path, wanted: Sequence[str] | None) -> list[Path]:
     """Write one log per run into ``folder`` and return the files. ``wanted``: ids of the problems, None for all.
 
-    The log of one run is held in memory. Raises ``ImportError`` if inspect_ai is not installed.
+    The log of one run is held in memory. inspect_ai has to be installed.
     """
     from inspect_ai.log import (  # pyright: ignore[reportMissingImports]
         EvalLog,
@@ -55,9 +55,7 @@ def write_logs(runs: Sequence[ReportedRun], scoring: str, folder: Path, wanted: 
             for line in run.predictions()
             if wanted is None or line.problem_id in wanted
         ]
-        ids = [sample.id for sample in samples]
-        begun = min((sample.started_at for sample in samples), default=_time(0.0))
-        log = EvalLog.model_validate(_header(run, scoring, ids, begun)).model_copy(update={"samples": samples})
+        log = EvalLog.model_validate(_header(run, scoring, samples)).model_copy(update={"samples": samples})
         name = file_name(run.name)
         while folder / f"{name}.eval" in files:  # names can differ only in characters that file names cannot have
             name += "-other"
@@ -66,29 +64,41 @@ def write_logs(runs: Sequence[ReportedRun], scoring: str, folder: Path, wanted: 
     return files
 
 
-def _header(run: ReportedRun, scoring: str, ids: Sequence[str], begun: str) -> Data:
+def _header(run: ReportedRun, scoring: str, samples: Sequence[Any]) -> Data:
+    """Everything in the log of a run except its samples."""
     about = run.evaluation.run
+    ids = [sample.id for sample in samples]
+    by_model: Data = {}
+    for model, usage in (pair for sample in samples for pair in sample.model_usage.items()):
+        by_model[model] = by_model[model] + usage if model in by_model else usage
+    begun = min((sample.started_at for sample in samples), default=_time(0.0))
+    ended = max((sample.completed_at for sample in samples), default=_time(0.0))
     benchmark = about.benchmark or "problems"
     return {
         "status": "success",
         "eval": {
             "created": begun,
             "task": benchmark,
-            "task_display_name": f"{run.name} on {benchmark}",
+            "task_args": {"method": about.method, "seed": about.seed, "run": run.path.name},
             "solver": about.method,
             "solver_args": {key: value for key, value in about.settings.items() if key.startswith("method.")},
-            "dataset": {"name": benchmark, "samples": len(ids), "sample_ids": list(ids)},
+            "dataset": {"name": benchmark, "samples": len(ids), "sample_ids": ids},
             "model": about.models.get("solution", "unknown"),
             "config": {},
             "packages": {"tmas": metadata.version("tmas")},
-            "metadata": {"run directory": str(run.path), "seed": about.seed, "models by role": about.models},
+            "metadata": {"name in the report": run.name, "directory": str(run.path), "models by role": about.models},
         },
         "results": {
             "total_samples": len(ids),
             "completed_samples": len(ids),
             "scores": [_metrics(run, metric, scoring) for metric in SHOWN_METRICS if run.evaluation.by_problem],
         },
-        "stats": {"role_usage": {role: _usage(usage) for role, usage in run.evaluation.roles.items()}},
+        "stats": {
+            "started_at": begun,
+            "completed_at": ended,
+            "model_usage": by_model,
+            "role_usage": {role: _usage(usage) for role, usage in run.evaluation.roles.items()},
+        },
     }
 
 
@@ -162,7 +172,7 @@ def _events(line: Prediction, calls: Sequence[CallLine], failures: Sequence[Fail
                 yield from _unusable(call, failures, span)
             yield {**_event("span_end", span, members[-1].started + _seconds(members[-1])), "id": span}
         if bank := _banks(line, t):
-            yield {**_event("info", outer, ended), "source": "memory", "data": bank}
+            yield {**_event("info", outer, ended), "source": "memory banks after the iteration", "data": bank}
         yield {**_event("span_end", outer, ended), "id": outer}
 
 

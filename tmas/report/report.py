@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -15,6 +16,7 @@ from tmas.report.about import about
 from tmas.report.boundary import boundary_section
 from tmas.report.costs import costs
 from tmas.report.figures import draw_all
+from tmas.report.inspect_logs import write_logs
 from tmas.report.items import Section
 from tmas.report.memory import memory
 from tmas.report.page import write_page
@@ -109,8 +111,10 @@ def make_report(settings: ReportSettings, say: Callable[[str], None] = lambda _:
     """Write the page and, if requested, figures and logs. Returns the page. ``say`` is called with progress messages.
 
     Raises ``UserError`` if a directory is not a run, was resumed after its evaluation, or lacks a requested problem.
-    Also raises it if a line of a training run cannot be read.
+    Also raises it if a line of a training run cannot be read, or if a package is missing that a setting needs.
     """
+    if settings.inspect and find_spec("inspect_ai") is None:
+        raise UserError("logs for inspect need inspect_ai", where="inspect", remedy="Run pip install 'tmas[inspect]'.")
     runs = read_runs(settings.runs, say, settings.baseline)
     trainings = read_training(settings.training, first_color=len(runs.groups))
     sections = _sections(runs, trainings, settings)
@@ -130,16 +134,8 @@ def make_report(settings: ReportSettings, say: Callable[[str], None] = lambda _:
     if settings.figures:
         draw_all(sections, settings.figures)
     if settings.inspect:
-        _write_inspect_logs(runs, settings.inspect, settings.problems)
+        write_logs(runs.runs, runs.scoring, settings.inspect, settings.problems)
     return settings.page
-
-
-def _write_inspect_logs(runs: ReportedRuns, folder: Path, problems: Sequence[str] | None) -> None:
-    try:
-        from tmas.report.inspect_logs import write_logs
-    except ImportError:
-        raise UserError("logs for inspect need inspect_ai", remedy="Run pip install 'tmas[inspect]'.") from None
-    write_logs(runs.runs, runs.scoring, folder, problems)
 
 
 def title(names: Sequence[str]) -> str:

@@ -116,7 +116,7 @@ class Replay:
             elif isinstance(line, CallLine):
                 self._calls[str(line.key)] = _without_reasoning(line.outcome)
                 if line.key.role == "solution":
-                    self._sent[str(line.key)] = "\n\n".join(message.content for message in line.messages)
+                    self._sent[str(line.key)] = line.messages[-1].content
 
     def draw(self, name: str) -> float:
         return keyed_hash(self._seed, self._problem_id, name) / 2**56
