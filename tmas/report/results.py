@@ -21,7 +21,8 @@ INTERVALS = {
 }
 INTRO = (
     "Intervals: {confidence:.0%}, over problems ({interval}). Correctness: {scoring}. "
-    "A problem that ended early carries its last iteration forward."
+    "A problem that ended early carries its last iteration forward. Undecided answers count as wrong; ≤ and ≥ show the "
+    "bounds that they allow."
 )
 
 
@@ -58,7 +59,7 @@ def _tile(scores: Scores, group: Group) -> Tile:
     end = scores.accuracy(group, "selected", group.depth - 1)
     value = "–" if end.value is None else f"{100 * end.value:.1f} %"
     if end.bound is not None:
-        value = f"{value} to {100 * end.bound:.1f} %"
+        value = f"{100 * (end.value or 0):.1f}–{100 * end.bound:.1f} %"
     undecided = "; the higher value counts undecided answers as right" if end.bound is not None else ""
     note = f"of selected answers are right{undecided}. {end.problems} problems, {short(group.tokens)} tokens each"
     return Tile(group.label, value, note)

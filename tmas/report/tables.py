@@ -111,13 +111,13 @@ def paired_cell(found: PairedDifference | None) -> str | Cell:
 
 
 def difference_cell(difference: Estimate, p: str = "") -> str | Cell:
-    """Format a difference in percentage points, with the range that undecided answers allow."""
+    """Format a difference in percentage points, with the bounds that undecided answers allow."""
     value, low, high = difference.value, difference.low, difference.high
     if value is None or low is None or high is None:
         return ""
     parts = [f"{100 * low:+.1f} to {100 * high:+.1f}", p]
     if difference.lower is not None and difference.upper is not None:
-        parts.append(f"{100 * difference.lower:+.2f} to {100 * difference.upper:+.2f} by undecided answers")
+        parts.append(f"≥{100 * difference.lower:+.2f}, ≤{100 * difference.upper:+.2f}")
     return Cell(f"{100 * value:+.2f}", "; ".join(filter(None, parts)), strong=low * high > 0)
 
 
@@ -162,8 +162,8 @@ def cell(estimate: Estimate | None, best: float | None = None) -> str | Cell:
     if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
         return ""
     value, low, high = (100 * one for one in (estimate.value, estimate.low, estimate.high))
-    upper = upper_note(estimate)
-    return Cell(f"{value:.2f}", f"{low:.1f} to {high:.1f}{upper and f'; {upper}'}", strong=estimate.value == best)
+    upper = "" if estimate.bound is None else f"; ≤{100 * estimate.bound:.2f}"
+    return Cell(f"{value:.2f}", f"{low:.1f} to {high:.1f}{upper}", strong=estimate.value == best)
 
 
 def upper_note(estimate: Estimate) -> str:

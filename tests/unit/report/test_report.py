@@ -225,7 +225,7 @@ async def test_a_point_says_what_it_would_be_if_undecided_answers_were_right(tmp
 
 
 async def test_undecided_answers_give_ranges_in_tiles_and_differences(tmp_path: Path):
-    answers = [candidate("7"), candidate("all odd n")]
+    answers = [candidate("7"), candidate("all odd n"), candidate("8")]
     written = [("one", "all odd n"), ("two", "8")]
     paths = [
         write_run(tmp_path / name, [prediction("p", "7", [iteration(answers, said)], [(50, 10)])], method__name=name)
@@ -234,13 +234,13 @@ async def test_undecided_answers_give_ranges_in_tiles_and_differences(tmp_path: 
     await evaluate(EvaluateSettings(runs=tuple(paths)))
     tiles, overview, _ = results(read(*paths)).items
     assert isinstance(tiles, Tiles)
-    assert [tile.value for tile in tiles.tiles] == ["0.0 % to 100.0 %", "0.0 %"]
+    assert [tile.value for tile in tiles.tiles] == ["0.0–100.0 %", "0.0 %"]
     assert isinstance(overview, Table)
     *_, selected, difference = overview.rows[1]
     assert isinstance(selected, Cell)
     assert isinstance(difference, Cell)
     assert difference.text == "+0.00"
-    assert difference.note.endswith("-100.00 to +0.00 by undecided answers")
+    assert difference.note.endswith("; ≥-100.00, ≤+0.00")
 
 
 def test_the_overview_has_a_row_per_method_with_the_baseline_first(runs: dict[str, Path]):
