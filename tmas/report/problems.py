@@ -66,6 +66,8 @@ class Browser:
 
 
 def _entry(line: Prediction, number: int, steps: Sequence[EvaluatedStep], scoring: str) -> dict[str, Any]:
+    shares = [step.scores[scoring]["pass_at_1"] for step in steps]
+    bounds = [step.upper.get(scoring, {}).get("pass_at_1", share) for step, share in zip(steps, shares, strict=True)]
     return {
         "number": number,
         "problem_id": line.problem_id,
@@ -73,7 +75,8 @@ def _entry(line: Prediction, number: int, steps: Sequence[EvaluatedStep], scorin
         "gold": line.gold,
         "answer": line.answer,
         "correct": line.correct,
-        "strip": [step.scores[scoring]["pass_at_1"] for step in steps],
+        "strip": shares,
+        **({"strip_upper": bounds} if bounds != shares else {}),
         "iterations": len(line.iterations),
         "stop": line.stop,
         "tokens": line.total_usage.total_tokens,
