@@ -107,7 +107,7 @@ function problemRow(run, problem) {
   );
 }
 
-const STOPS = { max_iterations: "all done", early_stop: "early stop", budget: "budget" };
+const STOPS = { max_iterations: "all done", early_stop: "early stop", budget: "budget", worker: "workers died" };
 
 /** The share of correct candidates, with one cell per iteration. `uppers`: with undecided candidates as correct. */
 function strip(shares, uppers) {
