@@ -39,7 +39,7 @@ class ReportSettings(BaseModel):
 
     runs: tuple[Path, ...] = Field(
         default=(),
-        description="Run directories of tmas solve; * stands for any characters. Runs that differ only in the seed are"
+        description="Run directories of tmas solve. * stands for any characters. Runs that differ only in the seed are"
         " pooled.",
     )
     baseline: str | None = Field(
