@@ -107,5 +107,5 @@ function shownTo(item, index) {
     .map(([correct, { text }]) => [shown.filter((candidate) => candidate.correct === correct).length, text])
     .filter(([n]) => n > 0);
   const counts = outcomes.map(([n, text]) => `${n} ${text}`).join(", ");
-  return `. Shown to ${shown.length} candidates${counts && `: ${counts}`}`;
+  return `. Shown to ${shown.length} candidate${shown.length === 1 ? "" : "s"}${counts && `: ${counts}`}`;
 }
