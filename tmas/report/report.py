@@ -129,7 +129,10 @@ def make_report(settings: ReportSettings, say: Callable[[str], None] = lambda _:
         problems = [Section("problems", "Problems")] if browsers else []
         data = _data([*sections, *problems, about(runs, trainings, budget)], browsers)
         write_page(
-            settings.page, title([*(g.label for g in runs.groups), *(run.name for run in trainings)]), data, blocks
+            settings.page,
+            title([*(g.label for g in runs.groups), *(run.name for run in trainings)]),
+            data,
+            blocks,
         )
     if settings.figures:
         draw_all(sections, settings.figures)
@@ -140,7 +143,8 @@ def make_report(settings: ReportSettings, say: Callable[[str], None] = lambda _:
 
 def title(names: Sequence[str]) -> str:
     """Return the page's title. It names the first methods and training runs."""
-    shown, more = names[:NAMED], len(names) - NAMED
+    distinct = list(dict.fromkeys(names))  # a method may be run on several benchmarks
+    shown, more = distinct[:NAMED], len(distinct) - NAMED
     return f"TMAS report: {', '.join(shown)}{f' and {more} more' if more > 0 else ''}"
 
 

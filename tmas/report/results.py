@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tmas.evaluation.cells import short
 from tmas.evaluation.compare import Group, by_benchmark
 from tmas.report.items import Choice, ItemRow, Lines, Note, Option, Point, Section, Series, Stack, Table, Tile, Tiles
-from tmas.report.runs import ReportedRuns
+from tmas.report.runs import ReportedRuns, labels_on_benchmarks
 from tmas.report.scores import Scores
 from tmas.report.tables import equal_compute, equal_iterations, overview, table_1, upper_note
 
@@ -52,17 +52,18 @@ def _overviews(scores: Scores) -> list[Table]:
 
 
 def _tiles(scores: Scores) -> Tiles:
-    return Tiles([_tile(scores, group) for group in scores.groups])
+    labels = labels_on_benchmarks(scores.groups)
+    return Tiles([_tile(scores, group, labels[group.runs]) for group in scores.groups])
 
 
-def _tile(scores: Scores, group: Group) -> Tile:
+def _tile(scores: Scores, group: Group, label: str) -> Tile:
     end = scores.accuracy(group, "selected", group.depth - 1)
     value = "–" if end.value is None else f"{100 * end.value:.1f} %"
     if end.bound is not None:
         value = f"{100 * (end.value or 0):.1f}–{100 * end.bound:.1f} %"
     undecided = "; the higher value counts undecided answers as right" if end.bound is not None else ""
     note = f"of selected answers are right{undecided}. {end.problems} problems, {short(group.tokens)} tokens each"
-    return Tile(group.label, value, note)
+    return Tile(label, value, note)
 
 
 def _by(scores: Scores, metric: str) -> Stack:

@@ -57,8 +57,10 @@ def table_1(scores: Scores, metric: str) -> Table:
     rows: list[Sequence[str | Cell]] = []
     for model in _distinct(scores.groups, _model):
         own = [group for group in scores.groups if _model(group) == model]
-        filled = [cells([_at(scores, group, metric, b, t) for group in own]) for b, t in columns]
-        rows += [[model], *zip([group.label for group in own], *filled, strict=True)]
+        labels = list(dict.fromkeys(group.label for group in own))
+        on = {(group.label, group.benchmark): group for group in own}
+        filled = [cells([_after(scores, on.get((label, b)), metric, t) for label in labels]) for b, t in columns]
+        rows += [[model], *zip(labels, *filled, strict=True)]
     benchmarks = [benchmark for benchmark, _ in columns]
     return Table(
         title=f"Table 1: {scores.metrics[metric]} (%) by iteration",
@@ -74,8 +76,8 @@ def _iterations(groups: Sequence[Group], benchmark: str) -> list[int]:
     return list(range(last + 1)) if last < len(TABLE_1) else sorted({0, *(t for t in TABLE_1 if t <= last), last})
 
 
-def _at(scores: Scores, group: Group, metric: str, benchmark: str, t: int) -> Estimate | None:
-    return scores.accuracy(group, metric, t) if group.benchmark == benchmark and t < group.depth else None
+def _after(scores: Scores, group: Group | None, metric: str, t: int) -> Estimate | None:
+    return scores.accuracy(group, metric, t) if group and t < group.depth else None
 
 
 def _model(group: Group) -> str:
