@@ -197,6 +197,23 @@ def test_each_benchmark_has_charts_and_a_comparison_of_its_own(runs: dict[str, P
     assert drawn == [[first.label]] * 2 + [[second.label]] * 2
 
 
+def test_a_method_on_two_benchmarks_is_one_row_of_table_1(runs: dict[str, Path]):
+    read_in = read(runs["b"])
+    [group] = read_in.groups
+    [evaluation] = group.evaluations
+    elsewhere = evaluation.model_copy(update={"run": evaluation.run.model_copy(update={"benchmark": "other"})})
+    other = replace(group, runs=(Path("elsewhere"),), evaluations=(elsewhere,))
+    section = results(ReportedRuns(read_in.runs, [group, other], "rule", read_in.bootstrap))
+    table = tables(section, "Pass@1")[0]
+    assert [span.name for span in table.groups] == ["", "problems", "other"]
+    [[model], row] = table.rows
+    assert (model, row[0], len(row)) == ("synthetic", group.label, 5)
+    assert all(row)
+    tiles = section.items[0]
+    assert isinstance(tiles, Tiles)
+    assert [tile.label for tile in tiles.tiles] == [f"{group.label} on problems", f"{group.label} on other"]
+
+
 def test_candidates_that_could_not_be_judged_are_in_no_share(runs: dict[str, Path]):
     read_in = read(runs["a1"])
     section = memory(replace(read_in, runs=[undecided_at_first(run) for run in read_in.runs]))
