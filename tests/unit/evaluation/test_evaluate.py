@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from tests.support.commands import tmas, tmas_process
 from tests.support.runs import Line, candidate, iteration, prediction, write_run
 from tmas.errors import UserError
+from tmas.evaluation.compute import Measure, accuracy_at
 from tmas.evaluation.estimators import BootstrapSettings
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.evaluation.runs import read_run
@@ -244,6 +245,14 @@ def test_many_runs_are_one_row_per_method_and_fit_80_columns(tmp_path: Path):
     assert [group["final"]["selected"]["value"] for group in compared["groups"]] == [0.0, 0.0, 1.0, 0.0]
     assert compared["groups"][2]["final_difference"]["selected"]["difference"]["value"] == 1.0
     assert compared["groups"][0]["final_difference"] == {}
+
+
+async def test_undecided_answers_bound_a_sampling_method_at_smaller_budgets(tmp_path: Path):
+    round_ = iteration([candidate("odd n"), candidate("all odd n")], "odd n")
+    run = write_run(tmp_path / "vote", [prediction("p", "odd n", [round_], [(90, 10)])], method__name="majority_vote")
+    found = await evaluate(settings(run))
+    at_half = accuracy_at(found, 50, Measure("pass_at_1"))
+    assert (at_half.value, at_half.bound) == (0.5, 1.0)
 
 
 def test_a_method_without_grades_has_no_best_of_n(tmp_path: Path):
