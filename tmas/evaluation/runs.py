@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from glob import glob
 from pathlib import Path
 
 import yaml
@@ -59,6 +60,22 @@ def questions_of(runs: Iterable[RunData]) -> dict[Pair, str]:
     return {pair: next(iter(questions)) for pair, questions in found.items() if len(questions) == 1}
 
 
+def matching_runs(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Replace each path that has a ``*`` by the run directories that match it, in alphabetical order.
+
+    Raises ``ValueError`` if none matches.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if "*" not in str(path) or path.exists():
+            found.append(path)
+        elif matches := [Path(match) for match in sorted(glob(str(path))) if Path(match, "manifest.json").exists()]:
+            found += matches
+        else:
+            raise ValueError(f"no run directory matches {path}")
+    return tuple(found)
+
+
 def read_run(path: Path) -> RunData:
     """Read a run directory. Its lines are sorted by problem id.
 
@@ -80,8 +97,13 @@ def read_run(path: Path) -> RunData:
 
 
 def _benchmark(config: Path) -> str | None:
-    """Return the name of the problem file or hub data set. None for a run from Python or of a served request."""
+    """Return ``data.name``, or else the name of the problem file or hub data set.
+
+    None for a run from Python or of a served request. Runs of older versions have no ``data.name``.
+    """
     settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else {}
     if "problems" not in settings:
         return None
+    if name := settings["data"].get("name"):
+        return name
     return settings["data"]["hub"]["path"] if settings["problems"] == "hub" else Path(settings["problems"]).stem

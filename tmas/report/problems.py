@@ -61,19 +61,19 @@ class Browser:
     def add_entry(self, line: Prediction) -> dict[str, Any]:
         """Add a problem to ``entries``, without a block, and return its entry."""
         steps = self._scores.get(line.problem_id, ())
-        entry = _entry(_with_judge(line, self._judged), len(self.entries), steps, self.scoring)
+        entry = _entry(with_judge(line, self._judged), len(self.entries), steps, self.scoring)
         self.entries.append(entry)
         return entry
 
     def block(self, line: Prediction, share: int) -> Block:
         """Create the block of a problem, with texts up to ``share``; see :func:`~tmas.report.traces.problem_block`."""
         failures = [failure.model_dump(mode="json") for failure in self.run.failures.get(line.problem_id, ())]
-        facts = {**_facts(line, _with_judge(line, self._judged)), "failures": failures}
+        facts = {**_facts(line, with_judge(line, self._judged)), "failures": failures}
         return problem_block(facts, self.run.calls(line.problem_id), share)
 
     @cached_property
     def _judged(self) -> Judged:
-        return _judged(self.run) if self.scoring == "judge" else {}
+        return judge_verdicts(self.run) if self.scoring == "judge" else {}
 
     @cached_property
     def _scores(self) -> Mapping[str, Sequence[EvaluatedStep]]:
@@ -81,6 +81,8 @@ class Browser:
 
 
 def _entry(line: Prediction, number: int, steps: Sequence[EvaluatedStep], scoring: str) -> dict[str, Any]:
+    shares = [step.scores[scoring]["pass_at_1"] for step in steps]
+    bounds = [step.upper.get(scoring, {}).get("pass_at_1", share) for step, share in zip(steps, shares, strict=True)]
     return {
         "number": number,
         "problem_id": line.problem_id,
@@ -88,7 +90,8 @@ def _entry(line: Prediction, number: int, steps: Sequence[EvaluatedStep], scorin
         "gold": line.gold,
         "answer": line.answer,
         "correct": line.correct,
-        "strip": [step.scores[scoring]["pass_at_1"] for step in steps],
+        "strip": shares,
+        **({"strip_upper": bounds} if bounds != shares else {}),
         "iterations": len(line.iterations),
         "stop": line.stop,
         "tokens": line.total_usage.total_tokens,
@@ -101,7 +104,7 @@ Judged = Mapping[tuple[str, str], list[bool]]
 """Maps (gold, answer) to the verdicts of the judge's passes."""
 
 
-def _judged(run: ReportedRun) -> Judged:
+def judge_verdicts(run: ReportedRun) -> Judged:
     """Return the verdicts of the judge that the evaluation names."""
     judge = run.evaluation.settings.judge
     assert judge is not None
@@ -112,7 +115,7 @@ def _judged(run: ReportedRun) -> Judged:
     return found
 
 
-def _with_judge(line: Prediction, judged: Judged) -> Prediction:
+def with_judge(line: Prediction, judged: Judged) -> Prediction:
     """Return the prediction with the judge's verdicts in ``correct`` wherever the judge was asked."""
 
     def verdict(one: Prediction | PredictedCandidate) -> dict[str, Correctness | None]:
