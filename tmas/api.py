@@ -111,6 +111,7 @@ async def run(
             may_increase=("method.max_iterations",),
             config=config,
             prompts=settings.prompts,
+            prices=settings.role_prices(),
         )
     ) as directory:
         terms = settings.terms()

@@ -11,8 +11,8 @@ from tmas.cli.composing import validated
 from tmas.cli.runs import run_or_exit
 from tmas.cli.tables import print_result
 from tmas.problems.loader import SAMPLE, load_problems
-from tmas.records.reading import read_records
-from tmas.records.run_files import FailureLine, Prediction
+from tmas.records.reading import read_record, read_records
+from tmas.records.run_files import FailureLine, Manifest, Prediction
 from tmas.run.metrics import metrics
 from tmas.settings import SolveSettings
 
@@ -30,7 +30,8 @@ def solve_command(config: dict[str, Any], console: Console) -> None:
     lines = [line for line in predictions if line.problem_id in asked]
     every_failure = read_records(settings.output_dir / "failures.jsonl", FailureLine)
     failures = [line for line in every_failure if line.problem_id in asked]
-    print_result(console, settings.output_dir, metrics(lines, failures), lines)
+    prices = read_record(settings.output_dir / "manifest.json", Manifest).prices
+    print_result(console, settings.output_dir, metrics(lines, failures, prices), lines)
 
 
 def _problem_file(path: Path) -> Path:

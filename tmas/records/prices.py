@@ -97,8 +97,7 @@ def money(amount: float | None, currency: str | None = None) -> str:
     """An amount as text: two decimals, or four below 1. ``unknown`` if it is None."""
     if amount is None:
         return "unknown"
-    if 0 < amount < 0.00005:
+    text = f"{amount:,.2f}" if amount >= 1 or amount == 0 else f"{amount:.4f}"
+    if text == "0.0000":
         text = "<0.0001"
-    else:
-        text = f"{amount:,.2f}" if amount >= 1 or amount == 0 else f"{amount:.4f}"
     return f"{text} {currency}" if currency else text

@@ -116,7 +116,9 @@ class RunSettings(Settings):
     def _prices_fit_together(self) -> Self:
         prices = self.role_prices()
         if len(currencies := {price.currency for price in prices.values()}) > 1:
-            raise ValueError(f"prices in several currencies ({', '.join(sorted(currencies))}): give all in the same one")
+            raise ValueError(
+                f"prices in several currencies ({', '.join(sorted(currencies))}): give all in the same one"
+            )
         is_limited = self.limits.money_per_problem is not None or self.limits.money_per_run is not None
         if is_limited and (missing := self.roles_without_price()):
             models = ", ".join(f"{name} ({', '.join(roles)})" for name, roles in missing.items())
