@@ -203,3 +203,8 @@ class SolveSettings(RunSettings):
     max_problems: int | None = Field(
         default=None, ge=1, description="Solve only the first problems, this many. null: all."
     )
+    dry_run: bool = Field(
+        default=False,
+        description="Print an estimate of calls, tokens and money, and stop. It is measured if problems are finished in"
+        " output_dir; before that, only method=tmas has one, from expected lengths.",
+    )
