@@ -46,8 +46,8 @@ def _estimate(problems: Sequence[Problem], settings: SolveSettings) -> list[str]
     found = estimate_run(problems, settings, settings.output_dir, Expected())
     if found is None:
         return [
-            f"There is no estimate for {settings.method.name} before its first problem is finished. Run the command with"
-            " max_problems=2 first, then again with dry_run=true."
+            f"There is no estimate for {settings.method.name} before its first problem is finished. Run the command"
+            " with max_problems=2 first, then again with dry_run=true."
         ]
     return estimate_lines(found, settings, "solve")
 

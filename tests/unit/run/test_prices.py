@@ -64,7 +64,8 @@ def test_a_list_price_holds_for_one_name_on_one_host(model: dict[str, Any], know
 
 
 def test_a_role_with_another_model_or_server_has_another_price():
-    own, shared = {"input": 7, "output": 8}, {"input": 3, "output": 4}
+    own: dict[str, Any] = {"input": 7, "output": 8}
+    shared: dict[str, Any] = {"input": 3, "output": 4}
     roles = {
         "solution": {"sampling": {"temperature": 0}},
         "verification": {"name": "other"},
