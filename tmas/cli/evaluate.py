@@ -14,10 +14,11 @@ from rich.text import Text
 from tmas.answers.checker import AnswerChecker
 from tmas.cli.composing import validated
 from tmas.cli.exits import NOT_PASSED, STOPPED, fail
-from tmas.evaluation.compare import Group, by_benchmark, comparison, group_runs, scoring_of
+from tmas.evaluation.compare import METRICS, Group, by_benchmark, comparison, group_runs, scoring_of
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.evaluation.gold_check import GoldCheckSettings, gold_check, is_passed
-from tmas.evaluation.group_tables import print_boundary, print_differences
+from tmas.evaluation.group_tables import print_boundary, print_differences, print_overview
+from tmas.evaluation.paired import PAIRED_METRICS
 from tmas.evaluation.scoring import Report
 from tmas.evaluation.subset import SubsetSettings, select, solved_counts, write_subset
 from tmas.evaluation.tables import print_comparison, print_evaluation, print_gold_check
@@ -26,30 +27,35 @@ from tmas.problems.loader import LoadedProblems, load_problems
 from tmas.records.comparison_files import GoldCheck
 from tmas.records.evaluation_files import Evaluation
 
+FEW_METHODS = 3
+"""Maximum number of methods whose own tables are printed by default."""
+
 
 def evaluate_command(config: dict[str, Any], console: Console) -> None:
-    """``tmas evaluate``: evaluate runs, print tables, and compare runs on the same benchmark."""
+    """``tmas evaluate``: evaluate runs, print tables, and compare methods on the same benchmark."""
     settings = validated(EvaluateSettings.model_validate, config)
     with _progress(console) as report:
         evaluations = uvloop.run(evaluate(settings, report))
-    groups = group_runs(settings.runs, evaluations)
-    for group in groups:
+    groups = group_runs(settings.runs, evaluations, settings.baseline)
+    is_detailed = len(groups) <= FEW_METHODS if settings.details is None else settings.details
+    for group in groups if is_detailed else []:
         print_evaluation(console, group, settings.bootstrap)
         found = group.evaluations[0].boundary.get(scoring_of(group.evaluations))
         if found is not None:
             print_boundary(console, group.label, found)
-    _compare(groups, settings, console)
+    _compare(groups, settings, is_detailed, console)
     _exit_if_judge_failed(evaluations)
 
 
-def _compare(groups: Sequence[Group], settings: EvaluateSettings, console: Console) -> None:
+def _compare(groups: Sequence[Group], settings: EvaluateSettings, is_detailed: bool, console: Console) -> None:
     """Compare the groups on each benchmark, and write the list of comparisons to ``settings.output``."""
     compared = []
     for benchmark, members in by_benchmark(groups).items():
         result = comparison(members, settings.budgets, settings.bootstrap) if len(members) > 1 else None
         if result is not None:
-            print_comparison(console, result)
-            for member in members[1:]:
+            print_overview(console, result, settings.bootstrap.confidence)
+            print_comparison(console, result, METRICS if is_detailed else PAIRED_METRICS)
+            for member in members[1:] if is_detailed else []:
                 if member.evaluations[0].differences is not None:
                     print_differences(console, member.evaluations[0].differences)
             compared.append(result.model_dump(mode="json"))

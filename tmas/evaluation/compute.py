@@ -12,8 +12,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tmas.evaluation.estimators import BootstrapSettings, estimate, mean
-from tmas.evaluation.intervals import DIFFERENCE
-from tmas.records.evaluation_files import Estimate, EvaluatedProblem, EvaluatedStep, Evaluation
+from tmas.evaluation.intervals import DIFFERENCE, sign_flip_p
+from tmas.records.evaluation_files import (
+    ROUNDING,
+    Estimate,
+    EvaluatedProblem,
+    EvaluatedStep,
+    Evaluation,
+    PairedDifference,
+)
 
 Key = tuple[str, str]
 """Problem id and digest. The id alone is not unique: two benchmarks may use the same ids."""
@@ -41,12 +48,15 @@ class Measure:
         """Return the value with undecided answers counted as correct."""
         return step.upper.get(self.scoring, {}).get(self.metric, self.value(step))
 
-    def with_samples(self, problem: EvaluatedProblem, tokens: float) -> float | None:
+    def with_samples(self, problem: EvaluatedProblem, tokens: float, upper: bool = False) -> float | None:
         """Return the value with the samples that fit ``tokens``, if the method has one round; None if none fits.
 
-        A sample costs the problem's tokens divided by the number of samples.
+        A sample costs the problem's tokens divided by the number of samples. ``upper``: count undecided answers as
+        correct.
         """
         series = problem.by_samples.get(self.scoring, {}).get(self.metric, ())
+        if upper:
+            series = problem.upper_by_samples.get(self.scoring, {}).get(self.metric, series)
         k = int(tokens * len(series) / max(self.spent(problem), 1))
         return series[min(k, len(series)) - 1] if k and series else None
 
@@ -68,7 +78,7 @@ def accuracy_at(
     limit was at most ``tokens``: the last chunks of its streams may exceed that limit slightly.
     """
     found = estimate([*_at(evaluations, tokens, measure).values()], settings or BootstrapSettings())
-    return found.model_copy(update={"upper": mean([*_at(evaluations, tokens, measure, measure.upper).values()])})
+    return found.model_copy(update={"upper": mean([*_at(evaluations, tokens, measure, upper=True).values()])})
 
 
 def accuracy_after(
@@ -100,7 +110,47 @@ def difference_at(
     The difference is paired by problem. Only problems that occur on both sides are used.
     """
     left, right = (_at(side, tokens, measure) for side in (ours, theirs))
-    return estimate(paired_differences(left, right), settings or BootstrapSettings(), DIFFERENCE)
+    most_left, most_right = (_at(side, tokens, measure, upper=True) for side in (ours, theirs))
+    found = estimate(paired_differences(left, right), settings or BootstrapSettings(), DIFFERENCE)
+    return _bounded(found, left, most_left, right, most_right)
+
+
+def difference_after(
+    ours: Sequence[Evaluation],
+    theirs: Sequence[Evaluation],
+    iteration: int,
+    measure: Measure,
+    settings: BootstrapSettings,
+) -> PairedDifference:
+    """Subtract a metric of ``theirs`` from that of ``ours`` after an iteration, paired by problem.
+
+    The value of a problem is its mean over the seeds of a side, so the sides may have different numbers of seeds. Only
+    problems that occur on both sides are used; those that have no value on one side are left out. A problem that
+    stopped early keeps the value of its last iteration.
+    """
+    left, right = (values_after(side, iteration, measure) for side in (ours, theirs))
+    most_left, most_right = (_values(side, lambda one: measure.upper(_step(one, iteration))) for side in (ours, theirs))
+    differences = paired_differences(left, right)
+    known = [difference for difference in differences if difference is not None]
+    return PairedDifference(
+        iteration=iteration,
+        difference=_bounded(estimate(differences, settings, DIFFERENCE), left, most_left, right, most_right),
+        p=sign_flip_p(known, settings.resamples, settings.seed),
+    )
+
+
+def _bounded(
+    difference: Estimate,
+    left: Mapping[Key, float | None],
+    most_left: Mapping[Key, float | None],
+    right: Mapping[Key, float | None],
+    most_right: Mapping[Key, float | None],
+) -> Estimate:
+    """Add the lowest and highest difference that undecided answers allow, if there are undecided answers."""
+    lower, upper = mean(paired_differences(left, most_right)), mean(paired_differences(most_left, right))
+    if lower is None or upper is None or upper - lower < ROUNDING:
+        return difference
+    return difference.model_copy(update={"lower": lower, "upper": upper})
 
 
 def paired_differences(left: Mapping[Key, float | None], right: Mapping[Key, float | None]) -> list[float | None]:
@@ -128,13 +178,10 @@ def key(problem: EvaluatedProblem) -> Key:
 
 
 def _at(
-    evaluations: Sequence[Evaluation],
-    tokens: float,
-    measure: Measure,
-    of: Callable[[EvaluatedStep], float | None] | None = None,
+    evaluations: Sequence[Evaluation], tokens: float, measure: Measure, upper: bool = False
 ) -> dict[Key, float | None]:
-    """The value of each problem at a budget. ``of``: the value of an iteration, by default that of ``measure``."""
-    of = of or measure.value
+    """The value of each problem at a budget. ``upper``: count undecided answers as correct."""
+    of = measure.upper if upper else measure.value
 
     def within(problem: EvaluatedProblem) -> list[EvaluatedStep]:
         limit = problem.limit
@@ -143,7 +190,7 @@ def _at(
 
     def value(problem: EvaluatedProblem) -> float | None:
         steps = within(problem)
-        return of(steps[-1]) if steps else measure.with_samples(problem, tokens) or 0.0
+        return of(steps[-1]) if steps else measure.with_samples(problem, tokens, upper) or 0.0
 
     begun = any(
         within(problem) or measure.with_samples(problem, tokens) is not None

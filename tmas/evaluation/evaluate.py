@@ -10,6 +10,7 @@ from pydantic import Field
 from tmas.answers.checker import AnswerChecker
 from tmas.concurrency import gather_all
 from tmas.evaluation.boundary import BoundarySettings
+from tmas.evaluation.compare import group_members
 from tmas.evaluation.correctness import (
     agreement_between_passes,
     agreement_of_rule_and_judge,
@@ -18,6 +19,7 @@ from tmas.evaluation.correctness import (
     judge_counts,
 )
 from tmas.evaluation.estimators import BootstrapSettings
+from tmas.evaluation.naming import own_settings
 from tmas.evaluation.paired import with_group_analyses
 from tmas.evaluation.runs import RunData, read_run
 from tmas.evaluation.scores import Classes
@@ -33,10 +35,20 @@ class EvaluateSettings(ScoringSettings):
 
     bootstrap: BootstrapSettings = Field(default=BootstrapSettings(), description="The confidence intervals.")
     boundary: BoundarySettings = Field(default=BoundarySettings(), description="The boundary analysis.")
+    baseline: str | None = Field(
+        default=None,
+        description="Method that all others are compared with: a method, its name in the tables, or one of its run"
+        " directories. null: the method of the first run.",
+    )
     budgets: tuple[int, ...] = Field(
         default=(),
-        description="Tokens per problem at which several runs are compared. Empty: quarters of what the most expensive"
-        " problem of the cheapest run took.",
+        description="Tokens per problem at which several methods are compared. Empty: four budgets, from the smallest"
+        " one at which every method has a value to what the most expensive problem of the cheapest method took.",
+    )
+    details: bool | None = Field(
+        default=None,
+        description="Print the tables of each method, too: iterations, verifier, tokens by role, difficulty, and"
+        " differences by iteration. null: only for up to three methods.",
     )
     output: Path | None = Field(
         default=None, description="JSON file for the comparison of several runs. null: none is written."
@@ -49,12 +61,13 @@ async def evaluate(settings: EvaluateSettings, report: Report = lambda *_: None)
     Raises ``UserError`` if a run directory or its judgements cannot be read.
     """
     runs = [read_run(path) for path in settings.runs]
+    group_members(settings.runs, [_described(run) for run in runs], settings.baseline)  # refuses a wrong baseline early
     checker = AnswerChecker(settings.timeout, settings.workers, approximation_digits=settings.approximation_digits)
     async with checker:
         verdicts = await find_verdicts(runs, settings, checker, report)
         classes = [await _classes(run, checker) for run in runs]
     alone = [_evaluation(run, verdicts.of(run), c, settings) for run, c in zip(runs, classes, strict=True)]
-    evaluations = with_group_analyses(settings.runs, alone, settings.boundary, settings.bootstrap)
+    evaluations = with_group_analyses(settings.runs, alone, settings.boundary, settings.bootstrap, settings.baseline)
     for run, evaluation in zip(runs, evaluations, strict=True):
         write_json(run.path / "evaluation.json", evaluation.model_dump(mode="json"))
     return evaluations
@@ -66,18 +79,23 @@ async def _classes(run: RunData, checker: AnswerChecker) -> dict[str, Classes]:
     return {line.problem_id: classes for line, classes in zip(golden, found, strict=True)}
 
 
+def _described(run: RunData) -> EvaluatedRun:
+    return EvaluatedRun(
+        method=run.manifest.method,
+        benchmark=run.benchmark,
+        seed=run.manifest.seed,
+        group=run.group,
+        models=run.manifest.models,
+        settings=own_settings(run.manifest.settings),
+    )
+
+
 def _evaluation(
     run: RunData, verdicts: Verdicts, classes: Mapping[str, Classes], settings: EvaluateSettings
 ) -> Evaluation:
     judged = verdicts.judged
     return Evaluation(
-        run=EvaluatedRun(
-            method=run.manifest.method,
-            benchmark=run.benchmark,
-            seed=run.manifest.seed,
-            group=run.group,
-            models=run.manifest.models,
-        ),
+        run=_described(run),
         settings=SettingsUsed(
             judge=_judge_used(settings),
             bootstrap=BootstrapUsed.model_validate(settings.bootstrap.model_dump()),

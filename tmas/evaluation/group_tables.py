@@ -1,29 +1,73 @@
-"""Prints the analyses of groups of runs in a terminal: differences at equal iterations, and the boundary analysis."""
+"""Prints tables of groups of runs in a terminal: the overview, differences at equal iterations, and the boundary."""
 
 from __future__ import annotations
 
-from rich import box
+from collections.abc import Callable
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tmas.evaluation.cells import interval, new_table, points, print_fitting, short
 from tmas.evaluation.paired import PAIRED_METRICS
+from tmas.records.comparison_files import ComparedGroup, MethodComparison
 from tmas.records.evaluation_files import Boundary, DifferencesByIteration, Estimate
 
 TITLES = {"pass_at_1": "Pass@1", "selected": "selected"}
+Column = tuple[str, Callable[[ComparedGroup, str], str]]
+"""Heading of a column of the overview, and the text of a group's cell. The second argument separates its parts."""
+COLUMNS: list[Column] = [
+    ("seeds", lambda group, _: str(len(group.seeds))),
+    ("tokens", lambda group, _: short(group.tokens_per_problem)),
+]
+"""The columns before the metrics."""
+
+
+def print_overview(console: Console, found: MethodComparison, confidence: float) -> None:
+    """Print one row per method: its seeds, tokens and final accuracy, and its difference to the first method."""
+    columns = [*COLUMNS, *(column for metric in PAIRED_METRICS for column in _of_metric(metric))]
+
+    def build(separator: str) -> Table:
+        table = new_table(["method", *(name for name, _ in columns)])
+        for group in found.groups:
+            table.add_row(Text(group.label), *(text(group, separator) for _, text in columns))
+        return table
+
+    first = found.groups[0].label
+    title = f"Methods on {found.benchmark} after their last iteration ({found.scoring}; {confidence:.0%} intervals)"
+    print_fitting(console, title, build)
+    console.print(
+        Text(
+            f"Means over the {found.problems} problems that all have, and over seeds. tokens: per problem, prompt and "
+            f"completion. diff.: percentage points over {first}, paired by problem; p: permutation test of the signs, "
+            "for this difference alone. Methods with different tokens are compared at equal compute below."
+        )
+    )
+
+
+def _of_metric(metric: str) -> list[Column]:
+    def difference(group: ComparedGroup, separator: str) -> str:
+        paired = group.final_difference.get(metric)
+        return "-" if paired is None else separator.join([points(paired.difference, separator, 0), f"p {_p(paired.p)}"])
+
+    return [
+        (TITLES[metric], lambda group, separator: interval(group.final[metric], separator)),
+        ("diff.", difference),
+    ]
 
 
 def print_differences(console: Console, found: DifferencesByIteration) -> None:
     """Print the differences of a group to another one, in percentage points."""
-    console.print(Text(f"{found.label} minus {found.other} by iteration ({found.scoring}; percentage points)"))
-    table = _table("it")
-    for metric in PAIRED_METRICS:
-        table.add_column(TITLES[metric], justify="right")
-        table.add_column("p", justify="right")
-    for steps in zip(*(found.differences[metric] for metric in PAIRED_METRICS), strict=True):
-        cells = [text for step in steps for text in (_points(step.difference), _p(step.p))]
-        table.add_row(str(steps[0].iteration), *cells)
-    console.print(table)
+
+    def build(separator: str) -> Table:
+        table = new_table(["it", *(name for metric in PAIRED_METRICS for name in (TITLES[metric], "p"))])
+        for steps in zip(*(found.differences[metric] for metric in PAIRED_METRICS), strict=True):
+            cells = [text for step in steps for text in (points(step.difference, separator), _p(step.p))]
+            table.add_row(str(steps[0].iteration), *cells)
+        return table
+
+    title = f"{found.label} minus {found.other} by iteration ({found.scoring}; percentage points)"
+    print_fitting(console, title, build)
     first = found.differences[PAIRED_METRICS[0]]
     problems = first[0].difference.problems if first else 0
     seeds = f"{len(found.seeds)} and {len(found.other_seeds)} runs"
@@ -34,41 +78,30 @@ def print_differences(console: Console, found: DifferencesByIteration) -> None:
 
 def print_boundary(console: Console, label: str, found: Boundary) -> None:
     """Print accuracy and verification by difficulty."""
-    console.print(Text(f"{label}: generation and verification by difficulty"))
-    table = _table("Pass@1", "problems", "right", "false accepts", "false rejects", "AUROC")
-    for one in found.bins:
-        name = f"{one.low:g}-{one.high:g}"
-        rates = (_percent(rate) for rate in (one.accuracy, one.false_accept, one.false_reject))
-        table.add_row(name, str(one.problems), *rates, _share(one.auroc))
-    console.print(table)
+
+    def build(separator: str) -> Table:
+        table = new_table(["Pass@1", "problems", "right", "false accepts", "false rejects", "AUROC"])
+        for one in found.bins:
+            rates = (_percent(rate, separator) for rate in (one.accuracy, one.false_accept, one.false_reject))
+            table.add_row(f"{one.low:g}-{one.high:g}", str(one.problems), *rates, _auroc(one.auroc, separator))
+        return table
+
+    print_fitting(console, f"{label}: generation and verification by difficulty", build)
     source = "iteration 0 of the other seeds" if found.difficulty_from == "other_seeds" else "iteration 0, not measured"
     left_out = f"; {found.left_out} problems left out" if found.left_out else ""
     console.print(Text(f"Rows: the problem's Pass@1 in {source}{left_out}. AUROC: within problems."))
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SQUARE, padding=0)  # without a title: it would be wrapped to the width of the table
-    for column in columns:
-        table.add_column(column, justify="right")
-    return table
-
-
-def _points(estimate: Estimate) -> str:
+def _percent(estimate: Estimate, separator: str) -> str:
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return "-"
-    return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f},{100 * estimate.high:+.1f}]"
+    return separator.join([f"{100 * estimate.value:.0f}", f"[{100 * estimate.low:.0f},{100 * estimate.high:.0f}]"])
 
 
-def _percent(estimate: Estimate) -> str:
+def _auroc(estimate: Estimate, separator: str) -> str:
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return "-"
-    return f"{100 * estimate.value:.0f} [{100 * estimate.low:.0f},{100 * estimate.high:.0f}]"
-
-
-def _share(estimate: Estimate) -> str:
-    if estimate.value is None or estimate.low is None or estimate.high is None:
-        return "-"
-    return f"{estimate.value:.2f} [{estimate.low:.2f},{estimate.high:.2f}] ({estimate.problems})"
+    return separator.join([f"{estimate.value:.2f}", f"[{estimate.low:.2f},{estimate.high:.2f}] ({estimate.problems})"])
 
 
 def _p(value: float | None) -> str:

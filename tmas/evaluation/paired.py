@@ -8,10 +8,9 @@ from pathlib import Path
 
 from tmas.evaluation.boundary import BoundarySettings, boundary
 from tmas.evaluation.compare import Group, by_benchmark, group_runs, scoring_of
-from tmas.evaluation.compute import Measure, paired_differences, values_after
-from tmas.evaluation.estimators import BootstrapSettings, estimate
-from tmas.evaluation.intervals import DIFFERENCE, sign_flip_p
-from tmas.records.evaluation_files import DifferencesByIteration, Evaluation, PairedDifference
+from tmas.evaluation.compute import Measure, difference_after
+from tmas.evaluation.estimators import BootstrapSettings
+from tmas.records.evaluation_files import DifferencesByIteration, Evaluation
 
 PAIRED_METRICS = ("pass_at_1", "selected")
 
@@ -35,41 +34,19 @@ def differences_by_iteration(ours: Group, theirs: Group, settings: BootstrapSett
     )
 
 
-def difference_after(
-    ours: Sequence[Evaluation],
-    theirs: Sequence[Evaluation],
-    iteration: int,
-    measure: Measure,
-    settings: BootstrapSettings,
-) -> PairedDifference:
-    """Subtract a metric of ``theirs`` from that of ``ours`` after an iteration, paired by problem.
-
-    The value of a problem is its mean over the seeds of a side, so the sides may have different numbers of seeds. Only
-    problems that occur on both sides are used; those that have no value on one side are left out. A problem that
-    stopped early keeps the value of its last iteration.
-    """
-    left, right = (values_after(side, iteration, measure) for side in (ours, theirs))
-    differences = paired_differences(left, right)
-    known = [difference for difference in differences if difference is not None]
-    return PairedDifference(
-        iteration=iteration,
-        difference=estimate(differences, settings, DIFFERENCE),
-        p=sign_flip_p(known, settings.resamples, settings.seed),
-    )
-
-
 def with_group_analyses(
     runs: Sequence[Path],
     evaluations: Sequence[Evaluation],
     boundary_settings: BoundarySettings,
     settings: BootstrapSettings,
+    baseline: str | None = None,
 ) -> list[Evaluation]:
     """Fill in ``differences`` and ``boundary``, which depend on the other runs that are evaluated together.
 
-    On each benchmark, the first group is the one that all others are compared with.
+    On each benchmark, all groups are compared with the ``baseline`` (None: the first group).
     """
     by_run: dict[Path, Evaluation] = {}
-    for groups in by_benchmark(group_runs(runs, evaluations)).values():
+    for groups in by_benchmark(group_runs(runs, evaluations, baseline)).values():
         for group in groups:
             differences = None if group is groups[0] else differences_by_iteration(group, groups[0], settings)
             scorings = group.evaluations[0].calibration

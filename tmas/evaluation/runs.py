@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from glob import glob
 from pathlib import Path
 
 import yaml
@@ -57,6 +58,22 @@ def questions_of(runs: Iterable[RunData]) -> dict[Pair, str]:
             for pair in pairs_of(line):
                 found.setdefault(pair, set()).add(question)
     return {pair: next(iter(questions)) for pair, questions in found.items() if len(questions) == 1}
+
+
+def matching_runs(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Replace each path that has a ``*`` by the run directories that match it, in alphabetical order.
+
+    Raises ``ValueError`` if none matches.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if "*" not in str(path) or path.exists():
+            found.append(path)
+        elif matches := [Path(match) for match in sorted(glob(str(path))) if Path(match, "manifest.json").exists()]:
+            found += matches
+        else:
+            raise ValueError(f"no run directory matches {path}")
+    return tuple(found)
 
 
 def read_run(path: Path) -> RunData:

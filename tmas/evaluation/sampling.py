@@ -22,8 +22,12 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
-def by_samples(line: Prediction, scoring: Scoring, classes: Classes, subsets: int, seed: int) -> Series:
-    """Return each metric with k = 1, 2, ... of the samples of a problem with a gold answer, as lower bounds.
+def by_samples(
+    line: Prediction, scoring: Scoring, classes: Classes, subsets: int, seed: int, undecided_as: bool = False
+) -> Series:
+    """Return each metric with k = 1, 2, ... of the samples of a problem with a gold answer.
+
+    ``undecided_as``: False for the lower bounds, True for the upper bounds.
 
     Each value is a mean over ``subsets`` random subsets, the prefixes of random orders drawn from ``seed`` and the
     problem's id, and over the passes of the judge. ``selected`` repeats the method's rule of selection; it is missing
@@ -40,7 +44,13 @@ def by_samples(line: Prediction, scoring: Scoring, classes: Classes, subsets: in
     orders = [draws.permutation(len(samples)) for _ in range(subsets)]
     gold = line.gold
     found = [
-        _series(samples, [v is True for v in judged(gold, samples, correct)], classes, rule, orders)
+        _series(
+            samples,
+            [undecided_as if v is None else v for v in judged(gold, samples, correct)],
+            classes,
+            rule,
+            orders,
+        )
         for correct in scoring
     ]
     return {name: tuple(round(float(v), 4) for v in np.mean([one[name] for one in found], axis=0)) for name in found[0]}

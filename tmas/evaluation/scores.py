@@ -101,13 +101,14 @@ def undecided(lines: Sequence[Prediction], scoring: Scoring, t: int) -> float:
 
 
 def by_mode(lines: Sequence[Prediction], scoring: Scoring, t: int) -> dict[str, ModeCounts]:
-    """Count the candidates of iteration t by mode, with the share of correct ones; undecided ones count as wrong."""
+    """Count the candidates of iteration t by mode, with the bounds of the share of correct ones."""
     found = [pair for correct in scoring for pair in _verdicts(lines, correct, t)]
     modes = sorted({candidate.mode for candidate, _ in found})
     return {
         mode: ModeCounts(
             candidates=sum(c.mode == mode for c, _ in found) / len(scoring),
             accuracy=mean([verdict is True for c, verdict in found if c.mode == mode]),
+            upper=mean([verdict is not False for c, verdict in found if c.mode == mode]),
         )
         for mode in modes
     }

@@ -13,7 +13,7 @@ from tmas.answers.checker import AnswerChecker
 from tmas.answers.equivalence import Comparison, Equivalence
 from tmas.evaluation.correctness import Scoring, by_judge, by_rule, is_identical, rule_verdicts
 from tmas.evaluation.judgements import Judgements, Outcome, judge_pairs
-from tmas.evaluation.runs import Pair, RunData, questions_of
+from tmas.evaluation.runs import Pair, RunData, matching_runs, questions_of
 from tmas.judge import Judge, JudgeSettings
 from tmas.prompts import BUILT_IN, PromptsSetting
 
@@ -29,7 +29,9 @@ class ScoringSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     runs: tuple[Path, ...] = Field(
-        min_length=1, description="Run directories of tmas solve. Runs that differ only in the seed are pooled."
+        min_length=1,
+        description="Run directories of tmas solve; * stands for any characters. Runs that differ only in the seed are"
+        " pooled.",
     )
     judge: JudgeSettings | None = Field(
         default=None, description="LLM judge that compares answers. null: math-verify alone (the rule)."
@@ -57,6 +59,7 @@ class ScoringSettings(BaseModel):
     @field_validator("runs")
     @classmethod
     def _are_different(cls, runs: tuple[Path, ...]) -> tuple[Path, ...]:
+        runs = matching_runs(runs)
         if len({run.resolve() for run in runs}) < len(runs):
             raise ValueError("a run directory is given twice")
         return runs

@@ -43,13 +43,16 @@ def summary(
     )
     depth = max(len(line.iterations) for line in run.lines)
     estimated = _estimates(scores, uppers, list(scorings), metric_names(widths), depth, settings)
-    samples = [
-        {
-            name: by_samples(line, s, classes[line.problem_id], settings.subsets, settings.seed)
-            for name, s in scorings.items()
-        }
-        for line in golden
-    ]
+    samples, upper_samples = (
+        [
+            {
+                name: by_samples(line, s, classes[line.problem_id], settings.subsets, settings.seed, bound)
+                for name, s in scorings.items()
+            }
+            for line in golden
+        ]
+        for bound in (False, True)
+    )
     return {
         "problems": ProblemCounts(
             finished=len(run.lines),
@@ -69,8 +72,15 @@ def summary(
         "calibration": {name: calibration(golden, s, settings, accept_grade) for name, s in scorings.items()},
         "roles": usage_by_role(entry for line in run.lines for entry in line.usage),
         "by_problem": tuple(
-            _problem(line, run.manifest.problems[line.problem_id], lower, upper, series, scorings)
-            for line, lower, upper, series in zip(golden, scores, uppers, samples, strict=True)
+            _problem(line, run.manifest.problems[line.problem_id], lower, upper, scorings).model_copy(
+                update={
+                    "by_samples": {name: found for name, found in series.items() if found},
+                    "upper_by_samples": _differing(upper_series, series),
+                }
+            )
+            for line, lower, upper, series, upper_series in zip(
+                golden, scores, uppers, samples, upper_samples, strict=True
+            )
         ),
     }
 
@@ -112,7 +122,6 @@ def _problem(
     digest: str,
     scores: ByScoring,
     uppers: ByScoring,
-    samples: dict[str, Series],
     scorings: Mapping[str, Scoring],
 ) -> EvaluatedProblem:
     used = line.total_usage
@@ -137,5 +146,13 @@ def _problem(
             )
             for t, usage in enumerate(spent)
         ),
-        by_samples={name: series for name, series in samples.items() if series},
     )
+
+
+def _differing(uppers: Mapping[str, Series], lowers: Mapping[str, Series]) -> dict[str, Series]:
+    """Return the series that differ from the lower bounds, by scoring."""
+    differing = {
+        name: {metric: series for metric, series in found.items() if series != lowers[name][metric]}
+        for name, found in uppers.items()
+    }
+    return {name: found for name, found in differing.items() if found}

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tmas.evaluation.cells import interval, new_table, points, print_fitting, share, short
 from tmas.evaluation.compare import METRICS, Group, scoring_of
 from tmas.evaluation.compute import Measure, accuracy_after, tokens_after
 from tmas.evaluation.estimators import BootstrapSettings, mean
 from tmas.records import Usage
-from tmas.records.comparison_files import GoldCheck, MethodComparison
+from tmas.records.comparison_files import ComparedGroup, GoldCheck, MethodComparison
 from tmas.records.evaluation_files import BankFacts, Calibration, Estimate, EvaluatedIteration, Evaluation
 
 MAX_FAILURES = 60
@@ -26,37 +27,50 @@ def print_evaluation(console: Console, group: Group, settings: BootstrapSettings
     scoring = scoring_of(group.evaluations)
     console.print(Text(_headline(group), style="bold"))
     if group.evaluations[0].by_problem:
-        console.print(_accuracy(group, scoring, settings))
-    console.print(_facts(group))
+        title = f"Accuracy by iteration ({scoring}; {settings.confidence:.0%} intervals over problems)"
+        print_fitting(console, title, lambda separator: _accuracy(group, scoring, settings, separator))
+    title = "Candidates, memory and tokens by iteration (tokens per problem, summed over iterations)"
+    print_fitting(console, title, lambda _: _facts(group))
     for evaluation in group.evaluations:
-        console.print(Text(_verdicts(evaluation)))
-        console.print(Text(_calibration(evaluation.calibration[scoring])))
-    console.print(_usage(group))
+        seed = f"Seed {evaluation.run.seed}. " if len(group.evaluations) > 1 else ""
+        console.print(Text(seed + _verdicts(evaluation)))
+        if evaluation.calibration[scoring].pairs:
+            console.print(Text(_calibration(evaluation.calibration[scoring])))
+    print_fitting(console, "Tokens by role", lambda _: _usage(group))
 
 
-def print_comparison(console: Console, comparison: MethodComparison) -> None:
-    """Print one table per metric: the methods at equal numbers of tokens per problem."""
-    budgets = [f"{budget:,} tok." for budget in comparison.budgets]
-    for metric in METRICS:
-        title = f"{NAMES[metric]} at equal compute ({comparison.scoring})"
-        table = _table(title, "method", "spent", *budgets, "gain")
-        for group in comparison.groups:
-            cells = [_interval(estimate) for estimate in group.accuracy[metric]]
-            gain = _interval(group.difference[metric][-1]) if group is not comparison.groups[0] else "-"
-            table.add_row(Text(group.label), f"{group.tokens_per_problem:,.0f}", *cells, gain)
-        console.print(table)
-    first = comparison.groups[0].label
+def print_comparison(console: Console, comparison: MethodComparison, metrics: Sequence[str] = METRICS) -> None:
+    """Print one table per metric: the methods at equal numbers of tokens per problem.
+
+    A method that does not have a metric is not in its table. A metric of fewer than two methods has no table.
+    """
+    first = comparison.groups[0]
+    for metric in metrics:
+        groups = [group for group in comparison.groups if any(e.value is not None for e in group.accuracy[metric])]
+        if len(groups) > 1:
+            title = f"{NAMES[metric]} at equal compute ({comparison.scoring}; columns: tokens per problem)"
+            print_fitting(console, title, partial(_equal_compute, comparison, metric, groups))
     over = f"Over the {comparison.problems} problems of {comparison.benchmark} that all have"
     note = f"{over}; tokens are a problem's, prompt and completion. "
-    console.print(Text(f"{note}Gain: over {first} at the most tokens, paired by problem."))
+    console.print(Text(f"{note}Gain: over {first.label} at the most tokens, paired by problem."))
+
+
+def _equal_compute(comparison: MethodComparison, metric: str, groups: Sequence[ComparedGroup], separator: str) -> Table:
+    table = new_table(["method", "spent", *map(short, comparison.budgets), "gain"])
+    for group in groups:
+        cells = [interval(estimate, separator) for estimate in group.accuracy[metric]]
+        is_first = group is comparison.groups[0]
+        gain = "-" if is_first else points(group.difference[metric][-1], separator, digits=0)
+        table.add_row(Text(group.label), short(group.tokens_per_problem), *cells, gain)
+    return table
 
 
 def print_gold_check(console: Console, found: GoldCheck) -> None:
     """Print the verdict counts of each check, then the failures."""
-    table = _table("Gold answers, through a box and back", "check", "answers", "equal", "different", "undecided")
+    table = new_table(["check", "answers", "equal", "different", "undecided"])
     for name, counts in found.checks.items():
         table.add_row(Text(name), *map(str, (counts.answers, counts.equal, counts.different, counts.undecided)))
-    console.print(table)
+    print_fitting(console, "Gold answers, through a box and back", lambda _: table)
     for failure in found.failures[:MAX_FAILURES]:
         told = f"{_line(failure.problem_id)}, {failure.name}: {failure.verdict}"
         reason = f" ({failure.reason})" if failure.reason else ""
@@ -81,31 +95,32 @@ def _headline(group: Group) -> str:
     )
 
 
-def _accuracy(group: Group, scoring: str, settings: BootstrapSettings) -> Table:
-    known = group.evaluations[0].iterations[0].scores[scoring]
-    metrics = [*NAMES, *[name for name in known if name not in NAMES][-1:]]  # includes pass@k with the largest k
+def _accuracy(group: Group, scoring: str, settings: BootstrapSettings, separator: str) -> Table:
+    first = group.evaluations[0].iterations[0].scores[scoring]
+    metrics = [*NAMES, *[name for name in first if name not in NAMES][-1:]]  # includes pass@k with the largest k
+    if not any(step.scores[scoring]["best_of"].problems for e in group.evaluations for step in e.iterations):
+        metrics.remove("best_of")  # the method does not grade its candidates
     names = [NAMES[m] if m in NAMES else m.replace("pass_at_", "Pass@") for m in metrics]
-    title = f"Accuracy by iteration ({scoring}; {settings.confidence:.0%} intervals over problems)"
-    table = _table(title, "it", *names, "undec.", "explore", "tok./prob.")
+    table = new_table(["it", *names, "undec.", "explore", "tokens"])
     for t in range(group.depth):
         estimates = [accuracy_after(group.evaluations, t, Measure(m, scoring), settings) for m in metrics]
         steps = _steps(group, t)
         explore = mean([_explored(step, scoring) for step in steps])
         undecided = sum(step.undecided[scoring] for step in steps)
-        tokens = tokens_after(group.evaluations, t)
-        table.add_row(str(t), *map(_interval, estimates), f"{undecided:g}", _percent(explore), f"{tokens:,.0f}")
+        tokens = short(tokens_after(group.evaluations, t))
+        cells = [interval(estimate, separator) for estimate in estimates]
+        table.add_row(str(t), *cells, f"{undecided:g}", share(explore), tokens)
     return table
 
 
 def _facts(group: Group) -> Table:
     """Build the table of figures that do not depend on correctness. Counts are summed over runs, others averaged."""
-    table = _table(
-        "Candidates, memory and tokens by iteration (tokens per problem, summed over iterations)",
-        *("it", "run.", "cand.", "failed", "no ans.", "grade", "explore", "E", "turn.", "G", "turn.", "in", "out"),
-    )
+    steps = [step for evaluation in group.evaluations for step in evaluation.iterations]
+    banks = [bank for bank in ("experience", "guideline") if any(step.banks[bank].size for step in steps)]
+    columns = [name for bank in banks for name in (bank[0].upper(), "turn.")]
+    table = new_table(["it", "run.", "cand.", "failed", "no ans.", "grade", "explore", *columns, "in", "out"])
     for t in range(group.depth):
         steps = _steps(group, t)
-        banks = [[step.banks[bank] for step in steps] for bank in ("experience", "guideline")]
         spent = [step.cumulative for step in steps]
         tokens = ([one.prompt_tokens for one in spent], [one.completion_tokens for one in spent])
         table.add_row(
@@ -115,9 +130,9 @@ def _facts(group: Group) -> Table:
             str(sum(sum(step.failed.values()) for step in steps)),
             str(sum(step.no_answer for step in steps)),
             _number(mean([step.mean_grade for step in steps]), ".2f"),
-            _percent(mean([step.explore_share for step in steps])),
-            *(text for bank in banks for text in _bank(bank)),
-            *(_number(mean(counted), ",.0f") for counted in tokens),
+            share(mean([step.explore_share for step in steps])),
+            *(text for bank in banks for text in _bank([step.banks[bank] for step in steps])),
+            *(short(mean(counted) or 0.0) for counted in tokens),
         )
     return table
 
@@ -134,7 +149,7 @@ def _explored(step: EvaluatedIteration, scoring: str) -> float | None:
 
 def _bank(found: Sequence[BankFacts]) -> tuple[str, str]:
     size, turnover = mean([bank.size for bank in found]), mean([bank.turnover for bank in found])
-    return _number(size, ".1f"), _percent(turnover)
+    return _number(size, ".1f"), share(turnover)
 
 
 def _verdicts(evaluation: Evaluation) -> str:
@@ -161,8 +176,14 @@ def _calibration(found: Calibration) -> str:
         f"Verifier: false accepts {_rate(found.false_accept)}, false rejects {_rate(found.false_reject)}; "
         f"AUROC within problems {_auroc(found.within_problems)}, pooled over problems "
         f"{_number(found.auroc, '.2f')}; Brier {_number(found.brier, '.2f')}, "
-        f"ECE {_number(found.ece, '.2f')}; right by single grade {grades or '-'}."
+        f"ECE {_number(found.ece, '.2f')}; right by single grade {grades or '-'}.{_ungraded(found)}"
     )
+
+
+def _ungraded(found: Calibration) -> str:
+    if not found.ungraded:
+        return ""
+    return f" Candidates without a grade, because no verification could be read: {found.ungraded}."
 
 
 def _rate(found: Estimate) -> str:
@@ -178,13 +199,13 @@ def _auroc(found: Estimate) -> str:
 
 
 def _usage(group: Group) -> Table:
-    table = _table("Tokens by role", "role", "calls", "prompt", "cached", "completion", "share")
+    table = new_table(["role", "calls", "prompt", "cached", "completion", "share"])
     roles = sorted({role for evaluation in group.evaluations for role in evaluation.roles})
     counts = [_role_counts(group.evaluations, role) for role in roles]
     total = sum(prompt + completion for _, prompt, _, completion in counts) or 1
     for role, (calls, prompt, cached, completion) in zip(roles, counts, strict=True):
-        share = _percent((prompt + completion) / total)
-        table.add_row(role, f"{calls:,}", f"{prompt:,}", f"{cached:,}", f"{completion:,}", share)
+        part = _percent((prompt + completion) / total)
+        table.add_row(role, f"{calls:,}", f"{prompt:,}", f"{cached:,}", f"{completion:,}", part)
     return table
 
 
@@ -192,22 +213,6 @@ def _role_counts(evaluations: Sequence[Evaluation], role: str) -> tuple[int, ...
     found = [evaluation.roles[role] for evaluation in evaluations if role in evaluation.roles]
     usage = sum(found, Usage())
     return usage.calls, usage.prompt_tokens, usage.cached_prompt_tokens, usage.completion_tokens
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="", box=box.SQUARE, padding=0)
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("method", "role", "check") else "right")
-    return table
-
-
-def _interval(estimate: Estimate) -> str:
-    if estimate.value is None or estimate.low is None or estimate.high is None:
-        return "-"
-    text = f"{100 * estimate.value:.1f} [{100 * estimate.low:.0f},{100 * estimate.high:.0f}]"
-    if estimate.upper is not None and estimate.upper > estimate.value:
-        return f"{text} ≤{100 * estimate.upper:.1f}"
-    return text
 
 
 def _number(value: float | None, form: str) -> str:

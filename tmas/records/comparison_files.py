@@ -5,14 +5,15 @@ from __future__ import annotations
 from pydantic import Field
 
 from tmas.records.calls import SCHEMA_VERSION, Record
-from tmas.records.evaluation_files import Estimate
+from tmas.records.evaluation_files import Estimate, PairedDifference
 from tmas.records.reading import Version
 
 
 class ComparedGroup(Record):
     """One method in a :class:`MethodComparison`.
 
-    ``accuracy`` and ``difference``: metric -> one estimate for each budget.
+    ``accuracy`` and ``difference``: metric -> one estimate for each budget. ``final`` and ``final_difference``:
+    metric -> the estimate after the last iteration, whatever it cost. They are empty in files of older versions.
     """
 
     label: str
@@ -21,10 +22,17 @@ class ComparedGroup(Record):
     tokens_per_problem: float
     accuracy: dict[str, tuple[Estimate, ...]]
     difference: dict[str, tuple[Estimate, ...]] = Field(description="to the first group, paired by problem")
+    final: dict[str, Estimate] = Field(default_factory=dict)
+    final_difference: dict[str, PairedDifference] = Field(
+        default_factory=dict, description="to the first group, paired by problem; empty for the first group"
+    )
 
 
 class MethodComparison(Record):
-    """Methods on one benchmark at equal tokens per problem (``output=FILE`` of ``tmas evaluate``)."""
+    """Methods on one benchmark, over the problems that all have (``output=FILE`` of ``tmas evaluate``).
+
+    The first group is the baseline.
+    """
 
     v: Version = SCHEMA_VERSION
     benchmark: str

@@ -14,12 +14,18 @@ from tmas.records.judgements import Agreement, VerdictCounts
 from tmas.records.reading import Version
 from tmas.records.values import StopReason
 
+ROUNDING = 1e-9
+"""Two means that differ by less are equal: they were summed in another order."""
+
 
 class Estimate(Record):
     """A mean over problems with its confidence interval. All three are None if no problem could be decided.
 
     ``value`` is a lower bound: undecided answers count as wrong. In ``upper`` they count as right; None if it was not
     computed. ``problems``: number of problems in the mean. ``left_out``: number of problems without a value.
+
+    If the estimate is a difference, undecided answers count as wrong on both sides of ``value``. ``lower`` and
+    ``upper`` are then the lowest and highest difference that they allow; None if there are no undecided answers.
     """
 
     value: float | None
@@ -28,19 +34,32 @@ class Estimate(Record):
     problems: int
     left_out: int
     upper: float | None = None
+    lower: float | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @property
+    def bound(self) -> float | None:
+        """``upper``, if undecided answers make a difference, otherwise None."""
+        if self.value is None or self.upper is None or self.upper - self.value < ROUNDING:
+            return None
+        return self.upper
 
 
 NO_ESTIMATE = Estimate(value=None, low=None, high=None, problems=0, left_out=0)
 
 
 class EvaluatedRun(Record):
-    """The run that was evaluated. ``group`` is the same for runs that differ only by their seed."""
+    """The run that was evaluated. ``group`` is the same for runs that differ only by their seed.
+
+    ``settings``: those of the manifest by dotted key, without settings of a role's model that equal the solver's.
+    Evaluations of older versions have none.
+    """
 
     method: str
     benchmark: str | None
     seed: int
     group: str
     models: dict[str, str]
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class JudgeUsed(Record):
@@ -106,10 +125,11 @@ class BankFacts(Record):
 
 
 class ModeCounts(Record):
-    """Candidates of one mode, and the share of correct ones among those decided."""
+    """Candidates of one mode, and the share of correct ones. Undecided ones count as wrong, in ``upper`` as right."""
 
     candidates: float
     accuracy: float | None
+    upper: float | None = None
 
 
 class MeanTokens(Record):
@@ -161,10 +181,13 @@ class Calibration(Record):
     ``false_accept``: share of a problem's wrong candidates that the verifier accepted. ``false_reject``: share of the
     right ones that it did not accept. ``within_problems``: the AUROC within a problem. Each is a mean over the problems
     for which it is defined. ``auroc`` is pooled over problems: it also rewards grades that only separate easy problems
-    from hard ones.
+    from hard ones. ``ungraded``: candidates that were written and have no grade, because every verification of them
+    failed. ``unwritten``: candidates that failed themselves. Both are None in evaluations of older versions.
     """
 
     pairs: int
+    ungraded: int | None = None
+    unwritten: int | None = None
     accuracy: float | None
     brier: float | None
     ece: float | None
@@ -202,6 +225,7 @@ class EvaluatedProblem(Record):
     """A problem with a gold answer. ``limit``: its token budget.
 
     ``by_samples``: scoring -> metric -> value with k of the samples, at index k - 1, if the method has one round.
+    ``upper_by_samples``: the upper bounds that differ from them.
     """
 
     problem_id: str
@@ -212,6 +236,9 @@ class EvaluatedProblem(Record):
     completion_tokens: int
     iterations: tuple[EvaluatedStep, ...]
     by_samples: dict[str, dict[str, tuple[float, ...]]] = Field(default_factory=dict)
+    upper_by_samples: dict[str, dict[str, tuple[float, ...]]] = Field(
+        default_factory=dict, exclude_if=lambda value: not value
+    )
 
 
 class PairedDifference(Record):

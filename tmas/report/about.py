@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tmas.evaluation.naming import is_repeated
 from tmas.prompts import hash_of
 from tmas.records.reading import read_record
 from tmas.records.run_files import Manifest
@@ -21,7 +21,6 @@ LEFT_OUT = (
     "to have all of its own; max_mb=... leaves more room for all of them."
 )
 ALL_THERE = "Every prompt, reply and reasoning of the problems that can be opened is in this file."
-_OF_A_ROLE = re.compile(r"model\.\w+\.(.+)")
 
 
 def about(runs: ReportedRuns, trainings: Sequence[TrainingRun], budget: TextBudget) -> Section:
@@ -105,7 +104,7 @@ def _run(run: ReportedRun) -> list[str | Cell]:
 def _settings(label: str, names: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> Item:
     """Compare settings across runs. ``settings`` has the flat settings of each run."""
     keys = list(dict.fromkeys(key for one in settings for key in one))
-    own = {key for one in settings for key in one if not _is_repeated(key, one)}
+    own = {key for one in settings for key in one if not is_repeated(key, one)}
     differing = [key for key in keys if key in own and len({str(one.get(key, "–")) for one in settings}) > 1]
 
     def table(title: str, shown: Sequence[str]) -> Table:
@@ -114,14 +113,3 @@ def _settings(label: str, names: Sequence[str], settings: Sequence[Mapping[str, 
 
     options = [Option("Differing", table("Settings in which the runs differ", differing))] if differing else []
     return Choice(label, [*options, Option("All", table("All settings", keys))])
-
-
-def _is_repeated(key: str, settings: Mapping[str, Any]) -> bool:
-    """Return whether a role's model has the same value of this setting as the solver's model.
-
-    There are dozens of such settings, because some roles are only called by some methods.
-    """
-    of_role = _OF_A_ROLE.fullmatch(key)
-    if of_role is None or key.startswith("model.solution."):
-        return False
-    return settings.get(f"model.solution.{of_role[1]}") == settings[key]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tmas.errors import UserError
 from tmas.evaluation.compare import by_benchmark, comparison, group_runs
 from tmas.evaluation.compute import Measure, accuracy_after, accuracy_at, difference_at, tokens_after
 from tmas.evaluation.estimators import BootstrapSettings
@@ -129,20 +130,74 @@ def test_a_comparison_is_over_the_common_problems():
     found = comparison(group_runs([Path("a"), Path("b")], [ONE, wide]), [], FEW)
     assert found is not None
     assert found.problems == 1
-    assert found.budgets == (5, 10, 15, 20)
+    assert found.budgets == (20,)  # the first iterations of both
     first, second = found.groups
-    assert [estimate.value for estimate in first.accuracy["selected"]] == [None, None, None, 0.0]
-    assert [estimate.value for estimate in second.accuracy["selected"]] == [None, None, None, 1.0]
+    assert [estimate.value for estimate in first.accuracy["selected"]] == [0.0]
+    assert [estimate.value for estimate in second.accuracy["selected"]] == [1.0]
     assert second.difference["selected"][-1].value == 1.0
 
 
-def test_the_last_budget_covers_all_problems_of_the_cheapest():
-    cheap = evaluation({"p": [(10, 10, 1.0)], "q": [(30, 30, 1.0)]}, group="h", method="vote")
-    dear = evaluation({"p": [(900, 900, 1.0)], "q": [(900, 900, 1.0)]})
-    found = comparison(group_runs([Path("a"), Path("b")], [cheap, dear]), [], FEW)
+@pytest.mark.parametrize(
+    ("dear", "budgets"),
+    [
+        ([(20, 20, 0.0), (900, 900, 1.0)], (40, 47, 54, 60)),  # up to the end of the cheapest one
+        ([(900, 900, 1.0)], (1800,)),  # its first iteration takes more than the cheapest one in all
+    ],
+)
+def test_every_method_has_a_value_at_each_budget(dear: Steps, budgets: tuple[int, ...]):
+    steps = {"p": [(10, 10, 1.0)], "q": [(10, 10, 1.0), (30, 30, 1.0)]}
+    cheap = evaluation(steps, group="h", method="vote")
+    found = comparison(group_runs([Path("a"), Path("b")], [cheap, evaluation({"p": dear, "q": dear})]), [], FEW)
     assert found is not None
-    assert found.budgets == (15, 30, 45, 60)
-    assert [group.accuracy["selected"][-1].value for group in found.groups] == [1.0, None]
+    assert found.budgets == budgets
+    values = [e.value for group in found.groups for e in group.accuracy["selected"]]
+    assert None not in values
+    assert found.groups[0].accuracy["selected"][-1].value == 1.0
+
+
+def test_a_sampling_method_has_a_value_from_its_first_sample_on():
+    votes = evaluation({"p": [(60, 40, 1.0)]}, group="h", method="vote")
+    sampled = votes.by_problem[0].model_copy(update={"by_samples": {"rule": {"selected": (0.2, 0.6, 0.8, 1.0)}}})
+    [group] = group_runs([Path("a")], [votes.model_copy(update={"by_problem": (sampled,)})])
+    assert (group.first_cost, group.largest_cost) == (25, 100)
+    assert accuracy_at(group.evaluations, group.first_cost, settings=FEW).value == 0.2
+
+
+def test_methods_are_compared_at_their_ends_with_a_chosen_baseline():
+    runs = [Path(name) for name in ("a-0", "a-1", "b-0")]
+    evaluations = [
+        evaluation({"p": [(1, 1, 0.0), (2, 2, 1.0)], "q": [(1, 1, 1.0), (2, 2, 1.0)]}),
+        evaluation({"p": [(1, 1, 0.0), (2, 2, 0.0)], "q": [(1, 1, 1.0), (2, 2, 1.0)]}, seed=1),
+        evaluation({"p": [(9, 9, 0.0)], "q": [(9, 9, 1.0)]}, group="h", method="vote"),
+    ]
+    for baseline in ("vote", "b-0"):
+        found = comparison(group_runs(runs, evaluations, baseline), [], FEW)
+        assert found is not None
+        vote, tmas = found.groups
+        assert (vote.label, tmas.label, tmas.seeds) == ("vote", "tmas", (0, 1))
+        assert (vote.final["selected"].value, tmas.final["selected"].value) == (0.5, 0.75)
+        assert vote.final_difference == {}
+        assert tmas.final_difference["selected"].difference.value == 0.25
+    with pytest.raises(UserError, match=r"no method has this name: rse\. Give one of: tmas, vote\."):
+        group_runs(runs, evaluations, "rse")
+
+
+def test_undecided_answers_bound_a_difference_and_sums_in_another_order_do_not():
+    def with_upper(problem: EvaluatedProblem, upper: float) -> EvaluatedProblem:
+        bounded = problem.iterations[0].model_copy(update={"upper": {"rule": {"selected": upper}}})
+        return problem.model_copy(update={"iterations": (bounded,)})
+
+    one, other = (evaluation({"p": [(1, 1, 0.25)], "q": [(1, 1, 0.5)]}, group=name) for name in ("g", "h"))
+    p, q = one.by_problem
+    open_ = one.model_copy(update={"by_problem": (with_upper(p, 0.75), q)})
+    found = difference_at([open_], [other], 10, settings=FEW)
+    assert (found.lower, found.value, found.upper) == (0.0, 0.0, 0.25)
+    back = difference_at([other], [open_], 10, settings=FEW)
+    assert (back.lower, back.upper) == (-0.25, 0.0)
+    assert difference_at([other], [other], 10, settings=FEW).upper is None
+    assert accuracy_at([open_], 10, settings=FEW).bound == 0.625
+    rounded = accuracy_at([other], 10, settings=FEW).model_copy(update={"upper": 0.375 + 1e-16})
+    assert rounded.bound is None
 
 
 def test_labels_tell_runs_of_one_name_apart():

@@ -79,7 +79,7 @@ async def test_by_rule(tmp_path: Path):
     selected = found["iterations"][1]["scores"]["rule"]["selected"]
     assert (selected["problems"], selected["left_out"], selected["upper"]) == (2, 0, 1.0)
     assert [i["undecided"] for i in found["iterations"]] == [{"rule": 2}, {"rule": 0}]
-    assert found["iterations"][1]["modes"]["rule"]["explore"] == {"candidates": 1, "accuracy": 1.0}
+    assert found["iterations"][1]["modes"]["rule"]["explore"] == {"candidates": 1, "accuracy": 1.0, "upper": 1.0}
     assert [i["running"] for i in found["iterations"]] == [3, 1]
     assert [p["problem_id"] for p in found["by_problem"]] == ["p", "q"]
     assert [(s["prompt_tokens"], s["completion_tokens"]) for s in found["by_problem"][0]["iterations"]] == [

@@ -150,8 +150,8 @@ def test_modes_and_undecided_candidates():
         prediction("q", "5", [iteration([candidate("6", mode="explore"), candidate("n", mode="exploit")])]),
     ]
     assert {mode: counts.model_dump() for mode, counts in by_mode(lines, RULE, 0).items()} == {
-        "explore": {"candidates": 2, "accuracy": 0.5},
-        "exploit": {"candidates": 2, "accuracy": 0.0},
+        "explore": {"candidates": 2, "accuracy": 0.5, "upper": 0.5},
+        "exploit": {"candidates": 2, "accuracy": 0.0, "upper": 0.5},
     }
     assert undecided(lines, RULE, 0) == 1
     assert undecided(lines, RULE, 1) == 0
