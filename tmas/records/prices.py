@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Self
 
 from pydantic import Field, model_validator
 
 from tmas.records.calls import Record, Usage
+from tmas.records.values import UsageEntry
 
 MILLION = 1_000_000
 
@@ -91,6 +92,13 @@ def cost_of(usage: Mapping[str, Usage], prices: Mapping[str, Price]) -> Cost:
         total=sum(known) if currency and len(known) == len(by_role) else None,
         by_role=by_role,
     )
+
+
+def cost_of_entries(entries: Iterable[UsageEntry], prices: Mapping[str, Price]) -> float | None:
+    """The cost of usage by role and iteration. None if the price of a role is not known, or if no price is."""
+    costs = [prices.get(entry.role, UNKNOWN_PRICE).cost(entry.usage) for entry in entries]
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if prices and len(known) == len(costs) else None
 
 
 def money(amount: float | None, currency: str | None = None) -> str:
