@@ -40,11 +40,12 @@ class Price(Record):
         return self.input is not None
 
     def cost(self, usage: Usage) -> float | None:
-        """What ``usage`` costs, in ``currency``. None if the price is not known.
+        """What ``usage`` costs, in ``currency``. None if the price is not known, or if no server reported the tokens.
 
         A server that does not report which prompt tokens it had cached is taken to have had none.
         """
-        if self.input is None or self.output is None:
+        is_unreported = usage.calls > 0 and usage.total_tokens == 0
+        if self.input is None or self.output is None or is_unreported:
             return None
         cached_input = self.input if self.cached_input is None else self.cached_input
         fresh = usage.prompt_tokens - usage.cached_prompt_tokens

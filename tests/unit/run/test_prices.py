@@ -30,6 +30,7 @@ def test_cached_prompt_tokens_have_their_own_price():
     assert Price(input=1, cached_input=0.25, output=8).cost(USAGE) == 2 + 0.25 + 16
     assert Price(input=1, output=8).cost(USAGE) == 3 + 16
     assert Price(input=0, output=0).cost(USAGE) == 0
+    assert Price(input=1, output=8).cost(Usage(calls=7)) is None  # the server reports no tokens
 
 
 def test_what_is_not_known_is_not_free():
