@@ -226,6 +226,7 @@ def test_a_composed_run_has_the_defaults_of_the_code():
         model=ModelSettings(name="m", base_url="http://h/v1", roles=dict.fromkeys(ROLES, RoleOverride())),
         prices=settings.prices,  # conf/prices has the table
     )
+    assert all(price.is_known and price.host and price.as_of for price in settings.prices.values())
     assert settings.prices
 
 

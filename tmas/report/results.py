@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tmas.evaluation.compare import Group, by_benchmark
+from tmas.records.prices import money
 from tmas.report.items import Choice, ItemRow, Lines, Note, Option, Point, Section, Series, Stack, Tile, Tiles
 from tmas.report.runs import ReportedRuns
 from tmas.report.scores import Scores
@@ -44,7 +45,8 @@ def _tiles(scores: Scores) -> Tiles:
 
 def _tile(scores: Scores, group: Group) -> Tile:
     end = scores.accuracy(group, "selected", group.depth - 1)
-    note = f"selected answers right; problems: {end.problems}, tokens each: {short(group.tokens)}"
+    cost = "" if group.cost is None else f", cost each: {money(group.cost, group.currency)}"
+    note = f"selected answers right; problems: {end.problems}, tokens each: {short(group.tokens)}{cost}"
     return Tile(group.label, "–" if end.value is None else f"{100 * end.value:.1f} %", note)
 
 

@@ -81,6 +81,9 @@ def test_a_budget_in_money_needs_all_prices_in_one_currency():
     run(LISTED, limits={"money_per_run": 5})
     with pytest.raises(ValidationError, match=r"that of other \(summary\) is not known: set model\.price\.input"):
         run(LISTED, limits={"money_per_problem": 5}, roles={"summary": {"name": "other"}})
+    on_ray = {"model": {"name": "m", "base_url": URL}, "prices": LISTED, "limits": {"money_per_run": 5}}
+    with pytest.raises(ValidationError, match=r"limits\.money_per_run is counted in one process: on Ray it needs"):
+        RunSettings.model_validate(on_ray | {"ray": {"workers": 2}})
     with pytest.raises(ValidationError, match=r"several currencies \(EUR, USD\)"):
         run(LISTED, roles={"summary": {"price": {"input": 1, "output": 1, "currency": "EUR"}}})
 
