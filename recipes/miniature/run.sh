@@ -124,7 +124,7 @@ for method in $ABLATIONS; do runs+=("$method-0"); done
 solve "$OUT/sft/final" sft "$OUT/test" test "${runs[@]}"
 compare() { # compare NAME RUN ...: compares all runs with the group of the first run
     local IFS=,
-    tmas evaluate "runs=[${*:2}]" "budgets=[$BUDGETS]" output="$OUT/$1.json"
+    tmas evaluate "runs=[${*:2}]" "budgets=[$BUDGETS]" details=true output="$OUT/$1.json"
     tmas report "runs=[${*:2}]" output="$OUT/$1.html"
 }
 compare evaluation "${runs[@]/#/$OUT/test/}"

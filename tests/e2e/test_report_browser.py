@@ -212,6 +212,11 @@ def test_a_bank_shows_what_an_iteration_changed(watched: Watched, report: Path, 
     bank = lines[n]["iterations"][t][f"{kind}_bank"]
     shown = page.locator("ul.items:not(.changes) > li .chip").all_inner_texts()
     assert [text.split()[0] for text in shown] == [item["item_id"] for item in bank]
+    candidates = [candidate for iteration in lines[n]["iterations"] for candidate in iteration["candidates"]]
+    uses = [sum(item["item_id"] in candidate.get("shown", ()) for candidate in candidates) for item in bank]
+    texts = page.locator("ul.items:not(.changes) > li").all_inner_texts()
+    found = [re.search(r"Shown to (\d+) candidate", text) for text in texts]
+    assert [int(match[1]) if match else 0 for match in found] == uses
 
 
 @pytest.mark.parametrize("address", ["nonsense", "problems/9/9", "problems/0/0/99/constructor", "problems/0/0/x/c99"])
@@ -239,6 +244,17 @@ def test_mathematics_is_rendered_with_the_pages_own_fonts(watched: Watched, repo
     assert page.evaluate("document.fonts.ready.then(() => document.fonts.check('16px KaTeX_Math'))")
     loaded = "[...document.fonts].filter(f => f.status === 'loaded').length"
     assert page.evaluate(loaded) > 0
+
+
+def test_punctuation_after_a_formula_on_its_own_line_stays_with_it(watched: Watched, report: Path):
+    page = watched.open(report)
+    shown = """text => {
+        const node = h("div", { class: "prose" }, prose(text));
+        return [...node.childNodes].map((part) => part.textContent);
+    }"""
+    before, formula, after = page.evaluate(shown, "Thus\n\n$$y$$\n\n. Then it holds.")
+    assert (before, formula[-2:], after) == ("Thus", "y.", "Then it holds.")
+    assert page.evaluate(shown, "Thus $$y$$ holds.")[2] == " holds."
 
 
 def test_texts_that_were_left_out_are_said_to_be(watched: Watched, run: Path, tmp_path: Path):

@@ -115,39 +115,49 @@ class Group:
 def group_runs(runs: Sequence[Path], evaluations: Sequence[Evaluation], baseline: str | None = None) -> list[Group]:
     """Group runs that differ only by seed, named by :func:`~tmas.evaluation.naming.group_names`.
 
-    The groups are in the order in which they first appear in ``runs``, except that the ``baseline`` is the first group
-    of each benchmark that has it. It is a method, the name of a group, or a run directory of the group. Raises
-    ``UserError`` if no group is the baseline.
+    A name is unique on its benchmark. The groups are in the order in which they first appear in ``runs``, except that
+    the ``baseline`` is the first group of each benchmark that has it. It is a method, the name of a group, or a run
+    directory of the group. Raises ``UserError`` if no group is the baseline.
     """
     found = group_members(runs, [evaluation.run for evaluation in evaluations], baseline)
     return [
         Group(label, tuple(runs[i] for i in members), tuple(evaluations[i] for i in members))
-        for label, members in found.items()
+        for label, members in found
     ]
 
 
 def group_members(
     runs: Sequence[Path], described: Sequence[EvaluatedRun], baseline: str | None = None
-) -> dict[str, list[int]]:
-    """Return the members of each group as indices of ``runs``, by the group's label. See :func:`group_runs`."""
+) -> list[tuple[str, list[int]]]:
+    """Return the label and the members of each group; members are indices of ``runs``. See :func:`group_runs`."""
     members: dict[str, list[int]] = {}
     for i, run in enumerate(described):
         members.setdefault(run.group, []).append(i)
-    groups = list(members.values())
-    firsts = [described[group[0]] for group in groups]
-    settings = [run.settings and {"benchmark": run.benchmark, **run.settings} for run in firsts]
-    names = distinct_names(runs)
-    labels = group_names([run.method for run in firsts], settings, [names[group[0]] for group in groups])
-    order = range(len(groups))
-    if baseline is not None:
-        chosen = [i for i in order if _is_named(baseline, labels[i], [runs[member] for member in groups[i]])]
-        chosen = chosen or [i for i in order if firsts[i].method == baseline]
-        places = [firsts[i].benchmark for i in chosen]
-        if not chosen or len(set(places)) < len(places):
-            what = "no method has this name" if not chosen else "several methods have this name"
-            raise UserError(f"{what}: {baseline}", where="baseline", remedy=f"Give one of: {', '.join(labels)}.")
-        order = sorted(order, key=lambda i: i not in chosen)
-    return {labels[i]: groups[i] for i in order}
+    groups = _named(list(members.values()), described, distinct_names(runs))
+    if baseline is None:
+        return groups
+    chosen = [group for group in groups if _is_named(baseline, group[0], [runs[i] for i in group[1]])]
+    chosen = chosen or [group for group in groups if described[group[1][0]].method == baseline]
+    places = [described[indices[0]].benchmark for _, indices in chosen]
+    if not chosen or len(set(places)) < len(places):
+        what = "no method has this name" if not chosen else "several methods have this name"
+        labels = dict.fromkeys(label for label, _ in groups)
+        raise UserError(f"{what}: {baseline}", where="baseline", remedy=f"Give one of: {', '.join(labels)}.")
+    return [*chosen, *(group for group in groups if group not in chosen)]
+
+
+def _named(
+    groups: Sequence[list[int]], described: Sequence[EvaluatedRun], names: Sequence[str]
+) -> list[tuple[str, list[int]]]:
+    """Name the groups of each benchmark. Returns them in their order."""
+    labels: dict[int, str] = {}
+    firsts = [group[0] for group in groups]
+    for benchmark in dict.fromkeys(described[i].benchmark for i in firsts):
+        own = [i for i in firsts if described[i].benchmark == benchmark]
+        runs = [described[i] for i in own]
+        found = group_names([run.method for run in runs], [run.settings for run in runs], [names[i] for i in own])
+        labels |= dict(zip(own, found, strict=True))
+    return [(labels[group[0]], group) for group in groups]
 
 
 def _is_named(baseline: str, label: str, runs: Sequence[Path]) -> bool:

@@ -36,13 +36,15 @@ def print_overview(console: Console, found: MethodComparison, confidence: float)
         return table
 
     first = found.groups[0].label
+    has_bounds = any(group.final[metric].bound is not None for group in found.groups for metric in PAIRED_METRICS)
+    bounds = " ≥ and ≤: the bounds that undecided answers allow." if has_bounds else ""
     title = f"Methods on {found.benchmark} after their last iteration ({found.scoring}; {confidence:.0%} intervals)"
     print_fitting(console, title, build)
     console.print(
         Text(
             f"Means over the {found.problems} problems that all have, and over seeds. tokens: per problem, prompt and "
             f"completion. diff.: percentage points over {first}, paired by problem; p: permutation test of the signs, "
-            "for this difference alone. Methods with different tokens are compared at equal compute below."
+            f"for this difference alone.{bounds} Methods with different tokens are compared at equal compute below."
         )
     )
 

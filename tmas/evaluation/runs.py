@@ -97,8 +97,13 @@ def read_run(path: Path) -> RunData:
 
 
 def _benchmark(config: Path) -> str | None:
-    """Return the name of the problem file or hub data set. None for a run from Python or of a served request."""
+    """Return ``data.name``, or else the name of the problem file or hub data set.
+
+    None for a run from Python or of a served request. Runs of older versions have no ``data.name``.
+    """
     settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else {}
     if "problems" not in settings:
         return None
+    if name := settings["data"].get("name"):
+        return name
     return settings["data"]["hub"]["path"] if settings["problems"] == "hub" else Path(settings["problems"]).stem

@@ -30,7 +30,7 @@ class ScoringSettings(BaseModel):
 
     runs: tuple[Path, ...] = Field(
         min_length=1,
-        description="Run directories of tmas solve; * stands for any characters. Runs that differ only in the seed are"
+        description="Run directories of tmas solve. * stands for any characters. Runs that differ only in the seed are"
         " pooled.",
     )
     judge: JudgeSettings | None = Field(

@@ -37,9 +37,11 @@ def calibration(
     correct = [right for _, right in found]
     single = [(grade, right) for c, right in found for grade in c.grades]
     bins = reliability(grades, correct)
-    ungraded = [c for line in lines for r in line.rounds for c in r.samples if c.mean_grade is None]
+    samples = [c for line in lines for r in line.rounds for c in r.samples]
+    ungraded = [c for c in samples if c.mean_grade is None]
     return Calibration(
         pairs=len(found),
+        graded=len(samples) - len(ungraded),
         ungraded=sum(c.failure is None for c in ungraded),
         unwritten=sum(c.failure is not None for c in ungraded),
         accuracy=mean([float(right) for right in correct]),

@@ -132,13 +132,17 @@ class Recycler:
 
     def prompt(self, bank: RecycledBank) -> Prompt | Failure:
         """The bare problem, with the bank in the system message."""
-        return self.team.pack(
+        packed = self.team.pack(
             "solution",
             lambda _: self.team.render("solution", attempts=[], experience="", guidelines=""),
             {"bank": all_items(bank)},
             [("bank", fewer_items(bank))],
             system=lambda texts: self.team.session.prompts.render("recycled", **texts),
         )
+        if isinstance(packed, Failure):
+            return packed
+        shown = tuple(item.item_id for item in bank.items if f"- {item.statement}" in packed.system)
+        return packed.model_copy(update={"shown": shown})
 
     async def sample(self, t: int, i: int, prompt: Prompt | Failure) -> tuple[Rollout, str | None]:
         """A candidate and its reasoning, which no record keeps."""
@@ -149,7 +153,8 @@ class Recycler:
 
         [found] = await self.team.ask(self.team.key(t, "solution", i), prompt, parse)
         solution, reasoning = (found, None) if isinstance(found, Failure) else found
-        return Rollout(iteration=t, index=i, mode=mode, solution=solution), reasoning
+        shown = prompt.shown if isinstance(prompt, Prompt) else ()
+        return Rollout(iteration=t, index=i, mode=mode, solution=solution, shown=shown), reasoning
 
     async def distilled(self, solution: Solution, reasoning: str | None) -> Parsed[DistillOutput] | Failure:
         """The two lists of propositions and pitfalls, distilled from one rollout alone."""

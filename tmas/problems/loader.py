@@ -40,6 +40,11 @@ class ProblemFields(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    name: str | None = Field(
+        default=None,
+        description="Name of the benchmark in evaluations and reports. null: the name of the problem file or of the"
+        " Hugging Face data set.",
+    )
     problem_id: str | None = Field(
         default="problem_id", description="Column of the problem's id. null: rows are numbered, FILE_STEM-ROW."
     )

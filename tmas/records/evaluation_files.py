@@ -184,11 +184,13 @@ class Calibration(Record):
     ``false_accept``: share of a problem's wrong candidates that the verifier accepted. ``false_reject``: share of the
     right ones that it did not accept. ``within_problems``: the AUROC within a problem. Each is a mean over the problems
     for which it is defined. ``auroc`` is pooled over problems: it also rewards grades that only separate easy problems
-    from hard ones. ``ungraded``: candidates that were written and have no grade, because every verification of them
-    failed. ``unwritten``: candidates that failed themselves. Both are None in evaluations of older versions.
+    from hard ones. ``graded``: candidates with a grade. ``ungraded``: candidates that were written and have no grade,
+    because every verification of them failed. ``unwritten``: candidates that failed themselves. These three are None
+    in evaluations of older versions.
     """
 
     pairs: int
+    graded: int | None = None
     ungraded: int | None = None
     unwritten: int | None = None
     accuracy: float | None

@@ -57,11 +57,15 @@ class Manifest(Record):
 
 
 class PredictedCandidate(Record):
-    """A candidate of a finished problem. ``failure``: why it is missing."""
+    """A candidate of a finished problem. ``failure``: why it is missing.
+
+    ``shown``: ids of the bank items that its prompt showed. Runs of older versions did not record them.
+    """
 
     candidate: int
     mode: Mode
     parents: tuple[tuple[int, int], ...] = ()
+    shown: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
     answer: str | None
     correct: Correctness | None
     grades: tuple[float, ...]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from tmas.evaluation.boundary import BoundarySettings, boundary
 from tmas.evaluation.compare import Group
 from tmas.records.evaluation_files import Boundary, BoundaryBin, Estimate
 from tmas.report.items import Cell, ItemRow, Lines, Point, Section, Series, Table
-from tmas.report.runs import ReportedRuns
+from tmas.report.runs import ReportedRuns, labels_on_benchmarks
 from tmas.report.tables import cell
 
 RATES: dict[str, Callable[[BoundaryBin], Estimate]] = {
@@ -32,10 +33,12 @@ Found = tuple[int, Group, Boundary]
 def boundary_section(runs: ReportedRuns) -> Section | None:
     """Return the tab, or None if no group has graded candidates apart from those that its difficulties come from."""
     settings = BoundarySettings.model_validate(runs.runs[0].evaluation.settings.boundary.model_dump())
+    labels = labels_on_benchmarks(runs.groups)
     analyses = [boundary(group.evaluations, runs.scoring, settings, runs.bootstrap) for group in runs.groups]
     found = [(i, g, b) for i, (g, b) in enumerate(zip(runs.groups, analyses, strict=True)) if b is not None]
     if not found:
         return None
+    found = [(color, replace(group, label=labels[group.runs]), analysis) for color, group, analysis in found]
     charts = [_chart(name, found, rate) for name, rate in RATES.items()]
     auroc = _chart("AUROC within problems", found, lambda one: one.auroc, percent=False)
     intro = INTRO.format(accept_grade=settings.accept_grade, confidence=runs.bootstrap.confidence)

@@ -80,6 +80,13 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class ProseCell(Cell):
+    """A table cell with text of a model. Its mathematics is rendered."""
+
+    kind: str = "prose"
+
+
+@dataclass(frozen=True)
 class Span:
     """A heading over several columns."""
 

@@ -48,11 +48,11 @@ class Browser:
 
     def blocks(self, budget: TextBudget) -> Iterator[tuple[str, list[str]]]:
         """Yield the id and lines of each block in the order of the predictions. Also fills ``entries``."""
-        judge = _judged(self.run) if self.scoring == "judge" else {}
+        judge = judge_verdicts(self.run) if self.scoring == "judge" else {}
         scores = {problem.problem_id: problem.iterations for problem in self.run.evaluation.by_problem}
         for number, line in enumerate(self.run.predictions()):
             problem_id = line.problem_id
-            final = _with_judge(line, judge)
+            final = with_judge(line, judge)
             entry = _entry(final, number, scores.get(problem_id, ()), self.scoring)
             self.entries.append(entry)
             if self.wanted is not None and problem_id not in self.wanted:
@@ -66,6 +66,8 @@ class Browser:
 
 
 def _entry(line: Prediction, number: int, steps: Sequence[EvaluatedStep], scoring: str) -> dict[str, Any]:
+    shares = [step.scores[scoring]["pass_at_1"] for step in steps]
+    bounds = [step.upper.get(scoring, {}).get("pass_at_1", share) for step, share in zip(steps, shares, strict=True)]
     return {
         "number": number,
         "problem_id": line.problem_id,
@@ -73,7 +75,8 @@ def _entry(line: Prediction, number: int, steps: Sequence[EvaluatedStep], scorin
         "gold": line.gold,
         "answer": line.answer,
         "correct": line.correct,
-        "strip": [step.scores[scoring]["pass_at_1"] for step in steps],
+        "strip": shares,
+        **({"strip_upper": bounds} if bounds != shares else {}),
         "iterations": len(line.iterations),
         "stop": line.stop,
         "tokens": line.total_usage.total_tokens,
@@ -86,7 +89,7 @@ Judged = Mapping[tuple[str, str], list[bool]]
 """Maps (gold, answer) to the verdicts of the judge's passes."""
 
 
-def _judged(run: ReportedRun) -> Judged:
+def judge_verdicts(run: ReportedRun) -> Judged:
     """Return the verdicts of the judge that the evaluation names."""
     judge = run.evaluation.settings.judge
     assert judge is not None
@@ -97,7 +100,7 @@ def _judged(run: ReportedRun) -> Judged:
     return found
 
 
-def _with_judge(line: Prediction, judged: Judged) -> Prediction:
+def with_judge(line: Prediction, judged: Judged) -> Prediction:
     """Return the prediction with the judge's verdicts in ``correct`` wherever the judge was asked."""
 
     def verdict(one: Prediction | PredictedCandidate) -> dict[str, Correctness | None]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from tmas.errors import UserError
+from tmas.evaluation.runs import matching_runs
 from tmas.report.about import about
 from tmas.report.boundary import boundary_section
 from tmas.report.costs import costs
 from tmas.report.figures import draw_all
+from tmas.report.inspect_logs import write_logs
 from tmas.report.items import Section
 from tmas.report.memory import memory
 from tmas.report.page import write_page
@@ -35,7 +38,14 @@ class ReportSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
     runs: tuple[Path, ...] = Field(
-        default=(), description="Run directories of tmas solve. Runs that differ only in the seed are pooled."
+        default=(),
+        description="Run directories of tmas solve. * stands for any characters. Runs that differ only in the seed are"
+        " pooled.",
+    )
+    baseline: str | None = Field(
+        default=None,
+        description="Method that all others are compared with: a method, its name in the tables, or one of its run"
+        " directories. null: the method of the first run.",
     )
     training: tuple[Path, ...] = Field(default=(), description="Run directories of tmas train.")
     output: Path | None = Field(
@@ -50,6 +60,12 @@ class ReportSettings(BaseModel):
         ge=0,
         description="Megabytes of the page for prompts, replies and reasoning; everything else is always included.",
     )
+    bank_items: int = Field(
+        default=20,
+        ge=0,
+        description="Items of the memory banks that the tab Memory lists for each run, those shown to the most"
+        " candidates first. The page of a problem lists all of its own.",
+    )
     smooth: int = Field(
         default=5,
         ge=1,
@@ -58,10 +74,16 @@ class ReportSettings(BaseModel):
     figures: Path | None = Field(
         default=None, description="Folder for the charts as PNG and SVG files. null: none are written."
     )
+    inspect: Path | None = Field(
+        default=None,
+        description="Folder for .eval logs, one per run of tmas solve, which inspect view opens. null: none are"
+        " written.",
+    )
 
     @field_validator("runs", "training")
     @classmethod
-    def _are_different(cls, runs: tuple[Path, ...]) -> tuple[Path, ...]:
+    def _are_different(cls, runs: tuple[Path, ...], info: ValidationInfo) -> tuple[Path, ...]:
+        runs = matching_runs(runs) if info.field_name == "runs" else runs
         if len({run.resolve() for run in runs}) < len(runs):
             raise ValueError("a run directory is given twice")
         return runs
@@ -86,14 +108,16 @@ class ReportSettings(BaseModel):
 
 
 def make_report(settings: ReportSettings, say: Callable[[str], None] = lambda _: None) -> Path:
-    """Write the page and, if requested, the figures. Returns the page. ``say`` is called with progress messages.
+    """Write the page and, if requested, figures and logs. Returns the page. ``say`` is called with progress messages.
 
     Raises ``UserError`` if a directory is not a run, was resumed after its evaluation, or lacks a requested problem.
-    Also raises it if a line of a training run cannot be read.
+    Also raises it if a line of a training run cannot be read, or if a package is missing that a setting needs.
     """
-    runs = read_runs(settings.runs, say)
+    if settings.inspect and find_spec("inspect_ai") is None:
+        raise UserError("logs for inspect need inspect_ai", where="inspect", remedy="Run pip install 'tmas[inspect]'.")
+    runs = read_runs(settings.runs, say, settings.baseline)
     trainings = read_training(settings.training, first_color=len(runs.groups))
-    sections = _sections(runs, trainings, settings.smooth)
+    sections = _sections(runs, trainings, settings)
     browsers = [Browser(run, number, runs.scoring, settings.problems) for number, run in enumerate(runs.runs)]
     budget = TextBudget(round(settings.max_mb * MEGABYTE), _count(runs, settings.problems))
     settings.page.parent.mkdir(parents=True, exist_ok=True)
@@ -105,24 +129,38 @@ def make_report(settings: ReportSettings, say: Callable[[str], None] = lambda _:
         problems = [Section("problems", "Problems")] if browsers else []
         data = _data([*sections, *problems, about(runs, trainings, budget)], browsers)
         write_page(
-            settings.page, title([*(g.label for g in runs.groups), *(run.name for run in trainings)]), data, blocks
+            settings.page,
+            title([*(g.label for g in runs.groups), *(run.name for run in trainings)]),
+            data,
+            blocks,
         )
     if settings.figures:
         draw_all(sections, settings.figures)
+    if settings.inspect:
+        write_logs(runs.runs, runs.scoring, settings.inspect, settings.problems)
     return settings.page
 
 
 def title(names: Sequence[str]) -> str:
     """Return the page's title. It names the first methods and training runs."""
-    shown, more = names[:NAMED], len(names) - NAMED
+    distinct = list(dict.fromkeys(names))  # a method may be run on several benchmarks
+    shown, more = distinct[:NAMED], len(distinct) - NAMED
     return f"TMAS report: {', '.join(shown)}{f' and {more} more' if more > 0 else ''}"
 
 
-def _sections(runs: ReportedRuns, trainings: Sequence[TrainingRun], smooth: int) -> list[Section]:
+def _sections(runs: ReportedRuns, trainings: Sequence[TrainingRun], settings: ReportSettings) -> list[Section]:
     of_runs = (
-        [results(runs), costs(runs.runs), verifier(runs), boundary_section(runs), memory(runs)] if runs.runs else []
+        [
+            results(runs),
+            costs(runs.runs),
+            verifier(runs),
+            boundary_section(runs),
+            memory(runs, settings.bank_items),
+        ]
+        if runs.runs
+        else []
     )
-    return [section for section in (*of_runs, training(trainings, smooth)) if section]
+    return [section for section in (*of_runs, training(trainings, settings.smooth)) if section]
 
 
 def _write_block(blocks: IO[str], block_id: str, lines: Sequence[str]) -> None:

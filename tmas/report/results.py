@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tmas.evaluation.cells import short
 from tmas.evaluation.compare import Group, by_benchmark
-from tmas.records.prices import money
-from tmas.report.items import Choice, ItemRow, Lines, Note, Option, Point, Section, Series, Stack, Tile, Tiles
-from tmas.report.runs import ReportedRuns
+from tmas.report.items import Choice, ItemRow, Lines, Note, Option, Point, Section, Series, Stack, Table, Tile, Tiles
+from tmas.report.runs import ReportedRuns, labels_on_benchmarks
 from tmas.report.scores import Scores
-from tmas.report.tables import equal_compute, equal_iterations, short, table_1, upper_note
+from tmas.report.tables import equal_compute, equal_iterations, overview, table_1, upper_note
 
 SCORINGS = {"rule": "by rule (math-verify)", "judge": "an LLM judge, its passes averaged"}
 INTERVALS = {
@@ -21,7 +21,8 @@ INTERVALS = {
 }
 INTRO = (
     "Intervals: {confidence:.0%}, over problems ({interval}). Correctness: {scoring}. "
-    "A problem that ended early carries its last iteration forward."
+    "A problem that ended early carries its last iteration forward. Undecided answers count as wrong; ≤ and ≥ show the "
+    "bounds that they allow."
 )
 
 
@@ -36,18 +37,33 @@ def results(runs: ReportedRuns) -> Section:
         scoring=SCORINGS[runs.scoring],
     )
     measures = Choice("Measure", [Option(name, _by(scores, metric)) for metric, name in scores.metrics.items()])
-    return Section("results", "Results", [_tiles(scores), measures], intro)
+    return Section("results", "Results", [_tiles(scores), *_overviews(scores), measures], intro)
+
+
+def _overviews(scores: Scores) -> list[Table]:
+    """Return a table of all methods for each benchmark with several methods."""
+    benchmarks = by_benchmark(scores.groups)
+    found = [
+        overview(scores, groups, f" on {name}" if len(benchmarks) > 1 else "")
+        for name, groups in benchmarks.items()
+        if len(groups) > 1
+    ]
+    return [table for table in found if table is not None]
 
 
 def _tiles(scores: Scores) -> Tiles:
-    return Tiles([_tile(scores, group) for group in scores.groups])
+    labels = labels_on_benchmarks(scores.groups)
+    return Tiles([_tile(scores, group, labels[group.runs]) for group in scores.groups])
 
 
-def _tile(scores: Scores, group: Group) -> Tile:
+def _tile(scores: Scores, group: Group, label: str) -> Tile:
     end = scores.accuracy(group, "selected", group.depth - 1)
-    cost = "" if group.cost is None else f", cost each: {money(group.cost, group.currency)}"
-    note = f"selected answers right; problems: {end.problems}, tokens each: {short(group.tokens)}{cost}"
-    return Tile(group.label, "–" if end.value is None else f"{100 * end.value:.1f} %", note)
+    value = "–" if end.value is None else f"{100 * end.value:.1f} %"
+    if end.bound is not None:
+        value = f"{100 * (end.value or 0):.1f}–{100 * end.bound:.1f} %"
+    undecided = "; the higher value counts undecided answers as right" if end.bound is not None else ""
+    note = f"of selected answers are right{undecided}. {end.problems} problems, {short(group.tokens)} tokens each"
+    return Tile(label, value, note)
 
 
 def _by(scores: Scores, metric: str) -> Stack:

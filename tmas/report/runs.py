@@ -63,17 +63,18 @@ class ReportedRuns:
     bootstrap: BootstrapSettings
 
 
-def read_runs(paths: Sequence[Path], say: Callable[[str], None]) -> ReportedRuns:
+def read_runs(paths: Sequence[Path], say: Callable[[str], None], baseline: str | None = None) -> ReportedRuns:
     """Read ``evaluation.json`` of each run. A run without it is evaluated by rule, and ``say`` reports this.
 
-    Raises ``UserError`` if a run was resumed after its evaluation.
+    Raises ``UserError`` if a run was resumed after its evaluation, or if no method is the ``baseline``.
     """
     if not paths:
         return ReportedRuns([], [], "rule", BootstrapSettings())
     evaluations = [_evaluation(path, say) for path in paths]
-    groups = group_runs(paths, evaluations)
+    groups = group_runs(paths, evaluations, baseline)
+    names = labels_on_benchmarks(groups)
     runs = [
-        ReportedRun(path, _name(group, evaluation), color, evaluation)
+        ReportedRun(path, _name(names[group.runs], group, evaluation), color, evaluation)
         for color, group in enumerate(groups)
         for path, evaluation in zip(group.runs, group.evaluations, strict=True)
     ]
@@ -81,8 +82,14 @@ def read_runs(paths: Sequence[Path], say: Callable[[str], None]) -> ReportedRuns
     return ReportedRuns(runs, groups, scoring_of(evaluations), bootstrap)
 
 
-def _name(group: Group, evaluation: Evaluation) -> str:
-    return group.label if len(group.runs) == 1 else f"{group.label}, seed {evaluation.run.seed}"
+def labels_on_benchmarks(groups: Sequence[Group]) -> dict[tuple[Path, ...], str]:
+    """Return the label of each group by its runs. With several benchmarks, the label includes the benchmark."""
+    several = len({group.benchmark for group in groups}) > 1
+    return {group.runs: f"{group.label} on {group.benchmark}" if several else group.label for group in groups}
+
+
+def _name(label: str, group: Group, evaluation: Evaluation) -> str:
+    return label if len(group.runs) == 1 else f"{label}, seed {evaluation.run.seed}"
 
 
 def _evaluation(path: Path, say: Callable[[str], None]) -> Evaluation:

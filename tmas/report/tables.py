@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
-from tmas.evaluation.compare import Group, by_benchmark
-from tmas.records.evaluation_files import Estimate
+from tmas.evaluation.cells import short
+from tmas.evaluation.compare import Group, by_benchmark, final_results, rounded_up
+from tmas.records.evaluation_files import Estimate, PairedDifference
 from tmas.report.items import Cell, Span, Table
 from tmas.report.scores import Scores
 
@@ -14,6 +14,37 @@ TABLE_1 = (1, 3, 9, 11, 17, 19)
 """The iterations in the paper's Table 1, counted from 0."""
 BUDGETS = 6
 """Maximum number of token budgets in the table at equal compute."""
+OVERVIEW = ("pass_at_1", "selected")
+"""The metrics in the table of all methods."""
+
+
+def overview(scores: Scores, groups: Sequence[Group], where: str) -> Table | None:
+    """Return one row per method of a benchmark: its final accuracy and its difference to the first method.
+
+    Only problems that all methods have are compared. Returns None if there is no such problem.
+    """
+    common = set.intersection(*(group.problems for group in groups))
+    if not common:
+        return None
+    first, *_ = kept = [group.only(common) for group in groups]
+    found = [final_results(group, first, scores.scoring, scores.bootstrap) for group in kept]
+    columns: list[tuple[str, Sequence[str | Cell]]] = [
+        ("Method", [group.label for group in kept]),
+        ("Seeds", [str(len(group.seeds)) for group in kept]),
+        ("Tokens", [short(group.tokens) for group in kept]),
+    ]
+    for metric in OVERVIEW:
+        columns.append((f"{scores.metrics[metric]} (%)", cells([final[metric] for final, _ in found])))
+        columns.append((f"minus {first.label}", [paired_cell(paired.get(metric)) for _, paired in found]))
+    return Table(
+        title=f"Methods after their last iteration{where}",
+        columns=[name for name, _ in columns],
+        rows=[*zip(*(column for _, column in columns), strict=True)],
+        note=f"Means over the {len(common)} problems that all methods have, and over seeds. Tokens: per problem, "
+        "prompt and completion. Differences are in percentage points and paired by problem; an interval without 0 is "
+        "more than chance. p: permutation test of the signs, for one difference alone. Methods that took different "
+        "numbers of tokens are compared at equal compute below.",
+    )
 
 
 def table_1(scores: Scores, metric: str) -> Table:
@@ -26,8 +57,10 @@ def table_1(scores: Scores, metric: str) -> Table:
     rows: list[Sequence[str | Cell]] = []
     for model in _distinct(scores.groups, _model):
         own = [group for group in scores.groups if _model(group) == model]
-        filled = [cells([_at(scores, group, metric, b, t) for group in own]) for b, t in columns]
-        rows += [[model], *zip([group.label for group in own], *filled, strict=True)]
+        labels = list(dict.fromkeys(group.label for group in own))
+        on = {(group.label, group.benchmark): group for group in own}
+        filled = [cells([_after(scores, on.get((label, b)), metric, t) for label in labels]) for b, t in columns]
+        rows += [[model], *zip(labels, *filled, strict=True)]
     benchmarks = [benchmark for benchmark, _ in columns]
     return Table(
         title=f"Table 1: {scores.metrics[metric]} (%) by iteration",
@@ -43,8 +76,8 @@ def _iterations(groups: Sequence[Group], benchmark: str) -> list[int]:
     return list(range(last + 1)) if last < len(TABLE_1) else sorted({0, *(t for t in TABLE_1 if t <= last), last})
 
 
-def _at(scores: Scores, group: Group, metric: str, benchmark: str, t: int) -> Estimate | None:
-    return scores.accuracy(group, metric, t) if group.benchmark == benchmark and t < group.depth else None
+def _after(scores: Scores, group: Group | None, metric: str, t: int) -> Estimate | None:
+    return scores.accuracy(group, metric, t) if group and t < group.depth else None
 
 
 def _model(group: Group) -> str:
@@ -71,45 +104,52 @@ def equal_iterations(scores: Scores, groups: Sequence[Group], metric: str, where
 def _difference(scores: Scores, group: Group, first: Group, metric: str, t: int) -> str | Cell:
     if t >= min(group.depth, first.depth):
         return ""
-    found = scores.difference_after(group, first, metric, t)
-    value, low, high = found.difference.value, found.difference.low, found.difference.high
+    return paired_cell(scores.difference_after(group, first, metric, t))
+
+
+def paired_cell(found: PairedDifference | None) -> str | Cell:
+    """Format a paired difference in percentage points. It is marked if its interval does not contain 0."""
+    return "" if found is None else difference_cell(found.difference, "" if found.p is None else f"p {found.p:.3f}")
+
+
+def difference_cell(difference: Estimate, p: str = "") -> str | Cell:
+    """Format a difference in percentage points, with the bounds that undecided answers allow."""
+    value, low, high = difference.value, difference.low, difference.high
     if value is None or low is None or high is None:
         return ""
-    return Cell(f"{100 * value:+.2f}", f"{100 * low:+.1f} to {100 * high:+.1f}, p {found.p:.3f}", strong=low * high > 0)
+    parts = [f"{100 * low:+.1f} to {100 * high:+.1f}", p]
+    if difference.lower is not None and difference.upper is not None:
+        parts.append(f"≥{100 * difference.lower:+.2f}, ≤{100 * difference.upper:+.2f}")
+    return Cell(f"{100 * value:+.2f}", "; ".join(filter(None, parts)), strong=low * high > 0)
 
 
 def equal_compute(scores: Scores, groups: Sequence[Group], metric: str, where: str) -> Table:
     """Compare a benchmark's groups at equal token budgets.
 
-    Budgets range from the cost of the cheapest group's first iteration to the most tokens that any problem took.
+    Budgets range from the smallest one at which every group has a value to the most tokens that any problem took.
     """
-    lowest = min(scores.tokens[group.runs][0] for group in groups)
-    budgets = _budgets(lowest, max(group.largest_cost for group in groups))
+    lowest = max(group.first_cost for group in groups)
+    budgets = _budgets(lowest, max(lowest, *(group.largest_cost for group in groups)))
     first, *others = groups
     columns = {f"{short(b)} tokens": cells([scores.accuracy_at(group, metric, b) for group in groups]) for b in budgets}
     if others:
         shared = [(group, min(first.largest_cost, group.largest_cost)) for group in others]
-        differences = [cell(scores.difference_at(group, first, metric, tokens)) for group, tokens in shared]
+        differences = [difference_cell(scores.difference_at(group, first, metric, tokens)) for group, tokens in shared]
         columns[f"minus {first.label}"] = ["", *differences]
     return Table(
         title=f"{scores.metrics[metric]} (%) at equal compute{where}",
         columns=["Method", *columns],
         rows=[*zip([group.label for group in groups], *columns.values(), strict=True)],
-        note="Tokens a problem. Each problem counts with its last whole iteration within the budget; one that has none "
-        "counts as 0, and a method without any has no entry. Differences are at the most that a problem of the cheaper "
-        "of the two took, paired by problem: an interval without 0 is more than chance.",
+        note="Tokens per problem. Each problem counts with its last whole iteration within the budget, or, if its "
+        "method has one round, with the samples that fit. Differences are at the most that a problem of the cheaper of "
+        "the two took, paired by problem: an interval without 0 is more than chance.",
     )
 
 
 def _budgets(low: float, high: float) -> list[int]:
     """Return round numbers of tokens from ``low`` to ``high``, spaced by roughly equal ratios."""
     ratio = (high / max(low, 1)) ** (1 / (BUDGETS - 1))
-    return sorted({_rounded_up(low * ratio**i) for i in range(BUDGETS)})
-
-
-def _rounded_up(value: float) -> int:
-    unit = 10 ** max(0, math.floor(math.log10(max(value, 1))) - 1)
-    return math.ceil(value / unit) * unit
+    return sorted({rounded_up(low * ratio**i) for i in range(BUDGETS)})
 
 
 def cells(column: Sequence[Estimate | None]) -> list[str | Cell]:
@@ -124,20 +164,10 @@ def cell(estimate: Estimate | None, best: float | None = None) -> str | Cell:
     if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
         return ""
     value, low, high = (100 * one for one in (estimate.value, estimate.low, estimate.high))
-    upper = upper_note(estimate)
-    return Cell(f"{value:.2f}", f"{low:.1f} to {high:.1f}{upper and f'; {upper}'}", strong=estimate.value == best)
+    upper = "" if estimate.bound is None else f"; ≤{100 * estimate.bound:.2f}"
+    return Cell(f"{value:.2f}", f"{low:.1f} to {high:.1f}{upper}", strong=estimate.value == best)
 
 
 def upper_note(estimate: Estimate) -> str:
     """Say which percentage the estimate has if undecided answers count as right; empty if there are none."""
-    if estimate.value is None or estimate.upper is None or estimate.upper <= estimate.value:
-        return ""
-    return f"{100 * estimate.upper:.2f} if all undecided answers are right"
-
-
-def short(value: float) -> str:
-    """Format 12,345 as 12.3k."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.3g}"
+    return "" if estimate.bound is None else f"{100 * estimate.bound:.2f} if all undecided answers are right"

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from tmas.records.evaluation_files import Calibration, Estimate, GradeCounts
 from tmas.records.judgements import Agreement
-from tmas.report.items import Cell, Lines, Point, Section, Series, Table
+from tmas.report.items import Cell, Lines, Point, Section, Series, Span, Table
 from tmas.report.runs import ReportedRun, ReportedRuns
 
-GRADES = {"0": "0: fatal errors", "0.5": "0.5: minor gaps", "1": "1: complete"}
+GRADES = {"0": "0 (fatal)", "0.5": "0.5 (gaps)", "1": "1 (complete)"}
 
 
 def verifier(runs: ReportedRuns) -> Section | None:
@@ -28,7 +28,9 @@ def verifier(runs: ReportedRuns) -> Section | None:
         y_range=(0.0, 1.0),
     )
     agreements = [_agreement(*one) for one in _with_judge(runs.runs)]
-    return Section("verifier", "Verifier", [chart, *_errors(graded), _worth(graded), *agreements])
+    return Section(
+        "verifier", "Verifier", [chart, *_errors(graded), _worth(graded), *_without_grade(graded), *agreements]
+    )
 
 
 def _points(calibration: Calibration) -> list[Point]:
@@ -56,13 +58,31 @@ def _errors(graded: Sequence[tuple[ReportedRun, Calibration]]) -> Iterator[Table
         )
 
 
+def _without_grade(graded: Sequence[tuple[ReportedRun, Calibration]]) -> Iterator[Table]:
+    """Yield the numbers of candidates without a grade. Evaluations of older versions do not have them."""
+    rows = [
+        [run.name, f"{found.graded:,}", f"{found.ungraded:,}", f"{found.unwritten:,}"]
+        for run, found in graded
+        if found.graded is not None
+    ]
+    if rows:
+        yield Table(
+            title="Candidates with and without a grade",
+            columns=["Run", "With a grade", "No verification could be read", "Not written"],
+            rows=rows,
+            note="Over all iterations of the problems with a gold answer. A candidate was not written if its reply was "
+            "truncated, for example. Candidates that are missing because of a server or a budget are not counted.",
+        )
+
+
 def _worth(graded: Sequence[tuple[ReportedRun, Calibration]]) -> Table:
     return Table(
         title="What a grade is worth",
         columns=[
             *("Run", "Candidates", "AUROC within problems", "AUROC pooled", "Brier", "ECE"),
-            *(f"right where {grade}" for grade in GRADES.values()),
+            *GRADES.values(),
         ],
+        groups=[Span("", 6), Span("share right where a verification gave", len(GRADES))],
         rows=[
             [
                 run.name,

@@ -72,6 +72,7 @@ def _candidate(rollout: Rollout, correct: Verdicts) -> PredictedCandidate:
         candidate=rollout.index,
         mode=rollout.mode,
         parents=rollout.parents,
+        shown=rollout.shown,
         answer=rollout.answer,
         correct=_verdict(rollout, correct),
         grades=tuple(rollout.grades),

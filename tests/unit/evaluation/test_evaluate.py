@@ -236,6 +236,59 @@ def test_the_command_prints_differences_by_iteration_and_the_boundary(tmp_path: 
     assert (middle["false_accept"]["value"], middle["false_reject"]["value"]) == (0, 0)
 
 
+def test_many_runs_are_one_row_per_method_and_fit_80_columns(tmp_path: Path):
+    right, wrong = candidate("1/2", [1.0]), candidate("7", [0.5])
+    ungraded = iteration([candidate("1/2"), candidate("7")], "7")
+    for seed in (0, 1):
+        for epsilon, chosen in ((0.1, "1/2"), (0.4, "7")):
+            solved = [
+                prediction(f"p{i}", "1/2", [iteration([right, wrong], chosen)] * 2, [(9000, 100)] * 2) for i in "ab"
+            ]
+            write_run(tmp_path / f"tmas-{epsilon}-{seed}", solved, seed=seed, method__epsilon=epsilon)
+        for name in ("majority_vote", "rse"):
+            votes = [prediction(f"p{i}", "1/2", [ungraded], [(9000, 100)]) for i in "ab"]
+            write_run(tmp_path / f"{name}-{seed}", votes, seed=seed, method__name=name)
+    (tmp_path / "not-a-run").mkdir()
+    words = ("evaluate", f"runs=[{tmp_path}/*]", "baseline=majority_vote", f"output={tmp_path / 'compared.json'}")
+    done = tmas(*words, env={"COLUMNS": "80"})
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout.splitlines()
+    assert max(map(len, shown)) <= 80
+    assert "…" not in done.stdout
+    assert "Tokens by role" not in done.stdout  # details are for few methods
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in shown if line.startswith("│")]
+    overview = {row[0]: row[1:] for row in rows[:12] if row[0] and row[0] != "method"}
+    assert [*overview] == ["majority_vote", "rse", "tmas (epsilon=0.1)", "tmas (epsilon=0.4)"]
+    assert overview["tmas (epsilon=0.1)"] == ["2", "18.2k", "50.0", "+0.0", "100.0", "+100.0"]
+    [compared] = orjson.loads((tmp_path / "compared.json").read_bytes())
+    assert [group["final"]["selected"]["value"] for group in compared["groups"]] == [0.0, 0.0, 1.0, 0.0]
+    assert compared["groups"][2]["final_difference"]["selected"]["difference"]["value"] == 1.0
+    assert compared["groups"][0]["final_difference"] == {}
+
+
+def test_a_method_without_grades_has_no_best_of_n(tmp_path: Path):
+    ungraded = [prediction("p", "1/2", [iteration([candidate("1/2"), candidate("7")], "7")], [(90, 10)])]
+    run = write_run(tmp_path / "vote", ungraded, method__name="majority_vote")
+    other = write_run(tmp_path / "rse", ungraded, method__name="rse")
+    done = tmas("evaluate", f"runs=[{run},{other}]", "details=true")
+    assert done.returncode == 0, done.stderr
+    assert "Accuracy by iteration" in done.stdout
+    assert "best of N" not in done.stdout
+    assert "Verifier" not in done.stdout
+
+
+def test_a_benchmark_has_the_name_of_its_data_setting_and_older_runs_that_of_the_file(tmp_path: Path):
+    run = write_run(tmp_path / "run", lines())
+    config = run / "config.yaml"
+    for name, expected in (
+        ("name: imo_answerbench, ", "imo_answerbench"),
+        ("name: null, ", "answers"),
+        ("", "answers"),
+    ):
+        config.write_text(f"problems: files/answers.csv\ndata: {{{name}hub: null}}\n")
+        assert read_run(run).benchmark == expected
+
+
 def test_the_command_tells_what_is_missing_and_ends_with_3(tmp_path: Path):
     run = write_run(tmp_path / "run", lines())
     with run_in_thread(ScriptedServer(lambda body: "no verdict")) as server:

@@ -32,7 +32,7 @@ from tmas.report.about import about
 from tmas.report.boundary import boundary_section
 from tmas.report.costs import costs
 from tmas.report.figures import draw_all, file_name
-from tmas.report.items import Cell, Choice, ItemRow, Lines, Section, Stack, Table
+from tmas.report.items import Cell, Choice, ItemRow, Lines, Section, Stack, Table, Tiles
 from tmas.report.memory import memory
 from tmas.report.page import policy
 from tmas.report.problems import TextBudget
@@ -198,6 +198,23 @@ def test_each_benchmark_has_charts_and_a_comparison_of_its_own(runs: dict[str, P
     assert drawn == [[first.label]] * 2 + [[second.label]] * 2
 
 
+def test_a_method_on_two_benchmarks_is_one_row_of_table_1(runs: dict[str, Path]):
+    read_in = read(runs["b"])
+    [group] = read_in.groups
+    [evaluation] = group.evaluations
+    elsewhere = evaluation.model_copy(update={"run": evaluation.run.model_copy(update={"benchmark": "other"})})
+    other = replace(group, runs=(Path("elsewhere"),), evaluations=(elsewhere,))
+    section = results(ReportedRuns(read_in.runs, [group, other], "rule", read_in.bootstrap))
+    table = tables(section, "Pass@1")[0]
+    assert [span.name for span in table.groups] == ["", "problems", "other"]
+    [[model], row] = table.rows
+    assert (model, row[0], len(row)) == ("synthetic", group.label, 5)
+    assert all(row)
+    tiles = section.items[0]
+    assert isinstance(tiles, Tiles)
+    assert [tile.label for tile in tiles.tiles] == [f"{group.label} on problems", f"{group.label} on other"]
+
+
 def test_candidates_that_could_not_be_judged_are_in_no_share(runs: dict[str, Path]):
     read_in = read(runs["a1"])
     section = memory(replace(read_in, runs=[undecided_at_first(run) for run in read_in.runs]))
@@ -215,6 +232,61 @@ async def test_a_point_says_what_it_would_be_if_undecided_answers_were_right(tmp
     charts = [chart for row in rows for chart in row.items if isinstance(chart, Lines)]
     points = [point for chart in charts for series in chart.series for point in series.points]
     assert [(p.y, p.note) for p in points] == [(0.25, "50.00 if all undecided answers are right")] * 4
+    [tiles] = [item for item in results(read(run)).items if isinstance(item, Tiles)]
+    assert [tile.value for tile in tiles.tiles] == ["100.0 %"]  # the selected answer is decided
+    section = memory(read(run))
+    assert section is not None
+    [modes] = [item for item in section.items if isinstance(item, Table)]
+    assert modes.rows == [
+        [read(run).runs[0].name, "initial", "8", Cell("25.0%", "50.0% if all undecided answers are right")]
+    ]
+
+
+async def test_undecided_answers_give_ranges_in_tiles_and_differences(tmp_path: Path):
+    answers = [candidate("7"), candidate("all odd n"), candidate("8")]
+    written = [("one", "all odd n"), ("two", "8")]
+    paths = [
+        write_run(tmp_path / name, [prediction("p", "7", [iteration(answers, said)], [(50, 10)])], method__name=name)
+        for name, said in written
+    ]
+    await evaluate(EvaluateSettings(runs=tuple(paths)))
+    tiles, overview, _ = results(read(*paths)).items
+    assert isinstance(tiles, Tiles)
+    assert [tile.value for tile in tiles.tiles] == ["0.0–100.0 %", "0.0 %"]
+    assert isinstance(overview, Table)
+    *_, selected, difference = overview.rows[1]
+    assert isinstance(selected, Cell)
+    assert isinstance(difference, Cell)
+    assert difference.text == "+0.00"
+    assert difference.note.endswith("; ≥-100.00, ≤+0.00")
+
+
+def test_the_overview_has_a_row_per_method_with_the_baseline_first(runs: dict[str, Path]):
+    read_in = read_runs([*runs.values()], silent, str(runs["b"]))
+    _, table, _ = results(read_in).items
+    assert isinstance(table, Table)
+    assert [list(row[:2]) for row in table.rows] == [[group.label, str(len(group.seeds))] for group in read_in.groups]
+    assert [group.runs[0] for group in read_in.groups] == [runs["b"], runs["a1"]]
+    assert table.columns[3:] == [
+        *("Pass@1 (%)", f"minus {read_in.groups[0].label}", "Selected answer (%)", f"minus {read_in.groups[0].label}"),
+    ]
+    last = read_in.groups[0].evaluations[0].iterations[-1].scores["rule"]["pass_at_1"].value
+    first_row = table.rows[0]
+    assert isinstance(first_row[3], Cell)
+    assert (first_row[3].text, first_row[4]) == (f"{100 * (last or 0):.2f}", "")
+
+
+def test_the_items_of_the_banks_are_listed_with_the_candidates_that_were_shown_them(
+    runs: dict[str, Path], recycled: Path
+):
+    for run in (runs["b"], recycled):
+        section = memory(read(run), bank_items=3)
+        assert section is not None
+        _, items = [item for item in section.items if isinstance(item, Choice)]
+        table = items.options[0].item
+        assert isinstance(table, Table)
+        assert len(table.rows) == 3
+        assert table.groups[1].name == "candidates that were shown it"
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +303,7 @@ def test_a_bank_is_drawn_for_the_runs_that_keep_it(runs: dict[str, Path], recycl
     read_in = read(runs["b"], recycled)
     section = memory(read_in)
     assert section is not None
-    [choice] = [item for item in section.items if isinstance(item, Choice)]
+    choice, _items = [item for item in section.items if isinstance(item, Choice)]
     charts = choice.options[0].item
     assert isinstance(charts, ItemRow)
     drawn = [[series.name for series in chart.series] for chart in charts.items if isinstance(chart, Lines)]

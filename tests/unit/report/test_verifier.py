@@ -12,7 +12,7 @@ from tmas.evaluation.verifier import calibration
 from tmas.records.evaluation_files import NO_ESTIMATE
 from tmas.records.run_files import Prediction
 from tmas.report.items import Cell
-from tmas.report.verifier import _errors
+from tmas.report.verifier import _errors, _without_grade
 
 RULE = [{("5", "5"): True, ("5", "6"): False}]
 
@@ -31,3 +31,14 @@ def test_the_error_rates_of_each_run_are_shown_and_older_evaluations_have_none()
     assert isinstance(rejects, Cell)
     assert (accepts.text, rejects.text) == ("50.0%", "0.0%")
     assert list(_errors(given[1:])) == []
+
+
+def test_candidates_without_a_grade_are_counted_and_older_evaluations_do_not_have_them():
+    failed = candidate(None, failure="truncated")
+    found = [candidate("5", [1]), candidate("6"), failed, candidate(None, failure="endpoint")]
+    line = Prediction.model_validate(runs.prediction("p", "5", [iteration(found)]))
+    graded: Any = [(SimpleNamespace(name="run"), calibration([line], RULE, BootstrapSettings()))]
+    [table] = _without_grade(graded)
+    assert table.rows == [["run", "1", "1", "1"]]  # a candidate that the server failed on is in no rate
+    older: Any = [(name, one.model_copy(update={"graded": None})) for name, one in graded]
+    assert list(_without_grade(older)) == []

@@ -28,7 +28,7 @@ from tmas.records.reading import DefectiveFile, read_record, read_records
 from tmas.records.run_files import FailureLine, Manifest, Metrics, Prediction
 from tmas.records.trace_lines import trace_bytes, trace_line
 from tmas.report.problems import Browser, TextBudget
-from tmas.report.report import _sections
+from tmas.report.report import ReportSettings, _sections
 from tmas.report.runs import read_runs
 from tmas.testing.chat_server import ScriptedServer, run_in_thread
 
@@ -72,6 +72,9 @@ def test_a_resumed_run_makes_no_call_again_and_gives_the_same_predictions(old: P
     failures = lines(old / "run" / "failures.jsonl")
     for line in (*found, *failures):
         assert len(line.pop("check")) == 16
+    candidates = [candidate for line in found for i in line["iterations"] for candidate in i["candidates"]]
+    shown = [candidate.pop("shown", ()) for candidate in candidates]  # older versions did not record them
+    assert any(shown)
     for line in found:
         terms = line["terms"]["method"]
         assert terms["agents"].pop("cut_summaries") is None
@@ -112,7 +115,7 @@ def test_a_report_shows_the_same(monkeypatch: pytest.MonkeyPatch, old: Path):
     expected = orjson.loads((FIXTURE / "report.json").read_bytes())
     monkeypatch.chdir(old.parent)
     runs = read_runs([old / "run"], lambda _: None)
-    assert orjson.loads(orjson.dumps(_sections(runs, [], 5))) == expected["sections"]
+    assert orjson.loads(orjson.dumps(_sections(runs, [], ReportSettings(runs=(old / "run",))))) == expected["sections"]
     browser = Browser(runs.runs[0], 0, runs.scoring, ["p1"])
     [(_, block)] = list(browser.blocks(TextBudget(10**6, 1)))
     assert orjson.loads(orjson.dumps(browser.entries)) == expected["entries"]

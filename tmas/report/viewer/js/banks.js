@@ -26,7 +26,7 @@ async function bankPanel(block, index, t, kind) {
       ? h(
           "ul",
           { class: "items" },
-          bank.map((item) => h("li", null, bankItem(item), h("div", { class: "muted small" }, history(item)))),
+          bank.map((item) => h("li", null, bankItem(item), h("div", { class: "muted small" }, history(item, index)))),
         )
       : h("p", { class: "note" }, "It is empty."),
     ...(await Promise.all(calls.map((call) => callView(block, call, false)))),
@@ -84,15 +84,28 @@ function bankItem(item) {
   );
 }
 
-function history(item) {
+function history(item, index) {
   const sources = item.rollouts.map(([t, i]) => `${t}/${i}`).join(", ");
   const from = sources && `, from ${sources} (iteration/candidate)`;
   const marks = [
     `support ${item.support}`,
     item.contradictions && `contradicted ${item.contradictions}`,
     item.echoes && `found again by ${item.echoes} attempts that had been shown it`,
-    item.shortfall > 0 && `its attempts are ${item.shortfall.toFixed(1)} grade points below the mean`,
+    item.shortfall >= 0.05 && `its attempts are ${item.shortfall.toFixed(1)} grade points below the mean`,
     item.refuted != null && `refuted in iteration ${item.refuted}`,
   ].filter(Boolean);
-  return `${marks.join(", ")}, since iteration ${item.created}, last seen in ${item.last_seen}${from}`;
+  const seen = `since iteration ${item.created}, last seen in ${item.last_seen}`;
+  return `${marks.join(", ")}, ${seen}${from}${shownTo(item, index)}`;
+}
+
+/** The candidates of all iterations whose prompt showed the item. Older runs did not record them. */
+function shownTo(item, index) {
+  const candidates = index.iterations.flatMap((round) => round.candidates);
+  const shown = candidates.filter((candidate) => candidate.shown?.includes(item.item_id));
+  if (shown.length === 0) return "";
+  const outcomes = Object.entries(VERDICTS)
+    .map(([correct, { text }]) => [shown.filter((candidate) => candidate.correct === correct).length, text])
+    .filter(([n]) => n > 0);
+  const counts = outcomes.map(([n, text]) => `${n} ${text}`).join(", ");
+  return `. Shown to ${shown.length} candidate${shown.length === 1 ? "" : "s"}${counts && `: ${counts}`}`;
 }

@@ -26,6 +26,7 @@ async function candidatePanel(block, index, t, i) {
       h("span", null, "answer ", candidate.answer === null ? "none" : answerView(candidate.answer)),
       candidate.rule !== candidate.correct &&
         h("span", { class: "muted small" }, `the rule says ${verdict(candidate.rule).text}`),
+      candidate.shown?.length > 0 && h("span", { class: "muted small" }, `was shown ${candidate.shown.join(", ")}`),
       candidate.own_grade != null && h("span", null, "own grade ", gradeChip(candidate.own_grade)),
       h(
         "span",

@@ -115,7 +115,8 @@ function shown(chart, value) {
 function bars(chart, body, hidden) {
   const series = chart.series.filter((one) => !hidden.has(one));
   const row = 30;
-  const left = Math.min(180, body.clientWidth / 3);
+  const longest = Math.max(...chart.rows.map((name) => name.length));
+  const left = Math.min(Math.max(180, 7 * longest), body.clientWidth / 3);
   const totals = chart.rows.map((_, i) => series.reduce((sum, one) => sum + one.values[i], 0));
   const height = chart.rows.length * row + 44;
   const x = scale([0, ...totals], left, body.clientWidth - 60, false, null);
@@ -147,6 +148,8 @@ function bars(chart, body, hidden) {
   return svg;
 }
 
+/** Shortens a text in its middle: names of runs differ at their ends, too. */
 function cut(text, length) {
-  return text.length > length ? `${text.slice(0, Math.max(1, length - 1))}…` : text;
+  const kept = Math.max(1, Math.floor((length - 1) / 2));
+  return text.length > length ? `${text.slice(0, kept)}…${text.slice(-kept)}` : text;
 }

@@ -49,7 +49,8 @@ function verdict(correct) {
 }
 
 function verdictChip(correct) {
-  return chip(`${verdict(correct).mark} ${verdict(correct).text}`, verdict(correct).kind);
+  const { mark, text, kind } = verdict(correct);
+  return chip(correct in VERDICTS ? `${mark} ${text}` : text, kind);
 }
 
 function capital(word) {

@@ -67,6 +67,7 @@ function tableView(item) {
 
 function cellContent(value) {
   if (typeof value === "string") return value;
+  if (value.kind === "prose") return h("span", { class: "prose" }, prose(value.text));
   return [
     h("span", { class: value.strong ? "strong" : null }, value.text),
     h("span", { class: "interval" }, value.note),

@@ -100,22 +100,24 @@ function problemRow(run, problem) {
       h("span", { class: "answer clip" }, problem.answer ?? "no answer"),
       h("div", { class: "muted small clip" }, problem.gold === null ? "no gold answer" : `gold ${problem.gold}`),
     ),
-    h("td", null, strip(problem.strip)),
+    h("td", null, strip(problem.strip, problem.strip_upper ?? problem.strip)),
     h("td", { class: "right-aligned" }, problem.iterations, h("div", { class: "muted small" }, STOPS[problem.stop])),
     h("td", { class: "right-aligned" }, short(problem.tokens)),
     h("td", { class: "right-aligned" }, problem.failures),
   );
 }
 
-const STOPS = { max_iterations: "all done", early_stop: "early stop", budget: "budget" };
+const STOPS = { max_iterations: "all done", early_stop: "early stop", budget: "budget", worker: "workers died" };
 
-/** The share of correct candidates, with one cell per iteration. */
-function strip(shares) {
+/** The share of correct candidates, with one cell per iteration. `uppers`: with undecided candidates as correct. */
+function strip(shares, uppers) {
+  const bar = (kind, share, i) =>
+    share === null ? null : s("rect", { class: kind, x: i * 9, y: 20 - 20 * share, width: 8, height: 20 * share });
   const cell = (share, i) => {
-    const title = s("title", null, `iteration ${i}: ${share === null ? "not judged" : percent(share, 0)}`);
-    const bar =
-      share === null ? null : s("rect", { class: "share", x: i * 9, y: 20 - 20 * share, width: 8, height: 20 * share });
-    return s("g", null, s("rect", { class: "ground", x: i * 9, y: 0, width: 8, height: 20 }), bar, title);
+    const most = uppers[i] > share ? `, ${percent(uppers[i], 0)} if all undecided answers are right` : "";
+    const title = s("title", null, `iteration ${i}: ${share === null ? "not judged" : percent(share, 0)}${most}`);
+    const ground = s("rect", { class: "ground", x: i * 9, y: 0, width: 8, height: 20 });
+    return s("g", null, ground, bar("undecided", uppers[i], i), bar("share", share, i), title);
   };
   return s("svg", { width: Math.max(1, shares.length * 9), height: 20, class: "strip" }, shares.map(cell));
 }

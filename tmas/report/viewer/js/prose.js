@@ -35,12 +35,26 @@ function prose(text, budget = { formulas: MAX_FORMULAS }) {
   let block = false; // whether the previous piece is a block on its own lines
   for (const match of text.matchAll(PIECES)) {
     const isBlock = BLOCKS.some((name) => match.groups[name] !== undefined);
-    nodes.push(between(text.slice(end, match.index), block, isBlock), piece(match[0], match.groups, budget));
+    const shown = piece(match[0], match.groups, budget);
+    nodes.push(between(text.slice(end, match.index), block, isBlock), shown);
     end = match.index + match[0].length;
+    end += isBlock ? withPunctuation(shown, text.slice(end, end + 8)) : 0;
     block = isBlock;
   }
   nodes.push(between(text.slice(end), block, false));
   return nodes;
+}
+
+/**
+ * Appends the punctuation at the start of `after` to a formula on its own lines. Otherwise the next line would begin
+ * with it. Returns the number of characters that were used.
+ */
+function withPunctuation(node, after) {
+  const line = node.querySelector(".katex-display .katex-html");
+  const found = line && /^\s{0,2}([.,;:!?])(?:[ \t]|(?=\s)|$)/.exec(after);
+  if (!found) return 0;
+  line.append(h("span", { class: "base" }, found[1]));
+  return found[0].length;
 }
 
 /** The text between two pieces. Line breaks next to a block are removed, because a block has its own spacing. */
