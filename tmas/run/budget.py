@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,6 +76,16 @@ class TokenBudget:
         self.spent_money += price.cost(usage) or 0.0
         if self.parent and not recorded:
             self.parent.charge(usage, price=price)
+        self._close_at_limit()
+
+    def count_recorded(self, charges: Mapping[str, Usage], prices: Mapping[str, Price]) -> None:
+        """Count what the traces of a run hold: its earlier starts, and what this process has charged already.
+
+        ``charges``: from :func:`recorded_charges`. ``prices``: the price of each role's model.
+        """
+        costs = [prices.get(role, UNKNOWN_PRICE).cost(usage) or 0.0 for role, usage in charges.items()]
+        self.spent = max(self.spent, sum(usage.total_tokens for usage in charges.values()))
+        self.spent_money = max(self.spent_money, sum(costs))
         self._close_at_limit()
 
     async def run_limited(

@@ -20,7 +20,6 @@ from tmas.engines.ray_cluster import ray_cluster
 from tmas.llm.descriptors import allow_open_files
 from tmas.methods import METHODS
 from tmas.methods.base import Method
-from tmas.records.prices import UNKNOWN_PRICE
 from tmas.run.budget import TokenBudget, recorded_charges
 from tmas.run.directory import counts_chat_template
 from tmas.run.garbage import rare_collections
@@ -94,8 +93,7 @@ class Runtime:
         limits, prices = settings.limits, settings.role_prices()
         budget = TokenBudget(limits.tokens_per_run, money_limit=limits.money_per_run)
         if budget.is_limited:
-            for role, usage in (await asyncio.to_thread(recorded_charges, directory)).items():
-                budget.charge(usage, price=prices.get(role, UNKNOWN_PRICE))
+            budget.count_recorded(await asyncio.to_thread(recorded_charges, directory), prices)
         state = RunState(self._roles, self.limiter, settings.seed, limits, budget, activity, settings.prompts, prices)
         method = method or METHODS[settings.method.name](settings.method, self.checker)
         return ProblemSolver(method, state, directory)
