@@ -94,7 +94,16 @@ class Runtime:
         budget = TokenBudget(limits.tokens_per_run, money_limit=limits.money_per_run)
         if budget.is_limited:
             budget.count_recorded(await asyncio.to_thread(recorded_charges, directory), prices)
-        state = RunState(self._roles, self.limiter, settings.seed, limits, budget, activity, settings.prompts, prices)
+        state = RunState(
+            self._roles,
+            self.limiter,
+            settings.seed,
+            limits,
+            budget,
+            activity,
+            prompts=settings.prompts,
+            prices=prices,
+        )
         method = method or METHODS[settings.method.name](settings.method, self.checker)
         return ProblemSolver(method, state, directory)
 
