@@ -60,8 +60,8 @@ class RunDirectory:
     ``fingerprint``: the settings that the outcome depends on (dotted key -> value). ``may_increase``:
     keys of the fingerprint whose values may be larger when the run is resumed (``method.max_iterations``). ``config``:
     written to ``config.yaml``. ``prompts``: the prompts of the run; agent prompts that a user replaced are stored in
-    ``prompts/``. ``prices``: the price of each role's model, written to the manifest. A resumed run without prices keeps
-    the recorded ones.
+    ``prompts/``. ``prices``: the price of each role's model, written to the manifest. A resumed run without prices
+    keeps the recorded ones.
 
     Raises :class:`RunRefused` if ``path`` is not empty and not a run directory, if another process writes in it, or if
     the run in it has recorded calls and differs in a setting, a prompt or a problem.
