@@ -29,7 +29,7 @@ from tmas.miniature import POLICY, PROMPTS
 
 BASELINES = ("majority_vote", "best_of_n")
 """The policy in the package is a fair test of these methods. docs/miniature.md explains why others are left out."""
-KINDS = {"all tokens": Measure(), "generated tokens": Measure(tokens="completion")}
+KINDS = {"all tokens": Measure(), "generated tokens": Measure(unit="generated")}
 
 
 def compare(tmas: Group, baseline: Group, measure: Measure) -> tuple[float, float, float]:

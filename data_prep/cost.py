@@ -1,19 +1,23 @@
-"""Estimates the calls and tokens of ``tmas distill``.
+"""Estimates the calls, tokens and money of ``tmas distill``, and of a dry run of ``tmas solve``.
 
-The estimate uses the mean cost of the finished problems. If there are none, it uses expected lengths.
+The estimate uses the mean usage of the finished problems. If there are none, it uses expected lengths.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 
 from pydantic import Field
 
-from tmas.llm.tokens import Count
+from tmas.llm.tokens import Count, token_counter
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem, Record, Usage
-from tmas.settings import Settings
+from tmas.records.prices import Cost, Price, cost_of, money
+from tmas.run.metrics import metrics
+from tmas.run.replay import RecordedRun
+from tmas.settings import RunSettings, Settings
 
 INSTRUCTIONS = 200
 """Tokens of the instructions in a prompt. The estimate counts the other parts separately."""
@@ -39,52 +43,78 @@ class Expected(Settings):
     bank: int = Field(default=1_500, ge=0, description="Expected tokens of a filled memory bank in a prompt.")
 
 
-class Price(Settings):
-    """Prices for the estimate."""
-
-    prompt: float | None = Field(
-        default=None, ge=0, description="Price per million prompt tokens, in any currency. null: no price is shown."
-    )
-    completion: float | None = Field(
-        default=None,
-        ge=0,
-        description="Price per million completion tokens, in the same currency. null: no price is shown.",
-    )
-
-
 class CostEstimate(Record):
-    """Estimated calls and tokens for a number of ``problems``.
+    """Estimated usage by role for a number of ``problems``.
 
     ``measured``: the estimate comes from finished problems, not from expected lengths.
     """
 
     problems: int
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
+    by_role: dict[str, Usage]
     measured: bool
 
     @property
+    def usage(self) -> Usage:
+        return sum(self.by_role.values(), Usage())
+
+    @property
     def tokens(self) -> int:
-        return self.prompt_tokens + self.completion_tokens
+        return self.usage.total_tokens
 
-    def money(self, price: Price) -> float | None:
-        """The cost in the currency of ``price``. None if a price is not set."""
-        if price.prompt is None or price.completion is None:
-            return None
-        return (self.prompt_tokens * price.prompt + self.completion_tokens * price.completion) / 1e6
+    def costs(self, prices: Mapping[str, Price]) -> tuple[Cost, Cost]:
+        """The lowest and the highest estimated cost. ``prices``: the price of each role's model.
+
+        They are equal for a measured estimate. Nothing is known about cached prompt tokens before that: the lowest cost
+        is with all of them cached, the highest with none.
+        """
+        highest = cost_of(self.by_role, prices)
+        if self.measured:
+            return highest, highest
+        cached = {
+            role: usage.model_copy(update={"cached_prompt_tokens": usage.prompt_tokens})
+            for role, usage in self.by_role.items()
+        }
+        return cost_of(cached, prices), highest
 
 
-def measured_estimate(remaining: int, finished: Sequence[Usage]) -> CostEstimate:
-    """Estimate for ``remaining`` problems at the mean cost of the ``finished`` ones. Needs at least one of these."""
-    spent, factor = sum(finished, Usage()), remaining / len(finished)
+def estimate_run(
+    problems: Sequence[Problem], settings: RunSettings, directory: Path, expected: Expected
+) -> CostEstimate | None:
+    """Estimate for those of ``problems`` that are not finished in the run directory ``directory``.
+
+    It is measured on the finished ones. None if there is none and the method is not TMAS, whose expected lengths are
+    known.
+    """
+    finished: list[Mapping[str, Usage]] = []
+    if (directory / "manifest.json").exists():
+        recorded = RecordedRun(directory)
+        names = [problem.problem_id for problem in problems if problem.problem_id in recorded.problem_ids]
+        finished = [metrics([recorded.prediction(name)]).usage for name in names]
+    if finished:
+        return measured_estimate(len(problems) - len(finished), finished)
+    if not isinstance(settings.method, TMASSettings):
+        return None
+    tokenizer = settings.model.tokenizer if settings.model.tokenizer != "auto" else "estimate"
+    return expected_estimate(problems, settings.method, expected, token_counter(tokenizer))
+
+
+def measured_estimate(remaining: int, finished: Sequence[Mapping[str, Usage]]) -> CostEstimate:
+    """Estimate for ``remaining`` problems at the mean usage of the ``finished`` ones, by role. Needs at least one."""
+    factor = remaining / len(finished)
+    totals: dict[str, Usage] = {}
+    for by_role in finished:
+        for role, usage in by_role.items():
+            totals[role] = totals.get(role, Usage()) + usage
     return CostEstimate(
         problems=remaining,
-        calls=round(spent.calls * factor),
-        prompt_tokens=round(spent.prompt_tokens * factor),
-        completion_tokens=round(spent.completion_tokens * factor),
+        by_role={role: _times(usage, factor) for role, usage in totals.items()},
         measured=True,
     )
+
+
+def _times(usage: Usage, factor: float) -> Usage:
+    counts = usage.model_dump(exclude={"seconds"})
+    return Usage(**{name: round(count * factor) for name, count in counts.items()}, seconds=usage.seconds * factor)
 
 
 def expected_estimate(
@@ -92,26 +122,57 @@ def expected_estimate(
 ) -> CostEstimate:
     """Estimate for all calls of the method on ``problems``, from the expected lengths of replies and prompts."""
     question = round(fmean(count(problem.question) for problem in problems)) + INSTRUCTIONS if problems else 0
-    prompts, replies = _tokens_of_one(question, method, expected)
+    by_role = _usage_of_one(question, method, expected)
     return CostEstimate(
         problems=len(problems),
-        calls=len(problems) * method.max_iterations * (3 * method.n_candidates + 2),
-        prompt_tokens=len(problems) * prompts,
-        completion_tokens=len(problems) * replies,
+        by_role={role: _times(usage, len(problems)) for role, usage in by_role.items()},
         measured=False,
     )
 
 
-def _tokens_of_one(question: int, method: TMASSettings, expected: Expected) -> tuple[int, int]:
-    """Prompt and completion tokens of one problem. The prompt of the M verifications is counted M times."""
+def _usage_of_one(question: int, method: TMASSettings, expected: Expected) -> dict[str, Usage]:
+    """The usage of one problem by role. The prompt of the M verifications is counted M times."""
     n, m, t = method.n_candidates, method.n_verifications, method.max_iterations
     solution, summary = question + expected.solution.text, expected.summary
     attempts = n * (expected.solution.text + summary.text)
-    prompts = (
-        n * (t * question + (t - 1) * (expected.bank + (1 - method.epsilon) * attempts))
-        + t * n * m * solution
-        + t * n * (solution + m * expected.verification.text)
-        + t * 2 * (question + attempts + expected.bank)
-    )
-    replies = n * (expected.solution.reply + m * expected.verification.reply + summary.reply)
-    return round(prompts), t * (replies + expected.experience.reply + expected.guideline.reply)
+    memory = t * (question + attempts + expected.bank)
+    shown = round(n * (t * question + (t - 1) * (expected.bank + (1 - method.epsilon) * attempts)))
+    counts = {  # role -> calls, prompt tokens, tokens of a completion, completions
+        "solution": (t * n, shown, expected.solution.reply, t * n),
+        "verification": (t * n, t * n * m * solution, expected.verification.reply, t * n * m),
+        "summary": (t * n, t * n * (solution + m * expected.verification.text), summary.reply, t * n),
+        "experience": (t, memory, expected.experience.reply, t),
+        "guideline": (t, memory, expected.guideline.reply, t),
+    }
+    return {
+        role: Usage(calls=calls, prompt_tokens=prompt, completion_tokens=reply * completions)
+        for role, (calls, prompt, reply, completions) in counts.items()
+    }
+
+
+def estimate_lines(estimate: CostEstimate, settings: RunSettings, verb: str) -> list[str]:
+    """The estimate, its basis and the budgets of the run as lines for the user. ``verb``: what is done to problems."""
+    usage, limits = estimate.usage, settings.limits
+    low, high = estimate.costs(settings.role_prices())
+    lines = [
+        f"{estimate.problems:,} problems to {verb}, about {usage.calls:,} calls: "
+        f"{usage.prompt_tokens:,} tokens in prompts, {usage.completion_tokens:,} in replies",
+        "measured on the problems already finished" if estimate.measured else "estimated from the expected lengths",
+        _cost_line(low, high, settings),
+    ]
+    budgets = [] if limits.tokens_per_run is None else [f"{limits.tokens_per_run:,} tokens"]
+    if limits.money_per_run is not None:
+        budgets.append(money(limits.money_per_run, low.currency))
+    lines.append(f"hard budget: {' and '.join(budgets) or 'none'}")
+    too_few_tokens = limits.tokens_per_run is not None and estimate.tokens > limits.tokens_per_run
+    if too_few_tokens or (limits.money_per_run is not None and (low.total or 0) > limits.money_per_run):
+        lines.append("the budget is below the estimate: problems will stop early. Raise the budget to resume them")
+    return lines
+
+
+def _cost_line(low: Cost, high: Cost, settings: RunSettings) -> str:
+    if missing := settings.roles_without_price():
+        return f"cost: unknown, without a price of {', '.join(missing)} (model.price.input, model.price.output)"
+    if low.total == high.total:
+        return f"cost: about {money(high.total, high.currency)}"
+    return f"cost: {money(low.total)} to {money(high.total, high.currency)}, with all prompt tokens cached or none"

@@ -112,6 +112,7 @@ async def run(
             may_increase=("method.max_iterations",),
             config=config,
             prompts=settings.prompts,
+            prices=settings.role_prices(),
         )
     ) as directory:
         pending = pending_problems(directory, problems, settings.terms(), reuse_finished=not replay_finished)

@@ -224,7 +224,10 @@ def test_a_composed_run_has_the_defaults_of_the_code():
         problems=Path("p.jsonl"),
         output_dir=Path("runs/x"),
         model=ModelSettings(name="m", base_url="http://h/v1", roles=dict.fromkeys(ROLES, RoleOverride())),
+        prices=settings.prices,  # conf/prices has the table
     )
+    assert all(price.is_known and price.host and price.as_of for price in settings.prices.values())
+    assert settings.prices
 
 
 @pytest.mark.parametrize(
@@ -270,7 +273,7 @@ def test_the_server_config_shows_every_setting():
     assert written | {"args": {}} == defaults
 
 
-@pytest.mark.parametrize("option", options("model", "data", "serving", "method", "experiment"))
+@pytest.mark.parametrize("option", options("model", "data", "serving", "prices", "method", "experiment"))
 def test_every_config_composes_into_a_valid_run(option: str):
     settings = composed(option, "++model.name=m", "++model.base_url=http://h/v1", "++model.path=folder")
     assert SolveSettings.model_validate(settings).model.for_role("guideline").name == "m"

@@ -276,11 +276,11 @@ def test_every_setting_of_the_method_is_part_of_the_run():
 
 def test_every_setting_was_sorted_into_one_kind_or_the_other():
     assert set(ModelSettings.model_fields) == {
-        *("base_url", "api_key_env", "token_limit_field", "send_priority", "patience"),  # left out
+        *("base_url", "api_key_env", "token_limit_field", "send_priority", "patience", "price"),  # left out
         *("name", "path", "context_length", "max_window_tokens", "tokenizer", "send_seed", "sampling", "roles"),
     }
     assert set(RunSettings.model_fields) == {
-        *("concurrency", "active_problems", "limits", "ray"),  # left out
+        *("concurrency", "active_problems", "limits", "ray", "prices"),  # left out
         *("model", "method", "seed", "serving"),
         "prompts",  # the run directory compares their hashes
     }

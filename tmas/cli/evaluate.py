@@ -59,6 +59,10 @@ def _compare(groups: Sequence[Group], settings: EvaluateSettings, is_detailed: b
                 if member.evaluations[0].differences is not None:
                     print_differences(console, member.evaluations[0].differences)
             compared.append(result.model_dump(mode="json"))
+            in_money = result.currency and comparison(members, settings.money_budgets, settings.bootstrap, "money")
+            if in_money:
+                print_comparison(console, in_money, METRICS if is_detailed else PAIRED_METRICS)
+                compared.append(in_money.model_dump(mode="json"))
         elif len(members) > 1:
             console.print(Text(f"The runs on {benchmark} have no problem in common: they are not compared."))
     if settings.output and compared:

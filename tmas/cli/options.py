@@ -30,7 +30,7 @@ from tmas.training.rl.settings import REWARD_KEY
 
 WIDTH = 120
 NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path", Prompts: "folder"}
-PLACEHOLDERS = {"roles": "ROLE"}
+PLACEHOLDERS = {"roles": "ROLE", "prices": "MODEL"}
 """Placeholder for the keys of a mapping in the list of settings, by the mapping's name. Defaults to NAME."""
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tmas.records import Usage
+from tmas.records.prices import money
 from tmas.records.run_files import Metrics, Prediction
 
 MAX_ANSWERS = 40
@@ -26,6 +27,8 @@ def print_result(console: Console, path: Path, totals: Metrics, lines: Sequence[
     if len(lines) > MAX_ANSWERS:
         console.print(f"... and {len(lines) - MAX_ANSWERS} more in predictions.jsonl")
     console.print(_usage(totals))
+    if totals.cost is None:
+        console.print("Cost: unknown. model.price.input and model.price.output set the prices of a million tokens.")
     if totals.failures:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(totals.failures.items()))
         console.print(f"Failures: {reasons} (each one in failures.jsonl).")
@@ -81,10 +84,14 @@ def _answers(lines: Sequence[Prediction]) -> Table:
 
 
 def _usage(totals: Metrics) -> Table:
-    table = _table("Tokens by role", "role", "calls", "prompt", "cached", "completion", "seconds")
+    cost = totals.cost
+    by_role = {**cost.by_role, "all": cost.total} if cost else {}
+    columns = ["role", "calls", "prompt", "cached", "completion", "seconds"]
+    table = _table("Tokens by role", *columns, *([cost.currency or "cost"] if cost else []))
     for role, usage in [*totals.usage.items(), ("all", sum(totals.usage.values(), Usage()))]:
         counts = (usage.calls, usage.prompt_tokens, usage.cached_prompt_tokens, usage.completion_tokens)
-        table.add_row(role, *(f"{count:,}" for count in counts), f"{usage.seconds:,.0f}")
+        spent = [money(by_role[role])] if cost else []
+        table.add_row(role, *(f"{count:,}" for count in counts), f"{usage.seconds:,.0f}", *spent)
     return table
 
 

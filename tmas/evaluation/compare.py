@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from tmas.errors import UserError
 from tmas.evaluation.compute import (
+    SELECTED,
     Key,
     Measure,
     accuracy_after,
@@ -24,6 +26,9 @@ from tmas.records.comparison_files import ComparedGroup, MethodComparison
 from tmas.records.evaluation_files import Estimate, EvaluatedRun, Evaluation, PairedDifference
 
 METRICS = ("selected", "pass_at_1", "vote", "best_of")
+MONEY = Measure(unit="money")
+Unit = Literal["tokens", "money"]
+"""What methods that are compared have spent equally."""
 
 
 @dataclass(frozen=True)
@@ -68,19 +73,39 @@ class Group:
         return tokens_in_all(self.evaluations)
 
     @property
+    def currency(self) -> str | None:
+        """Currency of the costs. None if the cost of a problem is not known."""
+        costs = [evaluation.cost for evaluation in self.evaluations]
+        currencies = {cost.currency if cost and cost.total is not None else None for cost in costs}
+        return currencies.pop() if len(currencies) == 1 else None
+
+    @property
+    def cost(self) -> float | None:
+        """Mean cost per problem in :attr:`currency`. None if it is not known."""
+        return None if self.currency is None else tokens_in_all(self.evaluations, MONEY)
+
+    @property
     def largest_cost(self) -> int:
         """Tokens of the most expensive problem up to the end of its last iteration, prompt and completion."""
-        ends = [problem.iterations[-1] for evaluation in self.evaluations for problem in evaluation.by_problem]
-        return max(map(Measure().spent, ends))
+        return int(self.largest_spent(SELECTED))
 
     @property
     def first_cost(self) -> int:
-        """Smallest budget at which every problem has a value, in tokens, prompt and completion.
+        """Smallest budget at which every problem has a value, in tokens, prompt and completion."""
+        return math.ceil(self.first_spent(SELECTED))
+
+    def largest_spent(self, measure: Measure) -> float:
+        """What the most expensive problem took up to the end of its last iteration, in the unit of ``measure``."""
+        ends = [problem.iterations[-1] for evaluation in self.evaluations for problem in evaluation.by_problem]
+        return max(map(measure.spent, ends))
+
+    def first_spent(self, measure: Measure) -> float:
+        """Smallest budget at which every problem has a value, in the unit of ``measure``.
 
         It covers the first iteration of each problem, or, for a method with one round, its first sample.
         """
         return max(
-            min(Measure().spent(problem.iterations[0]), math.ceil(Measure().spent(problem) / (samples or 1)))
+            min(measure.spent(problem.iterations[0]), measure.spent(problem) / (samples or 1))
             for evaluation in self.evaluations
             for problem in evaluation.by_problem
             for samples in [max((len(s) for by in problem.by_samples.values() for s in by.values()), default=0)]
@@ -159,44 +184,64 @@ def scoring_of(evaluations: Sequence[Evaluation]) -> str:
     return "judge" if all(evaluation.settings.judge for evaluation in evaluations) else "rule"
 
 
-def comparison(groups: Sequence[Group], budgets: Sequence[int], settings: BootstrapSettings) -> MethodComparison | None:
+def comparison(
+    groups: Sequence[Group], budgets: Sequence[float], settings: BootstrapSettings, unit: Unit = "tokens"
+) -> MethodComparison | None:
     """Compare the groups of one benchmark: at their ends, and at each of ``budgets``.
 
     Only problems that all groups have are compared. Returns None if there is no such problem. Differences are those to
-    the first group, paired by problem. ``budgets``: tokens per problem, prompt and completion; if it is empty, those of
-    :func:`default_budgets`.
+    the first group, paired by problem. ``budgets``: tokens per problem, prompt and completion, or money per problem; if
+    it is empty, those of :func:`default_budgets`. A comparison in money needs :func:`shared_currency`.
     """
     common = set.intersection(*(group.problems for group in groups))
     if not common:
         return None
     kept = [group.only(common) for group in groups]
     scoring = scoring_of([evaluation for group in groups for evaluation in group.evaluations])
-    chosen = list(budgets) or default_budgets(kept)
+    chosen = list(budgets) or default_budgets(kept, unit)
     return MethodComparison(
         benchmark=groups[0].benchmark,
         scoring=scoring,
         problems=len(common),
+        unit=unit,
+        currency=shared_currency(groups),
         budgets=tuple(chosen),
-        groups=tuple(_group(group, kept[0], chosen, scoring, settings) for group in kept),
+        groups=tuple(_group(group, kept[0], chosen, scoring, settings, unit) for group in kept),
     )
 
 
-def default_budgets(groups: Sequence[Group]) -> list[int]:
-    """Return up to four budgets at which every method has a value, in tokens per problem.
+def shared_currency(groups: Sequence[Group]) -> str | None:
+    """Return the currency of the costs of all groups. None if a cost is not known, or currencies differ."""
+    currencies = {group.currency for group in groups}
+    return currencies.pop() if len(currencies) == 1 else None
 
-    They range from the largest :attr:`Group.first_cost` to the smallest :attr:`Group.largest_cost`, in equal steps, and
-    are rounded up to two digits. If the first iteration of a method takes more than another method in all, that first
-    iteration is the only budget.
+
+def default_budgets(groups: Sequence[Group], unit: Unit = "tokens") -> list[float]:
+    """Return up to four budgets at which every method has a value, in tokens or money per problem.
+
+    They range from the largest :meth:`Group.first_spent` to the smallest :meth:`Group.largest_spent`, in equal steps,
+    and are rounded up to two digits. If the first iteration of a method takes more than another method in all, that
+    first iteration is the only budget.
     """
-    low = max(group.first_cost for group in groups)
-    high = max(low, min(group.largest_cost for group in groups))
-    return sorted({rounded_up(low + (high - low) * step / 3) for step in range(4)})
+    measure = Measure(unit=unit)
+    low = max(group.first_spent(measure) for group in groups)
+    high = max(low, min(group.largest_spent(measure) for group in groups))
+    rounded = rounded_up if unit == "tokens" else rounded_up_money
+    return sorted({rounded(low + (high - low) * step / 3) for step in range(4)})
 
 
 def rounded_up(tokens: float) -> int:
     """Round up to two significant digits."""
     unit = 10 ** max(0, math.floor(math.log10(max(tokens, 1))) - 1)
     return math.ceil(tokens / unit) * unit
+
+
+def rounded_up_money(amount: float) -> float:
+    """Round up to two significant digits, also below 1."""
+    if amount == 0:
+        return 0.0
+    digits = 1 - math.floor(math.log10(amount))
+    return round(math.ceil(amount * 10**digits) / 10**digits, max(digits, 0))
 
 
 def final_results(
@@ -220,15 +265,16 @@ def final_results(
 
 
 def _group(
-    group: Group, first: Group, budgets: Sequence[int], scoring: str, settings: BootstrapSettings
+    group: Group, first: Group, budgets: Sequence[float], scoring: str, settings: BootstrapSettings, unit: Unit
 ) -> ComparedGroup:
-    measures = {metric: Measure(metric, scoring) for metric in METRICS}
+    measures = {metric: Measure(metric, scoring, unit) for metric in METRICS}
     final, final_difference = final_results(group, first, scoring, settings)
     return ComparedGroup(
         label=group.label,
         runs=tuple(str(run) for run in group.runs),
         seeds=tuple(group.seeds),
         tokens_per_problem=group.tokens,
+        cost_per_problem=group.cost,
         accuracy={
             name: tuple(accuracy_at(group.evaluations, tokens, measure, settings) for tokens in budgets)
             for name, measure in measures.items()

@@ -28,18 +28,26 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Measure:
-    """The quantities to compare: a metric of docs/evaluation.md, its scoring, and the kind of tokens that are counted.
+    """The quantities to compare: a metric of docs/evaluation.md, its scoring, and the unit of what was spent.
 
-    ``tokens``: ``all`` counts prompt and completion tokens, ``completion`` only the latter.
+    ``unit``: ``tokens`` counts prompt and completion tokens, ``generated`` only the latter, and ``money`` is the cost,
+    which must be known.
     """
 
     metric: str = "selected"
     scoring: str = "rule"
-    tokens: Literal["all", "completion"] = "all"
+    unit: Literal["tokens", "generated", "money"] = "tokens"
 
-    def spent(self, step: EvaluatedStep | EvaluatedProblem) -> int:
-        """Return the tokens up to the end of an iteration, or, for a problem, its total."""
-        return step.completion_tokens + (step.prompt_tokens if self.tokens == "all" else 0)
+    def spent(self, step: EvaluatedStep | EvaluatedProblem) -> float:
+        """Return what was spent up to the end of an iteration, or, for a problem, its total."""
+        if self.unit == "money":
+            assert step.cost is not None
+            return step.cost
+        return step.completion_tokens + (step.prompt_tokens if self.unit == "tokens" else 0)
+
+    def limit(self, problem: EvaluatedProblem) -> float | None:
+        """Return the problem's own budget. A budget in tokens also limits the generated ones."""
+        return problem.money_limit if self.unit == "money" else problem.limit
 
     def value(self, step: EvaluatedStep) -> float | None:
         return step.scores[self.scoring][self.metric]
@@ -57,7 +65,7 @@ class Measure:
         series = problem.by_samples.get(self.scoring, {}).get(self.metric, ())
         if upper:
             series = problem.upper_by_samples.get(self.scoring, {}).get(self.metric, series)
-        k = int(tokens * len(series) / max(self.spent(problem), 1))
+        k = int(tokens * len(series) / (self.spent(problem) or 1) + ROUNDING)
         return series[min(k, len(series)) - 1] if k and series else None
 
 
@@ -160,13 +168,13 @@ def paired_differences(left: Mapping[Key, float | None], right: Mapping[Key, flo
 
 
 def tokens_after(evaluations: Sequence[Evaluation], iteration: int, measure: Measure = SELECTED) -> float:
-    """Return the mean tokens per problem up to the end of an iteration; 0 if there are no problems."""
+    """Return the mean tokens, or cost, per problem up to the end of an iteration; 0 if there are no problems."""
     spent = _values(evaluations, lambda problem: measure.spent(_step(problem, iteration)))
     return mean([*spent.values()]) or 0.0
 
 
 def tokens_in_all(evaluations: Sequence[Evaluation], measure: Measure = SELECTED) -> float:
-    """Return the mean tokens per problem; 0 if there are no problems.
+    """Return the mean tokens, or cost, per problem; 0 if there are no problems.
 
     Tokens of an iteration that the budget cut off are included.
     """
@@ -184,7 +192,7 @@ def _at(
     of = measure.upper if upper else measure.value
 
     def within(problem: EvaluatedProblem) -> list[EvaluatedStep]:
-        limit = problem.limit
+        limit = measure.limit(problem)
         is_limited = limit is not None and limit <= tokens
         return [step for step in problem.iterations if is_limited or measure.spent(step) <= tokens]
 

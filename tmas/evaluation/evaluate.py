@@ -28,6 +28,7 @@ from tmas.evaluation.summary import summary
 from tmas.files import write_json
 from tmas.records.evaluation_files import BootstrapUsed, BoundaryUsed, EvaluatedRun, Evaluation, JudgeUsed, SettingsUsed
 from tmas.records.judgements import Agreement, VerdictCounts
+from tmas.records.prices import Price
 
 
 class EvaluateSettings(ScoringSettings):
@@ -40,10 +41,19 @@ class EvaluateSettings(ScoringSettings):
         description="Method that all others are compared with: a method, its name in the tables, or one of its run"
         " directories. null: the method of the first run.",
     )
+    price: Price = Field(
+        default=Price(),
+        description="Price of every model of the runs, for their costs. null: the prices that each run recorded.",
+    )
     budgets: tuple[int, ...] = Field(
         default=(),
         description="Tokens per problem at which several methods are compared. Empty: four budgets, from the smallest"
         " one at which every method has a value to what the most expensive problem of the cheapest method took.",
+    )
+    money_budgets: tuple[float, ...] = Field(
+        default=(),
+        description="Costs per problem at which several methods are compared, in the currency of the prices. Empty:"
+        " four costs, chosen like budgets. Without prices there is no such comparison.",
     )
     details: bool | None = Field(
         default=None,
@@ -69,7 +79,8 @@ async def evaluate(settings: EvaluateSettings, report: Report = lambda *_: None)
 async def evaluations_of(settings: EvaluateSettings, report: Report = lambda *_: None) -> list[Evaluation]:
     """Like :func:`evaluate`, but no ``evaluation.json`` is written."""
     runs = [read_run(path) for path in settings.runs]
-    group_members(settings.runs, [_described(run) for run in runs], settings.baseline)  # refuses a wrong baseline early
+    described = [_described(run, {}) for run in runs]
+    group_members(settings.runs, described, settings.baseline)  # refuses a wrong baseline early
     checker = AnswerChecker(settings.timeout, settings.workers, approximation_digits=settings.approximation_digits)
     async with checker:
         verdicts = await find_verdicts(runs, settings, checker, report)
@@ -84,7 +95,7 @@ async def _classes(run: RunData, checker: AnswerChecker) -> dict[str, Classes]:
     return {line.problem_id: classes for line, classes in zip(golden, found, strict=True)}
 
 
-def _described(run: RunData) -> EvaluatedRun:
+def _described(run: RunData, prices: Mapping[str, Price]) -> EvaluatedRun:
     return EvaluatedRun(
         method=run.manifest.method,
         benchmark=run.benchmark,
@@ -92,15 +103,24 @@ def _described(run: RunData) -> EvaluatedRun:
         group=run.group,
         models=run.manifest.models,
         settings=own_settings(run.manifest.settings),
+        prices=dict(prices),
     )
+
+
+def _prices(run: RunData, settings: EvaluateSettings) -> Mapping[str, Price]:
+    """The known prices of each role's model."""
+    if not settings.price.is_known:
+        return run.manifest.prices or {}
+    return {entry.role: settings.price for line in run.lines for entry in line.usage}
 
 
 def _evaluation(
     run: RunData, verdicts: Verdicts, classes: Mapping[str, Classes], settings: EvaluateSettings
 ) -> Evaluation:
     judged = verdicts.judged
+    prices = _prices(run, settings)
     return Evaluation(
-        run=_described(run),
+        run=_described(run, prices),
         settings=SettingsUsed(
             judge=_judge_used(settings),
             bootstrap=BootstrapUsed.model_validate(settings.bootstrap.model_dump()),
@@ -116,7 +136,7 @@ def _evaluation(
             passes=agreement_between_passes(judged),
             rule_and_judge=agreement_of_rule_and_judge(judged, verdicts.rule),
         ),
-        **summary(run, verdicts.scorings, classes, settings.bootstrap, settings.boundary.accept_grade),
+        **summary(run, verdicts.scorings, classes, settings.bootstrap, settings.boundary.accept_grade, prices),
     )
 
 

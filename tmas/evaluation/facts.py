@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tmas.evaluation.estimators import mean
 from tmas.records import BankChange, Usage, UsageEntry
 from tmas.records.evaluation_files import BankFacts, MeanTokens
+from tmas.records.prices import Price, cost_of_entries
 from tmas.records.run_files import PredictedIteration, Prediction
 
 BANKS = ("experience", "guideline")
 CHANGES = ("added", "merged", "confirmed", "corrected", "contradicted", "dropped", "refused", "evicted")
 
 
-def iteration_facts(lines: Sequence[Prediction], t: int) -> dict[str, Any]:
+def iteration_facts(lines: Sequence[Prediction], t: int, prices: Mapping[str, Price]) -> dict[str, Any]:
     """Return the fields of ``EvaluatedIteration`` that do not depend on correctness.
 
-    They cover the problems that reached iteration t, except ``cumulative``, which is a mean over all problems.
+    ``prices``: those of each role's model. The fields cover the problems that reached iteration t, except
+    ``cumulative``, which is a mean over all problems.
     """
     running = [line for line in lines if len(line.iterations) > t]
     candidates = [c for line in running for c in line.iterations[t].candidates]
@@ -32,7 +34,9 @@ def iteration_facts(lines: Sequence[Prediction], t: int) -> dict[str, Any]:
         "explore_share": mean([float(c.mode == "explore") for c in candidates]),
         "banks": {bank: _bank(running, bank, t) for bank in BANKS},
         "usage": usage_by_role(entry for line in lines for entry in line.usage if entry.iteration == t),
-        "cumulative": _mean_tokens([tokens_until(line, t) for line in lines]),
+        "cumulative": _mean_tokens(
+            [tokens_until(line, t) for line in lines], [cost_until(line, t, prices) for line in lines]
+        ),
     }
 
 
@@ -49,12 +53,18 @@ def tokens_until(line: Prediction, t: int) -> Usage:
     return sum((entry.usage for entry in line.usage if entry.iteration <= t), Usage())
 
 
-def _mean_tokens(spent: Sequence[Usage]) -> MeanTokens:
+def cost_until(line: Prediction, t: int, prices: Mapping[str, Price]) -> float | None:
+    """What a problem cost up to the end of iteration t. None if a price is not known."""
+    return cost_of_entries((entry for entry in line.usage if entry.iteration <= t), prices)
+
+
+def _mean_tokens(spent: Sequence[Usage], costs: Sequence[float | None]) -> MeanTokens:
     total = sum(spent, Usage())
     return MeanTokens(
         prompt_tokens=total.prompt_tokens / len(spent),
         cached_prompt_tokens=total.cached_prompt_tokens / len(spent),
         completion_tokens=total.completion_tokens / len(spent),
+        cost=None if None in costs else mean(costs),
     )
 
 

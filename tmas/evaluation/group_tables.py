@@ -12,6 +12,7 @@ from tmas.evaluation.cells import interval, new_table, points, print_fitting, sh
 from tmas.evaluation.paired import PAIRED_METRICS
 from tmas.records.comparison_files import ComparedGroup, MethodComparison
 from tmas.records.evaluation_files import Boundary, DifferencesByIteration, Estimate
+from tmas.records.prices import money
 
 TITLES = {"pass_at_1": "Pass@1", "selected": "selected"}
 Column = tuple[str, Callable[[ComparedGroup, str], str]]
@@ -25,7 +26,8 @@ COLUMNS: list[Column] = [
 
 def print_overview(console: Console, found: MethodComparison, confidence: float) -> None:
     """Print one row per method: its seeds, tokens and final accuracy, and its difference to the first method."""
-    columns = [*COLUMNS, *(column for metric in PAIRED_METRICS for column in _of_metric(metric))]
+    costs: list[Column] = [(found.currency, lambda group, _: money(group.cost_per_problem))] if found.currency else []
+    columns = [*COLUMNS, *costs, *(column for metric in PAIRED_METRICS for column in _of_metric(metric))]
 
     def build(separator: str) -> Table:
         table = new_table(["method", *(name for name, _ in columns)])

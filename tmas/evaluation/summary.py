@@ -8,12 +8,13 @@ from typing import Any
 
 from tmas.evaluation.correctness import Scoring
 from tmas.evaluation.estimators import BootstrapSettings, estimates, mean
-from tmas.evaluation.facts import iteration_facts, tokens_until, usage_by_role
+from tmas.evaluation.facts import cost_until, iteration_facts, tokens_until, usage_by_role
 from tmas.evaluation.runs import RunData
 from tmas.evaluation.sampling import Series, by_samples
 from tmas.evaluation.scores import Classes, Scores, by_mode, metric_names, problem_scores, undecided
 from tmas.evaluation.verifier import calibration, grade_outcomes
 from tmas.records.evaluation_files import Estimate, EvaluatedIteration, EvaluatedProblem, EvaluatedStep, ProblemCounts
+from tmas.records.prices import Price, cost_of, cost_of_entries
 from tmas.records.run_files import Prediction
 
 ByScoring = dict[str, list[Scores]]
@@ -26,11 +27,13 @@ def summary(
     classes: Mapping[str, Classes],
     settings: BootstrapSettings,
     accept_grade: float,
+    prices: Mapping[str, Price],
 ) -> dict[str, Any]:
     """Return the fields of ``Evaluation`` from ``problems`` on, by name.
 
     ``classes``: problem id -> result of :func:`~tmas.evaluation.correctness.answer_classes`, for each problem with a
-    gold answer. ``accept_grade``: mean grade from which a candidate counts as accepted.
+    gold answer. ``accept_grade``: mean grade from which a candidate counts as accepted. ``prices``: those of each
+    role's model, where they are known.
     """
     golden = [line for line in run.lines if line.gold is not None]
     widths = _widths(run.lines)
@@ -53,6 +56,7 @@ def summary(
         ]
         for bound in (False, True)
     )
+    roles = usage_by_role(entry for line in run.lines for entry in line.usage)
     return {
         "problems": ProblemCounts(
             finished=len(run.lines),
@@ -62,7 +66,7 @@ def summary(
         ),
         "iterations": tuple(
             EvaluatedIteration(
-                **iteration_facts(run.lines, t),
+                **iteration_facts(run.lines, t, prices),
                 scores=estimated[t],
                 undecided={name: undecided(golden, scoring, t) for name, scoring in scorings.items()},
                 modes={name: by_mode(golden, scoring, t) for name, scoring in scorings.items()},
@@ -70,9 +74,10 @@ def summary(
             for t in range(depth)
         ),
         "calibration": {name: calibration(golden, s, settings, accept_grade) for name, s in scorings.items()},
-        "roles": usage_by_role(entry for line in run.lines for entry in line.usage),
+        "roles": roles,
+        "cost": cost_of(roles, prices) if prices else None,
         "by_problem": tuple(
-            _problem(line, run.manifest.problems[line.problem_id], lower, upper, scorings).model_copy(
+            _problem(line, run.manifest.problems[line.problem_id], lower, upper, scorings, prices).model_copy(
                 update={
                     "by_samples": {name: found for name, found in series.items() if found},
                     "upper_by_samples": _differing(upper_series, series),
@@ -123,6 +128,7 @@ def _problem(
     scores: ByScoring,
     uppers: ByScoring,
     scorings: Mapping[str, Scoring],
+    prices: Mapping[str, Price],
 ) -> EvaluatedProblem:
     used = line.total_usage
     spent = [tokens_until(line, t) for t in range(max(len(line.rounds), 1))]
@@ -131,12 +137,15 @@ def _problem(
         digest=digest,
         stop=line.stop,
         limit=line.terms.tokens_per_problem,
+        money_limit=line.terms.money_per_problem,
         prompt_tokens=used.prompt_tokens,
         completion_tokens=used.completion_tokens,
+        cost=cost_of_entries(line.usage, prices),
         iterations=tuple(
             EvaluatedStep(
                 prompt_tokens=usage.prompt_tokens,
                 completion_tokens=usage.completion_tokens,
+                cost=cost_until(line, t, prices),
                 scores={name: by_iteration[t] for name, by_iteration in scores.items()},
                 upper={
                     name: {metric: value for metric, value in found[t].items() if value != scores[name][t][metric]}

@@ -10,12 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from tmas.evaluation.cells import interval, new_table, points, print_fitting, share, short
-from tmas.evaluation.compare import METRICS, Group, scoring_of
+from tmas.evaluation.compare import METRICS, MONEY, Group, scoring_of
 from tmas.evaluation.compute import Measure, accuracy_after, tokens_after
 from tmas.evaluation.estimators import BootstrapSettings, mean
 from tmas.records import Usage
 from tmas.records.comparison_files import ComparedGroup, GoldCheck, MethodComparison
 from tmas.records.evaluation_files import BankFacts, Calibration, Estimate, EvaluatedIteration, Evaluation
+from tmas.records.prices import money
 
 MAX_FAILURES = 60
 """Maximum number of failures of a gold check that are printed."""
@@ -40,28 +41,33 @@ def print_evaluation(console: Console, group: Group, settings: BootstrapSettings
 
 
 def print_comparison(console: Console, comparison: MethodComparison, metrics: Sequence[str] = METRICS) -> None:
-    """Print one table per metric: the methods at equal numbers of tokens per problem.
+    """Print one table per metric: the methods at equal numbers of tokens, or equal costs, per problem.
 
     A method that does not have a metric is not in its table. A metric of fewer than two methods has no table.
     """
     first = comparison.groups[0]
+    in_money = comparison.unit == "money"
+    equal, unit = ("cost", comparison.currency) if in_money else ("compute", "tokens")
     for metric in metrics:
         groups = [group for group in comparison.groups if any(e.value is not None for e in group.accuracy[metric])]
         if len(groups) > 1:
-            title = f"{NAMES[metric]} at equal compute ({comparison.scoring}; columns: tokens per problem)"
+            title = f"{NAMES[metric]} at equal {equal} ({comparison.scoring}; columns: {unit} per problem)"
             print_fitting(console, title, partial(_equal_compute, comparison, metric, groups))
     over = f"Over the {comparison.problems} problems of {comparison.benchmark} that all have"
-    note = f"{over}; tokens are a problem's, prompt and completion. "
-    console.print(Text(f"{note}Gain: over {first.label} at the most tokens, paired by problem."))
+    note = f"{over}; " + ("costs are a problem's. " if in_money else "tokens are a problem's, prompt and completion. ")
+    most = "highest cost" if in_money else "most tokens"
+    console.print(Text(f"{note}Gain: over {first.label} at the {most}, paired by problem."))
 
 
 def _equal_compute(comparison: MethodComparison, metric: str, groups: Sequence[ComparedGroup], separator: str) -> Table:
-    table = new_table(["method", "spent", *map(short, comparison.budgets), "gain"])
+    shown = money if comparison.unit == "money" else short
+    table = new_table(["method", "spent", *map(shown, comparison.budgets), "gain"])
     for group in groups:
         cells = [interval(estimate, separator) for estimate in group.accuracy[metric]]
         is_first = group is comparison.groups[0]
         gain = "-" if is_first else points(group.difference[metric][-1], separator, digits=0)
-        table.add_row(Text(group.label), short(group.tokens_per_problem), *cells, gain)
+        spent = short(group.tokens_per_problem) if comparison.unit == "tokens" else money(group.cost_per_problem)
+        table.add_row(Text(group.label), spent, *cells, gain)
     return table
 
 
@@ -101,15 +107,16 @@ def _accuracy(group: Group, scoring: str, settings: BootstrapSettings, separator
     if not any(step.scores[scoring]["best_of"].problems for e in group.evaluations for step in e.iterations):
         metrics.remove("best_of")  # the method does not grade its candidates
     names = [NAMES[m] if m in NAMES else m.replace("pass_at_", "Pass@") for m in metrics]
-    table = new_table(["it", *names, "undec.", "explore", "tokens"])
+    table = new_table(["it", *names, "undec.", "explore", "tokens", *([group.currency] if group.currency else [])])
     for t in range(group.depth):
         estimates = [accuracy_after(group.evaluations, t, Measure(m, scoring), settings) for m in metrics]
         steps = _steps(group, t)
         explore = mean([_explored(step, scoring) for step in steps])
         undecided = sum(step.undecided[scoring] for step in steps)
         tokens = short(tokens_after(group.evaluations, t))
+        cost = [money(tokens_after(group.evaluations, t, MONEY))] if group.currency else []
         cells = [interval(estimate, separator) for estimate in estimates]
-        table.add_row(str(t), *cells, f"{undecided:g}", share(explore), tokens)
+        table.add_row(str(t), *cells, f"{undecided:g}", share(explore), tokens, *cost)
     return table
 
 
@@ -199,13 +206,16 @@ def _auroc(found: Estimate) -> str:
 
 
 def _usage(group: Group) -> Table:
-    table = new_table(["role", "calls", "prompt", "cached", "completion", "share"])
+    costs = [evaluation.cost for evaluation in group.evaluations if evaluation.cost]
+    currency = costs[0].currency or "cost" if costs else None
+    table = new_table(["role", "calls", "prompt", "cached", "completion", "share", *([currency] if currency else [])])
     roles = sorted({role for evaluation in group.evaluations for role in evaluation.roles})
     counts = [_role_counts(group.evaluations, role) for role in roles]
     total = sum(prompt + completion for _, prompt, _, completion in counts) or 1
     for role, (calls, prompt, cached, completion) in zip(roles, counts, strict=True):
         part = _percent((prompt + completion) / total)
-        table.add_row(role, f"{calls:,}", f"{prompt:,}", f"{cached:,}", f"{completion:,}", part)
+        spent = [_cost_of_role(group.evaluations, role)] if currency else []
+        table.add_row(role, f"{calls:,}", f"{prompt:,}", f"{cached:,}", f"{completion:,}", part, *spent)
     return table
 
 
@@ -213,6 +223,12 @@ def _role_counts(evaluations: Sequence[Evaluation], role: str) -> tuple[int, ...
     found = [evaluation.roles[role] for evaluation in evaluations if role in evaluation.roles]
     usage = sum(found, Usage())
     return usage.calls, usage.prompt_tokens, usage.cached_prompt_tokens, usage.completion_tokens
+
+
+def _cost_of_role(evaluations: Sequence[Evaluation], role: str) -> str:
+    costs = [e.cost.by_role.get(role) if e.cost else None for e in evaluations if role in e.roles]
+    known = [cost for cost in costs if cost is not None]
+    return money(sum(known) if len(known) == len(costs) else None)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -185,9 +185,10 @@ class StreamedReply:
         if not isinstance(reported, dict):
             return {}
         details = reported.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
         counts = {
             "prompt_tokens": reported.get("prompt_tokens"),
-            "cached_prompt_tokens": (details.get("cached_tokens") if isinstance(details, dict) else None) or 0,
+            "cached_prompt_tokens": cached or reported.get("prompt_cache_hit_tokens") or 0,  # the latter is DeepSeek's
             "completion_tokens": reported.get("completion_tokens"),
         }
         plausible = is_plausible_usage(

@@ -19,7 +19,7 @@ from tmas.evaluation.compute import Measure, tokens_in_all
 from tmas.records.evaluation_files import Estimate, Evaluation
 
 NAMES = {"tmas": "TMAS", "best_of_n": "best of N", "majority_vote": "majority vote"}
-GENERATED = Measure(tokens="completion")
+GENERATED = Measure(unit="generated")
 BAR_WIDTH = 20
 """Width of a full bar, in characters."""
 NEXT_COMMAND = "solve problems=sample output_dir=runs/first model=qwen3_4b_thinking model.base_url=http://HOST:8000/v1"

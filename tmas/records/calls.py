@@ -39,7 +39,7 @@ class FailureReason(StrEnum):
     ENDPOINT = "endpoint"  # the server refused, or failed repeatedly while it answered others
     TIMEOUT = "timeout"  # the server stopped making progress
     CONTEXT = "context"  # the prompt does not fit the model's context after all shortening
-    BUDGET = "budget"  # the token budget is exhausted
+    BUDGET = "budget"  # the budget of tokens or money is exhausted
     WORKER = "worker"  # the processes that worked on the problem died, one after the other
     JUDGE = "judge"  # a judge gave no verdict
     CODE = "code"  # a judge's verdict does not repeat the code of its prompt

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from tmas.records.calls import SCHEMA_VERSION, Record
@@ -20,6 +22,7 @@ class ComparedGroup(Record):
     runs: tuple[str, ...]
     seeds: tuple[int, ...]
     tokens_per_problem: float
+    cost_per_problem: float | None = None
     accuracy: dict[str, tuple[Estimate, ...]]
     difference: dict[str, tuple[Estimate, ...]] = Field(description="to the first group, paired by problem")
     final: dict[str, Estimate] = Field(default_factory=dict)
@@ -31,14 +34,17 @@ class ComparedGroup(Record):
 class MethodComparison(Record):
     """Methods on one benchmark, over the problems that all have (``output=FILE`` of ``tmas evaluate``).
 
-    The first group is the baseline.
+    The first group is the baseline. ``budgets`` are in ``unit``, for each problem. ``currency``: that of the costs;
+    None if the cost of a problem is not known.
     """
 
     v: Version = SCHEMA_VERSION
     benchmark: str
     scoring: str
     problems: int
-    budgets: tuple[int, ...]
+    unit: Literal["tokens", "money"] = "tokens"
+    currency: str | None = None
+    budgets: tuple[int | float, ...]
     groups: tuple[ComparedGroup, ...]
 
 

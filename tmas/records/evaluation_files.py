@@ -11,6 +11,7 @@ from pydantic import Field, JsonValue
 
 from tmas.records.calls import SCHEMA_VERSION, Record, Usage
 from tmas.records.judgements import Agreement, VerdictCounts
+from tmas.records.prices import Cost, Price
 from tmas.records.reading import Version
 from tmas.records.values import StopReason
 
@@ -51,7 +52,7 @@ class EvaluatedRun(Record):
     """The run that was evaluated. ``group`` is the same for runs that differ only by their seed.
 
     ``settings``: those of the manifest by dotted key, without settings of a role's model that equal the solver's.
-    Evaluations of older versions have none.
+    Evaluations of older versions have none. ``prices``: those of each role's model that the costs are computed with.
     """
 
     method: str
@@ -60,6 +61,7 @@ class EvaluatedRun(Record):
     group: str
     models: dict[str, str]
     settings: dict[str, JsonValue] = Field(default_factory=dict)
+    prices: dict[str, Price] = Field(default_factory=dict, exclude_if=lambda value: not value)
 
 
 class JudgeUsed(Record):
@@ -133,11 +135,12 @@ class ModeCounts(Record):
 
 
 class MeanTokens(Record):
-    """Mean tokens of a problem up to the end of an iteration."""
+    """Mean tokens of a problem up to the end of an iteration. ``cost``: their mean cost, if the prices are known."""
 
     prompt_tokens: float
     cached_prompt_tokens: float
     completion_tokens: float
+    cost: float | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class EvaluatedIteration(Record):
@@ -210,7 +213,7 @@ class GradeOutcomes(Record):
 
 
 class EvaluatedStep(Record):
-    """A problem after one iteration: tokens so far, and its metrics by scoring.
+    """A problem after one iteration: tokens so far, their cost if the prices are known, and its metrics by scoring.
 
     ``scores`` are lower bounds; ``upper`` has the upper bounds that differ from them.
     ``graded``: scoring -> the graded and decided candidates of this iteration by mean grade.
@@ -218,13 +221,14 @@ class EvaluatedStep(Record):
 
     prompt_tokens: int
     completion_tokens: int
+    cost: float | None = Field(default=None, exclude_if=lambda value: value is None)
     scores: dict[str, dict[str, float | None]]
     upper: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     graded: dict[str, tuple[GradeOutcomes, ...]] = Field(default_factory=dict)
 
 
 class EvaluatedProblem(Record):
-    """A problem with a gold answer. ``limit``: its token budget.
+    """A problem with a gold answer. ``limit``: its token budget. ``money_limit``: its budget in money.
 
     ``by_samples``: scoring -> metric -> value with k of the samples, at index k - 1, if the method has one round.
     ``upper_by_samples``: the upper bounds that differ from them.
@@ -234,8 +238,10 @@ class EvaluatedProblem(Record):
     digest: str
     stop: StopReason
     limit: int | None = None
+    money_limit: float | None = Field(default=None, exclude_if=lambda value: value is None)
     prompt_tokens: int
     completion_tokens: int
+    cost: float | None = Field(default=None, exclude_if=lambda value: value is None)
     iterations: tuple[EvaluatedStep, ...]
     by_samples: dict[str, dict[str, tuple[float, ...]]] = Field(default_factory=dict)
     upper_by_samples: dict[str, dict[str, tuple[float, ...]]] = Field(
@@ -301,6 +307,7 @@ class Evaluation(Record):
 
     ``differences`` and ``boundary`` (by scoring) pool the run with those runs of the same ``tmas evaluate`` that differ
     only by seed. They are None where there is nothing to compare, or no samples to estimate the difficulty from.
+    ``cost``: that of ``roles``; absent if no price is known.
     """
 
     v: Version = SCHEMA_VERSION
@@ -312,6 +319,7 @@ class Evaluation(Record):
     iterations: tuple[EvaluatedIteration, ...]
     calibration: dict[str, Calibration]
     roles: dict[str, Usage]
+    cost: Cost | None = Field(default=None, exclude_if=lambda value: value is None)
     by_problem: tuple[EvaluatedProblem, ...]
     differences: DifferencesByIteration | None = None
     boundary: dict[str, Boundary | None] = Field(default_factory=dict)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, JsonValue
 
 from tmas.records.calls import NOT_SAMPLED, SCHEMA_VERSION, FailureReason, Record, Usage
+from tmas.records.prices import Cost, Price
 from tmas.records.reading import Version
 from tmas.records.values import BankChange, Experience, Guideline, Mode, Selection, StopReason, UsageEntry
 
@@ -24,6 +25,7 @@ class Manifest(Record):
 
     ``settings`` is flat, with dotted keys. ``told``: settings that were null and that servers reported instead.
     ``chat_template``: the run counts the tokens of its models' chat templates; runs of older versions do not.
+    ``prices``: the price of each role's model, where it was known when the run was last started.
     """
 
     schema_version: Version = SCHEMA_VERSION
@@ -34,6 +36,7 @@ class Manifest(Record):
     chat_template: Literal["counted"] | None = None
     problems: dict[str, str]
     told: dict[str, JsonValue] | None = None
+    prices: dict[str, Price] | None = None
 
     @property
     def seed(self) -> int:
@@ -98,11 +101,16 @@ class Terms(Record):
     """Settings that a problem was finished under. A resumed run keeps the problem if they still hold."""
 
     method: dict[str, JsonValue]
-    limits: dict[str, int | None] = Field(default_factory=dict)
+    limits: dict[str, int | float | None] = Field(default_factory=dict)
 
     @property
     def tokens_per_problem(self) -> int | None:
-        return self.limits.get("tokens_per_problem")
+        limit = self.limits.get("tokens_per_problem")
+        return None if limit is None else int(limit)
+
+    @property
+    def money_per_problem(self) -> float | None:
+        return self.limits.get("money_per_problem")
 
 
 class Prediction(Record):
@@ -197,7 +205,7 @@ class IterationMetrics(Record):
 
 
 class Metrics(Record):
-    """``metrics.json``: the totals of a run."""
+    """``metrics.json``: the totals of a run. ``cost``: None if no price is known."""
 
     v: Version = SCHEMA_VERSION
     problems: int
@@ -207,5 +215,6 @@ class Metrics(Record):
     selected_undecided: int
     iterations: tuple[IterationMetrics, ...]
     usage: dict[str, Usage] = Field(description="by role")
+    cost: Cost | None = None
     failures: dict[str, int] = Field(description="by reason")
     packed_prompts: int

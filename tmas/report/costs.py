@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tmas.records import Usage
+from tmas.records.prices import Cost, money
 from tmas.report.items import Bars, Cell, Item, Note, Parts, Section, Table
 from tmas.report.runs import ReportedRun
 
@@ -24,22 +25,33 @@ def costs(runs: Sequence[ReportedRun]) -> Section:
 
 def _cost_table(runs: Sequence[ReportedRun], usage: Sequence[Mapping[str, Usage]]) -> Table:
     rows: list[Sequence[str | Cell]] = []
+    is_priced = any(run.evaluation.cost for run in runs)
     for run, by_role in zip(runs, usage, strict=True):
         everything = sum(by_role.values(), Usage())
-        named = [*by_role.items(), ("all", everything)]
-        rows += [[run.name], *(_cost_row(role, one, everything.total_tokens) for role, one in named)]
+        rows.append([run.name])
+        for role, one in [*by_role.items(), ("all", everything)]:
+            spent = [_money(run.evaluation.cost, role)] if is_priced else []
+            rows.append([role, *_counts(one, everything.total_tokens), *spent])
+    columns = ["Role", "Calls", "Prompt tokens", "of them cached", "Completion tokens", "Share", "Hours of calls"]
     return Table(
         title="Cost by role",
-        columns=["Role", "Calls", "Prompt tokens", "of them cached", "Completion tokens", "Share", "Hours of calls"],
+        columns=[*columns, "Cost"] if is_priced else columns,
         rows=rows,
-        note="Tokens as the server counted them. Hours are summed over calls, which ran side by side.",
+        note="Tokens as the server counted them. Hours are summed over calls, which ran side by side."
+        + (" Cost: at the prices in evaluation.json; unknown for a model without a price." if is_priced else ""),
     )
 
 
-def _cost_row(role: str, usage: Usage, all_tokens: int) -> list[str]:
+def _counts(usage: Usage, all_tokens: int) -> list[str]:
     counts = (usage.calls, usage.prompt_tokens, usage.cached_prompt_tokens, usage.completion_tokens)
     share = f"{usage.total_tokens / all_tokens:.1%}" if all_tokens else "–"
-    return [role, *(f"{count:,}" for count in counts), share, f"{usage.seconds / 3600:.2f}"]
+    return [*(f"{count:,}" for count in counts), share, f"{usage.seconds / 3600:.2f}"]
+
+
+def _money(cost: Cost | None, role: str) -> str:
+    if cost is None:
+        return money(None)
+    return money(cost.total if role == "all" else cost.by_role[role], cost.currency)
 
 
 def _failure_table(runs: Sequence[ReportedRun]) -> Item:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tmas.evaluation.cells import short
 from tmas.evaluation.compare import Group, by_benchmark
+from tmas.records.prices import money
 from tmas.report.items import Choice, ItemRow, Lines, Note, Option, Point, Section, Series, Stack, Table, Tile, Tiles
 from tmas.report.runs import ReportedRuns, labels_on_benchmarks
 from tmas.report.scores import Scores
@@ -62,7 +63,8 @@ def _tile(scores: Scores, group: Group, label: str) -> Tile:
     if end.bound is not None:
         value = f"{100 * (end.value or 0):.1f}–{100 * end.bound:.1f} %"
     undecided = "; the higher value counts undecided answers as right" if end.bound is not None else ""
-    note = f"of selected answers are right{undecided}. {end.problems} problems, {short(group.tokens)} tokens each"
+    cost = "" if group.cost is None else f", {money(group.cost, group.currency)} each"
+    note = f"of selected answers are right{undecided}. {end.problems} problems, {short(group.tokens)} tokens each{cost}"
     return Tile(label, value, note)
 
 

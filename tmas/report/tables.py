@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tmas.evaluation.cells import short
-from tmas.evaluation.compare import Group, by_benchmark, final_results, rounded_up
+from tmas.evaluation.compare import Group, by_benchmark, final_results, rounded_up, shared_currency
 from tmas.records.evaluation_files import Estimate, PairedDifference
+from tmas.records.prices import money
 from tmas.report.items import Cell, Span, Table
 from tmas.report.scores import Scores
 
@@ -33,6 +34,9 @@ def overview(scores: Scores, groups: Sequence[Group], where: str) -> Table | Non
         ("Seeds", [str(len(group.seeds)) for group in kept]),
         ("Tokens", [short(group.tokens) for group in kept]),
     ]
+    currency = shared_currency(groups)
+    if currency is not None:
+        columns.append((f"Cost ({currency})", [money(group.cost) for group in kept]))
     for metric in OVERVIEW:
         columns.append((f"{scores.metrics[metric]} (%)", cells([final[metric] for final, _ in found])))
         columns.append((f"minus {first.label}", [paired_cell(paired.get(metric)) for _, paired in found]))
@@ -41,9 +45,9 @@ def overview(scores: Scores, groups: Sequence[Group], where: str) -> Table | Non
         columns=[name for name, _ in columns],
         rows=[*zip(*(column for _, column in columns), strict=True)],
         note=f"Means over the {len(common)} problems that all methods have, and over seeds. Tokens: per problem, "
-        "prompt and completion. Differences are in percentage points and paired by problem; an interval without 0 is "
-        "more than chance. p: permutation test of the signs, for one difference alone. Methods that took different "
-        "numbers of tokens are compared at equal compute below.",
+        f"prompt and completion. {'Cost: per problem. ' if currency else ''}Differences are in percentage points and "
+        "paired by problem; an interval without 0 is more than chance. p: permutation test of the signs, for one "
+        "difference alone. Methods that took different numbers of tokens are compared at equal compute below.",
     )
 
 

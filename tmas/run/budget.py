@@ -1,14 +1,16 @@
-"""Hard token budgets. Tokens of calls in flight are counted as they stream; the calls are cancelled at the limit."""
+"""Hard budgets of tokens and money. Calls in flight are counted as they stream, and are cancelled at the limit."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tmas.records import Usage, UsageEntry
+from tmas.records.prices import UNKNOWN_PRICE, Price
 from tmas.records.token_counts import plausible_tokens
 from tmas.records.trace_lines import CallLine, DecisionLine
 from tmas.run.trace import read_trace
@@ -26,7 +28,7 @@ the call until a budget cancelled it."""
 
 
 class BudgetReached(Exception):
-    """The token budget is used up. The call was not made, or it was cancelled after it had used ``usage``."""
+    """The budget is used up. The call was not made, or it was cancelled after it had used ``usage``."""
 
     def __init__(self, usage: Usage | None = None) -> None:
         super().__init__(usage)
@@ -34,23 +36,29 @@ class BudgetReached(Exception):
 
 
 class TokenBudget:
-    """The token budget of a problem or a run: prompt and completion tokens together.
+    """The budget of a problem or a run, in tokens (prompt and completion together), in money, or in both.
 
-    ``limit``: maximum number of tokens; None means no limit. ``parent``: the budget of the run, in which the tokens of
-    a problem count as well. The count can exceed the limit by the tokens that a server sends in one chunk. A call that
-    this chunk finishes is kept.
+    ``limit``: maximum number of tokens; None means no limit. ``parent``: the budget of the run, in which the usage of
+    a problem counts as well. ``money_limit``: maximum cost, in the currency of the prices; None means no limit. The
+    count can exceed a limit by the tokens that a server sends in one chunk. A call that this chunk finishes is kept.
+
+    ``spent`` and ``spent_money``: tokens and cost of the finished calls. Usage without a known price costs nothing
+    here; a run with a limit in money has all prices.
     """
 
-    def __init__(self, limit: int | None = None, parent: TokenBudget | None = None) -> None:
-        self.limit, self.parent = limit, parent
-        self.spent = 0
-        self._in_flight: dict[asyncio.Task[Any], int] = {}
-        self._tokens_in_flight = 0
+    def __init__(
+        self, limit: int | None = None, parent: TokenBudget | None = None, money_limit: float | None = None
+    ) -> None:
+        self.limit, self.parent, self.money_limit = limit, parent, money_limit
+        self.spent, self.spent_money = 0, 0.0
+        self._in_flight: dict[asyncio.Task[Any], tuple[int, float]] = {}
+        self._tokens_in_flight, self._money_in_flight = 0, 0.0
         self._closed = False
 
     @property
     def is_limited(self) -> bool:
-        return self.limit is not None or (self.parent is not None and self.parent.is_limited)
+        own = self.limit is not None or self.money_limit is not None
+        return own or (self.parent is not None and self.parent.is_limited)
 
     @property
     def exhausted(self) -> bool:
@@ -67,34 +75,51 @@ class TokenBudget:
         self.limit = limit
         self._close_at_limit()
 
-    def charge(self, usage: Usage, recorded: bool = False) -> None:
+    def charge(self, usage: Usage, recorded: bool = False, price: Price = UNKNOWN_PRICE) -> None:
         """Count a finished call. ``recorded``: the call is from the trace, so the run's budget contains it already."""
         self.spent += usage.total_tokens
+        self.spent_money += price.cost(usage) or 0.0
         if self.parent and not recorded:
-            self.parent.charge(usage)
+            self.parent.charge(usage, price=price)
+        self._close_at_limit()
+
+    def count_recorded(self, charges: Mapping[str, Usage], prices: Mapping[str, Price]) -> None:
+        """Count what the traces of a run hold: its earlier starts, and what this process has charged already.
+
+        ``charges``: from :func:`recorded_charges`. ``prices``: the price of each role's model.
+        """
+        costs = [prices.get(role, UNKNOWN_PRICE).cost(usage) or 0.0 for role, usage in charges.items()]
+        self.spent = max(self.spent, sum(usage.total_tokens for usage in charges.values()))
+        self.spent_money = max(self.spent_money, sum(costs))
         self._close_at_limit()
 
     async def run_limited(
-        self, call: Callable[[Callable[[int], None]], Coroutine[Any, Any, T]], prompt_tokens: int
+        self,
+        call: Callable[[Callable[[int], None]], Coroutine[Any, Any, T]],
+        prompt_tokens: int,
+        price: Price = UNKNOWN_PRICE,
     ) -> T:
         """Run ``call(on_progress)`` within the budget. Raises :class:`BudgetReached` if the budget ends first.
 
         ``on_progress`` takes the number of completion tokens streamed so far. ``prompt_tokens``: length of the prompt.
-        The caller must pass the call's usage to :meth:`charge`, also when the call is cancelled.
+        Until the server reports the call's usage, no token of the prompt counts as cached. The caller must pass the
+        call's usage to :meth:`charge`, also when the call is cancelled.
         """
         if not self.is_limited:
             return await call(lambda _: None)
         if self.exhausted:
             raise BudgetReached
         started, streamed = time.monotonic(), 0
+        prompt_cost = price.cost(Usage(prompt_tokens=prompt_tokens)) or 0.0
+        cost_per_token = price.cost(Usage(completion_tokens=1)) or 0.0
 
         def count(tokens: int) -> None:
             nonlocal streamed
             streamed = tokens
-            self._set_tokens(task, prompt_tokens + tokens)
+            self._set_in_flight(task, prompt_tokens + tokens, prompt_cost + tokens * cost_per_token)
 
         task = asyncio.create_task(call(count))
-        self._set_tokens(task, prompt_tokens)
+        count(0)
         try:
             if self.exhausted:
                 task.cancel()  # before its first step: the prompt is never sent
@@ -110,41 +135,65 @@ class TokenBudget:
         finally:
             self._remove(task)
 
-    def _set_tokens(self, task: asyncio.Task[Any], tokens: int) -> None:
-        self._tokens_in_flight += tokens - self._in_flight.get(task, 0)
-        self._in_flight[task] = tokens
+    def _set_in_flight(self, task: asyncio.Task[Any], tokens: int, cost: float) -> None:
+        old_tokens, old_cost = self._in_flight.get(task, (0, 0.0))
+        self._tokens_in_flight += tokens - old_tokens
+        self._money_in_flight += cost - old_cost
+        self._in_flight[task] = tokens, cost
         if self.parent:
-            self.parent._set_tokens(task, tokens)
+            self.parent._set_in_flight(task, tokens, cost)
         self._close_at_limit()
 
     def _remove(self, task: asyncio.Task[Any]) -> None:
-        self._tokens_in_flight -= self._in_flight.pop(task)
+        tokens, cost = self._in_flight.pop(task)
+        self._tokens_in_flight -= tokens
+        self._money_in_flight -= cost
         if self.parent:
             self.parent._remove(task)
 
     def _close_at_limit(self) -> None:
-        if self.limit is not None and not self._closed and self.spent + self._tokens_in_flight >= self.limit:
+        if self._closed:
+            return
+        tokens_end = self.limit is not None and self.spent + self._tokens_in_flight >= self.limit
+        money = self.spent_money + self._money_in_flight
+        if tokens_end or (self.money_limit is not None and money >= self.money_limit):
             self.close()
 
 
 def recorded_tokens(directory: Path) -> int:
-    """The tokens that a run has used according to the traces in its directory, including failed and cancelled calls.
+    """The tokens that a run has used according to :func:`recorded_charges`."""
+    return sum(usage.total_tokens for usage in recorded_charges(directory).values())
+
+
+def recorded_charges(directory: Path) -> dict[str, Usage]:
+    """What the traces of a run have charged to its budget, by role, including failed and cancelled calls.
 
     Damaged lines are skipped: what they cost is not known.
     """
-    return sum(map(_tokens_in_trace, sorted(directory.glob("trace/*.jsonl"))))
+    totals: dict[str, Usage] = {}
+    for trace in sorted(directory.glob("trace/*.jsonl")):
+        decisions: dict[str, UsageEntry] = {}  # the latest of each name
+        for line in read_trace(trace, skip_damaged=True):
+            if isinstance(line, CallLine) and line.reply:
+                totals[line.key.role] = totals.get(line.key.role, Usage()) + line.reply.usage
+            elif isinstance(line, DecisionLine) and line.name.startswith(UNREPORTED_PREFIX):
+                decisions[line.name] = unreported_usage(line.name, line.value)
+            elif isinstance(line, DecisionLine) and line.name.startswith(CANCELLED_PREFIX):
+                decisions[line.name] = recorded_usage(line.value)
+        for entry in decisions.values():
+            totals[entry.role] = totals.get(entry.role, Usage()) + entry.usage
+    return totals
 
 
-def _tokens_in_trace(trace: Path) -> int:
-    calls, latest_decisions = 0, dict[str, int]()
-    for line in read_trace(trace, skip_damaged=True):
-        if isinstance(line, CallLine) and line.reply:
-            calls += line.reply.usage.total_tokens
-        elif isinstance(line, DecisionLine) and line.name.startswith(UNREPORTED_PREFIX):
-            latest_decisions[line.name] = plausible_tokens(line.value)
-        elif isinstance(line, DecisionLine) and line.name.startswith(CANCELLED_PREFIX):
-            latest_decisions[line.name] = recorded_usage(line.value).usage.total_tokens
-    return calls + sum(latest_decisions.values())
+def unreported_usage(name: str, value: Any) -> UsageEntry:
+    """The tokens of a decision with the prefix :data:`UNREPORTED_PREFIX`, as completion tokens of the call's role.
+
+    Their price is therefore that of completion tokens, which is rarely the lower one.
+    """
+    call = re.search(r"/it(\d+)/([^/\[\]]+)\[\d+\]#\d+$", name)
+    iteration, role = (int(call[1]), call[2]) if call else (0, "")
+    usage = Usage(completion_tokens=plausible_tokens(value))
+    return UsageEntry(role=role, iteration=iteration, usage=usage)
 
 
 def recorded_usage(value: Any) -> UsageEntry:

@@ -32,6 +32,7 @@ from tmas.memory.settings import OLDER_RULES
 from tmas.prompts import BUILT_IN, JUDGE, Prompts
 from tmas.records import SCHEMA_VERSION, Problem, Record
 from tmas.records.checksums import checked_line
+from tmas.records.prices import Price
 from tmas.records.reading import DefectiveFile, UnknownVersion, defect, parsed, read_records
 from tmas.records.run_files import Manifest, Metrics
 from tmas.run.damage import Damage, set_aside
@@ -59,7 +60,8 @@ class RunDirectory:
     ``fingerprint``: the settings that the outcome depends on (dotted key -> value). ``may_increase``:
     keys of the fingerprint whose values may be larger when the run is resumed (``method.max_iterations``). ``config``:
     written to ``config.yaml``. ``prompts``: the prompts of the run; agent prompts that a user replaced are stored in
-    ``prompts/``.
+    ``prompts/``. ``prices``: the price of each role's model, written to the manifest. A resumed run without prices
+    keeps the recorded ones.
 
     Raises :class:`RunRefused` if ``path`` is not empty and not a run directory, if another process writes in it, or if
     the run in it has recorded calls and differs in a setting, a prompt or a problem.
@@ -73,6 +75,7 @@ class RunDirectory:
         may_increase: Iterable[str] = (),
         config: Mapping[str, Any] | None = None,
         prompts: Prompts = BUILT_IN,
+        prices: Mapping[str, Price] | None = None,
     ) -> None:
         self.path = path
         _check_is_run_or_empty(path)
@@ -80,10 +83,11 @@ class RunDirectory:
         self._lock = lock_file(path / ".lock")
         with ExitStack() as close_on_error:
             close_on_error.callback(self.close)
-            manifest = _new_manifest(fingerprint, problems, prompts)
+            manifest = _new_manifest(fingerprint, problems, prompts, prices)
             if (path / "manifest.json").exists():
                 manifest = self._merged_manifest(manifest, set(may_increase))
             self._write_manifest(manifest)
+            self.prices = manifest.prices
             _write_replaced_prompts(path / "prompts", prompts)
             if config is not None:
                 text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
@@ -108,12 +112,13 @@ class RunDirectory:
             update={
                 "problems": {**old.problems, **new.problems},
                 "told": old.told,
+                "prices": new.prices or old.prices,
                 CHAT_TEMPLATE: old.chat_template,
             }
         )
 
     def _write_manifest(self, manifest: Manifest) -> None:
-        absent = {name for name in ("told", CHAT_TEMPLATE) if getattr(manifest, name) is None}
+        absent = {name for name in ("told", "prices", CHAT_TEMPLATE) if getattr(manifest, name) is None}
         write_json(self.path / "manifest.json", manifest.model_dump(mode="json", exclude=absent))
 
     def record_reported(self, reported: Mapping[str, Any]) -> None:
@@ -205,7 +210,9 @@ def _parse_manifest(path: Path, content: Mapping[str, Any]) -> Manifest:
         raise RunRefused(f"{path / 'manifest.json'}: {defect(error)}") from None
 
 
-def _new_manifest(fingerprint: Mapping[str, Any], problems: Sequence[Problem], prompts: Prompts) -> Manifest:
+def _new_manifest(
+    fingerprint: Mapping[str, Any], problems: Sequence[Problem], prompts: Prompts, prices: Mapping[str, Price] | None
+) -> Manifest:
     return Manifest(
         settings=dict(fingerprint),
         prompts=prompts.hashes(),
@@ -213,6 +220,7 @@ def _new_manifest(fingerprint: Mapping[str, Any], problems: Sequence[Problem], p
         python=platform.python_version(),
         chat_template="counted",
         problems={p.problem_id: digest([p.question, p.answer]) for p in problems},
+        prices=dict(prices) if prices else None,
     )
 
 

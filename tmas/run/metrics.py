@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tmas.records import Experience, Guideline, Usage
+from tmas.records.prices import Price, cost_of
 from tmas.records.run_files import FailureLine, IterationMetrics, Metrics, Prediction
 
 
-def metrics(lines: Sequence[Prediction], failures: Iterable[FailureLine] = ()) -> Metrics:
+def metrics(
+    lines: Sequence[Prediction], failures: Iterable[FailureLine] = (), prices: Mapping[str, Price] | None = None
+) -> Metrics:
     """Compute the totals by iteration and by role from the lines of predictions.jsonl and failures.jsonl.
+
+    ``prices``: the price of each role's model; without any, ``cost`` is None.
 
     Rates are None if they cannot be computed (no gold answers, no grades). ``pass_at_1`` is the mean correctness over
     an iteration's candidates (the paper's). A candidate that failed or gave no answer is not correct. Neither is one
@@ -21,6 +26,7 @@ def metrics(lines: Sequence[Prediction], failures: Iterable[FailureLine] = ()) -
     ran it.
     """
     depth = max((len(line.iterations) for line in lines), default=0)
+    usage = _usage_by_role(lines)
     return Metrics(
         problems=len(lines),
         stops=dict(Counter(line.stop for line in lines)),
@@ -28,7 +34,8 @@ def metrics(lines: Sequence[Prediction], failures: Iterable[FailureLine] = ()) -
         selected_accuracy=_rate([line.correct for line in lines if line.gold is not None]),
         selected_undecided=sum(line.correct == "undecided" for line in lines),
         iterations=tuple(_iteration(t, lines) for t in range(depth)),
-        usage=_usage_by_role(lines),
+        usage=usage,
+        cost=cost_of(usage, prices) if prices else None,
         failures=dict(Counter(line.reason.value for line in failures)),
         packed_prompts=sum(line.packed_prompts for line in lines),
     )

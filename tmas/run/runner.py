@@ -86,9 +86,9 @@ def sort_lines(directory: RunDirectory, problems: Sequence[Problem]) -> None:
 
 
 def write_metrics(directory: RunDirectory) -> None:
-    """Compute ``metrics.json`` from the prediction and failure lines."""
+    """Compute ``metrics.json`` from the prediction and failure lines, and the prices in the manifest."""
     lines = list(directory.lines("predictions.jsonl", Prediction))
-    directory.write_metrics(metrics(lines, directory.lines("failures.jsonl", FailureLine)))
+    directory.write_metrics(metrics(lines, directory.lines("failures.jsonl", FailureLine), directory.prices))
 
 
 def _is_finished(line: Prediction, terms: Terms) -> bool:

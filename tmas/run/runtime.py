@@ -20,8 +20,7 @@ from tmas.engines.ray_cluster import ray_cluster
 from tmas.llm.descriptors import allow_open_files
 from tmas.methods import METHODS
 from tmas.methods.base import Method
-from tmas.records import Usage
-from tmas.run.budget import TokenBudget, recorded_tokens
+from tmas.run.budget import TokenBudget, recorded_charges
 from tmas.run.directory import counts_chat_template
 from tmas.run.garbage import rare_collections
 from tmas.run.models import Clients, SharedServers, own_servers
@@ -101,12 +100,19 @@ class Runtime:
         ``settings``: the settings of the runtime, or others with the same endpoints. ``method``: defaults to the method
         of ``settings``, without a progress callback.
         """
-        budget = TokenBudget(settings.limits.tokens_per_run)
+        limits, prices = settings.limits, settings.role_prices()
+        budget = TokenBudget(limits.tokens_per_run, money_limit=limits.money_per_run)
         if budget.is_limited:
-            budget.charge(Usage(completion_tokens=await asyncio.to_thread(recorded_tokens, directory)))
-        roles = await self._clients.roles(settings)
+            budget.count_recorded(await asyncio.to_thread(recorded_charges, directory), prices)
         state = RunState(
-            roles, self.limiter, settings.seed, settings.limits, budget, activity, prompts=settings.prompts
+            await self._clients.roles(settings),
+            self.limiter,
+            settings.seed,
+            limits,
+            budget,
+            activity,
+            prompts=settings.prompts,
+            prices=prices,
         )
         method = method or METHODS[settings.method.name](settings.method, self.checker)
         return ProblemSolver(method, state, directory)

@@ -30,8 +30,16 @@ from tmas.records import (
     UsageEntry,
 )
 from tmas.records.live import RecentBankChange
+from tmas.records.prices import UNKNOWN_PRICE, Price
 from tmas.records.token_counts import UNCOUNTED, USAGE_IMPLAUSIBLE, plausible_tokens
-from tmas.run.budget import CANCELLED_PREFIX, UNREPORTED_PREFIX, BudgetReached, TokenBudget, recorded_usage
+from tmas.run.budget import (
+    CANCELLED_PREFIX,
+    UNREPORTED_PREFIX,
+    BudgetReached,
+    TokenBudget,
+    recorded_usage,
+    unreported_usage,
+)
 from tmas.run.trace import Trace
 from tmas.settings import Limits
 
@@ -107,7 +115,7 @@ class Activity:
 
 @dataclass
 class RunState:
-    """The state that all sessions of a run share."""
+    """The state that all sessions of a run share. ``prices``: the price of each role's model, where it is known."""
 
     roles: Mapping[str, RoleModel]
     limiter: PriorityLimiter
@@ -116,6 +124,7 @@ class RunState:
     budget: TokenBudget = field(default_factory=TokenBudget)
     activity: Activity = field(default_factory=Activity)
     prompts: Prompts = BUILT_IN
+    prices: Mapping[str, Price] = field(default_factory=dict)
 
 
 class ProblemSession:
@@ -133,13 +142,15 @@ class ProblemSession:
         self.stopped: Literal["budget", "worker"] | None = None
         self.packed_prompts = 0
         self._usage: dict[tuple[str, int], Usage] = {}
-        self._budget = TokenBudget(run.limits.tokens_per_problem, parent=run.budget)
+        limits = run.limits
+        self._budget = TokenBudget(limits.tokens_per_problem, parent=run.budget, money_limit=limits.money_per_problem)
         # True from the beginning if the budget stopped an earlier start of this run: calls in the trace are still
         # answered, and the first new call is refused.
         self._refuses_new_calls = _stop_applies(trace.decision("budget"), run.limits)
-        for tokens in trace.decisions(UNREPORTED_PREFIX):
-            self._budget.charge(Usage(completion_tokens=plausible_tokens(tokens)), recorded=True)
-        for entry in trace.decisions(CANCELLED_PREFIX):
+        for name, tokens in trace.decisions(UNREPORTED_PREFIX).items():
+            unreported = unreported_usage(name, tokens)
+            self._budget.charge(unreported.usage, recorded=True, price=self._price(unreported.role))
+        for entry in trace.decisions(CANCELLED_PREFIX).values():
             self._add_usage(recorded_usage(entry), recorded=True)
 
     @property
@@ -224,6 +235,7 @@ class ProblemSession:
                         request, lambda progress: on_progress(progress, report_tokens), hint
                     ),
                     role.window.count(prompt.content) if self._budget.is_limited else 0,
+                    self._price(key.role),
                 )
             except BudgetReached as reached:
                 self._charge_unreported(key, aborted_tokens)
@@ -263,7 +275,10 @@ class ProblemSession:
         """Add usage to the totals of its role and iteration, and charge the budget for it."""
         role_and_iteration = (entry.role, entry.iteration)
         self._usage[role_and_iteration] = self._usage.get(role_and_iteration, Usage()) + entry.usage
-        self._budget.charge(entry.usage, recorded)
+        self._budget.charge(entry.usage, recorded, self._price(entry.role))
+
+    def _price(self, role: str) -> Price:
+        return self.run.prices.get(role, UNKNOWN_PRICE)
 
     def _charge_unreported(self, key: CallKey, tokens: int) -> None:
         """Charge the budget for tokens that no server reported, and record them for replay.
@@ -273,7 +288,7 @@ class ProblemSession:
         if tokens:
             name = f"{UNREPORTED_PREFIX}{key}"
             self.trace.decide(name, plausible_tokens(self.trace.decision(name)) + tokens)
-            self._budget.charge(Usage(completion_tokens=tokens))
+            self._budget.charge(Usage(completion_tokens=tokens), price=self._price(key.role))
 
     def _charge_uncounted_replay(self, key: CallKey, outcome: Reply | Failure, prompt: Prompt) -> None:
         """Charge the budget for a recorded reply whose usage an older version believed, although it cannot be true."""
@@ -293,7 +308,7 @@ class ProblemSession:
             self._refuses_new_calls = True
             self.trace.decide("budget", self.run.limits.model_dump())
         self.stopped = "budget"
-        return Failure(reason=FailureReason.BUDGET, message="the token budget is used up", key=key)
+        return Failure(reason=FailureReason.BUDGET, message="the budget is used up", key=key)
 
     def _charge_cancelled(self, key: CallKey, used: Usage) -> None:
         """Charge the budget for a cancelled call, and record its usage for replay.

@@ -195,9 +195,9 @@ class Trace:
         """The value noted under ``name``, None if there is none."""
         return self._decisions.get(name)
 
-    def decisions(self, prefix: str) -> list[Any]:
-        """The values noted under the names that begin with ``prefix``."""
-        return [value for name, value in self._decisions.items() if name.startswith(prefix)]
+    def decisions(self, prefix: str) -> dict[str, Any]:
+        """The decisions whose names begin with ``prefix``: name -> value."""
+        return {name: value for name, value in self._decisions.items() if name.startswith(prefix)}
 
     def decide(self, name: str, value: Any) -> None:
         """Note a decision that a replay must repeat; a later one under the same name stands instead."""

@@ -128,7 +128,14 @@ class Service:
             if not self.settings.keep_runs:
                 stack.callback(shutil.rmtree, path, ignore_errors=True)
             config = settings.model_dump(mode="json")
-            directory = RunDirectory(path, settings.identity(), [problem], config=config, prompts=settings.prompts)
+            directory = RunDirectory(
+                path,
+                settings.identity(),
+                [problem],
+                config=config,
+                prompts=settings.prompts,
+                prices=settings.role_prices(),
+            )
             stack.enter_context(closing(directory))
             try:
                 async with asyncio.TaskGroup() as group:

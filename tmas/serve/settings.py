@@ -14,6 +14,7 @@ from tmas.llm.endpoint import read_key
 from tmas.methods import AnyMethodSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.prompts import BUILT_IN, PromptsSetting
+from tmas.records.prices import ListPrice
 from tmas.serve.models import RequestLimits, ServedModel, served_models
 from tmas.settings import ModelSettings, RaySettings, RunSettings, ServingSettings, Settings
 
@@ -136,6 +137,9 @@ class ServeSettings(Settings):
         default=BUILT_IN,
         description="Folder whose .jinja files replace built-in prompts (docs/prompts.md). null: the built-in prompts.",
     )
+    prices: dict[str, ListPrice] = Field(
+        default_factory=dict, description="List prices by the model's name. A price in model.price is used first."
+    )
     serve: ServerSettings = Field(description="The HTTP server.")
 
     @field_validator("serve")
@@ -161,8 +165,8 @@ class ServeSettings(Settings):
 
     def run(self) -> RunSettings:
         """Run settings for a request to the method of ``method`` without overrides."""
-        shared = {name: getattr(self, name) for name in ("model", "method", "serving", "concurrency", "ray", "prompts")}
-        return RunSettings(**shared)
+        names = ("model", "method", "serving", "concurrency", "ray", "prompts", "prices")
+        return RunSettings(**{name: getattr(self, name) for name in names})
 
     @cached_property
     def served_models(self) -> Mapping[str, RunSettings]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, field_validator
 
 from tmas.llm.endpoint import EndpointSettings, RetrySettings, TokenLimitField
 from tmas.methods import all_roles
 from tmas.records import Sampling
+from tmas.records.prices import Price
 from tmas.settings.base import Settings
 
 ROLES = all_roles()
@@ -72,6 +74,10 @@ class RoleOverride(Settings):
     )
     tokenizer: str | None = Field(default=None, description="Tokenizer of this role's model. null: model.tokenizer.")
     sampling: SamplingOverride = Field(default=SamplingOverride(), description="Decoding settings of this role.")
+    price: Price = Field(
+        default=Price(),
+        description="Price of this role's model. Without one, a role with the model's name and server has its price.",
+    )
 
 
 class ModelSettings(Settings):
@@ -124,6 +130,9 @@ class ModelSettings(Settings):
         default=True, description="Send a seed with each request, derived from the run's seed and the call's name."
     )
     sampling: Sampling = Field(default=Sampling(), description="Decoding settings of all roles.")
+    price: Price = Field(
+        default=Price(), description="Price of the model, for costs and budgets in money. Replaces that in prices."
+    )
     patience: RetrySettings = Field(default=RetrySettings(), description="Time limits and retries.")
     roles: dict[str, RoleOverride] = Field(
         default_factory=dict, description="Settings of single roles that differ from those of the model."
@@ -137,13 +146,25 @@ class ModelSettings(Settings):
         return roles
 
     def for_role(self, role: str) -> ModelSettings:
-        """The model settings of ``role`` with its overrides. Another ``base_url`` inherits no key and no priority."""
+        """The model settings of ``role`` with its overrides.
+
+        Another ``base_url`` inherits no key and no priority; another ``base_url`` or ``name`` inherits no price.
+        """
         own = self.roles.get(role, RoleOverride())
-        changed = {k: v for k, v in own.model_dump(exclude={"sampling"}).items() if v is not None}
-        if own.base_url and own.base_url != self.base_url:
+        changed = {k: v for k, v in own.model_dump(exclude={"sampling", "price"}).items() if v is not None}
+        is_elsewhere = own.base_url and own.base_url != self.base_url
+        if is_elsewhere:
             changed.setdefault("api_key_env", None)
             changed.setdefault("send_priority", False)
+        if own.price.is_known or is_elsewhere or changed.get("name", self.name) != self.name:
+            changed["price"] = own.price
         return self.model_copy(update={**changed, "sampling": own.sampling.over(self.sampling), "roles": {}})
+
+    @property
+    def hosts(self) -> set[str | None]:
+        """The host names of the servers; empty for the run's own servers."""
+        urls = (self.base_url,) if isinstance(self.base_url, str) else self.base_url or ()
+        return {urlsplit(url).hostname for url in urls}
 
     def with_absolute_paths(self) -> Self:
         """The settings with absolute paths, because Ray's processes have other working directories."""

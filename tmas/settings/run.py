@@ -11,13 +11,18 @@ from tmas.methods import AnyMethodSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.problems.loader import ProblemFields
 from tmas.prompts import BUILT_IN, PromptsSetting
+from tmas.records.prices import ListPrice, Price
 from tmas.settings.base import Settings, flatten
 from tmas.settings.model import ModelSettings
 from tmas.settings.serving import ServingSettings
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class Limits(BaseModel):
-    """Hard token budgets. They can be raised when a run is resumed."""
+    """Hard budgets, in tokens and in money. They can be raised when a run is resumed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,6 +34,21 @@ class Limits(BaseModel):
         ge=1,
         description="Token budget of the whole run, prompt and completion together. null: no limit. On Ray it needs"
         " ray.workers=1.",
+    )
+    # Without a budget in money, the limits on disk are those of runs from before there were such budgets.
+    money_per_problem: float | None = Field(
+        default=None,
+        gt=0,
+        description="Budget of each problem in money, in the currency of the prices. Needs the price of every role's"
+        " model. null: no limit.",
+        exclude_if=_is_none,
+    )
+    money_per_run: float | None = Field(
+        default=None,
+        gt=0,
+        description="Budget of the whole run in money, in the currency of the prices. Needs the price of every role's"
+        " model, and on Ray ray.workers=1. null: no limit.",
+        exclude_if=_is_none,
     )
 
 
@@ -61,7 +81,12 @@ class RunSettings(Settings):
         description="Completions in flight at once; a request for several completions counts as several.",
     )
     active_problems: int = Field(default=512, ge=1, description="Problems that are worked on at once.")
-    limits: Limits = Field(default=Limits(), description="Hard token budgets.")
+    limits: Limits = Field(default=Limits(), description="Hard budgets, in tokens and in money.")
+    prices: dict[str, ListPrice] = Field(
+        default_factory=dict,
+        description="List prices by the model's name, which must be equal to model.name. A price in model.price is used"
+        " first.",
+    )
     ray: RaySettings = Field(default=RaySettings(), description="How the work is spread over a Ray cluster.")
     prompts: PromptsSetting = Field(
         default=BUILT_IN,
@@ -79,10 +104,27 @@ class RunSettings(Settings):
 
     @model_validator(mode="after")
     def _run_budget_needs_one_process(self) -> Self:
-        if self.limits.tokens_per_run and self.on_ray and self.ray.workers != 1:
+        for unit in ("tokens", "money"):
+            if getattr(self.limits, f"{unit}_per_run") and self.on_ray and self.ray.workers != 1:
+                raise ValueError(
+                    f"limits.{unit}_per_run is counted in one process: on Ray it needs ray.workers=1 "
+                    f"(limits.{unit}_per_problem does not)"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _prices_fit_together(self) -> Self:
+        prices = self.role_prices()
+        if len(currencies := {price.currency for price in prices.values()}) > 1:
             raise ValueError(
-                "limits.tokens_per_run is counted in one process: on Ray it needs ray.workers=1 "
-                "(limits.tokens_per_problem does not)"
+                f"prices in several currencies ({', '.join(sorted(currencies))}): give all in the same one"
+            )
+        is_limited = self.limits.money_per_problem is not None or self.limits.money_per_run is not None
+        if is_limited and (missing := self.roles_without_price()):
+            models = ", ".join(f"{name} ({', '.join(roles)})" for name, roles in missing.items())
+            raise ValueError(
+                f"limits: a budget in money needs the price of every model, and that of {models} is not known: set"
+                " model.price.input and model.price.output, or those of model.roles.ROLE"
             )
         return self
 
@@ -103,6 +145,28 @@ class RunSettings(Settings):
         if self.serving.name == "vllm":
             model = model.model_copy(update={"base_url": (), "send_priority": True})
         return {role: model.for_role(role) for role in self.method.roles}
+
+    def role_prices(self) -> dict[str, Price]:
+        """The price of each role's model, without the roles for which none is known.
+
+        It is the model's own price or, if that is not set, that of a row of ``prices`` with the model's name and host.
+        """
+        found: dict[str, Price] = {}
+        for role, model in self.role_models().items():
+            listed = self.prices.get(model.name)
+            if model.price.is_known:
+                found[role] = model.price
+            elif listed is not None and listed.is_known and (not listed.host or model.hosts == {listed.host}):
+                found[role] = listed.plain
+        return found
+
+    def roles_without_price(self) -> dict[str, list[str]]:
+        """The models without a known price, by name, and the roles that they play."""
+        known, missing = self.role_prices(), dict[str, list[str]]()
+        for role, model in self.role_models().items():
+            if role not in known:
+                missing.setdefault(model.name, []).append(role)
+        return missing
 
     def identity(self) -> dict[str, Any]:
         """Fingerprint of the run: the settings that the outcome depends on, by dotted key.
@@ -138,4 +202,9 @@ class SolveSettings(RunSettings):
     )
     max_problems: int | None = Field(
         default=None, ge=1, description="Solve only the first problems, this many. null: all."
+    )
+    dry_run: bool = Field(
+        default=False,
+        description="Print an estimate of calls, tokens and money, and stop. It is measured if problems are finished in"
+        " output_dir; before that, only method=tmas has one, from expected lengths.",
     )

@@ -20,6 +20,7 @@ from tmas.cli import main as cli
 from tmas.cli.composing import config_name
 from tmas.cli.main import COMMANDS, usage
 from tmas.files import read_lines
+from tmas.records.prices import money
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer, run_in_thread
 
@@ -56,6 +57,22 @@ def test_solve_prints_a_result_and_leaves_the_run_directory(tmp_path: Path):
     written = b"".join(path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
     assert SECRET.encode() not in written
     assert SECRET not in done.stdout + done.stderr
+
+
+def test_solve_prints_what_a_run_cost_and_what_the_rest_would_cost(tmp_path: Path):
+    prices = ("model.price.input=2000", "model.price.output=1000", "method=verify_refine", "method.n_best=2")
+    with run_in_thread(ScriptedServer(team.reply)) as server:
+        unknown, done, estimated, limited = (
+            tmas(tmp_path, server.base_url, *prices, *more)
+            for more in (["dry_run=true"], ["max_problems=1"], ["dry_run=true"], ["limits.money_per_run=5"])
+        )
+    assert unknown.stdout.startswith("There is no estimate for verify_refine before its first problem is finished.")
+    cost = orjson.loads((tmp_path / "run" / "metrics.json").read_bytes())["cost"]["total"]
+    assert "USD" in done.stdout
+    assert "1 problems to solve, about " in estimated.stdout
+    assert "measured on the problems already finished\n" in estimated.stdout
+    assert f"cost: about {money(cost, 'USD')}\n" in estimated.stdout
+    assert limited.returncode == 0, limited.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])

@@ -33,6 +33,7 @@ def test_filter_composes_into_the_defaults_of_the_code():
         method=MajorityVoteSettings(n_candidates=8),
         problems=Path("w/pool/problems.jsonl"),
         output_dir=Path("w/filtered"),
+        prices=settings.prices,  # conf/prices has the table
     )
     assert settings == expected
 
@@ -46,6 +47,7 @@ def test_distill_composes_into_the_defaults_of_the_code_and_names_a_budget():
         problems=Path("w/filtered/problems.jsonl"),
         output_dir=Path("w/teacher"),
         limits=settings.limits,
+        prices=settings.prices,
         concurrency=200,
         active_problems=64,
     )

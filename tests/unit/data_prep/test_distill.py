@@ -9,9 +9,9 @@ from pyarrow import parquet
 
 from data_prep.build import build
 from data_prep.build_settings import BuildSettings
-from data_prep.cost import Expected, Length, Price, expected_estimate
+from data_prep.cost import Expected, Length, estimate_lines, expected_estimate
 from data_prep.difficulty import filter_by_difficulty
-from data_prep.distill import DistillSettings, distill, estimate, estimate_lines
+from data_prep.distill import DistillSettings, distill, estimate
 from data_prep.pool import read_problems
 from tests.support.data_steps import distill_settings, filter_settings, problem_file, runner, silent
 from tmas.files import read_lines
@@ -20,6 +20,7 @@ from tmas.llm.tokens import ContextWindow, token_counter
 from tmas.methods.majority_vote import MajorityVoteSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem
+from tmas.records.prices import Price
 from tmas.run.replay import RecordedRun
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Fault, Script, ScriptedServer, run_in_thread
@@ -35,19 +36,21 @@ def test_the_expected_estimate_counts_every_call_and_prompt():
     one = Length(reply=1000, text=10)
     expected = Expected(solution=one, verification=one, summary=one, experience=one, guideline=one, bank=100)
     found = expected_estimate(problems, method, expected, len)
-    assert found.calls == 10 * 2 * (3 * 2 + 2)
-    assert found.completion_tokens == 10 * 2 * (2 + 6 + 2 + 2) * 1000
+    assert found.usage.calls == 10 * 2 * (3 * 2 + 2)
+    assert found.usage.completion_tokens == 10 * 2 * (2 + 6 + 2 + 2) * 1000
+    assert found.by_role["verification"].completion_tokens == 10 * 2 * 6 * 1000
     question = 100 + 200  # and the instructions
     solutions = 2 * (2 * question + 100 + 2 * 20)  # the second iteration has R and E
     verifications = 2 * 6 * (question + 10)
     summaries = 2 * 2 * (question + 10 + 3 * 10)
     memory = 2 * 2 * (question + 2 * 20 + 100)
-    assert found.prompt_tokens == 10 * (solutions + verifications + summaries + memory)
+    assert found.usage.prompt_tokens == 10 * (solutions + verifications + summaries + memory)
     assert not found.measured
-    assert found.money(Price(prompt=1, completion=2)) == pytest.approx(
-        (found.prompt_tokens + 2 * found.completion_tokens) / 1e6
-    )
-    assert found.money(Price(prompt=1)) is None
+    prices = dict.fromkeys(method.roles, Price(input=1, cached_input=0.1, output=2))
+    low, high = found.costs(prices)
+    assert low.total == pytest.approx((found.usage.prompt_tokens / 10 + 2 * found.usage.completion_tokens) / 1e6)
+    assert high.total == pytest.approx((found.usage.prompt_tokens + 2 * found.usage.completion_tokens) / 1e6)
+    assert found.costs({"solution": Price(input=1, output=2)})[1].total is None
 
 
 def test_a_dry_run_says_what_it_takes_and_calls_nobody(tmp_path: Path):
@@ -55,14 +58,14 @@ def test_a_dry_run_says_what_it_takes_and_calls_nobody(tmp_path: Path):
     with run_in_thread(ScriptedServer(team.reply)) as server:
         problems = problem_file(tmp_path, 4)
         settings = distill_settings(
-            server, tmp_path / "t", problems, dry_run=True, price={"prompt": 1, "completion": 1},
-            limits={"tokens_per_run": 10},
+            server, tmp_path / "t", problems, dry_run=True, limits={"tokens_per_run": 10, "money_per_run": 5},
+            model=team.model(server.base_url, price={"input": 1, "cached_input": 0, "output": 1}),
         )  # fmt: skip
         distill(settings, runner, lines.append)
         assert server.requests == []
     assert lines[0].startswith("4 problems to distill, about 132 calls: ")
-    assert "at the given prices: 1.43" in lines
-    assert "hard budget: 10 tokens" in lines
+    assert "cost: 1.02 to 1.43 USD, with all prompt tokens cached or none" in lines
+    assert "hard budget: 10 tokens and 5.00 USD" in lines
     assert "the budget is below the estimate" in lines[-1]
     assert not (tmp_path / "t").exists()
 
@@ -74,8 +77,11 @@ def test_once_problems_are_finished_the_estimate_is_measured(tmp_path: Path):
         calls = len(server.requests)
         settings = distill_settings(server, tmp_path / "t", problems)
         found = estimate(list(read_problems(problems)), settings)
-        assert (found.problems, found.measured, found.calls) == (4, True, 2 * calls)
-        assert "measured on the problems already finished" in estimate_lines(found, settings)
+        assert (found.problems, found.measured, found.usage.calls) == (4, True, 2 * calls)
+        assert estimate_lines(found, settings, "distill")[1:3] == [
+            "measured on the problems already finished",
+            "cost: unknown, without a price of scripted (model.price.input, model.price.output)",
+        ]
         distill(settings, runner, silent)
         assert len(server.requests) == 3 * calls
         assert estimate(list(read_problems(problems)), settings).tokens == 0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tmas.errors import UserError
-from tmas.evaluation.compare import by_benchmark, comparison, group_runs
+from tmas.evaluation.compare import by_benchmark, comparison, group_runs, rounded_up_money, shared_currency
 from tmas.evaluation.compute import Measure, accuracy_after, accuracy_at, difference_at, tokens_after
 from tmas.evaluation.estimators import BootstrapSettings
 from tmas.records.evaluation_files import (
@@ -19,6 +20,7 @@ from tmas.records.evaluation_files import (
     Evaluation,
     SettingsUsed,
 )
+from tmas.records.prices import Cost
 
 FEW = BootstrapSettings(resamples=100)
 Steps = list[tuple[int, int, float | None]]
@@ -40,6 +42,7 @@ def evaluation(
     """
     return Evaluation.model_construct(
         run=EvaluatedRun(group=group, method=method, seed=seed, benchmark=benchmark, models={}),
+        cost=None,
         settings=SettingsUsed(judge=None, bootstrap=BootstrapUsed(resamples=100, confidence=0.95, seed=0)),
         iterations=(EvaluatedIteration.model_construct(),) * max(len(steps) for steps in problems.values()),
         by_problem=tuple(
@@ -89,7 +92,7 @@ def test_a_run_under_a_hard_limit_is_within_it_whatever_its_last_chunks_took(tok
 
 
 def test_completion_tokens_can_be_counted_alone():
-    assert accuracy_at([ONE], 20, Measure(tokens="completion"), FEW).value == pytest.approx(2 / 3)
+    assert accuracy_at([ONE], 20, Measure(unit="generated"), FEW).value == pytest.approx(2 / 3)
 
 
 def test_a_problem_that_stopped_keeps_its_last_iteration():
@@ -198,6 +201,51 @@ def test_undecided_answers_bound_a_difference_and_sums_in_another_order_do_not()
     assert accuracy_at([open_], 10, settings=FEW).bound == 0.625
     rounded = accuracy_at([other], 10, settings=FEW).model_copy(update={"upper": 0.375 + 1e-16})
     assert rounded.bound is None
+
+
+def priced(evaluated: Evaluation, price: float) -> Evaluation:
+    """Every token costs ``price``."""
+
+    def with_cost(spent: Any) -> dict[str, float]:
+        return {"cost": price * (spent.prompt_tokens + spent.completion_tokens)}
+
+    problems = [
+        problem.model_copy(
+            update={
+                "iterations": tuple(step.model_copy(update=with_cost(step)) for step in problem.iterations),
+                **with_cost(problem),
+            }
+        )
+        for problem in evaluated.by_problem
+    ]
+    cost = Cost(currency="USD", total=1, by_role={"solution": 1})
+    return evaluated.model_copy(update={"by_problem": tuple(problems), "cost": cost})
+
+
+def test_methods_are_compared_at_equal_costs():
+    """Three times the tokens at a ninth of the price."""
+    small = priced(evaluation({"p": [(3, 3, 0.0), (30, 30, 1.0)]}), 0.001)
+    large = priced(evaluation({"p": [(10, 10, 1.0)]}, group="h", method="vote"), 0.009)
+    groups = group_runs([Path("a"), Path("b")], [small, large])
+    found = comparison(groups, [], FEW, "money")
+    assert found is not None
+    assert (found.unit, found.currency, found.budgets) == ("money", "USD", (0.18,))
+    assert [group.accuracy["selected"][0].value for group in found.groups] == [1.0, 1.0]
+    assert [group.cost_per_problem for group in found.groups] == pytest.approx([0.06, 0.18])
+    found = comparison(groups, [0.05, 0.06], FEW, "money")
+    assert found is not None
+    assert [estimate.value for estimate in found.groups[0].accuracy["selected"]] == [0.0, 1.0]
+    assert [estimate.value for estimate in found.groups[1].accuracy["selected"]] == [None, None]
+    in_tokens = comparison(groups, [], FEW)
+    assert in_tokens is not None
+    assert (in_tokens.unit, in_tokens.currency, in_tokens.budgets) == ("tokens", "USD", (20,))
+    unpriced = group_runs([Path("a"), Path("b")], [small.model_copy(update={"cost": None}), large])
+    assert shared_currency(unpriced) is None
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.000123, 0.1, 0.12, 0.1201, 1 / 3, 1.0, 9.99, 1234.5, 0.12 * 3, 1e-9])
+def test_a_budget_in_money_covers_what_it_was_rounded_up_from(amount: float):
+    assert amount <= rounded_up_money(amount) <= 1.1 * amount
 
 
 def test_labels_tell_runs_of_one_name_apart():

@@ -191,6 +191,26 @@ def test_the_command_prints_tables_and_compares(tmp_path: Path):
     assert compared["problems"] == 1
 
 
+def test_the_command_prints_costs_at_the_price_that_is_given(tmp_path: Path):
+    one = write_run(tmp_path / "one", lines())
+    two = write_run(tmp_path / "two", lines()[:1], method__name="majority_vote")
+    words = ("evaluate", f"runs=[{one},{two}]", "price.input=1000", "price.output=2000")
+    done = tmas(*words, f"output={tmp_path / 'compared.json'}", env={"COLUMNS": "160"})
+    assert done.returncode == 0, done.stderr
+    assert "selected at equal cost (rule; columns: USD per problem)" in done.stdout
+    tokens, money = orjson.loads((tmp_path / "compared.json").read_bytes())
+    assert (tokens["unit"], money["unit"], money["currency"]) == ("tokens", "money", "USD")
+    assert money["groups"][0]["cost_per_problem"] == pytest.approx(0.3 + 2 * 0.05)
+    found = orjson.loads((one / "evaluation.json").read_bytes())
+    assert found["cost"] == {"currency": "USD", "total": pytest.approx(0.54), "by_role": {
+        "solution": pytest.approx(0.27), "verification": pytest.approx(0.27),
+    }}  # fmt: skip
+    assert [step["cost"] for step in found["by_problem"][0]["iterations"]] == pytest.approx([0.14, 0.4])
+    unpriced = tmas("evaluate", f"runs=[{one}]")
+    assert "USD" not in unpriced.stdout
+    assert "cost" not in orjson.loads((one / "evaluation.json").read_bytes())
+
+
 def test_the_command_prints_differences_by_iteration_and_the_boundary(tmp_path: Path):
     right, wrong = candidate("1/2", [1.0]), candidate("7", [0.5])
     equal = [prediction("p", "1/2", [iteration([right, wrong], "1/2")] * 2, [(10, 10)] * 2)]

@@ -16,6 +16,7 @@ from tmas.evaluation.estimators import BootstrapSettings
 from tmas.evaluation.facts import iteration_facts
 from tmas.evaluation.scores import by_mode, problem_scores, undecided
 from tmas.evaluation.verifier import calibration
+from tmas.records.prices import Price
 from tmas.records.run_files import Prediction
 
 RULE: Scoring = [{("5", "5"): True, ("5", "5.0"): True, ("5", "6"): False, ("5", "7"): False, ("5", "n"): None}]
@@ -161,7 +162,8 @@ def test_what_an_iteration_held_and_cost():
     first = iteration([candidate("5", [1, 0], "explore"), candidate(None)], banks=(["E1", "E2"], ["G1"]), added=["E1"])
     second = iteration([candidate(None, failure="truncated")], banks=(["E2", "E3", "E4"], ["G1"]))
     lines = [prediction("p", "5", [first, second], [(10, 20), (30, 40)]), prediction("q", "5", [first], [(2, 4)])]
-    zero, one = (SimpleNamespace(**iteration_facts(lines, t)) for t in (0, 1))
+    prices = {"solution": Price(input=1e6, output=2e6), "verification": Price(input=3e6, output=4e6)}
+    zero, one = (SimpleNamespace(**iteration_facts(lines, t, prices)) for t in (0, 1))
     learned, grown = zero.banks["experience"], one.banks["experience"]
     assert (zero.running, one.running) == (2, 1)
     assert (zero.candidates, zero.no_answer, one.failed) == (4, 2, {"truncated": 1})
@@ -171,7 +173,10 @@ def test_what_an_iteration_held_and_cost():
     assert one.banks["guideline"].model_dump() == {"size": 1, "turnover": 0} | dict.fromkeys(
         ["added", "merged", "confirmed", "corrected", "dropped", "evicted"]
     )  # no reply of the guideline agent could be read
-    assert one.cumulative.model_dump() == {"prompt_tokens": 21, "cached_prompt_tokens": 0, "completion_tokens": 32}
+    assert one.cumulative.model_dump() == {
+        "prompt_tokens": 21, "cached_prompt_tokens": 0, "completion_tokens": 32, "cost": 2 * 21 + 3 * 32,
+    }  # fmt: skip
+    assert "cost" not in iteration_facts(lines, 1, {"solution": prices["solution"]})["cumulative"].model_dump()
     assert one.usage["solution"].completion_tokens == 20
 
 

@@ -193,6 +193,15 @@ async def test_more_tokens_than_the_request_allows_are_not_believed():
         assert reply.notes == ("usage_implausible",)
 
 
+@pytest.mark.parametrize(("cached", "found"), [("5", 5), ("null", 0), ("10", None), ("-1", None)])
+async def test_cached_tokens_may_have_the_name_that_deepseek_gives_them(cached: str, found: int | None):
+    usage = f'{{"prompt_tokens": 9, "completion_tokens": 3, "prompt_cache_hit_tokens": {cached}}}'
+    reply = await outcome(reply_with(usage))
+    assert isinstance(reply, Reply)
+    assert reply.usage.cached_prompt_tokens == (found or 0)
+    assert reply.notes == (("usage_implausible",) if found is None else ())
+
+
 async def test_plausible_counts_are_believed():
     reply = await outcome(reply_with('{"prompt_tokens": 9, "completion_tokens": 3, "prompt_tokens_details": null}'))
     assert isinstance(reply, Reply)

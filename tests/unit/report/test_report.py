@@ -27,6 +27,7 @@ from tmas.files import read_lines
 from tmas.methods import METHODS
 from tmas.records import Problem
 from tmas.records.evaluation_files import Estimate, Evaluation
+from tmas.records.prices import Price, cost_of
 from tmas.report.about import about
 from tmas.report.boundary import boundary_section
 from tmas.report.costs import costs
@@ -521,6 +522,36 @@ def test_every_method_can_be_reported(tmp_path: Path, name: str):
 
 
 # --- figures
+
+
+def test_with_prices_methods_show_what_a_problem_cost(runs: dict[str, Path], tmp_path: Path):
+    copies = [shutil.copytree(runs[name], tmp_path / name) for name in ("a1", "b")]
+    price = Price(input=1000, output=1000)
+    asyncio.run(evaluate(EvaluateSettings(runs=tuple(copies), timeout=60.0, price=price)))
+    read_in = read(*copies)
+    tiles, table, _ = results(read_in).items
+    assert isinstance(tiles, Tiles)
+    assert isinstance(table, Table)
+    costs_each = [f"{group.tokens / 1000:.2f}" for group in read_in.groups]
+    notes = [tile.note.rpartition(" tokens each, ")[2] for tile in tiles.tiles]
+    assert notes == [f"{cost} USD each" for cost in costs_each]
+    assert table.columns[3] == "Cost (USD)"
+    assert [row[3] for row in table.rows] == costs_each
+
+
+def test_costs_are_shown_by_role_and_unknown_ones_say_so(runs: dict[str, Path]):
+    first, second = read(runs["a1"], runs["b"]).runs
+    usage = first.evaluation.roles
+    cost = cost_of(usage, {"solution": Price(input=1000, output=1000)})
+    priced = replace(first, evaluation=first.evaluation.model_copy(update={"cost": cost}))
+    table = costs([priced, second]).items[1]
+    assert isinstance(table, Table)
+    shown = {row[0]: row[-1] for row in table.rows[1 : len(usage) + 2]}
+    assert shown["solution"] == f"{usage['solution'].total_tokens / 1000:.2f} USD"
+    assert (shown["verification"], shown["all"], table.rows[-1][-1]) == ("unknown", "unknown", "unknown")
+    plain = costs([first, second]).items[1]
+    assert isinstance(plain, Table)
+    assert "Cost" not in plain.columns
 
 
 def test_figures_are_written_as_png_and_svg(runs: dict[str, Path], tmp_path: Path):

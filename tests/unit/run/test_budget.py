@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tmas.llm.client import OpenAIChat
 from tmas.llm.endpoint import EndpointSettings
 from tmas.records import Failure, Message, Reply, Request, Sampling, Usage
+from tmas.records.prices import UNKNOWN_PRICE, Price
 from tmas.run.budget import BudgetReached, TokenBudget
 from tmas.testing.chat_server import Script, ScriptedServer
 
@@ -26,11 +27,11 @@ def used(tokens: int) -> Usage:
 class Stream:
     """A call whose progress the test decides. Its result is the last count it was given."""
 
-    def __init__(self, budget: TokenBudget, prompt_tokens: int = 0) -> None:
+    def __init__(self, budget: TokenBudget, prompt_tokens: int = 0, price: Price = UNKNOWN_PRICE) -> None:
         self.ended = asyncio.Event()
         self.begun = False
         self.tokens = 0
-        self.task = asyncio.create_task(budget.run_limited(self._call, prompt_tokens))
+        self.task = asyncio.create_task(budget.run_limited(self._call, prompt_tokens, price))
 
     async def _call(self, count: Count) -> int:
         self.begun, self._count = True, count
@@ -64,6 +65,37 @@ async def cost_when_refused(stream: Stream) -> tuple[int, int, int]:
 async def is_refused(stream: Stream) -> bool:
     await cost_when_refused(stream)
     return True
+
+
+# --- money
+
+PRICE = Price(input=1_000_000, cached_input=250_000, output=2_000_000)
+"""1 for a prompt token, 0.25 for a cached one, 2 for a completion token: all exact in binary."""
+
+
+async def test_calls_in_flight_cost_money_as_they_stream():
+    budget = TokenBudget(parent=(run := TokenBudget(money_limit=100)))
+    first, second = Stream(budget, 20, PRICE), Stream(budget, 20, PRICE)
+    await first.streamed(14)
+    await second.streamed(15)
+    assert not budget.exhausted  # 2 prompts of 20 and 29 completion tokens at 2
+    await second.streamed(16)
+    assert run.exhausted
+    assert await is_refused(first)
+    assert await cost_when_refused(second) == (1, 20, 16)
+
+
+async def test_a_finished_call_costs_less_for_cached_prompt_tokens():
+    run = TokenBudget(money_limit=100)
+    budget = TokenBudget(parent=run, money_limit=1000)
+    usage = Usage(prompt_tokens=100, cached_prompt_tokens=80, completion_tokens=29)
+    budget.charge(usage, price=PRICE)
+    assert (run.spent, run.spent_money) == (129, 20 + 80 / 4 + 58)
+    assert not run.exhausted
+    budget.charge(Usage(completion_tokens=1), recorded=True, price=PRICE)
+    assert (run.spent_money, budget.spent_money) == (98, 100)
+    budget.charge(Usage(completion_tokens=1), price=PRICE)
+    assert budget.exhausted
 
 
 # --- accounts

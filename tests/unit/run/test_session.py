@@ -17,7 +17,8 @@ from tmas.llm.connection import ProgressCallback, StreamProgress
 from tmas.llm.endpoint import EndpointDown
 from tmas.llm.tokens import ContextWindow
 from tmas.records import CallKey, Completion, Failure, FailureReason, Problem, Reply, Request, Sampling, Usage
-from tmas.run.budget import recorded_tokens
+from tmas.records.prices import Price
+from tmas.run.budget import recorded_charges, recorded_tokens
 from tmas.run.session import ProblemSession, RoleModel, RunState
 from tmas.run.trace import Trace
 from tmas.settings import Limits
@@ -109,6 +110,41 @@ async def test_what_a_call_had_cost_when_the_run_ended_is_on_record(tmp_path: Pa
         with pytest.raises(EndpointDown):
             await ProblemSession(PROBLEM, trace, run).ask(KEY, Prompt(text="?"))
     assert run.budget.spent == recorded_tokens(tmp_path) == 20 + 160
+
+
+@pytest.mark.parametrize("outcome", [WHOLE, UNTOLD, LOST])
+async def test_a_run_that_is_resumed_has_spent_the_money_that_it_had_spent(tmp_path: Path, outcome: Reply | Failure):
+    """Tokens that no server reported cost as much as completion tokens, in the first run and in every later one."""
+    prices, spent = {"solution": Price(input=1, output=10)}, []
+    role = RoleModel(Breaking(outcome), "m", Sampling(), ContextWindow(len, 1000, 1))
+    for _ in range(2):
+        run = RunState({"solution": role}, PriorityLimiter(1), limits=Limits(money_per_problem=1), prices=prices)
+        with closing(Trace(tmp_path / "trace" / "t.jsonl")) as trace:
+            session = ProblemSession(PROBLEM, trace, run)
+            await session.ask(KEY, Prompt(text="?"))
+        spent.append(session._budget.spent_money)
+    [(name, usage)] = recorded_charges(tmp_path).items()
+    assert spent == [pytest.approx(prices[name].cost(usage))] * 2
+    assert spent[0] > 160 * 10 / 1e6
+
+
+async def test_a_stop_by_a_budget_in_money_is_repeated_until_the_budget_is_raised(tmp_path: Path):
+    role = RoleModel(Breaking(WHOLE), "m", Sampling(), ContextWindow(len, 1000, 1))
+
+    async def ask(limit: float, price: float, calls: int) -> list[Reply | Failure]:
+        prices = {"solution": Price(input=0, output=price)}
+        run = RunState({"solution": role}, PriorityLimiter(1), limits=Limits(money_per_problem=limit), prices=prices)
+        with closing(Trace(tmp_path / "trace" / "t.jsonl")) as trace:
+            session = ProblemSession(PROBLEM, trace, run)
+            keys = (KEY.model_copy(update={"index": index}) for index in range(calls))
+            return [await session.ask(key, Prompt(text="?")) for key in keys]
+
+    first = await ask(limit=0.00365, price=10, calls=3)  # a call is 180 completion tokens
+    assert first[:2] == [WHOLE, WHOLE]
+    assert isinstance(first[2], Failure)
+    assert first[2].reason == FailureReason.BUDGET
+    assert await ask(limit=0.00365, price=1, calls=3) == first  # the price has changed, the record has not
+    assert await ask(limit=0.0038, price=1, calls=3) == [WHOLE] * 3
 
 
 def test_a_damaged_line_costs_nothing_in_a_budget(tmp_path: Path):
