@@ -27,7 +27,7 @@ class JudgementLine(Record):
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
     remedy: ClassVar[str] = (
-        "Run tmas evaluate with the same judge again. It sets damaged lines aside and asks the judge for their verdicts."
+        "Run tmas evaluate with the same judge again. It sets damaged lines aside and asks the judge again."
     )
 
     v: Version = SCHEMA_VERSION
