@@ -70,9 +70,9 @@ class Caller:
     def __init__(self, problem: Problem, session: Session) -> None:
         self.problem, self.session = problem, session
 
-    def key(self, iteration: int, role: str, index: int) -> CallKey:
+    def key(self, iteration: int, role: str, index: int, offset: int = 0) -> CallKey:
         """The key of the first attempt at a call of this problem."""
-        return CallKey(problem_id=self.problem.problem_id, iteration=iteration, role=role, index=index)
+        return CallKey(problem_id=self.problem.problem_id, iteration=iteration, role=role, index=index, offset=offset)
 
     def pack(
         self,
