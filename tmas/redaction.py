@@ -32,10 +32,11 @@ def add_secret(key: str) -> None:
 
 def without_secrets(text: str) -> str:
     """Return ``text`` with every known key replaced by ``***``, also in base64 and in URL encoding."""
-    for forms in _FORMS.values():
-        for form in forms:
-            if form in text:
-                text = text.replace(form, MASK)
+    if _FORMS and text:
+        for forms in _FORMS.values():
+            for form in forms:
+                if form in text:
+                    text = text.replace(form, MASK)
     return text
 
 
