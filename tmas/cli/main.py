@@ -23,6 +23,7 @@ COMMANDS = {
     ),
     "serve": ("tmas.cli.serve:serve_command", "start an OpenAI-compatible server that runs the method on each request"),
     "evaluate": ("tmas.cli.evaluate:evaluate_command", "accuracy by iteration and at equal compute, and tokens"),
+    "whatif": ("tmas.cli.whatif:whatif_command", "what a run would have come to with other settings, without a model"),
     "report": ("tmas.cli.report:print_report", "write one HTML file with figures, tables, calls and training curves"),
     "subset": ("tmas.cli.evaluate:subset_command", "write the problems that a model seldom solves"),
     "gold-check": ("tmas.cli.evaluate:gold_check_command", "check that a benchmark's gold answers are judged as right"),
@@ -42,6 +43,7 @@ SETTINGS = {
     "demo": "tmas.cli.demo:DemoSettings",
     "serve": "tmas.serve.settings:ServeSettings",
     "evaluate": "tmas.evaluation.evaluate:EvaluateSettings",
+    "whatif": "tmas.evaluation.whatif:WhatIfSettings",
     "report": "tmas.report.report:ReportSettings",
     "subset": "tmas.evaluation.subset:SubsetSettings",
     "gold-check": "tmas.evaluation.gold_check:GoldCheckSettings",
@@ -55,6 +57,8 @@ SETTINGS = {
     "export": "tmas.training.export:ExportSettings",
 }
 """The class that holds the settings of each command: ``tmas options`` and ``--help`` read their descriptions."""
+POSITIONAL = {"whatif": "run"}
+"""For each command that takes an argument without KEY=: the setting that it is the value of."""
 OPTIONS = "list the settings of a command, or the choices of one of its groups: tmas options COMMAND [GROUP]"
 PROMPTS = "write the built-in prompts as files that you can change and use with prompts=FOLDER"
 
@@ -103,6 +107,9 @@ def _run(command: str, arguments: Sequence[str]) -> None:
     from tmas.redaction import CleanFormatter
 
     register_resolvers()
+    if command in POSITIONAL and arguments and "=" not in arguments[0] and not arguments[0].startswith("-"):
+        value = arguments[0].replace('"', '\\"')
+        arguments = [f'{POSITIONAL[command]}="{value}"', *arguments[1:]]
     for settings in compose_settings(command, arguments, config_directory()):
         logs = logging.StreamHandler()
         logs.setFormatter(CleanFormatter("%(levelname)s %(name)s: %(message)s"))
