@@ -90,6 +90,10 @@ class TMASSettings(MethodSettings, frozen=True):
     )
     selection: SelectionSettings = Field(default=SelectionSettings(), description="how the final answer is selected")
 
+    @property
+    def allocates(self) -> bool:
+        return self.allocation is not None
+
     @model_validator(mode="after")
     def _has_the_test_that_accepts(self) -> Self:
         if self.early_stop == "accepted" and self.verification is None:
@@ -111,7 +115,7 @@ class TMAS(Method[TMASSettings]):
         banks: list[tuple[EvolvingE, EvolvingG]] = []
         plan = self._plan(rounds)
         async with asyncio.TaskGroup() as background:
-            while plan and self.continues(session, t := len(rounds)):
+            while plan and self.continues(session, t := len(rounds)) and await self._may_begin(session, t, plan):
                 work = (self._rollout(team, t, i, plan, rounds, E, G) for i in range(plan.candidates))
                 R = tuple(await gather_all(work))
                 rounds.append(R)
@@ -150,6 +154,9 @@ class TMAS(Method[TMASSettings]):
         if s.allocation is None:
             return Plan(s.n_candidates, s.epsilon)
         return POLICIES[s.allocation.policy](rounds, s.n_candidates, s.epsilon, s.allocation)
+
+    async def _may_begin(self, session: Session, t: int, plan: Plan) -> bool:
+        return self.settings.allocation is None or await session.may_begin(t, plan.stalled)
 
     def _settles(self, rollout: Rollout) -> bool:
         """Whether the problem stops because of the verifications of ``rollout``."""
