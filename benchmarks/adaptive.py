@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -40,7 +40,10 @@ from tmas.prompts import Prompts
 from tmas.records import CallKey, Problem, Reply, Usage
 from tmas.run.session import keyed_hash
 
-SIZE = ["method.n_candidates=8", "method.n_verifications=8", "method.max_iterations=8", "method.epsilon=0.25"]
+SIZE = [
+    *("method.n_candidates=8", "method.n_verifications=8", "method.max_iterations=8", "method.epsilon=0.25"),
+    "method.agents.max_new_items=16",
+]
 VARIANTS = {
     "fixed": ["method=tmas"],
     "adaptive": ["method=tmas_adaptive"],
@@ -109,11 +112,11 @@ class Outcome(NamedTuple):
     iterations: int
 
 
-def settings_of(words: list[str]) -> TMASSettings:
-    """The settings of a variant, as the command line would compose them."""
+def settings_of(words: Sequence[str], size: Sequence[str] = ()) -> TMASSettings:
+    """The settings that the command line would compose."""
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("solve", overrides=[*words, *SIZE, "method.agents.max_new_items=16"])
+        config = compose("solve", overrides=[*words, *size])
     return TMASSettings.model_validate(OmegaConf.to_container(config.method, resolve=True))
 
 
@@ -156,7 +159,7 @@ def main() -> None:
         for n, (blocks, gold) in enumerate(islice(TASK.problems(arguments.split, 0), arguments.problems))
     ]
     variants: Mapping[str, TMASSettings] = {
-        name: settings_of(VARIANTS[name] + (arguments.settings if name != "fixed" else []))
+        name: settings_of([*VARIANTS[name], *(arguments.settings if name != "fixed" else [])], SIZE)
         for name in dict.fromkeys(["fixed", *arguments.variants])
     }
     print(f"{len(problems)} problems of {arguments.split}, {arguments.seeds} seeds")

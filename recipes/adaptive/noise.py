@@ -77,7 +77,7 @@ def _rate(request: web.Request) -> float:
 @asynccontextmanager
 async def served(app: web.Application) -> AsyncIterator[str]:
     """The address of ``app`` on the loopback interface while the block runs."""
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=1)  # the command has ended: no connection is used any more
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
