@@ -116,7 +116,7 @@ def settings_of(words: Sequence[str], size: Sequence[str] = ()) -> TMASSettings:
     """The settings that the command line would compose."""
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("solve", overrides=[*words, *size])
+        config = compose("solve", overrides=[*size, *words])
     return TMASSettings.model_validate(OmegaConf.to_container(config.method, resolve=True))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tmas.methods.allocation import AllocationSettings, Plan, iterations_without_progress, progress
+from tmas.methods.allocation import AllocationSettings, NextIteration, iterations_without_progress, progress
 
 
 class Seen(NamedTuple):
@@ -27,12 +27,12 @@ def test_progress_is_a_better_grade_or_a_new_answer():
 
 
 def test_there_is_one_candidate_more_than_answers_between_the_bounds():
-    assert progress([], 8, 0.2, SETTINGS) == Plan(8, 0.2)
+    assert progress([], 8, 0.2, SETTINGS) == NextIteration(8, 0.2)
     for last, candidates in [("77", 2), ("789", 4), ("12345678", 8)]:
         plan = progress([iteration(*last)], 8, 0.2, SETTINGS)
-        assert plan == Plan(candidates, 0.2)
+        assert plan == NextIteration(candidates, 0.2)
     proofs = [Seen(None, 0.5)] * 3
-    assert progress([proofs], 8, 0.2, SETTINGS) == Plan(8, 0.2)
+    assert progress([proofs], 8, 0.2, SETTINGS) == NextIteration(8, 0.2)
 
 
 def test_a_stalled_problem_explores_more_and_is_given_up_last():
@@ -41,4 +41,6 @@ def test_a_stalled_problem_explores_more_and_is_given_up_last():
     assert [plan and (plan.epsilon, plan.stalled) for plan in plans] == [
         (0.2, 0), (0.2, 1), (0.5, 2), (0.5, 3), None
     ]  # fmt: skip
-    assert progress([SAME] * 9, 8, 0.7, SETTINGS) == Plan(2, 0.7, 8)  # never less exploration than the method's
+    assert progress([SAME] * 9, 8, 0.7, SETTINGS) == NextIteration(
+        2, 0.7, 8
+    )  # never less exploration than the method's
