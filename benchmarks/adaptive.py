@@ -51,6 +51,10 @@ VARIANTS = {
     "no acceptance": ["method=tmas_adaptive", "method.early_stop=none"],
     "N fixed": ["method=tmas_adaptive", "method.allocation.least_candidates=8"],
     "epsilon fixed": ["method=tmas_adaptive", "method.allocation.most_epsilon=0"],
+    "grade progress": [
+        *("method=tmas_adaptive", "method.allocation.least_candidates=8"),
+        *("method.allocation.progress=grade", "method.allocation.stalled_after=2"),
+    ],
     "unanimous": ["method=tmas", "method.early_stop=unanimous"],
 }
 """The settings of each variant, as words of the command line."""
