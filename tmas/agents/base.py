@@ -51,6 +51,13 @@ class Session(Protocol):
         """The result of ``compute``, which may depend on time or order: computed once, recorded, then replayed."""
         ...
 
+    async def may_begin(self, iteration: int, stalled: int) -> bool:
+        """Whether the problem's share of the run's token budget allows ``iteration``. If not, the session is stopped.
+
+        ``stalled``: iterations without progress so far. The answer may depend on other problems; it is recorded.
+        """
+        ...
+
     async def ask(
         self, key: CallKey, prompt: Prompt, n: int = 1, output_schema: dict[str, Any] | None = None
     ) -> Reply | Failure:

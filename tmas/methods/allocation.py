@@ -45,6 +45,11 @@ class AllocationSettings(BaseModel):
     least_candidates: int = Field(
         default=4, ge=1, description="Least number of candidates in an iteration; n_candidates is the largest."
     )
+    progress: Literal["grade_or_answer", "grade"] = Field(
+        default="grade_or_answer",
+        description="What counts as progress. grade_or_answer: a better best grade, or a new answer. grade: only the"
+        " former.",
+    )
     stalled_after: int = Field(
         default=3, ge=1, description="k: a problem has stalled after this many iterations in a row without progress."
     )
@@ -59,7 +64,7 @@ class AllocationSettings(BaseModel):
     )
 
 
-class Plan(NamedTuple):
+class NextIteration(NamedTuple):
     """The next iteration: its number of candidates and its epsilon. ``stalled``: iterations without progress so far."""
 
     candidates: int
@@ -72,7 +77,7 @@ class AllocationPolicy(Protocol):
 
     def __call__(
         self, iterations: Iterations, n_candidates: int, epsilon: float, settings: AllocationSettings
-    ) -> Plan | None:
+    ) -> NextIteration | None:
         """The plan of the next iteration; None: the problem is given up.
 
         ``iterations``: the candidates so far, by iteration. ``n_candidates`` and ``epsilon``: those of the method.
@@ -85,29 +90,31 @@ def answer_classes(candidates: Sequence[GradedCandidate]) -> set[str]:
     return {normalise(c.answer) for c in candidates if c.answer is not None}
 
 
-def iterations_without_progress(iterations: Iterations) -> int:
+def iterations_without_progress(iterations: Iterations, by: str = "grade_or_answer") -> int:
     """Number of latest iterations in a row that made no progress. The first iteration makes progress."""
     best, known, stalled = -1.0, set[str](), 0
     for candidates in iterations:
         grade = max((c.mean_grade for c in candidates if c.mean_grade is not None), default=-1.0)
         answers = answer_classes(candidates)
-        stalled = 0 if grade > best or answers - known else stalled + 1
+        stalled = 0 if grade > best or (by == "grade_or_answer" and answers - known) else stalled + 1
         best, known = max(best, grade), known | answers
     return stalled
 
 
-def progress(iterations: Iterations, n_candidates: int, epsilon: float, settings: AllocationSettings) -> Plan | None:
+def progress(
+    iterations: Iterations, n_candidates: int, epsilon: float, settings: AllocationSettings
+) -> NextIteration | None:
     """The default policy; see the module."""
     if not iterations:
-        return Plan(n_candidates, epsilon)
-    stalled = iterations_without_progress(iterations)
+        return NextIteration(n_candidates, epsilon)
+    stalled = iterations_without_progress(iterations, settings.progress)
     if settings.give_up_after is not None and stalled >= settings.give_up_after:
         return None
     steps = max(0, stalled - settings.stalled_after + 1)
     explored = max(epsilon, min(settings.most_epsilon, epsilon + steps * settings.epsilon_step))
     different = len(answer_classes(iterations[-1])) or n_candidates  # proofs have no answers
     candidates = min(n_candidates, max(settings.least_candidates, different + 1))
-    return Plan(candidates, explored, stalled)
+    return NextIteration(candidates, explored, stalled)
 
 
 POLICIES: Mapping[str, AllocationPolicy] = {"progress": progress}

@@ -32,7 +32,7 @@ from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank, GuidelineBankSettings
 from tmas.memory.settings import BankSettings
 from tmas.methods.adaptive import check_selected_in_full, is_accepted, verify_in_rounds
-from tmas.methods.allocation import POLICIES, AllocationSettings, Plan
+from tmas.methods.allocation import POLICIES, AllocationSettings, NextIteration
 from tmas.methods.base import Memory, Method, MethodSettings, Round
 from tmas.methods.selection import SelectionSettings
 from tmas.methods.stopping import VerificationSettings
@@ -90,6 +90,10 @@ class TMASSettings(MethodSettings, frozen=True):
     )
     selection: SelectionSettings = Field(default=SelectionSettings(), description="how the final answer is selected")
 
+    @property
+    def allocates(self) -> bool:
+        return self.allocation is not None
+
     @model_validator(mode="after")
     def _has_the_test_that_accepts(self) -> Self:
         if self.early_stop == "accepted" and self.verification is None:
@@ -111,7 +115,7 @@ class TMAS(Method[TMASSettings]):
         banks: list[tuple[EvolvingE, EvolvingG]] = []
         plan = self._plan(rounds)
         async with asyncio.TaskGroup() as background:
-            while plan and self.continues(session, t := len(rounds)):
+            while plan and self.continues(session, t := len(rounds)) and await self._may_begin(session, t, plan):
                 work = (self._rollout(team, t, i, plan, rounds, E, G) for i in range(plan.candidates))
                 R = tuple(await gather_all(work))
                 rounds.append(R)
@@ -128,7 +132,7 @@ class TMAS(Method[TMASSettings]):
         return await self.trajectory(session, rounds, plan is None, [await _memory(E, G) for E, G in banks])
 
     async def _rollout(
-        self, team: Team, t: int, i: int, plan: Plan, rounds: Sequence[Round], E: EvolvingE, G: EvolvingG
+        self, team: Team, t: int, i: int, plan: NextIteration, rounds: Sequence[Round], E: EvolvingE, G: EvolvingG
     ) -> Rollout:
         """Candidate ``i`` of iteration ``t``, verified and summarised."""
         mode = _mode(team.session, t, i, plan.epsilon)
@@ -142,14 +146,17 @@ class TMAS(Method[TMASSettings]):
             return await team.verification(candidate, s.n_verifications)
         return await verify_in_rounds(team, candidate, s.n_verifications, s.verification, rounds, s.selection)
 
-    def _plan(self, rounds: Sequence[Round]) -> Plan | None:
-        """The next iteration. None: the problem ends, because its answer is settled or because it is given up."""
+    def _plan(self, rounds: Sequence[Round]) -> NextIteration | None:
+        """The next iteration. None: the problem ends, because its answer is settled or it is given up."""
         s = self.settings
         if rounds and any(self._settles(rollout) for rollout in rounds[-1]):
             return None
         if s.allocation is None:
-            return Plan(s.n_candidates, s.epsilon)
+            return NextIteration(s.n_candidates, s.epsilon)
         return POLICIES[s.allocation.policy](rounds, s.n_candidates, s.epsilon, s.allocation)
+
+    async def _may_begin(self, session: Session, t: int, plan: NextIteration) -> bool:
+        return self.settings.allocation is None or await session.may_begin(t, plan.stalled)
 
     def _settles(self, rollout: Rollout) -> bool:
         """Whether the problem stops because of the verifications of ``rollout``."""

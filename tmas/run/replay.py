@@ -170,6 +170,9 @@ class Replay:
         recorded = self._recorded.decisions.get(name)
         return await compute() if recorded is None else output.model_validate(recorded)
 
+    async def may_begin(self, iteration: int, stalled: int) -> bool:
+        return True  # only iterations that began are replayed
+
     async def ask(
         self, key: CallKey, prompt: Prompt, n: int = 1, output_schema: dict[str, Any] | None = None
     ) -> Reply | Failure:

@@ -21,11 +21,14 @@ from tmas.llm.descriptors import allow_open_files
 from tmas.methods import METHODS
 from tmas.methods.base import Method
 from tmas.records import Usage
+from tmas.records.reading import read_record
+from tmas.records.run_files import Manifest
 from tmas.run.budget import TokenBudget, recorded_tokens
 from tmas.run.directory import counts_chat_template
 from tmas.run.garbage import rare_collections
 from tmas.run.models import Clients, SharedServers, own_servers
 from tmas.run.session import Activity, RoleModel, RunState
+from tmas.run.shares import Shares
 from tmas.run.solver import ProblemSolver
 from tmas.settings import RunSettings
 
@@ -94,8 +97,19 @@ class Runtime:
         budget = TokenBudget(settings.limits.tokens_per_run)
         if budget.is_limited:
             budget.charge(Usage(completion_tokens=await asyncio.to_thread(recorded_tokens, directory)))
+        shares = None
+        if settings.limits.tokens_per_run and settings.method.allocates:
+            count = len(read_record(directory / "manifest.json", Manifest).problems)
+            shares = await asyncio.to_thread(Shares.of_run, directory, settings.limits.tokens_per_run, count)
         state = RunState(
-            self._roles, self.limiter, settings.seed, settings.limits, budget, activity, prompts=settings.prompts
+            self._roles,
+            self.limiter,
+            settings.seed,
+            settings.limits,
+            budget,
+            activity,
+            prompts=settings.prompts,
+            shares=shares,
         )
         method = method or METHODS[settings.method.name](settings.method, self.checker)
         return ProblemSolver(method, state, directory)

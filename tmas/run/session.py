@@ -30,6 +30,7 @@ from tmas.records import (
 )
 from tmas.records.token_counts import UNCOUNTED, USAGE_IMPLAUSIBLE, plausible_tokens
 from tmas.run.budget import CANCELLED_PREFIX, UNREPORTED_PREFIX, BudgetReached, TokenBudget, recorded_usage
+from tmas.run.shares import ENDED, Grant, Shares, grant_name
 from tmas.run.trace import Trace
 from tmas.settings import Limits
 
@@ -85,7 +86,7 @@ class Activity:
 
 @dataclass
 class RunState:
-    """The state that all sessions of a run share."""
+    """The state that all sessions of a run share. ``shares``: None if the method does not divide the run's budget."""
 
     roles: Mapping[str, RoleModel]
     limiter: PriorityLimiter
@@ -94,6 +95,7 @@ class RunState:
     budget: TokenBudget = field(default_factory=TokenBudget)
     activity: Activity = field(default_factory=Activity)
     prompts: Prompts = BUILT_IN
+    shares: Shares | None = None
 
 
 class ProblemSession:
@@ -148,6 +150,28 @@ class ProblemSession:
         value = await compute()
         self.trace.decide(name, value.model_dump(mode="json"))
         return value
+
+    async def may_begin(self, iteration: int, stalled: int) -> bool:
+        shares = self.run.shares
+        if shares is None or iteration == 0 or self._give_up_reason:
+            return True
+        cost = sum(used.total_tokens for (_, t), used in self._usage.items() if t == iteration - 1)
+
+        async def ask() -> Grant:
+            return await shares.ask(self.problem.problem_id, self._budget.spent, cost, stalled)
+
+        grant = await self.decide(grant_name(shares.limit, iteration), ask, Grant)
+        if not grant.granted:
+            self.stopped = "budget"
+        return grant.granted
+
+    def end_share(self) -> None:
+        """Leave the rest of the problem's share to the other problems, and record how much it used."""
+        if self.run.shares is None:
+            return
+        if self.trace.decision(ENDED) != self._budget.spent:
+            self.trace.decide(ENDED, self._budget.spent)
+        self.run.shares.end(self.problem.problem_id, self._budget.spent)
 
     async def ask(
         self, key: CallKey, prompt: Prompt, n: int = 1, output_schema: dict[str, Any] | None = None

@@ -34,9 +34,12 @@ class ProblemSolver:
         no new call is made. Raises ``BlockingIOError`` if another process keeps the trace locked, and
         :class:`~tmas.run.trace.TraceError` if the trace is of another run or another schema version.
         """
+        if self.state.shares:
+            self.state.shares.begin(problem.problem_id)
         with closing(await self._open_trace(trace_path(self.directory, problem.problem_id))) as trace:
             session = ProblemSession(problem, trace, self.state, order, give_up_reason)
             trajectory = await self.method.solve(problem, session)
+            session.end_share()
             if session.stopped is None:
                 trace.finish()
         return Result(

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Adaptive TMAS against fixed TMAS and baselines while the verifier's grades are noisy (docs/adaptive.md), on the shipped
+# policy of the miniature with vLLM. Run it again to resume. MODEL=teacher: the rule-based teacher, without vLLM.
+# Further arguments go to every `tmas solve` of adaptive TMAS.
+set -euo pipefail
+export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+export SEEDS=${SEEDS:-0 1 2} RATES=${RATES:-0 0.05 0.2} # RATES: shares of the verifier's grades that are turned over
+export METHODS=${METHODS:-tmas tmas_adaptive majority_vote best_of_n verify_refine}
+export OUT=${OUT:-runs/adaptive}
+SPLIT=${SPLIT:-test}                                    # validation: other problems, for tuning
+COUNT=${COUNT:-100}                                     # number of problems
+export PROBLEMS=$OUT/task-$COUNT/$SPLIT.jsonl
+[ -e "$PROBLEMS" ] || python -m recipes.miniature.prepare "$OUT/task-$COUNT" --train 0 --validation "$COUNT" --test "$COUNT"
+SOLVE=(python -m recipes.adaptive.noise recipes/adaptive/solve.sh "$@")
+if [ "${MODEL:-policy}" = policy ]; then
+    export TOKENIZER=tmas/miniature/policy PROMPTS=tmas/miniature/prompts
+    SOLVE=(python -m recipes.miniature.serving "$TOKENIZER" miniature "$OUT/vllm.log" "${SOLVE[@]}")
+fi
+"${SOLVE[@]}"
+for RATE in $RATES; do
+    RUNS=()
+    for METHOD in $METHODS; do for SEED in $SEEDS; do RUNS+=("$OUT/$RATE/$METHOD-$SEED"); done; done
+    ALL=$(IFS=, && echo "${RUNS[*]}")
+    tmas evaluate "runs=[$ALL]" output="$OUT/$RATE/comparison.json"
+    tmas report "runs=[$ALL]" output="$OUT/$RATE/report.html"
+done

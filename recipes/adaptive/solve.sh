@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Solves the problems of recipes/adaptive/run.sh, which sets the variables. Further arguments go to adaptive TMAS.
+set -euo pipefail
+TEAM="method.n_candidates=8 method.n_verifications=8 method.max_iterations=8 method.epsilon=0.25
+    method.agents.max_new_items=16 method.agents.structured_outputs=off"
+declare -A METHOD_SETTINGS=(
+    [tmas]="method=tmas $TEAM"
+    [tmas_adaptive]="method=tmas_adaptive $TEAM"
+    [majority_vote]="method=majority_vote method.n_candidates=256"
+    [best_of_n]="method=best_of_n method.n_candidates=64 method.n_verifications=8"
+    [verify_refine]="method=verify_refine method.n_candidates=8 method.n_verifications=8 method.n_best=8 method.max_iterations=8"
+)
+for SEED in ${SEEDS:-0}; do for RATE in ${RATES:-0}; do for METHOD in ${METHODS:-tmas_adaptive}; do
+    RUN=${OUT:-runs/adaptive}/$RATE/$METHOD-$SEED
+    [ ! -e "$RUN/metrics.json" ] || continue
+    OWN=()
+    [ "$METHOD" != tmas_adaptive ] || OWN=("$@")
+    NOISE=()
+    [ "$METHOD" = majority_vote ] || NOISE=(model.roles.verification.base_url="${NOISE_URL:-http://noise}/$RATE/v1")
+    # shellcheck disable=SC2086  # the settings are words
+    tmas solve experiment=miniature ${METHOD_SETTINGS[$METHOD]} seed="$SEED" output_dir="$RUN" problems="$PROBLEMS" \
+        model.base_url="${MODEL_URL:-http://server/v1}" model.name="${MODEL_NAME:-miniature}" \
+        model.tokenizer="${TOKENIZER:-estimate}" prompts="${PROMPTS:-null}" "${NOISE[@]}" "${OWN[@]}"
+done; done; done
