@@ -19,6 +19,10 @@ SPLIT = (
     "The recorded calls are divided or joined. A call's prompt counts in full, whatever its number of completions: a"
     " server processes it once. Its completion tokens are divided in proportion to the characters of its completions."
 )
+REDRAWN = (
+    "{} of {} problems would have had other random draws of the same completions: a later round of verifications has"
+    " seeds of its own, and random subsets are not the first ones. The recorded ones are just as likely."
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ class ReplayedPair:
             if since is not None and other.line and since < len(other.line.iterations):
                 return other.first_other_prompt
         return None
+
+    @property
+    def is_redrawn(self) -> bool:
+        """Whether completions stand in for others of the same prompt, with other seeds."""
+        return any(other.session.redrawn for other in self.others)
 
     def is_split(self, role: str | None) -> bool:
         """Whether calls of ``role`` (None: any role) are parts of recorded calls."""
@@ -143,6 +152,9 @@ def _certainty(figure: _Figure, pairs: Sequence[ReplayedPair]) -> tuple[Certaint
             f" {first.role} agent in iteration {first.iteration}. What the model would have replied is not known: the"
             " recorded replies stand in, from there on. Prompt tokens are scaled with the length of the prompt."
         )
+    redrawn = sum(pair.is_redrawn for pair in pairs)
+    if redrawn:
+        reasons.append(REDRAWN.format(redrawn, len(pairs)))
     is_split = figure.kind == "tokens" and any(pair.is_split(figure.role) for pair in pairs)
     if is_split:
         reasons.append(SPLIT)

@@ -5,7 +5,8 @@ the completions that the run recorded for the same iteration, role and index. Tw
 
 - *The reply to another prompt.* With fewer verifications, for example, a summary's prompt has fewer critiques. The
   recorded reply stands in for the reply to such a prompt, and the replay is approximate from there on.
-- *A call that the run did not make.* The replay of the problem ends before the iteration that asks for it.
+- *A call that the run did not make.* The replay of the problem ends before the iteration that asks for it. Only if
+  further checks of a candidate are missing, the candidate keeps those that it has.
 """
 
 from __future__ import annotations
@@ -74,8 +75,9 @@ class WhatIfSession(Replay):
     candidate; a number draws them at random, another set for each number.
 
     ``prompts_by_place``: digest and length of the prompt of each place. ``other_prompts``: calls whose prompt is not
-    that of the baseline. ``not_recorded``: calls that the run did not make. ``split``: roles with a call whose completions are not
-    exactly those of one recorded call.
+    that of the baseline. ``not_recorded``: calls that the run did not make. ``split``: roles with a call whose
+    completions are not exactly those of one recorded call. ``redrawn``: iterations with a call that a run would have
+    made with other seeds than the completions have.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class WhatIfSession(Replay):
         self.other_prompts: list[CallKey] = []
         self.not_recorded: list[CallKey] = []
         self.split: set[str] = set()
+        self.redrawn: set[int] = set()
 
     @property
     def usage(self) -> tuple[UsageEntry, ...]:
@@ -129,6 +132,8 @@ class WhatIfSession(Replay):
         self._add_usage(key, usage.model_copy(update=scaled))
         if is_split:
             self.split.add(key.role)
+        if any(str(slot.call.key) != str(key) or slot.number != i for i, slot in enumerate(taken)):
+            self.redrawn.add(key.iteration)
         completions = tuple(s.call.outcome.completions[s.number] for s in taken if isinstance(s.call.outcome, Reply))
         return Reply(completions=completions, usage=usage)
 
@@ -216,7 +221,7 @@ class ReplayedProblem:
 
     @property
     def approximate_from(self) -> int | None:
-        """The first iteration whose candidates or grades might be others; None if there is none."""
+        """The first iteration whose candidates or grades depend on another prompt; None if there is none."""
         return min((k.iteration + (k.role in FEEDS_LATER_ITERATIONS) for k in self.session.other_prompts), default=None)
 
     @property
@@ -243,7 +248,9 @@ async def replay(
         recorded.prediction.problem_id, recorded.calls, run.manifest.seed, run.prompts, baseline, repeats, subset
     )
     trajectory = await METHODS[settings.name](settings, checker).solve(recorded.problem, session)
-    kept = min((key.iteration for key in session.not_recorded), default=len(trajectory.iterations))
+    # Missing checks of a candidate that has others do not take its iteration away.
+    missing = (key.iteration for key in session.not_recorded if not key.offset)
+    kept = min(missing, default=len(trajectory.iterations))
     result = Result(
         problem=recorded.problem,
         method=settings.name,
