@@ -99,21 +99,17 @@ def _dispatch(command: str, arguments: Sequence[str]) -> None:
 
 
 def _run(command: str, arguments: Sequence[str]) -> None:
-    import logging
-
     from rich.console import Console
 
     from tmas.cli.composing import compose_settings, config_directory
-    from tmas.redaction import CleanFormatter
+    from tmas.redaction import log_to_stderr
 
     register_resolvers()
     if command in POSITIONAL and arguments and "=" not in arguments[0] and not arguments[0].startswith("-"):
         value = arguments[0].replace('"', '\\"')
         arguments = [f'{POSITIONAL[command]}="{value}"', *arguments[1:]]
     for settings in compose_settings(command, arguments, config_directory()):
-        logs = logging.StreamHandler()
-        logs.setFormatter(CleanFormatter("%(levelname)s %(name)s: %(message)s"))
-        logging.basicConfig(level=logging.WARNING, handlers=[logs])
+        log_to_stderr()
         pkgutil.resolve_name(COMMANDS[command][0])(settings, Console())
 
 

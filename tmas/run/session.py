@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -29,13 +28,14 @@ from tmas.records import (
     UsageEntry,
 )
 from tmas.records.token_counts import UNCOUNTED, USAGE_IMPLAUSIBLE, plausible_tokens
+from tmas.redaction import clean_logger
 from tmas.run.budget import CANCELLED_PREFIX, UNREPORTED_PREFIX, BudgetReached, TokenBudget, recorded_usage
 from tmas.run.shares import ENDED, Grant, Shares, grant_name
 from tmas.run.trace import Trace
 from tmas.settings import Limits
 
 Output = TypeVar("Output", bound=BaseModel)
-log = logging.getLogger(__name__)
+log = clean_logger(__name__)
 
 PRIORITY_STRIDE = 10**9
 """Larger than the number of problems of any run. So the priority ``iteration * PRIORITY_STRIDE + order`` sorts calls by

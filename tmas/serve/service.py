@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, closing
@@ -14,6 +13,7 @@ from tmas.files import text_digest
 from tmas.llm.endpoint import EndpointDown
 from tmas.methods import METHODS
 from tmas.records import Problem, Result
+from tmas.redaction import clean_logger
 from tmas.run.directory import RunDirectory
 from tmas.run.runner import run_problems, write_metrics
 from tmas.run.runtime import Runtime, open_runtime
@@ -23,7 +23,7 @@ from tmas.serve.progress import IterationProgress, ProgressLineCallback
 from tmas.serve.settings import ServerSettings, ServeSettings
 from tmas.settings import RunSettings
 
-log = logging.getLogger(__name__)
+log = clean_logger(__name__)
 
 
 @dataclass(frozen=True)
