@@ -63,10 +63,10 @@ def print_whatif(console: Console, result: WhatIf) -> None:
 
 def _reasons(rows: tuple[WhatIfRow, ...]) -> list[str]:
     """The marks that occur, each with its reasons."""
-    found = dict.fromkeys((row.certainty, reason) for row in rows for reason in row.reasons)
     lines: dict[str, set[Certainty]] = {}
-    for certainty, reason in found:
-        lines.setdefault(reason, set()).add(certainty)
+    for row in rows:
+        for reason in row.reasons:
+            lines.setdefault(reason, set()).add(row.certainty)
     return [f"{' and '.join(LEGEND[c] for c in LEGEND if c in marks)}: {reason}" for reason, marks in lines.items()]
 
 

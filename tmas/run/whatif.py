@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
@@ -44,7 +44,7 @@ class Place(NamedTuple):
 
     iteration: int
     role: str
-    index: int
+    candidate: int
     attempt: int
 
     @classmethod
@@ -92,6 +92,7 @@ class WhatIfSession(Replay):
     ) -> None:
         super().__init__(problem_id, recorded, seed, prompts)
         self._baseline, self._repeats_selections, self._subset = baseline, repeats_selections, subset
+        self.stopped: Literal["budget", "worker"] | None = None
         self._slots = slots_by_place(recorded)
         self._used: dict[Place, int] = {}
         self._usage: dict[tuple[str, int], Usage] = {}

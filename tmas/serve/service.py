@@ -15,6 +15,7 @@ from tmas.methods import METHODS
 from tmas.records import Problem, Result
 from tmas.redaction import clean_logger
 from tmas.run.directory import RunDirectory
+from tmas.run.garbage import RARE_IN_A_SERVER, rare_collections
 from tmas.run.runner import run_problems, write_metrics
 from tmas.run.runtime import Runtime, open_runtime
 from tmas.run.session import Activity
@@ -147,7 +148,8 @@ async def open_service(settings: ServeSettings) -> AsyncIterator[Service]:
     serve.output_dir.mkdir(parents=True, exist_ok=True)
     open_files = 2 * serve.max_running + serve.max_connections  # a running request has a lock file and a trace
     async with open_runtime(settings.run(), serve.output_dir, Activity(), open_files) as runtime:
-        yield Service(serve, runtime)
+        with rare_collections(RARE_IN_A_SERVER):
+            yield Service(serve, runtime)
 
 
 def _shutting_down_error() -> ApiError:
