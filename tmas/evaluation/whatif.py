@@ -17,7 +17,7 @@ from tmas.errors import UserError
 from tmas.evaluation.estimators import BootstrapSettings
 from tmas.evaluation.judgements import recorded_majorities
 from tmas.evaluation.runs import Pair
-from tmas.evaluation.whatif_rows import ReplayedPair, whatif_rows
+from tmas.evaluation.whatif_rows import Figures, ReplayedPair, figures, whatif_rows
 from tmas.methods import AnyMethodSettings
 from tmas.methods.allocation import AllocationSettings
 from tmas.methods.base import MethodSettings
@@ -25,7 +25,7 @@ from tmas.methods.stopping import VerificationSettings
 from tmas.records.run_files import Correctness, Prediction
 from tmas.records.whatif_files import WhatIf
 from tmas.run.replay import RecordedRun
-from tmas.run.whatif import RecordedProblem, ReplayedProblem, replay
+from tmas.run.whatif import Gaps, RecordedProblem, ReplayedProblem, replay
 from tmas.settings import Settings, flatten
 
 Report = Callable[[int, int], None]
@@ -74,7 +74,7 @@ class MethodChanges(Settings):
 
     def given(self) -> dict[str, Any]:
         """The settings that are changed."""
-        found = self.model_dump(mode="json", exclude_none=True)
+        found = self.model_dump(mode="json", exclude_none=True, exclude_unset=True)
         off = {name: None for name in ("verification", "allocation") if found.get(name) == "none"}
         return {name: value for name, value in (found | off).items() if value != {} or name != "selection"}
 
@@ -136,7 +136,7 @@ async def whatif(settings: WhatIfSettings, report: Report = lambda *_: None) -> 
                 not_replayed.append(problem_id)
                 continue
             pairs.append(await _pair(recorded, baseline, settings, checker))
-    known = [pair for pair in pairs if len(pair.lines) == len(pair.others)]
+    known = [pair for pair in pairs if pair.is_known]
     if not known:
         raise UserError(_nothing_is_known(pairs), where=settings.run)
     return WhatIf(
@@ -146,7 +146,7 @@ async def whatif(settings: WhatIfSettings, report: Report = lambda *_: None) -> 
         subsets=settings.subsets,
         problems=len(known),
         not_replayed=tuple(not_replayed),
-        not_recorded=tuple(pair.recorded.problem_id for pair in pairs if pair not in known),
+        not_recorded=tuple(pair.problem_id for pair in pairs if not pair.is_known),
         rows=tuple(whatif_rows(known, settings.bootstrap)),
     )
 
@@ -163,9 +163,16 @@ async def _pair(
     if ended_by:
         other = other.model_copy(update={"max_iterations": min(depth, other.max_iterations)})
     subsets = [None] if settings.subsets is None else range(settings.subsets)
-    others = [await replay(recorded, other, checker, baseline.session, subset) for subset in subsets]
-    same_calls = all(other.line and other.line.usage == baseline.line.usage for other in others)
-    return ReplayedPair(baseline.line, tuple(others), None if same_calls else ended_by)
+    others: list[Figures | None] = []
+    gaps: list[Gaps] = []
+    for subset in subsets:
+        replayed = await replay(recorded, other, checker, baseline.prompts, subset)
+        others.append(replayed.line and figures(replayed.line))
+        gaps.append(replayed.gaps)
+        if replayed.line and replayed.line.usage == baseline.line.usage:
+            ended_by = None
+    problem_id = recorded.prediction.problem_id
+    return ReplayedPair(problem_id, figures(baseline.line), tuple(others), Gaps.of_all(gaps), ended_by)
 
 
 def _correct(prediction: Prediction, majorities: Mapping[Pair, bool | None]) -> dict[str, Correctness]:
@@ -187,7 +194,7 @@ def _is_same(replayed: Prediction, recorded: Prediction) -> bool:
 
 
 def _nothing_is_known(pairs: Sequence[ReplayedPair]) -> str:
-    first = next((key for pair in pairs if (key := pair.first_not_recorded)), None)
+    first = next((key for pair in pairs if (key := pair.gaps.not_recorded)), None)
     if first is None:
         return "this version of tmas replays no problem of the run as it was solved"
     return (

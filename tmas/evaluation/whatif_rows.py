@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from tmas.evaluation.estimators import BootstrapSettings, estimate, mean
 from tmas.evaluation.facts import usage_by_role
 from tmas.evaluation.intervals import DIFFERENCE, Bounds
-from tmas.records import CallKey
 from tmas.records.run_files import Prediction
 from tmas.records.whatif_files import Certainty, WhatIfRow
-from tmas.run.whatif import ReplayedProblem
+from tmas.run.whatif import Gaps
 
 UNBOUNDED: Bounds = (float("-inf"), float("inf"))
 SPLIT = (
@@ -25,139 +23,121 @@ REDRAWN = (
 )
 
 
+Figures = dict[str, float | None]
+"""The figures of a problem, by the name of their row. Tokens of a role that was not called are missing."""
+OUTCOMES, TOKENS, OF_ROLE = ("selected", "pass_at_1"), "tokens", "tokens of "
+
+
+def figures(line: Prediction) -> Figures:
+    """The figures of a problem. ``pass_at_1``: of the last iteration that sampled a candidate."""
+    has_gold, usage = line.gold is not None, line.total_usage
+    last = line.rounds[-1].samples if line.rounds else ()
+    return {
+        "selected": float(line.correct == "equal") if has_gold else None,
+        "pass_at_1": mean([float(candidate.correct == "equal") for candidate in last]) if has_gold else None,
+        "iterations": float(len(line.iterations)),
+        "calls": float(usage.calls),
+        TOKENS: float(usage.total_tokens),
+        **{f"{OF_ROLE}{role}": float(used.total_tokens) for role, used in usage_by_role(line.usage).items()},
+    }
+
+
 @dataclass(frozen=True)
 class ReplayedPair:
-    """A problem of the run and, for each subset of its verifications, with the other settings.
+    """The figures of a problem in the run and, for each subset of its verifications, with the other settings.
 
-    ``ended_by``: the budget, or dead workers, if they ended the problem and the other settings make other calls.
+    ``others``: None in place of the figures if not one iteration is recorded. ``ended_by``: the budget, or dead
+    workers, if they ended the problem and the other settings make other calls.
     """
 
-    recorded: Prediction
-    others: tuple[ReplayedProblem, ...]
+    problem_id: str
+    recorded: Figures
+    others: tuple[Figures | None, ...]
+    gaps: Gaps
     ended_by: str | None
 
     @property
-    def lines(self) -> list[Prediction]:
-        return [other.line for other in self.others if other.line]
+    def is_known(self) -> bool:
+        return None not in self.others
 
-    @property
-    def first_not_recorded(self) -> CallKey | None:
-        return next((key for other in self.others if (key := other.first_not_recorded)), None)
-
-    @property
-    def approximate(self) -> CallKey | None:
-        """The first call with another prompt, if the candidates or grades of an iteration depend on it."""
-        for other in self.others:
-            since = other.approximate_from
-            if since is not None and other.line and since < len(other.line.iterations):
-                return other.first_other_prompt
-        return None
-
-    @property
-    def is_redrawn(self) -> bool:
-        """Whether completions stand in for others of the same prompt, with other seeds."""
-        return any(other.session.redrawn for other in self.others)
-
-    def is_split(self, role: str | None) -> bool:
-        """Whether calls of ``role`` (None: any role) are parts of recorded calls."""
-        return any(other.session.split if role is None else role in other.session.split for other in self.others)
-
-    def sends_other_prompts(self, role: str | None) -> bool:
-        """Whether a call of ``role`` (None: any role) has another prompt than in the run."""
-        return any(role in (None, key.role) for other in self.others for key in other.session.other_prompts)
-
-
-@dataclass(frozen=True)
-class _Figure:
-    """A row of the table. ``of`` gives a problem's value. ``role``: whose tokens it counts; None: those of all roles.
-
-    ``kind``: ``outcome`` depends on what was selected, ``count`` on how many calls were made, ``tokens`` on their size.
-    """
-
-    name: str
-    of: Callable[[Prediction], float | None]
-    kind: Literal["outcome", "count", "tokens"]
-    role: str | None = None
-    bounds: Bounds = UNBOUNDED
+    def other(self, name: str) -> float | None:
+        """A figure with the other settings, as mean over the subsets."""
+        missing = 0.0 if name.startswith(OF_ROLE) else None
+        return mean([found.get(name, missing) for found in self.others if found])
 
 
 def whatif_rows(pairs: Sequence[ReplayedPair], bootstrap: BootstrapSettings) -> Iterator[WhatIfRow]:
     """The rows of the table: outcomes, counts of calls, and tokens. ``pairs``: at least one."""
-    roles = usage_by_role(entry for pair in pairs for entry in pair.recorded.usage)
-    figures = [
-        _Figure("selected", _selected, "outcome", bounds=DIFFERENCE),
-        _Figure("pass_at_1", _pass_at_1, "outcome", bounds=DIFFERENCE),
-        _Figure("iterations", lambda line: float(len(line.iterations)), "count"),
-        _Figure("calls", lambda line: float(line.total_usage.calls), "count"),
-        _Figure("tokens", lambda line: float(line.total_usage.total_tokens), "tokens"),
-        *(_Figure(f"tokens of {role}", _tokens_of(role), "tokens", role) for role in roles),
-    ]
-    for figure in figures:
-        recorded = [figure.of(pair.recorded) for pair in pairs]
-        others = [mean([figure.of(line) for line in pair.lines]) for pair in pairs]
-        certainty, reasons = _certainty(figure, pairs)
+    roles = sorted({name for pair in pairs for name in pair.recorded if name.startswith(OF_ROLE)})
+    names = [name for name in pairs[0].recorded if not name.startswith(OF_ROLE)]
+    for name in [*names, *roles]:
+        recorded = [pair.recorded.get(name, 0.0) for pair in pairs]
+        others = [pair.other(name) for pair in pairs]
+        certainty, reasons = _certainty(name, pairs)
+        is_share = name in OUTCOMES
         yield WhatIfRow(
-            name=figure.name,
+            name=name,
             recorded=mean(recorded),
             whatif=mean(others),
             difference=estimate(
                 [None if a is None or b is None else b - a for a, b in zip(recorded, others, strict=True)],
-                bootstrap if figure.kind == "outcome" else bootstrap.model_copy(update={"interval": "t"}),
-                figure.bounds,
+                bootstrap if is_share else bootstrap.model_copy(update={"interval": "t"}),
+                DIFFERENCE if is_share else UNBOUNDED,
             ),
             certainty=certainty,
-            reasons=reasons,
+            reasons=tuple(reasons),
         )
 
 
-def _selected(line: Prediction) -> float | None:
-    return None if line.gold is None else float(line.correct == "equal")
+def _certainty(name: str, pairs: Sequence[ReplayedPair]) -> tuple[Certainty, list[str]]:
+    """How well the figure ``name`` is known, and why not exactly: a sentence or two for each reason."""
+    if reasons := _reasons_of_missing_calls(pairs):
+        certainty: Certainty = "open" if name in OUTCOMES else "lower_bound"
+    else:
+        certainty = "exact"
+    approximations = _approximations(name, pairs)
+    if approximations and certainty == "exact":
+        certainty = "approximate"
+    return certainty, reasons + approximations
 
 
-def _pass_at_1(line: Prediction) -> float | None:
-    """Share of right candidates in the last iteration that sampled any."""
-    if line.gold is None or not line.rounds:
-        return None
-    return mean([float(candidate.correct == "equal") for candidate in line.rounds[-1].samples])
-
-
-def _tokens_of(role: str) -> Callable[[Prediction], float]:
-    return lambda line: float(sum(entry.usage.total_tokens for entry in line.usage if entry.role == role))
-
-
-def _certainty(figure: _Figure, pairs: Sequence[ReplayedPair]) -> tuple[Certainty, tuple[str, ...]]:
-    """How well a figure is known, and why not exactly: one sentence or two for each reason."""
+def _reasons_of_missing_calls(pairs: Sequence[ReplayedPair]) -> list[str]:
     reasons: list[str] = []
-    ended = [key for pair in pairs if (key := pair.first_not_recorded)]
-    stopped = [pair for pair in pairs if pair.ended_by]
-    if ended:
+    if ended := [key for pair in pairs if (key := pair.gaps.not_recorded)]:
         reasons.append(
             f"{len(ended)} of {len(pairs)} problems would have continued where the record ends (the first one with the"
             f" {ended[0].role} agent in iteration {ended[0].iteration}). They count as they were there."
         )
-    if stopped:
+    if stopped := [pair.ended_by for pair in pairs if pair.ended_by]:
         reasons.append(
-            f"{len(stopped)} of {len(pairs)} problems were ended by {stopped[0].ended_by}. With other settings they"
-            " might have come further. They count as they were there."
+            f"{len(stopped)} of {len(pairs)} problems were ended by {stopped[0]}. With other settings they might have"
+            " come further. They count as they were there."
         )
-    is_open = bool(reasons)
-    approximate = [key for pair in pairs if (key := pair.approximate)]
-    if not approximate and figure.kind == "tokens":
-        approximate = [pair for pair in pairs if pair.sends_other_prompts(figure.role)]
-    others = [o for pair in pairs for o in pair.others if o.first_other_prompt]
-    if approximate:
-        first = min((key for o in others if (key := o.first_other_prompt)), key=lambda key: key.iteration)
+    return reasons
+
+
+def _approximations(name: str, pairs: Sequence[ReplayedPair]) -> list[str]:
+    counts_tokens, role = name.startswith(TOKENS), name.removeprefix(OF_ROLE) if name.startswith(OF_ROLE) else None
+
+    def concerns(roles: frozenset[str]) -> bool:
+        return counts_tokens and (bool(roles) if role is None else role in roles)
+
+    reasons: list[str] = []
+    others = [
+        key
+        for pair in pairs
+        if (key := pair.gaps.other_prompt)
+        and (pair.gaps.has_other_candidates or concerns(pair.gaps.roles_with_other_prompts))
+    ]
+    if others:
+        first = min(others, key=lambda key: key.iteration)
         reasons.append(
-            f"{len(approximate)} of {len(pairs)} problems would have sent other prompts, first those of the"
-            f" {first.role} agent in iteration {first.iteration}. What the model would have replied is not known: the"
-            " recorded replies stand in, from there on. Prompt tokens are scaled with the length of the prompt."
+            f"{len(others)} of {len(pairs)} problems would have sent other prompts, first those of the {first.role}"
+            f" agent in iteration {first.iteration}. What the model would have replied is not known: the recorded"
+            " replies stand in, from there on. Prompt tokens are scaled with the length of the prompt."
         )
-    redrawn = sum(pair.is_redrawn for pair in pairs)
-    if redrawn:
+    if redrawn := sum(pair.gaps.is_redrawn for pair in pairs):
         reasons.append(REDRAWN.format(redrawn, len(pairs)))
-    is_split = figure.kind == "tokens" and any(pair.is_split(figure.role) for pair in pairs)
-    if is_split:
+    if any(concerns(pair.gaps.split_roles) for pair in pairs):
         reasons.append(SPLIT)
-    if is_open:
-        return "open" if figure.kind == "outcome" else "lower_bound", tuple(reasons)
-    return "approximate" if reasons else "exact", tuple(reasons)
+    return reasons

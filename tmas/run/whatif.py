@@ -52,6 +52,10 @@ class Place(NamedTuple):
         return cls(key.iteration, key.role, key.index, key.attempt)
 
 
+PromptsByPlace = dict[Place, tuple[str, int]]
+"""The digest of the prompt of each place, and its length in characters."""
+
+
 class Slot(NamedTuple):
     """A recorded completion: number ``number`` of ``call``."""
 
@@ -70,14 +74,14 @@ def slots_by_place(recorded: RecordedCalls) -> dict[Place, list[Slot]]:
 class WhatIfSession(Replay):
     """Answers calls with recorded completions, by their place.
 
-    ``baseline``: the session that replayed the problem with the recorded settings; None for that session itself.
+    ``baseline``: the prompts of the replay with the recorded settings; None for that replay itself.
     ``repeats_selections``: use the recorded outcomes of selections. ``subset``: None takes the first verifications of a
     candidate; a number draws them at random, another set for each number.
 
-    ``prompts_by_place``: digest and length of the prompt of each place. ``other_prompts``: calls whose prompt is not
+    ``prompts_by_place``: the prompt of each place. ``other_prompts``: calls whose prompt is not
     that of the baseline. ``not_recorded``: calls that the run did not make. ``split``: roles with a call whose
-    completions are not exactly those of one recorded call. ``redrawn``: iterations with a call that a run would have
-    made with other seeds than the completions have.
+    completions are not exactly those of one recorded call. ``redrawn``: whether there is a call that a run would
+    have made with other seeds than its completions have.
     """
 
     def __init__(
@@ -86,7 +90,7 @@ class WhatIfSession(Replay):
         recorded: RecordedCalls,
         seed: int,
         prompts: Prompts,
-        baseline: WhatIfSession | None = None,
+        baseline: PromptsByPlace | None = None,
         repeats_selections: bool = True,
         subset: int | None = None,
     ) -> None:
@@ -96,11 +100,11 @@ class WhatIfSession(Replay):
         self._slots = slots_by_place(recorded)
         self._used: dict[Place, int] = {}
         self._usage: dict[tuple[str, int], Usage] = {}
-        self.prompts_by_place: dict[Place, tuple[str, int]] = {}
+        self.prompts_by_place: PromptsByPlace = {}
         self.other_prompts: list[CallKey] = []
         self.not_recorded: list[CallKey] = []
         self.split: set[str] = set()
-        self.redrawn: set[int] = set()
+        self.redrawn = False
 
     @property
     def usage(self) -> tuple[UsageEntry, ...]:
@@ -119,7 +123,7 @@ class WhatIfSession(Replay):
         if cancelled := self._recorded.decisions.get(f"{CANCELLED_PREFIX}{key}"):
             self._add_usage(key, recorded_usage(cancelled).usage)
         if place not in self._slots:
-            was_asked = self._baseline is None or place in self._baseline.prompts_by_place
+            was_asked = self._baseline is None or place in self._baseline
             return self._not_made(key) if was_asked else self._end(key)
         used = self._used.get(place, 0)
         taken = self._in_order(place)[used : used + n]
@@ -134,7 +138,7 @@ class WhatIfSession(Replay):
         if is_split:
             self.split.add(key.role)
         if any(str(slot.call.key) != str(key) or slot.number != i for i, slot in enumerate(taken)):
-            self.redrawn.add(key.iteration)
+            self.redrawn = True
         completions = tuple(s.call.outcome.completions[s.number] for s in taken if isinstance(s.call.outcome, Reply))
         return Reply(completions=completions, usage=usage)
 
@@ -142,7 +146,7 @@ class WhatIfSession(Replay):
         """Note the prompt. Returns its length in characters, divided by that of the baseline's prompt."""
         digest, length = text_digest(prompt.content), len(prompt.content)
         self.prompts_by_place[place] = (digest, length)
-        recorded = self._baseline.prompts_by_place.get(place) if self._baseline else None
+        recorded = self._baseline.get(place) if self._baseline else None
         if recorded is None or recorded[0] == digest:
             return 1.0
         self.other_prompts.append(key)
@@ -214,33 +218,65 @@ class RecordedProblem:
 
 
 @dataclass(frozen=True)
+class Gaps:
+    """What the record could not tell about a problem, or about several replays of it.
+
+    ``other_prompt``: the first call with another prompt than in the run. ``has_other_candidates``: candidates or grades
+    depend on such a call. ``roles_with_other_prompts``: the roles of such calls. ``not_recorded``: the first call that
+    the run did not make. ``split_roles`` and ``is_redrawn``: see :class:`WhatIfSession`.
+    """
+
+    other_prompt: CallKey | None
+    has_other_candidates: bool
+    roles_with_other_prompts: frozenset[str]
+    not_recorded: CallKey | None
+    split_roles: frozenset[str]
+    is_redrawn: bool
+
+    @classmethod
+    def of(cls, session: WhatIfSession, iterations: int) -> Gaps:
+        """``iterations``: number of iterations that the replay has."""
+        others = session.other_prompts
+        since = min((key.iteration + (key.role in FEEDS_LATER_ITERATIONS) for key in others), default=iterations)
+        return cls(
+            other_prompt=_first(others),
+            has_other_candidates=since < iterations,
+            roles_with_other_prompts=frozenset(key.role for key in others),
+            not_recorded=_first(session.not_recorded),
+            split_roles=frozenset(session.split),
+            is_redrawn=session.redrawn,
+        )
+
+    @classmethod
+    def of_all(cls, gaps: Sequence[Gaps]) -> Gaps:
+        return cls(
+            other_prompt=_first([one.other_prompt for one in gaps if one.other_prompt]),
+            has_other_candidates=any(one.has_other_candidates for one in gaps),
+            roles_with_other_prompts=frozenset[str]().union(*(one.roles_with_other_prompts for one in gaps)),
+            not_recorded=_first([one.not_recorded for one in gaps if one.not_recorded]),
+            split_roles=frozenset[str]().union(*(one.split_roles for one in gaps)),
+            is_redrawn=any(one.is_redrawn for one in gaps),
+        )
+
+
+def _first(keys: Sequence[CallKey]) -> CallKey | None:
+    return min(keys, key=lambda key: key.iteration, default=None)
+
+
+@dataclass(frozen=True)
 class ReplayedProblem:
     """A problem as the replay solved it. ``line``: its prediction; None if not one iteration is recorded."""
 
     line: Prediction | None
-    session: WhatIfSession
-
-    @property
-    def approximate_from(self) -> int | None:
-        """The first iteration whose candidates or grades depend on another prompt; None if there is none."""
-        return min((k.iteration + (k.role in FEEDS_LATER_ITERATIONS) for k in self.session.other_prompts), default=None)
-
-    @property
-    def first_other_prompt(self) -> CallKey | None:
-        """The first call with another prompt than in the run; None if there is none."""
-        return min(self.session.other_prompts, key=lambda key: key.iteration, default=None)
-
-    @property
-    def first_not_recorded(self) -> CallKey | None:
-        """The first call that the run did not make; None if there is none."""
-        return min(self.session.not_recorded, key=lambda key: key.iteration, default=None)
+    prompts: PromptsByPlace
+    gaps: Gaps
 
 
 async def replay(
     recorded: RecordedProblem,
     settings: MethodSettings,
     checker: AnswerChecker,
-    baseline: WhatIfSession | None = None,
+    baseline: PromptsByPlace | None = None,
     subset: int | None = None,
 ) -> ReplayedProblem:
     """Solve a recorded problem again with ``settings``. ``baseline`` and ``subset``: see :class:`WhatIfSession`."""
@@ -259,4 +295,5 @@ async def replay(
         usage=tuple(entry for entry in session.usage if entry.iteration < kept),
     )
     terms = {**recorded.prediction.terms.model_dump(), "method": settings.model_dump(mode="json")}
-    return ReplayedProblem(prediction_line(result, terms, recorded.correct) if kept else None, session)
+    line = prediction_line(result, terms, recorded.correct) if kept else None
+    return ReplayedProblem(line, session.prompts_by_place, Gaps.of(session, kept))

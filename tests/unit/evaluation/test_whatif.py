@@ -56,7 +56,7 @@ async def replayed(path: Path, changes: dict[str, Any]) -> dict[str, Prediction 
         problem = RecordedProblem.read(recorded, line, correct)
         baseline = await replay(problem, problem.settings, AnswerChecker())
         other = MethodChanges.model_validate(changes).of(problem.settings, problem.settings.max_iterations)
-        found[problem_id] = (await replay(problem, other, AnswerChecker(), baseline.session)).line
+        found[problem_id] = (await replay(problem, other, AnswerChecker(), baseline.prompts)).line
     return found
 
 
