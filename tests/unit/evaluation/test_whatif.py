@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.support.commands import tmas
+from tests.support.commands import tmas, tmas_process
 from tmas import asolve_all
 from tmas.answers.checker import AnswerChecker
 from tmas.errors import UserError
+from tmas.evaluation.judgements import Judgements
 from tmas.evaluation.whatif import MethodChanges, WhatIfSettings, whatif
+from tmas.records.judgements import JudgementLine
 from tmas.records.run_files import Correctness, Prediction
 from tmas.records.whatif_files import WhatIf, WhatIfRow
 from tmas.run.replay import RecordedRun
@@ -189,6 +191,20 @@ async def test_random_subsets_average_what_the_first_verifications_happen_to_say
     assert once["selected"].whatif not in (0, 1 / 3, 2 / 3, 1)  # a mean over subsets, not one outcome per problem
 
 
+async def test_the_verdicts_of_a_judge_count_if_asked_for(tmp_path: Path):
+    path = await run(tmp_path, "majority_vote")
+    by_rule = await compared(path)
+    found = {(line.gold or "", c.answer) for line in lines(path).values() for c in line.iterations[0].candidates}
+    verdict = {"judge": "j", "model": "m", "prompt": "p", "number": 0, "reasoning": "", "failure": None}
+    Judgements(path / "judgements.jsonl").add(
+        JudgementLine.model_validate({"gold": gold, "answer": answer, "verdict": "different", **verdict})
+        for gold, answer in found
+    )
+    assert by_rule == await compared(path)
+    assert (by_rule["selected"].recorded or 0) > 0
+    assert (await compared(path, scoring="judge"))["selected"].recorded == 0
+
+
 async def test_a_run_of_an_older_version(tmp_path: Path):
     fixture = Path(__file__).parents[2] / "fixtures" / "run_v1" / "run"
     rows = await compared(fixture, method={"max_iterations": 1})
@@ -205,4 +221,6 @@ def test_the_command_prints_a_table_and_its_reasons(tmp_path: Path):
     assert "~ approximate: 3 of 3 problems would have sent other prompts" in done.stdout
     written = WhatIf.model_validate(json.loads(output.read_text()))
     assert written.changes == {"n_verifications": 2}
-    assert tmas("whatif", path, "method.epsilon=0.5").returncode == 2
+    refused = tmas_process("whatif", path, "method.epsilon=0.5")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "method.epsilon: tmas whatif has no such setting" in refused.stderr
