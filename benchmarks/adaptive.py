@@ -44,17 +44,18 @@ SIZE = [
     *("method.n_candidates=8", "method.n_verifications=8", "method.max_iterations=8", "method.epsilon=0.25"),
     "method.agents.max_new_items=16",
 ]
+ADAPTIVE = "method=tmas_adaptive"
+ALL_N = "method.allocation.least_candidates=8"
+BY_GRADE = ("method.allocation.progress=grade", "method.allocation.stalled_after=2")
 VARIANTS = {
     "fixed": ["method=tmas"],
-    "adaptive": ["method=tmas_adaptive"],
-    "no rounds": ["method=tmas_adaptive", "method.verification.round_size=8"],
-    "no acceptance": ["method=tmas_adaptive", "method.early_stop=none"],
-    "N fixed": ["method=tmas_adaptive", "method.allocation.least_candidates=8"],
-    "epsilon fixed": ["method=tmas_adaptive", "method.allocation.most_epsilon=0"],
-    "grade progress": [
-        *("method=tmas_adaptive", "method.allocation.least_candidates=8"),
-        *("method.allocation.progress=grade", "method.allocation.stalled_after=2"),
-    ],
+    "adaptive": [ADAPTIVE],
+    "no rounds": [ADAPTIVE, "method.verification.round_size=8"],
+    "no acceptance": [ADAPTIVE, "method.early_stop=none"],
+    "N fixed": [ADAPTIVE, ALL_N],
+    "epsilon fixed": [ADAPTIVE, "method.allocation.most_epsilon=0"],
+    "eps": [ADAPTIVE, ALL_N, *BY_GRADE],
+    "N, eps": [ADAPTIVE, *BY_GRADE],
     "unanimous": ["method=tmas", "method.early_stop=unanimous"],
 }
 """The settings of each variant, as words of the command line."""
