@@ -45,17 +45,14 @@ SIZE = [
     "method.agents.max_new_items=16",
 ]
 ADAPTIVE = "method=tmas_adaptive"
-ALL_N = "method.allocation.least_candidates=8"
-BY_GRADE = ("method.allocation.progress=grade", "method.allocation.stalled_after=2")
 VARIANTS = {
     "fixed": ["method=tmas"],
     "adaptive": [ADAPTIVE],
     "no rounds": [ADAPTIVE, "method.verification.round_size=8"],
     "no acceptance": [ADAPTIVE, "method.early_stop=none"],
-    "N fixed": [ADAPTIVE, ALL_N],
+    "N fixed": [ADAPTIVE, "method.allocation.least_candidates=8"],
     "epsilon fixed": [ADAPTIVE, "method.allocation.most_epsilon=0"],
-    "eps": [ADAPTIVE, ALL_N, *BY_GRADE],
-    "N, eps": [ADAPTIVE, *BY_GRADE],
+    "new answers": [ADAPTIVE, "method.allocation.progress=grade_or_answer", "method.allocation.stalled_after=3"],
     "unanimous": ["method=tmas", "method.early_stop=unanimous"],
 }
 """The settings of each variant, as words of the command line."""
