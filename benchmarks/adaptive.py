@@ -48,6 +48,7 @@ ADAPTIVE = "method=tmas_adaptive"
 VARIANTS = {
     "fixed": ["method=tmas"],
     "adaptive": [ADAPTIVE],
+    "T = 16": [ADAPTIVE, "method.max_iterations=16"],
     "no rounds": [ADAPTIVE, "method.verification.round_size=8"],
     "no acceptance": [ADAPTIVE, "method.early_stop=none"],
     "N fixed": [ADAPTIVE, "method.allocation.least_candidates=8"],

@@ -91,7 +91,7 @@ def answer_classes(candidates: Sequence[GradedCandidate]) -> set[str]:
 
 
 def iterations_without_progress(iterations: Iterations, by: str = "grade") -> int:
-    """Number of latest iterations in a row that made no progress. The first one makes progress. ``by``: see settings."""
+    """Number of latest iterations in a row that made no progress. The first one makes progress. ``by``: the setting."""
     best, known, stalled = -1.0, set[str](), 0
     for candidates in iterations:
         grade = max((c.mean_grade for c in candidates if c.mean_grade is not None), default=-1.0)
