@@ -22,6 +22,6 @@ done; done; done
 [ -z "${UNFINISHED:-}" ] || "${SOLVE[@]}"
 for RATE in $RATES; do
     ALL=$(for METHOD in $METHODS; do for SEED in $SEEDS; do printf ,%s "$OUT/$RATE/$METHOD-$SEED"; done; done)
-    tmas evaluate "runs=[${ALL#,}]" output="$OUT/$RATE/comparison.json"
+    tmas evaluate "runs=[${ALL#,}]" "budgets=[10000,20000,40000,80000,250000]" output="$OUT/$RATE/comparison.json"
     tmas report "runs=[${ALL#,}]" output="$OUT/$RATE/report.html"
 done
