@@ -93,9 +93,11 @@ async def test_a_check_of_a_later_round_that_fails_is_a_failure_on_disk(tmp_path
     assert {(call["role"], call["offset"]) for call in calls} == {("verification", 2)}
 
 
-async def test_the_acceptance_needs_the_test():
+def test_the_acceptance_needs_the_test_and_enough_verifications():
     with pytest.raises(ValidationError, match="which is null"):
         TMASSettings(early_stop="accepted")
+    with pytest.raises(ValidationError, match="raise verification.alpha"):
+        adaptive(n_verifications=3)
 
 
 async def test_it_is_off_by_default_and_then_not_in_the_settings_on_disk():
