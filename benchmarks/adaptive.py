@@ -44,17 +44,16 @@ SIZE = [
     *("method.n_candidates=8", "method.n_verifications=8", "method.max_iterations=8", "method.epsilon=0.25"),
     "method.agents.max_new_items=16",
 ]
+ADAPTIVE = "method=tmas_adaptive"
 VARIANTS = {
     "fixed": ["method=tmas"],
-    "adaptive": ["method=tmas_adaptive"],
-    "no rounds": ["method=tmas_adaptive", "method.verification.round_size=8"],
-    "no acceptance": ["method=tmas_adaptive", "method.early_stop=none"],
-    "N fixed": ["method=tmas_adaptive", "method.allocation.least_candidates=8"],
-    "epsilon fixed": ["method=tmas_adaptive", "method.allocation.most_epsilon=0"],
-    "grade progress": [
-        *("method=tmas_adaptive", "method.allocation.least_candidates=8"),
-        *("method.allocation.progress=grade", "method.allocation.stalled_after=2"),
-    ],
+    "adaptive": [ADAPTIVE],
+    "T = 16": [ADAPTIVE, "method.max_iterations=16"],
+    "no rounds": [ADAPTIVE, "method.verification.round_size=8"],
+    "no acceptance": [ADAPTIVE, "method.early_stop=none"],
+    "N fixed": [ADAPTIVE, "method.allocation.least_candidates=8"],
+    "epsilon fixed": [ADAPTIVE, "method.allocation.most_epsilon=0"],
+    "new answers": [ADAPTIVE, "method.allocation.progress=grade_or_answer", "method.allocation.stalled_after=3"],
     "unanimous": ["method=tmas", "method.early_stop=unanimous"],
 }
 """The settings of each variant, as words of the command line."""

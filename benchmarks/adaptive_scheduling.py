@@ -54,13 +54,14 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=20)
     parser.add_argument("--concurrency", type=int, default=800)
     parser.add_argument("--noise", type=float, default=0.1)
+    parser.add_argument("--methods", nargs="+", default=["tmas", "tmas_adaptive"], help="relative to the first one")
     given = parser.parse_args()
     reply = partial(scripted, given.noise)
     slots, met = given.concurrency, True
     first: tuple[float, float] | None = None
     print(f"{given.problems} problems, {given.iterations} iterations, {slots} slots, noise {given.noise:.0%}")
     print(f"{'':>14}  {'tokens':>13} {'':>7}  {'makespan':>10} {'':>7}  {'engine use':>10}  {'busy':>5}")
-    for name in ("tmas", "tmas_adaptive"):
+    for name in given.methods:
         settings = settings_of([f"method={name}"], [f"method.max_iterations={given.iterations}"])
         critical, work = measure(PriorityLimiter, UNBOUNDED, given.problems, settings, reply)
         makespan, _ = measure(PriorityLimiter, slots, given.problems, settings, reply)

@@ -18,7 +18,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from aiohttp import ClientSession, ClientTimeout, web
+from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 
 from recipes.miniature.server import application as teacher
 from recipes.miniature.task import Task
@@ -41,7 +41,9 @@ def application(upstream: str) -> web.Application:
     """The proxy of the server at ``upstream``. It answers a streamed request by one chunk."""
 
     async def client(app: web.Application) -> AsyncIterator[None]:
-        async with ClientSession(timeout=ClientTimeout(total=None)) as app[CLIENT]:
+        # No connection is kept: the server may close one that is idle at the moment in which a request uses it.
+        connector = TCPConnector(limit=0, force_close=True)
+        async with ClientSession(connector=connector, timeout=ClientTimeout(total=None)) as app[CLIENT]:
             yield
 
     async def chat(request: web.Request) -> web.Response:

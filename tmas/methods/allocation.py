@@ -8,8 +8,8 @@ The default policy, ``progress``:
 - *Sampling in proportion.* The next iteration has one candidate more than the last one had different answers, between
   ``least_candidates`` and N. If candidates repeat each other, fewer are sampled; if all differ, N are.
 - *Exploration in proportion.* An iteration makes progress if its best mean grade is higher than that of all earlier
-  iterations, or if it has an answer that no earlier iteration had. After ``stalled_after`` iterations in a row without
-  progress, epsilon rises by ``epsilon_step`` per further iteration, up to ``most_epsilon``.
+  iterations (with ``progress="grade_or_answer"`` also if it has a new answer). After ``stalled_after`` iterations in a
+  row without progress, epsilon rises by ``epsilon_step`` in each iteration, up to ``most_epsilon``.
 - *Giving up last.* After ``give_up_after`` iterations in a row without progress, the problem ends.
 """
 
@@ -46,12 +46,12 @@ class AllocationSettings(BaseModel):
         default=4, ge=1, description="Least number of candidates in an iteration; n_candidates is the largest."
     )
     progress: Literal["grade_or_answer", "grade"] = Field(
-        default="grade_or_answer",
-        description="What counts as progress. grade_or_answer: a better best grade, or a new answer. grade: only the"
-        " former.",
+        default="grade",
+        description="What counts as progress. grade: a best mean grade that is higher than in all earlier iterations."
+        " grade_or_answer: also an answer that no earlier iteration had.",
     )
     stalled_after: int = Field(
-        default=3, ge=1, description="k: a problem has stalled after this many iterations in a row without progress."
+        default=2, ge=1, description="k: a problem has stalled after this many iterations in a row without progress."
     )
     epsilon_step: float = Field(
         default=0.2, ge=0, le=1, description="How much epsilon rises in each iteration of a problem that has stalled."
@@ -90,8 +90,8 @@ def answer_classes(candidates: Sequence[GradedCandidate]) -> set[str]:
     return {normalise(c.answer) for c in candidates if c.answer is not None}
 
 
-def iterations_without_progress(iterations: Iterations, by: str = "grade_or_answer") -> int:
-    """Number of latest iterations in a row that made no progress. The first iteration makes progress."""
+def iterations_without_progress(iterations: Iterations, by: str = "grade") -> int:
+    """Number of latest iterations in a row that made no progress. The first one makes progress. ``by``: the setting."""
     best, known, stalled = -1.0, set[str](), 0
     for candidates in iterations:
         grade = max((c.mean_grade for c in candidates if c.mean_grade is not None), default=-1.0)

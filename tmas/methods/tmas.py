@@ -35,7 +35,7 @@ from tmas.methods.adaptive import check_selected_in_full, is_accepted, verify_in
 from tmas.methods.allocation import POLICIES, AllocationSettings, NextIteration
 from tmas.methods.base import Memory, Method, MethodSettings, Round
 from tmas.methods.selection import SelectionSettings
-from tmas.methods.stopping import VerificationSettings
+from tmas.methods.stopping import VerificationSettings, accepted
 from tmas.records import Failure, Mode, Problem, Rollout, Trajectory
 
 EvolvingE = Awaitable[Evolved[ExperienceBank]]
@@ -95,9 +95,16 @@ class TMASSettings(MethodSettings, frozen=True):
         return self.allocation is not None
 
     @model_validator(mode="after")
-    def _has_the_test_that_accepts(self) -> Self:
-        if self.early_stop == "accepted" and self.verification is None:
+    def _can_accept(self) -> Self:
+        if self.early_stop != "accepted":
+            return self
+        if self.verification is None:
             raise ValueError("early_stop=accepted needs the test of method.verification, which is null")
+        if not accepted([1.0] * self.n_verifications, self.n_verifications, self.verification):
+            raise ValueError(
+                f"early_stop=accepted: {self.n_verifications} verifications that all give grade 1 are no evidence for"
+                f" alpha={self.verification.alpha}: raise verification.alpha or n_verifications"
+            )
         return self
 
 

@@ -50,10 +50,6 @@ NOT_SAMPLED = frozenset({FailureReason.ENDPOINT, FailureReason.TIMEOUT, FailureR
 """
 
 
-def _is_zero(number: int) -> bool:
-    return number == 0
-
-
 class CallKey(Record):
     """Identifies one call of one problem, in this run and in every replay of it.
 
@@ -64,7 +60,7 @@ class CallKey(Record):
     iteration: int
     role: str
     index: int
-    offset: int = Field(default=0, exclude_if=_is_zero)
+    offset: int = Field(default=0, exclude_if=lambda offset: offset == 0)
     attempt: int = 0
 
     def __str__(self) -> str:

@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from tmas import Result, asolve_all
+from tmas.files import read_lines
 from tmas.methods.allocation import AllocationSettings
 from tmas.methods.stopping import VerificationSettings
 from tmas.methods.tmas import TMASSettings
@@ -79,9 +80,24 @@ async def test_an_accepted_candidate_ends_the_problem_without_a_call_of_the_memo
     assert [len(r.verifications) for r in rollouts(result.trajectory)] == [M] * 3
 
 
-async def test_the_acceptance_needs_the_test():
+async def test_a_check_of_a_later_round_that_fails_is_a_failure_on_disk(tmp_path: Path):
+    def reply(body: Body) -> list[str]:
+        if team.role_of(body) != "verification":
+            return team.reply(body)
+        grades = ["1", "1"] if body["n"] == 2 else [""] * body["n"]
+        return [f"Checked.\nThe final grade is: \\boxed{{{grade}}}" for grade in grades]
+
+    async with ScriptedServer(reply) as server:
+        await solve(server, tmp_path, method=adaptive(max_iterations=1, n_verifications=6))
+    calls = [line["call"] for line in read_lines(tmp_path / "failures.jsonl")]
+    assert {(call["role"], call["offset"]) for call in calls} == {("verification", 2)}
+
+
+def test_the_acceptance_needs_the_test_and_enough_verifications():
     with pytest.raises(ValidationError, match="which is null"):
         TMASSettings(early_stop="accepted")
+    with pytest.raises(ValidationError, match="raise verification"):
+        adaptive(n_verifications=3)
 
 
 async def test_it_is_off_by_default_and_then_not_in_the_settings_on_disk():

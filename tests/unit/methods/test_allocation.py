@@ -22,8 +22,10 @@ SETTINGS = AllocationSettings(least_candidates=2, stalled_after=2, epsilon_step=
 
 def test_progress_is_a_better_grade_or_a_new_answer():
     assert iterations_without_progress([SAME]) == 0
-    assert iterations_without_progress([SAME, SAME, iteration(r"\frac{1}{2}"), SAME]) == 1
     assert iterations_without_progress([SAME, iteration("7", grade=0.5), SAME, SAME]) == 2
+    new_answer = [SAME, SAME, iteration(r"\frac{1}{2}"), SAME]
+    assert iterations_without_progress(new_answer) == 3
+    assert iterations_without_progress(new_answer, "grade_or_answer") == 1
 
 
 def test_there_is_one_candidate_more_than_answers_between_the_bounds():
