@@ -22,7 +22,7 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import NormalDist
@@ -35,6 +35,7 @@ from tmas.llm.connection import ProgressCallback, StreamProgress
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Completion, Reply, Request, Usage
 from tmas.testing import team
+from tmas.testing.chat_server import Body
 from tmas.testing.virtual_time import run_in_virtual_time
 
 GOAL = 1.03
@@ -45,15 +46,26 @@ SPREAD, PROBLEM_SPREAD = 0.8, 0.4
 """Standard deviations of the logarithm of a length: within a problem, and between problems."""
 
 
+def same_answer(role: str, body: Body) -> list[str]:
+    """The texts of the scripted team, with the same answer in all solutions."""
+    return [r"The answer is \boxed{7}."] * body["n"] if role == "solution" else team.reply(body)
+
+
 class ScriptedEngine:
     """Decodes up to ``slots`` completions at once; others wait in order of arrival.
 
-    ``speed``: tokens per second of each completion. ``piece``: tokens between two progress reports. ``work``: tokens
-    decoded so far.
+    ``speed``: tokens per second of each completion. ``piece``: tokens between two progress reports. ``reply``: the
+    texts of a request of a role. ``work``: tokens decoded so far.
     """
 
-    def __init__(self, slots: int, speed: float = 1.0, piece: float = math.inf) -> None:
-        self._slots, self._speed, self._piece = PriorityLimiter(slots), speed, piece
+    def __init__(
+        self,
+        slots: int,
+        speed: float = 1.0,
+        piece: float = math.inf,
+        reply: Callable[[str, Body], list[str]] = same_answer,
+    ) -> None:
+        self._slots, self._speed, self._piece, self._reply = PriorityLimiter(slots), speed, piece, reply
         self.work = 0.0
 
     async def complete(
@@ -78,7 +90,7 @@ class ScriptedEngine:
         async with asyncio.TaskGroup() as group:
             for choice in range(request.n):
                 group.create_task(decode(choice))
-        texts = [r"The answer is \boxed{7}."] * request.n if role == "solution" else team.reply(body)
+        texts = self._reply(role, body)
         return Reply(completions=tuple(Completion(text=text) for text in texts), usage=Usage(calls=1))
 
 
@@ -135,12 +147,16 @@ class StageByStage(PriorityLimiter):
 
 
 def measure(
-    order: type[PriorityLimiter], concurrency: int, problems: int, settings: TMASSettings
+    order: type[PriorityLimiter],
+    concurrency: int,
+    problems: int,
+    settings: TMASSettings,
+    reply: Callable[[str, Body], list[str]] = same_answer,
 ) -> tuple[float, float]:
     """The makespan in virtual seconds and the work in tokens. ``order``: the limiter that orders the calls."""
 
     async def run() -> tuple[float, float]:
-        engine = ScriptedEngine(concurrency)
+        engine = ScriptedEngine(concurrency, reply=reply)
         with tempfile.TemporaryDirectory() as folder:
             await run_in_directory(Path(folder), support.problems(problems), settings, engine, order(concurrency))
         return asyncio.get_running_loop().time(), engine.work

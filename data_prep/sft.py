@@ -176,7 +176,7 @@ def _kept(run: RecordedRun, problem: TrainingProblem, settings: SFTDataSettings)
                 continue
             if settings.keep == "readable" or _is_success(key, text, prediction):
                 yield _TeacherReply(
-                    f"{key.role}/{key.iteration}/{key.index}/{key.attempt}/{choice}",
+                    "/".join(map(str, (key.role, key.iteration, key.index, *_offset(key), key.attempt, choice))),
                     _mode(key, prediction),
                     Chat(
                         messages=(
@@ -190,6 +190,11 @@ def _kept(run: RecordedRun, problem: TrainingProblem, settings: SFTDataSettings)
                         licence=problem.licence,
                     ),
                 )
+
+
+def _offset(key: CallKey) -> tuple[int, ...]:
+    """The offset of a call as a part of its name. Calls without one have the same names as in older versions."""
+    return (key.offset,) if key.offset else ()
 
 
 def _mode(key: CallKey, prediction: Prediction) -> str | None:

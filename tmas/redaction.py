@@ -2,7 +2,9 @@
 
 A server can echo the key in an error, in a malformed header, or in the text of a reply. Everything that reads a key
 registers it with :func:`add_secret`. From then on :func:`without_secrets` removes it from model text, :func:`clean`
-makes messages for logs, exceptions and records, and :class:`CleanFormatter` cleans log lines with their tracebacks.
+makes messages for logs, exceptions and records. :func:`clean_logger` returns loggers whose records are clean for every
+handler, also for those of a program that uses tmas as a library. :class:`CleanFormatter` cleans the lines of other
+libraries' loggers, too; the commands and the Ray actors use it (:func:`log_to_stderr`).
 """
 
 from __future__ import annotations
@@ -32,10 +34,11 @@ def add_secret(key: str) -> None:
 
 def without_secrets(text: str) -> str:
     """Return ``text`` with every known key replaced by ``***``, also in base64 and in URL encoding."""
-    for forms in _FORMS.values():
-        for form in forms:
-            if form in text:
-                text = text.replace(form, MASK)
+    if _FORMS and text:
+        for forms in _FORMS.values():
+            for form in forms:
+                if form in text:
+                    text = text.replace(form, MASK)
     return text
 
 
@@ -62,6 +65,33 @@ class CleanFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return clean(super().format(record))
+
+
+class CleanFilter(logging.Filter):
+    """Cleans a log record: its message and its traceback, as the formatters of :mod:`logging` print them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = clean(record.getMessage()), None
+        if record.exc_info and not record.exc_text:
+            record.exc_text = clean(logging.Formatter().formatException(record.exc_info))
+        return True
+
+
+_CLEAN = CleanFilter()
+
+
+def clean_logger(name: str) -> logging.Logger:
+    """The logger ``name``. Every handler gets its records clean."""
+    logger = logging.getLogger(name)
+    logger.addFilter(_CLEAN)  # adding it again has no effect
+    return logger
+
+
+def log_to_stderr() -> None:
+    """Print warnings and errors of all loggers to stderr, clean, unless this process has configured its logs."""
+    logs = logging.StreamHandler()
+    logs.setFormatter(CleanFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[logs])
 
 
 def _forms(key: str) -> Iterator[str]:

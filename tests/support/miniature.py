@@ -92,6 +92,9 @@ class TeacherSession:
     async def decide(self, name: str, compute: Callable[[], Awaitable[Any]], output: type[Any]) -> Any:
         return await compute()
 
+    async def may_begin(self, iteration: int, stalled: int) -> bool:
+        return True
+
     async def ask(self, key: CallKey, prompt: Prompt, n: int = 1, output_schema: dict[str, Any] | None = None) -> Reply:
         draws = [random.Random(f"{key.model_dump_json()}/{choice}") for choice in range(n)]
         replies = [Teacher(self.task, draw, **self.settings).reply(prompt.content) for draw in draws]

@@ -1,10 +1,13 @@
+import io
 import logging
+from pathlib import Path
 
 import pytest
 
 from tmas import redaction
-from tmas.redaction import CleanFormatter, add_secret, clean, without_secrets
+from tmas.redaction import CleanFormatter, add_secret, clean, clean_logger, without_secrets
 
+ROOT = Path(__file__).parents[2]
 KEY = "token-abcdefgh12345678"
 
 
@@ -42,3 +45,24 @@ def test_a_log_line_is_cleaned_with_its_traceback():
     except ValueError as error:
         record = logging.LogRecord("a", logging.ERROR, "f", 1, "failed with %s", (KEY,), (type(error), error, None))
     assert CleanFormatter("%(message)s").format(record) == "failed with ***\nValueError: ***"
+
+
+def test_records_of_a_clean_logger_are_clean_for_the_handlers_of_another_program():
+    lines = io.StringIO()
+    handler = logging.StreamHandler(lines)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        raise ValueError(f"\x1b[31m{KEY}")
+    except ValueError:
+        clean_logger("tmas.of.a.test").exception("failed with %s", KEY)
+    finally:
+        root.removeHandler(handler)
+    assert lines.getvalue().startswith("failed with ***\nTraceback")
+    assert lines.getvalue().endswith("ValueError: ***\n")
+
+
+def test_every_logger_of_the_project_is_clean():
+    modules = [file for top in ("tmas", "data_prep") for file in (ROOT / top).rglob("*.py")]
+    plain = [str(file) for file in modules if "logging.getLogger(__name__)" in file.read_text("utf-8")]
+    assert plain == []

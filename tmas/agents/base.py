@@ -51,6 +51,13 @@ class Session(Protocol):
         """The result of ``compute``, which may depend on time or order: computed once, recorded, then replayed."""
         ...
 
+    async def may_begin(self, iteration: int, stalled: int) -> bool:
+        """Whether the problem's share of the run's token budget allows ``iteration``. If not, the session is stopped.
+
+        ``stalled``: iterations without progress so far. The answer may depend on other problems; it is recorded.
+        """
+        ...
+
     async def ask(
         self, key: CallKey, prompt: Prompt, n: int = 1, output_schema: dict[str, Any] | None = None
     ) -> Reply | Failure:
@@ -70,9 +77,9 @@ class Caller:
     def __init__(self, problem: Problem, session: Session) -> None:
         self.problem, self.session = problem, session
 
-    def key(self, iteration: int, role: str, index: int) -> CallKey:
+    def key(self, iteration: int, role: str, index: int, offset: int = 0) -> CallKey:
         """The key of the first attempt at a call of this problem."""
-        return CallKey(problem_id=self.problem.problem_id, iteration=iteration, role=role, index=index)
+        return CallKey(problem_id=self.problem.problem_id, iteration=iteration, role=role, index=index, offset=offset)
 
     def pack(
         self,

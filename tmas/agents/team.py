@@ -158,18 +158,19 @@ class Team(Caller):
         )
 
     async def verification(self, rollout: Rollout, count: int) -> Rollout:
-        """Return the rollout with ``count`` independent verifications of its candidate, if it has a candidate.
+        """Return the rollout with ``count`` more independent verifications of its candidate, if it has a candidate.
 
         One call requests all of them, so that the server processes the prompt once.
         """
         solution = rollout.solution
         if isinstance(solution, Failure):
             return rollout
+        earlier = len(rollout.verifications)
         packed = partial(self.verification_prompt, solution.text)
         form = self.settings.structured_verification
         sends_schema = form is not False and self.settings.sends_schema(solution.thinking)
         found = await self.ask(
-            self.key(rollout.iteration, "verification", rollout.index),
+            self.key(rollout.iteration, "verification", rollout.index, offset=earlier),
             packed(form is True),
             lambda c: parse_verification(c.text),
             n=count,
@@ -179,9 +180,9 @@ class Team(Caller):
         )
         verifications = tuple(
             v if isinstance(v, Failure) else Verification(index=i, grade=v.grade, critique=v.critique)
-            for i, v in enumerate(found)
+            for i, v in enumerate(found, earlier)
         )
-        return rollout.model_copy(update={"verifications": verifications})
+        return rollout.model_copy(update={"verifications": (*rollout.verifications, *verifications)})
 
     async def summary(self, rollout: Rollout) -> Rollout:
         """Return the rollout with a summary of its verifications: what is right in the candidate, and what is wrong."""

@@ -26,6 +26,7 @@ COMMANDS = {
     "control": ("tmas.cli.live:control_command", "change the limits of a live run, pause it, or let it continue"),
     "view": ("tmas.cli.view:view_command", "serve the report of a live or finished run on this machine, as it grows"),
     "evaluate": ("tmas.cli.evaluate:evaluate_command", "accuracy by iteration and at equal compute, and tokens"),
+    "whatif": ("tmas.cli.whatif:whatif_command", "what a run would have come to with other settings, without a model"),
     "report": ("tmas.cli.report:print_report", "write one HTML file with figures, tables, calls and training curves"),
     "subset": ("tmas.cli.evaluate:subset_command", "write the problems that a model seldom solves"),
     "gold-check": ("tmas.cli.evaluate:gold_check_command", "check that a benchmark's gold answers are judged as right"),
@@ -48,6 +49,7 @@ SETTINGS = {
     "control": "tmas.cli.live:ControlSettings",
     "view": "tmas.report.view:ViewSettings",
     "evaluate": "tmas.evaluation.evaluate:EvaluateSettings",
+    "whatif": "tmas.evaluation.whatif:WhatIfSettings",
     "report": "tmas.report.report:ReportSettings",
     "subset": "tmas.evaluation.subset:SubsetSettings",
     "gold-check": "tmas.evaluation.gold_check:GoldCheckSettings",
@@ -61,7 +63,7 @@ SETTINGS = {
     "export": "tmas.training.export:ExportSettings",
 }
 """The class that holds the settings of each command: ``tmas options`` and ``--help`` read their descriptions."""
-WITH_DIRECTORY = ("status", "control", "view")
+WITH_DIRECTORY = ("status", "control", "view", "whatif")
 """Commands that take their setting ``run``, a run directory, as their first word: ``tmas status runs/first``."""
 OPTIONS = "list the settings of a command, or the choices of one of its groups: tmas options COMMAND [GROUP]"
 PROMPTS = "write the built-in prompts as files that you can change and use with prompts=FOLDER"
@@ -103,20 +105,16 @@ def _dispatch(command: str, arguments: Sequence[str]) -> None:
 
 
 def _run(command: str, arguments: Sequence[str]) -> None:
-    import logging
-
     from rich.console import Console
 
     from tmas.cli.composing import compose_settings, config_directory
-    from tmas.redaction import CleanFormatter
+    from tmas.redaction import log_to_stderr
 
     register_resolvers()
     if command in WITH_DIRECTORY:
         arguments = _with_named_directory(arguments)
     for settings in compose_settings(command, arguments, config_directory()):
-        logs = logging.StreamHandler()
-        logs.setFormatter(CleanFormatter("%(levelname)s %(name)s: %(message)s"))
-        logging.basicConfig(level=logging.WARNING, handlers=[logs])
+        log_to_stderr()
         pkgutil.resolve_name(COMMANDS[command][0])(settings, Console())
 
 

@@ -286,7 +286,8 @@ def options_page(settings: Mapping[str, str]) -> str:
     parts = [HEAD]
     for command, settings_class in settings.items():
         options = options_of_command(command, settings_class)
-        own = [option for option in options if not option.key.startswith(f"{METHOD}.")]
+        lists_elsewhere = METHOD in groups_of(command)
+        own = [option for option in options if not (lists_elsewhere and option.key.startswith(f"{METHOD}."))]
         parts.append(f"\n## tmas {command}\n\n{_table(own)}")
         if len(own) < len(options):
             parts.append("\nThe settings of each method are listed below, under `method=NAME`.\n")

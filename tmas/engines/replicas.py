@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,9 +16,10 @@ from ray.exceptions import RayActorError
 from tmas.concurrency import first_cause
 from tmas.engines.vllm import ServerFailed, free_port, log_tail, vllm_server
 from tmas.errors import UserError
+from tmas.redaction import clean_logger, log_to_stderr
 from tmas.settings import ModelSettings, ServingSettings
 
-log = logging.getLogger(__name__)
+log = clean_logger(__name__)
 
 STARTS = 3
 """Consecutive failures after which a replica is given up."""
@@ -33,6 +33,7 @@ class Replica:
     def __init__(self, model: ModelSettings, serving: ServingSettings, log_file: Path) -> None:
         self._model, self._serving, self._log_file = model, serving, log_file
         self._stack = AsyncExitStack()
+        log_to_stderr()
 
     async def start(self, key: str) -> str:
         """Start the server, which clients need ``key`` for.

@@ -1,7 +1,8 @@
 """Judges with an LLM whether final answers are equivalent. Every pass is written to disk before it is used.
 
 ``judgements.jsonl`` in a run directory is append-only. The judge is never asked again for a verdict in this file. A
-failed pass is repeated by the next evaluation.
+failed pass is repeated by the next evaluation. Each line ends with its checksum. A damaged line is set aside, and its
+pass is repeated, too.
 """
 
 from __future__ import annotations
@@ -10,20 +11,18 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
 from tmas.concurrency import gather_all
 from tmas.evaluation.runs import Pair
-from tmas.files import append_lines, complete_lines, cut_torn_line, text_digest
+from tmas.files import append_lines, complete_lines, cut_torn_line, text_digest, whole_file
 from tmas.judge import EquivalenceVerdict, Judge, equivalence_prompt
 from tmas.records import Failure
+from tmas.records.checksums import checked_line
 from tmas.records.judgements import JudgementFailure, JudgementLine
-from tmas.records.reading import DefectiveFile, line_defect, parsed
+from tmas.records.reading import DefectiveFile, UnknownVersion, parsed
+from tmas.run.damage import Damage, set_aside
 
 Outcome = bool | Failure
 """Result of one pass: whether the judge found both answers equivalent, or the failure."""
-
-REDO = "Move the file away and run the same command again: all answers are judged anew."
 
 
 class Key(NamedTuple):
@@ -42,7 +41,8 @@ class Key(NamedTuple):
 class Judgements:
     """The judgements of one run directory.
 
-    An incomplete last line, left by a killed process, is removed. Any other damage raises :class:`DefectiveFile`.
+    An incomplete last line, left by a killed process, is removed. Damaged lines are set aside
+    (:func:`~tmas.run.damage.set_aside`). Raises :class:`UnknownVersion` for a line of another schema version.
     """
 
     def __init__(self, file: Path) -> None:
@@ -50,14 +50,22 @@ class Judgements:
         self._lines: dict[Key, JudgementLine] = {}
         if not file.exists():
             return
-        end = 0
+        end, damage = 0, list[Damage]()
         for line in complete_lines(file):
             try:
-                self._take(JudgementLine.model_validate_json(line.content))
-            except ValidationError as error:
-                raise DefectiveFile(line_defect(error), where=f"{file}:{line.number}", remedy=REDO) from None
+                self._take(parsed(line.content, JudgementLine, f"{file}:{line.number}"))
+            except UnknownVersion:
+                raise
+            except DefectiveFile as error:
+                damage.append(Damage(line, error.what))
             end = line.end
-        cut_torn_line(file, end)
+        if damage:
+            set_aside(file, damage)
+            damaged = {one.line.number for one in damage}
+            with whole_file(file) as new:
+                new.writelines(line.content for line in complete_lines(file) if line.number not in damaged)
+        else:
+            cut_torn_line(file, end)
 
     def get(self, key: Key) -> JudgementLine | None:
         """Return the line of the verdict; None if there is none yet."""
@@ -65,7 +73,7 @@ class Judgements:
 
     def add(self, lines: Iterable[JudgementLine]) -> None:
         written = list(lines)
-        append_lines(self.file, written)
+        append_lines(self.file, written, checked_line)
         for line in written:
             self._take(line)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import sys
 import time
@@ -22,8 +21,9 @@ from tmas.llm.refusals import RefusedFields
 from tmas.llm.router import Engine, Router
 from tmas.llm.stream import StreamedReply
 from tmas.records import Failure, FailureReason, Reply, Request
+from tmas.redaction import clean_logger
 
-log = logging.getLogger(__name__)
+log = clean_logger(__name__)
 
 CHECK_INTERVAL = 1.0
 """Seconds between two health checks of an engine, and between two checks whether there is an engine to use."""

@@ -100,9 +100,10 @@ class Connection:
                 payloads = splitter.feed(data)
                 reply.add_all(payloads)
                 if reply.has_end_mark:
-                    deadline.reschedule(loop.time() + LINGER)
-                    while not response.content.is_eof() and await response.content.readany():
-                        pass
+                    if not response.content.is_eof():
+                        deadline.reschedule(loop.time() + LINGER)
+                        while not response.content.is_eof() and await response.content.readany():
+                            pass
                     return
                 progress = StreamProgress(reply.tokens, reply.complete_choices)
                 if not payloads or progress == last:

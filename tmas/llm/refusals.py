@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Collection, Set
 
 TRY_AGAIN = 600.0
 """Seconds after which one call sends a refused field again. The server may have been replaced or updated."""
 SHORT_REPLIES = 3
 """Consecutive replies with fewer choices than requested after which ``n`` counts as refused."""
+
+NOTHING: frozenset[str] = frozenset()
 
 
 class RefusedFields:
@@ -21,13 +23,17 @@ class RefusedFields:
 
     def for_call(self) -> frozenset[str]:
         """The fields that the next call leaves out. When the time of a field has passed, one call sends it again."""
+        if not self._try_at:
+            return NOTHING
         now = self._now()
         due = [name for name, try_at in self._try_at.items() if try_at <= now]
         self._try_at.update(dict.fromkeys(due, now + TRY_AGAIN))
         return frozenset(self._try_at.keys() - set(due))
 
-    def add(self, names: Iterable[str]) -> list[str]:
+    def add(self, names: Collection[str]) -> list[str]:
         """Record refused fields. Returns those that were not known to be refused."""
+        if not names:
+            return []
         new = [name for name in names if name not in self._try_at]
         self._try_at.update(dict.fromkeys(names, self._now() + TRY_AGAIN))
         return new

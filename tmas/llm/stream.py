@@ -19,6 +19,7 @@ from tmas.redaction import clean, without_secrets
 DONE = b"[DONE]"
 ABORTED = frozenset({"abort", "error"})
 """Finish reasons with which vLLM reports an aborted generation."""
+COMMON_REASONS = frozenset({"stop", "length", "unknown"})
 SHOWN = 5000
 """Bytes of a malformed chunk in its error."""
 LONGEST_FINISH_REASON = 40
@@ -122,7 +123,11 @@ class StreamedReply:
 
     def _add(self, payload: bytes) -> None:
         try:
-            self._add_chunk(_parsed(payload))
+            try:
+                chunk = orjson.loads(payload)
+            except orjson.JSONDecodeError:
+                chunk = _with_null_for_no_numbers(payload)
+            self._add_chunk(chunk)
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise RequestError(f"malformed chunk ({error!r}): {payload[:SHOWN]!r}") from None
 
@@ -201,12 +206,9 @@ class StreamedReply:
         return counts if plausible else {}
 
 
-def _parsed(payload: bytes) -> Any:
-    """Parse JSON. Numbers that are infinite or no numbers, which some servers write, are read as null."""
-    try:
-        return orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        return orjson.loads(orjson.dumps(json.loads(payload, parse_int=float)))
+def _with_null_for_no_numbers(payload: bytes) -> Any:
+    """Parse JSON with numbers that are infinite or no numbers, which some servers write. They are read as null."""
+    return orjson.loads(orjson.dumps(json.loads(payload, parse_int=float)))
 
 
 def _server_error(error: Any) -> RequestError:
@@ -217,4 +219,7 @@ def _server_error(error: Any) -> RequestError:
 
 def _completion(choice: StreamedChoice) -> Completion:
     content, reasoning = without_secrets("".join(choice.content)), without_secrets("".join(choice.reasoning))
-    return split_thinking(content, reasoning, clean(choice.finish_reason or "unknown")[:LONGEST_FINISH_REASON])
+    reason = choice.finish_reason or "unknown"
+    if reason not in COMMON_REASONS:
+        reason = clean(reason)[:LONGEST_FINISH_REASON]
+    return split_thinking(content, reasoning, reason)

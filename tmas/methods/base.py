@@ -48,6 +48,11 @@ class MethodSettings(BaseModel, frozen=True, extra="forbid"):
     agents: AgentSettings = Field(description="how agents are prompted and replies parsed")
     selection: SelectionSettings = Field(description="how the final answer is selected")
 
+    @property
+    def allocates(self) -> bool:
+        """Whether the method divides ``limits.tokens_per_run`` between the problems by their progress."""
+        return False
+
     @model_validator(mode="after")
     def _sets_nothing_without_effect(self) -> Self:
         default: AgentSettings = type(self).model_fields["agents"].default

@@ -10,15 +10,18 @@ Per problem Q and iteration t = 0 ... T-1, with rollouts R, experience bank E an
 
 Each step starts as soon as its own inputs exist: a candidate is verified once it is written, and summarised once
 its verifications exist. The exploring candidates of t + 1 start as soon as G_t exists, even if E_t does not yet.
+
+``method=tmas_adaptive`` spends calls where they change the outcome (docs/adaptive.md). Three steps differ then: how
+often a candidate is verified, how many candidates an iteration has and how many explore, and when a problem ends.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Literal
+from collections.abc import Awaitable, Sequence
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tmas.agents.base import Session
 from tmas.agents.packing import Prompt
@@ -28,13 +31,21 @@ from tmas.concurrency import gather_all, resolved
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank, GuidelineBankSettings
 from tmas.memory.settings import BankSettings
+from tmas.methods.adaptive import check_selected_in_full, is_accepted, verify_in_rounds
+from tmas.methods.allocation import POLICIES, AllocationSettings, NextIteration
 from tmas.methods.base import Memory, Method, MethodSettings, Round
 from tmas.methods.selection import SelectionSettings
+from tmas.methods.stopping import VerificationSettings, accepted
 from tmas.records import Failure, Mode, Problem, Rollout, Trajectory
 
 EvolvingE = Awaitable[Evolved[ExperienceBank]]
 EvolvingG = Awaitable[Evolved[GuidelineBank]]
 """The future value of a bank, which its agent may still be updating. It can be awaited many times."""
+
+
+def _is_none(value: object) -> bool:
+    """Whether a setting is left out of the settings on disk, as in versions that did not have it."""
+    return value is None
 
 
 class TMASSettings(MethodSettings, frozen=True):
@@ -55,8 +66,22 @@ class TMASSettings(MethodSettings, frozen=True):
     use_guidelines: bool = Field(
         default=True, description="false: the guideline bank stays empty and its agent is not called (an ablation)"
     )
-    early_stop: Literal["none", "unanimous"] = Field(
-        default="none", description="unanimous: stop once all M verifications of a candidate grade it 1"
+    early_stop: Literal["none", "unanimous", "accepted"] = Field(
+        default="none",
+        description="unanimous: stop once all M verifications of a candidate grade it 1; accepted: stop once the test"
+        " of method.verification accepts a candidate that has M verifications",
+    )
+    verification: VerificationSettings | None = Field(
+        default=None,
+        exclude_if=_is_none,
+        description="verification in rounds, which ends early for a candidate that cannot become the answer"
+        " (docs/adaptive.md); null: M verifications of each candidate in one call",
+    )
+    allocation: AllocationSettings | None = Field(
+        default=None,
+        exclude_if=_is_none,
+        description="number of candidates and exploration by the progress of the problem (docs/adaptive.md); null: N"
+        " candidates and epsilon in each iteration",
     )
     agents: AgentSettings = Field(default=AgentSettings(), description="how agents are prompted and replies parsed")
     experience: BankSettings = Field(default=BankSettings(capacity=48), description="rules of the experience bank")
@@ -64,6 +89,23 @@ class TMASSettings(MethodSettings, frozen=True):
         default=GuidelineBankSettings(), description="rules of the guideline bank"
     )
     selection: SelectionSettings = Field(default=SelectionSettings(), description="how the final answer is selected")
+
+    @property
+    def allocates(self) -> bool:
+        return self.allocation is not None
+
+    @model_validator(mode="after")
+    def _can_accept(self) -> Self:
+        if self.early_stop != "accepted":
+            return self
+        if self.verification is None:
+            raise ValueError("early_stop=accepted needs the test of method.verification, which is null")
+        if not accepted([1.0] * self.n_verifications, self.n_verifications, self.verification):
+            raise ValueError(
+                f"early_stop=accepted: {self.n_verifications} verifications that all give grade 1 are no evidence for"
+                f" alpha={self.verification.alpha}: raise verification.alpha or n_verifications"
+            )
+        return self
 
 
 class TMAS(Method[TMASSettings]):
@@ -74,36 +116,67 @@ class TMAS(Method[TMASSettings]):
     async def solve(self, problem: Problem, session: Session) -> Trajectory:
         s = self.settings
         team = Team(problem, session, s.agents)
-        R: Round = ()
         E: EvolvingE = resolved(Evolved(ExperienceBank(settings=s.experience)))
         G: EvolvingG = resolved(Evolved(GuidelineBank(settings=s.guidelines)))
         rounds: list[Round] = []
         banks: list[tuple[EvolvingE, EvolvingG]] = []
-        passed = False
+        plan = self._plan(rounds)
         async with asyncio.TaskGroup() as background:
-            while self.continues(session, t := len(rounds)) and not passed:
-                R = tuple(await gather_all(self._rollout(team, t, i, R, E, G) for i in range(s.n_candidates)))
-                if s.use_experience:
-                    E = background.create_task(_evolve(team, t, R, E))
-                if s.use_guidelines:
-                    G = background.create_task(_evolve(team, t, R, G))
+            while plan and self.continues(session, t := len(rounds)) and await self._may_begin(session, t, plan):
+                work = (self._rollout(team, t, i, plan, rounds, E, G) for i in range(plan.candidates))
+                R = tuple(await gather_all(work))
                 rounds.append(R)
+                plan = self._plan(rounds)
+                evolve = _evolve if plan or s.early_stop == "unanimous" else _unchanged
+                if s.use_experience:
+                    E = background.create_task(evolve(team, t, R, E))
+                if s.use_guidelines:
+                    G = background.create_task(evolve(team, t, R, G))
                 banks.append((E, G))
                 self.report(t, R, lambda E=E, G=G: _memory(E, G))
-                passed = s.early_stop == "unanimous" and any(rollout.passes for rollout in R)
-        return await self.trajectory(session, rounds, passed, [await _memory(E, G) for E, G in banks])
+        if s.verification:
+            await check_selected_in_full(team, rounds, s.n_verifications, s.selection, self.checker)
+        return await self.trajectory(session, rounds, plan is None, [await _memory(E, G) for E, G in banks])
 
-    async def _rollout(self, team: Team, t: int, i: int, R: Round, E: EvolvingE, G: EvolvingG) -> Rollout:
+    async def _rollout(
+        self, team: Team, t: int, i: int, plan: NextIteration, rounds: Sequence[Round], E: EvolvingE, G: EvolvingG
+    ) -> Rollout:
         """Candidate ``i`` of iteration ``t``, verified and summarised."""
-        mode = self._mode(team.session, t, i)
-        candidate = await team.solution(t, i, mode, await _prompt(team, mode, R, E, G))
-        verified = await team.verification(candidate, self.settings.n_verifications)
+        mode = _mode(team.session, t, i, plan.epsilon)
+        candidate = await team.solution(t, i, mode, await _prompt(team, mode, rounds[-1] if rounds else (), E, G))
+        verified = await self._verified(team, candidate, rounds)
         return (await team.summary(verified)).folded()
 
-    def _mode(self, session: Session, t: int, i: int) -> Mode:
-        if t == 0:
-            return "initial"
-        return "explore" if session.draw(f"mode/{t}/{i}") < self.settings.epsilon else "exploit"
+    async def _verified(self, team: Team, candidate: Rollout, rounds: Sequence[Round]) -> Rollout:
+        s = self.settings
+        if s.verification is None:
+            return await team.verification(candidate, s.n_verifications)
+        return await verify_in_rounds(team, candidate, s.n_verifications, s.verification, rounds, s.selection)
+
+    def _plan(self, rounds: Sequence[Round]) -> NextIteration | None:
+        """The next iteration. None: the problem ends, because its answer is settled or it is given up."""
+        s = self.settings
+        if rounds and any(self._settles(rollout) for rollout in rounds[-1]):
+            return None
+        if s.allocation is None:
+            return NextIteration(s.n_candidates, s.epsilon)
+        return POLICIES[s.allocation.policy](rounds, s.n_candidates, s.epsilon, s.allocation)
+
+    async def _may_begin(self, session: Session, t: int, plan: NextIteration) -> bool:
+        return self.settings.allocation is None or await session.may_begin(t, plan.stalled)
+
+    def _settles(self, rollout: Rollout) -> bool:
+        """Whether the problem stops because of the verifications of ``rollout``."""
+        s = self.settings
+        if s.early_stop == "accepted" and s.verification:
+            return is_accepted(rollout, s.n_verifications, s.verification)
+        return s.early_stop == "unanimous" and rollout.passes
+
+
+def _mode(session: Session, t: int, i: int, epsilon: float) -> Mode:
+    if t == 0:
+        return "initial"
+    return "explore" if session.draw(f"mode/{t}/{i}") < epsilon else "exploit"
 
 
 async def _prompt(team: Team, mode: Mode, R: Round, E: EvolvingE, G: EvolvingG) -> Prompt | Failure:
@@ -117,6 +190,11 @@ async def _prompt(team: Team, mode: Mode, R: Round, E: EvolvingE, G: EvolvingG) 
 
 async def _evolve(team: Team, t: int, R: Round, previous: Awaitable[Evolved[Bank]]) -> Evolved[Bank]:
     return await team.evolve((await previous).bank, t, R)
+
+
+async def _unchanged(team: Team, t: int, R: Round, previous: Awaitable[Evolved[Bank]]) -> Evolved[Bank]:
+    """The bank after the last iteration of a problem that ends early: nobody will read what the agent would add."""
+    return Evolved((await previous).bank)
 
 
 async def _memory(E: EvolvingE, G: EvolvingG) -> Memory:

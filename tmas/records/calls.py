@@ -51,16 +51,21 @@ NOT_SAMPLED = frozenset({FailureReason.ENDPOINT, FailureReason.TIMEOUT, FailureR
 
 
 class CallKey(Record):
-    """Identifies one call of one problem, in this run and in every replay of it."""
+    """Identifies one call of one problem, in this run and in every replay of it.
+
+    ``offset``: number of verifications that the candidate had before this call asked for more of them.
+    """
 
     problem_id: str
     iteration: int
     role: str
     index: int
+    offset: int = Field(default=0, exclude_if=lambda offset: offset == 0)
     attempt: int = 0
 
     def __str__(self) -> str:
-        return f"{self.problem_id}/it{self.iteration}/{self.role}[{self.index}]#{self.attempt}"
+        offset = f"+{self.offset}" if self.offset else ""
+        return f"{self.problem_id}/it{self.iteration}/{self.role}[{self.index}{offset}]#{self.attempt}"
 
 
 class Failure(Record):

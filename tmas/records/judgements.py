@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import AliasChoices, ConfigDict, Field
 
@@ -25,6 +25,10 @@ class JudgementLine(Record):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
+
+    remedy: ClassVar[str] = (
+        "Run tmas evaluate with the same judge again. It sets damaged lines aside and asks the judge again."
+    )
 
     v: Version = SCHEMA_VERSION
     gold: str

@@ -167,6 +167,7 @@ class FailedCall(Record):
     iteration: int
     role: str
     index: int
+    offset: int = Field(default=0, exclude_if=lambda offset: offset == 0)
     attempt: int = 0
 
 

@@ -60,9 +60,12 @@ class CallLine(Record):
     @field_validator("reply")
     @classmethod
     def _has_plausible_usage(cls, reply: Reply | None, info: ValidationInfo) -> Reply | None:
-        """Older versions recorded any usage that a server reported. An implausible one becomes a note."""
+        """Older versions recorded any usage that a server reported. An implausible one becomes a note.
+
+        A reply that is not read from JSON comes from the client, which has checked its usage.
+        """
         request: RecordedRequest | None = info.data.get("request")
-        if reply is None or request is None:
+        if reply is None or request is None or info.mode != "json":
             return reply
         usage = reply.usage
         counts = (usage.prompt_tokens, usage.cached_prompt_tokens, usage.completion_tokens)

@@ -92,7 +92,7 @@ class _Reader:
         self._prompt(line, key.iteration)
         completions = line.reply.completions if line.reply else ()
         call = {
-            **key.model_dump(include={"iteration", "role", "index", "attempt"}),
+            **key.model_dump(include={"iteration", "role", "index", "offset", "attempt"}),
             **request.model_dump(include={"model", "sampling", "n", "seed"}),
             "prompt": line.prompt,
             "completions": [self._completion(c, key) for c in completions],

@@ -7,7 +7,6 @@ command again. A pause changes nothing but time: no new call starts, and calls i
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping
@@ -25,6 +24,7 @@ from tmas.records.checksums import checked_line
 from tmas.records.live import ControlLine, LimitChanges, RoleStatus, RunStatus
 from tmas.records.reading import defect, read_records
 from tmas.records.run_files import FailureLine
+from tmas.redaction import clean_logger
 from tmas.run.directory import lock_holder
 from tmas.run.live_socket import answer_requests
 from tmas.run.runtime import Runtime
@@ -32,7 +32,7 @@ from tmas.run.session import Activity
 from tmas.run.solver import ProblemSolver
 from tmas.settings import Limits, RunSettings
 
-log = logging.getLogger(__name__)
+log = clean_logger(__name__)
 
 CONTROL_FILE = "control.jsonl"
 """File in the run directory with the changes of live limits."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +9,9 @@ from pathlib import Path
 
 from tmas.files import RawLine, append_lines
 from tmas.records.run_files import DamagedLine
+from tmas.redaction import clean_logger
 
-log = logging.getLogger(__name__)
+log = clean_logger(__name__)
 SUFFIX = ".damaged"
 
 

@@ -8,7 +8,6 @@ of the run replaces it.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 import stat
@@ -20,8 +19,9 @@ from typing import Any
 import orjson
 
 from tmas.errors import UserError
+from tmas.redaction import clean_logger
 
-log = logging.getLogger(__name__)
+log = clean_logger(__name__)
 
 SOCKET = ".control.sock"
 """Name of the socket in the run directory."""

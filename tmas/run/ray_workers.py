@@ -29,6 +29,7 @@ from tmas.engines.ray_cluster import ClusterFailed
 from tmas.errors import UserError
 from tmas.files import digest
 from tmas.records import Problem, Result
+from tmas.redaction import log_to_stderr
 from tmas.run.control import BudgetUse, LocalCallMaker
 from tmas.run.directory import counts_chat_template
 from tmas.run.heartbeats import HeartbeatReply, HeartbeatRequest
@@ -60,6 +61,7 @@ class RayWorker:
     def __init__(self, settings: RunSettings, directory: Path, prompts: str) -> None:
         self._arguments, self._prompts, self._process_id = (settings, directory), prompts, secrets.token_hex(4)
         self._activity = Activity()
+        log_to_stderr()
         self._startup: asyncio.Task[tuple[Runtime, ProblemSolver]] | None = None
         self._limits_change: asyncio.Task[None] | None = None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, KeysView
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import uvloop
 from pydantic import BaseModel, TypeAdapter
@@ -19,6 +19,7 @@ from tmas.errors import UserError
 from tmas.files import complete_lines, digest
 from tmas.memory.settings import OLDER_RULES
 from tmas.methods import METHODS, AnyMethodSettings
+from tmas.methods.base import MethodSettings
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import CallKey, Failure, FailureReason, Problem, Reply, Trajectory
 from tmas.records.reading import parsed, read_record
@@ -79,8 +80,16 @@ class RecordedRun:
     def trajectory(self, problem: Problem) -> Trajectory:
         """The method's trajectory for ``problem``, after :meth:`check`. For callers without an event loop."""
         self.check(problem)
-        prediction = self.prediction(problem.problem_id)
-        # A problem may have stopped before the last iteration. Only its recorded iterations are replayed.
+        settings = self.method_settings(self.prediction(problem.problem_id))
+        calls = RecordedCalls(self.trace(problem.problem_id))
+        session = Replay(problem.problem_id, calls, self.manifest.seed, self.prompts)
+        return uvloop.run(METHODS[settings.name](settings, AnswerChecker()).solve(problem, session))
+
+    def method_settings(self, prediction: Prediction) -> MethodSettings:
+        """The method's settings for a replay of a finished problem.
+
+        The problem may have stopped before the last iteration. Only its recorded iterations are replayed.
+        """
         method_settings = prediction.terms.method | {"max_iterations": len(prediction.iterations)}
         if "summary" in METHODS[prediction.method].settings_type.roles:  # before this setting, all were asked for again
             agents = method_settings.get("agents")
@@ -90,10 +99,48 @@ class RecordedRun:
             for bank in ("experience", "guidelines")
             if isinstance(rules := method_settings.get(bank), dict)
         }
-        settings = TypeAdapter(AnyMethodSettings).validate_python(method_settings)
-        seed = self.manifest.seed
-        session = Replay(problem.problem_id, self.trace(problem.problem_id), seed, self.prompts)
-        return uvloop.run(METHODS[settings.name](settings, AnswerChecker()).solve(problem, session))
+        return TypeAdapter(AnyMethodSettings).validate_python(method_settings)
+
+
+class RecordedCall(NamedTuple):
+    """A call in a trace. ``n``: number of completions that were asked for.
+
+    ``outcome`` has no reasoning, to save memory: no later prompt contains it, and it is the largest part of a trace.
+    ``characters``: length of each completion, reasoning included; empty for a failure.
+    """
+
+    key: CallKey
+    n: int
+    outcome: Reply | Failure
+    characters: tuple[int, ...]
+
+
+class RecordedCalls:
+    """The calls and decisions in the trace of one problem.
+
+    ``calls``: by the text of their key. ``sent``: the prompt of each solution call, as it was sent.
+    """
+
+    def __init__(self, trace: Path) -> None:
+        self.calls: dict[str, RecordedCall] = {}
+        self.decisions: dict[str, Any] = {}
+        self.sent: dict[str, str] = {}
+        for line in read_trace(trace):
+            if isinstance(line, DecisionLine):
+                self.decisions[line.name] = line.value
+            elif isinstance(line, CallLine):
+                self.calls[str(line.key)] = _recorded_call(line)
+                if line.key.role == "solution":
+                    self.sent[str(line.key)] = line.messages[-1].content
+
+
+def _recorded_call(line: CallLine) -> RecordedCall:
+    outcome = line.outcome
+    if isinstance(outcome, Failure):
+        return RecordedCall(line.key, line.request.n, outcome, ())
+    kept = tuple(completion.model_copy(update={"reasoning": None}) for completion in outcome.completions)
+    characters = tuple(len(c.text) + len(c.reasoning or "") for c in outcome.completions)
+    return RecordedCall(line.key, line.request.n, outcome.model_copy(update={"completions": kept}), characters)
 
 
 class Replay:
@@ -103,20 +150,11 @@ class Replay:
     the trace was not made: its prompt did not fit the context, or the budget was exhausted.
     """
 
-    stopped = None  # a replay is never stopped: ``max_iterations`` is the number of recorded iterations
+    # A replay is never stopped: ``max_iterations`` is the number of recorded iterations.
+    stopped: Literal["budget", "worker"] | None = None
 
-    def __init__(self, problem_id: str, trace: Path, seed: int, prompts: Prompts) -> None:
-        self._problem_id, self._seed, self.prompts = problem_id, seed, prompts
-        self._calls: dict[str, Reply | Failure] = {}
-        self._decisions: dict[str, Any] = {}
-        self._sent: dict[str, str] = {}
-        for line in read_trace(trace):
-            if isinstance(line, DecisionLine):
-                self._decisions[line.name] = line.value
-            elif isinstance(line, CallLine):
-                self._calls[str(line.key)] = _without_reasoning(line.outcome)
-                if line.key.role == "solution":
-                    self._sent[str(line.key)] = line.messages[-1].content
+    def __init__(self, problem_id: str, recorded: RecordedCalls, seed: int, prompts: Prompts) -> None:
+        self._problem_id, self._recorded, self._seed, self.prompts = problem_id, recorded, seed, prompts
 
     def draw(self, name: str) -> float:
         return keyed_hash(self._seed, self._problem_id, name) / 2**56
@@ -125,18 +163,25 @@ class Replay:
         return _UnlimitedWindow()
 
     def shown(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
-        sent = self._sent.get(str(key), "")
+        sent = self._recorded.sent.get(str(key), "")
         return tuple(item_id for item_id in prompt.shown if f"\n- [{item_id}, " in sent)
 
     async def decide(self, name: str, compute: Callable[[], Awaitable[Output]], output: type[Output]) -> Output:
-        recorded = self._decisions.get(name)
+        recorded = self._recorded.decisions.get(name)
         return await compute() if recorded is None else output.model_validate(recorded)
+
+    async def may_begin(self, iteration: int, stalled: int) -> bool:
+        return True  # only iterations that began are replayed
 
     async def ask(
         self, key: CallKey, prompt: Prompt, n: int = 1, output_schema: dict[str, Any] | None = None
     ) -> Reply | Failure:
-        reason = FailureReason.BUDGET if "budget" in self._decisions else FailureReason.CONTEXT
-        return self._calls.get(str(key)) or Failure(reason=reason, message="this call was not made", key=key)
+        found = self._recorded.calls.get(str(key))
+        return found.outcome if found else self._not_made(key)
+
+    def _not_made(self, key: CallKey) -> Failure:
+        reason = FailureReason.BUDGET if "budget" in self._recorded.decisions else FailureReason.CONTEXT
+        return Failure(reason=reason, message="this call was not made", key=key)
 
 
 class _UnlimitedWindow:
@@ -147,14 +192,6 @@ class _UnlimitedWindow:
 
     def count(self, text: str) -> int:
         return 0
-
-
-def _without_reasoning(outcome: Reply | Failure) -> Reply | Failure:
-    """Drop the reasoning, to save memory: no later prompt contains it, and it is the largest part of a trace."""
-    if isinstance(outcome, Failure):
-        return outcome
-    kept = tuple(completion.model_copy(update={"reasoning": None}) for completion in outcome.completions)
-    return outcome.model_copy(update={"completions": kept})
 
 
 class _PredictionId(BaseModel):

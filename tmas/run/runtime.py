@@ -20,11 +20,14 @@ from tmas.engines.ray_cluster import ray_cluster
 from tmas.llm.descriptors import allow_open_files
 from tmas.methods import METHODS
 from tmas.methods.base import Method
+from tmas.records.reading import read_record
+from tmas.records.run_files import Manifest
 from tmas.run.budget import TokenBudget, recorded_charges
 from tmas.run.directory import counts_chat_template
 from tmas.run.garbage import rare_collections
 from tmas.run.models import Clients, SharedServers, own_servers
 from tmas.run.session import Activity, RunState
+from tmas.run.shares import Shares
 from tmas.run.solver import ProblemSolver
 from tmas.settings import RunSettings
 
@@ -104,6 +107,10 @@ class Runtime:
         budget = TokenBudget(limits.tokens_per_run, money_limit=limits.money_per_run)
         if budget.is_limited:
             budget.count_recorded(await asyncio.to_thread(recorded_charges, directory), prices)
+        shares = None
+        if limits.tokens_per_run and settings.method.allocates:
+            count = len(read_record(directory / "manifest.json", Manifest).problems)
+            shares = await asyncio.to_thread(Shares.of_run, directory, limits.tokens_per_run, count)
         state = RunState(
             await self._clients.roles(settings),
             self.limiter,
@@ -113,6 +120,7 @@ class Runtime:
             activity,
             prompts=settings.prompts,
             prices=prices,
+            shares=shares,
         )
         method = method or METHODS[settings.method.name](settings.method, self.checker)
         return ProblemSolver(method, state, directory)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -32,6 +31,7 @@ from tmas.records import (
 from tmas.records.live import RecentBankChange
 from tmas.records.prices import UNKNOWN_PRICE, Price
 from tmas.records.token_counts import UNCOUNTED, USAGE_IMPLAUSIBLE, plausible_tokens
+from tmas.redaction import clean_logger
 from tmas.run.budget import (
     CANCELLED_PREFIX,
     UNREPORTED_PREFIX,
@@ -40,11 +40,12 @@ from tmas.run.budget import (
     recorded_usage,
     unreported_usage,
 )
+from tmas.run.shares import ENDED, Grant, Shares, grant_name
 from tmas.run.trace import Trace
 from tmas.settings import Limits
 
 Output = TypeVar("Output", bound=BaseModel)
-log = logging.getLogger(__name__)
+log = clean_logger(__name__)
 
 PRIORITY_STRIDE = 10**9
 """Larger than the number of problems of any run. So the priority ``iteration * PRIORITY_STRIDE + order`` sorts calls by
@@ -115,7 +116,11 @@ class Activity:
 
 @dataclass
 class RunState:
-    """The state that all sessions of a run share. ``prices``: the price of each role's model, where it is known."""
+    """The state that all sessions of a run share.
+
+    ``prices``: the price of each role's model, where it is known. ``shares``: None if the method does not divide the
+    run's budget.
+    """
 
     roles: Mapping[str, RoleModel]
     limiter: PriorityLimiter
@@ -125,6 +130,7 @@ class RunState:
     activity: Activity = field(default_factory=Activity)
     prompts: Prompts = BUILT_IN
     prices: Mapping[str, Price] = field(default_factory=dict)
+    shares: Shares | None = None
 
 
 class ProblemSession:
@@ -181,6 +187,28 @@ class ProblemSession:
         value = await compute()
         self.trace.decide(name, value.model_dump(mode="json"))
         return value
+
+    async def may_begin(self, iteration: int, stalled: int) -> bool:
+        shares = self.run.shares
+        if shares is None or iteration == 0 or self._give_up_reason:
+            return True
+        cost = sum(used.total_tokens for (_, t), used in self._usage.items() if t == iteration - 1)
+
+        async def ask() -> Grant:
+            return await shares.ask(self.problem.problem_id, self._budget.spent, cost, stalled)
+
+        grant = await self.decide(grant_name(shares.limit, iteration), ask, Grant)
+        if not grant.granted:
+            self.stopped = "budget"
+        return grant.granted
+
+    def end_share(self) -> None:
+        """Leave the rest of the problem's share to the other problems, and record how much it used."""
+        if self.run.shares is None:
+            return
+        if self.trace.decision(ENDED) != self._budget.spent:
+            self.trace.decide(ENDED, self._budget.spent)
+        self.run.shares.end(self.problem.problem_id, self._budget.spent)
 
     async def ask(
         self, key: CallKey, prompt: Prompt, n: int = 1, output_schema: dict[str, Any] | None = None

@@ -36,10 +36,13 @@ class ProblemSolver:
         no new call is made. Raises ``BlockingIOError`` if another process keeps the trace locked, and
         :class:`~tmas.run.trace.TraceError` if the trace is of another run or another schema version.
         """
+        if self.state.shares:
+            self.state.shares.begin(problem.problem_id)
         with closing(await self._open_trace(trace_path(self.directory, problem.problem_id))) as trace:
             session = ProblemSession(problem, trace, self.state, order, give_up_reason)
             async with observed_rounds(problem, self.state.activity) as on_round:
                 trajectory = await self.method.observed(on_round).solve(problem, session)
+            session.end_share()
             if session.stopped is None:
                 trace.finish()
         return Result(

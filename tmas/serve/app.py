@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -14,6 +13,7 @@ import orjson
 from aiohttp import ClientPayloadError, web
 
 from tmas.records import Result
+from tmas.redaction import clean_logger
 from tmas.serve.connections import Connections
 from tmas.serve.conversation import read_question
 from tmas.serve.errors import ApiError
@@ -34,7 +34,7 @@ from tmas.serve.responses import Responses
 from tmas.serve.service import Job, Service
 from tmas.settings import RunSettings
 
-log = logging.getLogger(__name__)
+log = clean_logger(__name__)
 MOST_LOGGED = 100
 """Ignored fields that are named in the log."""
 EVENTS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

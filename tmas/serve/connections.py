@@ -7,7 +7,6 @@ therefore limited, and so is the time that a client may take for a request.
 from __future__ import annotations
 
 import asyncio
-import logging
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +14,11 @@ from typing import Any
 
 from aiohttp import web
 
+from tmas.redaction import clean_logger
 from tmas.serve.errors import ApiError
 from tmas.serve.settings import ServerSettings
 
-log = logging.getLogger(__name__)
+log = clean_logger(__name__)
 LINGER = 2.0
 """Seconds for which the rest of a request is read after the response. A client that still sends gets the response."""
 

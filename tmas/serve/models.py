@@ -5,7 +5,6 @@ The method of the setting ``method`` has its own name, such as ``tmas``. ``serve
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +12,11 @@ from pydantic import Field, field_validator
 
 from tmas.methods import AnyMethodSettings
 from tmas.methods.base import MethodSettings
+from tmas.redaction import clean_logger
 from tmas.serve.errors import ApiError
 from tmas.settings import ROLES, ModelSettings, RoleOverride, RunSettings, SamplingOverride, Settings
 
-log = logging.getLogger(__name__)
+log = clean_logger(__name__)
 
 
 class RequestLimits(Settings):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, closing
@@ -14,8 +13,10 @@ from tmas.files import text_digest
 from tmas.llm.endpoint import EndpointDown
 from tmas.methods import METHODS
 from tmas.records import Problem, Result
+from tmas.redaction import clean_logger
 from tmas.run.control import LocalCallMaker, RunControl
 from tmas.run.directory import RunDirectory
+from tmas.run.garbage import RARE_IN_A_SERVER, rare_collections
 from tmas.run.runner import run_problems, write_metrics
 from tmas.run.runtime import Runtime, open_runtime
 from tmas.run.session import Activity
@@ -25,7 +26,7 @@ from tmas.serve.progress import IterationProgress, ProgressLineCallback
 from tmas.serve.settings import ServerSettings, ServeSettings
 from tmas.settings import RunSettings
 
-log = logging.getLogger(__name__)
+log = clean_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,8 @@ async def open_service(settings: ServeSettings) -> AsyncIterator[Service]:
     runtime_of_all = open_runtime(default, serve.output_dir, activity, open_files, others=others)
     async with control.listen(), runtime_of_all as runtime:
         control.use(LocalCallMaker(runtime))
-        yield Service(serve, runtime, control)
+        with rare_collections(RARE_IN_A_SERVER):
+            yield Service(serve, runtime, control)
 
 
 def _shutting_down_error() -> ApiError:

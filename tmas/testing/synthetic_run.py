@@ -184,6 +184,9 @@ class SyntheticSession:
         self.trace.decide(name, value.model_dump(mode="json"))
         return value
 
+    async def may_begin(self, iteration: int, stalled: int) -> bool:
+        return True
+
     async def ask(
         self, key: CallKey, prompt: Prompt, n: int = 1, output_schema: dict[str, Any] | None = None
     ) -> Reply | Failure:

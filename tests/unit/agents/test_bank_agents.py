@@ -58,6 +58,9 @@ class Scripted:
     def shown(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
         return prompt.shown
 
+    async def may_begin(self, iteration: int, stalled: int) -> bool:
+        return True
+
     async def decide(self, name: str, compute: Callable[[], Awaitable[Any]], output: type[Any]) -> Any:
         return await compute()
 

@@ -27,7 +27,9 @@ from tmas.evaluation.judgements import Judgements, judge_pairs
 from tmas.evaluation.runs import Pair, questions_of, read_run
 from tmas.judge import Judge, JudgeSettings
 from tmas.records import Failure, FailureReason
-from tmas.records.run_files import Prediction
+from tmas.records.checksums import remove_checksum
+from tmas.records.reading import read_records
+from tmas.records.run_files import DamagedLine, Prediction
 from tmas.testing.chat_server import Body, Fault, Script, ScriptedServer
 
 DIFFERENT = Comparison(equivalence=Equivalence.DIFFERENT)
@@ -134,11 +136,48 @@ async def test_a_torn_last_line_is_cut_off_and_its_verdict_asked_for_again(tmp_p
     assert file.read_bytes() == whole
 
 
-@pytest.mark.parametrize("damage", [b"nonsense\n", b"[]\n", b'{"v": 1}\n', b'{"v": 99, "verdict": null}\n'])
-def test_other_damage_names_file_and_line(tmp_path: Path, damage: bytes):
-    (tmp_path / "j.jsonl").write_bytes(damage)
-    with pytest.raises(UserError, match=r"j\.jsonl:1: "):
-        Judgements(tmp_path / "j.jsonl")
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda line: b"nonsense\n",
+        lambda line: b"[]\n",
+        lambda line: b'{"v": 1}\n',
+        lambda line: line.replace(b"equivalent", b"different"),
+    ],
+    ids=["no JSON", "no object", "no record", "another verdict"],
+)
+async def test_a_damaged_line_is_set_aside_and_its_verdict_asked_for_again(
+    tmp_path: Path, damaged: Callable[[bytes], bytes]
+):
+    file = tmp_path / "j.jsonl"
+    async with ScriptedServer(by_length) as server:
+        await judged(server, tmp_path, [("1", "2")])
+        first, second = file.read_bytes().splitlines(keepends=True)
+        file.write_bytes(damaged(first) + second)
+        found = await judged(server, tmp_path, [("1", "2")])
+    assert found == {("1", "2"): [True, True]}
+    assert [body.get("n", 1) for body in server.requests] == [2, 1]
+    assert file.read_bytes() == second + first
+    [aside] = read_records(tmp_path / "j.jsonl.damaged", DamagedLine)
+    assert (aside.line, aside.content.encode() + b"\n") == (1, damaged(first))
+
+
+def test_a_line_of_another_version_is_refused_and_stays(tmp_path: Path):
+    file, other = tmp_path / "j.jsonl", b'{"v": 99, "verdict": null}\n'
+    file.write_bytes(other)
+    with pytest.raises(UserError, match=r"j\.jsonl:1: schema version 99"):
+        Judgements(file)
+    assert file.read_bytes() == other
+
+
+async def test_lines_without_a_checksum_are_read(tmp_path: Path):
+    file = tmp_path / "j.jsonl"
+    async with ScriptedServer(by_length) as server:
+        await judged(server, tmp_path, [("1", "2")])
+        file.write_bytes(b"".join(remove_checksum(line) + b"\n" for line in file.read_bytes().splitlines()))
+        found = await judged(server, tmp_path, [("1", "2")])
+    assert found == {("1", "2"): [True, True]}
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(

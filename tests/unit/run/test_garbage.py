@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tmas import asolve
-from tmas.run.garbage import RARE, rare_collections
+from tmas.run.garbage import RARE, RARE_IN_A_SERVER, rare_collections
 from tmas.testing import team
 from tmas.testing.chat_server import Body, ScriptedServer
 
@@ -43,6 +43,14 @@ def test_overlapping_blocks_leave_the_thresholds_as_they_were(first_ends_first: 
     second.__enter__()
     for block in blocks:
         block.__exit__(None, None, None)
+    assert gc.get_threshold() == OWN
+
+
+def test_a_block_inside_another_has_its_own_thresholds():
+    with rare_collections():
+        with rare_collections(RARE_IN_A_SERVER):
+            assert gc.get_threshold() == RARE_IN_A_SERVER
+        assert gc.get_threshold() == RARE
     assert gc.get_threshold() == OWN
 
 

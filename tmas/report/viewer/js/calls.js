@@ -54,13 +54,16 @@ function callsOf(index, t) {
     .filter((call) => call.iteration === t)
     .map((call) => ({ ...call, messages: index.prompts[call.prompt] }));
   return calls.sort(
-    (a, b) => rank(a) - rank(b) || a.role.localeCompare(b.role) || a.index - b.index || a.attempt - b.attempt,
+    (a, b) => rank(a) - rank(b) || a.role.localeCompare(b.role) || a.index - b.index || offset(a) - offset(b) || a.attempt - b.attempt,
   );
 }
 
+const offset = (call) => call.offset ?? 0;
+
 function callTitle(call) {
+  const more = call.offset ? `, after ${call.offset} others` : "";
   const again = call.attempt ? `, asked again (${call.attempt})` : "";
-  return h("b", null, `${capital(call.role)} ${call.index}${again}`);
+  return h("b", null, `${capital(call.role)} ${call.index}${more}${again}`);
 }
 
 function callFacts(call) {

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Adaptive TMAS against fixed TMAS and baselines while the verifier's grades are noisy (docs/adaptive.md), on the shipped
+# policy of the miniature with vLLM. Run it again to resume. MODEL=teacher: the rule-based teacher, without vLLM.
+# Further arguments go to every `tmas solve` of adaptive TMAS.
+set -euo pipefail
+export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+export SEEDS=${SEEDS:-0 1 2} RATES=${RATES:-0 0.05 0.2} # RATES: shares of the verifier's grades that are turned over
+export METHODS=${METHODS:-tmas tmas_adaptive tmas_adaptive_long majority_vote best_of_n verify_refine}
+export N=${N:-8} M=${M:-8}                              # the policy was trained with N = 4 and M = 1
+export OUT=${OUT:-runs/adaptive}
+COUNT=${COUNT:-100} SPLIT=${SPLIT:-test}                # number of problems; validation: other problems, for tuning
+export PROBLEMS=$OUT/task-$COUNT/$SPLIT.jsonl
+[ -e "$PROBLEMS" ] || python -m recipes.miniature.prepare "$OUT/task-$COUNT" --train 0 --validation "$COUNT" --test "$COUNT"
+SOLVE=(python -m recipes.adaptive.noise recipes/adaptive/solve.sh "$@")
+if [ "${MODEL:-policy}" = policy ]; then
+    export TOKENIZER=tmas/miniature/policy PROMPTS=tmas/miniature/prompts
+    SOLVE=(python -m recipes.miniature.serving "$TOKENIZER" miniature "$OUT/vllm.log" "${SOLVE[@]}")
+fi
+for RATE in $RATES; do for METHOD in $METHODS; do for SEED in $SEEDS; do
+    [ -e "$OUT/$RATE/$METHOD-$SEED/metrics.json" ] || UNFINISHED=yes
+done; done; done
+[ -z "${UNFINISHED:-}" ] || "${SOLVE[@]}"
+for RATE in $RATES; do
+    ALL=$(for METHOD in $METHODS; do for SEED in $SEEDS; do printf ,%s "$OUT/$RATE/$METHOD-$SEED"; done; done)
+    tmas evaluate "runs=[${ALL#,}]" "budgets=[10000,20000,40000,80000,250000]" output="$OUT/$RATE/comparison.json"
+    tmas report "runs=[${ALL#,}]" output="$OUT/$RATE/report.html"
+done

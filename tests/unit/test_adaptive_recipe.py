@@ -1,0 +1,40 @@
+"""Noise for the verifier (recipes/adaptive/noise.py), and the scripted team of benchmarks/adaptive_scheduling.py."""
+
+from __future__ import annotations
+
+from benchmarks.adaptive_scheduling import RIGHT, scripted
+from recipes.adaptive.noise import application, served, turned_over
+from tmas import asolve
+from tmas.methods.tmas import TMASSettings
+from tmas.testing import team
+from tmas.testing.chat_server import ScriptedServer
+
+
+def test_a_share_of_the_last_grades_is_turned_over_and_always_the_same_ones():
+    text = "It says \\boxed{0.5}.\nThe final grade is: \\boxed{1}"
+    assert turned_over(text, 1, 0, rate=1) == "It says \\boxed{0.5}.\nThe final grade is: \\boxed{0}"
+    assert turned_over("\\boxed{0.5}", 1, 0, rate=1) == turned_over("\\boxed{0}", 1, 0, rate=1) == "\\boxed{1}"
+    assert turned_over("no grade", 1, 0, rate=1) == "no grade"
+    noisy = [turned_over(text, seed, 0, rate=0.2) for seed in range(500)]
+    assert 0.15 < sum(one != text for one in noisy) / 500 < 0.25
+    assert noisy == [turned_over(text, seed, 0, rate=0.2) for seed in range(500)]
+
+
+async def test_the_proxy_changes_grades_and_nothing_else():
+    async with ScriptedServer(team.reply) as server, served(application(server.base_url)) as noise:
+        model = team.model(server.base_url)
+        method = TMASSettings(n_candidates=2, n_verifications=3, max_iterations=1)
+        plain = await asolve("What is 1 + 1?", model, method)
+        roles = {"verification": {"base_url": f"{noise}/1/v1"}}
+        noisy = await asolve("What is 1 + 1?", team.model(server.base_url, roles=roles), method)
+    [ours], [theirs] = plain.trajectory.iterations, noisy.trajectory.iterations
+    assert [r.solution for r in ours.rollouts] == [r.solution for r in theirs.rollouts]
+    turned = {1.0: 0.0, 0.5: 1.0, 0.0: 1.0}
+    assert [[turned[g] for g in r.grades] for r in ours.rollouts] == [r.grades for r in theirs.rollouts]
+
+
+def test_the_scripted_verifier_of_the_simulation_errs_as_often_as_it_should():
+    prompt = f"Number 3 of 9?\n{RIGHT}\nYou are a strict verifier."
+    body = {"messages": [{"role": "user", "content": prompt}], "n": 400, "seed": 1}
+    wrong = sum("{0}" in text for text in scripted(0.1, "verification", body))
+    assert 20 < wrong < 60
