@@ -210,6 +210,10 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
 def _connection_error(error: Exception) -> RequestError:
     if isinstance(error, OSError) and error.errno in EXHAUSTED:
         raise TooManyFiles.now() from error
+    if isinstance(error, aiohttp.ClientConnectorError):
+        # Its own text repeats the address and shows a Python tuple. The reason is that of the operating system.
+        reason = getattr(error.os_error, "strerror", None) or str(error.os_error)
+        return RequestError(f"cannot connect ({reason})", is_unreachable=True)
     if isinstance(error, aiohttp.ClientError):
         return RequestError(f"{type(error).__name__}: {error}")
     return RequestError("the server stopped making progress", hung=True)

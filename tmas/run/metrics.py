@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from tmas.records import Experience, Guideline, Usage
 from tmas.records.run_files import FailureLine, IterationMetrics, Metrics, Prediction
+from tmas.run.health import replies_by_role
 
 
 def metrics(lines: Sequence[Prediction], failures: Iterable[FailureLine] = ()) -> Metrics:
@@ -31,6 +32,7 @@ def metrics(lines: Sequence[Prediction], failures: Iterable[FailureLine] = ()) -
         usage=_usage_by_role(lines),
         failures=dict(Counter(line.reason.value for line in failures)),
         packed_prompts=sum(line.packed_prompts for line in lines),
+        replies=replies_by_role(counts for line in lines for counts in line.replies),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Self
 
 from tmas.engines.vllm import free_port, vllm_server
 from tmas.errors import UserError
-from tmas.llm.client import OpenAIChat
+from tmas.llm.client import OpenAIChat, RetryCallback
 from tmas.llm.tokens import CHAT_TEMPLATE_TOKENS, ContextWindow, chat_template_tokens, token_counter
 from tmas.run.session import Activity, RoleModel
 from tmas.settings import ModelSettings, RunSettings
@@ -56,6 +56,11 @@ class Clients:
         """Send the calls of the run's own models to these servers from now on."""
         for endpoint in self._own_endpoints:
             self._chats[endpoint].router.update(base_urls)
+
+    def on_retry(self, callback: RetryCallback) -> None:
+        """Report the retries of all endpoints to ``callback``."""
+        for chat in self._chats.values():
+            chat.on_retry = callback
 
     def resize(self, slots: int) -> None:
         """Allow ``slots`` completions in flight from now on, over all servers of an endpoint together."""

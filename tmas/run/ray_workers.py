@@ -135,6 +135,7 @@ class RayWorker:
             runtime = await close_on_error.enter_async_context(opened)
             runtime.resize(request.slots)
             runtime.use_servers(request.base_urls)
+            runtime.show_in(self._activity)
             await runtime.ready()
             solver = await runtime.solver(settings, directory, self._activity)
             close_on_error.pop_all()  # the runtime stays open until the actor ends
@@ -278,6 +279,7 @@ class WorkerPool:
         live = [worker.reply.activity for worker in self.workers if worker.is_responsive]
         total.in_flight = sum(activity.in_flight for activity in live)
         total.iterations = {problem: t for activity in live for problem, t in activity.iterations.items()}
+        total.retrying = {base_url: reason for activity in live for base_url, reason in activity.retrying.items()}
 
 
 @asynccontextmanager

@@ -74,6 +74,10 @@ class Runtime:
         self.base_urls = base_urls
         self._clients.use_servers(base_urls)
 
+    def show_in(self, activity: Activity) -> None:
+        """Show in ``activity`` why calls are being retried."""
+        self._clients.on_retry(activity.note_retry)
+
     def resize(self, slots: int) -> None:
         """Allow this number of completions in flight from now on."""
         self.limiter.resize(slots)
@@ -120,5 +124,8 @@ async def open_runtime(
         else:
             servers = own_servers(settings, key, directory, activity, runtime.use_servers)
             await stack.enter_async_context(servers)
+        runtime.show_in(activity)
+        activity.status = "waiting for the model server"
         await runtime.ready()
+        activity.status = ""
         yield runtime

@@ -30,6 +30,7 @@ from tmas.records import (
 )
 from tmas.records.token_counts import UNCOUNTED, USAGE_IMPLAUSIBLE, plausible_tokens
 from tmas.run.budget import CANCELLED_PREFIX, UNREPORTED_PREFIX, BudgetReached, TokenBudget, recorded_usage
+from tmas.run.health import ReplyCounter
 from tmas.run.trace import Trace
 from tmas.settings import Limits
 
@@ -69,6 +70,8 @@ class Activity:
 
     ``status``: what the run waits for before its first call. ``finished``: number of finished problems. ``tokens``:
     completion tokens as they stream. ``iterations``: the current iteration of each unfinished problem, by problem id.
+    ``retrying``: why calls are being retried now, by the server's base URL.
+
     The other counters count calls. ``calls``: calls that this process made and that have ended. ``replayed``: calls
     answered from the trace. ``failed``: calls of either kind whose outcome is a failure.
     """
@@ -81,6 +84,14 @@ class Activity:
     failed: int = 0
     tokens: int = 0
     iterations: dict[str, int] = field(default_factory=dict)
+    retrying: dict[str, str] = field(default_factory=dict)
+
+    def note_retry(self, base_url: str, reason: str) -> None:
+        """Note why calls to a server are retried. An empty ``reason``: a call has succeeded again."""
+        if reason:
+            self.retrying[base_url] = reason
+        else:
+            self.retrying.pop(base_url, None)
 
 
 @dataclass
@@ -110,6 +121,7 @@ class ProblemSession:
         self._give_up_reason = give_up_reason
         self.stopped: Literal["budget", "worker"] | None = None
         self.packed_prompts = 0
+        self.replies = ReplyCounter()
         self._usage: dict[tuple[str, int], Usage] = {}
         self._budget = TokenBudget(run.limits.tokens_per_problem, parent=run.budget)
         # True from the beginning if the budget stopped an earlier start of this run: calls in the trace are still
@@ -165,6 +177,7 @@ class ProblemSession:
         outcome = self.trace.find(key, request)
         if outcome is not None:
             self.run.activity.replayed += 1
+            self.replies.count(key, n, outcome)
             self._count_outcome(key, outcome, prompt, recorded=True)
             self._charge_uncounted_replay(key, outcome, prompt)
             return outcome
@@ -193,6 +206,7 @@ class ProblemSession:
                 report_tokens(aborted_tokens + progress.tokens)  # the budget needs those of aborted streams, too
 
             activity.in_flight += 1
+            activity.iterations.setdefault(self.problem.problem_id, key.iteration)
             try:
                 outcome = await self._budget.run_limited(
                     lambda report_tokens: role.chat.complete(
@@ -218,6 +232,7 @@ class ProblemSession:
         uncounted = streamed if isinstance(outcome, Failure) else _unreported_tokens(outcome, prompt, role.window)
         self._charge_unreported(key, aborted_tokens + uncounted)
         await self.trace.add(key, request, outcome, prompt.notes, started)
+        self.replies.count(key, request.n, outcome)
         activity.calls += 1
         return outcome
 

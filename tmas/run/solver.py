@@ -39,13 +39,15 @@ class ProblemSolver:
             trajectory = await self.method.solve(problem, session)
             if session.stopped is None:
                 trace.finish()
+        failures = tuple(f for iteration in trajectory.iterations for f in iteration.all_failures)
         return Result(
             problem=problem,
             method=self.method.settings.name,
             trajectory=trajectory,
             usage=session.usage,
-            failures=tuple(f for iteration in trajectory.iterations for f in iteration.all_failures),
+            failures=failures,
             packed_prompts=session.packed_prompts,
+            replies=session.replies.counts(failures),
         )
 
     async def _open_trace(self, path: Path) -> Trace:
