@@ -17,6 +17,7 @@ from tmas.errors import UserError
 
 COMMANDS = {
     "solve": ("tmas.cli.solve:solve_command", "solve problems; run the same command again to resume"),
+    "check": ("tmas.cli.check:check_command", "check in a minute that a model can play every role, before a run"),
     "demo": (
         "tmas.cli.demo:demo_command",
         "compare TMAS with two baselines, using the tiny policy in the package",
@@ -39,6 +40,7 @@ COMMANDS = {
 values and a console. Its module is imported only when the command runs."""
 SETTINGS = {
     "solve": "tmas.settings:SolveSettings",
+    "check": "tmas.cli.check:CheckSettings",
     "demo": "tmas.cli.demo:DemoSettings",
     "serve": "tmas.serve.settings:ServeSettings",
     "evaluate": "tmas.evaluation.evaluate:EvaluateSettings",

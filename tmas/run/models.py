@@ -13,6 +13,7 @@ from typing import Self
 from tmas.engines.vllm import free_port, vllm_server
 from tmas.errors import UserError
 from tmas.llm.client import OpenAIChat, RetryCallback
+from tmas.llm.endpoint import EndpointDown
 from tmas.llm.tokens import CHAT_TEMPLATE_TOKENS, ContextWindow, chat_template_tokens, token_counter
 from tmas.run.session import Activity, RoleModel
 from tmas.settings import ModelSettings, RunSettings
@@ -66,6 +67,16 @@ class Clients:
         """Allow ``slots`` completions in flight from now on, over all servers of an endpoint together."""
         for chat in self._chats.values():
             chat.router.slots = slots
+
+    async def served_models(self) -> dict[str, tuple[str, ...]]:
+        """The names of the models that the server of each role lists; none for a server without such a list."""
+        found: dict[str, tuple[str, ...]] = {}
+        for role, model in self._models.items():
+            try:
+                found[role] = tuple(await self._chats[model.endpoint()].models())
+            except EndpointDown:
+                found[role] = ()
+        return found
 
     async def roles(self) -> dict[str, RoleModel]:
         """The model of each role. Asks the servers for the context lengths that are not set.

@@ -40,7 +40,7 @@ class RunProgress:
         """
         retries = [f"retrying {url}: {reason}" for url, reason in self.activity.retrying.items()]
         if self.activity.status:
-            return " | ".join([f"{self.activity.status} ({_clock(time.monotonic() - self._started)})", *retries])
+            return " | ".join([f"{self.activity.status} ({clock(time.monotonic() - self._started)})", *retries])
         active = sorted(Counter(self.activity.iterations.values()).items())
         where = ", ".join(f"{count} in it {t}" for t, count in active) or "none active"
         parts = [
@@ -49,7 +49,7 @@ class RunProgress:
             "waiting for the server" if self._waits_for_first_reply else f"{self.activity.calls} made",
             f"{self.activity.replayed} from the trace",
             f"{self._tokens_per_second():.0f} tokens/s",
-            f"{_clock(time.monotonic() - self._started)} elapsed",
+            f"{clock(time.monotonic() - self._started)} elapsed",
             f"{self._time_left()} left",
         ]
         if self.activity.failed:
@@ -83,7 +83,7 @@ class RunProgress:
         self._first_call = self._first_call or (time.monotonic(), self.share)
         since, share = self._first_call
         done = self.share - share
-        return _clock((time.monotonic() - since) * (1 - self.share) / done) if done > 0 else "?"
+        return clock((time.monotonic() - since) * (1 - self.share) / done) if done > 0 else "?"
 
 
 OnProgress = Callable[[RunProgress], None]
@@ -116,7 +116,8 @@ async def regular_calls(on_progress: OnProgress, progress: RunProgress, interval
             await task
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A duration as M:SS or H:MM:SS."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -87,6 +87,10 @@ class Runtime:
         """Ask the servers for the context lengths that are not set."""
         self._roles = await self._clients.roles()
 
+    async def served_models(self) -> dict[str, tuple[str, ...]]:
+        """The names of the models that the server of each role lists; none for a server without such a list."""
+        return await self._clients.served_models()
+
     async def solver(
         self, settings: RunSettings, directory: Path, activity: Activity, method: Method[Any] | None = None
     ) -> ProblemSolver:
