@@ -13,7 +13,7 @@ from pydantic import Field
 from tmas.llm.tokens import Count
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem, Record, Usage
-from tmas.settings import Settings
+from tmas.settings import ModelSettings, Settings
 
 INSTRUCTIONS = 200
 """Tokens of the instructions in a prompt. The estimate counts the other parts separately."""
@@ -37,6 +37,15 @@ class Expected(Settings):
     experience: Length = Field(default=Length(reply=4_000), description="Lengths of updates of the experience bank.")
     guideline: Length = Field(default=Length(reply=3_000), description="Lengths of updates of the guideline bank.")
     bank: int = Field(default=1_500, ge=0, description="Expected tokens of a filled memory bank in a prompt.")
+
+    def within(self, model: ModelSettings) -> Expected:
+        """The expected lengths, none of them longer than the limit of its role."""
+
+        def limited(role: str) -> Length:
+            length, most = getattr(self, role), model.for_role(role).sampling.max_tokens
+            return Length(reply=min(length.reply, most), text=min(length.text, most))
+
+        return self.model_copy(update={role: limited(role) for role in TMASSettings.roles})
 
 
 class Price(Settings):

@@ -46,7 +46,7 @@ class DistillSettings(RunSettings):
 
 def distill(settings: DistillSettings, run: Runner, log: Log) -> None:
     """Log the estimated cost, then run the teacher. The same call resumes an interrupted run in ``output_dir``."""
-    problems = draw_problems(read_problems(settings.problems), settings.max_problems, settings.seed)
+    problems = draw_problems(read_problems(settings.problems, "tmas filter"), settings.max_problems, settings.seed)
     estimated = estimate(problems, settings)
     for line in estimate_lines(estimated, settings):
         log(line)
@@ -74,7 +74,8 @@ def estimate(problems: Sequence[Problem], settings: DistillSettings) -> CostEsti
         return measured_estimate(len(problems) - len(finished), finished)
     assert isinstance(settings.method, TMASSettings)
     tokenizer = settings.model.tokenizer if settings.model.tokenizer != "auto" else "estimate"
-    return expected_estimate(problems, settings.method, settings.expected, token_counter(tokenizer))
+    expected = settings.expected.within(settings.model)
+    return expected_estimate(problems, settings.method, expected, token_counter(tokenizer))
 
 
 def estimate_lines(estimate: CostEstimate, settings: DistillSettings) -> list[str]:

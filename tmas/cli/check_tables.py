@@ -106,9 +106,9 @@ def _planned_run(checked: Checked, settings: RunSettings, problems: int | None) 
     count = problems or 1
     estimate = _estimate(checked, settings.method, count)
     yield (
-        f"The planned run ({f'{count:,} problems' if problems else 'one problem'}): {estimate.calls:,} calls,"
-        f" about {_about(estimate.prompt_tokens)} tokens in prompts and {_about(estimate.completion_tokens)} in replies,"
-        " if its replies are as long as here. Hard problems take longer replies."
+        f"The planned run ({f'{count:,} problems' if problems else 'one problem'}): {estimate.calls:,} calls, about"
+        f" {_about(estimate.prompt_tokens)} tokens in prompts and {_about(estimate.completion_tokens)} in replies, if"
+        " its replies are as long as here. Hard problems take longer replies."
     )
     rate = sum(usage.completion_tokens for usage in checked.usage.values()) / max(checked.seconds, 1e-9)
     steps = settings.method.max_iterations * checked.seconds
@@ -126,7 +126,7 @@ def _estimate(checked: Checked, method: TMASSettings, problems: int) -> CostEsti
         reply = usage.completion_tokens / counts.replies if counts and counts.replies else 0
         return Length(reply=round(reply), text=round(min(reply, checked.text_tokens.get(role, 0))))
 
-    expected = Expected(**{role: length(role) for role in method.roles})
+    expected = Expected.model_validate({role: length(role) for role in method.roles})
     question = checked.result.problem.question
     planned = [Problem(problem_id=str(i), question=question) for i in range(problems)]
     return expected_estimate(planned, method, expected, lambda text: len(text) // 4)
@@ -139,7 +139,7 @@ def _about(number: int) -> str:
 
 def _advice(checked: Checked, settings: RunSettings, time_limit: float) -> Iterator[str]:
     found = [f"{role}: {text}" for role, counts in checked.replies.items() for text in advice(counts, settings)]
-    ended = [role for role, usage in checked.usage.items() if role not in checked.replies and usage.completion_tokens]
+    ended = [role for role in checked.usage if role not in checked.replies]
     found += [
         f"{role}: no reply within {time_limit:g} s; raise check.seconds, or lower model.sampling.max_tokens"
         for role in ended

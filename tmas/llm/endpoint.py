@@ -141,8 +141,8 @@ class EndpointSettings(RetrySettings):
     @classmethod
     def _check_urls(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         if isinstance(value, str):
-            return _checked(value)
-        urls = tuple(map(_checked, value))
+            return checked_url(value)
+        urls = tuple(map(checked_url, value))
         if len(set(urls)) < len(urls):
             raise ValueError("must name each server once")
         return urls
@@ -177,7 +177,8 @@ def read_key(variable: str, setting: str) -> str:
     return key
 
 
-def _checked(base_url: str) -> str:
+def checked_url(base_url: str) -> str:
+    """The base URL of a server, without a slash at its end. Raises ``ValueError`` if it cannot be one."""
     url = urlsplit(base_url)
     path = url.path.rstrip("/")
     if url.scheme not in ("http", "https") or not url.hostname:
@@ -185,7 +186,8 @@ def _checked(base_url: str) -> str:
     if "@" in url.netloc or url.query or url.fragment:
         raise ValueError("must hold no user, password or query: name the key's variable in api_key_env")
     if not path or path.endswith("/completions"):
-        raise ValueError("must end where /chat/completions is to be added, such as http://host:8000/v1")
+        ending = "leave out /chat/completions" if path else "it needs a path, mostly /v1"
+        raise ValueError(f"must be the URL to which /chat/completions is added, such as http://host:8000/v1: {ending}")
     return base_url.rstrip("/")
 
 

@@ -96,8 +96,10 @@ def unfit_roles(checked: Checked, settings: RunSettings, least: float) -> list[s
     found: list[str] = []
     for role in settings.method.roles:
         counts = checked.replies.get(role, ReplyCounts(role=role))
+        was_called_or_blocked = role in checked.usage or found or checked.result.trajectory.stop == "budget"
         if not counts.replies:
-            found.append(f"{role} gave no reply")
+            # Some settings of a method leave a role out.
+            found += [f"{role} gave no reply"] * bool(was_called_or_blocked)
         elif counts.readable < least * counts.replies:
             found.append(f"{role} has {counts.readable} readable of {counts.replies} replies")
     missing, written = checked.unanswered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -104,7 +105,7 @@ class Clients:
     def _window(self, model: ModelSettings, context_length: int) -> ContextWindow:
         tokenizer = model.tokenizer
         if tokenizer == "auto":
-            tokenizer = model.path or "estimate"
+            tokenizer = _existing(model.path) if model.path else "estimate"
         template = CHAT_TEMPLATE_TOKENS
         if self._counts_template:
             variables = model.sampling.extra.get("chat_template_kwargs")
@@ -126,6 +127,7 @@ async def own_servers(
     model, serving = settings.model, settings.serving
     async with AsyncExitStack() as stack:
         if serving.name == "vllm":
+            _existing(str(model.path))
             activity.status = f"starting vLLM with {model.name}"
             if settings.serves_on_ray:
                 from tmas.engines.replicas import replicas
@@ -171,6 +173,18 @@ class SharedServers:
 
     def _set_base_urls(self, base_urls: tuple[str, ...]) -> None:
         self._base_urls = base_urls
+
+
+def _existing(path: str) -> str:
+    """Return ``path``, a folder or a hub name. Raises ``UserError`` for a folder that does not exist."""
+    is_hub_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) and not path.startswith(".")
+    if not is_hub_name and not Path(path).exists():
+        raise UserError(
+            f"there is no folder {path}",
+            where="model.path",
+            remedy="Give the folder of a model (with config.json), or a name on the Hugging Face hub (ORG/NAME).",
+        )
+    return path
 
 
 def _is_unconstrained_first(settings: RunSettings, model: ModelSettings) -> bool:

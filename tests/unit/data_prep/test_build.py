@@ -363,7 +363,7 @@ def test_text_of_problems_and_models_is_never_markup(steps: Path, tmp_path: Path
     ("change", "error", "message"),
     [
         (lambda steps: {"run": steps}, UserError, "holds no manifest.json"),
-        (lambda steps: {"problems": steps / "nowhere.jsonl"}, UserError, "run the step that makes it"),
+        (lambda steps: {"problems": steps / "nowhere.jsonl"}, UserError, "Run tmas filter first"),
         (lambda steps: {"tokenizer": str(steps)}, UserError, "holds no tokenizer.json"),
         (lambda steps: {"earlier": [steps / "teacher"]}, FileNotFoundError, "report.json"),
     ],

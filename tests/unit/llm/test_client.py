@@ -614,7 +614,7 @@ async def test_a_server_that_only_hangs_is_down():
 async def test_context_length_is_what_the_list_of_models_tells():
     async with ScriptedServer(context_length=4096) as server, OpenAIChat(settings(server.base_url)) as chat:
         assert await chat.context_length("scripted") == 4096
-        with pytest.raises(UnknownModel, match="has no model 'another'. It serves scripted"):
+        with pytest.raises(UnknownModel, match=r"has no model 'another'\. It serves scripted"):
             await chat.context_length("another")
     async with ScriptedServer() as server, OpenAIChat(settings(server.base_url)) as chat:
         assert await chat.context_length("scripted") is None
@@ -640,14 +640,14 @@ async def test_a_model_that_the_server_does_not_have_is_named_with_those_that_it
 
 async def test_a_server_that_never_ran_is_given_up_sooner_than_one_that_stopped():
     retries: list[tuple[str, str]] = []
-    async with ScriptedServer() as server, OpenAIChat(settings(server.base_url, max_attempts=6)) as never_ran:
-        async with OpenAIChat(settings(server.base_url, max_attempts=6)) as stopped:
-            await stopped.complete(ask())
-            await server.__aexit__()
-            for chat in (never_ran, stopped):
-                chat.on_retry = lambda url, reason: retries.append((url, reason))
-                with pytest.raises(EndpointDown, match=r"cannot connect \(.+\)\. Check the server's URL"):
-                    await chat.complete(ask())
+    async with ScriptedServer() as server:
+        stopped = OpenAIChat(settings(server.base_url, max_attempts=6))
+        await stopped.complete(ask())
+    async with OpenAIChat(settings(server.base_url, max_attempts=6)) as never_ran, stopped:
+        for chat in (never_ran, stopped):
+            chat.on_retry = lambda url, reason: retries.append((url, reason))
+            with pytest.raises(EndpointDown, match=r"cannot connect \(.+\)\. Check the server's URL"):
+                await chat.complete(ask())
     assert {url for url, _ in retries} == {server.base_url}
     attempts = [reason.partition(", attempt ")[2] for _, reason in retries]
     assert attempts == ["2 of 3", "3 of 3", *(f"{i} of 6" for i in range(2, 7))]
@@ -655,10 +655,10 @@ async def test_a_server_that_never_ran_is_given_up_sooner_than_one_that_stopped(
 
 async def test_a_retry_that_succeeds_is_reported_with_an_empty_reason():
     retries: list[tuple[str, str]] = []
-    async with ScriptedServer(faults=[Fault("status", status=500)]) as server:
-        async with OpenAIChat(settings(server.base_url)) as chat:
-            chat.on_retry = lambda url, reason: retries.append((url, reason))
-            await chat.complete(ask())
+    faults = [Fault("status", status=500)]
+    async with ScriptedServer(faults=faults) as server, OpenAIChat(settings(server.base_url)) as chat:
+        chat.on_retry = lambda url, reason: retries.append((url, reason))
+        await chat.complete(ask())
     [(_, reason), last] = retries
     assert reason.startswith("HTTP 500")
     assert last == (server.base_url, "")
