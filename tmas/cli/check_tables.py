@@ -19,6 +19,8 @@ from tmas.settings import RunSettings
 
 MOST_NAMES = 8
 """Names of models that are shown."""
+CHAIN = frozenset({"solution", "verification", "summary"})
+"""Roles of TMAS that are called for every candidate, one after the other."""
 EXCERPT = 160
 """Characters of a reply that could not be read."""
 NOTES = {
@@ -101,7 +103,8 @@ def _planned_run(checked: Checked, settings: RunSettings, problems: int | None) 
     if not isinstance(settings.method, TMASSettings):
         yield f"There is no estimate for method={settings.method.name}; there is one for TMAS."
         return
-    if any(counts.replies == 0 for counts in map(checked.replies.get, settings.method.roles) if counts):
+    if CHAIN - checked.replies.keys():
+        yield "There is no estimate of the planned run, because not every role gave a reply."
         return
     count = problems or 1
     estimate = _estimate(checked, settings.method, count)

@@ -49,7 +49,7 @@ def test_an_unfit_role_fails_the_check_with_advice_and_the_beginning_of_its_repl
     with run_in_thread(ScriptedServer(reply, context_length=9000, refuses=["seed"])) as server:
         done = check(server, "method.agents.parse_attempts=2")
     assert done.returncode == 1
-    assert "thinking in 8 of 10 replies: 8 between <think> tags" in done.stdout
+    assert "thinking in 8 of 12 replies: 8 between <think> tags" in done.stdout
     assert "verification: try method.agents.structured_verification=true" in done.stdout
     assert "2 of 2 candidates have no final answer; try method.agents.answer_format=stated" in done.stdout
     assert "The server refuses the field seed" in done.stdout

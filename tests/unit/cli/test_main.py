@@ -112,7 +112,7 @@ def test_two_runs_cannot_use_one_directory(tmp_path: Path):
         (["model.sampling.max_tokens=200000"], "leaves no room for a prompt"),
         (
             ["model.context_length=32768", "model.sampling.max_tokens=130000"],
-            "model.sampling.max_tokens=16384. Or give",
+            "model.sampling.max_tokens=16384. Or ",
         ),
         (["problems=nowhere.jsonl"], "nowhere.jsonl"),
     ],

@@ -95,7 +95,7 @@ def test_from_files_to_rows_with_a_kill_on_the_way(tmp_path: Path):
     ("name", "overrides", "message"),
     [
         ("collect", ["source=local", "source.local.files=[nowhere.jsonl]", "benchmarks_dir=b", "source.local.origin=o",
-                     "source.local.licence=l"], "the file of the benchmark aime24 is missing. conf/data/aime24.yaml says"),
+                     "source.local.licence=l"], "the benchmark aime24 is missing. conf/data/aime24.yaml says"),
         ("filter", ["model.name=m", "model.base_url=http://127.0.0.1:9/v1"], "Run tmas collect first"),
         ("distill", ["model=endpoint", "model.name=m", "model.base_url=http://h/v1"], "not set: limits.tokens_per_run"),
         ("build", ["tokenizer=estimate", "max_prompt_tokens=3"], "max_prompt_tokens"),
