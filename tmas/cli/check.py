@@ -19,7 +19,7 @@ from tmas.engines.ray_cluster import ClusterFailed
 from tmas.engines.vllm import ServerFailed
 from tmas.llm.endpoint import EndpointDown, UnknownModel
 from tmas.problems.loader import SAMPLE, load_problems
-from tmas.run.check import Checked, CheckOptions, check_model, unfit_roles
+from tmas.run.check import CheckOptions, CheckResult, check_model, unfit_roles
 from tmas.run.progress import RunProgress
 from tmas.run.session import Activity
 from tmas.settings import SolveSettings
@@ -65,7 +65,7 @@ def _count_problems(settings: CheckSettings) -> int | None:
     return len(loaded.problems[: settings.max_problems])
 
 
-async def _check(settings: CheckSettings, console: Console) -> Checked:
+async def _check(settings: CheckSettings, console: Console) -> CheckResult:
     activity = Activity()
     with cancel_on_sigterm(), tempfile.TemporaryDirectory(prefix="tmas-check-") as directory:
         async with show_progress(RunProgress(activity, problems=1, iterations=1), console):

@@ -13,7 +13,7 @@ from data_prep.cost import CostEstimate, Expected, Length, expected_estimate
 from tmas.cli.health import advice, missing_answers
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Failure, Problem, ReplyCounts, Usage
-from tmas.run.check import Checked
+from tmas.run.check import CheckResult
 from tmas.run.progress import clock
 from tmas.settings import RunSettings
 
@@ -35,7 +35,7 @@ NOTES = {
 
 
 def print_check(
-    console: Console, checked: Checked, settings: RunSettings, time_limit: float, problems: int | None
+    console: Console, checked: CheckResult, settings: RunSettings, time_limit: float, problems: int | None
 ) -> None:
     """Print the outcome for a terminal. Model text is shown as data, without markup.
 
@@ -52,7 +52,7 @@ def print_check(
         console.print(Text(line), soft_wrap=True)
 
 
-def _servers(checked: Checked, settings: RunSettings) -> Iterator[str]:
+def _servers(checked: CheckResult, settings: RunSettings) -> Iterator[str]:
     """For each model: its roles, its window, and the names that its server lists."""
     models = settings.role_models()
     by_model: dict[tuple[str, str], list[str]] = {}
@@ -71,7 +71,7 @@ def _servers(checked: Checked, settings: RunSettings) -> Iterator[str]:
             yield f"  the server lists {', '.join(names[:MOST_NAMES])}{more}"
 
 
-def _thinking(checked: Checked) -> Iterator[str]:
+def _thinking(checked: CheckResult) -> Iterator[str]:
     counts = checked.replies.values()
     tags, server = sum(c.thinking_tags for c in counts), sum(c.thinking_field for c in counts)
     total = sum(c.replies for c in counts)
@@ -79,7 +79,7 @@ def _thinking(checked: Checked) -> Iterator[str]:
     yield f"  thinking in {tags + server} of {total} replies" + (f": {' and '.join(forms)}" if forms else "")
 
 
-def _roles(checked: Checked, settings: RunSettings) -> Table:
+def _roles(checked: CheckResult, settings: RunSettings) -> Table:
     title = f"One small iteration in {checked.seconds:.0f} s"
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SQUARE, padding=0)
     table.add_column("role")
@@ -98,7 +98,7 @@ def _roles(checked: Checked, settings: RunSettings) -> Table:
     return table
 
 
-def _planned_run(checked: Checked, settings: RunSettings, problems: int | None) -> Iterator[str]:
+def _planned_run(checked: CheckResult, settings: RunSettings, problems: int | None) -> Iterator[str]:
     """Tokens and time of the run that the same settings would start."""
     if not isinstance(settings.method, TMASSettings):
         yield f"There is no estimate for method={settings.method.name}; there is one for TMAS."
@@ -121,7 +121,7 @@ def _planned_run(checked: Checked, settings: RunSettings, problems: int | None) 
     )
 
 
-def _estimate(checked: Checked, method: TMASSettings, problems: int) -> CostEstimate:
+def _estimate(checked: CheckResult, method: TMASSettings, problems: int) -> CostEstimate:
     """The estimate of ``tmas distill``, with the lengths of this check."""
 
     def length(role: str) -> Length:
@@ -140,7 +140,7 @@ def _about(number: int) -> str:
     return f"{round(number, 2 - len(str(number))):,}"
 
 
-def _advice(checked: Checked, settings: RunSettings, time_limit: float) -> Iterator[str]:
+def _advice(checked: CheckResult, settings: RunSettings, time_limit: float) -> Iterator[str]:
     found = [f"{role}: {text}" for role, counts in checked.replies.items() for text in advice(counts, settings)]
     ended = [role for role in checked.usage if role not in checked.replies]
     found += [
@@ -154,7 +154,7 @@ def _advice(checked: Checked, settings: RunSettings, time_limit: float) -> Itera
         yield from (f"  {text}" for text in found)
 
 
-def _excerpts(checked: Checked) -> Iterator[str]:
+def _excerpts(checked: CheckResult) -> Iterator[str]:
     """The beginning of the last reply of each role that could not be read, and why."""
     replies = {str(call.key): call.reply for call in checked.calls if call.reply}
     shown: dict[str, tuple[Failure, str]] = {}

@@ -49,7 +49,7 @@ class CheckOptions(Settings):
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckResult:
     """The outcome of a check. ``served``: names that the server of each role lists; empty if it lists none.
 
     ``prompt_limits``: the longest prompt of each role in tokens. ``text_tokens``: mean length of a reply of each role
@@ -91,7 +91,7 @@ class Checked:
         return sum(rollout.answer is None for rollout in written), len(written)
 
 
-def unfit_roles(checked: Checked, settings: RunSettings, least: float) -> list[str]:
+def unfit_roles(checked: CheckResult, settings: RunSettings, least: float) -> list[str]:
     """The roles whose replies were too seldom readable, each with the reason. ``least``: smallest share that is fit."""
     found: list[str] = []
     for role in settings.method.roles:
@@ -108,7 +108,7 @@ def unfit_roles(checked: Checked, settings: RunSettings, least: float) -> list[s
     return found
 
 
-async def check_model(settings: RunSettings, options: CheckOptions, directory: Path, activity: Activity) -> Checked:
+async def check_model(settings: RunSettings, options: CheckOptions, directory: Path, activity: Activity) -> CheckResult:
     """Run a small form of the method on the question. ``directory``: for the trace and the servers' logs.
 
     Raises :class:`~tmas.llm.endpoint.EndpointDown`, :class:`~tmas.engines.vllm.ServerFailed` and ``UserError``.
@@ -126,7 +126,7 @@ async def check_model(settings: RunSettings, options: CheckOptions, directory: P
         timer.cancel()
         calls = tuple(read_calls(trace_path(directory, problem.problem_id)))
         windows = {role: model.window for role, model in solver.state.roles.items()}
-        return Checked(
+        return CheckResult(
             result=result,
             calls=calls,
             served=await runtime.served_models(),
