@@ -120,7 +120,7 @@ class Prediction(Record):
     usage: tuple[UsageEntry, ...]
     failures: int
     packed_prompts: int
-    replies: tuple[ReplyCounts, ...] = ()
+    replies: tuple[ReplyCounts, ...] = Field(default=(), exclude_if=lambda replies: not replies)
     terms: Terms
 
     @property

@@ -127,7 +127,6 @@ async def own_servers(
     model, serving = settings.model, settings.serving
     async with AsyncExitStack() as stack:
         if serving.name == "vllm":
-            _existing(str(model.path))
             activity.status = f"starting vLLM with {model.name}"
             if settings.serves_on_ray:
                 from tmas.engines.replicas import replicas

@@ -133,7 +133,6 @@ def test_wrong_input_is_one_clear_message_before_any_call(tmp_path: Path, overri
         (["model.roles.summary.base_url=nonsense"], "model.roles.summary.base_url: must be an http:// or https:// URL"),
         (["model.roles.summary.api_key_env=NOT_THERE"], "NOT_THERE"),
         ([], "model.path: there is no folder /no/such/place. Give the folder of a model"),
-        (["model.tokenizer=estimate"], "model.path: there is no folder /no/such/place"),
         (["serving.args.max-num-sequences=4"], "needs a plus: +serving.args.max-num-sequences=VALUE"),
         (["model.tokenizer=/no/such/place"], "model.tokenizer: /no/such/place cannot be loaded"),
         (["model.sampling.max_tokens=200000", "model.tokenizer=estimate"], "leaves no room for a prompt"),

@@ -69,7 +69,7 @@ def test_a_dry_run_says_what_it_takes_and_calls_nobody(tmp_path: Path):
         distill(settings, runner, lines.append)
         assert server.requests == []
     assert lines[0].startswith("4 problems to distill, about 132 calls: ")
-    assert "at the given prices: 1.43" in lines
+    assert "at the given prices: 0.58" in lines
     assert "hard budget: 10 tokens" in lines
     assert "the budget is below the estimate" in lines[-1]
     assert not (tmp_path / "t").exists()

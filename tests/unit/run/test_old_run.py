@@ -73,6 +73,7 @@ def test_a_resumed_run_makes_no_call_again_and_gives_the_same_predictions(old: P
     for line in (*found, *failures):
         assert len(line.pop("check")) == 16
     for line in found:
+        assert {counts["role"] for counts in line.pop("replies")} >= {"solution", "verification"}
         terms = line["terms"]["method"]
         assert terms["agents"].pop("cut_summaries") is None
         assert terms["agents"].pop("max_item_chars") == 1000
