@@ -14,6 +14,7 @@ from tmas.cli.health import advice, missing_answers
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Failure, Problem, ReplyCounts, Usage
 from tmas.run.check import CheckResult
+from tmas.run.health import UNREADABLE
 from tmas.run.progress import clock
 from tmas.settings import RunSettings
 
@@ -142,11 +143,10 @@ def _about(number: int) -> str:
 
 def _advice(checked: CheckResult, settings: RunSettings, time_limit: float) -> Iterator[str]:
     found = [f"{role}: {text}" for role, counts in checked.replies.items() for text in advice(counts, settings)]
-    ended = [role for role in checked.usage if role not in checked.replies]
-    found += [
-        f"{role}: no reply within {time_limit:g} s; raise check.seconds, or lower model.sampling.max_tokens"
-        for role in ended
-    ]
+    if checked.result.trajectory.stop == "budget":
+        found.append(
+            f"The check was ended after {time_limit:g} s. Raise check.seconds, or lower model.sampling.max_tokens."
+        )
     found += missing_answers(*checked.unanswered, settings)
     found += [text for note, text in NOTES.items() if note in checked.notes]
     if found:
@@ -159,7 +159,7 @@ def _excerpts(checked: CheckResult) -> Iterator[str]:
     replies = {str(call.key): call.reply for call in checked.calls if call.reply}
     shown: dict[str, tuple[Failure, str]] = {}
     for failure in checked.result.failures:
-        if failure.key and (reply := replies.get(str(failure.key))):
+        if failure.key and failure.reason in UNREADABLE and (reply := replies.get(str(failure.key))):
             shown[failure.key.role] = failure, reply.completions[-1].text
     for role, (failure, text) in shown.items():
         line = " ".join(text.split())

@@ -46,7 +46,7 @@ class ReplyCounter:
         for failure in failures:
             if failure.key and failure.reason in UNREADABLE and str(failure.key) in self._answered:
                 self._add(ReplyCounts(role=failure.key.role, unreadable=1))
-        return tuple(self._counts.values())
+        return tuple(self._counts[role] for role in sorted(self._counts))  # replies arrive in any order
 
     def _add(self, more: ReplyCounts) -> None:
         self._counts[more.role] = self._counts.get(more.role, ReplyCounts(role=more.role)) + more
