@@ -16,6 +16,7 @@ from data_prep.pool import Log, read_problems
 from data_prep.reports import VerificationBin, earlier_reports
 from data_prep.sft import chats, write_chats
 from data_prep.verification import VerificationRows
+from tmas.errors import UserError
 from tmas.files import write_json
 from tmas.llm.tokens import ContextWindow, chat_template_tokens, token_counter
 from tmas.records import Failure
@@ -29,8 +30,12 @@ SPLITS: tuple[Split, ...] = ("train", "validation")
 
 def build(settings: BuildSettings, log: Log) -> None:
     """Write rows, chats, ``report.json``, the data card ``README.md`` and the page ``look.html`` to ``output_dir``."""
+    # The problems come first: without them, tmas filter has not run yet, and tmas distill could not.
+    filtered = list(read_problems(settings.problems, "tmas filter"))
     builder, earlier = _Builder(settings), earlier_reports(settings.earlier)
-    problems = [builder.with_split(problem) for problem in read_problems(settings.problems)]
+    if unfinished := builder.unfinished():
+        log(unfinished)
+    problems = [builder.with_split(problem) for problem in filtered]
     made: dict[str, dict[str, int]] = {}
     for split in SPLITS:
         chosen = [problem for problem in problems if problem.split == split]
@@ -54,6 +59,9 @@ class _Builder:
 
     def __init__(self, settings: BuildSettings) -> None:
         self.settings = settings
+        if not (settings.run / "manifest.json").is_file():
+            remedy = "Run tmas distill first, or set run to the teacher's run directory."
+            raise UserError("holds no manifest.json, so it is no run directory", where=settings.run, remedy=remedy)
         self.runs = [RecordedRun(path) for path in (settings.run, *settings.chat_runs)]
         self.teacher = self.runs[0]
         self.prompts = row_prompts(self.teacher, settings.prompts)
@@ -64,6 +72,16 @@ class _Builder:
         verified = [self.teacher] if given is None else [RecordedRun(path) for path in given]
         self.verifications = VerificationRows(verified, settings.verification, settings.seed)
         self.bins: dict[str, list[VerificationBin]] = {}
+
+    def unfinished(self) -> str | None:
+        """A line for the user if the teacher's run is not finished; raises ``UserError`` if no problem of it is."""
+        done, asked = len(self.teacher.problem_ids), len(self.teacher.manifest.problems)
+        remedy = "Run the same tmas distill command again to finish the others."
+        if not done:
+            raise UserError("no problem of the teacher's run is finished", where=self.settings.run, remedy=remedy)
+        if done == asked:
+            return None
+        return f"{self.settings.run}: only {done:,} of {asked:,} problems are finished, and give rows. {remedy}"
 
     def with_split(self, problem: TrainingProblem) -> TrainingProblem:
         """The problem with its split, which depends only on the seed and the problem's id."""

@@ -10,7 +10,7 @@ from data_prep.pool import WorkspaceFolder
 from data_prep.sft import SFTDataSettings
 from data_prep.verification import VerificationRowSettings
 from tmas.prompts import PromptsSetting
-from tmas.settings import Settings
+from tmas.settings import Paths, Settings
 from tmas.training.rows import Source
 
 
@@ -80,9 +80,9 @@ class BuildSettings(Settings):
         default=VerificationRowSettings(), description="The candidates of the verification rows."
     )
     sft: SFTDataSettings = Field(default=SFTDataSettings(), description="The cold-start data set.")
-    chat_runs: tuple[Path, ...] = Field(
+    chat_runs: Paths = Field(
         default=(), description="Further run directories of the teacher, of any method; they give chats only."
     )
-    earlier: tuple[Path, ...] = Field(
+    earlier: Paths = Field(
         default=(), description="Folders of the earlier steps; the data card shows their reports and removed rows."
     )

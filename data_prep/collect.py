@@ -51,7 +51,7 @@ def collect(settings: CollectSettings, log: Log) -> None:
         log(f"skipped a benchmark row: {defect}")
     folder = settings.output_dir / "sources"
     reports = {name: collect_source(name, source, folder, log) for name, source in settings.source.items()}
-    pool = (problem for name in reports for problem in read_problems(folder / f"{name}.jsonl"))
+    pool = (problem for name in reports for problem in read_problems(folder / f"{name}.jsonl", "tmas collect"))
     cleaned = uvloop.run(clean(pool, benchmarks, settings.clean, settings.output_dir))
     write_json(settings.output_dir / "report.json", CollectReport(sources=reports, **dict(cleaned)))
     log(f"{cleaned.kept:,} problems kept, {sum(cleaned.removed.values()):,} removed: {cleaned.removed}")

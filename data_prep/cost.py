@@ -17,7 +17,7 @@ from tmas.records import Problem, Record, Usage
 from tmas.records.prices import Cost, Price, cost_of, money
 from tmas.run.metrics import metrics
 from tmas.run.replay import RecordedRun
-from tmas.settings import RunSettings, Settings
+from tmas.settings import ModelSettings, RunSettings, Settings
 
 INSTRUCTIONS = 200
 """Tokens of the instructions in a prompt. The estimate counts the other parts separately."""
@@ -41,6 +41,15 @@ class Expected(Settings):
     experience: Length = Field(default=Length(reply=4_000), description="Lengths of updates of the experience bank.")
     guideline: Length = Field(default=Length(reply=3_000), description="Lengths of updates of the guideline bank.")
     bank: int = Field(default=1_500, ge=0, description="Expected tokens of a filled memory bank in a prompt.")
+
+    def within(self, model: ModelSettings) -> Expected:
+        """The expected lengths, none of them longer than the limit of its role."""
+
+        def limited(role: str) -> Length:
+            length, most = getattr(self, role), model.for_role(role).sampling.max_tokens
+            return Length(reply=min(length.reply, most), text=min(length.text, most))
+
+        return self.model_copy(update={role: limited(role) for role in TMASSettings.roles})
 
 
 class CostEstimate(Record):
@@ -95,7 +104,7 @@ def estimate_run(
     if not isinstance(settings.method, TMASSettings):
         return None
     tokenizer = settings.model.tokenizer if settings.model.tokenizer != "auto" else "estimate"
-    return expected_estimate(problems, settings.method, expected, token_counter(tokenizer))
+    return expected_estimate(problems, settings.method, expected.within(settings.model), token_counter(tokenizer))
 
 
 def measured_estimate(remaining: int, finished: Sequence[Mapping[str, Usage]]) -> CostEstimate:
@@ -153,12 +162,12 @@ def _usage_of_one(question: int, method: TMASSettings, expected: Expected) -> di
 def estimate_lines(estimate: CostEstimate, settings: RunSettings, verb: str) -> list[str]:
     """The estimate, its basis and the budgets of the run as lines for the user. ``verb``: what is done to problems."""
     usage, limits = estimate.usage, settings.limits
-    low, high = estimate.costs(settings.role_prices())
+    low, _ = estimate.costs(settings.role_prices())
     lines = [
         f"{estimate.problems:,} problems to {verb}, about {usage.calls:,} calls: "
         f"{usage.prompt_tokens:,} tokens in prompts, {usage.completion_tokens:,} in replies",
         "measured on the problems already finished" if estimate.measured else "estimated from the expected lengths",
-        _cost_line(low, high, settings),
+        cost_line(estimate, settings),
     ]
     budgets = [] if limits.tokens_per_run is None else [f"{limits.tokens_per_run:,} tokens"]
     if limits.money_per_run is not None:
@@ -170,9 +179,11 @@ def estimate_lines(estimate: CostEstimate, settings: RunSettings, verb: str) -> 
     return lines
 
 
-def _cost_line(low: Cost, high: Cost, settings: RunSettings) -> str:
+def cost_line(estimate: CostEstimate, settings: RunSettings) -> str:
+    """The estimated cost as a line for the user, or whose price is missing."""
     if missing := settings.roles_without_price():
         return f"cost: unknown, without a price of {', '.join(missing)} (model.price.input, model.price.output)"
+    low, high = estimate.costs(settings.role_prices())
     if low.total == high.total:
         return f"cost: about {money(high.total, high.currency)}"
     return f"cost: {money(low.total)} to {money(high.total, high.currency)}, with all prompt tokens cached or none"

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pydantic import Field
 
 from data_prep.near import NearIndex, token_ngrams
 from tmas.memory.similarity import jaccard, lex
-from tmas.problems.loader import ProblemFields, load_problems
+from tmas.problems.loader import ProblemFields, ProblemFileError, load_problems
 from tmas.records import Record
-from tmas.settings import Settings
+from tmas.settings import Paths, Settings
 
 _MIN_TOKENS = 3
 """Minimum length in tokens of a benchmark problem that is looked for at the beginning and the end of problems. Too many
@@ -23,7 +22,7 @@ problems begin with the same one or two tokens."""
 class Benchmark(Settings):
     """One benchmark whose problems are removed from the pool."""
 
-    files: tuple[Path, ...] = Field(
+    files: Paths = Field(
         default=(), description="Files of the benchmark. Empty: the pool is not checked against this benchmark."
     )
     fields: ProblemFields = Field(default=ProblemFields(), description="Names of the columns in the files.")
@@ -93,6 +92,12 @@ class Benchmarks:
         for name, benchmark in benchmarks.items():
             before = len(self._problems)
             for file in benchmark.files:
+                if not file.exists():
+                    remedy = (
+                        f"conf/data/{name}.yaml says where it comes from; benchmarks_dir is the folder of all"
+                        f" benchmarks. benchmarks.{name}.files=[] leaves this one out: the pool may then contain it."
+                    )
+                    raise ProblemFileError([f"{file}: the file of the benchmark {name} is missing"], remedy)
                 loaded = load_problems(file, benchmark.fields, on_bad="skip")
                 self.skipped += loaded.skipped
                 for problem in loaded.problems:

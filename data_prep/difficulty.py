@@ -58,7 +58,7 @@ class FilterSettings(RunSettings):
 
 def filter_by_difficulty(settings: FilterSettings, run: Runner, log: Log) -> None:
     """Measure the pass rates and filter by them. Writes ``problems.jsonl``, ``removed.jsonl`` and ``report.json``."""
-    problems = draw_problems(read_problems(settings.problems), settings.max_problems, settings.seed)
+    problems = draw_problems(read_problems(settings.problems, "tmas collect"), settings.max_problems, settings.seed)
     directory = settings.output_dir / "run"
     run(problems, settings, directory)
     rates = pass_rates(RecordedRun(directory))

@@ -45,7 +45,7 @@ class DistillSettings(RunSettings):
 
 def distill(settings: DistillSettings, run: Runner, log: Log) -> None:
     """Log the estimated cost, then run the teacher. The same call resumes an interrupted run in ``output_dir``."""
-    problems = draw_problems(read_problems(settings.problems), settings.max_problems, settings.seed)
+    problems = draw_problems(read_problems(settings.problems, "tmas filter"), settings.max_problems, settings.seed)
     estimated = estimate(problems, settings)
     for line in estimate_lines(estimated, settings, "distill"):
         log(line)

@@ -19,14 +19,18 @@ WorkspaceFolder = Annotated[
 ]
 
 
-def read_problems(path: Path) -> Iterator[TrainingProblem]:
-    """Yield the problems of a file that a step wrote. Raises :class:`ProblemFileError` at the first invalid line."""
+def read_problems(path: Path, written_by: str = "the step that writes it") -> Iterator[TrainingProblem]:
+    """Yield the problems of a file that the command ``written_by`` wrote.
+
+    Raises :class:`ProblemFileError` if there is no such file, and at the first invalid line.
+    """
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 yield _problem(line, f"{path}:{number}")
     except OSError as error:
-        raise ProblemFileError([f"{path}: {error.strerror}: run the step that makes it first"]) from error
+        remedy = f"Run {written_by} first, or set workspace or problems to where the file is."
+        raise ProblemFileError([f"{path}: {error.strerror}"], remedy) from error
 
 
 def _problem(line: bytes, place: str) -> TrainingProblem:

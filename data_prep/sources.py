@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import orjson
@@ -12,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tmas.answers.extract import extract_boxed
 from tmas.problems.files import FileRow, is_unicode
-from tmas.settings import Settings
+from tmas.settings import Paths, Settings
 
 
 class Source(Settings):
@@ -22,7 +21,7 @@ class Source(Settings):
     subsets: tuple[str, ...] = Field(default=(), description="Configurations of the data set. Empty: its only one.")
     split: str = Field(default="train", description="Split of the data set.")
     revision: str | None = Field(default=None, description="Commit of the data set. null: the newest.")
-    files: tuple[Path, ...] = Field(
+    files: Paths = Field(
         default=(), description="Local files (.jsonl, .json, .csv, .parquet) to read instead of the hub."
     )
     question: str = Field(default="question", description="Path of the question in a row, such as prompt.0.content.")

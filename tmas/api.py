@@ -25,6 +25,14 @@ from tmas.records import Problem, Result
 from tmas.run.control import CallMaker, LocalCallMaker, RunControl
 from tmas.run.directory import RunDirectory
 from tmas.run.models import SharedServers
+from tmas.run.progress import (
+    CALL_INTERVAL,
+    PRINT_INTERVAL,
+    OnProgress,
+    RunProgress,
+    print_progress,
+    regular_calls,
+)
 from tmas.run.runner import Solve, pending_problems, run_problems, sort_lines, write_metrics
 from tmas.run.runtime import open_runtime
 from tmas.run.session import Activity
@@ -57,29 +65,41 @@ async def asolve_all(
     model: ModelSettings,
     method: MethodSettings | None = None,
     output_dir: Path | str | None = None,
+    progress: bool | OnProgress = True,
     **settings: Any,
 ) -> list[Result]:
     """Solve problems and return the results in the order of ``problems``.
 
     ``method``: settings of the method; defaults to TMAS as published. ``output_dir``: the run directory; the same call
-    resumes an interrupted run in it. None uses a temporary directory. ``settings``: further fields of
-    :class:`~tmas.settings.RunSettings`.
+    resumes an interrupted run in it. None uses a temporary directory. ``progress``: True prints a line to stderr every
+    10 seconds; a function is called every second and after each problem, with a
+    :class:`~tmas.run.progress.RunProgress`, which has the counters and, as ``line()``, what is printed. ``settings``:
+    further fields of :class:`~tmas.settings.RunSettings`.
 
-    Raises :class:`~tmas.llm.endpoint.EndpointDown` if the endpoint is down, and :class:`~tmas.errors.UserError` for
-    wrong input, such as an API key that is not set; its subclass :class:`~tmas.run.directory.RunRefused` says that the
-    directory contains another run. Wrong settings raise pydantic's ``ValidationError``. Failures of single calls are
-    in the results and are never raised.
+    Raises :class:`~tmas.llm.endpoint.EndpointDown` if the endpoint is down; its subclass
+    :class:`~tmas.llm.endpoint.UnknownModel` says that the server does not have the model. Raises
+    :class:`~tmas.errors.UserError` for wrong input, such as an API key that is not set; its subclass
+    :class:`~tmas.run.directory.RunRefused` says that the directory contains another run. Wrong settings raise
+    pydantic's ``ValidationError``. Failures of single calls are in the results and are never raised.
     """
     run_settings = RunSettings(model=model, method=method or TMASSettings(), **settings)
     results: dict[str, Result] = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        await run(
-            problems,
-            run_settings,
-            Path(output_dir or temporary),
-            on_result=lambda result: results.update({result.problem.problem_id: result}),
-            replay_finished=True,
-        )
+    shown = RunProgress(Activity(), len(problems), run_settings.method.max_iterations)
+
+    def keep(result: Result) -> None:
+        results[result.problem.problem_id] = result
+        shown.mark_finished(result.problem.problem_id)
+        if callable(progress):
+            progress(shown)
+
+    async with AsyncExitStack() as stack:
+        temporary = stack.enter_context(tempfile.TemporaryDirectory())
+        if callable(progress):
+            await stack.enter_async_context(regular_calls(progress, shown, CALL_INTERVAL))
+        elif progress:
+            await stack.enter_async_context(regular_calls(print_progress, shown, PRINT_INTERVAL))
+        directory = Path(output_dir or temporary)
+        await run(problems, run_settings, directory, activity=shown.activity, on_result=keep, replay_finished=True)
     return [results[p.problem_id] for p in problems]
 
 

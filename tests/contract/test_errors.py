@@ -63,7 +63,7 @@ def test_a_mistake_of_the_user_shows_no_traceback_and_exits_with_2():
     [
         (UserError("is empty", where="p.jsonl"), 2, "tmas: p.jsonl: is empty\n"),
         (RunRefused("runs/x is in use by another run"), 2, "tmas: runs/x is in use by another run\n"),
-        (FileNotFoundError(2, "No such file or directory", "runs/x"), 3, "tmas: No such file or directory: runs/x\n"),
+        (FileNotFoundError(2, "No such file or directory", "runs/x"), 2, "tmas: No such file or directory: runs/x\n"),
         (KeyboardInterrupt(), 130, "tmas: Interrupted. Run the same command again to resume.\n"),
     ],
 )

@@ -17,7 +17,13 @@ ROOT = Path(__file__).parents[2]
 TUTORIALS = ROOT / "docs/tutorials"
 BASH = re.compile(r"^```bash\n(.*?)^```$", re.M | re.S)
 PROMISED = {
-    "first-solve": ["sum answer:", "runs/first/report.html", "experience E1 support", "│ 3│    2│    6│"],
+    "first-solve": [
+        "The planned run (2 problems)",
+        "sum answer:",
+        "runs/first/report.html",
+        "experience E1 support",
+        "│ 3│    2│    6│",
+    ],
     "compare-methods": ["method.n_candidates=", "at equal compute", "minus tmas by iteration", "comparison.html"],
     "own-method": ["sum answer:", "tries: 2", "second_try", "runs/second_try/report.html"],
     "miniature": ["test-0", "tmas on test: 10 problems", "best_of_n minus tmas by iteration", "table.html"],

@@ -22,6 +22,8 @@ from tmas.errors import UserError
 T = TypeVar("T")
 _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'\.|Could not delete from config\. '([^']+)' does not exist")
 _DUPLICATE_KEY = re.compile(r"Could not append to config\. An item is already at '([^']+)'")
+_OF_OPEN_MAPPING = re.compile(r"(serving\.env|(model(\.roles\.\w+)?|judge)\.sampling\.extra)\.[^.=]+=")
+"""A value in a mapping whose keys the user chooses. Hydra adds a new key only with a ``+``, which surprises users."""
 _COMMA = re.compile(r"Ambiguous value for argument '([^\n]+)'\n")
 
 
@@ -43,6 +45,7 @@ def compose_settings(command: str, arguments: Sequence[str], directory: Path) ->
     ``--info``). ``directory``: the folder conf/. The command itself does not run inside Hydra, so every Hydra exception
     is about the arguments. Raises :class:`UserError` for wrong arguments.
     """
+    arguments = [f"++{word}" if _OF_OPEN_MAPPING.match(word) else word for word in arguments]
     jobs: list[dict[str, Any] | UserError] = []
 
     @hydra.main(config_path=str(directory), config_name=config_name(command), version_base="1.3")
@@ -155,6 +158,8 @@ class _HydraErrorExplainer:
         suggestions = _nearest(key, candidates)
         group = (suggestions[0] if suggestions else key).partition(".")[0]
         hint = f"Did you mean {' or '.join(suggestions)}? " if suggestions else ""
+        if key.startswith("serving.args."):
+            hint += f"A flag of vllm serve that conf/serving/vllm.yaml does not list needs a plus: +{key}=VALUE. "
         listed = self._where_listed(group if _has_children(group, keys) else None)
         return UserError(f"tmas {self._command} has no such setting", where=key, remedy=f"{hint}{listed}")
 

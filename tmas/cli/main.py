@@ -17,6 +17,7 @@ from tmas.errors import UserError
 
 COMMANDS = {
     "solve": ("tmas.cli.solve:solve_command", "solve problems; run the same command again to resume"),
+    "check": ("tmas.cli.check:check_command", "check in a minute that a model can play every role, before a run"),
     "demo": (
         "tmas.cli.demo:demo_command",
         "compare TMAS with two baselines, using the tiny policy in the package",
@@ -43,6 +44,7 @@ COMMANDS = {
 values and a console. Its module is imported only when the command runs."""
 SETTINGS = {
     "solve": "tmas.settings:SolveSettings",
+    "check": "tmas.cli.check:CheckSettings",
     "demo": "tmas.cli.demo:DemoSettings",
     "serve": "tmas.serve.settings:ServeSettings",
     "status": "tmas.cli.live:StatusSettings",
@@ -72,9 +74,9 @@ PROMPTS = "write the built-in prompts as files that you can change and use with 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``tmas``: run a command. Raises ``SystemExit`` unless the exit code is 0.
 
-    ``arguments``: defaults to the arguments of the process. A :class:`UserError`, an ``OSError`` (a missing file, for
-    example) and Ctrl-C each become one message. Every other exception is a bug and keeps its traceback; Python then
-    exits with code 1.
+    ``arguments``: defaults to the arguments of the process. A :class:`UserError`, an ``OSError`` (a full disk, for
+    example) and Ctrl-C each become one message. A file that is missing is wrong input. Every other exception is a bug
+    and keeps its traceback; Python then exits with code 1.
     """
     command, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
@@ -84,7 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         fail("Interrupted. Run the same command again to resume.", INTERRUPTED)
     except OSError as error:
-        fail(f"{error.strerror}: {error.filename}" if error.filename else str(error), STOPPED)
+        is_missing = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+        code = WRONG_INPUT if is_missing else STOPPED
+        fail(f"{error.strerror}: {error.filename}" if error.filename else str(error), code)
 
 
 def _dispatch(command: str, arguments: Sequence[str]) -> None:

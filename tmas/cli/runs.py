@@ -12,13 +12,14 @@ import uvloop
 from rich.console import Console
 
 from tmas.api import run
-from tmas.cli.exits import INTERRUPTED, STOPPED, cancel_on_sigterm, fail
-from tmas.cli.progress import RunProgress, show_progress
+from tmas.cli.exits import INTERRUPTED, STOPPED, WRONG_INPUT, cancel_on_sigterm, fail
+from tmas.cli.progress import show_progress
 from tmas.engines.ray_cluster import ClusterFailed
 from tmas.engines.vllm import ServerFailed
-from tmas.llm.endpoint import EndpointDown
+from tmas.llm.endpoint import EndpointDown, UnknownModel
 from tmas.records import Problem
 from tmas.run.models import SharedServers
+from tmas.run.progress import RunProgress
 from tmas.run.session import Activity
 from tmas.settings import RunSettings
 
@@ -63,5 +64,7 @@ def exit_when_stopped(directory: Path) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, asyncio.CancelledError):
         fail(f"Interrupted. Run the same command again to resume in {directory}.", INTERRUPTED)
+    except UnknownModel as error:
+        fail(f"{error} Set model.name (or that of a role, model.roles.ROLE.name) to one of them.", WRONG_INPUT)
     except (EndpointDown, ServerFailed, ClusterFailed) as error:
         fail(f"{error}\nFinished calls are kept. Run the same command again to resume in {directory}.", STOPPED)

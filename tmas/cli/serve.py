@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.text import Text
 
 from tmas.cli.composing import validated
-from tmas.cli.exits import INTERRUPTED, STOPPED, cancel_on_sigterm, fail
+from tmas.cli.exits import INTERRUPTED, STOPPED, WRONG_INPUT, cancel_on_sigterm, fail
 from tmas.engines.vllm import ServerFailed
-from tmas.llm.endpoint import EndpointDown
+from tmas.llm.endpoint import EndpointDown, UnknownModel
 from tmas.serve.server import bind_port, http_server
 from tmas.serve.service import open_service
 from tmas.serve.settings import ServeSettings
@@ -28,6 +28,8 @@ def serve_command(config: dict[str, Any], console: Console) -> None:
         console.print("stopped")
     except KeyboardInterrupt:
         fail("Interrupted.", INTERRUPTED)
+    except UnknownModel as error:
+        fail(str(error), WRONG_INPUT)
     except (EndpointDown, ServerFailed) as error:
         fail(str(error), STOPPED)
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from data_prep.cost import Expected, estimate_lines, estimate_run
 from tmas.cli.composing import validated
+from tmas.cli.health import answer_advice, health_lines
 from tmas.cli.runs import run_or_exit
 from tmas.cli.tables import print_result
 from tmas.problems.loader import SAMPLE, load_problems
@@ -38,7 +40,10 @@ def solve_command(config: dict[str, Any], console: Console) -> None:
     every_failure = read_records(settings.output_dir / "failures.jsonl", FailureLine)
     failures = [line for line in every_failure if line.problem_id in asked]
     prices = read_record(settings.output_dir / "manifest.json", Manifest).prices
-    print_result(console, settings.output_dir, metrics(lines, failures, prices), lines)
+    totals = metrics(lines, failures, prices)
+    print_result(console, settings.output_dir, totals, lines)
+    for line in [*health_lines(totals.replies, settings), *answer_advice(lines, settings)]:
+        console.print(Text(line), soft_wrap=True)
 
 
 def _estimate(problems: Sequence[Problem], settings: SolveSettings) -> list[str]:

@@ -16,6 +16,7 @@ from tmas.evaluation.judgements import Judgements, Outcome, judge_pairs
 from tmas.evaluation.runs import Pair, RunData, matching_runs, questions_of
 from tmas.judge import Judge, JudgeSettings
 from tmas.prompts import BUILT_IN, PromptsSetting
+from tmas.settings import Paths
 
 MAX_ANSWER = 4000
 """Maximum length of a judged answer, in characters. Longer text is no final answer and is scored by the rule alone."""
@@ -28,7 +29,7 @@ class ScoringSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    runs: tuple[Path, ...] = Field(
+    runs: Paths = Field(
         min_length=1,
         description="Run directories of tmas solve. * stands for any characters. Runs that differ only in the seed are"
         " pooled.",

@@ -14,8 +14,8 @@ from typing import Any, Protocol, Self, TypeVar
 
 import aiohttp
 
-from tmas.llm.connection import Connection, ProgressCallback, StreamProgress
-from tmas.llm.endpoint import OPTIONAL_FIELDS, EndpointDown, EndpointSettings, RequestError
+from tmas.llm.connection import PROBE_TIMEOUT, Connection, ProgressCallback, StreamProgress
+from tmas.llm.endpoint import OPTIONAL_FIELDS, EndpointDown, EndpointSettings, RequestError, UnknownModel
 from tmas.llm.payload import chat_body, joined
 from tmas.llm.refusals import RefusedFields
 from tmas.llm.router import Engine, Router
@@ -35,6 +35,8 @@ MOST_CONTEXT_TOKENS = 10**9
 T = TypeVar("T")
 
 ChoiceProgressCallback = Callable[[int, StreamProgress], None]
+RetryCallback = Callable[[str, str], None]
+"""Called with a server's base URL and the reason why calls to it are retried: an empty text once one has succeeded."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class OpenAIChat:
     failed. A failed engine is probed until it is healthy again. The client learns which of the
     :data:`OPTIONAL_FIELDS` a server refuses, and sends them only from time to time. ``slots``: maximum number of
     completions in flight on all engines together; each engine has a share of them. ``key``: API key to use instead of
-    the one that the settings name.
+    the one that the settings name. ``on_retry``: for progress displays; may be set later.
     """
 
     def __init__(
@@ -86,6 +88,9 @@ class OpenAIChat:
         self._newest_success_sent_at = 0.0  # when the newest successful request was sent; 0 if none succeeded
         self._calls_in_flight = 0  # whose outcome is not known yet
         self._jitter = random.Random()
+        self._has_answered = False  # a request, or one for the list of models
+        self._retried: set[str] = set()  # base URLs of the servers whose calls are being retried
+        self.on_retry: RetryCallback = lambda *_: None
 
     async def __aenter__(self) -> Self:
         return self
@@ -126,15 +131,22 @@ class OpenAIChat:
     async def context_length(self, model: str) -> int | None:
         """Return the context length of ``model`` in tokens.
 
-        None if the server's list of models does not contain the model or does not state its length. vLLM states it.
-        Raises :class:`EndpointDown` if the list cannot be read within the retry settings.
+        None if the server does not state it; vLLM does. Raises :class:`UnknownModel` if the server lists its models
+        without ``model``, and :class:`EndpointDown` if the list cannot be read within the retry settings.
         """
+        listed = await self.models()
+        if listed and model not in listed:
+            raise UnknownModel(next(iter(self.router.engines)), model, list(listed))
+        length = listed.get(model, {}).get("max_model_len")
+        return length if type(length) is int and 0 < length <= MOST_CONTEXT_TOKENS else None
+
+    async def models(self) -> dict[str, dict[str, Any]]:
+        """A server's list of models, by name. Raises :class:`EndpointDown` if it cannot be read."""
         try:
             listed = await self._with_retries("", lambda engine: self._connection.models(engine.base_url))
         except RequestError as error:
-            raise EndpointDown(error.base_url, error.brief) from None
-        length = next((entry.get("max_model_len") for entry in listed if entry.get("id") == model), None)
-        return length if type(length) is int and 0 < length <= MOST_CONTEXT_TOKENS else None
+            raise EndpointDown(error.base_url, error.brief, error.remedy) from None
+        return {str(entry["id"]): entry for entry in listed if "id" in entry}
 
     async def _ask_all(
         self, request: Request, hint: RoutingHint, report: ChoiceProgressCallback
@@ -175,6 +187,8 @@ class OpenAIChat:
         body = chat_body(request, n, index, self.settings.token_limit_field, priority)
         if not self.settings.stream:
             del body["stream"], body["stream_options"]
+        elif not self.settings.base_urls:  # the run's own vLLM servers, whose chunks hold several tokens
+            body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
         self._calls_in_flight += 1
         try:
             return await self._with_retries(
@@ -185,19 +199,24 @@ class OpenAIChat:
         finally:
             self._calls_in_flight -= 1
         # After ``finally``: _give_up() may wait for the other calls in flight, and this call must not count as one.
-        return await self._give_up(failed)
+        return await self._give_up(failed, request.model)
 
     async def _with_retries(self, problem: str, attempt: Callable[[Engine], Awaitable[T]], count: int = 1) -> T:
         """Run ``attempt`` on one engine after the other until one succeeds. Raises the last :class:`RequestError`.
 
         A round tries each engine once. After a round in which all engines failed, the client pauses and begins another
-        round. It gives up after ``max_attempts`` rounds.
+        round. It gives up after :meth:`~tmas.llm.endpoint.EndpointSettings.most_attempts` rounds.
         """
         rounds, tried, first_failed = 0, set[Engine](), 0.0
         while True:
             engine = await self._engine(problem, tried, count)
             try:
-                return await attempt(engine)
+                result = await attempt(engine)
+                self._has_answered = True
+                if engine.base_url in self._retried:
+                    self._retried.discard(engine.base_url)
+                    self.on_retry(engine.base_url, "")
+                return result
             except RequestError as error:
                 first_failed = first_failed or time.monotonic()
                 error.has_served = engine.has_served
@@ -206,10 +225,13 @@ class OpenAIChat:
                 if self.router.choose(problem, tried) is None:
                     rounds += 1
                     tried.clear()
-                if rounds == self.settings.max_attempts or not error.is_retryable:
+                limit = self.settings.most_attempts(never_ran=error.is_unreachable and not self._has_answered)
+                if rounds >= limit or not error.is_retryable:
                     error.base_url, error.since = engine.base_url, first_failed
                     raise
                 log.info("%s failed, retrying: %s", engine.base_url, error.brief)
+                self._retried.add(engine.base_url)
+                self.on_retry(engine.base_url, f"{error.brief}, attempt {rounds + 1} of {limit}")
                 self._start_probe(engine, error.retry_after)
                 if not tried:
                     await asyncio.sleep(self._pause(rounds, error.retry_after))
@@ -294,13 +316,15 @@ class OpenAIChat:
         backoff = min(self.settings.backoff_max, self.settings.backoff_base * 2 ** (rounds - 1))
         return max(backoff * self._jitter.uniform(0.5, 1), min(retry_after, self.settings.retry_after_max))
 
-    async def _give_up(self, error: RequestError) -> Failure:
+    async def _give_up(self, error: RequestError, model: str) -> Failure:
         """Return this call's failure. Raises :class:`EndpointDown` if the whole endpoint is down."""
         message = error.brief
         if error.is_context:
             return Failure(reason=FailureReason.CONTEXT, message=message)
+        if error.may_mean_unknown_model and not error.has_served:
+            await self._raise_if_unknown(model, error.base_url)
         if error.looks_misconfigured and not error.has_served:
-            raise EndpointDown(error.base_url, message)
+            raise EndpointDown(error.base_url, message, error.remedy)
         if not error.is_retryable:
             await self._wait_for_first_success()
         # No call has ever succeeded, or (for an error that a retry may cure) none that was sent after this call failed
@@ -310,5 +334,15 @@ class OpenAIChat:
         )
         # Replies that still stream show that the server lives, but not that it accepts another call.
         if no_success and (error.looks_misconfigured or not self._connection.streaming):
-            raise EndpointDown(error.base_url, message)
+            raise EndpointDown(error.base_url, message, error.remedy)
         return Failure(reason=FailureReason.TIMEOUT if error.hung else FailureReason.ENDPOINT, message=message)
+
+    async def _raise_if_unknown(self, model: str, base_url: str) -> None:
+        """Raise :class:`UnknownModel` if the server lists its models and ``model`` is not among them."""
+        try:
+            listed = await self._connection.models(base_url, PROBE_TIMEOUT)
+        except RequestError:  # the server has no such list, or its URL is wrong
+            return
+        names = [str(entry["id"]) for entry in listed if "id" in entry]
+        if names and model not in names:
+            raise UnknownModel(base_url, model, names)

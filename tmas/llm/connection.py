@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -211,6 +212,11 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
 def _connection_error(error: Exception) -> RequestError:
     if isinstance(error, OSError) and error.errno in EXHAUSTED:
         raise TooManyFiles.now() from error
+    if isinstance(error, aiohttp.ClientConnectorError):
+        reason = error.os_error.strerror
+        if error.os_error.errno and error.os_error.errno > 0:  # otherwise it is an error about the host's name
+            reason = os.strerror(error.os_error.errno)
+        return RequestError(f"cannot connect ({reason})", is_unreachable=True)
     if isinstance(error, aiohttp.ClientError):
         return RequestError(f"{type(error).__name__}: {error}")
     return RequestError("the server stopped making progress", hung=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -21,6 +21,10 @@ MISCONFIGURED_STATUSES = frozenset({301, 302, 303, 307, 308, 401, 402, 404, 405}
 RETRYABLE = frozenset({408, 409, 425, 429})
 """Statuses for which a retry may help. A retry may also help for every 5xx status."""
 CONTEXT = re.compile(r"context.?(length|window|size)|max(imum)?.model.len|(prompt|input) is too long", re.IGNORECASE)
+
+
+UNKNOWN_MODEL = re.compile(r"model.{0,80}(not exist|not found|not a valid|unknown|not supported)", re.IGNORECASE)
+"""How servers say, with any status, that they do not have a model."""
 
 
 class OptionalField(NamedTuple):
@@ -43,19 +47,36 @@ OPTIONAL_FIELDS = {
     "priority": OptionalField(re.compile(r"priority", re.IGNORECASE), None),
 }
 MESSAGE_LENGTH = len("HTTP 400: ") + 300
+MOST_NAMES, MOST_NAME_CHARACTERS = 20, 100
+"""Most names of models in an error, and most characters of each."""
 
 TokenLimitField = Literal["max_tokens", "max_completion_tokens"]
 
 
 class EndpointDown(Exception):
-    """The whole endpoint is down. The run stops and can be resumed."""
+    """The whole endpoint is down. The run stops and can be resumed. ``remedy``: what to do, in full sentences."""
 
-    def __init__(self, base_url: str, error: str) -> None:
-        super().__init__(base_url, error)
-        self.base_url, self.error = base_url, error
+    def __init__(self, base_url: str, error: str, remedy: str = "") -> None:
+        super().__init__(base_url, error, remedy)
+        self.base_url, self.error, self.remedy = base_url, error, remedy
 
     def __str__(self) -> str:
-        return f"the endpoint {self.base_url} is down: {self.error}"
+        problem = f"the endpoint {self.base_url} is down: {self.error}"
+        return f"{problem}. {self.remedy}" if self.remedy else problem
+
+
+class UnknownModel(EndpointDown):
+    """The server does not have the requested model ``name``, according to its own list ``served``."""
+
+    def __init__(self, base_url: str, name: str, served: Sequence[str]) -> None:
+        super().__init__(base_url, f"it has no model {name!r}")
+        self.args = (base_url, name, served)
+        self.name, self.served = name, tuple(one[:MOST_NAME_CHARACTERS] for one in served)
+
+    def __str__(self) -> str:
+        more = f" and {len(self.served) - MOST_NAMES} more" if len(self.served) > MOST_NAMES else ""
+        names = ", ".join(self.served[:MOST_NAMES])
+        return f"the server {self.base_url} has no model {self.name!r}. It serves {names}{more}."
 
 
 class RetrySettings(BaseModel):
@@ -77,6 +98,12 @@ class RetrySettings(BaseModel):
         description="Seconds to wait between two pieces of a reply. Comments in a stream do not count.",
     )
     max_attempts: int = Field(default=8, ge=1, description="Attempts of a call, the first included.")
+    max_attempts_at_start: int = Field(
+        default=3,
+        ge=1,
+        description="Attempts of a call, the first included, while no server of the endpoint has answered yet and no"
+        " connection is possible (refused, or the host is unknown). A larger number waits for a server that starts.",
+    )
     backoff_base: float = Field(
         default=1.0, ge=0, description="Seconds before the first retry; the wait doubles with every further retry."
     )
@@ -114,8 +141,8 @@ class EndpointSettings(RetrySettings):
     @classmethod
     def _check_urls(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         if isinstance(value, str):
-            return _checked(value)
-        urls = tuple(map(_checked, value))
+            return checked_url(value)
+        urls = tuple(map(checked_url, value))
         if len(set(urls)) < len(urls):
             raise ValueError("must name each server once")
         return urls
@@ -123,6 +150,15 @@ class EndpointSettings(RetrySettings):
     @property
     def base_urls(self) -> tuple[str, ...]:
         return (self.base_url,) if isinstance(self.base_url, str) else self.base_url
+
+    def most_attempts(self, never_ran: bool) -> int:
+        """Most attempts of a call. ``never_ran``: no server could be reached so far.
+
+        A server at a fixed address that never ran will not come up by itself. The run's own servers have no fixed
+        address (``base_urls`` is empty), and are restarted.
+        """
+        at_start = never_ran and bool(self.base_urls)
+        return min(self.max_attempts, self.max_attempts_at_start) if at_start else self.max_attempts
 
     def read_key(self) -> str | None:
         """Read the key from the environment; None if the endpoint needs none."""
@@ -141,15 +177,17 @@ def read_key(variable: str, setting: str) -> str:
     return key
 
 
-def _checked(base_url: str) -> str:
+def checked_url(base_url: str) -> str:
+    """The base URL of a server, without a slash at its end. Raises ``ValueError`` if it cannot be one."""
     url = urlsplit(base_url)
     path = url.path.rstrip("/")
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise ValueError("must be an http:// or https:// URL")
+        raise ValueError("must be an http:// or https:// URL, such as http://host:8000/v1")
     if "@" in url.netloc or url.query or url.fragment:
         raise ValueError("must hold no user, password or query: name the key's variable in api_key_env")
     if not path or path.endswith("/completions"):
-        raise ValueError("must end where /chat/completions is to be added, such as http://host:8000/v1")
+        ending = "leave out /chat/completions" if path else "it needs a path, mostly /v1"
+        raise ValueError(f"must be the URL to which /chat/completions is added, such as http://host:8000/v1: {ending}")
     return base_url.rstrip("/")
 
 
@@ -160,6 +198,7 @@ class RequestError(Exception):
     ``message``: cleaned, because it may repeat what the server sent. ``status``: HTTP status, or None if the connection
     broke, stalled (``hung``) or delivered an incomplete answer. ``retry_after``: seconds that the server asked to wait.
     ``is_final``: a retry would fail in the same way. ``has_served``: the server had answered other requests before.
+    ``is_unreachable``: there was no connection, for example because the server refused it.
     The last two fields are set when a call is given up: ``base_url`` is the server that failed last, ``since`` the
     monotonic time of the call's first failure.
     """
@@ -170,6 +209,7 @@ class RequestError(Exception):
     hung: bool = False
     is_final: bool = False
     has_served: bool = False
+    is_unreachable: bool = False
     base_url: str = ""
     since: float = 0.0
 
@@ -192,6 +232,20 @@ class RequestError(Exception):
     def looks_misconfigured(self) -> bool:
         """Whether the status means a wrong key, model or URL. A server that has served before may recover."""
         return self.status in MISCONFIGURED_STATUSES
+
+    @property
+    def may_mean_unknown_model(self) -> bool:
+        """Whether the server may have refused the name of the model. A wrong URL gets a 404, too."""
+        return self.status == 404 or (self.status in (400, 403, 422) and UNKNOWN_MODEL.search(self.message) is not None)
+
+    @property
+    def remedy(self) -> str:
+        """What the user can do; empty if it is not known."""
+        return "Check the server's URL, and that the server is running." if self._may_be_wrong_url else ""
+
+    @property
+    def _may_be_wrong_url(self) -> bool:
+        return self.is_unreachable or self.status in (404, 405)
 
     @property
     def is_context(self) -> bool:

@@ -137,6 +137,7 @@ class ContextWindow:
         max_window: int | None = None,
         template: int = CHAT_TEMPLATE_TOKENS,
     ) -> None:
+        self.context_length = context_length
         self._count, self._max_tokens, self._shared = count, max_tokens, max_window is not None
         size = min(context_length, max_window or context_length)
         self._room = size - template
@@ -145,7 +146,14 @@ class ContextWindow:
             raise UserError(
                 f"model.sampling.max_tokens={max_tokens} leaves no room for a prompt in "
                 f"model.context_length={context_length} tokens"
-                + (f" and model.max_window_tokens={max_window}" if max_window else "")
+                + (f" and model.max_window_tokens={max_window}" if max_window else ""),
+                remedy=f"Give a smaller limit, such as model.sampling.max_tokens={max(1, size // 2)}."
+                + (
+                    ""
+                    if max_window
+                    else f" Or give model.max_window_tokens={context_length}, too:"
+                    " a completion may then use whatever its prompt leaves."
+                ),
             )
 
     def count(self, text: str) -> int:

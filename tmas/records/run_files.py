@@ -13,7 +13,7 @@ from pydantic import Field, JsonValue
 from tmas.records.calls import NOT_SAMPLED, SCHEMA_VERSION, FailureReason, Record, Usage
 from tmas.records.prices import Cost, Price
 from tmas.records.reading import Version
-from tmas.records.values import BankChange, Experience, Guideline, Mode, Selection, StopReason, UsageEntry
+from tmas.records.values import BankChange, Experience, Guideline, Mode, ReplyCounts, Selection, StopReason, UsageEntry
 
 Correctness = Literal["equal", "different", "undecided"]
 """Verdict of the rule on an answer, compared with the gold answer."""
@@ -114,7 +114,7 @@ class Terms(Record):
 
 
 class Prediction(Record):
-    """A line of ``predictions.jsonl``: one finished problem."""
+    """A line of ``predictions.jsonl``: one finished problem. ``replies``: by role; empty in runs of older versions."""
 
     remedy: ClassVar[str] = REMEDY
 
@@ -132,6 +132,7 @@ class Prediction(Record):
     usage: tuple[UsageEntry, ...]
     failures: int
     packed_prompts: int
+    replies: tuple[ReplyCounts, ...] = Field(default=(), exclude_if=lambda replies: not replies)
     terms: Terms
 
     @property
@@ -219,3 +220,4 @@ class Metrics(Record):
     cost: Cost | None = None
     failures: dict[str, int] = Field(description="by reason")
     packed_prompts: int
+    replies: dict[str, ReplyCounts] = Field(default={}, description="by role")

@@ -239,8 +239,32 @@ class UsageEntry(Record):
     usage: Usage
 
 
+class ReplyCounts(Record):
+    """How many replies of one role could be read. A reply is one completion; a call may ask for several.
+
+    ``replies``: completions that arrived. ``unreadable``: those that could not be parsed, including those that reached
+    ``max_tokens`` before they could be. ``truncated``: those that reached ``max_tokens``. ``thinking_tags`` and
+    ``thinking_field``: those with thinking between tags, and in the server's own field.
+    """
+
+    role: str
+    replies: int = 0
+    unreadable: int = 0
+    truncated: int = 0
+    thinking_tags: int = 0
+    thinking_field: int = 0
+
+    def __add__(self, other: ReplyCounts) -> ReplyCounts:
+        counts = ReplyCounts.model_fields.keys() - {"role"}
+        return ReplyCounts(role=self.role, **{name: getattr(self, name) + getattr(other, name) for name in counts})
+
+    @property
+    def readable(self) -> int:
+        return self.replies - self.unreadable
+
+
 class Result(Record):
-    """A finished problem: the trajectory, other failures, and the usage by role and iteration."""
+    """A finished problem: the trajectory, other failures, the usage by role and iteration, and the replies by role."""
 
     problem: Problem
     method: str
@@ -248,6 +272,7 @@ class Result(Record):
     usage: tuple[UsageEntry, ...]
     failures: tuple[Failure, ...] = ()
     packed_prompts: int = 0
+    replies: tuple[ReplyCounts, ...] = ()
 
     @property
     def answer(self) -> str | None:

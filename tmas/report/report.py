@@ -26,6 +26,7 @@ from tmas.report.runs import ReportedRuns, read_runs
 from tmas.report.training import training
 from tmas.report.training_runs import TrainingRun, read_training
 from tmas.report.verifier import verifier
+from tmas.settings import Paths
 
 MEGABYTE = 10**6
 NAMED = 3
@@ -37,7 +38,7 @@ class ReportSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
-    runs: tuple[Path, ...] = Field(
+    runs: Paths = Field(
         default=(),
         description="Run directories of tmas solve. * stands for any characters. Runs that differ only in the seed are"
         " pooled.",
@@ -47,7 +48,7 @@ class ReportSettings(BaseModel):
         description="Method that all others are compared with: a method, its name in the tables, or one of its run"
         " directories. null: the method of the first run.",
     )
-    training: tuple[Path, ...] = Field(default=(), description="Run directories of tmas train.")
+    training: Paths = Field(default=(), description="Run directories of tmas train.")
     output: Path | None = Field(
         default=None,
         description="The HTML file. null: report.html in the run directory, or in the current folder for several runs.",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tmas.records import Experience, Guideline, Usage
 from tmas.records.prices import Price, cost_of
 from tmas.records.run_files import FailureLine, IterationMetrics, Metrics, Prediction
+from tmas.run.health import replies_by_role
 
 
 def metrics(
@@ -38,6 +39,7 @@ def metrics(
         cost=cost_of(usage, prices) if prices else None,
         failures=dict(Counter(line.reason.value for line in failures)),
         packed_prompts=sum(line.packed_prompts for line in lines),
+        replies=replies_by_role(counts for line in lines for counts in line.replies),
     )
 
 

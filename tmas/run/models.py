@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -14,7 +15,8 @@ import orjson
 
 from tmas.engines.vllm import free_port, vllm_server
 from tmas.errors import UserError
-from tmas.llm.client import OpenAIChat
+from tmas.llm.client import OpenAIChat, RetryCallback
+from tmas.llm.endpoint import EndpointDown
 from tmas.llm.tokens import CHAT_TEMPLATE_TOKENS, ContextWindow, chat_template_tokens, token_counter
 from tmas.run.session import Activity, RoleModel
 from tmas.settings import ModelSettings, RunSettings
@@ -66,10 +68,25 @@ class Clients:
         for endpoint in self._own_endpoints:
             self._chats[endpoint].router.update(base_urls)
 
+    def on_retry(self, callback: RetryCallback) -> None:
+        """Report the retries of all endpoints to ``callback``."""
+        for chat in self._chats.values():
+            chat.on_retry = callback
+
     def resize(self, slots: int) -> None:
         """Allow ``slots`` completions in flight from now on, over all servers of an endpoint together."""
         for chat in self._chats.values():
             chat.router.slots = slots
+
+    async def served_models(self, settings: RunSettings) -> dict[str, tuple[str, ...]]:
+        """The names of the models that the server of each role lists; none for a server without such a list."""
+        found: dict[str, tuple[str, ...]] = {}
+        for role, model in settings.role_models().items():
+            try:
+                found[role] = tuple(await self._chats[model.endpoint()].models())
+            except EndpointDown:
+                found[role] = ()
+        return found
 
     async def roles(self, settings: RunSettings) -> dict[str, RoleModel]:
         """The model of each role of ``settings``, whose endpoints must be open.
@@ -102,7 +119,7 @@ class Clients:
     def _window(self, model: ModelSettings, context_length: int) -> ContextWindow:
         tokenizer = model.tokenizer
         if tokenizer == "auto":
-            tokenizer = model.path or "estimate"
+            tokenizer = _existing(model.path) if model.path else "estimate"
         template = self._template_tokens(tokenizer, model) if self._counts_template else CHAT_TEMPLATE_TOKENS
         return ContextWindow(
             _counter(tokenizer), context_length, model.sampling.max_tokens, model.max_window_tokens, template
@@ -175,6 +192,18 @@ class SharedServers:
 
     def _set_base_urls(self, base_urls: tuple[str, ...]) -> None:
         self._base_urls = base_urls
+
+
+def _existing(path: str) -> str:
+    """Return ``path``, a folder or a hub name. Raises ``UserError`` for a folder that does not exist."""
+    is_hub_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) and not path.startswith(".")
+    if not is_hub_name and not Path(path).exists():
+        raise UserError(
+            f"there is no folder {path}",
+            where="model.path",
+            remedy="Give the folder of a model (with config.json), or a name on the Hugging Face hub (ORG/NAME).",
+        )
+    return path
 
 
 def _is_unconstrained_first(settings: RunSettings, model: ModelSettings) -> bool:

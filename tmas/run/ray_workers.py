@@ -124,6 +124,7 @@ class RayWorker:
             runtime.resize(request.slots)
             runtime.limiter.pause(request.is_paused)
             runtime.use_servers(request.base_urls)
+            runtime.show_in(self._activity)
             await runtime.ready()
             solver = await runtime.solver(settings, directory, self._activity)
             close_on_error.pop_all()  # the runtime stays open until the actor ends
@@ -295,6 +296,7 @@ class WorkerPool:
         total.in_flight = sum(activity.in_flight for activity in live)
         add_up_details(total, list(self._activities.values()), live)
         total.iterations = {problem: t for activity in live for problem, t in activity.iterations.items()}
+        total.retrying = {base_url: reason for activity in live for base_url, reason in activity.retrying.items()}
 
 
 @asynccontextmanager

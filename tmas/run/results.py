@@ -50,6 +50,7 @@ def prediction_line(result: Result, terms: Mapping[str, Any], correct: Verdicts)
         usage=result.usage,
         failures=len(result.failures),
         packed_prompts=result.packed_prompts,
+        replies=result.replies,
         terms=Terms.model_validate(terms),
     )
 

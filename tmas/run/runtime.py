@@ -84,6 +84,10 @@ class Runtime:
         self.base_urls = base_urls
         self._clients.use_servers(base_urls)
 
+    def show_in(self, activity: Activity) -> None:
+        """Show in ``activity`` why calls are being retried."""
+        self._clients.on_retry(activity.note_retry)
+
     def resize(self, slots: int) -> None:
         """Allow this number of completions in flight from now on."""
         allow_open_files(slots + self._files)
@@ -94,6 +98,10 @@ class Runtime:
         """Ask the servers for the context lengths that are not set."""
         for settings in (self.settings, *self._others):
             await self._clients.roles(settings)
+
+    async def served_models(self) -> dict[str, tuple[str, ...]]:
+        """The names of the models that the server of each role lists; none for a server without such a list."""
+        return await self._clients.served_models(self.settings)
 
     async def solver(
         self, settings: RunSettings, directory: Path, activity: Activity, method: Method[Any] | None = None
@@ -151,5 +159,8 @@ async def open_runtime(
         else:
             servers = own_servers(settings, key, directory, activity, runtime.use_servers)
             await stack.enter_async_context(servers)
+        runtime.show_in(activity)
+        activity.status = "waiting for the model server"
         await runtime.ready()
+        activity.status = ""
         yield runtime

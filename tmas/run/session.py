@@ -40,6 +40,7 @@ from tmas.run.budget import (
     recorded_usage,
     unreported_usage,
 )
+from tmas.run.health import ReplyCounter
 from tmas.run.shares import ENDED, Grant, Shares, grant_name
 from tmas.run.trace import Trace
 from tmas.settings import Limits
@@ -90,6 +91,8 @@ class Activity:
 
     ``status``: what the run waits for before its first call. ``finished``: number of finished problems. ``tokens``:
     completion tokens as they stream. ``iterations``: the current iteration of each unfinished problem, by problem id.
+    ``retrying``: why calls are being retried now, by the server's base URL.
+
     The other counters count calls. ``calls``: calls that this process made and that have ended. ``replayed``: calls
     answered from the trace. ``failed``: calls of either kind whose outcome is a failure.
 
@@ -109,9 +112,17 @@ class Activity:
     roles: dict[str, RoleActivity] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)
     bank_changes: tuple[RecentBankChange, ...] = ()
+    retrying: dict[str, str] = field(default_factory=dict)
 
     def role(self, name: str) -> RoleActivity:
         return self.roles.setdefault(name, RoleActivity())
+
+    def note_retry(self, base_url: str, reason: str) -> None:
+        """Note why calls to a server are retried. An empty ``reason``: a call has succeeded again."""
+        if reason:
+            self.retrying[base_url] = reason
+        else:
+            self.retrying.pop(base_url, None)
 
 
 @dataclass
@@ -147,6 +158,7 @@ class ProblemSession:
         self._give_up_reason = give_up_reason
         self.stopped: Literal["budget", "worker"] | None = None
         self.packed_prompts = 0
+        self.replies = ReplyCounter()
         self._usage: dict[tuple[str, int], Usage] = {}
         limits = run.limits
         self._budget = TokenBudget(limits.tokens_per_problem, parent=run.budget, money_limit=limits.money_per_problem)
@@ -226,6 +238,7 @@ class ProblemSession:
         outcome = self.trace.find(key, request)
         if outcome is not None:
             self.run.activity.replayed += 1
+            self.replies.count(key, n, outcome)
             self._count_outcome(key, outcome, prompt, recorded=True)
             self._charge_uncounted_replay(key, outcome, prompt)
             return outcome
@@ -257,6 +270,7 @@ class ProblemSession:
 
             activity.in_flight += 1
             of_role.in_flight += 1
+            activity.iterations.setdefault(self.problem.problem_id, key.iteration)
             try:
                 outcome = await self._budget.run_limited(
                     lambda report_tokens: role.chat.complete(
@@ -284,6 +298,7 @@ class ProblemSession:
         uncounted = streamed if isinstance(outcome, Failure) else _unreported_tokens(outcome, prompt, role.window)
         self._charge_unreported(key, aborted_tokens + uncounted)
         await self.trace.add(key, request, outcome, prompt.notes, started)
+        self.replies.count(key, request.n, outcome)
         activity.calls += 1
         of_role.calls += 1
         return outcome

@@ -45,13 +45,15 @@ class ProblemSolver:
             session.end_share()
             if session.stopped is None:
                 trace.finish()
+        failures = tuple(f for iteration in trajectory.iterations for f in iteration.all_failures)
         return Result(
             problem=problem,
             method=self.method.settings.name,
             trajectory=trajectory,
             usage=session.usage,
-            failures=tuple(f for iteration in trajectory.iterations for f in iteration.all_failures),
+            failures=failures,
             packed_prompts=session.packed_prompts,
+            replies=session.replies.counts(failures),
         )
 
     async def limit_tokens(self, tokens_per_run: int | None) -> None:

@@ -1,6 +1,6 @@
 """The settings of a run, typed and validated. Hydra composes them from conf/; Python callers build them directly."""
 
-from tmas.settings.base import Settings, flatten, secret_names
+from tmas.settings.base import Paths, Settings, flatten, secret_names
 from tmas.settings.model import ROLES, BaseUrl, ModelSettings, RoleOverride, SamplingOverride
 from tmas.settings.run import Limits, RaySettings, RunSettings, SolveSettings
 from tmas.settings.serving import ServingSettings
@@ -10,6 +10,7 @@ __all__ = [
     "BaseUrl",
     "Limits",
     "ModelSettings",
+    "Paths",
     "RaySettings",
     "RoleOverride",
     "RunSettings",

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import AfterValidator, Field, JsonValue, field_validator
 
-from tmas.llm.endpoint import EndpointSettings, RetrySettings, TokenLimitField
+from tmas.llm.endpoint import EndpointSettings, RetrySettings, TokenLimitField, checked_url
 from tmas.methods import all_roles
 from tmas.records import Sampling
 from tmas.records.prices import Price
@@ -17,7 +17,15 @@ from tmas.settings.base import Settings
 ROLES = all_roles()
 """The roles of all methods, the paper's five roles first. Each role can have its own endpoint, model and sampling."""
 
-BaseUrl = str | Annotated[tuple[str, ...], Field(min_length=1)]
+
+def _checked_urls(urls: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """See :func:`~tmas.llm.endpoint.checked_url`. An empty text stays: it counts as not set."""
+    if isinstance(urls, str):
+        return urls and checked_url(urls)
+    return tuple(map(checked_url, urls))
+
+
+BaseUrl = Annotated[str | Annotated[tuple[str, ...], Field(min_length=1)], AfterValidator(_checked_urls)]
 """The base URL of one server, or the base URLs of several servers of the same model."""
 
 

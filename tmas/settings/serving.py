@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -66,6 +67,14 @@ class ServingSettings(Settings):
         if names := secret_names(args):
             raise ValueError(f"settings are written to disk, so no flag may hold a secret: remove {', '.join(names)}")
         return args
+
+    @field_validator("env", mode="before")
+    @classmethod
+    def _as_typed(cls, env: Any) -> Any:
+        """``serving.env.X=4`` means the text 4, and ``serving.env.X=true`` the text true."""
+        if not isinstance(env, Mapping):
+            return env
+        return {key: str(v).lower() if isinstance(v, bool | int | float) else v for key, v in env.items()}
 
     @field_validator("env")
     @classmethod

@@ -68,7 +68,7 @@ def message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         pytest.param(
             ["solve", "method=3"],
             "method=3: the group method has no such choice. The choices are best_of_n, genselect, majority_vote, "
-            "pacore, rsa, rse, self_refine, tmas, tmas_adaptive, tmas_no_experience, tmas_no_guidelines, "
+            "pacore, rsa, rse, self_refine, tmas, tmas_adaptive, tmas_no_experience, tmas_no_guidelines, tmas_small, "
             "verify_refine. `tmas options solve method` lists the settings of method.",
             id="number for a group option",
         ),

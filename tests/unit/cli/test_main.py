@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
+import yaml
 from rich.console import Console
 
 from tests.support import commands
@@ -21,8 +22,9 @@ from tmas.cli.composing import config_name
 from tmas.cli.main import COMMANDS, usage
 from tmas.files import read_lines
 from tmas.records.prices import money
+from tmas.settings import SolveSettings
 from tmas.testing import team
-from tmas.testing.chat_server import Body, Script, ScriptedServer, run_in_thread
+from tmas.testing.chat_server import Body, Fault, Script, ScriptedServer, run_in_thread
 
 pytestmark = pytest.mark.timeout(3600)
 SECRET = "sk-canary-5127"
@@ -121,8 +123,14 @@ def test_two_runs_cannot_use_one_directory(tmp_path: Path):
         (["method.epsilon=7"], "wrong settings:\n  method.epsilon: Input should be less than or equal to 1\n"),
         (["method.n_candidats=7"], "n_candidats"),
         (["model.api_key_env=NOT_THERE"], "NOT_THERE"),
+        (["model.base_url=localhost:8000"], "model.base_url: must be an http:// or https:// URL, such as http://host"),
+        (["model.base_url=http://h:8000"], "such as http://host:8000/v1: it needs a path, mostly /v1"),
         (["model.base_url=null"], "wrong settings:\n  model.base_url is not set: give an OpenAI-compatible endpoint"),
         (["model.sampling.max_tokens=200000"], "leaves no room for a prompt"),
+        (
+            ["model.context_length=32768", "model.sampling.max_tokens=130000"],
+            "model.sampling.max_tokens=16384. Or ",
+        ),
         (["problems=nowhere.jsonl"], "nowhere.jsonl"),
     ],
 )
@@ -139,8 +147,10 @@ def test_wrong_input_is_one_clear_message_before_any_call(tmp_path: Path, overri
     ("overrides", "message"),
     [
         (["model.patience.max_attempts=0"], "model.patience.max_attempts"),
-        (["model.roles.summary.base_url=nonsense"], "must be an http:// or https:// URL"),
+        (["model.roles.summary.base_url=nonsense"], "model.roles.summary.base_url: must be an http:// or https:// URL"),
         (["model.roles.summary.api_key_env=NOT_THERE"], "NOT_THERE"),
+        ([], "model.path: there is no folder /no/such/place. Give the folder of a model"),
+        (["serving.args.max-num-sequences=4"], "needs a plus: +serving.args.max-num-sequences=VALUE"),
         (["model.tokenizer=/no/such/place"], "model.tokenizer: /no/such/place cannot be loaded"),
         (["model.sampling.max_tokens=200000", "model.tokenizer=estimate"], "leaves no room for a prompt"),
         (["+serving.args.max-model-len=5"], "max-model-len is set by model.context_length"),
@@ -156,12 +166,49 @@ def test_what_is_wrong_is_said_before_a_server_is_started(tmp_path: Path, overri
     assert not (tmp_path / "run" / "vllm.log").exists()
 
 
+def test_variables_of_the_server_and_fields_of_requests_are_set_as_typed(tmp_path: Path):
+    given = ["serving.env.THREADS=4", "+serving.env.LEVEL=0.5", "serving.env.ON=true", "model.sampling.extra.top_k=20"]
+    done = tmas(tmp_path, "http://h/v1", *given, "--cfg", "job")
+    assert done.returncode == 0, done.stderr
+    config = yaml.safe_load(done.stdout)
+    settings = SolveSettings.model_validate(config)
+    assert settings.serving.env == {"THREADS": "4", "LEVEL": "0.5", "ON": "true"}
+    assert settings.model.sampling.extra == {"top_k": 20}
+
+
+def test_a_model_that_the_server_does_not_have_is_wrong_input_with_the_names_that_it_has(tmp_path: Path):
+    fault = Fault("status", status=404, body="The model `scriptd` does not exist.")
+    with run_in_thread(ScriptedServer(lambda _: Script(fault=fault))) as server:
+        done = tmas(tmp_path, server.base_url, "model.name=scriptd")
+        unasked = tmas(tmp_path, server.base_url, "model.name=scriptd", "model.context_length=null")
+    message = f"tmas: the server {server.base_url} has no model 'scriptd'. It serves scripted. Set model.name"
+    for ended in (done, unasked):
+        assert ended.returncode == 2
+        assert ended.stderr.startswith(message)
+
+
+def test_solve_says_which_role_s_replies_could_not_be_read(tmp_path: Path):
+    def reply(body: Body) -> list[str]:
+        wrong = team.role_of(body) == "verification"
+        return ["No grade."] * body.get("n", 1) if wrong else team.reply(body)
+
+    with run_in_thread(ScriptedServer(reply)) as server:
+        done = tmas(tmp_path, server.base_url, "method.max_iterations=1")
+        again = tmas(tmp_path, server.base_url, "method.max_iterations=1")
+        fine = tmas(tmp_path, server.base_url, "output_dir=" + str(tmp_path / "fine"), "method.agents.parse_attempts=1")
+    # 2 problems x 3 candidates x 2 verifications, each asked for three times
+    line = "verification: 0 of 36 replies readable; try method.agents.structured_verification=true\n"
+    assert line in done.stdout
+    assert line in again.stdout
+    assert "verification: 0 of 24 replies readable" in fine.stdout  # one attempt, two iterations
+
+
 def test_a_dead_endpoint_ends_in_bounded_time_with_its_own_exit_code(tmp_path: Path):
     started = time.monotonic()
-    done = tmas(tmp_path, "http://127.0.0.1:9/v1")
+    done = tmas(tmp_path, "http://127.0.0.1:9/v1", "model.patience.max_attempts=100")
     assert time.monotonic() - started < 30
     assert done.returncode == 3
-    assert "is down" in done.stderr
+    assert "is down: cannot connect (Connection refused). Check the server's URL" in done.stderr
     assert f"Run the same command again to resume in {tmp_path / 'run'}.\n" in done.stderr
 
 

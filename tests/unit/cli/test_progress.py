@@ -9,7 +9,9 @@ import pytest
 from rich.console import Console
 
 from tmas.cli import progress as module
-from tmas.cli.progress import RunProgress, show_progress
+from tmas.cli.progress import show_progress
+from tmas.run import progress as run_progress
+from tmas.run.progress import RunProgress
 from tmas.run.session import Activity
 
 
@@ -26,7 +28,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(run_progress, "time", clock)
     return clock
 
 
@@ -59,6 +61,21 @@ def test_a_status_stands_alone(clock: Clock):
     progress = RunProgress(Activity(status="starting vLLM with m"), problems=2, iterations=1)
     clock.now += 3725
     assert progress.line() == "starting vLLM with m (1:02:05)"
+
+
+def test_before_the_first_token_the_line_says_what_the_run_waits_for(clock: Clock):
+    activity = Activity(in_flight=3, iterations={"a": 0})
+    activity.note_retry("http://h/v1", "cannot connect (Connection refused), attempt 2 of 3")
+    progress = RunProgress(activity, problems=1, iterations=1)
+    line = progress.line()
+    assert " | waiting for the server | " in line
+    assert line.endswith(" | retrying http://h/v1: cannot connect (Connection refused), attempt 2 of 3")
+    activity.status = "waiting for the model server"
+    assert progress.line().endswith("attempt 2 of 3")
+    activity.note_retry("http://h/v1", "")
+    activity.status, activity.tokens = "", 5
+    assert "0 made" in progress.line()
+    assert "retrying" not in progress.line()
 
 
 def test_tokens_per_second_are_those_of_the_last_minute(clock: Clock):

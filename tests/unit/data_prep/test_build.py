@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -363,7 +364,7 @@ def test_text_of_problems_and_models_is_never_markup(steps: Path, tmp_path: Path
     ("change", "error", "message"),
     [
         (lambda steps: {"run": steps}, UserError, "holds no manifest.json"),
-        (lambda steps: {"problems": steps / "nowhere.jsonl"}, UserError, "run the step that makes it"),
+        (lambda steps: {"problems": steps / "nowhere.jsonl"}, UserError, "Run tmas filter first"),
         (lambda steps: {"tokenizer": str(steps)}, UserError, "holds no tokenizer.json"),
         (lambda steps: {"earlier": [steps / "teacher"]}, FileNotFoundError, "report.json"),
     ],
@@ -374,6 +375,22 @@ def test_bad_input_is_a_clear_error(
     with pytest.raises(error, match=message):
         build(settings(steps, tmp_path, **change(steps)), silent)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_teacher_that_has_not_finished_is_named_with_what_to_do(steps: Path, tmp_path: Path):
+    teacher = tmp_path / "teacher"
+    shutil.copytree(steps / "teacher", teacher)
+    lines = (teacher / "predictions.jsonl").read_bytes().splitlines(keepends=True)
+    said: list[str] = []
+    (teacher / "predictions.jsonl").write_bytes(b"".join(lines[:-1]))
+    build(settings(steps, tmp_path / "out", run=teacher), said.append)
+    assert said[0] == (
+        f"{teacher}: only {len(lines) - 1} of {len(lines)} problems are finished, and give rows."
+        " Run the same tmas distill command again to finish the others."
+    )
+    (teacher / "predictions.jsonl").unlink()
+    with pytest.raises(UserError, match=r"no problem of the teacher's run is finished\. Run the same tmas distill"):
+        build(settings(steps, tmp_path / "out", run=teacher), silent)
 
 
 def test_a_damaged_report_of_an_earlier_step_is_named_with_its_field(steps: Path, tmp_path: Path):

@@ -95,10 +95,11 @@ def test_from_files_to_rows_with_a_kill_on_the_way(tmp_path: Path):
     ("name", "overrides", "message"),
     [
         ("collect", ["source=local", "source.local.files=[nowhere.jsonl]", "benchmarks_dir=b", "source.local.origin=o",
-                     "source.local.licence=l"], "aime24.json: No such file"),
-        ("filter", ["model.name=m", "model.base_url=http://127.0.0.1:9/v1"], "run the step that makes it"),
+                     "source.local.licence=l"], "the benchmark aime24 is missing. conf/data/aime24.yaml says"),
+        ("filter", ["model.name=m", "model.base_url=http://127.0.0.1:9/v1"], "Run tmas collect first"),
         ("distill", ["model=endpoint", "model.name=m", "model.base_url=http://h/v1"], "not set: limits.tokens_per_run"),
         ("build", ["tokenizer=estimate", "max_prompt_tokens=3"], "max_prompt_tokens"),
+        ("build", ["tokenizer=estimate"], "problems.jsonl: No such file or directory. Run tmas filter first"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_clear_message(tmp_path: Path, name: str, overrides: list[str], message: str):

@@ -289,9 +289,9 @@ def test_a_bad_line_between_two_steps_is_named(tmp_path: Path):
         '{"problem_id": "a", "question": "Q", "answer": "1"}\n{"problem_id": "b", "question": "Q", "answer": " "}\n'
     )
     with pytest.raises(ProblemFileError, match=r"problems.jsonl:2: field 'answer': .*is empty"):
-        list(read_problems(path))
-    with pytest.raises(ProblemFileError, match="run the step that makes it"):
-        list(read_problems(tmp_path / "nowhere.jsonl"))
+        list(read_problems(path, "tmas filter"))
+    with pytest.raises(ProblemFileError, match="Run tmas filter first"):
+        list(read_problems(tmp_path / "nowhere.jsonl", "tmas filter"))
 
 
 # --- cleaning

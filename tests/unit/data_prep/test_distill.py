@@ -53,6 +53,14 @@ def test_the_expected_estimate_counts_every_call_and_prompt():
     assert found.costs({"solution": Price(input=1, output=2)})[1].total is None
 
 
+def test_no_reply_is_expected_to_be_longer_than_the_limit_of_its_role():
+    model = team.model("http://h/v1", roles={"verification": {"sampling": {"max_tokens": 90}}})
+    expected = Expected(summary=Length(reply=400, text=350)).within(model)
+    assert expected.solution == Length(reply=1000, text=1000)
+    assert expected.verification == Length(reply=90, text=90)
+    assert expected.summary == Length(reply=400, text=350)
+
+
 def test_a_dry_run_says_what_it_takes_and_calls_nobody(tmp_path: Path):
     lines: list[str] = []
     with run_in_thread(ScriptedServer(team.reply)) as server:

@@ -18,7 +18,7 @@ from tests.support.waiting import until
 from tmas.errors import UserError
 from tmas.llm.client import OpenAIChat
 from tmas.llm.connection import StreamProgress
-from tmas.llm.endpoint import EndpointDown, EndpointSettings, RequestError, parse_retry_after
+from tmas.llm.endpoint import EndpointDown, EndpointSettings, RequestError, UnknownModel, parse_retry_after
 from tmas.llm.refusals import SHORT_REPLIES, TRY_AGAIN
 from tmas.llm.stream import EventLines
 from tmas.records import Failure, FailureReason, Message, Reply, Request, Sampling, Usage
@@ -31,13 +31,13 @@ DONE = b"data: [DONE]\n\n"
 CALLS = 1000
 
 
-def settings(base_url: str, **changes: Any) -> EndpointSettings:
+def settings(base_url: str | tuple[()], **changes: Any) -> EndpointSettings:
     return EndpointSettings(base_url=base_url, **{"backoff_base": 0.01, "max_attempts": 3} | changes)
 
 
 def ask(text: str = "What is 2 + 2?", **changes: Any) -> Request:
     return Request(
-        **{"model": "m", "messages": (Message(role="user", content=text),), "sampling": Sampling()} | changes
+        **{"model": "scripted", "messages": (Message(role="user", content=text),), "sampling": Sampling()} | changes
     )
 
 
@@ -107,7 +107,7 @@ async def test_the_request_on_the_wire():
         assert len(texts(await complete(server, request))) == 2
     assert server.requests == [
         {
-            "model": "m",
+            "model": "scripted",
             "messages": [{"role": "user", "content": "Hi"}],
             "temperature": 0.6,
             "top_p": 0.9,
@@ -614,12 +614,61 @@ async def test_a_server_that_only_hangs_is_down():
 async def test_context_length_is_what_the_list_of_models_tells():
     async with ScriptedServer(context_length=4096) as server, OpenAIChat(settings(server.base_url)) as chat:
         assert await chat.context_length("scripted") == 4096
-        assert await chat.context_length("another") is None
+        with pytest.raises(UnknownModel, match=r"has no model 'another'\. It serves scripted"):
+            await chat.context_length("another")
     async with ScriptedServer() as server, OpenAIChat(settings(server.base_url)) as chat:
         assert await chat.context_length("scripted") is None
     async with OpenAIChat(settings(server.base_url)) as chat:
         with pytest.raises(EndpointDown):
             await chat.context_length("scripted")
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(404, "The model `m` does not exist."), (400, '{"error": {"message": "Model Not Exist"}}')],
+)
+async def test_a_model_that_the_server_does_not_have_is_named_with_those_that_it_has(status: int, body: str):
+    faults = [Fault("status", status=status, body=body)] * 2
+    async with ScriptedServer(faults=faults) as server:
+        with pytest.raises(UnknownModel) as unknown:
+            await complete(server, ask(model="m"))
+        assert str(unknown.value) == f"the server {server.base_url} has no model 'm'. It serves scripted."
+        assert str(pickle.loads(pickle.dumps(unknown.value))) == str(unknown.value)
+        with pytest.raises(EndpointDown, match=f"HTTP {status}"):  # it lists the model, so something else is wrong
+            await complete(server, ask())
+
+
+async def test_a_server_that_never_ran_is_given_up_sooner_than_one_that_stopped():
+    retries: list[tuple[str, str]] = []
+    async with ScriptedServer() as server:
+        stopped = OpenAIChat(settings(server.base_url, max_attempts=6))
+        await stopped.complete(ask())
+    async with OpenAIChat(settings(server.base_url, max_attempts=6)) as never_ran, stopped:
+        for chat in (never_ran, stopped):
+            chat.on_retry = lambda url, reason: retries.append((url, reason))
+            with pytest.raises(EndpointDown, match=r"cannot connect \(.+\)\. Check the server's URL"):
+                await chat.complete(ask())
+    assert {url for url, _ in retries} == {server.base_url}
+    attempts = [reason.partition(", attempt ")[2] for _, reason in retries]
+    assert attempts == ["2 of 3", "3 of 3", *(f"{i} of 6" for i in range(2, 7))]
+
+
+async def test_a_retry_that_succeeds_is_reported_with_an_empty_reason():
+    retries: list[tuple[str, str]] = []
+    faults = [Fault("status", status=500)]
+    async with ScriptedServer(faults=faults) as server, OpenAIChat(settings(server.base_url)) as chat:
+        chat.on_retry = lambda url, reason: retries.append((url, reason))
+        await chat.complete(ask())
+    [(_, reason), last] = retries
+    assert reason.startswith("HTTP 500")
+    assert last == (server.base_url, "")
+
+
+async def test_the_run_s_own_servers_report_tokens_with_each_chunk():
+    async with ScriptedServer() as server, OpenAIChat(settings(())) as chat:
+        chat.router.update((server.base_url,))
+        await chat.complete(ask())
+    assert server.requests[0]["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
 
 
 async def test_slow_is_not_hanging():

@@ -76,6 +76,7 @@ def test_a_resumed_run_makes_no_call_again_and_gives_the_same_predictions(old: P
     shown = [candidate.pop("shown", ()) for candidate in candidates]  # older versions did not record them
     assert any(shown)
     for line in found:
+        assert {counts["role"] for counts in line.pop("replies")} >= {"solution", "verification"}
         terms = line["terms"]["method"]
         assert terms["agents"].pop("cut_summaries") is None
         assert terms["agents"].pop("max_item_chars") == 1000

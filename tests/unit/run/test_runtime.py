@@ -63,6 +63,9 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
         async def __aexit__(self, *raised: Any) -> None:
             await self._part.__aexit__(*raised)
 
+        def on_retry(self, callback: object) -> None:
+            pass
+
         async def roles(self, _: Any) -> dict[str, Any]:
             if steps.failing == "roles":
                 raise OSError("roles")

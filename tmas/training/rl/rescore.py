@@ -22,7 +22,7 @@ from tmas.records.reading import Version
 from tmas.rewards.hybrid import is_masked
 from tmas.rewards.scorer import Scorer
 from tmas.rewards.settings import WITHOUT_JUDGE, AdvantageSettings, RewardSettings
-from tmas.settings import Settings, flatten
+from tmas.settings import Paths, Settings, flatten
 from tmas.training.rl.group_advantages import GROUP_ESTIMATORS, group_advantages
 from tmas.training.rl.rollouts import UNKEPT, KeptPrompt, KeptResponse, KeptStep, existing_files, read_step
 from tmas.training.rl.settings import REWARD_KEY
@@ -47,7 +47,7 @@ class AlgorithmSettings(Settings):
 class RescoreSettings(Settings):
     """The settings of ``tmas rescore``."""
 
-    rollouts: tuple[Path, ...] = Field(
+    rollouts: Paths = Field(
         min_length=1, description="Output directories of training runs, their folders rollouts/, or files in them."
     )
     output: Path | None = Field(

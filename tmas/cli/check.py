@@ -1,0 +1,72 @@
+"""``tmas check``: checks that a model can play every role, before a run that may take hours."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from pydantic import Field
+from rich.console import Console
+
+from tmas.cli.check_tables import print_check
+from tmas.cli.composing import validated
+from tmas.cli.exits import INTERRUPTED, NOT_PASSED, STOPPED, WRONG_INPUT, cancel_on_sigterm, fail
+from tmas.cli.progress import show_progress
+from tmas.engines.ray_cluster import ClusterFailed
+from tmas.engines.vllm import ServerFailed
+from tmas.llm.endpoint import EndpointDown, UnknownModel
+from tmas.problems.loader import SAMPLE, load_problems
+from tmas.run.check import CheckOptions, CheckResult, check_model, unfit_roles
+from tmas.run.progress import RunProgress
+from tmas.run.session import Activity
+from tmas.settings import SolveSettings
+
+
+class CheckSettings(SolveSettings):
+    """All settings of ``tmas check``: those of ``tmas solve``, and how to check."""
+
+    problems: Path | None = Field(  # type: ignore[assignment]
+        default=None,
+        description="Problem file of the planned run, for the estimate. null: the estimate is for one problem.",
+    )
+    output_dir: Path | None = Field(  # type: ignore[assignment]
+        default=None,
+        description="Has no effect: the check keeps nothing. So the arguments of tmas solve can be used as they are.",
+    )
+    check: CheckOptions = Field(default=CheckOptions(), description="How to check.")
+
+
+def check_command(config: dict[str, Any], console: Console) -> None:
+    """``tmas check``: run a small iteration, and print what it says about a run. Exit code 1 if a role is unfit."""
+    settings = validated(CheckSettings.model_validate, config)
+    problems = _count_problems(settings)
+    try:
+        checked = uvloop.run(_check(settings, console))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        fail("Interrupted.", INTERRUPTED)
+    except UnknownModel as error:
+        fail(f"{error} Set model.name (or that of a role, model.roles.ROLE.name) to one of them.", WRONG_INPUT)
+    except (EndpointDown, ServerFailed, ClusterFailed) as error:
+        fail(str(error), STOPPED)
+    print_check(console, checked, settings, settings.check.seconds, problems)
+    if unfit := unfit_roles(checked, settings, settings.check.min_readable):
+        fail(f"the check failed: {', '.join(unfit)}", NOT_PASSED)
+
+
+def _count_problems(settings: CheckSettings) -> int | None:
+    """Number of problems of the planned run. None if the settings do not name them."""
+    if settings.problems is None:
+        return None
+    file = SAMPLE if settings.problems == Path("sample") else settings.problems
+    loaded = load_problems(file, settings.data, settings.on_bad_problem)
+    return len(loaded.problems[: settings.max_problems])
+
+
+async def _check(settings: CheckSettings, console: Console) -> CheckResult:
+    activity = Activity()
+    with cancel_on_sigterm(), tempfile.TemporaryDirectory(prefix="tmas-check-") as directory:
+        async with show_progress(RunProgress(activity, problems=1, iterations=1), console):
+            return await check_model(settings, settings.check, Path(directory), activity)

@@ -1,0 +1,167 @@
+"""Checks a model before a run: one small iteration of the method on a sample problem, and what it says about a run."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from tmas.methods.base import MethodSettings
+from tmas.records import Failure, Problem, ReplyCounts, Result, Rollout, Usage
+from tmas.records.trace_lines import CallLine
+from tmas.run.health import replies_by_role
+from tmas.run.runtime import open_runtime
+from tmas.run.session import Activity
+from tmas.run.trace import read_calls, trace_path
+from tmas.settings import Limits, RunSettings, Settings
+
+SECOND_ITERATION = frozenset({"feedback", "distill"})
+"""Roles that are called for the first time between the first two iterations."""
+
+
+class CheckOptions(Settings):
+    """How a model is checked."""
+
+    question: str = Field(
+        default="How many positive divisors does 360 have?",
+        min_length=1,
+        description="The problem of the check. An easy one shows the same defects as a hard one, and takes less time.",
+    )
+    candidates: int = Field(default=2, ge=1, description="Candidates, if the method has no fewer.")
+    verifications: int = Field(
+        default=2, ge=1, description="Verifications of each candidate, if the method has no fewer."
+    )
+    seconds: float = Field(
+        default=120.0, gt=0, description="Seconds after which calls that still run are ended. Starting vLLM is extra."
+    )
+    min_readable: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Share of readable replies that every role must reach, and share of candidates with an answer.",
+    )
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """The outcome of a check. ``served``: names that the server of each role lists; empty if it lists none.
+
+    ``prompt_limits``: the longest prompt of each role in tokens. ``text_tokens``: mean length of a reply of each role
+    without thinking. ``seconds``: duration of the check.
+    """
+
+    result: Result
+    calls: tuple[CallLine, ...]
+    served: Mapping[str, tuple[str, ...]]
+    context_lengths: Mapping[str, int]
+    prompt_limits: Mapping[str, int]
+    text_tokens: Mapping[str, float]
+    seconds: float
+
+    @property
+    def notes(self) -> frozenset[str]:
+        """The notes on the replies, such as ``seed_refused``."""
+        return frozenset(note for call in self.calls if call.reply for note in call.reply.notes)
+
+    @property
+    def replies(self) -> dict[str, ReplyCounts]:
+        return replies_by_role(self.result.replies)
+
+    @property
+    def usage(self) -> dict[str, Usage]:
+        usage: dict[str, Usage] = {}
+        for entry in self.result.usage:
+            usage[entry.role] = usage.get(entry.role, Usage()) + entry.usage
+        return usage
+
+    @property
+    def rollouts(self) -> list[Rollout]:
+        return [rollout for iteration in self.result.trajectory.iterations for rollout in iteration.rollouts]
+
+    @property
+    def unanswered(self) -> tuple[int, int]:
+        """Number of candidates without a final answer, and number of candidates that were written."""
+        written = [rollout for rollout in self.rollouts if not isinstance(rollout.solution, Failure)]
+        return sum(rollout.answer is None for rollout in written), len(written)
+
+
+def unfit_roles(checked: CheckResult, settings: RunSettings, least: float) -> list[str]:
+    """The roles whose replies were too seldom readable, each with the reason. ``least``: smallest share that is fit."""
+    found: list[str] = []
+    for role in settings.method.roles:
+        counts = checked.replies.get(role, ReplyCounts(role=role))
+        was_called_or_blocked = role in checked.usage or found or checked.result.trajectory.stop == "budget"
+        if not counts.replies:
+            # Some settings of a method leave a role out.
+            found += [f"{role} gave no reply"] * bool(was_called_or_blocked)
+        elif counts.readable < least * counts.replies:
+            found.append(f"{role} has {counts.readable} readable of {counts.replies} replies")
+    missing, written = checked.unanswered
+    if settings.method.agents.task == "answer" and written - missing < least * written:
+        found.append(f"{missing} of {written} candidates have no final answer")
+    return found
+
+
+async def check_model(settings: RunSettings, options: CheckOptions, directory: Path, activity: Activity) -> CheckResult:
+    """Run a small form of the method on the question. ``directory``: for the trace and the servers' logs.
+
+    Raises :class:`~tmas.llm.endpoint.EndpointDown`, :class:`~tmas.engines.vllm.ServerFailed` and ``UserError``.
+    """
+    # A budget that is never reached, so that the calls in flight can be ended like those of an exhausted budget.
+    limits = Limits(tokens_per_run=sys.maxsize)
+    small = settings.model_copy(update={"method": small_method(settings.method, options), "limits": limits})
+    problem = Problem(problem_id="check", question=options.question)
+    async with open_runtime(small, directory, activity, files=1) as runtime:
+        solver = await runtime.solver(small, directory, activity)
+        timer = asyncio.get_running_loop().call_later(options.seconds, solver.state.budget.close)
+        started = time.monotonic()
+        result = await solver.solve(0, problem)
+        seconds = time.monotonic() - started
+        timer.cancel()
+        calls = tuple(read_calls(trace_path(directory, problem.problem_id)))
+        windows = {role: model.window for role, model in solver.state.roles.items()}
+        return CheckResult(
+            result=result,
+            calls=calls,
+            served=await runtime.served_models(),
+            context_lengths={role: window.context_length for role, window in windows.items()},
+            prompt_limits={role: window.limit for role, window in windows.items()},
+            text_tokens={role: _text_tokens(role, calls, window.count) for role, window in windows.items()},
+            seconds=seconds,
+        )
+
+
+def small_method(method: MethodSettings, options: CheckOptions) -> MethodSettings:
+    """The method with few candidates, and with as many iterations as it takes to call every role."""
+    sizes: dict[str, int] = {
+        "n_candidates": options.candidates,
+        "n_aggregated": options.candidates,
+        "n_best": options.candidates,
+        "n_compared": max(2, options.candidates),
+        "n_verifications": options.verifications,
+        "n_votes": 1,
+        "n_summaries": 1,
+        "max_iterations": 2 if SECOND_ITERATION & set(method.roles) else 1,
+    }
+    fields = type(method).model_fields
+    off: dict[str, Any] = {
+        "early_stop": "none",
+        "allocation": None,
+    }  # what may end a problem before each role is called
+    smaller = {name: value for name, value in off.items() if name in fields} | {
+        name: min(size, value) for name, size in sizes.items() if name in fields and (value := getattr(method, name))
+    }
+    if "widths" in fields:
+        smaller["widths"] = (options.candidates,)
+    return method.model_copy(update=smaller)
+
+
+def _text_tokens(role: str, calls: Sequence[CallLine], count: Callable[[str], int]) -> float:
+    texts = [c.text for call in calls if call.key.role == role and call.reply for c in call.reply.completions]
+    return sum(map(count, texts)) / len(texts) if texts else 0.0
