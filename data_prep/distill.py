@@ -12,9 +12,9 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from data_prep.cost import CostEstimate, Expected, Price, expected_estimate, measured_estimate
-from data_prep.difficulty import Runner, draw_problems
-from data_prep.pool import Log, WorkspaceFolder, read_problems
+from tmas.data_prep.cost import CostEstimate, Expected, Price, expected_estimate, measured_estimate
+from tmas.data_prep.difficulty import Runner, draw_problems
+from tmas.data_prep.pool import Log, WorkspaceFolder, read_problems
 from tmas.llm.tokens import token_counter
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem, Usage

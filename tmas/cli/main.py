@@ -9,6 +9,7 @@ import importlib.util
 import pkgutil
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,10 @@ SETTINGS = {
     "report": "tmas.report.report:ReportSettings",
     "subset": "tmas.evaluation.subset:SubsetSettings",
     "gold-check": "tmas.evaluation.gold_check:GoldCheckSettings",
-    "collect": "data_prep.collect:CollectSettings",
-    "filter": "data_prep.difficulty:FilterSettings",
-    "distill": "data_prep.distill:DistillSettings",
-    "build": "data_prep.build_settings:BuildSettings",
+    "collect": "tmas.data_prep.collect:CollectSettings",
+    "filter": "tmas.data_prep.difficulty:FilterSettings",
+    "distill": "tmas.data_prep.distill:DistillSettings",
+    "build": "tmas.data_prep.build_settings:BuildSettings",
     "sft": "tmas.training.sft.settings:SFTSettings",
     "train": "tmas.training.rl.settings:TrainSettings",
     "rescore": "tmas.training.rl.rescore:RescoreSettings",
@@ -80,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _dispatch(command: str, arguments: Sequence[str]) -> None:
     if command in ("-h", "--help", "help"):
         print(usage())
+    elif command == "--version":
+        print(f"tmas {version('tmas')}")
     elif command == "prompts":
         from tmas.cli.prompts import write_built_in
 
