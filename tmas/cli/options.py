@@ -20,20 +20,20 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from tmas.cli.composing import config_directory, config_name
+from tmas.cli.config_files import config_directory, config_name
 from tmas.cli.exits import WRONG_INPUT, fail
 from tmas.methods import METHODS
 from tmas.methods.base import MethodSettings as AnyMethod
 from tmas.prompts import Prompts
 from tmas.settings import flatten
-from tmas.training.rl.settings import REWARD_KEY
 
 WIDTH = 120
 NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path", Prompts: "folder"}
 PLACEHOLDERS = {"roles": "ROLE"}
 """Placeholder for the keys of a mapping in the list of settings, by the mapping's name. Defaults to NAME."""
 
-
+JUDGE_OF_REWARD = "reward.custom_reward_function.reward_kwargs.settings.judge."
+"""Keys of tmas train that are listed under their short name, judge.*."""
 METHOD = "method"
 """The key whose settings depend on the method that is chosen."""
 
@@ -66,7 +66,7 @@ def options_of_command(command: str, settings_class: str) -> list[SettingEntry]:
     defaults = {key: "" if value == "???" else _format_default(value) for key, value in flatten(composed).items()}
     options: list[SettingEntry] = []
     for option in options_of(pkgutil.resolve_name(settings_class)):
-        if option.key.startswith(f"{REWARD_KEY}.judge."):  # listed under its short name
+        if option.key.startswith(JUDGE_OF_REWARD):  # listed under its short name
             continue
         options += options_of(METHODS["tmas"].settings_type, "method.") if option.key == METHOD else [option]
     return [option._replace(default=defaults.get(option.key, option.default)) for option in options]
@@ -217,11 +217,11 @@ def _settings_text(command: str, settings_class: str) -> str:
         blocks.append(f"Other methods have other settings: tmas options {command} {METHOD}")
     if command == "train":
         blocks.append(VERL)
-    return "\n".join([f"Settings of tmas {command} (key=value):", "", *blocks, "", *_group_lines(command)])
+    return "\n".join([f"Settings of tmas {command} (key=value):", "", *blocks, "", *group_lines(command)])
 
 
 def _group_text(group: str, choices: Sequence[GroupChoice]) -> str:
-    lines = [line for choice in choices for line in _label_and_text(f"{group}={choice.name}", choice.comment)]
+    lines = [line for choice in choices for line in label_and_text(f"{group}={choice.name}", choice.comment)]
     if group == METHOD:
         for name, method in METHODS.items():
             lines += ["", f"Settings of method={name}:", ""]
@@ -241,7 +241,7 @@ def _block(option: SettingEntry) -> str:
     return "\n".join([f"  {option.key}{default}", *(f"      {line}" for line in text)])
 
 
-def _label_and_text(label: str, text: str, width: int = 34) -> list[str]:
+def label_and_text(label: str, text: str, width: int = 34) -> list[str]:
     """``text`` next to its label, or below a long label. ``width``: characters for the label."""
     wrapped = textwrap.wrap(text, WIDTH - width) or [""]
     if len(label) + 4 > width:
@@ -250,35 +250,19 @@ def _label_and_text(label: str, text: str, width: int = 34) -> list[str]:
     return [f"  {label:<{width - 2}}{first}".rstrip(), *(f"{'':{width}}{line}" for line in others)]
 
 
-# --- for --help and for the page
-
-
-def groups_in_help(command: str) -> str:
-    """The groups of a command with their choices. Empty if the command has no groups."""
-    lines = _group_lines(command)
-    return "\n".join([*lines, "", ""]) if lines else ""
-
-
-def _group_lines(command: str) -> list[str]:
+def group_lines(command: str) -> list[str]:
+    """The groups of a command with their choices, as lines for a terminal. Empty if the command has no groups."""
     groups = groups_of(command)
     if not groups:
         return []
     name = command.replace("_", "-")
     lines = [f"Groups (GROUP=NAME chooses; tmas options {name} GROUP explains the choices):"]
     for group, choices in groups.items():
-        lines += _label_and_text(group, ", ".join(choice.name for choice in choices), 16)
+        lines += label_and_text(group, ", ".join(choice.name for choice in choices), 16)
     return lines
 
 
-def frequent_settings(command: str, settings_class: str, keys: Iterable[str]) -> str:
-    """The settings ``keys`` of a command with their defaults and descriptions."""
-    options = {option.key: option for option in options_of_command(command, settings_class)}
-    lines: list[str] = []
-    for key in keys:
-        option = options[key]
-        default = f"={option.default}" if option.default not in ("", "null") else ""
-        lines += _label_and_text(f"{key}{default}", option.description)
-    return "\n".join(lines)
+# --- the page docs/options.md
 
 
 def options_page(settings: Mapping[str, str]) -> str:
