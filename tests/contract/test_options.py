@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -177,3 +178,17 @@ def test_nested_defaults_are_those_of_the_field_that_holds_them():
     assert defaults == {
         "plain.size": "1", "larger.size": "5", "perhaps": "null", "perhaps.size": "1", "many.NAME.size": "1",
     }  # fmt: skip
+
+
+def test_the_decisions_page_shows_the_defaults():
+    page = (ROOT / "docs/decisions.md").read_text("utf-8").partition("## What the agents see")[0]
+    shown = dict(re.findall(r"^\|[^|]+\| `([\w.]+)` \| `([^`]+)` \|", page, re.M))
+    assert len(shown) > 30
+    defaults: dict[str, set[str]] = {}
+    for option in (option for command in COMMANDS for option in options_of_command(command, SETTINGS[command])):
+        defaults.setdefault(option.key, set()).add(option.default)
+    for name, method in METHODS.items():
+        if name != "tmas":
+            for option in options_of(method.settings_type, "method."):
+                defaults.setdefault(option.key, {option.default})
+    assert {key: default for key, default in shown.items() if default not in defaults.get(key, ())} == {}
