@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import yaml
-
-from tmas.cli.config_files import config_directory, config_name
-from tmas.cli.options import group_lines, label_and_text, options_of_command
+from tmas.cli.options import group_lines, help_of, label_and_text, options_of_command
 
 TEMPLATE = """\
 {header}
@@ -24,7 +21,7 @@ tmas options COMMAND lists all settings. --cfg job prints the composed configura
 
 def help_text(command: str, settings_class: str) -> str:
     """The help of a command. ``settings_class``: the class of its settings as ``module:class``."""
-    written = yaml.safe_load((config_directory() / f"{config_name(command)}.yaml").read_text("utf-8"))["hydra"]["help"]
+    written = help_of(command)
     groups = "".join(f"{line}\n" for line in [*lines, ""]) if (lines := group_lines(command)) else ""
     settings = _frequent_settings(command, settings_class, written["footer"].split())
     return TEMPLATE.format(header=written["header"].strip(), groups=groups, settings=settings)

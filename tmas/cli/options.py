@@ -138,6 +138,12 @@ def _format_default(default: Any) -> str:
     return default if isinstance(default, str) else orjson.dumps(default, default=str).decode()
 
 
+def help_of(command: str) -> dict[str, str]:
+    """``hydra.help`` in the command's file: ``header``, what it does, and ``footer``, the settings most often used."""
+    written = yaml.safe_load((config_directory() / f"{config_name(command)}.yaml").read_text("utf-8"))
+    return written["hydra"]["help"]
+
+
 # --- configuration groups
 
 
@@ -271,7 +277,7 @@ def options_page(settings: Mapping[str, str]) -> str:
     for command, settings_class in settings.items():
         options = options_of_command(command, settings_class)
         own = [option for option in options if not option.key.startswith(f"{METHOD}.")]
-        parts.append(f"\n## tmas {command}\n\n{_table(own)}")
+        parts.append(f"\n## tmas {command}\n\n```text\n{help_of(command)['header'].strip()}\n```\n\n{_table(own)}")
         if len(own) < len(options):
             parts.append("\nThe settings of each method are listed below, under `method=NAME`.\n")
         if command == "train":
@@ -285,7 +291,17 @@ def options_page(settings: Mapping[str, str]) -> str:
 
 
 HEAD = """\
-# All settings
+# Commands and settings
+
+A command is `tmas COMMAND KEY=VALUE ...`; `tmas --help` lists them. Their exit codes are:
+
+| code | meaning |
+| --- | --- |
+| 0 | The command did what it was asked to do. |
+| 1 | A check did not pass, such as `tmas gold-check`. A bug has the same code and shows a traceback. |
+| 2 | Wrong input: a setting, a file, a folder or an address. It is reported before any work begins. |
+| 3 | Stopped by a server, the operating system or a failed training. The same command resumes. |
+| 130 | Interrupted by Ctrl-C or SIGTERM. The same command resumes. |
 
 The settings of each command, with type, default and description, and the configuration groups that `GROUP=NAME` chooses
 from. A setting without a default is required. The choice of a group can change the defaults of its settings:
