@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from tmas.cli.main import COMMANDS
 
 BASE = [sys.executable, "-c", "import hydra"]
-GOALS = {"--help": 2.0, "COMMAND --help": 5.0}
-"""Largest ratio to :data:`BASE` of ``tmas --help`` and of the help of each command."""
+GOALS = {"--help": 2.7, "COMMAND --help": 5.5}
+"""Largest ratio to :data:`BASE`: 0.5 and 1 second on a machine on which that takes 0.18 seconds."""
 
 
 def cpu_seconds(program: Sequence[str], runs: int = 5) -> float:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         met = seconds <= goal * base
         missed += not met
         print(
-            f"{'tmas ' + ' '.join(words):<24} {seconds:.2f} s {seconds / base:5.1f} times, goal {goal:.0f}: "
+            f"{'tmas ' + ' '.join(words):<24} {seconds:.2f} s {seconds / base:5.1f} times, goal {goal}: "
             f"{'met' if met else 'missed'}",
             flush=True,
         )
