@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-from data_prep.build_settings import BuildSettings
-from data_prep.describe import describe
-from data_prep.pages import write_card, write_page
-from data_prep.pool import Log, read_problems
-from data_prep.reports import VerificationBin, earlier_reports
-from data_prep.sft import chats, write_chats
-from data_prep.verification import VerificationRows
+from tmas.data_prep.build_settings import BuildSettings
+from tmas.data_prep.describe import describe
+from tmas.data_prep.pages import write_card, write_page
+from tmas.data_prep.pool import Log, read_problems
+from tmas.data_prep.reports import VerificationBin, earlier_reports
+from tmas.data_prep.sft import chats, write_chats
+from tmas.data_prep.verification import VerificationRows
 from tmas.errors import UserError
 from tmas.files import write_json
 from tmas.llm.tokens import ContextWindow, chat_template_tokens, token_counter

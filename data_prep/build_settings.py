@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydantic import Field, NonNegativeInt
 
-from data_prep.pool import WorkspaceFolder
-from data_prep.sft import SFTDataSettings
-from data_prep.verification import VerificationRowSettings
+from tmas.data_prep.pool import WorkspaceFolder
+from tmas.data_prep.sft import SFTDataSettings
+from tmas.data_prep.verification import VerificationRowSettings
 from tmas.prompts import PromptsSetting
 from tmas.settings import Paths, Settings
 from tmas.training.rows import Source

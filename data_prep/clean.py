@@ -22,11 +22,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from data_prep.decontaminate import Benchmarks, DecontaminationSettings, Match
-from data_prep.near import NearIndex
-from data_prep.reports import CleanReport
 from tmas.answers.checker import AnswerChecker
 from tmas.answers.equivalence import Equivalence
+from tmas.data_prep.decontaminate import Benchmarks, DecontaminationSettings, Match
+from tmas.data_prep.near import NearIndex
+from tmas.data_prep.reports import CleanReport
 from tmas.files import write_lines
 from tmas.memory.similarity import jaccard, lex, near_duplicate, tokens
 from tmas.records import Record

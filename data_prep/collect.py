@@ -1,4 +1,4 @@
-"""``tmas collect``: reads the problems of all sources into one schema and cleans them (:mod:`data_prep.clean`).
+"""``tmas collect``: reads the problems of all sources into one schema and cleans them (:mod:`tmas.data_prep.clean`).
 
 Each source is read as a stream. Exact copies are dropped, and rows that cannot be used are recorded with the reason.
 The folder ``sources/`` keeps the problems, the skipped rows and the report of each source. A later run with the same
@@ -16,12 +16,12 @@ from pathlib import Path
 import uvloop
 from pydantic import Field
 
-from data_prep.clean import CleanSettings, clean
-from data_prep.decontaminate import Benchmark, Benchmarks
-from data_prep.pool import Log, WorkspaceFolder, read_problems
-from data_prep.reports import CollectReport, SourceReport
-from data_prep.source_files import read_source
-from data_prep.sources import Source, SourceDefect, answers_of, question_of
+from tmas.data_prep.clean import CleanSettings, clean
+from tmas.data_prep.decontaminate import Benchmark, Benchmarks
+from tmas.data_prep.pool import Log, WorkspaceFolder, read_problems
+from tmas.data_prep.reports import CollectReport, SourceReport
+from tmas.data_prep.source_files import read_source
+from tmas.data_prep.sources import Source, SourceDefect, answers_of, question_of
 from tmas.files import digest, file_digest, json_line, read_lines, whole_file, write_json
 from tmas.problems.loader import ProblemFileError
 from tmas.records.reading import read_record

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from data_prep.near import NearIndex, token_ngrams
+from tmas.data_prep.near import NearIndex, token_ngrams
 from tmas.memory.similarity import jaccard, lex
 from tmas.problems.loader import ProblemFields, ProblemFileError, load_problems
 from tmas.records import Record

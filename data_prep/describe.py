@@ -12,8 +12,8 @@ from statistics import median
 
 from pyarrow import parquet
 
-from data_prep.build_settings import BuildSettings
-from data_prep.reports import (
+from tmas.data_prep.build_settings import BuildSettings
+from tmas.data_prep.reports import (
     BuildReport,
     CollectReport,
     FilterReport,

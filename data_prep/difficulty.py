@@ -14,8 +14,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from data_prep.pool import Log, WorkspaceFolder, read_problems
-from data_prep.reports import FilterReport
+from tmas.data_prep.pool import Log, WorkspaceFolder, read_problems
+from tmas.data_prep.reports import FilterReport
 from tmas.files import write_json, write_lines
 from tmas.records.run_files import Prediction
 from tmas.run.replay import RecordedRun

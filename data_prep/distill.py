@@ -11,9 +11,9 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from data_prep.cost import CostEstimate, Expected, estimate_lines, estimate_run
-from data_prep.difficulty import Runner, draw_problems
-from data_prep.pool import Log, WorkspaceFolder, read_problems
+from tmas.data_prep.cost import CostEstimate, Expected, estimate_lines, estimate_run
+from tmas.data_prep.difficulty import Runner, draw_problems
+from tmas.data_prep.pool import Log, WorkspaceFolder, read_problems
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem, Usage
 from tmas.records.prices import money

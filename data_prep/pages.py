@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyarrow import parquet
 
-from data_prep.reports import BuildReport, CollectReport, FilterReport, TokenHistogram
+from tmas.data_prep.reports import BuildReport, CollectReport, FilterReport, TokenHistogram
 from tmas.files import read_lines, whole_file
 from tmas.training.rows import TrainingRow, read_rows
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow
 from pyarrow import parquet
 
-from data_prep.sources import Source
+from tmas.data_prep.sources import Source
 from tmas.problems.files import READERS, FileRow
 from tmas.problems.loader import ProblemFileError
 

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from data_prep.reports import VerificationBin
 from tmas.agents.packing import Window
 from tmas.agents.settings import AgentSettings
+from tmas.data_prep.reports import VerificationBin
 from tmas.evaluation.judgements import recorded_majorities
 from tmas.prompts import Prompts
 from tmas.records import Failure, Solution

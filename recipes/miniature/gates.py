@@ -20,11 +20,11 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.sft import whole_reply
 from recipes.miniature.language import blocks_in, findings, read_answer
 from recipes.miniature.task import ORDERS, RULES, Blocks, Candidate, Task, fits, solves
 from recipes.miniature.teacher import MOST_RULES, STRATEGY, Teacher, followed, labels, refuted
 from tmas.answers.extract import extract_boxed
+from tmas.data_prep.sft import whole_reply
 from tmas.files import write_json
 from tmas.run.replay import RecordedRun
 from tmas.run.trace import read_calls

@@ -20,9 +20,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_prep.sft import whole_reply
 from recipes.cpu.tiny_policy import CHAT_TEMPLATE, CONTEXT, END_OF_TEXT, TURN_END, TURN_START
 from recipes.miniature.task import LETTERS, ORDERS, RULES
+from tmas.data_prep.sft import whole_reply
 from tmas.run.replay import RecordedRun
 from tmas.run.trace import read_calls
 

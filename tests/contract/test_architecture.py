@@ -66,8 +66,10 @@ IN_A_TRAINER = {
 ON_A_CLUSTER = {"tmas.engines.replicas", "tmas.run.ray_workers"}
 """Imported once a run asks for Ray: its own import binds a port, to see whether there is IPv6."""
 FILES = {
-    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file.relative_to(ROOT)
-    for top in ("tmas", "data_prep")
+    ".".join((package, *file.relative_to(ROOT / top).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    ): file.relative_to(ROOT)
+    for top, package in (("tmas", "tmas"), ("data_prep", "tmas.data_prep"))  # tmas/data_prep is a link
     for file in sorted((ROOT / top).rglob("*.py"))
 }
 """Every module with its file."""

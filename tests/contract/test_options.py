@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -10,11 +11,11 @@ from typing import Any, get_args
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from pydantic import BaseModel
 
 from tmas.cli import main as cli
-from tmas.cli.composing import config_name
+from tmas.cli.config_files import config_name
+from tmas.cli.help import help_text
 from tmas.cli.main import COMMANDS, SETTINGS
 from tmas.cli.options import groups_of, options_of, options_of_command, options_page, print_options
 from tmas.methods import METHODS
@@ -76,13 +77,12 @@ def test_every_key_of_a_command_s_file_is_a_setting_with_a_description(command: 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_shows_an_example_frequent_settings_and_the_command_s_own_groups(command: str):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose(config_name(command), return_hydra_config=True)
-    text = OmegaConf.to_container(config.hydra.help, resolve=True)["template"]  # type: ignore[index, call-overload]
+    text = help_text(command, SETTINGS[command])
     assert text.startswith(f"tmas {command}: ")
     assert f"\n  tmas {command}" in text
     descriptions = {option.key: option.description for option in options_of_command(command, SETTINGS[command])}
-    for key in config.hydra.help.footer.split():
+    written = yaml.safe_load((CONF / f"{config_name(command)}.yaml").read_text("utf-8"))
+    for key in written["hydra"]["help"]["footer"].split():
         assert f"\n  {key}" in text
         assert key in descriptions
     groups = {folder.name for folder in CONF.iterdir() if folder.is_dir()} | {"experiment"}
@@ -179,3 +179,17 @@ def test_nested_defaults_are_those_of_the_field_that_holds_them():
     assert defaults == {
         "plain.size": "1", "larger.size": "5", "perhaps": "null", "perhaps.size": "1", "many.NAME.size": "1",
     }  # fmt: skip
+
+
+def test_the_decisions_page_shows_the_defaults():
+    page = (ROOT / "docs/decisions.md").read_text("utf-8").partition("## What the agents see")[0]
+    shown = dict(re.findall(r"^\|[^|]+\| `([\w.]+)` \| `([^`]+)` \|", page, re.M))
+    assert len(shown) > 30
+    defaults: dict[str, set[str]] = {}
+    for option in (option for command in COMMANDS for option in options_of_command(command, SETTINGS[command])):
+        defaults.setdefault(option.key, set()).add(option.default)
+    for name, method in METHODS.items():
+        if name != "tmas":
+            for option in options_of(method.settings_type, "method."):
+                defaults.setdefault(option.key, {option.default})
+    assert {key: default for key, default in shown.items() if default not in defaults.get(key, ())} == {}

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.difficulty import FilterSettings
-from data_prep.distill import DistillSettings
 from tmas.api import run
+from tmas.data_prep.difficulty import FilterSettings
+from tmas.data_prep.distill import DistillSettings
 from tmas.files import write_lines
 from tmas.methods.majority_vote import MajorityVoteSettings
 from tmas.records import Problem

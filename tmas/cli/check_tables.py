@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from data_prep.cost import CostEstimate, Expected, Length, cost_line, expected_estimate
 from tmas.cli.health import advice, missing_answers
+from tmas.data_prep.cost import CostEstimate, Expected, Length, cost_line, expected_estimate
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Failure, Problem, ReplyCounts, Usage
 from tmas.run.check import CheckResult

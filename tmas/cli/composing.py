@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from tmas.cli.config_files import config_name
 from tmas.errors import UserError
 
 T = TypeVar("T")
@@ -25,17 +26,6 @@ _DUPLICATE_KEY = re.compile(r"Could not append to config\. An item is already at
 _OF_OPEN_MAPPING = re.compile(r"(serving\.env|(model(\.roles\.\w+)?|judge)\.sampling\.extra)\.[^.=]+=")
 """A value in a mapping whose keys the user chooses. Hydra adds a new key only with a ``+``, which surprises users."""
 _COMMA = re.compile(r"Ambiguous value for argument '([^\n]+)'\n")
-
-
-def config_directory() -> Path:
-    """The folder conf/: inside the installed package, or at the top level of a checkout."""
-    package = Path(__file__).parents[1]
-    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
-
-
-def config_name(command: str) -> str:
-    """The name of the command's file in conf/, without ``.yaml``."""
-    return command.replace("-", "_")
 
 
 def compose_settings(command: str, arguments: Sequence[str], directory: Path) -> list[dict[str, Any]]:

@@ -8,13 +8,13 @@ from typing import Any
 
 from rich.console import Console
 
-from data_prep.build import build
-from data_prep.build_settings import BuildSettings
-from data_prep.collect import CollectSettings, collect
-from data_prep.difficulty import FilterSettings, filter_by_difficulty
-from data_prep.distill import DistillSettings, distill
 from tmas.cli.composing import validated
 from tmas.cli.runs import run_or_exit
+from tmas.data_prep.build import build
+from tmas.data_prep.build_settings import BuildSettings
+from tmas.data_prep.collect import CollectSettings, collect
+from tmas.data_prep.difficulty import FilterSettings, filter_by_difficulty
+from tmas.data_prep.distill import DistillSettings, distill
 
 
 def collect_command(config: dict[str, Any], console: Console) -> None:

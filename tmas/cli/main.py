@@ -9,6 +9,7 @@ import importlib.util
 import pkgutil
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,10 @@ SETTINGS = {
     "report": "tmas.report.report:ReportSettings",
     "subset": "tmas.evaluation.subset:SubsetSettings",
     "gold-check": "tmas.evaluation.gold_check:GoldCheckSettings",
-    "collect": "data_prep.collect:CollectSettings",
-    "filter": "data_prep.difficulty:FilterSettings",
-    "distill": "data_prep.distill:DistillSettings",
-    "build": "data_prep.build_settings:BuildSettings",
+    "collect": "tmas.data_prep.collect:CollectSettings",
+    "filter": "tmas.data_prep.difficulty:FilterSettings",
+    "distill": "tmas.data_prep.distill:DistillSettings",
+    "build": "tmas.data_prep.build_settings:BuildSettings",
     "sft": "tmas.training.sft.settings:SFTSettings",
     "train": "tmas.training.rl.settings:TrainSettings",
     "rescore": "tmas.training.rl.rescore:RescoreSettings",
@@ -94,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _dispatch(command: str, arguments: Sequence[str]) -> None:
     if command in ("-h", "--help", "help"):
         print(usage())
+    elif command == "--version":
+        print(f"tmas {version('tmas')}")
     elif command == "prompts":
         from tmas.cli.prompts import write_built_in
 
@@ -104,6 +107,10 @@ def _dispatch(command: str, arguments: Sequence[str]) -> None:
         print_options(arguments, SETTINGS)
     elif command not in COMMANDS:
         fail(f"unknown command {command!r}\n\n{usage()}", WRONG_INPUT)
+    elif "--help" in arguments or "-h" in arguments:
+        from tmas.cli.help import help_text
+
+        print(help_text(command, SETTINGS[command]))
     else:
         _run(command, arguments)
 
@@ -111,7 +118,8 @@ def _dispatch(command: str, arguments: Sequence[str]) -> None:
 def _run(command: str, arguments: Sequence[str]) -> None:
     from rich.console import Console
 
-    from tmas.cli.composing import compose_settings, config_directory
+    from tmas.cli.composing import compose_settings
+    from tmas.cli.config_files import config_directory
     from tmas.redaction import log_to_stderr
 
     register_resolvers()
@@ -145,16 +153,14 @@ tmas COMMAND --help explains a command; --cfg job prints the composed configurat
 
 
 def register_resolvers() -> None:
-    """Register the functions that files in conf/ can call: folders, parts of help texts, and small computations."""
+    """Register the functions that files in conf/ can call: folders and small computations."""
     from omegaconf import OmegaConf
 
-    from tmas.cli.composing import config_directory
+    from tmas.cli.config_files import config_directory
 
     resolvers: dict[str, Callable[..., Any]] = {
         "conf_directory": lambda: str(config_directory()),
         "verl_config_directory": _verl_config_directory,
-        "command_groups": _command_groups,
-        "frequent_settings": _frequent_settings,
         "add": lambda *terms: sum(terms),
         "strategy": lambda engine: "fsdp2" if engine == "dp" else engine,
         "divide": lambda whole, parts: max(1, whole // max(1, parts)),
@@ -162,19 +168,6 @@ def register_resolvers() -> None:
     }
     for name, function in resolvers.items():
         OmegaConf.register_new_resolver(name, function, replace=True)
-
-
-def _command_groups(command: str) -> str:
-    from tmas.cli.options import groups_in_help
-
-    return groups_in_help(command)
-
-
-def _frequent_settings(name: str, keys: str) -> str:
-    from tmas.cli.options import frequent_settings
-
-    command = name.replace("_", "-")
-    return frequent_settings(command, SETTINGS[command], keys.split())
 
 
 def _verl_config_directory() -> str:

@@ -20,20 +20,20 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from tmas.cli.composing import config_directory, config_name
+from tmas.cli.config_files import config_directory, config_name
 from tmas.cli.exits import WRONG_INPUT, fail
 from tmas.methods import METHODS
 from tmas.methods.base import MethodSettings as AnyMethod
 from tmas.prompts import Prompts
 from tmas.settings import flatten
-from tmas.training.rl.settings import REWARD_KEY
 
 WIDTH = 120
 NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path", Prompts: "folder"}
 PLACEHOLDERS = {"roles": "ROLE", "prices": "MODEL"}
 """Placeholder for the keys of a mapping in the list of settings, by the mapping's name. Defaults to NAME."""
 
-
+JUDGE_OF_REWARD = "reward.custom_reward_function.reward_kwargs.settings.judge."
+"""Keys of tmas train that are listed under their short name, judge.*."""
 METHOD = "method"
 """The key whose settings depend on the method that is chosen."""
 
@@ -66,7 +66,7 @@ def options_of_command(command: str, settings_class: str) -> list[SettingEntry]:
     defaults = {key: "" if value == "???" else _format_default(value) for key, value in flatten(composed).items()}
     options: list[SettingEntry] = []
     for option in options_of(pkgutil.resolve_name(settings_class)):
-        if option.key.startswith(f"{REWARD_KEY}.judge."):  # listed under its short name
+        if option.key.startswith(JUDGE_OF_REWARD):  # listed under its short name
             continue
         options += options_of(METHODS["tmas"].settings_type, "method.") if option.key == METHOD else [option]
     return [option._replace(default=defaults.get(option.key, option.default)) for option in options]
@@ -136,6 +136,12 @@ def _format_default(default: Any) -> str:
     if isinstance(default, Prompts):
         default = default.folder
     return default if isinstance(default, str) else orjson.dumps(default, default=str).decode()
+
+
+def help_of(command: str) -> dict[str, str]:
+    """``hydra.help`` in the command's file: ``header``, what it does, and ``footer``, the settings most often used."""
+    written = yaml.safe_load((config_directory() / f"{config_name(command)}.yaml").read_text("utf-8"))
+    return written["hydra"]["help"]
 
 
 # --- configuration groups
@@ -217,11 +223,11 @@ def _settings_text(command: str, settings_class: str) -> str:
         blocks.append(f"Other methods have other settings: tmas options {command} {METHOD}")
     if command == "train":
         blocks.append(VERL)
-    return "\n".join([f"Settings of tmas {command} (key=value):", "", *blocks, "", *_group_lines(command)])
+    return "\n".join([f"Settings of tmas {command} (key=value):", "", *blocks, "", *group_lines(command)])
 
 
 def _group_text(group: str, choices: Sequence[GroupChoice]) -> str:
-    lines = [line for choice in choices for line in _label_and_text(f"{group}={choice.name}", choice.comment)]
+    lines = [line for choice in choices for line in label_and_text(f"{group}={choice.name}", choice.comment)]
     if group == METHOD:
         for name, method in METHODS.items():
             lines += ["", f"Settings of method={name}:", ""]
@@ -241,7 +247,7 @@ def _block(option: SettingEntry) -> str:
     return "\n".join([f"  {option.key}{default}", *(f"      {line}" for line in text)])
 
 
-def _label_and_text(label: str, text: str, width: int = 34) -> list[str]:
+def label_and_text(label: str, text: str, width: int = 34) -> list[str]:
     """``text`` next to its label, or below a long label. ``width``: characters for the label."""
     wrapped = textwrap.wrap(text, WIDTH - width) or [""]
     if len(label) + 4 > width:
@@ -250,35 +256,19 @@ def _label_and_text(label: str, text: str, width: int = 34) -> list[str]:
     return [f"  {label:<{width - 2}}{first}".rstrip(), *(f"{'':{width}}{line}" for line in others)]
 
 
-# --- for --help and for the page
-
-
-def groups_in_help(command: str) -> str:
-    """The groups of a command with their choices. Empty if the command has no groups."""
-    lines = _group_lines(command)
-    return "\n".join([*lines, "", ""]) if lines else ""
-
-
-def _group_lines(command: str) -> list[str]:
+def group_lines(command: str) -> list[str]:
+    """The groups of a command with their choices, as lines for a terminal. Empty if the command has no groups."""
     groups = groups_of(command)
     if not groups:
         return []
     name = command.replace("_", "-")
     lines = [f"Groups (GROUP=NAME chooses; tmas options {name} GROUP explains the choices):"]
     for group, choices in groups.items():
-        lines += _label_and_text(group, ", ".join(choice.name for choice in choices), 16)
+        lines += label_and_text(group, ", ".join(choice.name for choice in choices), 16)
     return lines
 
 
-def frequent_settings(command: str, settings_class: str, keys: Iterable[str]) -> str:
-    """The settings ``keys`` of a command with their defaults and descriptions."""
-    options = {option.key: option for option in options_of_command(command, settings_class)}
-    lines: list[str] = []
-    for key in keys:
-        option = options[key]
-        default = f"={option.default}" if option.default not in ("", "null") else ""
-        lines += _label_and_text(f"{key}{default}", option.description)
-    return "\n".join(lines)
+# --- the page docs/options.md
 
 
 def options_page(settings: Mapping[str, str]) -> str:
@@ -288,7 +278,7 @@ def options_page(settings: Mapping[str, str]) -> str:
         options = options_of_command(command, settings_class)
         lists_elsewhere = METHOD in groups_of(command)
         own = [option for option in options if not (lists_elsewhere and option.key.startswith(f"{METHOD}."))]
-        parts.append(f"\n## tmas {command}\n\n{_table(own)}")
+        parts.append(f"\n## tmas {command}\n\n```text\n{help_of(command)['header'].strip()}\n```\n\n{_table(own)}")
         if len(own) < len(options):
             parts.append("\nThe settings of each method are listed below, under `method=NAME`.\n")
         if command == "train":
@@ -302,7 +292,17 @@ def options_page(settings: Mapping[str, str]) -> str:
 
 
 HEAD = """\
-# All settings
+# Commands and settings
+
+A command is `tmas COMMAND KEY=VALUE ...`; `tmas --help` lists them. Their exit codes are:
+
+| code | meaning |
+| --- | --- |
+| 0 | The command did what it was asked to do. |
+| 1 | A check did not pass, such as `tmas gold-check`. A bug has the same code and shows a traceback. |
+| 2 | Wrong input: a setting, a file, a folder or an address. It is reported before any work begins. |
+| 3 | Stopped by a server, the operating system or a failed training. The same command resumes. |
+| 130 | Interrupted by Ctrl-C or SIGTERM. The same command resumes. |
 
 The settings of each command, with type, default and description, and the configuration groups that `GROUP=NAME` chooses
 from. A setting without a default is required. The choice of a group can change the defaults of its settings:

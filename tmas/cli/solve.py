@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from data_prep.cost import Expected, estimate_lines, estimate_run
 from tmas.cli.composing import validated
 from tmas.cli.health import answer_advice, health_lines
 from tmas.cli.runs import run_or_exit
 from tmas.cli.tables import print_result
+from tmas.data_prep.cost import Expected, estimate_lines, estimate_run
 from tmas.problems.loader import SAMPLE, load_problems
 from tmas.records import Problem
 from tmas.records.reading import read_record, read_records

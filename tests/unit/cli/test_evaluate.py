@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from tests.support.commands import tmas, tmas_process
 from tests.support.runs import candidate, iteration, prediction, problem, write_run
-from tmas.cli.composing import config_name
+from tmas.cli.config_files import config_name
 from tmas.evaluation.evaluate import EvaluateSettings
 from tmas.evaluation.gold_check import GoldCheckSettings
 from tmas.evaluation.subset import SubsetSettings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pkgutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tests.support import commands
 from tests.support.commands import TMAS
 from tests.support.waiting import wait_until
 from tmas.cli import main as cli
-from tmas.cli.composing import config_name
+from tmas.cli.config_files import config_name
 from tmas.cli.main import COMMANDS, usage
 from tmas.files import read_lines
 from tmas.records.prices import money
@@ -264,3 +265,16 @@ def test_help_teaches_and_cfg_prints_the_composed_settings(tmp_path: Path):
     assert "method.n_candidates" in outputs["solve --help"]
     assert "epsilon: 0.3" in outputs["solve --cfg job method.epsilon=0.3"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_loads_neither_hydra_nor_verl():
+    """``python -m benchmarks.startup`` measures the time that this saves."""
+    code = (
+        "import sys; from tmas.cli.main import main\n"
+        "main(['--help']); print('after --help:', {'hydra', 'pydantic', 'yaml', 'numpy'} & {*sys.modules})\n"
+        "main(['train', '--help']); print('after train --help:', {'hydra', 'omegaconf', 'verl'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "after --help: set()" in done.stdout
+    assert "after train --help: set()" in done.stdout
+    assert "tmas train experiment=hybrid_grpo" in done.stdout

@@ -14,14 +14,14 @@ import pytest
 from pyarrow import parquet
 from pydantic import ValidationError
 
-from data_prep.build import build
-from data_prep.build_settings import BuildSettings
-from data_prep.difficulty import filter_by_difficulty
-from data_prep.distill import distill
-from data_prep.pages import _cell
-from data_prep.pool import read_problems
-from data_prep.sft import SFTDataSettings, chats
 from tests.support.data_steps import distill_settings, filter_settings, problem_file, runner, silent
+from tmas.data_prep.build import build
+from tmas.data_prep.build_settings import BuildSettings
+from tmas.data_prep.difficulty import filter_by_difficulty
+from tmas.data_prep.distill import distill
+from tmas.data_prep.pages import _cell
+from tmas.data_prep.pool import read_problems
+from tmas.data_prep.sft import SFTDataSettings, chats
 from tmas.errors import UserError
 from tmas.llm.tokens import token_counter
 from tmas.prompts.parsing import parse_verification

@@ -16,12 +16,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pyarrow import parquet
 
-from data_prep.clean import CleanSettings, clean
-from data_prep.collect import CollectSettings, collect, collect_source
-from data_prep.decontaminate import Benchmark, Benchmarks, DecontaminationSettings
-from data_prep.pool import read_problems
-from data_prep.source_files import read_source
-from data_prep.sources import Source, SourceDefect, answers_of, question_of
+from tmas.data_prep.clean import CleanSettings, clean
+from tmas.data_prep.collect import CollectSettings, collect, collect_source
+from tmas.data_prep.decontaminate import Benchmark, Benchmarks, DecontaminationSettings
+from tmas.data_prep.pool import read_problems
+from tmas.data_prep.source_files import read_source
+from tmas.data_prep.sources import Source, SourceDefect, answers_of, question_of
 from tmas.files import read_lines, whole_file
 from tmas.problems.files import FileRow
 from tmas.problems.ids import read_ids

@@ -8,9 +8,9 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from data_prep.build_settings import BuildSettings
-from data_prep.difficulty import FilterSettings
-from data_prep.distill import DistillSettings
+from tmas.data_prep.build_settings import BuildSettings
+from tmas.data_prep.difficulty import FilterSettings
+from tmas.data_prep.distill import DistillSettings
 from tmas.methods.majority_vote import MajorityVoteSettings
 from tmas.methods.tmas import TMASSettings
 

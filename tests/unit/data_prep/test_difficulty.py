@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 import pytest
 
-from data_prep.difficulty import FilterSettings, filter_by_difficulty, pass_rates
-from data_prep.pool import read_problems
 from tests.support.data_steps import filter_settings, problem_file, runner, silent
+from tmas.data_prep.difficulty import FilterSettings, filter_by_difficulty, pass_rates
+from tmas.data_prep.pool import read_problems
 from tmas.files import read_lines
 from tmas.llm.endpoint import EndpointDown
 from tmas.methods.tmas import TMASSettings

@@ -10,12 +10,12 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from data_prep.build import build
-from data_prep.build_settings import BuildSettings
-from data_prep.distill import distill
-from data_prep.pool import read_problems
-from data_prep.verification import VerificationRowSettings, is_right
 from tests.support.data_steps import distill_settings, problem_file, runner, silent
+from tmas.data_prep.build import build
+from tmas.data_prep.build_settings import BuildSettings
+from tmas.data_prep.distill import distill
+from tmas.data_prep.pool import read_problems
+from tmas.data_prep.verification import VerificationRowSettings, is_right
 from tmas.files import append_lines, write_lines
 from tmas.records.run_files import PredictedCandidate
 from tmas.run.replay import RecordedRun

@@ -17,9 +17,6 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from data_prep.build import build
-from data_prep.build_settings import BuildSettings
-from data_prep.distill import distill
 from tests.support.commands import tmas, tmas_process
 from tests.support.data_steps import distill_settings, problem_file, runner, silent
 from tests.support.rewards import extra_info
@@ -28,6 +25,9 @@ from tests.support.runs import candidate, iteration, prediction, write_run
 from tests.support.serving import runs_in, served
 from tests.support.synthetic_training import make as make_training
 from tmas import asolve_all
+from tmas.data_prep.build import build
+from tmas.data_prep.build_settings import BuildSettings
+from tmas.data_prep.distill import distill
 from tmas.errors import UserError
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.methods import METHODS
