@@ -10,9 +10,9 @@ from pyarrow import parquet
 from tests.support.data_steps import distill_settings, filter_settings, problem_file, runner, silent
 from tmas.data_prep.build import build
 from tmas.data_prep.build_settings import BuildSettings
-from tmas.data_prep.cost import Expected, Length, Price, estimate_lines, expected_estimate
+from tmas.data_prep.cost import Expected, Length, estimate_lines, expected_estimate
 from tmas.data_prep.difficulty import filter_by_difficulty
-from tmas.data_prep.distill import DistillSettings, distill, estimate, estimate_lines
+from tmas.data_prep.distill import DistillSettings, distill, estimate
 from tmas.data_prep.pool import read_problems
 from tmas.files import read_lines
 from tmas.llm.endpoint import EndpointDown
