@@ -15,6 +15,10 @@ BENCHMARKS = ("aime24", "gsm8k", "hle_math_100", "imo2025", "imo_answerbench", "
 MISSING = {
     "solve": [*MODEL, "problems=nowhere.jsonl", "output_dir=out"],
     "check": [*MODEL, "problems=nowhere.jsonl"],
+    "status": ["nowhere"],
+    "control": ["nowhere", "pause=true"],
+    "view": ["nowhere"],
+    "whatif": ["nowhere", "method.n_verifications=1"],
     "evaluate": ["runs=nowhere"],
     "report": ["runs=nowhere"],
     "subset": ["runs=nowhere", "problems=nowhere.jsonl", "output=out.jsonl"],

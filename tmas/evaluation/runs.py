@@ -104,6 +104,7 @@ def _benchmark(config: Path) -> str | None:
     settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else {}
     if "problems" not in settings:
         return None
-    if name := settings["data"].get("name"):
+    data = settings.get("data") or {}  # the configuration of tmas demo has no such group
+    if name := data.get("name"):
         return name
-    return settings["data"]["hub"]["path"] if settings["problems"] == "hub" else Path(settings["problems"]).stem
+    return data["hub"]["path"] if settings["problems"] == "hub" else Path(settings["problems"]).stem

@@ -459,7 +459,7 @@ def test_a_benchmark_row_that_cannot_be_read_is_on_record_and_a_missing_file_is_
         source = {"mine": local(file)}
         collect(CollectSettings(output_dir=tmp_path / "pool", source=source, benchmarks=benchmarks), said(lines))
 
-    with pytest.raises(ProblemFileError, match=r"nowhere.jsonl: No such file"):
+    with pytest.raises(ProblemFileError, match=r"nowhere.jsonl: the file of the benchmark exam is missing"):
         collect_against(exam, tmp_path / "nowhere.jsonl")
     assert not (tmp_path / "pool").exists()
     collect_against(exam)

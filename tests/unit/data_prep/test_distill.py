@@ -72,7 +72,7 @@ def test_a_dry_run_says_what_it_takes_and_calls_nobody(tmp_path: Path):
         distill(settings, runner, lines.append)
         assert server.requests == []
     assert lines[0].startswith("4 problems to distill, about 132 calls: ")
-    assert "cost: 1.02 to 1.43 USD, with all prompt tokens cached or none" in lines
+    assert "cost: 0.1680 to 0.5815 USD, with all prompt tokens cached or none" in lines
     assert "hard budget: 10 tokens and 5.00 USD" in lines
     assert "the budget is below the estimate" in lines[-1]
     assert not (tmp_path / "t").exists()
