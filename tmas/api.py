@@ -32,6 +32,7 @@ from tmas.run.progress import (
     RunProgress,
     print_progress,
     regular_calls,
+    until_it_fails,
 )
 from tmas.run.runner import Solve, pending_problems, run_problems, sort_lines, write_metrics
 from tmas.run.runtime import open_runtime
@@ -73,8 +74,9 @@ async def asolve_all(
     ``method``: settings of the method; defaults to TMAS as published. ``output_dir``: the run directory; the same call
     resumes an interrupted run in it. None uses a temporary directory. ``progress``: True prints a line to stderr every
     10 seconds; a function is called every second and after each problem, with a
-    :class:`~tmas.run.progress.RunProgress`, which has the counters and, as ``line()``, what is printed. ``settings``:
-    further fields of :class:`~tmas.settings.RunSettings`.
+    :class:`~tmas.run.progress.RunProgress`, which has the counters and, as ``line()``, what is printed. A function that
+    raises an exception is called no more, and the exception is logged. ``settings``: further fields of
+    :class:`~tmas.settings.RunSettings`.
 
     Raises :class:`~tmas.llm.endpoint.EndpointDown` if the endpoint is down; its subclass
     :class:`~tmas.llm.endpoint.UnknownModel` says that the server does not have the model. Raises
@@ -89,15 +91,16 @@ async def asolve_all(
     def keep(result: Result) -> None:
         results[result.problem.problem_id] = result
         shown.mark_finished(result.problem.problem_id)
-        if callable(progress):
-            progress(shown)
+        if on_progress:
+            on_progress(shown)
 
+    on_progress = until_it_fails(progress) if callable(progress) else None
     async with AsyncExitStack() as stack:
         temporary = stack.enter_context(tempfile.TemporaryDirectory())
-        if callable(progress):
-            await stack.enter_async_context(regular_calls(progress, shown, CALL_INTERVAL))
+        if on_progress:
+            await stack.enter_async_context(regular_calls(on_progress, shown, CALL_INTERVAL))
         elif progress:
-            await stack.enter_async_context(regular_calls(print_progress, shown, PRINT_INTERVAL))
+            await stack.enter_async_context(regular_calls(until_it_fails(print_progress), shown, PRINT_INTERVAL))
         directory = Path(output_dir or temporary)
         await run(problems, run_settings, directory, activity=shown.activity, on_result=keep, replay_finished=True)
     return [results[p.problem_id] for p in problems]

@@ -14,7 +14,10 @@ from tmas.answers.normalize import normalise
 from tmas.methods.base import Round
 from tmas.methods.selection import SelectionSettings, selected
 from tmas.methods.stopping import VerificationSettings, accepted, next_checks
-from tmas.records import Failure, Rollout, Verification
+from tmas.records import Failure, FailureReason, Rollout, Verification
+
+REFUSED = (FailureReason.BUDGET, FailureReason.WORKER)
+"""Reasons of checks that the session did not make, and further ones of which it would not make either."""
 
 
 async def verify_in_rounds(
@@ -32,8 +35,10 @@ async def verify_in_rounds(
     best, earlier = grade_to_reach(rollout, full, rounds, selection), grades_of_answer(rollout, rounds)
     if isinstance(rollout.solution, Failure):
         return rollout
-    while team.session.stopped is None and (count := next_checks(grades_of(rollout), full, settings, best, earlier)):
+    while count := next_checks(grades_of(rollout), full, settings, best, earlier):
         rollout = await team.verification(rollout, count)
+        if any(isinstance(v, Failure) and v.reason in REFUSED for v in rollout.verifications[-count:]):
+            break  # not by the state of the session, which depends on the siblings and on time
     return rollout
 
 

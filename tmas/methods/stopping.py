@@ -97,8 +97,11 @@ def evidence(grades: Grades, settings: VerificationSettings) -> float:
 
 
 def rejected(grades: Grades, settings: VerificationSettings, earlier: Grades = ()) -> bool:
-    """Whether the checks agree that the candidate is wrong. ``earlier``: see :func:`next_checks`."""
-    against = min(0.0, evidence(earlier, settings))
+    """Whether the checks agree that the candidate is wrong. ``earlier``: see :func:`next_checks`.
+
+    Earlier grades count at most as much as a rejection, so that a right candidate can always outweigh them.
+    """
+    against = max(min(0.0, evidence(earlier, settings)), math.log(settings.beta))
     return against + evidence(grades, settings) <= math.log(settings.beta) + _ROUNDING
 
 

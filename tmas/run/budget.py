@@ -190,7 +190,7 @@ def unreported_usage(name: str, value: Any) -> UsageEntry:
 
     Their price is therefore that of completion tokens, which is rarely the lower one.
     """
-    call = re.search(r"/it(\d+)/([^/\[\]]+)\[\d+\]#\d+$", name)
+    call = re.search(r"/it(\d+)/([^/\[\]]+)\[\d+(?:\+\d+)?\]#\d+$", name)
     iteration, role = (int(call[1]), call[2]) if call else (0, "")
     usage = Usage(completion_tokens=plausible_tokens(value))
     return UsageEntry(role=role, iteration=iteration, usage=usage)

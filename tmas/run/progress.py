@@ -9,7 +9,10 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
+from tmas.redaction import clean_logger
 from tmas.run.session import Activity
+
+log = clean_logger(__name__)
 
 RATE_WINDOW = 60.0
 """Seconds over which tokens/s are averaged."""
@@ -97,12 +100,29 @@ def print_progress(progress: RunProgress) -> None:
     print(progress.line(), file=sys.stderr, flush=True)
 
 
+def until_it_fails(on_progress: OnProgress) -> OnProgress:
+    """``on_progress``, which is called no more after it has raised an exception.
+
+    The exception is logged and not raised: it must not cost the results of a run that has been paid for.
+    """
+    has_failed = False
+
+    def call(progress: RunProgress) -> None:
+        nonlocal has_failed
+        if has_failed:
+            return
+        try:
+            on_progress(progress)
+        except Exception:
+            has_failed = True
+            log.exception("the progress callback failed, and is not called any more")
+
+    return call
+
+
 @asynccontextmanager
 async def regular_calls(on_progress: OnProgress, progress: RunProgress, interval: float) -> AsyncIterator[None]:
-    """Call ``on_progress(progress)`` every ``interval`` seconds while the block runs.
-
-    An exception of the callback ends the calls, and is raised at the end of the block.
-    """
+    """Call ``on_progress(progress)`` every ``interval`` seconds while the block runs."""
 
     async def call() -> None:
         while True:

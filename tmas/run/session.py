@@ -206,8 +206,10 @@ class ProblemSession:
             return True
         cost = sum(used.total_tokens for (_, t), used in self._usage.items() if t == iteration - 1)
 
+        paid = self.trace.has_calls(f"{self.problem.problem_id}/it{iteration}/")
+
         async def ask() -> Grant:
-            return await shares.ask(self.problem.problem_id, self._budget.spent, cost, stalled)
+            return await shares.ask(self.problem.problem_id, self._budget.spent, cost, stalled, paid)
 
         grant = await self.decide(grant_name(shares.limit, iteration), ask, Grant)
         if not grant.granted:
@@ -215,12 +217,14 @@ class ProblemSession:
         return grant.granted
 
     def end_share(self) -> None:
-        """Leave the rest of the problem's share to the other problems, and record how much it used."""
-        if self.run.shares is None:
-            return
+        """Record how much the problem used, and leave the rest of its share to the other problems.
+
+        It is recorded without a limit, too: the run may be resumed with one.
+        """
         if self.trace.decision(ENDED) != self._budget.spent:
             self.trace.decide(ENDED, self._budget.spent)
-        self.run.shares.end(self.problem.problem_id, self._budget.spent)
+        if self.run.shares:
+            self.run.shares.end(self.problem.problem_id, self._budget.spent)
 
     async def ask(
         self, key: CallKey, prompt: Prompt, n: int = 1, output_schema: dict[str, Any] | None = None

@@ -91,16 +91,21 @@ class Shares:
         self._running.discard(name)
         self._serve()
 
-    async def ask(self, problem_id: str, spent: int, cost: int, stalled: int) -> Grant:
+    async def ask(self, problem_id: str, spent: int, cost: int, stalled: int, paid: bool = False) -> Grant:
         """Whether the problem may spend ``cost`` more tokens than the ``spent`` ones. May wait for other problems.
 
-        ``stalled``: number of iterations without progress.
+        ``stalled``: number of iterations without progress. ``paid``: the trace has calls of this iteration, so it is
+        granted at once, although the pool may fall below zero; others are refused until somebody ends.
         """
         name = trace_name(problem_id)
         account = self.accounts[name]
         missing = spent + cost - self.share - account.taken
         if missing <= 0:
             return Grant(granted=True)
+        if paid:
+            self.pool -= missing
+            account.taken += missing
+            return Grant(granted=True, taken=missing)
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         waiting = _Waiting(stalled, missing, name, answer)
         self._waiting.append(waiting)

@@ -42,7 +42,8 @@ class ProblemSolver:
             session = ProblemSession(problem, trace, self.state, order, give_up_reason)
             async with observed_rounds(problem, self.state.activity) as on_round:
                 trajectory = await self.method.observed(on_round).solve(problem, session)
-            session.end_share()
+            if self.method.settings.allocates:
+                session.end_share()
             if session.stopped is None:
                 trace.finish()
         failures = tuple(f for iteration in trajectory.iterations for f in iteration.all_failures)

@@ -140,6 +140,10 @@ class Trace:
     def __len__(self) -> int:
         return len(self._calls)
 
+    def has_calls(self, prefix: str) -> bool:
+        """Whether a call is recorded whose key begins with ``prefix``."""
+        return any(name.startswith(prefix) for name in self._calls)
+
     def find(self, key: CallKey, request: Request) -> Reply | Failure | None:
         """Return the recorded outcome of a call, None if there is none.
 

@@ -285,8 +285,10 @@ async def replay(
         recorded.prediction.problem_id, recorded.calls, run.manifest.seed, run.prompts, baseline, repeats, subset
     )
     trajectory = await METHODS[settings.name](settings, checker).solve(recorded.problem, session)
-    # Missing checks of a candidate that has others do not take its iteration away.
-    missing = (key.iteration for key in session.not_recorded if not key.offset)
+    # Missing checks of a candidate that has others do not take its iteration away, and a missing update of a bank takes
+    # away only what follows: a problem that ended early has none of its last iteration.
+    later = FEEDS_LATER_ITERATIONS - {"summary"}
+    missing = (key.iteration + (key.role in later) for key in session.not_recorded if not key.offset)
     kept = min(missing, default=len(trajectory.iterations))
     result = Result(
         problem=recorded.problem,

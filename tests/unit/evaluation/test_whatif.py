@@ -165,6 +165,22 @@ async def test_where_the_record_ends_figures_are_bounds(tmp_path: Path):
     assert rows["tokens"].whatif == rows["tokens"].recorded
 
 
+async def test_the_iteration_that_ended_a_problem_is_kept_without_the_updates_of_the_banks_it_did_not_need(
+    tmp_path: Path,
+):
+    def right(body: Body) -> Script:
+        roles = {"verification": ["Checked. Grade: 1"] * body.get("n", 1)}
+        return Script(tuple(roles.get(team.role_of(body), team.reply(body))))
+
+    method = team.small("tmas", verification={}, n_verifications=6, early_stop="accepted")
+    async with ScriptedServer(right) as server:
+        await asolve_all(team.problems(2), team.model(server.base_url), method, output_dir=tmp_path)
+    assert [len(line.iterations) for line in lines(tmp_path).values()] == [1, 1]
+    rows = await compared(tmp_path, method={"early_stop": "none"})
+    assert rows["pass_at_1"].whatif == rows["pass_at_1"].recorded
+    assert rows["iterations"].certainty == "lower_bound"
+
+
 async def test_the_full_check_of_another_selected_candidate_is_not_in_the_record(tmp_path: Path):
     path = await run(tmp_path, "tmas", verification={}, n_verifications=6)
     rows = await compared(path, method={"max_iterations": 1})

@@ -156,3 +156,21 @@ async def test_settled_problems_leave_their_share_to_others_and_a_resumed_run_re
     assert [r.trajectory for r in again] == [r.trajectory for r in shared] == [r.trajectory for r in whole]
     assert own_share[1].trajectory.stop == "budget"
     assert recorded_tokens(tmp_path / "small") <= spent[1]
+
+
+async def test_a_budget_that_ends_between_rounds_leaves_every_candidate_a_record_and_a_run_that_can_be_repeated(
+    tmp_path: Path,
+):
+    async with ScriptedServer(graded("1")) as server:
+        [whole] = await solve(server)
+        spent = sum(entry.usage.total_tokens for entry in whole.usage)
+        for step in range(1, 12):
+            limits = {"tokens_per_problem": spent * step // 12}
+            [first] = await solve(server, tmp_path / str(step), limits=limits)
+            (tmp_path / str(step) / "predictions.jsonl").unlink()
+            (tmp_path / str(step) / "failures.jsonl").unlink()
+            made = len(server.requests)
+            [again] = await solve(server, tmp_path / str(step), limits=limits)
+            assert len(server.requests) == made
+            assert again.trajectory == first.trajectory
+            assert all(r.verifications or r.failures for r in rollouts(first.trajectory))

@@ -144,6 +144,15 @@ async def test_a_resumed_run_has_the_limits_of_its_command_and_the_record_says_s
     assert "this start has those of its command again" in caplog.text
 
 
+async def test_a_budget_that_is_divided_between_the_problems_cannot_be_changed(tmp_path: Path):
+    method = team.small("tmas", allocation={"policy": "progress", "least_candidates": 1})
+    async with live(tmp_path, at=9, method=method, limits={"tokens_per_run": 10**6}) as (running, gate):
+        with pytest.raises(UserError, match="divided between the problems"):
+            await change(tmp_path, tokens_per_run=10**7)
+        gate.open()
+        await running
+
+
 async def test_a_lower_budget_ends_the_run_and_problems_are_recorded_under_it(tmp_path: Path):
     async with live(tmp_path, at=9, limits={"tokens_per_run": 10**6}) as (running, gate):
         spent = (await seen(tmp_path)).tokens_spent
@@ -165,13 +174,14 @@ async def test_a_lower_budget_ends_the_run_and_problems_are_recorded_under_it(tm
 async def test_a_budget_that_is_set_later_counts_the_tokens_of_earlier_starts(tmp_path: Path):
     async with live(tmp_path, at=30) as (running, _):
         running.cancel()
+    earlier = len(team.recorded_calls(tmp_path))  # 29, or 30 if the held call ended before it was cancelled
     async with live(tmp_path, at=3) as (_, gate):
         status = await change(tmp_path, tokens_per_run=10**6)
         recorded_so_far = sum(
             call["reply"]["usage"]["prompt_tokens"] + call["reply"]["usage"]["completion_tokens"]
             for call in team.recorded_calls(tmp_path).values()
         )
-        assert len(team.recorded_calls(tmp_path)) == 29 + 2
+        assert len(team.recorded_calls(tmp_path)) == earlier + 2
         assert status.tokens_spent == recorded_so_far
         gate.open()
 

@@ -15,7 +15,7 @@ from tmas.concurrency import PriorityLimiter
 from tmas.llm.tokens import ContextWindow
 from tmas.methods.majority_vote import MajorityVoteSettings
 from tmas.records import CallKey, Problem, Sampling, UsageEntry
-from tmas.run.budget import CANCELLED_PREFIX, UNREPORTED_PREFIX, recorded_tokens
+from tmas.run.budget import CANCELLED_PREFIX, UNREPORTED_PREFIX, recorded_tokens, unreported_usage
 from tmas.run.session import ProblemSession, RoleModel, RunState
 from tmas.run.trace import Trace, read_calls, trace_path
 from tmas.settings import Limits
@@ -94,3 +94,9 @@ def test_other_counts_of_an_old_trace_are_checked_too(tmp_path: Path, count: int
         run = RunState({"solution": role}, PriorityLimiter(1), limits=Limits(tokens_per_problem=100))
         session = ProblemSession(PROBLEM, trace, run)
     assert recorded_tokens(tmp_path) == session._budget.spent == 5
+
+
+def test_tokens_that_no_server_reported_belong_to_the_role_of_their_call_also_in_a_later_round():
+    for key in (CallKey(problem_id="p", iteration=3, role="verification", index=2, offset=o) for o in (0, 4)):
+        entry = unreported_usage(f"{UNREPORTED_PREFIX}{key}", 7)
+        assert (entry.role, entry.iteration, entry.usage.completion_tokens) == ("verification", 3, 7)

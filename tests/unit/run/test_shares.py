@@ -69,3 +69,13 @@ def test_a_resumed_run_computes_the_pool_from_its_traces(tmp_path: Path):
     shares.begin("killed")
     shares.end("killed", spent=120)
     assert shares.pool == 40 - 25 + 5
+
+
+async def test_an_iteration_with_recorded_calls_is_granted_although_the_pool_is_empty():
+    shares = Shares(limit=200, problems=2)
+    for name in "ab":
+        shares.begin(name)
+    assert await shares.ask("a", spent=90, cost=30, stalled=9, paid=True) == Grant(granted=True, taken=20)
+    assert shares.pool == -20
+    shares.end("a", spent=120)
+    assert shares.pool == -20
