@@ -20,16 +20,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 class FilesBesideEngines(LoadFileScheduling):
-    """Files side by side, but those with real engines and trainers in two queues of equal length.
-
-    More of them at a time would only wait for each other on two cores.
-    """
+    """Files side by side, but real engines and trainers one at a time: each takes a machine."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        if re.match(r"tests/e2e/test_(data_chain|train)\.py", file):
-            return "reinforcement learning"
-        return "engines" if re.match(r"tests/e2e/test_(\w+_vllm|sft)\.py", file) else file
+        return "engines" if re.match(r"tests/e2e/test_(\w+_vllm|sft|train|data_chain)\.py", file) else file
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -104,7 +104,9 @@ def whole(task: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
     return made
 
 
-@pytest.mark.parametrize(("kind", "steps"), [("zero", 30), ("muon_packed", 40), ("grouped", 30)])
+@pytest.mark.parametrize(
+    ("kind", "steps"), [("zero", 30), ("muon_packed", 40), pytest.param("grouped", 30, marks=pytest.mark.slow)]
+)
 def test_two_processes_killed_and_resumed_end_as_if_nothing_had_happened(
     whole: Callable[[str], Whole], task: Path, tmp_path: Path, kind: str, steps: int
 ):

@@ -137,7 +137,8 @@ def test_hybrid_grpo_trains_exports_and_solves(task: Path, tmp_path: Path, judge
     verified = [data for data in curves.values() if "reward/verification/samples" in data]
     assert verified
     under = "reward/verification/outcome"
-    assert all(sum(data.get(f"{under}/{o}", 0) for o in ("graded", "no_grade", "truncated")) == 1 for data in verified)
+    shares = [sum(data.get(f"{under}/{o}", 0) for o in ("graded", "no_grade", "truncated")) for data in verified]
+    assert shares == pytest.approx([1] * len(verified))
     first = curves[1]
     assert first["reward/all/samples"] == 32 * 8
     assert 0 < first["reward/all/acc"] < 1
