@@ -15,8 +15,10 @@ from tmas.llm.tokens import Count, token_counter
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem, Record, Usage
 from tmas.records.prices import Cost, Price, cost_of, money
+from tmas.records.run_files import Terms
 from tmas.run.metrics import metrics
 from tmas.run.replay import RecordedRun
+from tmas.run.runner import is_finished
 from tmas.settings import ModelSettings, RunSettings, Settings
 
 INSTRUCTIONS = 200
@@ -92,13 +94,14 @@ def estimate_run(
     """Estimate for those of ``problems`` that are not finished in the run directory ``directory``.
 
     It is measured on the finished ones. None if there is none and the method is not TMAS, whose expected lengths are
-    known.
+    known. A problem that a resumed run would continue, as after a raised budget, is not finished.
     """
     finished: list[Mapping[str, Usage]] = []
     if (directory / "manifest.json").exists():
-        recorded = RecordedRun(directory)
+        recorded, terms = RecordedRun(directory), Terms.model_validate(settings.terms())
         names = [problem.problem_id for problem in problems if problem.problem_id in recorded.problem_ids]
-        finished = [metrics([recorded.prediction(name)]).usage for name in names]
+        lines = [line for line in map(recorded.prediction, names) if is_finished(line, terms)]
+        finished = [metrics([line]).usage for line in lines]
     if finished:
         return measured_estimate(len(problems) - len(finished), finished)
     if not isinstance(settings.method, TMASSettings):

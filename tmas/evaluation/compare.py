@@ -74,7 +74,9 @@ class Group:
 
     @property
     def currency(self) -> str | None:
-        """Currency of the costs. None if the cost of a problem is not known."""
+        """Currency of the costs. None if the cost of a problem is not known, as after a reply without token counts."""
+        if any(problem.cost is None for evaluation in self.evaluations for problem in evaluation.by_problem):
+            return None
         costs = [evaluation.cost for evaluation in self.evaluations]
         currencies = {cost.currency if cost and cost.total is not None else None for cost in costs}
         return currencies.pop() if len(currencies) == 1 else None

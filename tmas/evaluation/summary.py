@@ -57,6 +57,7 @@ def summary(
         for bound in (False, True)
     )
     roles = usage_by_role(entry for line in run.lines for entry in line.usage)
+    own_prices = prices == (run.manifest.prices or {})
     return {
         "problems": ProblemCounts(
             finished=len(run.lines),
@@ -81,6 +82,7 @@ def summary(
                 update={
                     "by_samples": {name: found for name, found in series.items() if found},
                     "upper_by_samples": _differing(upper_series, series),
+                    **({} if own_prices else {"money_limit": None}),  # it limited costs at other prices
                 }
             )
             for line, lower, upper, series, upper_series in zip(

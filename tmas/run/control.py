@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from tmas.concurrency import PriorityLimiter
 from tmas.errors import UserError
-from tmas.files import append_lines
+from tmas.files import append_lines, complete_lines, cut_torn_line
 from tmas.records.checksums import checked_line
 from tmas.records.live import ControlLine, LimitChanges, RoleStatus, RunStatus
 from tmas.records.reading import defect, read_records
@@ -116,7 +116,10 @@ class RunControl:
         self._started = time.monotonic()
         self._samples: deque[tuple[float, Counter[str]]] = deque([(self._started, Counter())])
         self._first_call: tuple[float, float, int] | None = None
-        self._changes = list(read_records(directory / CONTROL_FILE, ControlLine))
+        file = directory / CONTROL_FILE
+        if file.exists():  # a full disk or a kill may have left half a line, and the next one must not be joined to it
+            cut_torn_line(file, max((line.end for line in complete_lines(file)), default=0))
+        self._changes = list(read_records(file, ControlLine))
 
     @property
     def terms(self) -> dict[str, Any]:
@@ -194,8 +197,8 @@ class RunControl:
             remedy = "Stop the run, and run its command again with the new limits.tokens_per_run."
             raise UserError("tokens_per_run is divided between the problems and cannot be changed now", remedy=remedy)
         if "tokens_per_run" in changes and self._maker and self._maker.budget_use.exhausted:
-            remedy = "Run the same command again with the new limits.tokens_per_run."
-            raise UserError("the token budget is used up, and the run is ending", remedy=remedy)
+            remedy = "Run the same command again with larger limits.tokens_per_run or limits.money_per_run."
+            raise UserError("the budget of the run is used up, and the run is ending", remedy=remedy)
         given = {name: getattr(self.settings, name) for name in RunSettings.model_fields}
         if "tokens_per_run" in changes:
             limits = {**self.settings.limits.model_dump(), "tokens_per_run": changes["tokens_per_run"]}

@@ -230,7 +230,7 @@ class WorkerPool:
         while any(worker.reply.limits != limits for worker in self.workers):
             if self.budget_use.exhausted:
                 self._limits = self._solver.state.limits
-                raise UserError("the token budget is used up, and the run is ending")
+                raise UserError("the budget of the run is used up, and the run is ending")
             await asyncio.sleep(HEARTBEAT_INTERVAL / 10)
         self._solver.state.limits = limits
 

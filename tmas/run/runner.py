@@ -69,7 +69,7 @@ def pending_problems(
     kept = {
         line.problem_id: line
         for line in predictions
-        if line.problem_id not in ids or (reuse_finished and _is_finished(line, Terms.model_validate(terms)))
+        if line.problem_id not in ids or (reuse_finished and is_finished(line, Terms.model_validate(terms)))
         if not any_damaged or counts[line.problem_id] == line.failures
     }
     directory.replace("predictions.jsonl", kept.values())
@@ -91,7 +91,7 @@ def write_metrics(directory: RunDirectory) -> None:
     directory.write_metrics(metrics(lines, directory.lines("failures.jsonl", FailureLine), directory.prices))
 
 
-def _is_finished(line: Prediction, terms: Terms) -> bool:
+def is_finished(line: Prediction, terms: Terms) -> bool:
     """Whether the problem needs no more work under ``terms``."""
     if line.stop == "early_stop":
         return True

@@ -95,6 +95,18 @@ def test_once_problems_are_finished_the_estimate_is_measured(tmp_path: Path):
         assert estimate(list(read_problems(problems)), settings).tokens == 0
 
 
+def test_problems_that_a_budget_cut_off_are_estimated_again_once_it_is_raised(tmp_path: Path):
+    problems = problem_file(tmp_path, 3)
+    with run_in_thread(ScriptedServer(team.reply)) as server:
+        cut = distill_settings(server, tmp_path / "t", problems, limits={"tokens_per_problem": 500})
+        distill(cut, runner, silent)
+        raised = distill_settings(server, tmp_path / "t", problems, limits={"tokens_per_problem": 10**6})
+        found = {
+            name: estimate(list(read_problems(problems)), s).problems for name, s in (("cut", cut), ("raised", raised))
+        }
+    assert found == {"cut": 0, "raised": 3}
+
+
 CANARY = "73190457"
 GOLD = rf"\frac{{{CANARY}}}{{{CANARY}}}"
 """One, as nobody else writes it: replies are right, so that there are successes of every role, without holding it."""

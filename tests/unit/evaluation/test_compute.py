@@ -241,6 +241,9 @@ def test_methods_are_compared_at_equal_costs():
     assert (in_tokens.unit, in_tokens.currency, in_tokens.budgets) == ("tokens", "USD", (20,))
     unpriced = group_runs([Path("a"), Path("b")], [small.model_copy(update={"cost": None}), large])
     assert shared_currency(unpriced) is None
+    [problem] = large.by_problem  # a reply without token counts: the run's total is known, that of a problem is not
+    unknown = large.model_copy(update={"by_problem": (problem.model_copy(update={"cost": None}),)})
+    assert shared_currency(group_runs([Path("a"), Path("b")], [small, unknown])) is None
 
 
 @pytest.mark.parametrize("amount", [0.0, 0.000123, 0.1, 0.12, 0.1201, 1 / 3, 1.0, 9.99, 1234.5, 0.12 * 3, 1e-9])

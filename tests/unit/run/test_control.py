@@ -158,7 +158,7 @@ async def test_a_lower_budget_ends_the_run_and_problems_are_recorded_under_it(tm
         spent = (await seen(tmp_path)).tokens_spent
         assert spent
         await change(tmp_path, tokens_per_run=spent + 1)
-        with pytest.raises(UserError, match="the token budget is used up, and the run is ending"):
+        with pytest.raises(UserError, match="the budget of the run is used up, and the run is ending"):
             await change(tmp_path, tokens_per_run=10**7)
         gate.open()
         results = await running
@@ -327,6 +327,19 @@ async def test_a_request_that_is_too_long_or_not_json_is_refused(tmp_path: Path)
     async with answer_requests(tmp_path, echo):
         with pytest.raises(UserError, match="cannot be read"):
             await asyncio.to_thread(ask_live, tmp_path, {"a": "x" * 2**17})
+
+
+async def test_half_a_line_of_the_record_of_changes_is_cut_off_when_the_run_starts_again(tmp_path: Path):
+    async with live(tmp_path, at=9) as (running, gate):
+        await change(tmp_path, concurrency=7)
+        gate.open()
+        await running
+    whole = (tmp_path / "control.jsonl").read_bytes()
+    (tmp_path / "control.jsonl").write_bytes(whole + whole[:20])
+    async with live(tmp_path, at=99) as (running, _):
+        await running
+    assert (tmp_path / "control.jsonl").read_bytes().startswith(whole)
+    assert recorded(tmp_path)[0] == ("concurrency", 1, 7)
 
 
 # --- serve
