@@ -28,6 +28,7 @@ class Watched:
 
     def __init__(self, browser: Any, **options: Any) -> None:
         self.page = browser.new_context(**options).new_page()
+        self.page.set_default_timeout(120_000)  # milliseconds; a page waits longer on a busy machine
         self.troubles: list[str] = []
         self.allowed: tuple[str, ...] = ("file:", "data:", "blob:")
         self.page.on("pageerror", lambda error: self.troubles.append(f"error: {error}"))
