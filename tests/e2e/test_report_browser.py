@@ -398,7 +398,7 @@ def served_view(run: Path) -> Iterator[str]:
     ended = threading.Event()
 
     async def serve() -> None:
-        async with view_server(ViewSettings(run=run, every=0.1)) as found:
+        async with view_server(ViewSettings(run=run, every=1)) as found:
             url.set_result(found)
             await asyncio.to_thread(ended.wait)
 
