@@ -89,7 +89,7 @@ async def served(app: web.Application) -> AsyncIterator[str]:
 
 
 async def run(command: list[str]) -> int:
-    """The exit code of ``command``, which runs beside the proxy."""
+    """Run ``command`` while the proxy serves, and return its exit code."""
     async with AsyncExitStack() as stack:
         environment = dict(os.environ)
         if "MODEL_URL" not in environment:

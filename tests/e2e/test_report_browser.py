@@ -391,6 +391,20 @@ def test_tmas_view_shows_a_run_that_grows_and_keeps_what_is_being_read(watched: 
         page.goto("about:blank")  # a page that asks a server which has ended writes an error to the console
 
 
+def test_the_status_is_shown_first_although_the_report_has_come_before_it(watched: Watched, tmp_path: Path):
+    run, reports = tmp_path / "run", list[str]()
+    made(run, problems(3), team.method(max_iterations=2), HostileWriter(seed=5))
+    page = watched.page
+    page.on("response", lambda response: reports.append(response.url) if response.url.endswith("/report") else None)
+    page.route("**/status", lambda route: route.continue_() if reports else route.fulfill(status=304))
+    with served_view(run) as url:
+        watched.allowed += (url,)
+        page.goto(url)
+        page.wait_for_selector("main .tiles >> text=3 of 3")
+        assert reports
+        page.goto("about:blank")
+
+
 @contextmanager
 def served_view(run: Path) -> Iterator[str]:
     """The URL of ``tmas view`` for ``run``, in a thread of its own."""

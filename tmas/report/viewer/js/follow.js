@@ -6,8 +6,9 @@ const following = { status: null, report: null };
 
 function follow() {
   poll("status", STATUS_SECONDS, (section) => {
+    const first = following.status === null; // the report may have come before it
     following.status = section;
-    redraw(visible() === section.id || !visible());
+    redraw(first || visible() === section.id);
   });
   poll("report", DATA.every, (report) => {
     const first = following.report === null;
