@@ -32,7 +32,7 @@ from benchmarks.support import memory, peak_memory
 from tmas.api import run
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem
-from tmas.run.session import Activity
+from tmas.run.activity import Activity
 from tmas.settings import ModelSettings, RunSettings
 
 GOAL = 0.25

@@ -30,9 +30,9 @@ from tmas.llm.client import NO_HINT, RoutingHint
 from tmas.llm.connection import ProgressCallback
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Completion, Reply, Request, Usage
+from tmas.run.activity import Activity
 from tmas.run.directory import RunDirectory
 from tmas.run.runner import pending_problems, write_metrics
-from tmas.run.session import Activity
 
 REASONING = "Suppose not. Then some k has this property, and the least of them leads back to the case before. " * 20
 STEPS = 10

@@ -13,10 +13,11 @@ from tmas.llm.client import ChatModel
 from tmas.llm.tokens import ContextWindow
 from tmas.methods.tmas import TMAS, TMASSettings
 from tmas.records import Problem, Sampling
+from tmas.run.activity import Activity
 from tmas.run.directory import RunDirectory
 from tmas.run.garbage import rare_collections
 from tmas.run.runner import run_problems
-from tmas.run.session import Activity, RoleModel, RunState
+from tmas.run.session import RoleModel, RunState
 from tmas.run.solver import ProblemSolver
 
 UNBOUNDED = 10**9

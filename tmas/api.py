@@ -22,6 +22,7 @@ from tmas.errors import UserError
 from tmas.methods import MethodSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem, Result
+from tmas.run.activity import Activity
 from tmas.run.control import CallMaker, LocalCallMaker, RunControl
 from tmas.run.directory import RunDirectory
 from tmas.run.models import SharedServers
@@ -36,7 +37,6 @@ from tmas.run.progress import (
 )
 from tmas.run.runner import Solve, pending_problems, run_problems, sort_lines, write_metrics
 from tmas.run.runtime import open_runtime
-from tmas.run.session import Activity
 from tmas.settings import ModelSettings, RunSettings
 
 

@@ -23,7 +23,7 @@ from tmas.judge import JudgeSettings
 from tmas.miniature import POLICY, PROBLEMS, PROMPTS
 from tmas.problems.loader import load_problems
 from tmas.records import Result, Rollout, Solution
-from tmas.run.session import Activity
+from tmas.run.activity import Activity
 from tmas.run.trace import read_calls
 from tmas.settings import SolveSettings
 

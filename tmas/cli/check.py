@@ -19,9 +19,9 @@ from tmas.engines.ray_cluster import ClusterFailed
 from tmas.engines.vllm import ServerFailed
 from tmas.llm.endpoint import EndpointDown, UnknownModel
 from tmas.problems.loader import SAMPLE, load_problems
+from tmas.run.activity import Activity
 from tmas.run.check import CheckOptions, CheckResult, check_model, unfit_roles
 from tmas.run.progress import RunProgress
-from tmas.run.session import Activity
 from tmas.settings import SolveSettings
 
 

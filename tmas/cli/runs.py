@@ -18,9 +18,9 @@ from tmas.engines.ray_cluster import ClusterFailed
 from tmas.engines.vllm import ServerFailed
 from tmas.llm.endpoint import EndpointDown, UnknownModel
 from tmas.records import Problem
+from tmas.run.activity import Activity
 from tmas.run.models import SharedServers
 from tmas.run.progress import RunProgress
-from tmas.run.session import Activity
 from tmas.settings import RunSettings
 
 

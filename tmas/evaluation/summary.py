@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tmas.evaluation.correctness import Scoring
@@ -19,6 +20,21 @@ from tmas.records.run_files import Prediction
 
 ByScoring = dict[str, list[Scores]]
 """Scoring -> metrics of one problem by iteration."""
+
+
+@dataclass(frozen=True)
+class ScoredProblem:
+    """A problem with a gold answer, and its metrics by scoring.
+
+    Undecided answers count as wrong in ``lower`` and ``samples``, and as right in ``upper`` and ``upper_samples``.
+    ``samples``: the metrics by number of samples, for methods of one iteration.
+    """
+
+    line: Prediction
+    lower: ByScoring
+    upper: ByScoring
+    samples: dict[str, Series]
+    upper_samples: dict[str, Series]
 
 
 def summary(
@@ -37,25 +53,9 @@ def summary(
     """
     golden = [line for line in run.lines if line.gold is not None]
     widths = _widths(run.lines)
-    scores, uppers = (
-        [
-            {name: problem_scores(line, s, classes[line.problem_id], widths, bound) for name, s in scorings.items()}
-            for line in golden
-        ]
-        for bound in (False, True)
-    )
     depth = max(len(line.iterations) for line in run.lines)
-    estimated = _estimates(scores, uppers, list(scorings), metric_names(widths), depth, settings)
-    samples, upper_samples = (
-        [
-            {
-                name: by_samples(line, s, classes[line.problem_id], settings.subsets, settings.seed, bound)
-                for name, s in scorings.items()
-            }
-            for line in golden
-        ]
-        for bound in (False, True)
-    )
+    scored = [_scored(line, scorings, classes[line.problem_id], widths, settings) for line in golden]
+    estimated = _estimates(scored, list(scorings), metric_names(widths), depth, settings)
     roles = usage_by_role(entry for line in run.lines for entry in line.usage)
     own_prices = prices == (run.manifest.prices or {})
     return {
@@ -78,18 +78,30 @@ def summary(
         "roles": roles,
         "cost": cost_of(roles, prices) if prices else None,
         "by_problem": tuple(
-            _problem(line, run.manifest.problems[line.problem_id], lower, upper, scorings, prices).model_copy(
-                update={
-                    "by_samples": {name: found for name, found in series.items() if found},
-                    "upper_by_samples": _differing(upper_series, series),
-                    **({} if own_prices else {"money_limit": None}),  # it limited costs at other prices
-                }
-            )
-            for line, lower, upper, series, upper_series in zip(
-                golden, scores, uppers, samples, upper_samples, strict=True
-            )
+            _problem(p, run.manifest.problems[p.line.problem_id], scorings, prices, own_prices) for p in scored
         ),
     }
+
+
+def _scored(
+    line: Prediction,
+    scorings: Mapping[str, Scoring],
+    classes: Classes,
+    widths: Sequence[int],
+    settings: BootstrapSettings,
+) -> ScoredProblem:
+    lower, upper = (
+        {name: problem_scores(line, scoring, classes, widths, bound) for name, scoring in scorings.items()}
+        for bound in (False, True)
+    )
+    samples, upper_samples = (
+        {
+            name: by_samples(line, scoring, classes, settings.subsets, settings.seed, bound)
+            for name, scoring in scorings.items()
+        }
+        for bound in (False, True)
+    )
+    return ScoredProblem(line, lower, upper, samples, upper_samples)
 
 
 def _widths(lines: Sequence[Prediction]) -> list[int]:
@@ -99,8 +111,7 @@ def _widths(lines: Sequence[Prediction]) -> list[int]:
 
 
 def _estimates(
-    problems: Sequence[ByScoring],
-    uppers: Sequence[ByScoring],
+    problems: Sequence[ScoredProblem],
     scorings: Sequence[str],
     metrics: Sequence[str],
     depth: int,
@@ -115,7 +126,7 @@ def _estimates(
     columns = [(t, scoring, metric) for t in range(depth) for scoring in scorings for metric in metrics]
     rows, upper_rows = (
         [[p[scoring][min(t, len(p[scoring]) - 1)][metric] for t, scoring, metric in columns] for p in bounds]
-        for bounds in (problems, uppers)
+        for bounds in ([problem.lower for problem in problems], [problem.upper for problem in problems])
     )
     most = [mean(column) for column in zip(*upper_rows, strict=True)]
     found: list[dict[str, dict[str, Estimate]]] = [{scoring: {} for scoring in scorings} for _ in range(depth)]
@@ -125,13 +136,14 @@ def _estimates(
 
 
 def _problem(
-    line: Prediction,
+    problem: ScoredProblem,
     digest: str,
-    scores: ByScoring,
-    uppers: ByScoring,
     scorings: Mapping[str, Scoring],
     prices: Mapping[str, Price],
+    own_prices: bool,
 ) -> EvaluatedProblem:
+    """The record of one problem. ``own_prices``: the prices are those with which the run was made."""
+    line = problem.line
     used = line.total_usage
     spent = [tokens_until(line, t) for t in range(max(len(line.rounds), 1))]
     return EvaluatedProblem(
@@ -139,7 +151,8 @@ def _problem(
         digest=digest,
         stop=line.stop,
         limit=line.terms.tokens_per_problem,
-        money_limit=line.terms.money_per_problem,
+        # the limit held at the run's own prices, and says nothing about costs at others
+        money_limit=line.terms.money_per_problem if own_prices else None,
         prompt_tokens=used.prompt_tokens,
         completion_tokens=used.completion_tokens,
         cost=cost_of_entries(line.usage, prices),
@@ -148,15 +161,17 @@ def _problem(
                 prompt_tokens=usage.prompt_tokens,
                 completion_tokens=usage.completion_tokens,
                 cost=cost_until(line, t, prices),
-                scores={name: by_iteration[t] for name, by_iteration in scores.items()},
+                scores={name: by_iteration[t] for name, by_iteration in problem.lower.items()},
                 upper={
-                    name: {metric: value for metric, value in found[t].items() if value != scores[name][t][metric]}
-                    for name, found in uppers.items()
+                    name: {m: value for m, value in found[t].items() if value != problem.lower[name][t][m]}
+                    for name, found in problem.upper.items()
                 },
                 graded={name: grade_outcomes(line, scoring, t) for name, scoring in scorings.items()},
             )
             for t, usage in enumerate(spent)
         ),
+        by_samples={name: found for name, found in problem.samples.items() if found},
+        upper_by_samples=_differing(problem.upper_samples, problem.samples),
     )
 
 

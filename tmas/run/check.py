@@ -15,9 +15,9 @@ from pydantic import Field
 from tmas.methods.base import MethodSettings
 from tmas.records import Failure, Problem, ReplyCounts, Result, Rollout, Usage
 from tmas.records.trace_lines import CallLine
+from tmas.run.activity import Activity
 from tmas.run.health import replies_by_role
 from tmas.run.runtime import open_runtime
-from tmas.run.session import Activity
 from tmas.run.trace import read_calls, trace_path
 from tmas.settings import Limits, RunSettings, Settings
 

@@ -25,10 +25,10 @@ from tmas.records.live import ControlLine, LimitChanges, RoleStatus, RunStatus
 from tmas.records.reading import defect, read_records
 from tmas.records.run_files import FailureLine
 from tmas.redaction import clean_logger
+from tmas.run.activity import Activity
 from tmas.run.directory import lock_holder
 from tmas.run.live_socket import answer_requests
 from tmas.run.runtime import Runtime
-from tmas.run.session import Activity
 from tmas.run.solver import ProblemSolver
 from tmas.settings import Limits, RunSettings
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tmas.run.activity import Activity
 from tmas.run.control import BudgetUse
-from tmas.run.session import Activity
 from tmas.settings import Limits
 
 

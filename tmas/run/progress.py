@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from tmas.redaction import clean_logger
-from tmas.run.session import Activity
+from tmas.run.activity import Activity
 
 log = clean_logger(__name__)
 

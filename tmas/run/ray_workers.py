@@ -30,12 +30,12 @@ from tmas.errors import UserError
 from tmas.files import digest
 from tmas.records import Problem, Result
 from tmas.redaction import log_to_stderr
+from tmas.run.activity import Activity
 from tmas.run.control import BudgetUse, LocalCallMaker
 from tmas.run.directory import counts_chat_template
 from tmas.run.heartbeats import HeartbeatReply, HeartbeatRequest
 from tmas.run.rounds import add_up_details
 from tmas.run.runtime import Runtime
-from tmas.run.session import Activity
 from tmas.run.solver import ProblemSolver
 from tmas.run.trace import trace_path
 from tmas.settings import RunSettings

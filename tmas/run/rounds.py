@@ -14,7 +14,7 @@ from tmas.llm.endpoint import EndpointDown
 from tmas.methods.base import Memory, OnRound, Round
 from tmas.records import BankChange, Problem
 from tmas.records.live import RecentBankChange
-from tmas.run.session import Activity
+from tmas.run.activity import Activity
 
 KEPT = 10
 """Bank changes that are kept."""

@@ -22,11 +22,12 @@ from tmas.methods import METHODS
 from tmas.methods.base import Method
 from tmas.records.reading import read_record
 from tmas.records.run_files import Manifest
+from tmas.run.activity import Activity
 from tmas.run.budget import TokenBudget, recorded_charges
 from tmas.run.directory import counts_chat_template
 from tmas.run.garbage import rare_collections
 from tmas.run.models import Clients, SharedServers, own_servers
-from tmas.run.session import Activity, RunState
+from tmas.run.session import RunState
 from tmas.run.shares import Shares
 from tmas.run.solver import ProblemSolver
 from tmas.settings import RunSettings

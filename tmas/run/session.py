@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -28,10 +27,10 @@ from tmas.records import (
     Usage,
     UsageEntry,
 )
-from tmas.records.live import RecentBankChange
 from tmas.records.prices import UNKNOWN_PRICE, Price
 from tmas.records.token_counts import UNCOUNTED, USAGE_IMPLAUSIBLE, plausible_tokens
 from tmas.redaction import clean_logger
+from tmas.run.activity import Activity
 from tmas.run.budget import (
     CANCELLED_PREFIX,
     UNREPORTED_PREFIX,
@@ -73,56 +72,6 @@ class RoleModel:
         limit = self.window.max_completion(prompt.content)
         same = limit == self.sampling.max_tokens
         return self.sampling if same else self.sampling.model_copy(update={"max_tokens": limit})
-
-
-@dataclass
-class RoleActivity:
-    """Live counters of one role. ``tokens``: completion tokens as they stream. The others are as in Activity."""
-
-    in_flight: int = 0
-    calls: int = 0
-    failed: int = 0
-    tokens: int = 0
-
-
-@dataclass
-class Activity:
-    """Live counters of a run, for the progress display and ``tmas status``.
-
-    ``status``: what the run waits for before its first call. ``finished``: number of finished problems. ``tokens``:
-    completion tokens as they stream. ``iterations``: the current iteration of each unfinished problem, by problem id.
-    ``retrying``: why calls are being retried now, by the server's base URL.
-
-    The other counters count calls. ``calls``: calls that this process made and that have ended. ``replayed``: calls
-    answered from the trace. ``failed``: calls of either kind whose outcome is a failure.
-
-    ``is_paused``: no new call starts. ``roles``: counters by role. ``failures``: missing results of
-    finished iterations, by reason. ``bank_changes``: the latest ones, oldest first.
-    """
-
-    status: str = ""
-    finished: int = 0
-    in_flight: int = 0
-    calls: int = 0
-    replayed: int = 0
-    failed: int = 0
-    tokens: int = 0
-    iterations: dict[str, int] = field(default_factory=dict)
-    is_paused: bool = False
-    roles: dict[str, RoleActivity] = field(default_factory=dict)
-    failures: Counter[str] = field(default_factory=Counter)
-    bank_changes: tuple[RecentBankChange, ...] = ()
-    retrying: dict[str, str] = field(default_factory=dict)
-
-    def role(self, name: str) -> RoleActivity:
-        return self.roles.setdefault(name, RoleActivity())
-
-    def note_retry(self, base_url: str, reason: str) -> None:
-        """Note why calls to a server are retried. An empty ``reason``: a call has succeeded again."""
-        if reason:
-            self.retrying[base_url] = reason
-        else:
-            self.retrying.pop(base_url, None)
 
 
 @dataclass
@@ -206,10 +155,10 @@ class ProblemSession:
             return True
         cost = sum(used.total_tokens for (_, t), used in self._usage.items() if t == iteration - 1)
 
-        paid = self.trace.has_calls(f"{self.problem.problem_id}/it{iteration}/")
+        begun = self.trace.has_calls(f"{self.problem.problem_id}/it{iteration}/")
 
         async def ask() -> Grant:
-            return await shares.ask(self.problem.problem_id, self._budget.spent, cost, stalled, paid)
+            return await shares.ask(self.problem.problem_id, self._budget.spent, cost, stalled, begun)
 
         grant = await self.decide(grant_name(shares.limit, iteration), ask, Grant)
         if not grant.granted:

@@ -91,10 +91,10 @@ class Shares:
         self._running.discard(name)
         self._serve()
 
-    async def ask(self, problem_id: str, spent: int, cost: int, stalled: int, paid: bool = False) -> Grant:
+    async def ask(self, problem_id: str, spent: int, cost: int, stalled: int, begun: bool = False) -> Grant:
         """Whether the problem may spend ``cost`` more tokens than the ``spent`` ones. May wait for other problems.
 
-        ``stalled``: number of iterations without progress. ``paid``: the trace has calls of this iteration, so it is
+        ``stalled``: number of iterations without progress. ``begun``: the trace has calls of this iteration, so it is
         granted at once, although the pool may fall below zero; others are refused until somebody ends.
         """
         name = trace_name(problem_id)
@@ -102,7 +102,7 @@ class Shares:
         missing = spent + cost - self.share - account.taken
         if missing <= 0:
             return Grant(granted=True)
-        if paid:
+        if begun:
             self.pool -= missing
             account.taken += missing
             return Grant(granted=True, taken=missing)

@@ -14,12 +14,12 @@ from tmas.llm.endpoint import EndpointDown
 from tmas.methods import METHODS
 from tmas.records import Problem, Result
 from tmas.redaction import clean_logger
+from tmas.run.activity import Activity
 from tmas.run.control import LocalCallMaker, RunControl
 from tmas.run.directory import RunDirectory
 from tmas.run.garbage import RARE_IN_A_SERVER, rare_collections
 from tmas.run.runner import run_problems, write_metrics
 from tmas.run.runtime import Runtime, open_runtime
-from tmas.run.session import Activity
 from tmas.serve.errors import ApiError
 from tmas.serve.metrics import ServerMetrics
 from tmas.serve.progress import IterationProgress, ProgressLineCallback

@@ -12,8 +12,8 @@ from tmas.methods import METHODS
 from tmas.methods.allocation import AllocationSettings
 from tmas.methods.stopping import VerificationSettings
 from tmas.methods.tmas import TMASSettings
+from tmas.run.activity import Activity
 from tmas.run.check import CheckOptions, check_model, small_method, unfit_roles
-from tmas.run.session import Activity
 from tmas.settings import RunSettings
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer, run_in_thread

@@ -11,8 +11,8 @@ from rich.console import Console
 from tmas.cli import progress as module
 from tmas.cli.progress import show_progress
 from tmas.run import progress as run_progress
+from tmas.run.activity import Activity
 from tmas.run.progress import RunProgress
-from tmas.run.session import Activity
 
 
 class Clock:

@@ -22,9 +22,9 @@ from tmas.errors import UserError
 from tmas.files import read_lines
 from tmas.records.live import ControlLine, LimitChanges, RunStatus
 from tmas.records.reading import read_records
+from tmas.run.activity import Activity
 from tmas.run.control import BudgetUse, RunControl
 from tmas.run.live_socket import SOCKET, NotLive, _listen, answer_requests, ask_live
-from tmas.run.session import Activity
 from tmas.run.status import change_limits, run_status
 from tmas.settings import RunSettings
 from tmas.testing import team

@@ -23,9 +23,9 @@ from tmas.engines.ray_cluster import ClusterFailed
 from tmas.files import digest
 from tmas.records import BankChange, Problem
 from tmas.run import ray_workers as workers
+from tmas.run.activity import Activity, RoleActivity
 from tmas.run.rounds import recent_changes
 from tmas.run.runtime import Runtime
-from tmas.run.session import Activity, RoleActivity
 from tmas.settings import Limits, RunSettings
 from tmas.testing import team
 from tmas.testing.chat_server import ScriptedServer

@@ -13,9 +13,9 @@ import pytest
 
 from tmas.llm.descriptors import SPARE
 from tmas.run import runtime
+from tmas.run.activity import Activity
 from tmas.run.garbage import RARE
 from tmas.run.runtime import Runtime, open_runtime
-from tmas.run.session import Activity
 from tmas.settings import RunSettings
 from tmas.testing import team
 from tmas.testing.chat_server import ScriptedServer

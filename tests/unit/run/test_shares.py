@@ -75,7 +75,7 @@ async def test_an_iteration_with_recorded_calls_is_granted_although_the_pool_is_
     shares = Shares(limit=200, problems=2)
     for name in "ab":
         shares.begin(name)
-    assert await shares.ask("a", spent=90, cost=30, stalled=9, paid=True) == Grant(granted=True, taken=20)
+    assert await shares.ask("a", spent=90, cost=30, stalled=9, begun=True) == Grant(granted=True, taken=20)
     assert shares.pool == -20
     shares.end("a", spent=120)
     assert shares.pool == -20
