@@ -30,7 +30,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation")
 
 def build(settings: BuildSettings, log: Log) -> None:
     """Write rows, chats, ``report.json``, the data card ``README.md`` and the page ``look.html`` to ``output_dir``."""
-    # The problems come first: without them, tmas filter has not run yet, and tmas distill could not.
+    # Read the problems first. If they are missing, the next step is tmas filter, and not yet tmas distill.
     filtered = list(read_problems(settings.problems, "tmas filter"))
     builder, earlier = _Builder(settings), earlier_reports(settings.earlier)
     if unfinished := builder.unfinished():
@@ -81,7 +81,9 @@ class _Builder:
             raise UserError("no problem of the teacher's run is finished", where=self.settings.run, remedy=remedy)
         if done == asked:
             return None
-        return f"{self.settings.run}: only {done:,} of {asked:,} problems are finished, and give rows. {remedy}"
+        return (
+            f"{self.settings.run}: only {done:,} of {asked:,} problems are finished; the others give no rows. {remedy}"
+        )
 
     def with_split(self, problem: TrainingProblem) -> TrainingProblem:
         """The problem with its split, which depends only on the seed and the problem's id."""

@@ -200,8 +200,9 @@ class Judge:
     ) -> list[V | Failure]:
         """Return ``passes`` (default: that of the settings) independent verdicts of type ``output``, failures last.
 
-        If the server can, all verdicts are choices of one request, so that the prompt is computed once. The reason of a
-        failure is ``timeout``, ``endpoint``, ``unparsable``, or ``judge`` for a truncated reply or a prompt too long.
+        If the server can, all verdicts are choices of one request, so that the server processes the prompt once. The
+        reason of a failure is ``timeout``, ``endpoint``, ``unparsable``, or ``judge`` for a truncated reply or a prompt
+        too long.
 
         ``coded``: each request ends with a new :func:`fresh_code`, which the verdict must repeat in the field ``code``.
         A reply whose verdicts have another code or none is a failure with the reason ``code``.

@@ -1,4 +1,4 @@
-"""The session that a method works in, and the calls that every agent is made of.
+"""The session that a method works in, and the class that makes the calls of agents.
 
 An agent packs a prompt into the model's window, makes a call under a key, and parses the reply. It never raises on
 what a model or a server did: it returns a :class:`~tmas.records.Failure`. It reaches the outside only through

@@ -1,8 +1,9 @@
 """Packing: fit a prompt into the model's context window, shortening its pieces in a given order.
 
 The paper is silent about this. Here, room for ``max_tokens`` of completion is always kept free. The problem and the
-instructions are never cut. Everything else is shortened step by step, the least valuable first, until the prompt
-fits. Each step is recorded with the call. A prompt that fits after no step is a ``context`` failure and is not sent.
+instructions are never cut. Everything else is shortened step by step, the least valuable first, until the prompt fits.
+Each step is recorded with the call. A prompt that does not fit after all steps is a ``context`` failure and is not
+sent.
 """
 
 from __future__ import annotations

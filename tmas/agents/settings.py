@@ -31,8 +31,8 @@ class AgentSettings(BaseModel):
     )
     structured_verification: Literal["retry"] | bool = Field(
         default="retry",
-        description="false: ask for verifications in free text, which is kinder to LaTeX; true: as JSON; retry: in "
-        "free text, and again as JSON after a reply that cannot be parsed, where structured_outputs sends the schema",
+        description="false: ask for verifications in free text, where LaTeX needs no escaping; true: as JSON; retry: "
+        "in free text, and again as JSON after a reply that cannot be parsed, if structured_outputs sends the schema",
     )
     summary_words: int = Field(default=250, ge=10, description="length in words that the summary prompt asks for")
     cut_summaries: Literal["keep"] | None = Field(

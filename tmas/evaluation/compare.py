@@ -28,7 +28,7 @@ from tmas.records.evaluation_files import Estimate, EvaluatedRun, Evaluation, Pa
 METRICS = ("selected", "pass_at_1", "vote", "best_of")
 MONEY = Measure(unit="money")
 Unit = Literal["tokens", "money"]
-"""What methods that are compared have spent equally."""
+"""The unit of the budgets at which methods are compared."""
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,13 @@ CHECK_INTERVAL = 1.0
 REFUSALS, COOLDOWN = 3, 30.0
 """Consecutive refusals (401, 404, ...) after which an engine that has served gets no calls for ``COOLDOWN`` seconds."""
 MOST_CONTEXT_TOKENS = 10**9
-"""A server that reports a longer context does not mean tokens."""
+"""A longer context length that a server reports is ignored: it cannot be a number of tokens."""
 
 T = TypeVar("T")
 
 ChoiceProgressCallback = Callable[[int, StreamProgress], None]
 RetryCallback = Callable[[str, str], None]
-"""Called with a server's base URL and the reason why calls to it are retried: an empty text once one has succeeded."""
+"""Called with a server's base URL and the reason why calls to it are retried. Empty once a call has succeeded again."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class OpenAIChat:
         """Return the context length of ``model`` in tokens.
 
         None if the server does not state it; vLLM does. Raises :class:`UnknownModel` if the server lists its models
-        without ``model``, and :class:`EndpointDown` if the list cannot be read within the retry settings.
+        without ``model``, and :class:`EndpointDown` if the list cannot be read after all retries.
         """
         listed = await self.models()
         if listed and model not in listed:
@@ -245,7 +245,7 @@ class OpenAIChat:
 
     def _start_probe(self, engine: Engine, retry_after: float) -> None:
         """Mark ``engine`` as unhealthy until a probe succeeds. A single engine is never marked."""
-        if engine.refusals >= REFUSALS:  # a probe would succeed: it has the same key, but does not need it everywhere
+        if engine.refusals >= REFUSALS:  # a probe would succeed at once: a refusal is an answer, too
             retry_after = max(retry_after, COOLDOWN)
         if len(self.router.engines) > 1 and engine not in self._probes:
             probe = asyncio.create_task(
@@ -294,7 +294,7 @@ class OpenAIChat:
                     engine.has_served, engine.refusals = True, 0
                     self._newest_success_sent_at = max(self._newest_success_sent_at, started)
                     self._warn(self._refused.add(dropped))
-                    self._refused.accept(sent.keys() - {"n"})  # n is accepted by the number of choices
+                    self._refused.accept(sent.keys() - {"n"})  # whether n is accepted shows in the number of choices
                     reply.dropped = frozenset(dropped)
                     reply.notes += [note for name in body.keys() - sent.keys() if (note := OPTIONAL_FIELDS[name].note)]
                     return reply

@@ -63,7 +63,7 @@ class Draft(Generic[ItemT]):
             self._store_new(item, new.content)
 
     def evict(self) -> None:
-        """Remove the live items with the lowest rank, and the oldest refuted ones, beyond their numbers."""
+        """Remove the live items of lowest rank above ``capacity``, and the oldest refuted above ``tombstones``."""
         live = [item for item in self.items.values() if item.refuted is None]
         refuted = sorted((i for i in self.items.values() if i.refuted is not None), key=lambda i: i.refuted or 0)
         surplus = self.bank.weakest_first(live)[: max(0, len(live) - self.settings.capacity)]
@@ -81,7 +81,7 @@ class Draft(Generic[ItemT]):
         return tuple((self.iteration, index) for index in sorted(set(named)) if index in self.rollouts)
 
     def _new(self, named: Sequence[Pair], content: dict[str, Any]) -> ItemT:
-        """An item with the next id. One whose rollouts are not named counts as found once."""
+        """An item with the next id. If the reply names no rollout for it, its support is 1."""
         now = {"item_id": self._next_name(), "created": self.iteration, "last_seen": self.iteration}
         item = self.bank.item_type(**now, **content, rollouts=tuple(named))
         return item.model_copy(update=self._evidence(named, content))

@@ -35,7 +35,7 @@ _LAYOUT = frozenset("$_&\"`*~·×.,;?") | {
     r"\left", r"\right", r"\text", r"\textbf", r"\mathrm", r"\mathbf", r"\displaystyle", r"\quad", r"\qquad",
     r"\cdot", r"\times", r"\ast",
 }  # fmt: skip
-"""Tokens that change no statement. The comma goes, too: the order of what it separates is compared."""
+"""Tokens that do not change a statement. The comma is one of them, because order is compared anyway."""
 _BRACKETS = {"{": "(", r"\{": "(", r"\lbrace": "(", "}": ")", r"\}": ")", r"\rbrace": ")"}
 _FUNCTION_WORDS = frozenset("the an is are was were be been being this that these those of then so thus hence".split())  # noqa: SIM905
 """Words that carry no claim. "a" is not one of them: it can be a variable."""

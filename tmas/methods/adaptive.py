@@ -17,7 +17,7 @@ from tmas.methods.stopping import VerificationSettings, accepted, next_checks
 from tmas.records import Failure, FailureReason, Rollout, Verification
 
 REFUSED = (FailureReason.BUDGET, FailureReason.WORKER)
-"""Reasons of checks that the session did not make, and further ones of which it would not make either."""
+"""Reasons of checks that the session refused to make. It would refuse further checks as well."""
 
 
 async def verify_in_rounds(
@@ -38,7 +38,7 @@ async def verify_in_rounds(
     while count := next_checks(grades_of(rollout), full, settings, best, earlier):
         rollout = await team.verification(rollout, count)
         if any(isinstance(v, Failure) and v.reason in REFUSED for v in rollout.verifications[-count:]):
-            break  # not by the state of the session, which depends on the siblings and on time
+            break  # by the replies, not by session.stopped, which depends on the siblings and on time
     return rollout
 
 
@@ -49,7 +49,7 @@ async def check_selected_in_full(
     selection: SelectionSettings,
     checker: AnswerChecker,
 ) -> None:
-    """Make the checks that are left of the candidate that would be selected, until the selected one has all of them.
+    """Give the selected candidate all M checks. Its grade may change the selection: repeat for the new one.
 
     Changes ``rounds``. The critiques of these checks are in no prompt, as all other calls have been made.
     """

@@ -1,4 +1,6 @@
-"""How much a problem gets in its next iteration, as pure functions of the iterations so far.
+"""How many candidates a problem gets in its next iteration, and how many explore, by the iterations so far.
+
+All functions are pure.
 
 :class:`AllocationPolicy` is the interface. Add another policy, such as a bandit, to :data:`POLICIES`, and its name to
 ``AllocationSettings.policy``. A policy must be deterministic: resume is replay.

@@ -74,7 +74,8 @@ class Method(ABC, Generic[S]):
     """Solves one problem at a time; holds no state between problems.
 
     A method is a deterministic function of (problem, seed) whose only effects are the session's calls: it draws by
-    name, uses results by index, and never sees time or order. To resume it is to run it again on the recorded calls.
+    name, uses results by index, and never sees time or order. A problem is resumed by running the method again on the
+    recorded calls.
     """
 
     settings_type: ClassVar[type[MethodSettings]]

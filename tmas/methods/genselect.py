@@ -2,9 +2,9 @@
 
 1. The model samples N candidates from the bare problem.
 2. A comparison shows up to n candidates in one prompt, and the model names the index of the best one.
-3. A vote has a random order of the candidates. If they are more than n, it is a knockout tournament: groups of nearly
-   equal size are compared, and the winners are compared again until one is left. With ``arrangement=subset`` a vote
-   compares n randomly drawn candidates, once.
+3. A vote has a random order of the candidates. If there are more than n, the vote is a knockout tournament: groups of
+   nearly equal size are compared, and the winners are compared again until one is left. With ``arrangement=subset`` a
+   vote compares n randomly drawn candidates, once.
 4. The answer is the majority of the votes' winners.
 
 Published: the first paper has N = 64, subsets of n = 16 and 64 votes in its tables (8 votes in a figure), temperature
@@ -66,7 +66,7 @@ class GenSelectSettings(MethodSettings, frozen=True):
     n_votes: int = Field(default=8, ge=1, description="votes: each compares the candidates in an order of its own")
     arrangement: Literal["tournament", "subset"] = Field(
         default="tournament",
-        description="tournament: a vote compares all candidates, in several rounds if they are more than n_compared;"
+        description="tournament: a vote compares all candidates, in several rounds if there are more than n_compared;"
         " subset: a vote compares n_compared randomly drawn candidates, once",
     )
     shown: Literal["solution", "summary"] = Field(

@@ -9,7 +9,7 @@ A candidate is checked in rounds, M checks at most. Each round's grades decide w
    s ln(right / wrong) + (1 - s) ln((1 - right) / (1 - wrong)) to the *evidence*. If scores are 0 or 1, this is Wald's
    log-likelihood ratio. The candidate is *rejected* once the evidence is at most ln(``beta``).
 3. *Its answer is settled.* If checks of the same answer in earlier iterations were evidence against it, the candidate
-   starts with this evidence.
+   starts with this evidence, or with ln(``beta``) if that is higher.
 
 A candidate that is not rejected is checked M times. It is *accepted* if its evidence is then at least
 ln(1 / ``alpha``).
@@ -118,8 +118,9 @@ def next_checks(
     ``full``: M, the number of all checks. ``best``: the mean grade that the candidate has to reach to be selected; None
     if there is no such grade. ``earlier``: grades that the same answer received in earlier iterations.
 
-    Every candidate has a first round, because later prompts need a critique of it. A round has at least
-    ``round_size`` checks, and as many as it takes at the least to stop the candidate: the result of fewer is known.
+    Every candidate has a first round, because later prompts need a critique of it. A round has at least ``round_size``
+    checks. If even grades of 0 in all of them could not stop the candidate, it has the smallest number with which they
+    could.
     """
     left = full - len(grades)
     if left <= 0:

@@ -44,7 +44,7 @@ EvolvingG = Awaitable[Evolved[GuidelineBank]]
 
 
 def _is_none(value: object) -> bool:
-    """Whether a setting is left out of the settings on disk, as in versions that did not have it."""
+    """Leave settings that are None out of the settings on disk, because older versions did not write them."""
     return value is None
 
 
@@ -102,8 +102,8 @@ class TMASSettings(MethodSettings, frozen=True):
             raise ValueError("early_stop=accepted needs the test of method.verification, which is null")
         if not accepted([1.0] * self.n_verifications, self.n_verifications, self.verification):
             raise ValueError(
-                f"early_stop=accepted: {self.n_verifications} verifications that all give grade 1 are no evidence for"
-                f" alpha={self.verification.alpha}: raise verification.alpha or n_verifications"
+                f"early_stop=accepted: {self.n_verifications} verifications that all give grade 1 are too little"
+                f" evidence for alpha={self.verification.alpha}: raise verification.alpha or n_verifications"
             )
         return self
 

@@ -54,7 +54,7 @@ from tmas.records import Completion, Failure, Mode, Problem, Rollout, Solution, 
 _SELF_EVALUATION = re.compile(
     r"^[^\w\n]*(?:\d+[.)]\s*)?(?:my\s+)?self[-\s\u2010\u2011]?evaluation\b", re.IGNORECASE | re.MULTILINE
 )
-_OTHERWISE_CALLED = re.compile(
+_OTHER_HEADINGS = re.compile(
     r"""^(?:
         [^\w\n]* (?:\d+[.)]\s*)? (?:my\s+)? self[-\s\u2010\u2011]? (?:assessment|verification|grading|check)\b
         | [ \t]* (?:\#|\*\*) [^\w\n]* (?:\d+[.)]\s*)? (?:final\s+)? (?:evaluation|assessment|grading)
@@ -233,7 +233,7 @@ def _heading(text: str) -> re.Match[str] | None:
             return heading
     if asked_for:
         return asked_for[-1]
-    for heading in reversed([*_OTHERWISE_CALLED.finditer(text)][-_HEADINGS_TRIED:]):
+    for heading in reversed([*_OTHER_HEADINGS.finditer(text)][-_HEADINGS_TRIED:]):
         rest = text[heading.end() :]
         if re.search(r"(?i)\b(?:grade|score)\b", rest) and _own_grade(rest) is not None:
             return heading

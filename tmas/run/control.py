@@ -50,7 +50,7 @@ class BudgetUse(NamedTuple):
 
 
 class CallMaker(Protocol):
-    """What makes the calls of a run, and what ``tmas control`` changes: this process, or the Ray workers."""
+    """The part of a run that makes the calls: this process, or the Ray workers. ``tmas control`` changes its limits."""
 
     def resize(self, slots: int) -> None:
         """Allow this number of completions in flight from now on."""
@@ -218,13 +218,13 @@ class RunControl:
         }
 
     def _record_resumed_limits(self) -> None:
-        """Record that this start has other limits than the last change has left, and say so."""
+        """Record and log each limit of this start that differs from what ``tmas control`` set last."""
         left = {line.setting: line.after for line in self._changes}
         now = self._limits
         differing = {name: now[name] for name in left if name in now and now[name] != left[name]}
         self._record(left, differing)
         if differing.keys() - {"pause"}:
-            log.warning("tmas control had changed these limits; this start has those of its command again")
+            log.warning("tmas control changed these limits in an earlier start; this start uses those of its command")
 
     def _record(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         lines = [
@@ -299,13 +299,13 @@ class RunControl:
             self._samples.append((now, self._tokens()))
             while now - self._samples[0][0] > RATE_WINDOW:
                 self._samples.popleft()
-            self._left(self._share())  # the basis of the estimate is the first call, not the first question for it
+            self._left(self._share())  # so that the estimate begins at the first call, not at the first status request
 
     def _tokens(self) -> Counter[str]:
         return Counter({name: counters.tokens for name, counters in self.activity.roles.items()})
 
     def _tokens_per_second(self) -> dict[str, float]:
-        """By role, over the last minute."""
+        """Tokens per second by role, over the last :data:`RATE_WINDOW` seconds."""
         since, before = self._samples[0]
         seconds = max(time.monotonic() - since, 1e-9)
         return {name: max(0, tokens - before[name]) / seconds for name, tokens in self._tokens().items()}

@@ -96,7 +96,7 @@ class RunDirectory:
 
     def _merged_manifest(self, new: Manifest, may_increase: set[str]) -> Manifest:
         """The manifest of a resumed run. Raises :class:`RunRefused` if the fingerprints differ."""
-        # Also if nothing is recorded yet: a manifest that this project did not write must not be overwritten.
+        # Read it even if nothing is recorded yet: a manifest that this project did not write must not be overwritten.
         content = _load_manifest_json(self.path)
         if not _has_recorded(self.path):
             return new
@@ -245,7 +245,7 @@ FORMER = {
     "method.agents.max_item_chars": 1000,
     **{f"method.{bank}.{name}": value for bank in ("experience", "guidelines") for name, value in OLDER_RULES.items()},
 }
-"""Settings that older runs do not have, with the values that give what these runs did."""
+"""Settings that older versions did not have, with the values that correspond to what those versions did."""
 
 
 def _with_former(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

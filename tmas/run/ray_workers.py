@@ -157,7 +157,7 @@ class _WorkerState:
     async def is_reachable(self) -> bool:
         """Ask the actor now. A worker may have died since its last heartbeat.
 
-        Such a death came before the problem was assigned, so it does not count as a death over the problem.
+        Such a death came before the problem was assigned, so it does not count against the problem.
         """
         try:
             self.is_responsive = await self.actor.ping.remote() and self.is_responsive
@@ -224,7 +224,7 @@ class WorkerPool:
         self._is_paused = paused
 
     async def limit_tokens(self, tokens_per_run: int | None) -> None:
-        """Change the token budget of the run, and wait until the worker has it. A run budget has one worker only."""
+        """Change the token budget of the run, and wait until the worker has it. A run with a budget has one worker."""
         limits = self._solver.state.limits.model_copy(update={"tokens_per_run": tokens_per_run})
         self._limits = limits
         while any(worker.reply.limits != limits for worker in self.workers):
@@ -332,7 +332,7 @@ def _start_actors(runtime: Runtime, directory: Path) -> list[Any]:
     def start(node: str) -> Any:
         options = {
             "num_cpus": 0,
-            # One byte, which every node has. Without any requirement, Ray ignores the node that is asked for.
+            # One byte, which every node has: Ray ignores the node affinity of an actor that requires no resource.
             "memory": 1,
             "max_restarts": -1,
             "max_concurrency": settings.active_problems + 8,  # problems, in addition to heartbeats

@@ -157,10 +157,10 @@ class ProblemSession:
 
         begun = self.trace.has_calls(f"{self.problem.problem_id}/it{iteration}/")
 
-        async def ask() -> Grant:
+        async def request_share() -> Grant:
             return await shares.ask(self.problem.problem_id, self._budget.spent, cost, stalled, begun)
 
-        grant = await self.decide(grant_name(shares.limit, iteration), ask, Grant)
+        grant = await self.decide(grant_name(shares.limit, iteration), request_share, Grant)
         if not grant.granted:
             self.stopped = "budget"
         return grant.granted

@@ -92,10 +92,10 @@ class Shares:
         self._serve()
 
     async def ask(self, problem_id: str, spent: int, cost: int, stalled: int, begun: bool = False) -> Grant:
-        """Whether the problem may spend ``cost`` more tokens than the ``spent`` ones. May wait for other problems.
+        """Whether the problem may spend ``cost`` tokens in addition to ``spent``. May wait for other problems.
 
         ``stalled``: number of iterations without progress. ``begun``: the trace has calls of this iteration, so it is
-        granted at once, although the pool may fall below zero; others are refused until somebody ends.
+        granted at once. The pool may fall below zero by this; then no other problem gets anything until one ends.
         """
         name = trace_name(problem_id)
         account = self.accounts[name]
@@ -118,7 +118,7 @@ class Shares:
         return Grant(granted=granted, taken=missing if granted else 0)
 
     def _serve(self) -> None:
-        """Serve those who wait, and refuse one if nobody is left who could leave anything."""
+        """Grant the waiting requests that the pool can pay for. If all running problems wait, refuse one."""
         for waiting in sorted(self._waiting, key=lambda w: (w.stalled, w.tokens, w.name)):
             if waiting.tokens <= self.pool:
                 self.pool -= waiting.tokens

@@ -68,8 +68,8 @@ class Trace:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._open()
-        with ExitStack() as unless_unusable:
-            unless_unusable.callback(self.close)
+        with ExitStack() as close_on_error:
+            close_on_error.callback(self.close)
             damage, lacks_prompts = self._load()
             if damage:
                 set_aside(path, damage)
@@ -79,7 +79,7 @@ class Trace:
                 mark = add_checksum(trace_bytes(DecisionLine(name=REPAIRED, value=len(numbers))))
                 self._rewrite(chain([mark], kept))
             cut_torn_line(path, self._end)
-            unless_unusable.pop_all()
+            close_on_error.pop_all()
 
     def _open(self) -> int:
         """Open and lock the file. Opens it again if another process has replaced it before it was locked."""
@@ -196,7 +196,7 @@ class Trace:
             await asyncio.to_thread(os.fdatasync, self._file)
 
     def decision(self, name: str) -> Any | None:
-        """The value noted under ``name``, None if there is none."""
+        """The value of the decision ``name``; None if there is none."""
         return self._decisions.get(name)
 
     def decisions(self, prefix: str) -> dict[str, Any]:
@@ -204,7 +204,7 @@ class Trace:
         return {name: value for name, value in self._decisions.items() if name.startswith(prefix)}
 
     def decide(self, name: str, value: Any) -> None:
-        """Note a decision that a replay must repeat; a later one under the same name stands instead."""
+        """Record a decision that a replay must repeat. It replaces an earlier one of the same name."""
         self._append(DecisionLine(name=name, value=value))
 
     def _append(self, *entries: PromptLine | CallLine | DecisionLine) -> None:
@@ -220,7 +220,7 @@ class Trace:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """What the system refuses names the file."""
+        """Add the name of the file to errors of the operating system."""
         try:
             yield
         except OSError as error:
@@ -265,7 +265,7 @@ def read_trace(path: Path, skip_damaged: bool = False) -> Iterator[PromptLine | 
 
     Raises :class:`TraceError` at a damaged line. ``skip_damaged``: skip such lines instead; a call whose prompt is
     missing then has no messages. In a repaired trace, such a call is skipped: it is not used any more, or the resumed
-    run has not come to it yet.
+    run has not reached it yet.
     """
     prompts: dict[str, tuple[Message, ...]] = {}
     is_repaired = False

@@ -78,10 +78,10 @@ class WhatIfSession(Replay):
     ``repeats_selections``: use the recorded outcomes of selections. ``subset``: None takes the first verifications of a
     candidate; a number draws them at random, another set for each number.
 
-    ``prompts_by_place``: the prompt of each place. ``other_prompts``: calls whose prompt is not
-    that of the baseline. ``not_recorded``: calls that the run did not make. ``split``: roles with a call whose
-    completions are not exactly those of one recorded call. ``redrawn``: whether there is a call that a run would
-    have made with other seeds than its completions have.
+    ``prompts_by_place``: the prompt of each place. ``other_prompts``: calls whose prompt is not that of the baseline.
+    ``not_recorded``: calls that the run did not make. ``split``: roles with a call whose completions are not exactly
+    those of one recorded call. ``redrawn``: whether a run would have made a call with other seeds than the recorded
+    completions have.
     """
 
     def __init__(
@@ -265,7 +265,7 @@ def _first(keys: Sequence[CallKey]) -> CallKey | None:
 
 @dataclass(frozen=True)
 class ReplayedProblem:
-    """A problem as the replay solved it. ``line``: its prediction; None if not one iteration is recorded."""
+    """A problem as the replay solved it. ``line``: its prediction; None if no iteration could be replayed."""
 
     line: Prediction | None
     prompts: PromptsByPlace
@@ -285,8 +285,8 @@ async def replay(
         recorded.prediction.problem_id, recorded.calls, run.manifest.seed, run.prompts, baseline, repeats, subset
     )
     trajectory = await METHODS[settings.name](settings, checker).solve(recorded.problem, session)
-    # Missing checks of a candidate that has others do not take its iteration away, and a missing update of a bank takes
-    # away only what follows: a problem that ended early has none of its last iteration.
+    # An iteration is kept if it lacks only further checks of a candidate that has some, or the updates of its banks. A
+    # problem that ended early has no bank update of its last iteration. Iterations after a missing update are left out.
     later = FEEDS_LATER_ITERATIONS - {"summary"}
     missing = (key.iteration + (key.role in later) for key in session.not_recorded if not key.offset)
     kept = min(missing, default=len(trajectory.iterations))

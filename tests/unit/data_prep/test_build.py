@@ -385,7 +385,7 @@ def test_a_teacher_that_has_not_finished_is_named_with_what_to_do(steps: Path, t
     (teacher / "predictions.jsonl").write_bytes(b"".join(lines[:-1]))
     build(settings(steps, tmp_path / "out", run=teacher), said.append)
     assert said[0] == (
-        f"{teacher}: only {len(lines) - 1} of {len(lines)} problems are finished, and give rows."
+        f"{teacher}: only {len(lines) - 1} of {len(lines)} problems are finished; the others give no rows."
         " Run the same tmas distill command again to finish the others."
     )
     (teacher / "predictions.jsonl").unlink()

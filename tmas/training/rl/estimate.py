@@ -36,7 +36,8 @@ def load_estimate_settings(config: DictConfig, defects: list[str]) -> EstimateSe
 
 @dataclass(frozen=True)
 class Workload:
-    """What a step works on. ``prompt`` and ``response`` are mean lengths in tokens, ``longest`` is a response's limit.
+    """The work of a training step. ``prompt`` and ``response`` are mean lengths in tokens, ``longest`` is a response's
+    limit.
 
     ``judge_calls``: most questions to the judge per step; None if the rows are not known.
     """

@@ -196,7 +196,7 @@ class ChatEncoder:
                 if reply is None:
                     raise RowDefect(
                         "template",
-                        f"message {number}: the template does not render it after the prompt of a generation",
+                        f"message {number}: the template does not render it directly after its generation prompt",
                     )
                 yield prompt[len(before) :], False
                 yield reply, True

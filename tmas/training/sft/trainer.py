@@ -129,9 +129,8 @@ class SFTTrainer(Trainer):
 
     def get_train_dataloader(self) -> Any:
         loader: Any = super().get_train_dataloader()
-        if (
-            self.groups
-        ):  # as accelerate does for its own sampler: a run resumed within an epoch needs it to set the epoch
+        if self.groups:
+            # As accelerate does for its own sampler: a run that is resumed within an epoch needs it to set the epoch.
             loader.set_sampler(self.groups)
         return loader
 
@@ -152,7 +151,7 @@ def _tokens(row: Sequence[Example]) -> int:
 def _check_liger(model: Any) -> None:
     """Raise ``UserError`` if liger-kernel is missing or has no kernels for the model; it would then do nothing."""
     try:
-        # In the gpu lock alone.
+        # liger-kernel is only in the GPU environment (locks/gpu.txt).
         from liger_kernel.transformers.monkey_patch import (  # pyright: ignore[reportMissingImports]
             MODEL_TYPE_TO_APPLY_LIGER_FN as SUPPORTED,
         )
