@@ -65,7 +65,7 @@ CONF = Path(__file__).parents[1] / "conf"
 class NoisyTeacher:
     """Implements :class:`tmas.agents.base.Session` and the window of every role.
 
-    ``rate``: share of the verifier's grades that are turned over. ``tokens``: of all calls so far.
+    ``rate``: share of the verifier's grades that are flipped. ``tokens``: of all calls so far.
     """
 
     stopped = None

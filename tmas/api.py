@@ -1,4 +1,4 @@
-"""Solve problems: the Python API, and what ``tmas solve`` runs.
+"""The Python API for solving problems. ``tmas solve`` runs the same code.
 
 from tmas import ModelSettings, TMASSettings, solve
 

@@ -28,7 +28,7 @@ GRADE = re.compile(r"\\boxed\{(0\.5|[01])\}")
 
 
 def turned_over(text: str, seed: object, choice: int, rate: float) -> str:
-    """``text``, whose last boxed grade is turned over with the probability ``rate``."""
+    """``text``, whose last boxed grade is flipped with the probability ``rate``."""
     digest = hashlib.sha256(f"{seed}/{choice}/{text}".encode()).digest()
     grades = [*GRADE.finditer(text)]
     if not grades or int.from_bytes(digest[:7]) / 2**56 >= rate:

@@ -4,7 +4,7 @@
 # Further arguments go to every `tmas solve` of adaptive TMAS.
 set -euo pipefail
 export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-export SEEDS=${SEEDS:-0 1 2} RATES=${RATES:-0 0.05 0.2} # RATES: shares of the verifier's grades that are turned over
+export SEEDS=${SEEDS:-0 1 2} RATES=${RATES:-0 0.05 0.2} # RATES: shares of the verifier's grades that are flipped
 export METHODS=${METHODS:-tmas tmas_adaptive tmas_adaptive_long majority_vote best_of_n verify_refine}
 export N=${N:-8} M=${M:-8}                              # the policy was trained with N = 4 and M = 1
 export OUT=${OUT:-runs/adaptive}

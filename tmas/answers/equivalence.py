@@ -128,7 +128,7 @@ class Values:
         return verdict
 
     def _first(self, concerned: list[bool]) -> str:
-        """Return the name of the side that a reason concerns: of two, the gold answer."""
+        """Return the name of the side that a reason concerns; the gold answer if it concerns both."""
         return max(name for name, concerns in zip(self._names, concerned, strict=True) if concerns)
 
     def unreadable(self) -> Comparison:

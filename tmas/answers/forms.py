@@ -26,7 +26,7 @@ _WHOLE_NUMBER_NAMES = frozenset("nmklNMK")
 
 
 class Comparer(Protocol):
-    """What compares two parts. ``unreadable``: the verdict on two answers that cannot be parsed."""
+    """Compares two parts of answers. ``unreadable``: the verdict on two answers that cannot be parsed."""
 
     def compare(self, one: str, other: str) -> Comparison: ...
 

@@ -121,12 +121,12 @@ def _has_unknown_function(expression: Any) -> bool:
 
 
 def _equal_if_renamed(one: Any, other: Any) -> bool:
-    """Whether two expressions are equal if each letter of one side only has another name on the other side."""
+    """Whether two expressions are equal after a renaming of the letters that occur on only one side."""
     return any(True for _ in renamings(one, other))
 
 
 def renamings(one: Any, other: Any) -> list[dict[Any, Any]]:
-    """Return the renamings of letters that occur on one side only under which both sides are equal: none or one."""
+    """Rename the letters that occur on only one side. Returns a renaming that makes both sides equal, or none."""
     from sympy import Expr
 
     if not (isinstance(one, Expr) and isinstance(other, Expr)):

@@ -54,7 +54,7 @@ def print_whatif(console: Console, result: WhatIf) -> None:
     for line in _reasons(result.rows):
         console.print(Text(line), soft_wrap=True)
     for ids, why in (
-        (result.not_recorded, "the recorded calls do not reach for one whole iteration"),
+        (result.not_recorded, "the recorded calls are not enough for one whole iteration"),
         (result.not_replayed, "this version of tmas does not replay them as they were solved"),
     ):
         if ids:

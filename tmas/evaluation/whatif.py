@@ -1,7 +1,7 @@
-"""``tmas whatif``: what a finished run would have come to with other settings of its method, from its recorded calls.
+"""``tmas whatif``: the figures that a finished run would have had with other settings of its method.
 
-:mod:`tmas.run.whatif` replays each problem with the recorded settings and with the other ones. This module compares the
-two, paired by problem, and says of each figure how well it is known.
+:mod:`tmas.run.whatif` replays the recorded calls of each problem, once with the recorded settings and once with the
+other ones. This module compares the two, paired by problem, and says of each figure how well it is known.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class MethodChanges(Settings):
         return {name: value for name, value in (found | off).items() if value != {} or name != "selection"}
 
     def of(self, recorded: MethodSettings, max_iterations: int) -> MethodSettings:
-        """The recorded settings with the changes. ``max_iterations``: where none are given.
+        """The recorded settings with the changes. ``max_iterations``: used if the changes do not set it.
 
         Raises ``UserError`` for a setting that the method does not have.
         """
@@ -98,7 +98,7 @@ class WhatIfSettings(Settings):
     """The settings of ``tmas whatif``."""
 
     run: Path = Field(description="Run directory of tmas solve. Its finished problems are used.")
-    method: MethodChanges = Field(default=MethodChanges(), description="The settings that would have been other ones.")
+    method: MethodChanges = Field(default=MethodChanges(), description="The changed settings of the method.")
     subsets: int | None = Field(
         default=None,
         ge=1,
@@ -119,8 +119,8 @@ class WhatIfSettings(Settings):
 async def whatif(settings: WhatIfSettings, report: Report = lambda *_: None) -> WhatIf:
     """Replay the finished problems of a run with other settings of its method, and compare.
 
-    Raises ``UserError`` if the run cannot be read, if its method does not have a setting, and if the recorded calls do
-    not reach for a single problem.
+    Raises ``UserError`` if the run cannot be read, if its method does not have a setting, and if the recorded calls are
+    not enough to replay any problem.
     """
     run = RecordedRun(settings.run)
     majorities = recorded_majorities(settings.run / "judgements.jsonl") if settings.scoring == "judge" else {}
@@ -198,6 +198,6 @@ def _nothing_is_known(pairs: Sequence[ReplayedPair]) -> str:
     if first is None:
         return "this version of tmas replays no problem of the run as it was solved"
     return (
-        f"the recorded calls do not reach: the {first.role} agent would have been asked for more in iteration"
-        f" {first.iteration} than the run asked for"
+        f"the recorded calls are not enough: in iteration {first.iteration}, the {first.role} agent would have been"
+        " asked for more than it was in the run"
     )

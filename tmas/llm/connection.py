@@ -32,7 +32,7 @@ MOST_ERROR_BYTES, MOST_LIST_BYTES = 2**16, 2**22
 
 
 class StreamProgress(NamedTuple):
-    """StreamProgress of a request: tokens streamed so far, and the number of completions that have ended."""
+    """The progress of a request: tokens streamed so far, and the number of completions that have ended."""
 
     tokens: int
     ended: int

@@ -108,7 +108,7 @@ class StreamedReply:
         self._limits = limits or reply_limits(max_tokens, n, 64)
         self._length = 0  # characters of all choices
         self._usage_reported: Any = None
-        self._counts: dict[str, int] = {}  # what is believed of it, when the choices had ``_counts_at`` characters
+        self._counts: dict[str, int] = {}  # its plausible counts, as checked at ``_counts_at`` characters
         self._counts_at = 0
         self._finished_choices = 0
         self._choices: dict[int, StreamedChoice] = {}
@@ -126,7 +126,7 @@ class StreamedReply:
             try:
                 chunk = orjson.loads(payload)
             except orjson.JSONDecodeError:
-                chunk = _with_null_for_no_numbers(payload)
+                chunk = _with_null_for_nan(payload)
             self._add_chunk(chunk)
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise RequestError(f"malformed chunk ({error!r}): {payload[:SHOWN]!r}") from None
@@ -206,8 +206,8 @@ class StreamedReply:
         return counts if plausible else {}
 
 
-def _with_null_for_no_numbers(payload: bytes) -> Any:
-    """Parse JSON with numbers that are infinite or no numbers, which some servers write. They are read as null."""
+def _with_null_for_nan(payload: bytes) -> Any:
+    """Parse JSON with NaN or Infinity, which some servers write. They are read as null."""
     return orjson.loads(orjson.dumps(json.loads(payload, parse_int=float)))
 
 

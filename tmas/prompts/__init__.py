@@ -27,8 +27,8 @@ from tmas.prompts.texts import JUDGE, PromptError, built_in_texts, hash_of, incl
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """Its templates never change, so each is looked up in a dictionary. Jinja's own look-up of the files that a prompt
-    includes is a quarter of the time of its rendering.
+    """A Jinja environment that keeps its templates in a dictionary, because they never change. Jinja's own look-up of
+    included files takes a quarter of the time of a rendering.
     """
 
     def __init__(self, **options: Any) -> None:

@@ -35,7 +35,8 @@ _SENTENCE_END = re.compile(
     """,
     re.VERBOSE,
 )
-"""The end of a sentence, or of the line before a list item. What ends the text may be cut, such as "0." of "0.5"."""
+"""The end of a sentence, or of the line before a list item, if more text follows: the last word of a text may be cut,
+such as "0." of "0.5"."""
 _LIST_NUMBER = re.compile(r"\s*\d{1,2}\.")
 
 

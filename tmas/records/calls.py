@@ -1,4 +1,4 @@
-"""The records of model calls: what a call is, what it asks for, what comes back, and why something is missing.
+"""The records of model calls: key, request, reply, usage and failure.
 
 Records are frozen and refuse unknown fields. A run directory written by another version is therefore either read
 exactly or refused. A failure is a record with a reason, never an empty string or a zero.

@@ -98,7 +98,7 @@ class Rollout(Record):
 
 
 def _is_empty(value: object) -> bool:
-    """Whether a field says nothing. Fields that older versions did not write are left out then."""
+    """Whether a field is empty. Fields that older versions did not have are only written if they are not empty."""
     return not value
 
 
@@ -264,7 +264,7 @@ class ReplyCounts(Record):
 
 
 class Result(Record):
-    """A finished problem: the trajectory, other failures, the usage by role and iteration, and the replies by role."""
+    """A finished problem: the trajectory, all failures, the usage by role and iteration, and the replies by role."""
 
     problem: Problem
     method: str

@@ -95,9 +95,9 @@ async def check_by_judge(
 ) -> Checked:
     """Return the majority of the judge's passes, with the evaluation's prompt. It shows the problem ``question``.
 
-    The judge is only asked if the rule cannot decide, so that no answer can talk it out of a difference. If no verdict
-    repeats its code, the judge is asked about a plain number instead. If it repeats the code there, the answer itself
-    is at fault and wrong: masked, it would be better off than other wrong answers.
+    The judge is only asked if the rule cannot decide, so that no text in an answer can hide a difference that the rule
+    finds. If no verdict repeats its code, the judge is asked about a plain number instead. If it repeats the code
+    there, the answer itself is at fault and wrong: masked, it would be better off than other wrong answers.
     """
     if normalise(gold) == normalise(answer):
         return Checked(True)

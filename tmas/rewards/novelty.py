@@ -54,14 +54,14 @@ def score(
     likes = {*verdict.same, *verdict.variation_of}
     if not likes <= known or (verdict.steps and not any(map(evidence.found, verdict.steps))):
         return masked("judge")
-    if verdict.same or any(_is(verdict, guideline, evidence, settings.similarity) for guideline in guidelines):
+    if verdict.same or any(_repeats(verdict, guideline, evidence, settings.similarity) for guideline in guidelines):
         return scored(0.0, "known")
     if evidence.own_work(verdict.steps) < settings.min_steps:
         return scored(0.0, "not_carried_out")
     return scored(settings.variation if verdict.variation_of else 1.0)
 
 
-def _is(verdict: NoveltyVerdict, guideline: Guideline, evidence: Evidence, similarity: float) -> bool:
+def _repeats(verdict: NoveltyVerdict, guideline: Guideline, evidence: Evidence, similarity: float) -> bool:
     pairs = (
         (verdict.name, guideline.name),
         (verdict.description, guideline.description),

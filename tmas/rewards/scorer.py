@@ -82,9 +82,10 @@ class Scorer:
         extra_info: Mapping[str, Any] | None,
         questions: Questions | None = None,
     ) -> dict[str, str | float]:
-        """The report of one response (:meth:`~tmas.rewards.hybrid.RewardBreakdown.report`), with what only a new
-        reward of a kept response needs: ``truncated`` and ``thinking_opened`` (0 or 1), ``response_tokens``, and the
-        judge's ``verdicts``.
+        """The report of one response (:meth:`~tmas.rewards.hybrid.RewardBreakdown.report`).
+
+        It also has what ``tmas rescore`` needs to reward the kept response again: ``truncated`` and ``thinking_opened``
+        (0 or 1), ``response_tokens``, and the judge's ``verdicts``.
 
         ``questions``: those of :meth:`questions`, with kept verdicts. Errors of the row, the response or the judge are
         reported, never raised.
@@ -105,8 +106,7 @@ class Scorer:
             elif row.truncated:
                 right = self._truncated()
             else:
-                work = correctness(text, gold, check, self.settings.answer)
-                right = await work
+                right = await correctness(text, gold, check, self.settings.answer)
             bonus = await self._bonus(row, text, right, questions)
         parts = RewardBreakdown(
             source=row.source,

@@ -41,7 +41,7 @@ class CheckerSettings(Settings):
 
 
 class EvidenceSettings(Settings):
-    """When a quote from a solution shows a step of the solution's own."""
+    """When a quote from a solution counts as a step that the solution did not copy."""
 
     min_tokens: int = Field(default=6, ge=1, description="Least number of tokens of a quote that are not copied.")
     min_symbols: int = Field(default=3, ge=0, description="Least number of these tokens that are mathematical symbols.")
@@ -54,8 +54,8 @@ class EvidenceSettings(Settings):
     copied_symbols: int = Field(
         default=8,
         ge=1,
-        description="A run of at least this many mathematical symbols that also occurs there counts as copied with"
-        " other letters and with words in between. A shorter text there counts as a whole.",
+        description="A run of at least this many mathematical symbols that also occurs there counts as copied, also"
+        " with other letters or with words in between. A given text with fewer symbols counts if all are repeated.",
     )
     connected: bool = Field(
         default=True,
@@ -185,7 +185,7 @@ class RewardSettings(Settings):
     answer: AnswerSettings = Field(default=AnswerSettings(), description="How the final answer is found.")
     checker: CheckerSettings = Field(default=CheckerSettings(), description="The processes that compare answers.")
     evidence: EvidenceSettings = Field(
-        default=EvidenceSettings(), description="When a quote shows a step of the solution's own."
+        default=EvidenceSettings(), description="When a quote counts as a step that the solution did not copy."
     )
     experience: ExperienceSettings = Field(
         default=ExperienceSettings(), description="The bonus on rows with an experience bank."

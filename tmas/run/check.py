@@ -1,4 +1,4 @@
-"""Checks a model before a run: one small iteration of the method on a sample problem, and what it says about a run."""
+"""Checks whether a model can play every role: runs one small iteration of the method on a sample problem."""
 
 from __future__ import annotations
 
@@ -33,12 +33,18 @@ class CheckOptions(Settings):
         min_length=1,
         description="The problem of the check. An easy one shows the same defects as a hard one, and takes less time.",
     )
-    candidates: int = Field(default=2, ge=1, description="Candidates, if the method has no fewer.")
+    candidates: int = Field(
+        default=2, ge=1, description="Most candidates in the check. A method with fewer keeps its number."
+    )
     verifications: int = Field(
-        default=2, ge=1, description="Verifications of each candidate, if the method has no fewer."
+        default=2,
+        ge=1,
+        description="Most verifications of a candidate in the check. A method with fewer keeps its number.",
     )
     seconds: float = Field(
-        default=120.0, gt=0, description="Seconds after which calls that still run are ended. Starting vLLM is extra."
+        default=120.0,
+        gt=0,
+        description="Seconds after which calls in flight are cancelled, not counting the start of vLLM.",
     )
     min_readable: float = Field(
         default=0.5,
@@ -150,10 +156,8 @@ def small_method(method: MethodSettings, options: CheckOptions) -> MethodSetting
         "max_iterations": 2 if SECOND_ITERATION & set(method.roles) else 1,
     }
     fields = type(method).model_fields
-    off: dict[str, Any] = {
-        "early_stop": "none",
-        "allocation": None,
-    }  # what may end a problem before each role is called
+    # These settings could end the problem before every role has been called.
+    off: dict[str, Any] = {"early_stop": "none", "allocation": None}
     smaller = {name: value for name, value in off.items() if name in fields} | {
         name: min(size, value) for name, size in sizes.items() if name in fields and (value := getattr(method, name))
     }

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from tmas.records import CallKey, Failure, FailureReason, Reply, ReplyCounts
 
 UNREADABLE = frozenset({FailureReason.UNPARSABLE, FailureReason.TRUNCATED})
-"""Why a reply that has arrived is missing in the result."""
+"""Failure reasons of a reply that arrived but could not be read."""
 
 
 class ReplyCounter:

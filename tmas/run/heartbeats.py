@@ -1,4 +1,4 @@
-"""What the run's own process and its Ray workers tell each other every second."""
+"""The messages that the run's own process and its Ray workers exchange every second."""
 
 from __future__ import annotations
 

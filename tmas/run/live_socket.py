@@ -1,4 +1,5 @@
-"""The Unix socket of a live run: a file in the run directory, through which ``tmas status`` and ``tmas control`` talk.
+"""The Unix socket of a live run: a file in the run directory, through which ``tmas status`` and ``tmas control`` reach
+it.
 
 A request and its answer are one line of JSON each. Only the owner of the run can connect: the socket has the file mode
 0600. It exists while the run's process works. A socket whose process was killed refuses connections, and the next start

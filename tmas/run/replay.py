@@ -91,7 +91,8 @@ class RecordedRun:
         The problem may have stopped before the last iteration. Only its recorded iterations are replayed.
         """
         method_settings = prediction.terms.method | {"max_iterations": len(prediction.iterations)}
-        if "summary" in METHODS[prediction.method].settings_type.roles:  # before this setting, all were asked for again
+        # Older versions had no such setting, and asked again for every truncated summary.
+        if "summary" in METHODS[prediction.method].settings_type.roles:
             agents = method_settings.get("agents")
             method_settings["agents"] = {"cut_summaries": None, **(agents if isinstance(agents, dict) else {})}
         method_settings |= {  # the rules of the banks before they were settings

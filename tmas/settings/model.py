@@ -1,4 +1,4 @@
-"""The model behind an OpenAI-compatible server, and what single roles change of it."""
+"""The model behind an OpenAI-compatible server, and the settings in which single roles differ from it."""
 
 from __future__ import annotations
 

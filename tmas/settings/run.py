@@ -35,7 +35,7 @@ class Limits(BaseModel):
         description="Token budget of the whole run, prompt and completion together. null: no limit. On Ray it needs"
         " ray.workers=1.",
     )
-    # Without a budget in money, the limits on disk are those of runs from before there were such budgets.
+    # Left out on disk if there is no budget in money, because older versions did not write these limits.
     money_per_problem: float | None = Field(
         default=None,
         gt=0,

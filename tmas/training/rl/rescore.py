@@ -58,7 +58,7 @@ class RescoreSettings(Settings):
     )
     judge: JudgeSettings | None = Field(
         default=None,
-        description="A judge that is asked for verdicts that were not kept. Without judge.name nobody is asked.",
+        description="A judge that is asked for verdicts that were not kept. Without judge.name no judge is asked.",
     )
     reward: RewardSettings = Field(
         alias=REWARD_KEY, description="The settings of the reward, with the keys of tmas train (docs/rewards.md)."
@@ -84,12 +84,12 @@ class Change(Record):
 class RescoredSource(Record):
     """What would have changed for the responses of one source.
 
-    ``responses``: their number. ``needs_judge``: those that need a verdict which was not kept; they are left out of
-    all other numbers. ``score``: mean over the responses without a masked component. ``with_bonus``: share of the
-    responses whose bonus adds to their score. ``compared``: responses with an advantage before and after; there is none
-    for the responses to a prompt of which one needs a judge. ``advantage``: mean size of theirs. ``sign_changes``:
-    those whose advantage is positive, negative or 0 before, and is not so after. ``outcomes``: how often an outcome
-    became another one.
+    ``responses``: their number. ``needs_judge``: those that need a verdict which was not kept; they are left out of all
+    other numbers. ``score``: mean over the responses without a masked component. ``with_bonus``: share of the responses
+    whose bonus adds to their score. ``compared``: responses with an advantage before and after; there is none for the
+    responses to a prompt of which one needs a judge. ``advantage``: mean absolute value of their advantages.
+    ``sign_changes``: number of them whose advantage has another sign (positive, negative or 0) after than before.
+    ``outcomes``: how often an outcome became another one.
     """
 
     responses: int

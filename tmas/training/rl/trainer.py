@@ -75,7 +75,7 @@ class HybridRewardHooks(PPOTrainer):
     def _add(self, batch: KVBatchMeta, bonuses: Sequence[float], uncompared: Sequence[bool]) -> None:
         """Add the bonus of each sample to the advantage of its tokens.
 
-        The part of correctness is 0 for a sample whose correctness is compared with nothing.
+        The advantage of correctness is 0 for a sample that has no other sample to be compared with (``uncompared``).
         """
         data = _get(batch, "advantages", "response_mask")
         rows = zip(data["advantages"].unbind(), data["response_mask"].unbind(), bonuses, uncompared, strict=True)
