@@ -39,7 +39,7 @@ class UserError(Exception):
         return f"{problem}\n{self.remedy}" if "\n" in problem else f"{problem}. {self.remedy}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Ray workers and process pools raise these errors in other processes, subclasses with other arguments too."""
+        """Supports pickling, also of subclasses with other arguments: Ray and process pools send these errors."""
         return _restore, (type(self), self.args), self.__dict__
 
 

@@ -20,9 +20,8 @@ from tmas.answers.numbers import is_number, same_function, same_number
 
 _COMMAND = re.compile(r"\\(?:(?:begin|end|operatorname)\s*\{[^{}]*\}|[A-Za-z]+)")
 _FREE_LETTERS = "abcjkmnpqrstuvwxyz"  # letters without a meaning of their own, so without d, e, f and i
-_WHOLE = re.compile(
-    r"\\lfloor|\\lceil|\\binom|!|\(-1\)\^|\\cos|\\sin|\\bmod|\\sum|\\prod"
-)  # functions that may agree only at whole numbers
+# Functions that may agree only at whole numbers.
+_WHOLE = re.compile(r"\\lfloor|\\lceil|\\binom|!|\(-1\)\^|\\cos|\\sin|\\bmod|\\sum|\\prod")
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _ODD_ROOT = re.compile(r"\\sqrt\s*\[\d*[13579]\]")
 _INDEX_I = re.compile(r"_\{?i(?![A-Za-z])|(?<![A-Za-z\\])i(?:=|\\in|\\neq|\\leq|\\geq|<|>)|\\(?:sum|prod)")

@@ -27,8 +27,14 @@ COMMANDS = {
     "status": ("tmas.cli.live:status_command", "show what a live run does, or what another run has done"),
     "control": ("tmas.cli.live:control_command", "change the limits of a live run, pause it, or let it continue"),
     "view": ("tmas.cli.view:view_command", "serve the report of a live or finished run on this machine, as it grows"),
-    "evaluate": ("tmas.cli.evaluate:evaluate_command", "accuracy by iteration and at equal compute, and tokens"),
-    "whatif": ("tmas.cli.whatif:whatif_command", "what a run would have come to with other settings, without a model"),
+    "evaluate": (
+        "tmas.cli.evaluate:evaluate_command",
+        "score runs: accuracy by iteration and at equal compute, tokens",
+    ),
+    "whatif": (
+        "tmas.cli.whatif:whatif_command",
+        "what other settings would have given in a run, without a model",
+    ),
     "report": ("tmas.cli.report:print_report", "write one HTML file with figures, tables, calls and training curves"),
     "subset": ("tmas.cli.evaluate:subset_command", "write the problems that a model seldom solves"),
     "gold-check": ("tmas.cli.evaluate:gold_check_command", "check that a benchmark's gold answers are judged as right"),

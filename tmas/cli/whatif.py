@@ -27,7 +27,7 @@ SHARES = ("selected", "pass_at_1")
 
 
 def whatif_command(config: dict[str, Any], console: Console) -> None:
-    """``tmas whatif``: compare a finished run with what it would have come to with other settings of its method."""
+    """``tmas whatif``: compare a finished run with what other settings of its method would have given."""
     settings = validated(WhatIfSettings.model_validate, config)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("problems")

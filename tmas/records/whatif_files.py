@@ -38,8 +38,8 @@ class WhatIf(Record):
     """The JSON file of ``tmas whatif``. ``changes``: the changed settings, by dotted key.
 
     ``problems``: number of problems in the rows. ``not_replayed``: ids of problems that this version of tmas does not
-    replay as they were solved. ``not_recorded``: ids of problems of which not one whole iteration is recorded for the
-    other settings.
+    replay as they were solved. ``not_recorded``: ids of problems for which the recorded calls are not enough for one
+    whole iteration with the other settings.
     """
 
     v: Version = SCHEMA_VERSION

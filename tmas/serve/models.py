@@ -88,8 +88,8 @@ class ServedModel(Settings):
     """A name that requests can ask for, in addition to that of ``method``."""
 
     method: AnyMethodSettings = Field(
-        description="The method behind this name, and its settings for requests that do not set them. The entry that"
-        " has the name of the setting method (tmas by default) is not used: method itself has that name."
+        description="The method behind this name, and its settings for requests that do not set them. An entry with"
+        " the name of the method that the setting method chooses (tmas by default) is not used: method defines that model."
     )
     model: Decoding = Field(
         default=Decoding(), description="Decoding settings of this method that differ from those under model."

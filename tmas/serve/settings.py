@@ -76,8 +76,8 @@ class ServerSettings(Settings):
         default=512,
         ge=1,
         description="Open connections, also of clients without the key. At the limit, a new one replaces the oldest"
-        " one whose request is not being solved. Half of the files that the process may open (ulimit -n), if that is"
-        " less.",
+        " one whose request is not being solved. The limit is half of the files that the process may open (ulimit -n),"
+        " if that is less.",
     )
     header_seconds: float = Field(
         default=10.0, gt=0, description="Seconds from the opening of a connection until its first header is complete."

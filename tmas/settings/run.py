@@ -201,10 +201,10 @@ class SolveSettings(RunSettings):
         default="refuse", description="refuse: stop if a row is invalid. skip: leave invalid rows out and report them."
     )
     max_problems: int | None = Field(
-        default=None, ge=1, description="Solve only the first problems, this many. null: all."
+        default=None, ge=1, description="Number of problems to solve, from the beginning of the file. null: all."
     )
     dry_run: bool = Field(
         default=False,
-        description="Print an estimate of calls, tokens and money, and stop. It is measured if problems are finished in"
-        " output_dir; before that, only method=tmas has one, from expected lengths.",
+        description="Print an estimate of calls, tokens and money, and stop. It uses the measured usage of problems that are"
+        " finished in output_dir. Without any, only method=tmas has an estimate, from expected lengths.",
     )

@@ -17,7 +17,7 @@ COMPARES_SAMPLES = ("grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "opo",
 """verl's estimators that compare the samples of one prompt."""
 ESTIMATORS = (*COMPARES_SAMPLES, "gae", "reinforce_plus_plus")
 _FAILING = {
-    "gdpo": "verl 0.9.1's V1 trainer has no gdpo; advantage.form=decoupled is its relative",
+    "gdpo": "verl 0.9.1's V1 trainer has no gdpo; advantage.form=decoupled is similar",
     "grpo_passk": "verl 0.9.1 refuses a group of one sample, and a sample without a verdict is such a group",
     "remax": "verl 0.9.1's V1 trainer generates no greedy response for its baseline",
     "optimal_token_baseline": "verl 0.9.1's V1 trainer does not compute sum_pi_squared",
@@ -49,7 +49,10 @@ _IGNORED_ON_FSDP: dict[str, tuple[Any, str]] = {
     f"{_ACTOR}.grad_clip": (1.0, "set actor.optim.clip_grad"),
     "critic.grad_clip": (1.0, "set critic.optim.clip_grad"),
     "critic.ulysses_sequence_parallel_size": (1, "set critic.fsdp.ulysses_sequence_parallel_size"),
-    f"{_ACTOR}.checkpoint.async_save": (False, "only Megatron saves so; on FSDP no run could resume"),
+    f"{_ACTOR}.checkpoint.async_save": (
+        False,
+        "only Megatron saves asynchronously; on FSDP no run could resume",
+    ),
     f"{_ROLLOUT}.enable_rollout_routing_replay": (
         False,
         "only Megatron and VeOmni replay the routing of experts; choose hardware=multi_node_megatron",

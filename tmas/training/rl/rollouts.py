@@ -23,7 +23,7 @@ from tmas.rewards.questions import KeptVerdicts, unpacked
 
 _SUFFIX = ".jsonl.gz"
 UNKEPT = ("prompts", "judge", "checker")
-"""Settings of the reward that are not kept with the responses: those that no formula of the reward has."""
+"""Settings of the reward that are not kept with the responses, because they are in no formula of the reward."""
 
 
 class KeptStep(Record):
