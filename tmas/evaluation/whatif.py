@@ -198,6 +198,6 @@ def _nothing_is_known(pairs: Sequence[ReplayedPair]) -> str:
     if first is None:
         return "this version of tmas replays no problem of the run as it was solved"
     return (
-        f"the recorded calls are not enough: in iteration {first.iteration}, the {first.role} agent would have been"
-        " asked for more than it was in the run"
+        f"the recorded calls are not enough: the {first.role} agent would have been asked for more in iteration"
+        f" {first.iteration} than it was in the run"
     )

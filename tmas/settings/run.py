@@ -205,6 +205,6 @@ class SolveSettings(RunSettings):
     )
     dry_run: bool = Field(
         default=False,
-        description="Print an estimate of calls, tokens and money, and stop. It uses the measured usage of problems that are"
-        " finished in output_dir. Without any, only method=tmas has an estimate, from expected lengths.",
+        description="Print an estimate of calls, tokens and money, and stop. It uses the measured usage of problems"
+        " that are finished in output_dir. Without any, only method=tmas has an estimate, from expected lengths.",
     )

@@ -141,7 +141,7 @@ async def test_a_resumed_run_has_the_limits_of_its_command_and_the_record_says_s
         gate.open()
         await running
     assert recorded(tmp_path)[2:] == [("concurrency", 7, 1), ("pause", True, False)]
-    assert "this start has those of its command again" in caplog.text
+    assert "this start uses those of its command" in caplog.text
 
 
 async def test_a_budget_that_is_divided_between_the_problems_cannot_be_changed(tmp_path: Path):
