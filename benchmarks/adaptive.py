@@ -107,7 +107,7 @@ class NoisyTeacher:
 
 
 class Outcome(NamedTuple):
-    """What one problem came to: whether the selected answer is right, its tokens, completions and iterations."""
+    """The outcome of one problem: whether the selected answer is right, its tokens, completions and iterations."""
 
     right: bool
     tokens: int

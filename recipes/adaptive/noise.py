@@ -1,4 +1,4 @@
-"""Run a command beside a proxy that turns over grades of verifications: noise for the verifier, and for nothing else.
+"""Run a command beside a proxy that flips grades of verifications: noise for the verifier, and for nothing else.
 
 ``python -m recipes.adaptive.noise COMMAND ...`` serves the proxy for the model at ``MODEL_URL`` while the command runs,
 and sets ``NOISE_URL`` for it. The verifier's base URL for a rate of 20 % is ``$NOISE_URL/0.2/v1``

@@ -78,11 +78,15 @@ class Placement:
 
 @asynccontextmanager
 async def replicas(
-    model: ModelSettings, serving: ServingSettings, key: str, directory: Path, tell: Callable[[tuple[str, ...]], None]
+    model: ModelSettings,
+    serving: ServingSettings,
+    key: str,
+    directory: Path,
+    on_change: Callable[[tuple[str, ...]], None],
 ) -> AsyncIterator[None]:
     """Run ``serving.replicas`` servers. The block starts when the first one is ready.
 
-    ``tell`` is called with the base URLs of the ready servers whenever they change. Logs are ``vllm-I.log`` in
+    ``on_change`` is called with the base URLs of the ready servers whenever they change. Logs are ``vllm-I.log`` in
     ``directory``, on the replica's node. Raises :class:`ServerFailed` when no replica can be started any more.
     """
     placement = Placement.of(serving.tensor_parallel_size)
@@ -91,7 +95,7 @@ async def replicas(
             f"serving.replicas={serving.replicas}: the Ray cluster has room for {placement.room} replicas "
             f"with serving.tensor_parallel_size={serving.tensor_parallel_size}"
         )
-    fleet = _Fleet(ray.remote(**placement.options)(Replica), tell)
+    fleet = _Fleet(ray.remote(**placement.options)(Replica), on_change)
     try:
         async with asyncio.TaskGroup() as group:
             logs = _log_files(directory, serving.replicas)
@@ -113,8 +117,8 @@ def _log_files(directory: Path, count: int) -> list[Path]:
 class _Fleet:
     """The ready replicas, and the loop that keeps each one running."""
 
-    def __init__(self, actor: Any, tell: Callable[[tuple[str, ...]], None]) -> None:
-        self._actor, self._tell = actor, tell
+    def __init__(self, actor: Any, on_change: Callable[[tuple[str, ...]], None]) -> None:
+        self._actor, self._on_change = actor, on_change
         self._base_urls: list[str] = []
         self.ready = asyncio.Event()
 
@@ -150,7 +154,7 @@ class _Fleet:
 
     def _change(self, base_urls: list[str]) -> None:
         self._base_urls = base_urls
-        self._tell(tuple(base_urls))
+        self._on_change(tuple(base_urls))
 
 
 async def _stopped(replica: Any) -> None:

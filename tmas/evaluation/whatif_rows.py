@@ -46,7 +46,7 @@ def figures(line: Prediction) -> Figures:
 class ReplayedPair:
     """The figures of a problem in the run and, for each subset of its verifications, with the other settings.
 
-    ``others``: None in place of the figures if not one iteration is recorded. ``ended_by``: the budget, or dead
+    ``others``: None in place of the figures if no whole iteration is recorded. ``ended_by``: the budget, or dead
     workers, if they ended the problem and the other settings make other calls.
     """
 

@@ -21,8 +21,8 @@ from tmas.report.training_runs import TrainingRun
 from tmas.run.control import CONTROL_FILE
 
 LEFT_OUT = (
-    "{left_out:,} characters of prompts, replies and reasoning are not in this file. Each problem says what it takes "
-    "to have all of its own; max_mb=... leaves more room for all of them."
+    "{left_out:,} characters of prompts, replies and reasoning are not in this file. Each problem names the "
+    "command that shows all of its texts. A larger max_mb=... keeps more texts of all problems."
 )
 ALL_THERE = "Every prompt, reply and reasoning of the problems that can be opened is in this file."
 
@@ -46,7 +46,7 @@ def _of_runs(runs: Sequence[ReportedRun], budget: TextBudget) -> list[Item]:
 def _of_trainings(runs: Sequence[TrainingRun]) -> list[Item]:
     table = Table(
         title="Training runs",
-        columns=["Run", "Directory", "Starts", "of them from step", "Steps", "config.yaml"],
+        columns=["Run", "Directory", "Starts", "First steps of the starts", "Steps", "config.yaml"],
         rows=[_training(run) for run in runs],
         text_columns=2,
         note="A start resumes from a checkpoint. If a step was repeated, its last values are shown.",

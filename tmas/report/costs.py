@@ -58,7 +58,7 @@ def _failure_table(runs: Sequence[ReportedRun]) -> Item:
     failures = [run.failure_counts for run in runs]
     reasons = sorted({reason for found in failures for _, reason in found})
     if not reasons:
-        return Note("No failures: every call gave what its role must give.")
+        return Note("No failures: every reply could be used.")
     rows: list[Sequence[str | Cell]] = []
     for run, found in zip(runs, failures, strict=True):
         rows.append([run.name])

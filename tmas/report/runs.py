@@ -80,7 +80,7 @@ def read_growing_run(path: Path) -> ReportedRuns:
     """
     try:
         evaluation = _stored_evaluation(path)
-    except (FileNotFoundError, UserError):  # not evaluated, or the run went on after that
+    except (FileNotFoundError, UserError):  # not evaluated, or the run was resumed after that
         [evaluation] = uvloop.run(evaluations_of(EvaluateSettings(runs=(path,))))
     return _reported([path], [evaluation])
 

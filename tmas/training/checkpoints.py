@@ -1,8 +1,8 @@
 """The list of a training run's own checkpoints, so that ``tmas export`` loads no others by mistake.
 
 verl loads the shards of a checkpoint with pickle, which can run any code. ``checkpoints/manifest.jsonl`` lists the
-shards that the run itself saved. Who can change the shards can also change this list: it shows that a checkpoint is of
-this run, and does not protect a folder that others can write.
+shards that the run itself saved. Anyone who can change the shards can also change this list: it shows that a
+checkpoint is of this run, and does not protect a folder that others can write.
 """
 
 from __future__ import annotations
