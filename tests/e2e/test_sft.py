@@ -25,13 +25,13 @@ from pyarrow import parquet
 
 from tests.support import tiny_sums
 from tests.support.commands import tmas
+from tests.support.installed import needs_deepspeed
 from tests.support.ranks import Ranks, forked_ranks
 from tmas.engines.vllm import free_port
 from tmas.files import read_lines
 from tmas.testing.processes import naming
 
-pytest.importorskip("deepspeed", reason="needs the cpu or gpu extra")
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.e2e, needs_deepspeed, pytest.mark.timeout(3600)]
 
 ALONE = [sys.executable, "-m", "tmas.cli"]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "tmas.cli"]

@@ -11,14 +11,14 @@ import orjson
 import pytest
 
 from tests.support.commands import TMAS, tmas_process
+from tests.support.installed import needs_vllm
 from tests.support.miniature import PLAYED
 from tests.support.waiting import wait_until
 from tmas.files import read_lines
 from tmas.miniature import PROBLEMS
 from tmas.run.trace import read_calls
 
-pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.e2e, needs_vllm, pytest.mark.timeout(3600)]
 
 SIZE = 12
 SOLVE = [

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.policy_server import ONE_PROCESS
 from tmas.files import read_lines
 from tmas.llm.tokens import ContextWindow, token_counter
 from tmas.rewards.settings import AdvantageSettings
@@ -167,6 +168,7 @@ def test_hybrid_grpo_trains_exports_and_solves(task: Path, tmp_path: Path, judge
         *("solve", f"problems={task}/problems.jsonl", f"output_dir={tmp_path / 'solved'}", "method=majority_vote"),
         *("method.n_candidates=4", "serving=vllm", "model.name=policy", f"model.path={tmp_path / 'policy'}"),
         *("model.context_length=2048", "model.sampling.max_tokens=48", "+serving.args.enforce-eager=true"),
+        ONE_PROCESS,
         '+serving.env={VLLM_CPU_KVCACHE_SPACE: "1", VLLM_CPU_NUM_OF_RESERVED_CPU: "0", HF_HUB_OFFLINE: "1"}',
         "ray.workers=1",  # vLLM runs on Ray: who starts it, and where, makes no difference to a run
     )
