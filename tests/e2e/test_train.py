@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import commands
 from tests.support.policy_server import ONE_PROCESS
 from tmas.files import read_lines
 from tmas.llm.tokens import ContextWindow, token_counter
@@ -163,7 +164,8 @@ def test_hybrid_grpo_trains_exports_and_solves(task: Path, tmp_path: Path, judge
     computed = group_advantages(rewards, prompts, AdvantageSettings(), "grpo", by_std=True)
     assert [response.advantage for _, response in kept] == pytest.approx(computed, abs=1e-4)
 
-    tmas("export", f"checkpoint={output}", f"output_dir={tmp_path / 'policy'}")
+    exported = commands.tmas("export", f"checkpoint={output}", f"output_dir={tmp_path / 'policy'}")
+    assert exported.returncode == 0, exported.stderr
     tmas(
         *("solve", f"problems={task}/problems.jsonl", f"output_dir={tmp_path / 'solved'}", "method=majority_vote"),
         *("method.n_candidates=4", "serving=vllm", "model.name=policy", f"model.path={tmp_path / 'policy'}"),
