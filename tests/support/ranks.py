@@ -41,13 +41,12 @@ class Launch:
         """Whether any rank still runs."""
         return any(Path(f"/proc/{pid}").exists() for pid in self.pids)
 
-    def kill(self) -> int:
-        """Kill all ranks and return their number."""
+    def kill(self) -> None:
+        """Kill all ranks."""
         for pid in self.pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         _answer(self._host)
-        return len(self.pids)
 
     def output(self, code: int = 0) -> str:
         """Wait until all ranks have ended, and return what they printed. Fails unless all ended with ``code``."""
@@ -75,9 +74,13 @@ class Ranks:
 def forked_ranks() -> Iterator[Ranks]:
     """A host process for forks, which ends with the context."""
     command, environment = [sys.executable, "-m", __name__], {**os.environ, **ENVIRONMENT}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as host:
-        yield Ranks(host)
-        host.stdin.close()  # type: ignore[union-attr]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as host:
+        try:
+            yield Ranks(host)
+        finally:
+            os.killpg(host.pid, signal.SIGKILL)  # with the ranks that a failed test has left
 
 
 def _answer(host: subprocess.Popen[str]) -> list[int]:
@@ -88,13 +91,15 @@ def _answer(host: subprocess.Popen[str]) -> list[int]:
 
 
 def _serve() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the libraries print is no answer
     for module in PRELOADED:
         importlib.import_module(module)
     for line in sys.stdin:
         order = json.loads(line)
         pids = [_fork(rank, order) for rank in range(order["processes"])]
-        print(json.dumps(pids), flush=True)
-        print(json.dumps(_exit_codes(pids)), flush=True)
+        print(json.dumps(pids), file=answers, flush=True)
+        print(json.dumps(_exit_codes(pids)), file=answers, flush=True)
 
 
 def _fork(rank: int, order: dict[str, Any]) -> int:
