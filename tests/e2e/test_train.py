@@ -22,6 +22,7 @@ import pytest
 
 from tests.support import commands
 from tests.support.policy_server import ONE_PROCESS
+from tests.support.waiting import LIMIT
 from tmas.files import read_lines
 from tmas.llm.tokens import ContextWindow, token_counter
 from tmas.rewards.settings import AdvantageSettings
@@ -107,7 +108,7 @@ def train(task: Path, output: Path, judge: ScriptedServer, *settings: str) -> li
             f"policy.path={task}/sft/final",
         ),
         *("trainer.test_freq=-1", "trainer.val_before_train=false"),
-        f"{SETTINGS}.judge={{name: judge, base_url: '{judge.base_url}', timeout: 5, patience: {{max_attempts: 1}}}}",
+        f"{SETTINGS}.judge={{name: judge, base_url: '{judge.base_url}', timeout: {LIMIT}, patience: {{max_attempts: 1}}}}",
         *settings,
     ]
 
