@@ -22,7 +22,6 @@ import pytest
 
 from tests.support import commands
 from tests.support.policy_server import ONE_PROCESS
-from tests.support.waiting import LIMIT
 from tmas.files import read_lines
 from tmas.llm.tokens import ContextWindow, token_counter
 from tmas.rewards.settings import AdvantageSettings
@@ -67,7 +66,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *("sft", f"model.path={folder}/policy", f"train_files={folder}/sft.parquet", f"output_dir={folder}/sft"),
         *("device=cpu", "max_length=512", "gradient_checkpointing=false", "batch_size=8", "micro_batch_size=8"),
         *("optimizer=muon", "max_grad_norm=null", "learning_rate=3e-3", "max_steps=100"),
-        "deepspeed=null",  # DeepSpeed's Muon compiles its kernels, for a minute: tests/e2e/test_sft.py is about it
+        "deepspeed=null",  # DeepSpeed's Muon compiles its kernels, for a minute: test_sft.py has a slow test of it
         OMP_NUM_THREADS="1",  # two threads share so little work here that they mostly wait for each other
     )
     return folder
@@ -108,7 +107,7 @@ def train(task: Path, output: Path, judge: ScriptedServer, *settings: str) -> li
             f"policy.path={task}/sft/final",
         ),
         *("trainer.test_freq=-1", "trainer.val_before_train=false"),
-        f"{SETTINGS}.judge={{name: judge, base_url: '{judge.base_url}', timeout: {LIMIT}, patience: {{max_attempts: 1}}}}",
+        f"{SETTINGS}.judge={{name: judge, base_url: '{judge.base_url}', timeout: 600, patience: {{max_attempts: 1}}}}",
         *settings,
     ]
 
