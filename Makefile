@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PINNED = $(shell sed -n 's/^\($(1)==[^ ]*\).*/\1/p' locks/cpu.txt)
 # What takes longest begins first, and the rest runs side by side with it: see tests/conftest.py.
-TESTS := -n 2 --dist loadfile --no-loadscope-reorder --durations=10 tests/e2e tests/contract tests/unit
+WORKERS ?= 2
+TESTS = -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10 tests/e2e tests/contract tests/unit
 RESOLVE = $(BIN)/uv pip compile -q pyproject.toml --custom-compile-command 'make lock'
 COMPILE = $(RESOLVE) --universal --python-version 3.11
 # For the image alone: the current vLLM needs packages that have no wheels for every platform.

@@ -6,9 +6,11 @@ test starts its own: test_demo_vllm.py (on this machine) and test_train.py (on R
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 
@@ -16,8 +18,19 @@ from tests.support.waiting import wait_until
 from tmas.testing.processes import writing_to
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Engines and trainers compute with one thread each.
+
+    By default vLLM binds a thread to each core. Other tests use the cores, too, and with so small a model the threads
+    would mostly wait for each other.
+    """
+    with mock.patch.dict(os.environ, OMP_NUM_THREADS="1", VLLM_CPU_OMP_THREADS_BIND="nobind"):
+        yield
+
+
 @pytest.fixture(scope="session")
-def policy_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def policy_server(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The base URL of a vLLM server that serves the shipped policy as ``miniature``.
 
     It starts with the first test that asks for it and runs until the session ends. All tests that use it run in one

@@ -18,12 +18,12 @@ import pytest
 from pyarrow import parquet
 
 from tests.support.benchmarks import DATA, needs_data
+from tests.support.installed import needs_vllm
 from tmas.engines.demo_model import build_smollm2
 from tmas.files import read_lines
 from tmas.training.rows import read_rows, validate_rows
 
-pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, needs_data, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.e2e, needs_vllm, pytest.mark.slow, needs_data, pytest.mark.timeout(3600)]
 
 SERVED = [
     *("model=smollm2", "serving=vllm", "model.sampling.max_tokens=320", "method.agents.answer_format=stated"),

@@ -9,10 +9,10 @@ from pathlib import Path
 import orjson
 import pytest
 
+from tests.support.installed import needs_vllm
 from tmas.testing.processes import writing_to
 
-pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.e2e, needs_vllm, pytest.mark.timeout(3600)]
 
 SMALL = ["max_problems=12", "method.max_iterations=4"]
 METHODS = ("tmas", "best_of_n", "majority_vote")

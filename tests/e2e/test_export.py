@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support import tiny_sums
+from tests.support.commands import tmas, tmas_process
 from tmas.training.checkpoints import record_checkpoint
 
 pytest.importorskip("verl", reason="needs the cpu or gpu extra")
@@ -24,18 +26,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     tiny_sums.write(folder, tiny_sums.problems(4))
     actor = folder / "checkpoints" / "global_step_4" / "actor"
-    ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    subprocess.run(
-        [*ranks, "-m", "tests.support.fsdp_checkpoint", str(folder / "policy"), str(actor)], check=True, cwd=ROOT
-    )
+    write = [sys.executable, "-m", "tests.support.fsdp_checkpoint", str(folder / "policy"), str(actor)]
+    subprocess.run(write, check=True, cwd=ROOT, env={**os.environ, "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1"})
     (folder / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("4")
     record_checkpoint(actor.parent, 4)
     return folder
-
-
-def export(run: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tmas.cli", "export", f"checkpoint={run}", f"output_dir={output}", *more]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def loaded(folder: Path) -> dict[str, Any]:
@@ -46,7 +41,7 @@ def loaded(folder: Path) -> dict[str, Any]:
 
 def test_the_merged_policy_is_the_trained_one_with_its_template_and_generation_config(run: Path, tmp_path: Path):
     output = tmp_path / "models" / "trained"
-    done = export(run, output)
+    done = tmas_process("export", f"checkpoint={run}", f"output_dir={output}")
     assert done.returncode == 0, done.stderr
     assert "parameters, loaded successfully" in " ".join(done.stdout.split())  # a narrow console wraps
 
@@ -71,7 +66,7 @@ def test_a_damaged_shard_is_one_message_and_leaves_no_folder(run: Path, tmp_path
         weights = torch.load(shard, weights_only=False)
         del weights["model.norm.weight"]
         torch.save(weights, shard)
-    done = export(run, tmp_path / "damaged", "trust_checkpoint=true")
+    done = tmas("export", f"checkpoint={run}", f"output_dir={tmp_path / 'damaged'}", "trust_checkpoint=true")
     shard.write_bytes(whole)
     assert done.returncode == 2
     assert "cannot be merged. A shard may be damaged" in done.stderr

@@ -14,6 +14,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from tests.support.installed import needs_vllm
 from tests.support.runs import candidate, iteration, prediction, write_run
 from tmas.api import run
 from tmas.concurrency import gather_all
@@ -27,8 +28,7 @@ from tmas.run.activity import Activity
 from tmas.run.trace import read_calls
 from tmas.settings import SolveSettings
 
-pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.e2e, needs_vllm, pytest.mark.timeout(3600)]
 
 CONF = str(Path(__file__).parents[2] / "conf")
 PROBLEM = load_problems(PROBLEMS).problems[0]

@@ -9,11 +9,11 @@ from pathlib import Path
 import orjson
 import pytest
 
+from tests.support.installed import needs_vllm
 from tests.support.miniature import SHIPPED
 from tmas.miniature import PROBLEMS
 
-pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.e2e, needs_vllm, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 SOLVE = [
     *(sys.executable, "-m", "tmas.cli", "solve", "experiment=miniature", *SHIPPED, f"problems={PROBLEMS}"),

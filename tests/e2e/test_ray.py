@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from tests.support.ray_nodes import RayNodes, ray_nodes
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT, wait_until
 from tmas import asolve_all
 from tmas.engines.ray_cluster import LOOPBACK
 from tmas.files import read_lines
@@ -80,8 +80,8 @@ class Launch:
         settings = [
             *("problems=problems.jsonl", "output_dir=run", "serving=vllm"),  # as from a folder where no Ray node is
             *(f"model.path={ROOT}", "model.name=scripted", "model.context_length=100000", "model.tokenizer=estimate"),
-            *("model.sampling.max_tokens=1000", "model.patience.backoff_base=0.01", "model.patience.idle_timeout=3"),
-            "model.patience.first_token_timeout=10",  # a reply that hangs before its first text
+            *("model.sampling.max_tokens=1000", "model.patience.backoff_base=0.01"),
+            *patience(LIMIT, LIMIT),  # a busy machine is slow, and a call that is given up is made again
             *(f"method.{name}={value}" for name, value in team.SMALL["tmas"].items()),
             *(f"ray.address={self.nodes.address}", "serving.replicas=2"),
             f"++serving.env.PYTHONPATH='{STAND_IN}:{ROOT}'",
@@ -101,7 +101,7 @@ class Launch:
     def finish(self, driver: subprocess.Popen[str] | None = None, code: int = 0) -> str:
         """What it printed."""
         driver = driver or self.start()
-        printed, _ = driver.communicate(timeout=180)
+        printed, _ = driver.communicate(timeout=LIMIT)
         assert driver.returncode == code, printed
         return printed
 
@@ -137,6 +137,11 @@ def launch(tmp_path: Path, nodes: RayNodes) -> Iterator[Launch]:
     for driver in launch.drivers:  # a test that failed leaves none to the next
         driver.kill()
         driver.wait()
+
+
+def patience(first_token: float, idle: float) -> tuple[str, ...]:
+    """Settings: the seconds without a first text, and between two, after which a call is given up and made again."""
+    return f"model.patience.first_token_timeout={first_token}", f"model.patience.idle_timeout={idle}"
 
 
 def kill(pids: list[int]) -> None:
@@ -176,7 +181,6 @@ def test_a_worker_is_killed(launch: Launch, whole: list[dict[str, Any]]):
 
 
 def test_an_engine_is_killed_in_the_middle_of_its_answers(launch: Launch, whole: list[dict[str, Any]]):
-    launch.more = ("model.patience.idle_timeout=120",)
     driver = launch.start()
     launch.until_recorded(40)
     kill(launch.nodes.processes("vllm.entrypoints.cli.main serve")[:1])
@@ -240,6 +244,7 @@ def test_an_engine_ten_times_slower_than_the_other(launch: Launch, whole: list[d
 
 def test_a_fifth_of_the_answers_comes_to_grief(launch: Launch, whole: list[dict[str, Any]]):
     launch.engines = {"seconds": 0.05, "faulty": 0.2}
+    launch.more = patience(10, 3)  # some of the faults are replies that hang
     launch.finish()
     assert essence(launch.run) == whole
     assert set(launch.recorded().values()) == {1}

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.installed import needs_vllm
 from tests.support.waiting import wait_until
 from tmas.files import read_lines
 from tmas.testing import team
 from tmas.testing.processes import writing_to
 
-pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.e2e, needs_vllm, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def test_one_of_two_servers_is_killed(tmp_path: Path):

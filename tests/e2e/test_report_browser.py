@@ -314,7 +314,6 @@ def test_training_fits_the_window_in_light_and_dark(chrome: Any, training: Path,
     page = watched.open(training)
     for address in ("training", "about"):
         watched.go(address)
-        page.wait_for_timeout(100)
         assert page.evaluate("document.scrollingElement.scrollWidth") <= width, address
     page.context.close()
     assert watched.troubles == []
@@ -353,7 +352,6 @@ def test_it_fits_the_window_in_light_and_dark(chrome: Any, report: Path, scheme:
     page = watched.open(report)
     for address in ("results", "cost", "verifier", "memory", "problems", "about", "problems/0/0/1/c0"):
         watched.go(address)
-        page.wait_for_timeout(100)
         assert page.evaluate("document.scrollingElement.scrollWidth") <= width, address
     red, green, blue = map(int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor")))
     assert (red + green + blue < 150) == (scheme == "dark")

@@ -18,15 +18,15 @@ import pytest
 
 from recipes.miniature.language import blocks_in, read_answer
 from tests.support.commands import TMAS
+from tests.support.installed import needs_vllm
 from tests.support.miniature import PLAYED
 from tmas.answers.extract import extract_boxed
 from tmas.miniature import PROBLEMS
 from tmas.problems.loader import load_problems
 from tmas.testing import team
 
-pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
 openai = pytest.importorskip("openai")
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.e2e, needs_vllm, pytest.mark.timeout(3600)]
 
 KEY = "sk-of-this-test"
 SETTINGS = [

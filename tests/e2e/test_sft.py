@@ -1,4 +1,8 @@
-"""`tmas sft` with DeepSpeed ZeRO on the CPU: sharded, killed and resumed, and its result solving problems on vLLM."""
+"""`tmas sft` with DeepSpeed ZeRO on the CPU: sharded, killed and resumed, and its result solving problems on vLLM.
+
+torchrun starts the run that is killed and resumed with ZeRO, and all runs of the slow tests. The other runs are forks
+(tests/support/ranks.py), which train in the same way.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -21,12 +25,13 @@ from pyarrow import parquet
 
 from tests.support import tiny_sums
 from tests.support.commands import tmas
+from tests.support.installed import needs_deepspeed
+from tests.support.ranks import Ranks, forked_ranks
 from tmas.engines.vllm import free_port
 from tmas.files import read_lines
 from tmas.testing.processes import naming
 
-pytest.importorskip("deepspeed", reason="needs the cpu or gpu extra")
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.e2e, needs_deepspeed, pytest.mark.timeout(3600)]
 
 ALONE = [sys.executable, "-m", "tmas.cli"]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "tmas.cli"]
@@ -49,6 +54,12 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[Ranks]:
+    with forked_ranks() as started:
+        yield started
+
+
 def sft(launcher: list[str], task: Path, output: Path, *settings: str) -> list[str]:
     files = [f"model.path={task / 'policy'}", f"train_files={task / 'traces.jsonl'}", f"output_dir={output}"]
     return [*launcher, "sft", *files, *SMALL, *settings]
@@ -65,6 +76,13 @@ def carried_out(command: list[str]) -> str:
 def curve(output: Path) -> list[dict[str, Any]]:
     """The metrics less what a clock says."""
     return [{k: v for k, v in line.items() if k != "seconds"} for line in read_lines(output / "metrics.jsonl")]
+
+
+def until_step(output: Path, step: int, running: Callable[[], bool]) -> None:
+    """Wait until the run in ``output`` has logged ``step``; it must still be running."""
+    while len(curve(output)) < step:
+        assert running(), "it ended before it could be killed"
+        time.sleep(0.02)
 
 
 def kill(output: Path) -> int:
@@ -86,7 +104,7 @@ class Whole:
 
 
 @pytest.fixture(scope="module")
-def whole(task: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Whole]:
+def whole(task: Path, ranks: Ranks, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Whole]:
     """The whole run of each kind: ``zero``, ``muon_packed`` or ``grouped``. Each is made once."""
     validated = [f"val_files={task / 'traces.jsonl'}", "eval_steps=40"]
     grouped = ["deepspeed=null", "group_by_length=true", "batch_size=4", "micro_batch_size=1", "save_steps=3"]
@@ -99,7 +117,8 @@ def whole(task: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
     @cache
     def made(kind: str) -> Whole:
         settings, output = ("save_steps=4", *kinds[kind]), tmp_path_factory.mktemp(kind) / "whole"
-        return Whole(settings, output, carried_out(sft(TWO, task, output, *settings)))
+        launch = ranks.launch(sft([], task, output, *settings), 2, output.with_name("log"))
+        return Whole(settings, output, launch.output())
 
     return made
 
@@ -108,18 +127,22 @@ def whole(task: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
     ("kind", "steps"), [("zero", 30), ("muon_packed", 40), pytest.param("grouped", 30, marks=pytest.mark.slow)]
 )
 def test_two_processes_killed_and_resumed_end_as_if_nothing_had_happened(
-    whole: Callable[[str], Whole], task: Path, tmp_path: Path, kind: str, steps: int
+    whole: Callable[[str], Whole], ranks: Ranks, task: Path, tmp_path: Path, kind: str, steps: int
 ):
     expected, broken = whole(kind), tmp_path / "broken"
-    command = sft(TWO, task, broken, *expected.settings)
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(curve(broken)) < 10:
-        assert running.poll() is None, "it ended before it could be killed"
-        time.sleep(0.02)
-    assert kill(broken) >= 3
-    running.wait()
+    words = sft([], task, broken, *expected.settings)
+    if kind == "zero":
+        running = subprocess.Popen([*TWO, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until_step(broken, 10, lambda: running.poll() is None)
+        assert kill(broken) >= 3
+        running.wait()
+    else:
+        launch = ranks.launch(words, 2, tmp_path / "killed")
+        until_step(broken, 10, lambda: launch.running)
+        launch.kill()
     assert not (broken / "final").exists()
-    assert "resuming from" in carried_out(command)
+    printed = carried_out([*TWO, *words]) if kind == "zero" else ranks.launch(words, 2, tmp_path / "resumed").output()
+    assert "resuming from" in printed
 
     assert curve(broken) == curve(expected.output)
     trained = [line for line in curve(broken) if "loss" in line]
@@ -129,7 +152,7 @@ def test_two_processes_killed_and_resumed_end_as_if_nothing_had_happened(
     assert weights[0] == weights[1]
 
     # Finished: nothing is done again. One process of two finds that out, as under torchrun.
-    again = tmas(*sft([], task, broken, *expected.settings), env={"RANK": "0", "WORLD_SIZE": "2", "COLUMNS": "1000"})
+    again = tmas(*words, env={"RANK": "0", "WORLD_SIZE": "2", "COLUMNS": "1000"})
     assert (again.returncode, again.stdout) == (0, f"finished: {broken / 'final'}\n")
 
 
@@ -206,17 +229,15 @@ def test_two_nodes_that_meet_through_torchrun_train_as_one(task: Path, tmp_path:
     assert recipe(nodes=2, processes=1) == recipe(nodes=1, processes=2)
 
 
-def test_a_chat_that_is_too_long_is_refused_or_left_out_with_its_reason(task: Path, tmp_path: Path):
+def test_a_chat_that_is_too_long_is_refused_or_left_out_with_its_reason(task: Path, ranks: Ranks, tmp_path: Path):
     traces = tmp_path / "traces.jsonl"
     longest = (task / "traces.jsonl").read_text().replace("I add", "I add " * 300, 1)
     traces.write_text(longest)
-    command = sft(ALONE, task, tmp_path / "run", f"train_files={traces}", "max_steps=1", "max_length=300")
-    refused = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert refused.returncode == 2
-    assert f"{traces}: line 1: too_long" in refused.stderr
+    words = sft([], task, tmp_path / "run", f"train_files={traces}", "max_steps=1", "max_length=300")
+    assert f"{traces}: line 1: too_long" in ranks.launch(words, 1, tmp_path / "refused").output(code=2)
     assert not (tmp_path / "run").exists()
 
-    assert "15 rows" in carried_out([*command, "on_bad_row=skip"])
+    assert "15 rows" in ranks.launch([*words, "on_bad_row=skip"], 1, tmp_path / "skipped").output()
     [left_out] = read_lines(tmp_path / "run" / "left_out.jsonl")
     assert (left_out["place"], left_out["reason"]) == ("line 1", "too_long")
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.support.commands import TMAS, tmas_process
+from tests.support.commands import TMAS, tmas, tmas_process
+from tests.support.installed import needs_vllm
 from tests.support.miniature import PLAYED
 from tests.support.waiting import wait_until
 from tmas.files import read_lines
 from tmas.miniature import PROBLEMS
 from tmas.run.trace import read_calls
 
-pytest.importorskip("vllm", reason="needs the cpu or gpu extra")
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.e2e, needs_vllm, pytest.mark.timeout(3600)]
 
 SIZE = 12
 SOLVE = [
@@ -63,7 +63,7 @@ def test_all_agents_both_modes_kill_and_resume(tmp_path: Path, policy_server: st
     assert all(line["iterations"][-2][bank] for line in lines for bank in ("experience_bank", "guideline_bank"))
 
     # Finished: the same command asks no server (nobody listens there) and gives the same result.
-    again = tmas_process(*command, "model.base_url=http://127.0.0.1:9/v1")
+    again = tmas(*command, "model.base_url=http://127.0.0.1:9/v1")
     assert again.returncode == 0, again.stderr
     assert list(read_lines(run / "predictions.jsonl")) == lines
     assert "Tokens by role" in again.stdout

@@ -1,25 +1,30 @@
-"""Writes a real FSDP2 checkpoint of verl on the CPU.
+"""Writes a real FSDP2 checkpoint of verl on the CPU, from two ranks.
 
-torchrun runs this file once per rank. Arguments: the folder of a policy, and the folder to write.
+Arguments: the folder of a policy, and the folder to write. ``VERL_PLATFORM=cpu`` must be set. The ranks are forks of
+this process, so that torch and verl are imported once.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 
+import torch
+import torch.distributed as dist
+from omegaconf import OmegaConf
+from torch import multiprocessing
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
 
-def write(policy: str, folder: str) -> None:
+from tmas.engines.vllm import free_port
+
+RANKS = 2
+
+
+def write(rank: int, policy: str, folder: str, port: int) -> None:
     """Shard the policy over the ranks, and save it to ``folder`` as verl's trainer does."""
-    import torch
-    import torch.distributed as dist
-    from omegaconf import OmegaConf
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
-
-    dist.init_process_group("gloo")
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=RANKS)
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
     with torch.no_grad():
         model.model.norm.weight.mul_(2)  # so that the checkpoint differs from the initial policy
@@ -33,5 +38,4 @@ def write(policy: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    os.environ["VERL_PLATFORM"] = "cpu"
-    write(*sys.argv[1:])
+    multiprocessing.start_processes(write, (*sys.argv[1:], free_port("127.0.0.1")), RANKS, start_method="fork")

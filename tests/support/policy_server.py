@@ -20,11 +20,14 @@ from tmas.engines.vllm import free_port, vllm_server
 from tmas.settings import SolveSettings
 
 CONF = str(Path(__file__).parents[2] / "conf")
+ONE_PROCESS = "+serving.args.distributed-executor-backend=vllm.v1.executor.uniproc_executor.UniProcExecutor"
+"""vLLM's engine computes in its own process. By default it starts another one on a CPU: that process imports vLLM once
+more, and each of the two spins while it waits for the other. test_demo_vllm.py has a server with the default."""
 
 
 def settings() -> SolveSettings:
     """The settings of ``tmas solve experiment=miniature`` with the shipped policy."""
-    given = ["problems=sample", "output_dir=unused", "experiment=miniature", *SHIPPED]
+    given = ["problems=sample", "output_dir=unused", "experiment=miniature", *SHIPPED, ONE_PROCESS]
     register_resolvers()
     with initialize_config_dir(CONF, version_base="1.3"):
         config: Any = OmegaConf.to_container(compose("solve", overrides=given), resolve=True, throw_on_missing=True)

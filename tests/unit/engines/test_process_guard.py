@@ -16,13 +16,15 @@ import pytest
 from tests.support.waiting import LIMIT, wait_until
 
 PYTHON = [sys.executable, "-c"]
+GRACE = 300.0
+"""Seconds; far more than a command that heeds SIGTERM needs on a busy machine."""
 REPORTING = "import os, sys, time; print(os.getpid(), flush=True); {then}"
-STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + REPORTING.format(then="time.sleep(60)")
-PATIENT = REPORTING.format(then="time.sleep(60)")
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + REPORTING.format(then="time.sleep(3600)")
+PATIENT = REPORTING.format(then="time.sleep(3600)")
 CHILD = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', {code!r}]).wait()"
 
 
-def guard(code: str, grace: float = 10.0) -> list[str]:
+def guard(code: str, grace: float = GRACE) -> list[str]:
     """A command line: a guard with its grace, over Python code."""
     main = f"import sys; from tmas.engines import process_guard as guard; guard.GRACE = {grace}; sys.exit(guard.main())"
     return [*PYTHON, main, *PYTHON, code]
@@ -31,7 +33,7 @@ def guard(code: str, grace: float = 10.0) -> list[str]:
 class Guarded:
     """A guard with its command; the command's process id is the first line that it prints."""
 
-    def __init__(self, code: str, grace: float = 10.0) -> None:
+    def __init__(self, code: str, grace: float = GRACE) -> None:
         self.guard = subprocess.Popen(
             guard(code, grace), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -41,7 +43,7 @@ class Guarded:
         """Seconds that it took to end after that."""
         started = time.monotonic()
         self.guard.stdin.close()  # type: ignore[union-attr]
-        self.guard.wait(10)
+        self.guard.wait(LIMIT)
         return time.monotonic() - started
 
 
@@ -103,7 +105,7 @@ def test_the_exit_code_is_passed_on_while_the_input_stays_open(guarded: type[Gua
 def test_the_command_ends_when_the_input_is_closed(guarded: type[Guarded]):
     one = guarded(PATIENT)
     assert alive(one.command)
-    assert one.close_input() < 10
+    assert one.close_input() < GRACE
     assert gone(one.command)
 
 
@@ -117,7 +119,7 @@ def test_what_is_written_to_the_input_changes_nothing(guarded: type[Guarded]):
 
 def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(guarded: type[Guarded]):
     one = guarded(STUBBORN, 0.5)
-    assert 0.5 <= one.close_input() < 10
+    assert 0.5 <= one.close_input() < GRACE
     assert gone(one.command)
 
 
@@ -129,7 +131,7 @@ def test_what_the_command_started_ends_with_it(guarded: type[Guarded]):
 
 @pytest.mark.parametrize(
     ("code", "grace"),
-    [(PATIENT, 10.0), (STUBBORN, 0.5), (CHILD.format(code=STUBBORN), 0.5)],
+    [(PATIENT, GRACE), (STUBBORN, 0.5), (CHILD.format(code=STUBBORN), 0.5)],
     ids=["patient", "ignores SIGTERM", "started by the command"],
 )
 def test_the_command_ends_when_the_guard_itself_is_killed(guarded: type[Guarded], code: str, grace: float):
@@ -158,7 +160,7 @@ def test_a_guard_that_ends_takes_its_spare_along(guarded: type[Guarded]):
 
 def test_the_command_ends_when_the_run_is_killed():
     start = f"guard = subprocess.Popen({guard(PATIENT)!r}, stdin=subprocess.PIPE, start_new_session=True)"
-    run = f"import subprocess, time; {start}; time.sleep(60)"
+    run = f"import subprocess, time; {start}; time.sleep(3600)"
     with subprocess.Popen([*PYTHON, run], stdout=subprocess.PIPE) as parent:
         command = int(parent.stdout.readline())  # type: ignore[union-attr]
         assert alive(command)

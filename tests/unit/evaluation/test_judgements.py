@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.runs import candidate, iteration, prediction, write_run
+from tests.support.waiting import LIMIT
 from tmas.answers.equivalence import EQUAL, Comparison, Equivalence, undecided
 from tmas.errors import UserError
 from tmas.evaluation.correctness import (
@@ -191,7 +192,7 @@ async def test_lines_without_a_checksum_are_read(tmp_path: Path):
 )
 async def test_slow_malformed_and_dead_judges_are_failures_never_verdicts(tmp_path: Path, script: Script, reason: str):
     async with ScriptedServer(lambda body: script) as server:
-        found = await judged(server, tmp_path, [("1", "2")], timeout=0.3)
+        found = await judged(server, tmp_path, [("1", "2")], timeout=0.3 if reason == "timeout" else LIMIT)
     assert [outcome.reason for outcome in found["1", "2"]] == [reason] * 2
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
+from aiohttp import web
 
 from tmas import Problem, Result, asolve_all
 from tmas.errors import UserError
@@ -91,19 +92,24 @@ async def test_more_iterations_and_more_problems_extend_a_run(tmp_path: Path):
 
 
 async def test_lines_are_in_finishing_order_while_it_runs_and_in_input_order_at_the_end(tmp_path: Path):
-    def reply(body: Body) -> Script:
-        first = "What is 0" in body["messages"][0]["content"]
-        return Script(("cut",), finish_reason="length", first_delay=0.5 if first else 0.0)
+    others_written = asyncio.Event()
+
+    class FirstIsLast(ScriptedServer):
+        async def _respond(self, request: web.Request, body: Body, fault: Fault | None) -> web.StreamResponse:
+            if "What is 0" in body["messages"][0]["content"]:
+                await others_written.wait()
+            return await super()._respond(request, body, fault)
 
     def ids(name: str) -> list[str]:
         return [line["problem_id"] for line in read_lines(tmp_path / name)]
 
-    async with ScriptedServer(reply) as server:
+    async with FirstIsLast(lambda _: Script(("cut",), finish_reason="length")) as server:
         one = {"n_candidates": 1, "max_iterations": 1}
         running = asyncio.create_task(solve(server, tmp_path, team.problems(3), method=one))
         while len(ids("predictions.jsonl")) < 2:  # noqa: ASYNC110 - what is written is looked at, as a reader would
             await asyncio.sleep(0.01)
         assert sorted(ids("predictions.jsonl")) == ["p1", "p2"]
+        others_written.set()
         await running
         assert ids("predictions.jsonl") == ["p0", "p1", "p2"]
         assert list(dict.fromkeys(ids("failures.jsonl"))) == ["p0", "p1", "p2"]
