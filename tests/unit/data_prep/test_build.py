@@ -139,7 +139,7 @@ def test_a_system_message_comes_first_in_every_prompt_of_training_and_counts(ste
     from verl.utils.dataset.rl_dataset import RLHFDataset
 
     said = "You are a careful mathematician. " * 20
-    tokenizer = train_tokenizer([said])
+    tokenizer: Any = train_tokenizer([said])
     tokenizer.save_pretrained(tmp_path / "policy")
     policy = Policy(100_000, tokenizer, KNOWN["Qwen3-4B-Thinking-2507"])
 
