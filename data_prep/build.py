@@ -19,7 +19,7 @@ from tmas.data_prep.verification import VerificationRows
 from tmas.errors import UserError
 from tmas.files import write_json
 from tmas.llm.tokens import ContextWindow, chat_template_tokens, token_counter
-from tmas.records import Failure
+from tmas.records import Failure, Message
 from tmas.run.replay import RecordedRun
 from tmas.run.session import keyed_hash
 from tmas.training.contexts import TrainingProblem, normal_row, row_prompts, rows_from_run
@@ -67,6 +67,7 @@ class _Builder:
         self.prompts = row_prompts(self.teacher, settings.prompts)
         self.count = token_counter(settings.tokenizer)
         self.template = chat_template_tokens(settings.tokenizer)
+        self.system = [Message(role="system", content=settings.system_message)] if settings.system_message else []
         self.skipped: Counter[str] = Counter()
         given = settings.verification.runs
         verified = [self.teacher] if given is None else [RecordedRun(path) for path in given]
@@ -99,7 +100,7 @@ class _Builder:
         share = 1.0 if split == "train" else settings.validation_share
         wanted: dict[Source, int] = {s: round(count * share) for s, count in settings.rows.by_source().items()}
         normal_wanted, verification_wanted = wanted.pop("normal"), wanted.pop("verification")
-        window = ContextWindow(self.count, settings.max_prompt_tokens, 0, template=self.template)
+        window = self._window()
         skipped: list[Failure] = []
         rows = list(
             rows_from_run(
@@ -124,6 +125,7 @@ class _Builder:
         rows += verifications
         if bins:
             self.bins[f"{split}.parquet"] = bins
+        rows = [row.model_copy(update={"prompt": (*self.system, *row.prompt)}) for row in rows]
         rows.sort(key=lambda row: keyed_hash(seed, row.extra_info.problem_id, _row_name(row)))
         path = settings.output_dir / f"{split}.parquet"
         if rows:
@@ -132,6 +134,17 @@ class _Builder:
         else:
             path.unlink(missing_ok=True)
         return dict(Counter(row.source for row in rows))
+
+    def _window(self) -> ContextWindow:
+        """The room for a prompt beside the system message and the chat template."""
+        longest = self.settings.max_prompt_tokens
+        taken = self.template + sum(self.count(message.content) for message in self.system)
+        if self.system and taken >= longest:
+            message = (
+                f"the system message and the chat template have {taken:,} tokens, but a prompt has at most {longest:,}"
+            )
+            raise UserError(message, where="system_message", remedy="Shorten it, or increase max_prompt_tokens.")
+        return ContextWindow(self.count, longest, 0, template=taken)
 
     def write_chats(self, problems: Sequence[TrainingProblem], split: Split) -> dict[str, int]:
         """Write the chats of a split; returns the number of chats by role or mode. If there are none, the file is

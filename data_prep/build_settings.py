@@ -11,7 +11,7 @@ from tmas.data_prep.sft import SFTDataSettings
 from tmas.data_prep.verification import VerificationRowSettings
 from tmas.prompts import PromptsSetting
 from tmas.settings import Paths, Settings
-from tmas.training.rows import Source
+from tmas.training.rows import Source, Text
 
 
 class Wanted(Settings):
@@ -75,6 +75,12 @@ class BuildSettings(Settings):
         default=None,
         description="Folder with the prompts of the run; it must hold the same prompts as the run. null: those of the"
         " run.",
+    )
+    system_message: Text | None = Field(
+        default=None,
+        description="System message of every RL row, before its prompt. null: none, as tmas solve sends none; a policy"
+        " that is trained with one sees another prompt in tmas solve. Chats of the cold-start set stay as they were"
+        " sent.",
     )
     verification: VerificationRowSettings = Field(
         default=VerificationRowSettings(), description="The candidates of the verification rows."

@@ -14,6 +14,7 @@ import pytest
 from pyarrow import parquet
 from pydantic import ValidationError
 
+from recipes.cpu.tiny_policy import TURN_END, TURN_START, train_tokenizer
 from tests.support.data_steps import distill_settings, filter_settings, problem_file, runner, silent
 from tmas.data_prep.build import build
 from tmas.data_prep.build_settings import BuildSettings
@@ -29,6 +30,8 @@ from tmas.run.replay import RecordedRun
 from tmas.settings import RunSettings
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer, run_in_thread
+from tmas.training.rl.inputs import Policy, load_files
+from tmas.training.rl.model_shape import KNOWN
 from tmas.training.rows import RowFileError, TrainingRow, read_rows, validate_rows
 
 ROWS = {"normal": 8, "experience": 8, "guideline": 3}
@@ -128,6 +131,45 @@ def test_prompts_stay_within_the_limit_and_what_does_not_fit_is_counted(steps: P
     assert max(sizes(rows)) <= limit
     problems = sum(report(tmp_path)["problems"].values())
     assert report(tmp_path)["skipped"] == {"row: context": problems * 3 * 2}  # every context of every problem was tried
+
+
+def test_a_system_message_comes_first_in_every_prompt_of_training_and_counts(steps: Path, tmp_path: Path):
+    pytest.importorskip("verl", reason="needs the cpu or gpu extra")
+    from omegaconf import OmegaConf
+    from verl.utils.dataset.rl_dataset import RLHFDataset
+
+    said = "You are a careful mathematician. " * 20
+    tokenizer: Any = train_tokenizer([said])
+    tokenizer.save_pretrained(tmp_path / "policy")
+    policy = Policy(100_000, tokenizer, KNOWN["Qwen3-4B-Thinking-2507"])
+
+    def built(name: str, **changes: Any) -> tuple[str, int]:
+        verified = {"tokenizer": str(tmp_path / "policy"), "rows": ROWS | {"verification": 4}}
+        made(steps, tmp_path / name, **verified, **changes)
+        file = str(tmp_path / name / "train.parquet")
+        [found] = load_files(file, policy, [])
+        assert found.sources == ROWS | {"verification": 4}
+        return file, found.longest_prompt
+
+    _, longest = built("plain", max_prompt_tokens=50_000)
+    file, still_longest = built("rows", max_prompt_tokens=longest, system_message=said)
+    assert still_longest <= longest
+    read = RLHFDataset(file, tokenizer, OmegaConf.create({"cache_dir": str(tmp_path)}))
+    prompts = [tokenizer.apply_chat_template(row["raw_prompt"], tokenize=False) for row in read]
+    start = f"{TURN_START}system\n{said}{TURN_END}\n{TURN_START}user\n"
+    assert [prompt for prompt in prompts if not prompt.startswith(start)] == []
+    chats = parquet.read_table(tmp_path / "rows" / "sft_train.parquet").column("messages").to_pylist()
+    assert {message["role"] for chat in chats for message in chat} == {"user", "assistant"}
+
+
+@pytest.mark.parametrize(
+    ("said", "message"), [("a" * 10_000, "system_message: .* a prompt has at most 4,000"), (" ", "is empty")]
+)
+def test_a_system_message_that_leaves_no_room_or_says_nothing_is_refused(
+    steps: Path, tmp_path: Path, said: str, message: str
+):
+    with pytest.raises((UserError, ValidationError), match=message):
+        made(steps, tmp_path, system_message=said, max_prompt_tokens=4000)
 
 
 def test_a_pool_that_is_too_small_gives_what_it_has(steps: Path, tmp_path: Path):
