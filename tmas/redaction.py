@@ -13,7 +13,6 @@ import base64
 import logging
 import re
 from collections.abc import Iterator
-from os.path import commonprefix
 from urllib.parse import quote
 
 MASK = "***"
@@ -59,8 +58,13 @@ def _without_cut_keys(message: str) -> str:
             # One pass: a server that repeats half a key 100,000 times must not cost a copy of the message each time.
             before, *after = message.split(beginning)
             end = form[len(beginning) :]
-            message = MASK.join([before, *(text[len(commonprefix((text, end))) :] for text in after)])
+            message = MASK.join([before, *(_without_beginning(text, end) for text in after)])
     return message
+
+
+def _without_beginning(text: str, end: str) -> str:
+    """``text`` without as much of ``end`` as it begins with."""
+    return text[next(n for n in range(len(end), -1, -1) if text.startswith(end[:n])) :]
 
 
 class CleanFormatter(logging.Formatter):

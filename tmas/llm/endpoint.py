@@ -197,10 +197,10 @@ def checked_url(base_url: str) -> str:
 class RequestError(Exception):
     """One HTTP request failed.
 
-    ``message``: cut and cleaned, because it may repeat what the server sent. ``status``: HTTP status, or None if the connection
-    broke, stalled (``hung``) or delivered an incomplete answer. ``retry_after``: seconds that the server asked to wait.
-    ``is_final``: a retry would fail in the same way. ``has_served``: the server had answered other requests before.
-    ``is_unreachable``: there was no connection, for example because the server refused it.
+    ``message``: cut and cleaned, because it may repeat what the server sent. ``status``: HTTP status, or None if the
+    connection broke, stalled (``hung``) or delivered an incomplete answer. ``retry_after``: seconds that the server
+    asked to wait. ``is_final``: a retry would fail in the same way. ``has_served``: the server had answered other
+    requests before. ``is_unreachable``: there was no connection, for example because the server refused it.
     The last two fields are set when a call is given up: ``base_url`` is the server that failed last, ``since`` the
     monotonic time of the call's first failure.
     """
