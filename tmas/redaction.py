@@ -54,10 +54,17 @@ def _without_cut_keys(message: str) -> str:
     """Remove keys whose end is missing, because a library has shortened the message."""
     for form in (form for forms in _FORMS.values() for form in forms):
         beginning = form[: max(SHORTEST_SECRET, len(form) // 2)]
-        while (at := message.find(beginning)) >= 0:
-            length = next(n for n in range(len(form), 0, -1) if message.startswith(form[:n], at))
-            message = message[:at] + MASK + message[at + length :]
+        if beginning in message:
+            # One pass: a server that repeats half a key 100,000 times must not cost a copy of the message each time.
+            before, *after = message.split(beginning)
+            end = form[len(beginning) :]
+            message = MASK.join([before, *(_without_beginning(text, end) for text in after)])
     return message
+
+
+def _without_beginning(text: str, end: str) -> str:
+    """``text`` without as much of ``end`` as it begins with."""
+    return text[next(n for n in range(len(end), -1, -1) if text.startswith(end[:n])) :]
 
 
 class CleanFormatter(logging.Formatter):

@@ -18,8 +18,8 @@ from tmas.run.health import UNREADABLE
 from tmas.run.progress import clock
 from tmas.settings import RunSettings
 
-MOST_NAMES = 8
-"""Names of models that are shown."""
+MOST_NAMES, MOST_NAME_CHARACTERS = 8, 100
+"""Names of models that are shown, and characters of each."""
 CHAIN = frozenset({"solution", "verification", "summary"})
 """Roles of TMAS that are called for every candidate, one after the other."""
 EXCERPT = 160
@@ -69,7 +69,8 @@ def _servers(checked: CheckResult, settings: RunSettings) -> Iterator[str]:
         )
         if names := checked.served[role]:
             more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-            yield f"  the server lists {', '.join(names[:MOST_NAMES])}{more}"
+            shown = ", ".join(name[:MOST_NAME_CHARACTERS] for name in names[:MOST_NAMES])
+            yield f"  the server lists {shown}{more}"
 
 
 def _thinking(checked: CheckResult) -> Iterator[str]:

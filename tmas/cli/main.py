@@ -122,10 +122,9 @@ def _dispatch(command: str, arguments: Sequence[str]) -> None:
 
 
 def _run(command: str, arguments: Sequence[str]) -> None:
-    from rich.console import Console
-
     from tmas.cli.composing import compose_settings
     from tmas.cli.config_files import config_directory
+    from tmas.cli.console import CleanConsole
     from tmas.redaction import log_to_stderr
 
     register_resolvers()
@@ -133,7 +132,7 @@ def _run(command: str, arguments: Sequence[str]) -> None:
         arguments = _with_named_directory(arguments)
     for settings in compose_settings(command, arguments, config_directory()):
         log_to_stderr()
-        pkgutil.resolve_name(COMMANDS[command][0])(settings, Console())
+        pkgutil.resolve_name(COMMANDS[command][0])(settings, CleanConsole())
 
 
 def _with_named_directory(arguments: Sequence[str]) -> list[str]:

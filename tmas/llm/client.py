@@ -146,7 +146,7 @@ class OpenAIChat:
             listed = await self._with_retries("", lambda engine: self._connection.models(engine.base_url))
         except RequestError as error:
             raise EndpointDown(error.base_url, error.brief, error.remedy) from None
-        return {str(entry["id"]): entry for entry in listed if "id" in entry}
+        return {entry["id"]: entry for entry in listed}
 
     async def _ask_all(
         self, request: Request, hint: RoutingHint, report: ChoiceProgressCallback
@@ -343,6 +343,6 @@ class OpenAIChat:
             listed = await self._connection.models(base_url, PROBE_TIMEOUT)
         except RequestError:  # the server has no such list, or its URL is wrong
             return
-        names = [str(entry["id"]) for entry in listed if "id" in entry]
+        names = [entry["id"] for entry in listed]
         if names and model not in names:
             raise UnknownModel(base_url, model, names)

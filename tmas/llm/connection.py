@@ -17,7 +17,7 @@ from tmas.llm.descriptors import EXHAUSTED, TooManyFiles
 from tmas.llm.endpoint import EndpointSettings, RequestError, parse_retry_after
 from tmas.llm.limits import ReplyLimits, reply_limits
 from tmas.llm.stream import EventLines, PayloadSplitter, PlainBody, StreamedReply, too_long
-from tmas.redaction import add_secret
+from tmas.redaction import add_secret, clean
 
 LINGER = 1.0
 """Seconds to wait for the end of the body after a finished reply, so that the connection can be reused."""
@@ -65,7 +65,8 @@ class Connection:
         n, max_tokens = body.get("n", 1), body[self.settings.token_limit_field]
         limits = reply_limits(max_tokens, n, self.settings.max_bytes_per_token)
         sent, started = orjson.dumps(body), time.monotonic()
-        reply = StreamedReply(n, max_tokens, len(sent), limits)
+        characters = sum(len(message["content"]) for message in body["messages"])
+        reply = StreamedReply(n, max_tokens, len(sent), limits, characters)
         try:
             async with (
                 asyncio.timeout(self.settings.first_token_timeout) as deadline,
@@ -122,7 +123,10 @@ class Connection:
             self.streaming -= begun
 
     async def models(self, base_url: str, timeout: float = LIST_TIMEOUT) -> list[dict[str, Any]]:
-        """The engine's list of models. Raises :class:`RequestError` if there is none within ``timeout`` seconds."""
+        """The engine's list of models, whose names are in ``id``. Entries without a name are left out.
+
+        Raises :class:`RequestError` if there is no list within ``timeout`` seconds.
+        """
         try:
             async with asyncio.timeout(timeout), self._list_models(base_url) as response:
                 await _check(response)
@@ -135,7 +139,8 @@ class Connection:
             listed = None
         if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
             raise RequestError("the list of models is not JSON in OpenAI's format")
-        return listed
+        # A server can repeat the key in a name, and commands print the names.
+        return [{**entry, "id": clean(str(entry["id"]))} for entry in listed if "id" in entry]
 
     async def is_reachable(self, base_url: str) -> bool:
         """Whether the engine answers, with any status below 500."""

@@ -47,6 +47,8 @@ OPTIONAL_FIELDS = {
     "priority": OptionalField(re.compile(r"priority", re.IGNORECASE), None),
 }
 MESSAGE_LENGTH = len("HTTP 400: ") + 300
+LONGEST_MESSAGE = 2**16
+"""Characters that are kept of a server's error. One in a stream can be as long as a reply."""
 MOST_NAMES, MOST_NAME_CHARACTERS = 20, 100
 """Most names of models in an error, and most characters of each."""
 
@@ -195,10 +197,10 @@ def checked_url(base_url: str) -> str:
 class RequestError(Exception):
     """One HTTP request failed.
 
-    ``message``: cleaned, because it may repeat what the server sent. ``status``: HTTP status, or None if the connection
-    broke, stalled (``hung``) or delivered an incomplete answer. ``retry_after``: seconds that the server asked to wait.
-    ``is_final``: a retry would fail in the same way. ``has_served``: the server had answered other requests before.
-    ``is_unreachable``: there was no connection, for example because the server refused it.
+    ``message``: cut and cleaned, because it may repeat what the server sent. ``status``: HTTP status, or None if the
+    connection broke, stalled (``hung``) or delivered an incomplete answer. ``retry_after``: seconds that the server
+    asked to wait. ``is_final``: a retry would fail in the same way. ``has_served``: the server had answered other
+    requests before. ``is_unreachable``: there was no connection, for example because the server refused it.
     The last two fields are set when a call is given up: ``base_url`` is the server that failed last, ``since`` the
     monotonic time of the call's first failure.
     """
@@ -214,7 +216,7 @@ class RequestError(Exception):
     since: float = 0.0
 
     def __post_init__(self) -> None:
-        self.message = clean(self.message)
+        self.message = clean(self.message[:LONGEST_MESSAGE])
 
     @property
     def brief(self) -> str:

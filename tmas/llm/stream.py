@@ -23,6 +23,8 @@ COMMON_REASONS = frozenset({"stop", "length", "unknown"})
 SHOWN = 5000
 """Bytes of a malformed chunk in its error."""
 LONGEST_FINISH_REASON = 40
+SPARE_CHOICES = 100
+"""Choices that a chunk may have in addition to those requested. They are ignored; a million would take seconds."""
 
 
 class PayloadSplitter(Protocol):
@@ -89,14 +91,19 @@ class StreamedChoice:
 class StreamedReply:
     """Assembles a chat completion from its payloads.
 
-    ``n`` and ``max_tokens``: what was requested. ``prompt_bytes``: size of the request. ``limits``: of this reply.
-    ``tokens``: the server's token count if it sends one, else the number of chunks with text. ``has_end_mark``: the
-    server has sent its end mark. ``dropped``: request fields that this server refused. ``notes``: request fields that
-    had to be left out, and other remarks.
+    ``n`` and ``max_tokens``: what was requested. ``prompt_bytes``: size of the request. ``prompt_characters``: length
+    of its messages. ``limits``: of this reply. ``tokens``: the server's token count if it sends one, else the number of
+    chunks with text. ``has_end_mark``: the server has sent its end mark. ``dropped``: request fields that this server
+    refused. ``notes``: request fields that had to be left out, and other remarks.
     """
 
     def __init__(
-        self, n: int = 1, max_tokens: int = 1, prompt_bytes: int = 0, limits: ReplyLimits | None = None
+        self,
+        n: int = 1,
+        max_tokens: int = 1,
+        prompt_bytes: int = 0,
+        limits: ReplyLimits | None = None,
+        prompt_characters: int = 0,
     ) -> None:
         self.has_end_mark = False
         self.tokens = 0
@@ -104,7 +111,8 @@ class StreamedReply:
         self.notes: list[str] = []
         self.completions: tuple[Completion, ...] = ()
         self.usage = Usage()
-        self.n, self._max_tokens, self._prompt_bytes = n, max_tokens, prompt_bytes
+        self.n, self._max_tokens = n, max_tokens
+        self._prompt_bytes, self._prompt_characters = prompt_bytes, prompt_characters
         self._limits = limits or reply_limits(max_tokens, n, 64)
         self._length = 0  # characters of all choices
         self._usage_reported: Any = None
@@ -158,7 +166,10 @@ class StreamedReply:
     def _add_chunk(self, chunk: dict[str, Any]) -> None:
         if error := chunk.get("error"):
             raise _server_error(error)
-        for part in chunk.get("choices") or ():
+        parts = chunk.get("choices") or ()
+        if len(parts) > self.n + SPARE_CHOICES:
+            raise ValueError(f"{len(parts)} choices")
+        for part in parts:
             self._add_choice(part)
         if reported := chunk.get("usage"):
             self._usage_reported, self._counts, self._counts_at = reported, self._believed(reported), self._length
@@ -201,6 +212,7 @@ class StreamedReply:
             n=self.n,
             max_tokens=self._max_tokens,
             prompt_bytes=self._prompt_bytes,
+            prompt_characters=self._prompt_characters,
             completion_characters=self._length,
         )
         return counts if plausible else {}

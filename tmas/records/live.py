@@ -10,7 +10,8 @@ from tmas.records.calls import SCHEMA_VERSION, Record
 from tmas.records.reading import Version
 from tmas.records.values import BankChange
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, lt=2**63)]
+"""A count that JSON can hold: a larger one would make every later status of the run fail."""
 
 
 class LimitChanges(Record):

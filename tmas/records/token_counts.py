@@ -28,16 +28,18 @@ def is_plausible_usage(
     n: int,
     max_tokens: int,
     prompt_bytes: int = MOST_TOKENS,
+    prompt_characters: int = 0,
     completion_characters: int = 0,
 ) -> bool:
     """Whether the counts can be those of a reply with ``n`` completions of at most ``max_tokens`` tokens.
 
-    ``prompt_bytes``: size of the request, because a token has at least one byte. ``completion_characters``: length of
-    the completions together. Cached tokens are part of the prompt.
+    ``prompt_bytes``: size of the request, because a token has at least one byte. ``prompt_characters`` and
+    ``completion_characters``: length of the messages and of the completions. Cached tokens are part of the prompt.
     """
     return (
         type(prompt_tokens) is type(cached_prompt_tokens) is type(completion_tokens) is int
         and 0 <= cached_prompt_tokens <= prompt_tokens <= min(MOST_TOKENS, n * (prompt_bytes + SPARE_TOKENS))
+        and prompt_characters <= LONGEST_TOKEN * prompt_tokens
         and 0 <= completion_tokens <= min(MOST_TOKENS, COMPLETION_FACTOR * n * max_tokens + SPARE_TOKENS)
         and completion_characters <= LONGEST_TOKEN * completion_tokens
     )

@@ -102,6 +102,8 @@ class _Api:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         if request.content_type != "application/json":  # browsers do not let pages of other sites send this type
             raise ApiError(415, "unsupported_media_type", "Content-Type must be application/json")
+        if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+            raise ApiError(415, "unsupported_encoding", "the body must not be compressed: leave out Content-Encoding")
         server = self._service.settings
         body = read_request(await _body(request, server.body_seconds), server)
         settings = body.settings(self._models, server.most)

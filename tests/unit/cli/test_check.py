@@ -45,7 +45,7 @@ def test_an_unfit_role_fails_the_check_with_advice_and_the_beginning_of_its_repl
     def reply(body: Body) -> Script:
         texts = {
             "solution": ["The answer is 24."] * body.get("n", 1),
-            "verification": ["<think>Hm.</think>[red]It is fine."] * body.get("n", 1),
+            "verification": ["<think>Hm.</think>[red]It \x1b[2Jis\u202e fine."] * body.get("n", 1),
         }
         return Script(tuple(texts.get(team.role_of(body), team.reply(body))))
 
@@ -57,6 +57,7 @@ def test_an_unfit_role_fails_the_check_with_advice_and_the_beginning_of_its_repl
     assert "2 of 2 candidates have no final answer; try method.agents.answer_format=stated" in done.stdout
     assert "The server refuses the field seed" in done.stdout
     assert ": [red]It is fine.\n" in done.stdout
+    assert "\x1b" not in done.stdout  # a reply must not control the terminal
     assert "tmas: the check failed: verification has 0 readable of 8 replies" in done.stderr
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.raw_server import DONE, EVENTS, GOOD, HEAD, PLAIN, event, raw_server, text_event
 from tmas.llm.client import OpenAIChat
-from tmas.llm.endpoint import EndpointDown, EndpointSettings
+from tmas.llm.endpoint import EndpointDown, EndpointSettings, RequestError
 from tmas.llm.limits import reply_limits
 from tmas.llm.stream import EventLines
 from tmas.records import Failure, FailureReason, Message, Reply, Request, Sampling, Usage
@@ -89,6 +89,15 @@ async def test_the_limit_on_a_reply_is_a_setting():
     text = "w" * (MAX_TOKENS * 1000)
     assert isinstance(await outcome([EVENTS + text_event(text, "stop") + DONE]), Failure)
     assert isinstance(await outcome([EVENTS + text_event(text, "stop") + DONE], max_bytes_per_token=1000), Reply)
+
+
+async def test_a_chunk_with_thousands_of_choices_is_malformed():
+    with pytest.raises(EndpointDown, match="malformed chunk"):
+        await outcome([EVENTS + event({"choices": [{"delta": {"content": "4"}}] * 1000}) + DONE])
+
+
+def test_only_the_beginning_of_a_long_error_is_kept():
+    assert len(RequestError("a" * 10**7).message) < 10**5
 
 
 @pytest.mark.parametrize("head", [PLAIN, EVENTS])
@@ -186,6 +195,13 @@ async def test_an_incomplete_usage_is_not_believed(usage: str):
     assert reply.notes == ("usage_implausible",)
 
 
+async def test_a_prompt_without_tokens_is_not_believed():
+    usage = json.dumps({"prompt_tokens": 0, "completion_tokens": 3})
+    reply = await outcome(reply_with(usage))
+    assert isinstance(reply, Reply)
+    assert reply.notes == ("usage_implausible",)
+
+
 async def test_more_tokens_than_the_request_allows_are_not_believed():
     for counts in ({"prompt_tokens": 10**6, "completion_tokens": 3}, {"prompt_tokens": 9, "completion_tokens": 10**6}):
         reply = await outcome(reply_with(json.dumps(counts)))
@@ -233,6 +249,16 @@ async def test_a_list_of_models_in_another_format_is_an_error(body: bytes):
     ):
         with pytest.raises(EndpointDown, match="not JSON in OpenAI's format"):
             await chat.context_length("m")
+
+
+async def test_names_of_models_are_clean(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MY_KEY", KEY)
+    listed = PLAIN + json.dumps({"data": [{"id": f"a {KEY}"}, {"id": "\x1b[2Jb\u202e"}, {"id": {"c": KEY}}]}).encode()
+    async with (
+        raw_server(lambda path, body: [listed]) as base_url,
+        OpenAIChat(EndpointSettings(base_url=base_url, api_key_env="MY_KEY")) as chat,
+    ):
+        assert list(await chat.models()) == ["a ***", "b", "{'c': '***'}"]
 
 
 async def test_redirects_are_not_followed_for_the_list_of_models():

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from tests.support.commands import tmas, tmas_process
 from tests.support.serving import runs_in, served
@@ -327,6 +328,16 @@ async def test_a_request_that_is_too_long_or_not_json_is_refused(tmp_path: Path)
     async with answer_requests(tmp_path, echo):
         with pytest.raises(UserError, match="cannot be read"):
             await asyncio.to_thread(ask_live, tmp_path, {"a": "x" * 2**17})
+        for request in ([], None, 7, "changes"):
+            with pytest.raises(UserError, match="cannot be read"):
+                await asyncio.to_thread(ask_live, tmp_path, request)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64])
+@pytest.mark.parametrize("name", ["concurrency", "active_problems", "tokens_per_run"])
+def test_a_limit_that_the_answer_of_the_socket_cannot_hold_is_refused(name: str, number: int):
+    with pytest.raises(ValidationError, match="less than"):
+        LimitChanges.model_validate({name: number})
 
 
 async def test_half_a_line_of_the_record_of_changes_is_cut_off_when_the_run_starts_again(tmp_path: Path):

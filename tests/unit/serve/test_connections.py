@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import logging
 import os
 import random
@@ -253,6 +254,22 @@ async def test_no_changed_request_writes_a_traceback(tmp_path: Path, caplog: pyt
         for _ in range(20):
             await asyncio.gather(*(send(server.base_url) for _ in range(20)))
     assert said(caplog) == []
+
+
+async def test_compressed_bodies_are_refused_and_never_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also before the key is checked: 60 kB would unpack to 60 MB, and keep the server busy."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the body was unpacked")
+
+    monkeypatch.setattr("aiohttp.compression_utils.ZLibDecompressor.decompress_sync", refuse)
+    monkeypatch.setenv("MY_KEY", "the key of the server")
+    body = gzip.compress(b"0" * 2**20)
+    lines = f"Connection: close\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n".encode()
+    async with idle_server(tmp_path, api_key_env="MY_KEY") as server:
+        for key, status in ((b"", b"401"), (b"Authorization: Bearer the key of the server\r\n", b"415")):
+            client = await Client.open(server.base_url)
+            assert (await client.send(HEADER + lines + key + b"\r\n" + body)).startswith(b"HTTP/1.1 " + status)
 
 
 def test_the_limit_leaves_room_for_every_request_and_for_health(tmp_path: Path):

@@ -8,9 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from tests.support.serving import QUESTION, runs_in, served
+from tmas.serve.requests import read_request
+from tmas.serve.settings import ServerSettings
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer
 
@@ -231,3 +234,10 @@ async def test_what_happens_to_one_request_does_not_end_the_others(tmp_path: Pat
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert record.getMessage().partition(" ")[0] in broken.error["message"]
     assert well.status == 200
+
+
+def test_a_request_with_200_000_unknown_fields_is_read_in_linear_time(tmp_path: Path):
+    # Quadratic reading takes longer than a test may, and nothing else is served meanwhile.
+    fields = {f"field {number}": 1 for number in range(200_000)}
+    body = orjson.dumps({"model": "tmas", "messages": [message()], **fields})
+    assert read_request(body, ServerSettings(output_dir=tmp_path)).ignored == tuple(fields)
