@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 Kind = Literal["atom", "list", "tuple", "brackets", "set", "ratio", "cases", "builder", "congruence"]
@@ -77,6 +78,8 @@ def read(text: str) -> Form:
             return Form("builder", (match["condition"],), match["head"])
         return Form("set", tuple(_items(inner))) if inner else Form("set", ())
     if inner is not None and len(items := split(inner)) > 1 and all(items):
+        if len(both := _both_signs(text)) > 1:
+            return Form("list", tuple(both))
         return Form("tuple" if text[0] == "(" else "brackets", tuple(items))
     if len(items := _items(text)) > 1:
         return Form("list", tuple(items))
@@ -110,7 +113,23 @@ def _items(text: str) -> list[str]:
     items = split(_LIST_WORDS.sub(",", text))
     if has_relation(text) and not any("=" in item and not has_relation(item) for item in items):
         items = split(text)  # "x>1 and x<3" is no list
-    return [sign for item in items for sign in _both_signs(item)] if all(items) else [text]
+    return _solutions([sign for item in items for sign in _both_signs(item)]) if all(items) else [text]
+
+
+def names_of(items: Sequence[str]) -> list[str]:
+    """Return the names of items that all have a single-letter name: ``a=1, b=2`` has a and b. Otherwise nothing."""
+    named = [re.fullmatch(rf"({_NAME})=[^=]+", item) for item in items]
+    return [match[1] for match in named if match] if all(named) else []
+
+
+def _solutions(items: list[str]) -> list[str]:
+    """Write several solutions with names as tuples: ``a=1, b=2 or a=2, b=1`` is (1,2), (2,1)."""
+    names = names_of(items)
+    size = len(set(names))
+    if size < 2 or len(names) == size or names != sorted(set(names)) * (len(names) // size):
+        return items
+    values = [item.partition("=")[2] for item in items]
+    return ["(" + ",".join(values[start : start + size]) + ")" for start in range(0, len(values), size)]
 
 
 def _both_signs(item: str) -> list[str]:
@@ -177,7 +196,8 @@ def in_the_same_names(
 
 
 _NAMED = re.compile(
-    r"(?:[A-Za-z](?:_\{\w+\})?'?|\\[a-z]+|[A-Z]{2,3}|[A-Za-z]\([A-Za-z](?:,[A-Za-z])*\))"
+    r"(?:[A-Za-z](?:_\{\w+\})?'?|\\[a-z]+|[A-Z]{2,3}|(?:\\angle|\\triangle) ?[A-Z]{1,3}|\[[A-Z]{3,6}\]|\|[A-Z]{2}\||"
+    r"[A-Za-z]\([A-Za-z](?:,[A-Za-z])*\))"
     r"(?:=|\\in ?(?=[\[(\\]))(?P<value>[^=]+)"
 )
 
