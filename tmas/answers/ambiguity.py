@@ -17,15 +17,32 @@ _ONE_SIDED = {
         r"(?<![A-Za-z\\])[Oo]\(|\\(?:mathcal\{O\}|Theta|Omega)\("
     ),
     "a derivative has another notation": re.compile(r"\\partial"),
+    "a bar or a hat has a meaning": re.compile(r"\\(?:overline|bar|hat|widehat|tilde|vec)(?![A-Za-z])"),
+    "the modulus is given by the problem": re.compile(r"\\pmod|\\pod|\(mod"),
+    "the base of a logarithm is known": re.compile(r"\\(?:log|lg)(?![A-Za-z_])(?! ?_)"),
 }
+_RELATION = re.compile(r"[<>]|\\(?:leq|geq)(?![A-Za-z])")
+_SIGNS = {
+    "an exponent is an operator": re.compile(r"\^(?:\{(?:T|c|\*|\\(?:top|dagger|ast))\}|\*|\\(?:top|dagger|ast))"),
+    "another relation": re.compile(r"\\(?:equiv|sim|simeq|cong|approx|propto|mid|nmid|neq|parallel|perp)(?![A-Za-z])"),
+    "a chain of equations": re.compile(r"[A-Za-z]=[A-Za-z]="),
+}
+"""Signs that math-verify ignores, or reads as others."""
 _SLASH = re.compile(r"/ ?(?:\d+|[a-z]) ?(?:[A-Za-z(]|\\(?:sqrt|pi|frac|ln|log|sin|cos|tan)(?![A-Za-z]))")
 _LETTER_FONT = re.compile(r"\\math(?:bb|cal|frak|scr)\{([A-Za-z])\}")
 _RADICAL = re.compile(r"\\sqrt\s*\[")
 
 
-def ambiguous_slash(one: str, other: str) -> bool:
+def _ambiguous_slash(one: str, other: str) -> bool:
     r"""Whether a slash is followed by a product without brackets, such as ``1/2x``, on either side."""
     return any(_SLASH.search(side) for side in (one, other))
+
+
+def doubt_about_signs(one: str, other: str) -> str | None:
+    """Return which signs may distinguish two answers that have equal values, or None."""
+    if _ambiguous_slash(one, other):
+        return "what a slash divides by"
+    return next((doubt for doubt, sign in _SIGNS.items() if sign.findall(one) != sign.findall(other)), None)
 
 
 def doubt_about_notation(one: str, other: str, first: Any, second: Any) -> str | None:
@@ -33,8 +50,11 @@ def doubt_about_notation(one: str, other: str, first: Any, second: Any) -> str |
 
     ``one`` and ``other`` are normalised; ``first`` and ``second`` are their expressions.
     """
-    if ambiguous_slash(one, other):
+    if _ambiguous_slash(one, other):
         return "a slash divides by less or more than its reading"
+    relations = [len(_RELATION.findall(side)) for side in (one, other)]
+    if max(relations) > 1:
+        return "a chain of inequalities has another form"
     if _LETTER_FONT.sub(r"\1", one) == _LETTER_FONT.sub(r"\1", other):
         return "a letter has another font"
     one, other = reread(one), reread(other)

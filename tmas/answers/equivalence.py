@@ -20,13 +20,14 @@ from tmas.answers.normalize import normalise
 from tmas.answers.notation import number_word, same_digits_in_another_base
 from tmas.answers.numbers import as_decimal, rounds_to, significant_digits, to_decimal
 from tmas.answers.statements import compare_choices_with_texts, compare_statements
-from tmas.answers.structure import definition, has_relation, in_the_same_names, read, without_name
+from tmas.answers.structure import definition, has_relation, in_the_same_names, in_the_same_order, read, without_name
 from tmas.answers.symbolic import (
     Parsed,
     are_constants,
     doubt_about_different,
     doubt_about_equal,
     equal,
+    equal_if_constants_are_swapped,
     grouped,
     parse,
     renamings,
@@ -57,6 +58,8 @@ _UNIT = re.compile(
     r"(?:\s*\\(?:text|textrm|mathrm|mbox)\s*\{(?P<text>[^{}]*)\}|\s(?P<word>[a-z]{4,}|[cmk]m|kg|ft|mph))"
     r"(?P<power>\^\{?\d\}?)?[\s.$]*$"
 )
+_SEVERAL_POINTS = re.compile(r"\d\.\d+\.\d")
+_TEMPERATURE = re.compile(r"(?P<value>.*\d) ?\^\{?\\circ\}? ?(?P<unit>[CFK])")
 _NOT_UNITS = re.compile(
     r"\b(?:hundred|thousand|million|billion|trillion|dozen|percent|times|factorial|mod|or|and|if|for)\b|\d", re.I
 )
@@ -87,7 +90,8 @@ def decide(gold: str, answer: str, approximation_digits: int | None = None) -> C
         return choice
     (one, name), (other, other_name) = sorted(((gold, "gold answer"), (answer, "answer")))
     (one, unit), (other, other_unit) = _split_unit(one), _split_unit(other)
-    if unit and other_unit and unit != other_unit:
+    money = "$" in gold + answer and re.search("cents?", f"{unit} {other_unit}")
+    if money or (unit and other_unit and unit != other_unit):
         return undecided("the units differ")
     return Values(approximation_digits, (name, other_name)).compare(one, other)
 
@@ -96,11 +100,15 @@ def _split_unit(answer: str) -> tuple[str, str]:
     r"""Split a number from its unit (``5 \text{ cm}^2``). The unit is empty if the text before it is not a plain
     number.
     """
+    if temperature := _TEMPERATURE.fullmatch(normalise(answer)):
+        return temperature["value"], temperature["unit"]
     match = _UNIT.search(answer)
     if match is None:
         return normalise(answer), ""
     value = normalise(answer[: match.start()])
     unit = (match["text"] or match["word"] or "").strip()
+    if "\\times" in value.replace(r"\times 10^", ""):
+        return normalise(answer), ""  # 2 by 3 of something
     a_list = re.search(r",(?!\d{3}(?!\d))", value)
     numeric = any(map(str.isdigit, value)) and not re.search("[A-Za-z]", without_commands(value))
     if a_list or not numeric or unit in _LETTERS_OF_NUMBERS or _NOT_UNITS.search(unit):
@@ -117,6 +125,11 @@ class Values:
 
     def compare(self, one: str, other: str) -> Comparison:
         one, other = number_word(one), number_word(other)
+        if any(_SEVERAL_POINTS.search(side) for side in (one, other)):
+            return undecided("a number has several decimal points")
+        if (ordered := in_the_same_order(one, other)) is None:
+            return undecided("the names are in another order")
+        one, other = ordered
         if family := compare_families(one, other, self):
             return family
         one, other = _without_membership(one, other)
@@ -182,6 +195,8 @@ class Values:
             return approximate
         if arbitrary_constants and (names := renamings(parsed[0][0], parsed[1][0])) and are_constants(names[0]):
             return EQUAL
+        if arbitrary_constants and equal_if_constants_are_swapped(parsed[0][0], parsed[1][0]):
+            return undecided("different, unless constants are renamed")
         doubt = doubt_about_different(one, other, parsed)
         return undecided(f"different, unless {doubt}") if doubt else DIFFERENT
 

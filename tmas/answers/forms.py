@@ -176,6 +176,8 @@ def _compare_with_atom(listing: Form, atom: Form, values: Comparer) -> Compariso
     from sympy import Expr
 
     [text] = atom.items
+    if listing.kind == "list" and any(map(has_relation, listing.items)):
+        return undecided("only one answer states a condition")
     if listing.kind == "set" and len(listing.items) == 1:
         return values.compare(*sorted((listing.items[0], text)))
     expressions = parse(text, "")

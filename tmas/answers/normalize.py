@@ -55,6 +55,7 @@ _REWRITES: list[tuple[re.Pattern[str], _Replacement]] = [
         (r"\\frac\s*([\dA-Za-z])\s*([\dA-Za-z])(?!\d)", r"\\frac{\1}{\2}"),
         (r"\\frac\s*(\d)(?=\s*\{)", r"\\frac{\1}"),
         (r"(\\frac\s*\{[^{}]*\})\s*(\d)(?!\d)", r"\1{\2}"),
+        (r"\\binom\s*(\d)\s*(\d)(?!\d)", r"\\binom{\1}{\2}"),
         (r"\\sqrt\s*([\dA-Za-z])(?![\dA-Za-z])", r"\\sqrt{\1}"),
         # the first letter of a word, if the word cannot be a product of letters
         (

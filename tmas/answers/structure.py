@@ -22,6 +22,8 @@ _BUILDER = re.compile(
 _DEFINITION = re.compile(
     r"(?P<name>[A-Za-z])(?:\((?P<arguments>[A-Za-z](?:,[A-Za-z])*)\)|_\{(?P<index>[A-Za-z])\})=(?P<value>.+)"
 )
+_PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z]) ?")
+_MINUS_PLUS = re.compile(r"\\mp(?![A-Za-z]) ?")
 _CONDITION_WORDS = re.compile(r"^(?:,|\\text|if|for|when|where| )+|(?:,|;|\.| )+$")
 _RELATION = re.compile(r"[<>]|\\(?:leq|geq|neq|in|notin|subset|subseteq)(?![A-Za-z])")
 
@@ -75,7 +77,8 @@ def read(text: str) -> Form:
     inner = _enclosed(text)
     if inner is not None and text.startswith((r"\{", "{")):
         if match := _BUILDER.fullmatch(inner):
-            return Form("builder", (match["condition"],), match["head"])
+            field = "" if match["field"] in (None, "R") else rf",{match['head']}\in\mathbb{{{match['field']}}}"
+            return Form("builder", (match["condition"] + field,), match["head"])
         return Form("set", tuple(_items(inner))) if inner else Form("set", ())
     if inner is not None and len(items := split(inner)) > 1 and all(items):
         if len(both := _both_signs(text)) > 1:
@@ -133,10 +136,24 @@ def _solutions(items: list[str]) -> list[str]:
 
 
 def _both_signs(item: str) -> list[str]:
-    if item.count(r"\pm") != 1 and not (r"\pm" in item and r"\mp" in item):
+    if len(_PLUS_MINUS.findall(item)) != 1 and not (_PLUS_MINUS.search(item) and _MINUS_PLUS.search(item)):
         return [item]
-    plus = re.sub(r"(?<=[=(,{\[])\+|^\+", "", re.sub(r"\\pm ?", "+", re.sub(r"\\mp ?", "-", item)))
-    return [plus, re.sub(r"\\mp ?", "+", re.sub(r"\\pm ?", "-", item))]
+    plus = re.sub(r"(?<=[=(,{\[])\+|^\+", "", _PLUS_MINUS.sub("+", _MINUS_PLUS.sub("-", item)))
+    return [plus, _MINUS_PLUS.sub("+", _PLUS_MINUS.sub("-", item))]
+
+
+def in_the_same_order(one: str, other: str) -> tuple[str, str] | None:
+    """Write ``(k,n)=(2,3)`` as ``(n,k)=(3,2)`` if the other side has this order; None if that is not one tuple."""
+    first, second = _ORDERED_NAMES.match(one), _ORDERED_NAMES.match(other)
+    if first is None or second is None or first[0] == second[0]:
+        return one, other
+    names, other_names = (re.findall(_NAME, match[0].rpartition(")")[0]) for match in (first, second))
+    values = read(other[second.end() :])
+    if sorted(names) != sorted(other_names):
+        return one, other
+    if values.kind != "tuple" or len(values.items) != len(names):
+        return None
+    return one, f"{first[0]}({','.join(values.items[other_names.index(name)] for name in names)})"
 
 
 def case_parts(row: str) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from itertools import permutations
 from typing import Any
 
-from tmas.answers.ambiguity import ambiguous_slash, doubt_about_notation
+from tmas.answers.ambiguity import doubt_about_notation, doubt_about_signs
 from tmas.answers.notation import DEGREES, exact_decimals, reread
 from tmas.answers.numbers import is_number, same_function, same_number
 
@@ -97,8 +97,8 @@ def doubt_about_equal(one: str, other: str) -> str | None:
         return "primes"
     if sorted(_CAPITALS.findall(one)) != sorted(_CAPITALS.findall(other)):
         return "the order of letters"
-    if ambiguous_slash(one, other):
-        return "what a slash divides by"
+    if doubt := doubt_about_signs(one, other):
+        return doubt
     return None if _equal_with_case(one, other) else "upper and lower case"
 
 
@@ -146,6 +146,13 @@ def renamings(one: Any, other: Any) -> list[dict[Any, Any]]:
         if same_function(one.xreplace(names), other) is True:
             return [names]
     return []
+
+
+def equal_if_constants_are_swapped(one: Any, other: Any) -> bool:
+    """Whether two expressions with the same letters are equal after a permutation of a, b, c and d."""
+    symbols = sorted((s for s in getattr(one, "free_symbols", ()) if str(s) in "abcdABCD"), key=str)
+    orders = permutations(symbols) if 1 < len(symbols) <= 4 and one.free_symbols == other.free_symbols else ()
+    return any(same_function(one.xreplace(dict(zip(symbols, o, strict=True))), other) is True for o in orders)
 
 
 def are_constants(names: dict[Any, Any]) -> bool:
