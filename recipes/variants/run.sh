@@ -23,6 +23,6 @@ fi
 while read -r VARIANT SETTINGS; do for SEED in $SEEDS; do RUNS=${RUNS:+$RUNS,}$OUT/$VARIANT-$SEED
     # shellcheck disable=SC2086  # the settings are several words
     tmas solve problems="$PROBLEMS" data="$DATA" output_dir="$OUT/$VARIANT-$SEED" seed="$SEED" model.name="$NAME" \
-        model.base_url="${BASE_URL:-http://127.0.0.1:$PORT/v1}" model.context_length="$CONTEXT" $SETTINGS "$@" < /dev/null
+        model.base_url="${BASE_URL:-http://127.0.0.1:$PORT/v1}" model.context_length="$CONTEXT" "$@" $SETTINGS < /dev/null
 done; done <<< "$VARIANTS"
 [ -z "$EVALUATE" ] || { tmas evaluate runs="[$RUNS]" ${JUDGE:+"judge=$JUDGE"}; tmas report runs="[$RUNS]" output="$OUT/report.html"; }

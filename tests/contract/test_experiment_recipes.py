@@ -49,6 +49,15 @@ def test_variants_change_one_setting_each(tmp_path: Path):
     ]
 
 
+def test_the_setting_that_a_variant_changes_wins_over_further_arguments(tmp_path: Path):
+    smaller = ["method.n_candidates=2", "method.n_verifications=2"]
+    made = calls("recipes/sensitivity/run.sh", tmp_path, *smaller, SEEDS="0", EPSILONS="", VERIFICATIONS="16")
+    *solving, _, _ = commands(made)
+    sizes = [dict(override.split("=", 1) for override in overrides) for _, overrides in solving]
+    assert [one["method.n_candidates"] for one in sizes] == ["2", "4", "16", "2"]
+    assert [one["method.n_verifications"] for one in sizes] == ["2", "2", "2", "16"]
+
+
 def test_the_two_policies_have_their_own_servers_and_names(tmp_path: Path):
     urls = {"HYBRID_URL": "http://h/v1", "VANILLA_URL": "http://v/v1", "SEEDS": "0"}
     vanilla, hybrid, _, _ = commands(calls("recipes/hybrid_vs_vanilla/run.sh", tmp_path, **urls))

@@ -11,19 +11,23 @@ products of letters (``listen`` is ``silent``). This module avoids both; :mod:`t
 from __future__ import annotations
 
 import re
+from functools import partial
+from itertools import product
 
+from tmas.answers.families import compare_families
 from tmas.answers.forms import compare_forms, compare_regions, compare_special
 from tmas.answers.normalize import normalise
 from tmas.answers.notation import number_word, same_digits_in_another_base
 from tmas.answers.numbers import as_decimal, rounds_to, significant_digits, to_decimal
-from tmas.answers.statements import compare_statements
-from tmas.answers.structure import definition, in_the_same_names, read, without_name
+from tmas.answers.statements import compare_choices_with_texts, compare_statements
+from tmas.answers.structure import definition, has_relation, in_the_same_names, in_the_same_order, read, without_name
 from tmas.answers.symbolic import (
     Parsed,
     are_constants,
     doubt_about_different,
     doubt_about_equal,
     equal,
+    equal_if_constants_are_swapped,
     grouped,
     parse,
     renamings,
@@ -54,15 +58,18 @@ _UNIT = re.compile(
     r"(?:\s*\\(?:text|textrm|mathrm|mbox)\s*\{(?P<text>[^{}]*)\}|\s(?P<word>[a-z]{4,}|[cmk]m|kg|ft|mph))"
     r"(?P<power>\^\{?\d\}?)?[\s.$]*$"
 )
+_SEVERAL_POINTS = re.compile(r"\d\.\d+\.\d")
+_TEMPERATURE = re.compile(r"(?P<value>.*\d) ?\^\{?\\circ\}? ?(?P<unit>[CFK])")
 _NOT_UNITS = re.compile(
     r"\b(?:hundred|thousand|million|billion|trillion|dozen|percent|times|factorial|mod|or|and|if|for)\b|\d", re.I
 )
 _LETTERS_OF_NUMBERS = ("i", "e")
-_SHORT_WORDS = "all|any|are|but|for|has|if|is|mod|no|non|not|odd|of|the|to|yes|sin|cos|tan|log|exp|gcd|lcm|max|min"
+_SHORT_WORDS = "all|any|are|but|cis|for|has|if|is|mod|no|non|not|odd|of|the|to|yes|sin|cos|tan|log|exp|gcd|lcm|max|min"
 _WORDS = re.compile(rf"(?<![A-Za-z])(?:[A-Za-z]{{4,}}|(?i:{_SHORT_WORDS}))(?![A-Za-z])")
 _LETTERS = re.compile(r"\\[A-Za-z]+|(?<![\dA-Za-z])(?P<word>[A-Za-z]{2,})")
 
 
+_MULTISET = re.compile(r"\((?:\s|\\!)*(?:\\!|\\left\()(?:\s|\\!)*\\[dt]?binom")  # n multichoose k
 _MOST_CHARACTERS = 20_000
 Sides = tuple[str, str]
 
@@ -77,9 +84,14 @@ def decide(gold: str, answer: str, approximation_digits: int | None = None) -> C
         return undecided("an answer is too long")
     if seen := compare_texts(gold, answer) or compare_statements(gold, answer):
         return seen
+    if any(_MULTISET.search(side) for side in (gold, answer)):
+        return undecided("brackets may count multisets")
+    if choice := compare_choices_with_texts(gold, answer, partial(decide, approximation_digits=approximation_digits)):
+        return choice
     (one, name), (other, other_name) = sorted(((gold, "gold answer"), (answer, "answer")))
     (one, unit), (other, other_unit) = _split_unit(one), _split_unit(other)
-    if unit and other_unit and unit != other_unit:
+    money = "$" in gold + answer and re.search("cents?", f"{unit} {other_unit}")
+    if money or (unit and other_unit and unit != other_unit):
         return undecided("the units differ")
     return Values(approximation_digits, (name, other_name)).compare(one, other)
 
@@ -88,11 +100,15 @@ def _split_unit(answer: str) -> tuple[str, str]:
     r"""Split a number from its unit (``5 \text{ cm}^2``). The unit is empty if the text before it is not a plain
     number.
     """
+    if temperature := _TEMPERATURE.fullmatch(normalise(answer)):
+        return temperature["value"], temperature["unit"]
     match = _UNIT.search(answer)
     if match is None:
         return normalise(answer), ""
     value = normalise(answer[: match.start()])
     unit = (match["text"] or match["word"] or "").strip()
+    if "\\times" in value.replace(r"\times 10^", ""):
+        return normalise(answer), ""  # 2 by 3 of something
     a_list = re.search(r",(?!\d{3}(?!\d))", value)
     numeric = any(map(str.isdigit, value)) and not re.search("[A-Za-z]", without_commands(value))
     if a_list or not numeric or unit in _LETTERS_OF_NUMBERS or _NOT_UNITS.search(unit):
@@ -109,11 +125,21 @@ class Values:
 
     def compare(self, one: str, other: str) -> Comparison:
         one, other = number_word(one), number_word(other)
+        if any(_SEVERAL_POINTS.search(side) for side in (one, other)):
+            return undecided("a number has several decimal points")
+        if (ordered := in_the_same_order(one, other)) is None:
+            return undecided("the names are in another order")
+        one, other = ordered
+        if family := compare_families(one, other, self):
+            return family
+        one, other = _without_membership(one, other)
         if defined := self._definitions(one, other):
             return defined
         one, other = without_name(one, other), without_name(other, one)
         if one and one == other:
             return EQUAL
+        if chain := self._chains(one, other):
+            return chain
         if one.endswith("%") != other.endswith("%"):
             return self._expressions(one, other)
         if special := compare_special(read(one), read(other), self):
@@ -126,6 +152,17 @@ class Values:
         if verdict.equivalence is Equivalence.DIFFERENT and _same_digits(one, other):
             return undecided("different, unless the digits are in groups of three")
         return verdict
+
+    def _chains(self, one: str, other: str) -> Comparison | None:
+        r"""Compare ``\sqrt{2}=1.414`` with a value: every number of the chain must give the same verdict."""
+        chains = [_numbers_of_chain(side) for side in (one, other)]
+        parts = [chain or [without_name(side, "")] for side, chain in zip((one, other), chains, strict=True)]
+        if not any(chains) or any("=" in part for side in parts for part in side):
+            return None
+        pairs = product(*parts)
+        verdicts = [self.compare(*sorted(pair)) for pair in pairs]
+        same = {verdict.equivalence for verdict in verdicts}
+        return verdicts[0] if len(same) == 1 else undecided("an answer states unequal values")
 
     def _first(self, concerned: list[bool]) -> str:
         """Return the name of the side that a reason concerns; the gold answer if it concerns both."""
@@ -158,6 +195,8 @@ class Values:
             return approximate
         if arbitrary_constants and (names := renamings(parsed[0][0], parsed[1][0])) and are_constants(names[0]):
             return EQUAL
+        if arbitrary_constants and equal_if_constants_are_swapped(parsed[0][0], parsed[1][0]):
+            return undecided("different, unless constants are renamed")
         doubt = doubt_about_different(one, other, parsed)
         return undecided(f"different, unless {doubt}") if doubt else DIFFERENT
 
@@ -185,6 +224,27 @@ class Values:
 
     def _same_piece(self, one: str, other: str) -> bool:
         return one == other or bool(one and other and self._expressions(one, other).equal)
+
+
+_MEMBER = re.compile(r"([A-Za-z](?:_\{\w+\})?)\\in ?(\\\{.*\\\})")
+
+
+def _without_membership(one: str, other: str) -> Sides:
+    r"""Write ``p\in\{2,3\}`` as the set if the other side states the values of the same letter: ``p=2,3``."""
+    for side, listed in ((one, other), (other, one)):
+        member = _MEMBER.fullmatch(side)
+        if member and re.match(re.escape(member[1]) + "=", listed):
+            named = rf"(^|[,;]|or|and){re.escape(member[1])}="
+            return (member[2], re.sub(named, r"\1", other)) if side == one else (re.sub(named, r"\1", one), member[2])
+    return one, other
+
+
+def _numbers_of_chain(text: str) -> list[str]:
+    r"""Return the parts of a chain such as ``1+2=3`` that begins with a number; nothing for another text."""
+    parts = text.split("=")
+    number = re.search(r"\d", parts[0]) and not re.search("[A-Za-z]", without_commands(parts[0]))
+    is_chain = number and len(parts) > 1 and all(parts) and not has_relation(text)
+    return parts if is_chain else []
 
 
 _ROUNDED_DIGITS = 3

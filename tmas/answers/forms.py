@@ -12,7 +12,7 @@ from contextlib import suppress
 from math import lcm
 from typing import Any, Protocol
 
-from tmas.answers.structure import Form, case_parts, has_relation, in_the_same_names, read, split
+from tmas.answers.structure import Form, case_parts, has_relation, in_the_same_names, names_of, read, split
 from tmas.answers.symbolic import parse
 from tmas.answers.verdicts import DIFFERENT, EQUAL, Comparison, Equivalence, undecided
 
@@ -21,7 +21,8 @@ _MOST_ITEMS = 40
 _MOST_RESIDUES = 100_000
 _REGION = re.compile(r"[<>]|\\(?:leq|geq|neq|infty|cup|cap|setminus|mathbb|emptyset)(?![A-Za-z])")
 _HALF_OPEN = re.compile(r"\([^()\[\]]*\]|\[[^()\[\]]*\)")
-_SEVERAL_VALUES = re.compile(r"\\pm|\\mp|\\vec|\\math|\\over|\(-1\)\^|[A-Z]")
+_SEVERAL_VALUES = re.compile(r"\\pm|\\mp|\\vec|\\math|\\over|\(-1\)\^|[A-Z]|(?<![A-Za-z\\])[ij](?![A-Za-z])")
+_SIGNS = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
 _WHOLE_NUMBER_NAMES = frozenset("nmklNMK")
 
 
@@ -99,6 +100,19 @@ def _compare_cases(one: Form, other: Form, values: Comparer) -> Comparison:
 
 def compare_forms(one: Form, other: Form, values: Comparer) -> Comparison | None:
     """Compare sets, tuples, lists and ratios. None: neither side has such a structure, or math-verify must decide."""
+    verdict = _compare_structures(one, other, values)
+    if verdict is not DIFFERENT:
+        return verdict
+    parts = [part for form in (one, other) for part in (form.items if form.kind == "list" else (",".join(form.items),))]
+    if any(len(_SIGNS.findall(part)) > 1 for part in parts):
+        return undecided("different, unless two signs are chosen independently")
+    repeated = [names_of(form.items) for form in (one, other)]
+    if any(1 < len(set(names)) < len(names) for names in repeated):
+        return undecided("different, unless the values of several solutions are listed")
+    return DIFFERENT
+
+
+def _compare_structures(one: Form, other: Form, values: Comparer) -> Comparison | None:
     if one.kind == other.kind == "atom":
         return None
     if any(r"\dots" in item for form in (one, other) for item in form.items):
@@ -116,7 +130,8 @@ def compare_forms(one: Form, other: Form, values: Comparer) -> Comparison | None
     if not ordered:
         return _compare_sets(one, other, values)
     if "set" in kinds:
-        return DIFFERENT
+        listing, ordered_one = (one, other) if one.kind == "set" else (other, one)
+        return compare_forms(read(listing.items[0]), ordered_one, values) if len(listing.items) == 1 else DIFFERENT
     if kinds == {"tuple", "brackets"} and len(one.items) == 2:
         return DIFFERENT
     items, other_items = _without_names(one, other), _without_names(other, one)
@@ -161,6 +176,8 @@ def _compare_with_atom(listing: Form, atom: Form, values: Comparer) -> Compariso
     from sympy import Expr
 
     [text] = atom.items
+    if listing.kind == "list" and any(map(has_relation, listing.items)):
+        return undecided("only one answer states a condition")
     if listing.kind == "set" and len(listing.items) == 1:
         return values.compare(*sorted((listing.items[0], text)))
     expressions = parse(text, "")

@@ -48,12 +48,14 @@ _REWRITES: list[tuple[re.Pattern[str], _Replacement]] = [
         (r"\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z.])", ""),
         (r"\\(?:display|text|script)style(?![A-Za-z])", " "),
         (rf"\\(?:{_FONTS})\s*\{{([^{{}}]*)\}}", r" \1 "),
+        (r"\s+(?=[_^])", ""),
         # braces that TeX does not need
         (r"\\mathbb\s*([A-Z])(?![A-Za-z])", r"\\mathbb{\1}"),
         (r"([_^])\s*(-?\d+|[A-Za-z])", r"\1{\2}"),
         (r"\\frac\s*([\dA-Za-z])\s*([\dA-Za-z])(?!\d)", r"\\frac{\1}{\2}"),
         (r"\\frac\s*(\d)(?=\s*\{)", r"\\frac{\1}"),
         (r"(\\frac\s*\{[^{}]*\})\s*(\d)(?!\d)", r"\1{\2}"),
+        (r"\\binom\s*(\d)\s*(\d)(?!\d)", r"\\binom{\1}{\2}"),
         (r"\\sqrt\s*([\dA-Za-z])(?![\dA-Za-z])", r"\\sqrt{\1}"),
         # the first letter of a word, if the word cannot be a product of letters
         (

@@ -55,10 +55,17 @@ def _angle(match: re.Match[str]) -> str:
     return f"(\\frac{{{seconds}}}{{3600}})^{{\\circ}}"
 
 
+def _base_word(match: re.Match[str]) -> str:
+    """Write the base of ``1010_{two}`` in digits."""
+    return f"_{{{number_word(match[1])}}}"
+
+
 _Replacement = str | Callable[[re.Match[str]], str]
 _WHOLE: list[tuple[re.Pattern[str], _Replacement]] = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (r"0[xX]([\da-fA-F]{1,50})", lambda match: str(int(match[1], 16))),
+        (r"0[bB]([01]{1,200})", lambda match: str(int(match[1], 2))),
         (r"([-+]?\d+(?:\.\d+)?)[eE]\+?(-?\d{1,4})", r"\1\\cdot 10^{\2}"),
         (r"(\d+)(?:\^\{)?(?:st|nd|rd|th)\}?", r"\1"),
         (r"(-?)(\d+)[ -](\d+)/(\d+)", r"\1(\2+\\frac{\3}{\4})"),
@@ -73,8 +80,10 @@ _ANYWHERE: list[tuple[re.Pattern[str], _Replacement]] = [
             _repeating,
         ),
         (r"(?<=\d) (?=[A-Za-z])", ""),
+        (r"(?<=\d)_\{ ?(two|three|four|five|six|seven|eight|nine|ten) ?\}", _base_word),
         (_BASE.pattern, _in_base),
         (r"(?<![\d.)!])(\d{1,4})!!(?!!)", _double_factorial),
+        (r"\\(max|min|gcd|lcm)\\\{([^{}]*)\\\}", r"\\\1(\2)"),
         (r"(?<![A-Za-z\\])C\((\d+),(\d+)\)", r"\\binom{\1}{\2}"),
         (r"(?:\{\})?_\{(\d+)\}C_\{(\d+)\}", r"\\binom{\1}{\2}"),
         (r"(?:\{\})?\^\{(\d+)\}C_\{(\d+)\}", r"\\binom{\1}{\2}"),

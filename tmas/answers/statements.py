@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from tmas.answers.normalize import normalise
 from tmas.answers.verdicts import DIFFERENT, EQUAL, Comparison, undecided
@@ -15,6 +16,10 @@ _NO = frozenset(
 _WITH_REASON = re.compile(r"(yes|no|true|false) ?[,.;:] ?(.*)")
 _LETTER_FOR = {"t": True, "y": True, "f": False, "n": False}
 _CHOICES = re.compile(r"\(?([A-J])\)?(?:(?:,|;|,? ?and|,? ?or) ?\(?([A-J])\)?)*")
+_CHOICE_WITH_TEXT = re.compile(
+    r"[\s$]*(?:\\(?:text|textbf|textrm|mathrm|mathbf)\s*\{)?\s*(?:\((?P<enclosed>[A-J])\)|(?P<letter>[A-J])[.:)])\s*\}?"
+    r"(?:[\s~,:$]|\\[ ,:;]|\\q?quad)+(?P<text>(?![A-J]\b|.*[A-J][.:)]).+)"
+)
 _NUMBER = re.compile(r"-?\d[\d.,/]*|\\frac\{\d+\}\{\d+\}")
 
 
@@ -31,6 +36,28 @@ def truth(answer: str) -> tuple[bool, str] | None:
         return text in _YES, ""
     match = _WITH_REASON.fullmatch(text)
     return (match[1] in _YES, match[2].strip()) if match else None
+
+
+def compare_choices_with_texts(one: str, other: str, compare: Callable[[str, str], Comparison]) -> Comparison | None:
+    r"""Compare ``\textbf{(D)} 12`` with ``D``, ``12`` or ``(D) 12``. None: neither side is a choice with its text."""
+    chosen = [_CHOICE_WITH_TEXT.fullmatch(side) for side in (one, other)]
+    if all(chosen):
+        (letter, text), (other_letter, other_text) = (_letter_and_text(match) for match in chosen if match)
+        verdict = compare(text, other_text)
+        if (letter == other_letter) == verdict.equal:
+            return verdict
+        return undecided("the letter or the text of the choices differ")
+    match, bare = (chosen[0], other) if chosen[0] else (chosen[1], one)
+    if match is None:
+        return None
+    letter, text = _letter_and_text(match)
+    if re.fullmatch(r"\(?[A-J]\)?", plain := normalise(bare)):
+        return EQUAL if plain.strip("()") == letter else DIFFERENT
+    return compare(text, bare) if match is chosen[0] else compare(bare, text)
+
+
+def _letter_and_text(match: re.Match[str]) -> tuple[str, str]:
+    return match["enclosed"] or match["letter"], match["text"]
 
 
 def _compare_polarity(one: str, other: str) -> Comparison | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 Kind = Literal["atom", "list", "tuple", "brackets", "set", "ratio", "cases", "builder", "congruence"]
@@ -21,6 +22,8 @@ _BUILDER = re.compile(
 _DEFINITION = re.compile(
     r"(?P<name>[A-Za-z])(?:\((?P<arguments>[A-Za-z](?:,[A-Za-z])*)\)|_\{(?P<index>[A-Za-z])\})=(?P<value>.+)"
 )
+_PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z]) ?")
+_MINUS_PLUS = re.compile(r"\\mp(?![A-Za-z]) ?")
 _CONDITION_WORDS = re.compile(r"^(?:,|\\text|if|for|when|where| )+|(?:,|;|\.| )+$")
 _RELATION = re.compile(r"[<>]|\\(?:leq|geq|neq|in|notin|subset|subseteq)(?![A-Za-z])")
 
@@ -74,9 +77,12 @@ def read(text: str) -> Form:
     inner = _enclosed(text)
     if inner is not None and text.startswith((r"\{", "{")):
         if match := _BUILDER.fullmatch(inner):
-            return Form("builder", (match["condition"],), match["head"])
+            field = "" if match["field"] in (None, "R") else rf",{match['head']}\in\mathbb{{{match['field']}}}"
+            return Form("builder", (match["condition"] + field,), match["head"])
         return Form("set", tuple(_items(inner))) if inner else Form("set", ())
     if inner is not None and len(items := split(inner)) > 1 and all(items):
+        if len(both := _both_signs(text)) > 1:
+            return Form("list", tuple(both))
         return Form("tuple" if text[0] == "(" else "brackets", tuple(items))
     if len(items := _items(text)) > 1:
         return Form("list", tuple(items))
@@ -110,14 +116,44 @@ def _items(text: str) -> list[str]:
     items = split(_LIST_WORDS.sub(",", text))
     if has_relation(text) and not any("=" in item and not has_relation(item) for item in items):
         items = split(text)  # "x>1 and x<3" is no list
-    return [sign for item in items for sign in _both_signs(item)] if all(items) else [text]
+    return _solutions([sign for item in items for sign in _both_signs(item)]) if all(items) else [text]
+
+
+def names_of(items: Sequence[str]) -> list[str]:
+    """Return the names of items that all have a single-letter name: ``a=1, b=2`` has a and b. Otherwise nothing."""
+    named = [re.fullmatch(rf"({_NAME})=[^=]+", item) for item in items]
+    return [match[1] for match in named if match] if all(named) else []
+
+
+def _solutions(items: list[str]) -> list[str]:
+    """Write several solutions with names as tuples: ``a=1, b=2 or a=2, b=1`` is (1,2), (2,1)."""
+    names = names_of(items)
+    size = len(set(names))
+    if size < 2 or len(names) == size or names != sorted(set(names)) * (len(names) // size):
+        return items
+    values = [item.partition("=")[2] for item in items]
+    return ["(" + ",".join(values[start : start + size]) + ")" for start in range(0, len(values), size)]
 
 
 def _both_signs(item: str) -> list[str]:
-    if item.count(r"\pm") != 1 and not (r"\pm" in item and r"\mp" in item):
+    if len(_PLUS_MINUS.findall(item)) != 1 and not (_PLUS_MINUS.search(item) and _MINUS_PLUS.search(item)):
         return [item]
-    plus = re.sub(r"(?<=[=(,{\[])\+|^\+", "", re.sub(r"\\pm ?", "+", re.sub(r"\\mp ?", "-", item)))
-    return [plus, re.sub(r"\\mp ?", "+", re.sub(r"\\pm ?", "-", item))]
+    plus = re.sub(r"(?<=[=(,{\[])\+|^\+", "", _PLUS_MINUS.sub("+", _MINUS_PLUS.sub("-", item)))
+    return [plus, _MINUS_PLUS.sub("+", _PLUS_MINUS.sub("-", item))]
+
+
+def in_the_same_order(one: str, other: str) -> tuple[str, str] | None:
+    """Write ``(k,n)=(2,3)`` as ``(n,k)=(3,2)`` if the other side has this order; None if that is not one tuple."""
+    first, second = _ORDERED_NAMES.match(one), _ORDERED_NAMES.match(other)
+    if first is None or second is None or first[0] == second[0]:
+        return one, other
+    names, other_names = (re.findall(_NAME, match[0].rpartition(")")[0]) for match in (first, second))
+    values = read(other[second.end() :])
+    if sorted(names) != sorted(other_names):
+        return one, other
+    if values.kind != "tuple" or len(values.items) != len(names):
+        return None
+    return one, f"{first[0]}({','.join(values.items[other_names.index(name)] for name in names)})"
 
 
 def case_parts(row: str) -> tuple[str, str]:
@@ -177,7 +213,8 @@ def in_the_same_names(
 
 
 _NAMED = re.compile(
-    r"(?:[A-Za-z](?:_\{\w+\})?'?|\\[a-z]+|[A-Z]{2,3}|[A-Za-z]\([A-Za-z](?:,[A-Za-z])*\))"
+    r"(?:[A-Za-z](?:_\{\w+\})?'?|\\[a-z]+|[A-Z]{2,3}|(?:\\angle|\\triangle) ?[A-Z]{1,3}|\[[A-Z]{3,6}\]|\|[A-Z]{2}\||"
+    r"[A-Za-z]\([A-Za-z](?:,[A-Za-z])*\))"
     r"(?:=|\\in ?(?=[\[(\\]))(?P<value>[^=]+)"
 )
 

@@ -15,6 +15,7 @@ from functools import cache, lru_cache
 from itertools import permutations
 from typing import Any
 
+from tmas.answers.ambiguity import doubt_about_notation, doubt_about_signs
 from tmas.answers.notation import DEGREES, exact_decimals, reread
 from tmas.answers.numbers import is_number, same_function, same_number
 
@@ -25,7 +26,7 @@ _WHOLE = re.compile(r"\\lfloor|\\lceil|\\binom|!|\(-1\)\^|\\cos|\\sin|\\bmod|\\s
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _ODD_ROOT = re.compile(r"\\sqrt\s*\[\d*[13579]\]")
 _INDEX_I = re.compile(r"_\{?i(?![A-Za-z])|(?<![A-Za-z\\])i(?:=|\\in|\\neq|\\leq|\\geq|<|>)|\\(?:sum|prod)")
-_CAPITALS = re.compile(r"(?<![A-Za-z\\])[A-Z]{2,}")
+_CAPITALS = re.compile(r"(?<![A-Za-z\\])(?:[A-Z](?:_\{\w+\})?){2,}")
 _NAMED_CONSTANT = re.compile(r"\\(?:varphi|phi|omega)(?![A-Za-z])")
 _PRIMES = re.compile(r"'|\\prime")
 _CONSTANTS = frozenset("cCkK")
@@ -95,6 +96,8 @@ def doubt_about_equal(one: str, other: str) -> str | None:
         return "primes"
     if sorted(_CAPITALS.findall(one)) != sorted(_CAPITALS.findall(other)):
         return "the order of letters"
+    if doubt := doubt_about_signs(one, other):
+        return doubt
     return None if _equal_with_case(one, other) else "upper and lower case"
 
 
@@ -109,7 +112,9 @@ def doubt_about_different(one: str, other: str, parsed: Parsed) -> str | None:
         return "a function is known"
     if _WHOLE.search(one + other) and _equal_at_whole_numbers(first, second):
         return "the letters stand for whole numbers"
-    return "letters are renamed" if _equal_if_renamed(first, second) else None
+    if _equal_if_renamed(first, second):
+        return "letters are renamed"
+    return doubt_about_notation(one, other, first, second)
 
 
 def _has_unknown_function(expression: Any) -> bool:
@@ -140,6 +145,13 @@ def renamings(one: Any, other: Any) -> list[dict[Any, Any]]:
         if same_function(one.xreplace(names), other) is True:
             return [names]
     return []
+
+
+def equal_if_constants_are_swapped(one: Any, other: Any) -> bool:
+    """Whether two expressions with the same letters are equal after a permutation of a, b, c and d."""
+    symbols = sorted((s for s in getattr(one, "free_symbols", ()) if str(s) in "abcdABCD"), key=str)
+    orders = permutations(symbols) if 1 < len(symbols) <= 4 and one.free_symbols == other.free_symbols else ()
+    return any(same_function(one.xreplace(dict(zip(symbols, o, strict=True))), other) is True for o in orders)
 
 
 def are_constants(names: dict[Any, Any]) -> bool:

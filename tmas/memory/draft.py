@@ -24,9 +24,14 @@ class Draft(Generic[ItemT]):
     """
 
     def __init__(
-        self, bank: Bank[ItemT, Any], iteration: int, rollouts: Sequence[Rollout], max_chars: int | None
+        self,
+        bank: Bank[ItemT, Any],
+        iteration: int,
+        rollouts: Sequence[Rollout],
+        max_new: int | None,
+        max_chars: int | None,
     ) -> None:
-        self.bank, self.iteration, self.max_chars = bank, iteration, max_chars
+        self.bank, self.iteration, self.max_new, self.max_chars = bank, iteration, max_new, max_chars
         self.settings, self.next_id = bank.settings, bank.next_id
         self.items = {item.item_id: item for item in bank.items}
         self.given = frozenset(self.items)  # updates refer to the bank that the model was shown
@@ -52,13 +57,11 @@ class Draft(Generic[ItemT]):
             case "correct":
                 self._correct(item, named, update.content)
 
-    def add(self, new: NewExperience | NewGuideline, max_new: int | None) -> None:
+    def add(self, new: NewExperience | NewGuideline) -> None:
         item = self._new(self._existing(new.rollouts), new.content)
         twin = self._twin(item)
         if twin is not None:
             self._absorb(twin, item)
-        elif max_new is not None and len(self.log["added"]) >= max_new:
-            self.counts["over_limit"] += 1
         else:
             self._store_new(item, new.content)
 
@@ -117,6 +120,9 @@ class Draft(Generic[ItemT]):
         return next((other for other in others if self.bank.alike(other, item)), None)
 
     def _store_new(self, item: ItemT, content: dict[str, Any]) -> None:
+        if self.max_new is not None and len(self.log["added"]) >= self.max_new:
+            self.counts["over_limit"] += 1
+            return
         self.next_id += 1
         self._note("added", item)
         self._store(item, content)

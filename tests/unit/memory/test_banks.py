@@ -249,6 +249,15 @@ def test_of_too_many_new_items_the_first_are_added() -> None:
     assert len(evolve(uncapped, *(new(f"y = {n}") for n in range(200)), t=1, max_new=8)[1].added) == 200
 
 
+def test_corrections_add_no_more_items_than_the_limit() -> None:
+    old, _ = evolve(bank_of(*(f"x = {n}" for n in range(47))), new("The sum is 5.", rollouts=[0, 1, 2, 3]))
+    many = (update("E48", "correct", f"y = {n}", rollouts=[1]) for n in range(200))
+    bank, change = evolve(old, *many, new("z = 1"), t=1, max_new=8)
+    assert [i.statement for i in bank.items][-8:] == [f"y = {n}" for n in range(8)]
+    assert sum(i.statement.startswith("x") for i in bank.items) == 39
+    assert (len(change.added), change.over_limit) == (8, 193)
+
+
 def test_a_long_text_is_cut_at_the_end_of_a_word() -> None:
     bank, change = evolve(bank_of("x = 2"), new("word " * 200), new("w" * 90), update("E1", "correct", "an " * 90), t=1,
                           max_chars=40)  # fmt: skip
