@@ -150,11 +150,22 @@ def _advice(checked: CheckResult, settings: RunSettings, time_limit: float) -> I
             f"The check was ended after {time_limit:g} s, at {checked.tokens_per_second:,.1f} tokens/s. Raise"
             f" check.seconds, or lower model.sampling.max_tokens (now {settings.model.sampling.max_tokens:,})."
         )
-    found += missing_answers(*checked.unanswered, settings)
+    found += [*missing_answers(*checked.unanswered, settings), *_about_size(checked, settings)]
     found += [text for note, text in NOTES.items() if note in checked.notes]
     if found:
         yield "Advice:"
         yield from (f"  {text}" for text in found)
+
+
+def _about_size(checked: CheckResult, settings: RunSettings) -> Iterator[str]:
+    """Whether a role may be unreadable only because the check shows it fewer candidates than the planned run does."""
+    planned = getattr(settings.method, "n_candidates", 0)
+    asked = sum(len(iteration.rollouts) for iteration in checked.result.trajectory.iterations[:1])
+    if any(counts.unreadable for counts in checked.replies.values()) and 0 < asked < planned:
+        yield (
+            f"The check had {asked} candidates, the run has {planned}. For a model that was trained for TMAS, give"
+            f" check.candidates={planned}."
+        )
 
 
 def _excerpts(checked: CheckResult) -> Iterator[str]:

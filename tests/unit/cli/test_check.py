@@ -72,6 +72,7 @@ def test_an_unfit_role_fails_the_check_with_advice_and_the_beginning_of_its_repl
     assert "verification: try method.agents.structured_verification=true" in done.stdout
     assert "2 of 2 candidates have no final answer; try method.agents.answer_format=stated" in done.stdout
     assert "The server refuses the field seed" in done.stdout
+    assert "The check had 2 candidates, the run has 8. For a model that was trained for TMAS" in done.stdout
     assert ": [red]It is fine.\n" in done.stdout
     assert "tmas: the check failed: verification has 0 readable of 8 replies" in done.stderr
 
