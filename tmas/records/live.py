@@ -54,7 +54,7 @@ class RecentBankChange(Record):
         names = ("added", "merged", "confirmed", "corrected", "contradicted", "dropped", "refused", "evicted")
         counts = {name: len(getattr(self.change, name)) for name in names}
         parts = [f"{count} {name}" for name, count in counts.items() if count]
-        return f"{', '.join(parts) or 'no change'}; {self.size} items"
+        return f"{', '.join(parts) or 'no change'}; {self.size} item{'s' * (self.size != 1)}"
 
 
 class RoleStatus(Record):
