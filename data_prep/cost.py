@@ -11,7 +11,7 @@ from statistics import fmean
 
 from pydantic import Field
 
-from tmas.llm.tokens import Count, token_counter
+from tmas.llm.tokens import ContextWindow, Count, token_counter
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem, Record, Usage
 from tmas.records.prices import Cost, Price, cost_of, money
@@ -107,7 +107,13 @@ def estimate_run(
     if not isinstance(settings.method, TMASSettings):
         return None
     tokenizer = settings.model.tokenizer if settings.model.tokenizer != "auto" else "estimate"
-    return expected_estimate(problems, settings.method, expected.within(settings.model), token_counter(tokenizer))
+    count = token_counter(tokenizer)
+    limits = {
+        role: ContextWindow(count, model.context_length, model.sampling.max_tokens, model.max_window_tokens).limit
+        for role, model in settings.role_models().items()
+        if model.context_length
+    }
+    return expected_estimate(problems, settings.method, expected.within(settings.model), count, limits)
 
 
 def measured_estimate(remaining: int, finished: Sequence[Mapping[str, Usage]]) -> CostEstimate:
@@ -130,11 +136,19 @@ def _times(usage: Usage, factor: float) -> Usage:
 
 
 def expected_estimate(
-    problems: Sequence[Problem], method: TMASSettings, expected: Expected, count: Count
+    problems: Sequence[Problem],
+    method: TMASSettings,
+    expected: Expected,
+    count: Count,
+    prompt_limits: Mapping[str, int] | None = None,
 ) -> CostEstimate:
-    """Estimate for all calls of the method on ``problems``, from the expected lengths of replies and prompts."""
+    """Estimate for all calls of the method on ``problems``, from the expected lengths of replies and prompts.
+
+    ``prompt_limits``: the longest prompt of each role in tokens, to which prompts are packed. A role without one has no
+    limit.
+    """
     question = round(fmean(count(problem.question) for problem in problems)) + INSTRUCTIONS if problems else 0
-    by_role = _usage_of_one(question, method, expected)
+    by_role = _usage_of_one(question, method, expected, prompt_limits or {})
     return CostEstimate(
         problems=len(problems),
         by_role={role: _times(usage, len(problems)) for role, usage in by_role.items()},
@@ -142,19 +156,35 @@ def expected_estimate(
     )
 
 
-def _usage_of_one(question: int, method: TMASSettings, expected: Expected) -> dict[str, Usage]:
+def _usage_of_one(
+    question: int, method: TMASSettings, expected: Expected, prompt_limits: Mapping[str, int]
+) -> dict[str, Usage]:
     """The usage of one problem by role. The prompt of the M verifications is counted M times."""
+
+    def prompt(role: str, *parts: int) -> int:
+        return min(question + sum(parts), prompt_limits.get(role, question + sum(parts)))
+
     n, m, t = method.n_candidates, method.n_verifications, method.max_iterations
-    solution, summary = question + expected.solution.text, expected.summary
-    attempts = n * (expected.solution.text + summary.text)
-    memory = t * (question + attempts + expected.bank)
-    shown = round(n * (t * question + (t - 1) * (expected.bank + (1 - method.epsilon) * attempts)))
+    candidate, summary, bank = expected.solution.text, expected.summary, expected.bank
+    attempts = n * (candidate + summary.text)
+    exploit, explore = prompt("solution", bank, attempts), prompt("solution", bank)
+    later = (1 - method.epsilon) * exploit + method.epsilon * explore
     counts = {  # role -> calls, prompt tokens, tokens of a completion, completions
-        "solution": (t * n, shown, expected.solution.reply, t * n),
-        "verification": (t * n, t * n * m * solution, expected.verification.reply, t * n * m),
-        "summary": (t * n, t * n * (solution + m * expected.verification.text), summary.reply, t * n),
-        "experience": (t, memory, expected.experience.reply, t),
-        "guideline": (t, memory, expected.guideline.reply, t),
+        "solution": (t * n, round(n * (prompt("solution") + (t - 1) * later)), expected.solution.reply, t * n),
+        "verification": (
+            t * n,
+            t * n * m * prompt("verification", candidate),
+            expected.verification.reply,
+            t * n * m,
+        ),
+        "summary": (
+            t * n,
+            t * n * prompt("summary", candidate, m * expected.verification.text),
+            summary.reply,
+            t * n,
+        ),
+        "experience": (t, t * prompt("experience", attempts, bank), expected.experience.reply, t),
+        "guideline": (t, t * prompt("guideline", attempts, bank), expected.guideline.reply, t),
     }
     return {
         role: Usage(calls=calls, prompt_tokens=prompt, completion_tokens=reply * completions)

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, RootModel
 
+from tmas.errors import UserError
 from tmas.records.reading import read_record
 
 
@@ -147,5 +148,15 @@ class _EarlierReport(RootModel[CollectReport | FilterReport]):
 
 
 def earlier_reports(steps: Iterable[Path]) -> dict[str, CollectReport | FilterReport]:
-    """The reports of ``tmas collect`` and ``tmas filter``, by the folders of these steps."""
-    return {str(step): read_record(step / "report.json", _EarlierReport).root for step in steps}
+    """The reports of ``tmas collect`` and ``tmas filter``, by the folders of these steps.
+
+    Raises ``UserError`` for a folder without a report.
+    """
+    found: dict[str, CollectReport | FilterReport] = {}
+    for step in steps:
+        file = step / "report.json"
+        if not file.exists():
+            remedy = "Run tmas collect and tmas filter in this workspace, or name their folders in earlier."
+            raise UserError("there is no such file", where=file, remedy=remedy)
+        found[str(step)] = read_record(file, _EarlierReport).root
+    return found

@@ -8,7 +8,7 @@ OUT=${OUT:-runs/hybrid_ppo}
 STEPS=${STEPS:-200}
 GPUS=${GPUS:-8}
 JUDGE_URL=${JUDGE_URL:?set it to the URL of an OpenAI-compatible server with the judge, http://HOST:8000/v1}
-JUDGE=${JUDGE:-deepseek-chat}           # name of the judge on its server; JUDGE_KEY_ENV names the variable with its key
+JUDGE=${JUDGE:-deepseek-flash}           # name of the judge on its server; JUDGE_KEY_ENV names the variable with its key
 LOGGER=${LOGGER:-[console,file]}       # wandb, tensorboard; WANDB_MODE=offline needs no login
 
 tmas train experiment=hybrid_ppo output_dir="$OUT" \

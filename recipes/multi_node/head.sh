@@ -8,7 +8,7 @@ DATA=${DATA:-data/tmas/rows}           # DATA, MODEL and OUT must be on a file s
 OUT=${OUT:-runs/$EXPERIMENT}
 JUDGE_ARGS=()                          # for the hybrid reward: JUDGE_URL, JUDGE, JUDGE_KEY_ENV as in recipes/hybrid_grpo
 if [[ -n "${JUDGE_URL:-}" && "$EXPERIMENT" == hybrid* ]]; then
-    JUDGE_ARGS=("judge.base_url=$JUDGE_URL" "judge.name=${JUDGE:-deepseek-chat}" "judge.api_key_env=${JUDGE_KEY_ENV:-null}")
+    JUDGE_ARGS=("judge.base_url=$JUDGE_URL" "judge.name=${JUDGE:-deepseek-flash}" "judge.api_key_env=${JUDGE_KEY_ENV:-null}")
 fi
 
 recipes/multi_node/cluster.sh tmas train experiment="$EXPERIMENT" output_dir="$OUT" \

@@ -1,4 +1,4 @@
-"""Presets of models that differ from another one in their weights alone."""
+"""Presets of models: those that differ from another one in their weights alone, and those of an API."""
 
 from __future__ import annotations
 
@@ -10,6 +10,22 @@ from omegaconf import OmegaConf
 from tmas.cli.main import register_resolvers
 
 CONF = Path(__file__).parents[2] / "conf"
+
+
+def composed(command: str, *overrides: str) -> dict[str, dict[str, object]]:
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = OmegaConf.to_container(compose(command, overrides=[*overrides]))
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items() if isinstance(value, dict)}
+
+
+def test_deepseek_thinks_as_a_teacher_and_not_as_a_judge() -> None:
+    teacher = composed("distill", "model=deepseek")["model"]
+    judge = composed("evaluate", "runs=[run]", "judge=deepseek")["judge"]
+    assert (judge["name"], judge["base_url"]) == (teacher["name"], teacher["base_url"])
+    thinking = [OmegaConf.create(one)["sampling"]["extra"]["thinking"]["type"] for one in (teacher, judge)]
+    assert thinking == ["enabled", "disabled"]
 
 
 def test_the_authors_checkpoint_has_the_window_and_sampling_of_its_base_model() -> None:

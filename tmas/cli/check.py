@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from tmas.cli.exits import INTERRUPTED, NOT_PASSED, STOPPED, WRONG_INPUT, cancel
 from tmas.cli.progress import show_progress
 from tmas.engines.ray_cluster import ClusterFailed
 from tmas.engines.vllm import ServerFailed
+from tmas.errors import UserError
 from tmas.llm.endpoint import EndpointDown, UnknownModel
 from tmas.problems.loader import SAMPLE, load_problems
+from tmas.records import Problem
 from tmas.run.activity import Activity
 from tmas.run.check import CheckOptions, CheckResult, check_model, unfit_roles
 from tmas.run.progress import RunProgress
@@ -42,31 +45,44 @@ class CheckSettings(SolveSettings):
 def check_command(config: dict[str, Any], console: Console) -> None:
     """``tmas check``: run a small iteration, and print what it says about a run. Exit code 1 if a role is unfit."""
     settings = validated(CheckSettings.model_validate, config)
-    problems = _count_problems(settings)
+    problems = _planned_problems(settings)
+    options = _options(settings, problems)
     try:
-        checked = uvloop.run(_check(settings, console))
+        checked = uvloop.run(_check(settings, options, console))
     except (KeyboardInterrupt, asyncio.CancelledError):
         fail("Interrupted.", INTERRUPTED)
     except UnknownModel as error:
         fail(f"{error} Set model.name (or that of a role, model.roles.ROLE.name) to one of them.", WRONG_INPUT)
     except (EndpointDown, ServerFailed, ClusterFailed) as error:
         fail(str(error), STOPPED)
-    print_check(console, checked, settings, settings.check.seconds, problems)
-    if unfit := unfit_roles(checked, settings, settings.check.min_readable):
+    print_check(console, checked, settings, options.seconds, None if problems is None else len(problems))
+    if unfit := unfit_roles(checked, settings, options.min_readable):
         fail(f"the check failed: {', '.join(unfit)}", NOT_PASSED)
 
 
-def _count_problems(settings: CheckSettings) -> int | None:
-    """Number of problems of the planned run. None if the settings do not name them."""
+def _planned_problems(settings: CheckSettings) -> Sequence[Problem] | None:
+    """The problems of the planned run. None if the settings do not name them."""
     if settings.problems is None:
         return None
     file = SAMPLE if settings.problems == Path("sample") else settings.problems
     loaded = load_problems(file, settings.data, settings.on_bad_problem)
-    return len(loaded.problems[: settings.max_problems])
+    return loaded.problems[: settings.max_problems]
 
 
-async def _check(settings: CheckSettings, console: Console) -> CheckResult:
+def _options(settings: CheckSettings, problems: Sequence[Problem] | None) -> CheckOptions:
+    """The options with the question of ``check.problem``, if it is set. Raises ``UserError`` for an unknown id."""
+    wanted = settings.check.problem
+    if wanted is None:
+        return settings.check
+    for problem in problems or ():
+        if problem.problem_id == wanted:
+            return settings.check.model_copy(update={"question": problem.question})
+    remedy = "Set problems to its file." if problems is None else "Give the problem_id of a problem in the file."
+    raise UserError(f"there is no problem {wanted}", where="check.problem", remedy=remedy)
+
+
+async def _check(settings: CheckSettings, options: CheckOptions, console: Console) -> CheckResult:
     activity = Activity()
     with cancel_on_sigterm(), tempfile.TemporaryDirectory(prefix="tmas-check-") as directory:
         async with show_progress(RunProgress(activity, problems=1, iterations=1), console):
-            return await check_model(settings, settings.check, Path(directory), activity)
+            return await check_model(settings, options, Path(directory), activity)

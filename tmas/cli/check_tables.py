@@ -117,7 +117,7 @@ def _planned_run(checked: CheckResult, settings: RunSettings, problems: int | No
         " its replies are as long as here. Hard problems take longer replies."
     )
     yield f"  {cost_line(estimate, settings)}"
-    rate = sum(of_role.completion_tokens for of_role in checked.usage.values()) / max(checked.seconds, 1e-9)
+    rate = checked.tokens_per_second
     steps = settings.method.max_iterations * checked.seconds
     yield (
         f"  time: {clock(steps)} if the server runs all calls of an iteration at once as fast as here;"
@@ -136,7 +136,7 @@ def _estimate(checked: CheckResult, method: TMASSettings, problems: int) -> Cost
     expected = Expected.model_validate({role: length(role) for role in method.roles})
     question = checked.result.problem.question
     planned = [Problem(problem_id=str(i), question=question) for i in range(problems)]
-    return expected_estimate(planned, method, expected, lambda text: len(text) // 4)
+    return expected_estimate(planned, method, expected, lambda text: len(text) // 4, checked.prompt_limits)
 
 
 def _about(number: int) -> str:
@@ -148,13 +148,25 @@ def _advice(checked: CheckResult, settings: RunSettings, time_limit: float) -> I
     found = [f"{role}: {text}" for role, counts in checked.replies.items() for text in advice(counts, settings)]
     if checked.result.trajectory.stop == "budget":
         found.append(
-            f"The check was ended after {time_limit:g} s. Raise check.seconds, or lower model.sampling.max_tokens."
+            f"The check was ended after {time_limit:g} s, at {checked.tokens_per_second:,.1f} tokens/s. Raise"
+            f" check.seconds, or lower model.sampling.max_tokens (now {settings.model.sampling.max_tokens:,})."
         )
-    found += missing_answers(*checked.unanswered, settings)
+    found += [*missing_answers(*checked.unanswered, settings), *_about_size(checked, settings)]
     found += [text for note, text in NOTES.items() if note in checked.notes]
     if found:
         yield "Advice:"
         yield from (f"  {text}" for text in found)
+
+
+def _about_size(checked: CheckResult, settings: RunSettings) -> Iterator[str]:
+    """Whether a role may be unreadable only because the check shows it fewer candidates than the planned run does."""
+    planned = getattr(settings.method, "n_candidates", 0)
+    asked = sum(len(iteration.rollouts) for iteration in checked.result.trajectory.iterations[:1])
+    if any(counts.unreadable for counts in checked.replies.values()) and 0 < asked < planned:
+        yield (
+            f"The check had {asked} candidates, the run has {planned}. For a model that was trained for TMAS, give"
+            f" check.candidates={planned}."
+        )
 
 
 def _excerpts(checked: CheckResult) -> Iterator[str]:

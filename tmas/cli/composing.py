@@ -25,6 +25,7 @@ _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'\.|Could not delete from
 _DUPLICATE_KEY = re.compile(r"Could not append to config\. An item is already at '([^']+)'")
 _OF_OPEN_MAPPING = re.compile(r"(serving\.env|(model(\.roles\.\w+)?|judge)\.sampling\.extra)\.[^.=]+=")
 """A value in a mapping whose keys the user chooses. Hydra adds a new key only with a ``+``, which surprises users."""
+_MISSING = re.compile(r"Missing mandatory value: ([\w.]+)")
 _COMMA = re.compile(r"Ambiguous value for argument '([^\n]+)'\n")
 
 
@@ -85,12 +86,15 @@ def _command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
 
 def _to_plain_values(config: DictConfig, command: str) -> dict[str, Any]:
     """The configuration as plain values. Raises :class:`UserError` for values that are missing or unresolved."""
+    remedy = f"Give each as KEY=VALUE. `tmas {command} --help` shows an example."
     try:
         if missing := sorted(OmegaConf.missing_keys(config)):
-            remedy = f"Give each as KEY=VALUE. `tmas {command} --help` shows an example."
             raise UserError(f"not set: {', '.join(missing)}", remedy=remedy)
         return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
-    except OmegaConfBaseException as error:  # an interpolation ${...} that cannot be resolved
+    except OmegaConfBaseException as error:
+        if found := _MISSING.search(str(error)):  # missing_keys stops at the first list that uses a missing value
+            raise UserError(f"not set: {found[1]}", remedy=remedy) from None
+        # an interpolation ${...} that cannot be resolved
         raise UserError(str(error).splitlines()[0], where=error.full_key) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 
 from rich import box
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tmas.records.evaluation_files import Estimate
+from tmas.records.prices import money
 
 LEFT = ("method", "role", "check")
 """Columns with words. Only they may be wrapped."""
@@ -56,6 +58,13 @@ def points(estimate: Estimate, separator: str, digits: int = 1) -> str:
     if estimate.lower is not None and estimate.upper is not None:
         parts += [f"≥{100 * estimate.lower:+.1f}", f"≤{100 * estimate.upper:+.1f}"]
     return separator.join(parts)
+
+
+def budget_text(budget: float, unit: str) -> str:
+    """A rounded budget in tokens or money as text. All digits of an amount below 1 are shown: budgets stay distinct."""
+    if unit == "tokens":
+        return short(budget)
+    return money(budget) if budget >= 1 else f"{Decimal(repr(budget)):f}"
 
 
 def share(value: float | None) -> str:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tmas.evaluation.cells import interval, new_table, points, print_fitting, share, short
+from tmas.evaluation.cells import budget_text, interval, new_table, points, print_fitting, share, short
 from tmas.evaluation.compare import METRICS, MONEY, Group, scoring_of
 from tmas.evaluation.compute import Measure, accuracy_after, tokens_after
 from tmas.evaluation.estimators import BootstrapSettings, mean
@@ -60,8 +60,8 @@ def print_comparison(console: Console, comparison: MethodComparison, metrics: Se
 
 
 def _equal_compute(comparison: MethodComparison, metric: str, groups: Sequence[ComparedGroup], separator: str) -> Table:
-    shown = money if comparison.unit == "money" else short
-    table = new_table(["method", "spent", *map(shown, comparison.budgets), "gain"])
+    budgets = [budget_text(budget, comparison.unit) for budget in comparison.budgets]
+    table = new_table(["method", "spent", *budgets, "gain"])
     for group in groups:
         cells = [interval(estimate, separator) for estimate in group.accuracy[metric]]
         is_first = group is comparison.groups[0]

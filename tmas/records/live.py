@@ -55,7 +55,7 @@ class RecentBankChange(Record):
         names = ("added", "merged", "confirmed", "corrected", "contradicted", "dropped", "refused", "evicted")
         counts = {name: len(getattr(self.change, name)) for name in names}
         parts = [f"{count} {name}" for name, count in counts.items() if count]
-        return f"{', '.join(parts) or 'no change'}; {self.size} items"
+        return f"{', '.join(parts) or 'no change'}; {self.size} item{'s' * (self.size != 1)}"
 
 
 class RoleStatus(Record):
@@ -84,6 +84,8 @@ class RunStatus(Record):
     run that is not live. ``failures``: missing results by reason, as in ``failures.jsonl``, of all starts.
     ``tokens_spent``: prompt and completion tokens that count against ``tokens_per_run``. ``seconds_left`` and
     ``completion_tokens_left`` are estimates from the work done so far, None if there is no basis for one.
+    ``money_spent``: cost of the finished calls since the process started or, with a budget, of all starts; with
+    ``money_left``, an estimate, None if the price of a role's model is not known, and for a run that is not live.
     ``changes``: the lines of ``control.jsonl``.
     """
 
@@ -107,6 +109,10 @@ class RunStatus(Record):
     tokens_spent: int | None = None
     seconds_left: float | None = None
     completion_tokens_left: int | None = None
+    currency: str | None = None
+    money_per_run: float | None = None
+    money_spent: float | None = None
+    money_left: float | None = None
     bank_changes: tuple[RecentBankChange, ...] = ()
     changes: tuple[ControlLine, ...] = ()
 

@@ -1,4 +1,4 @@
-"""Compares how methods scale: accuracy by iteration and by tokens, Table 1, and methods at equal compute."""
+"""Compares how methods scale: accuracy by iteration and by tokens, Table 1, and methods at equal compute and cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tmas.records.prices import money
 from tmas.report.items import Choice, ItemRow, Lines, Note, Option, Point, Section, Series, Stack, Table, Tile, Tiles
 from tmas.report.runs import ReportedRuns, labels_on_benchmarks
 from tmas.report.scores import Scores
-from tmas.report.tables import equal_compute, equal_iterations, overview, table_1, upper_note
+from tmas.report.tables import equal_compute, equal_cost, equal_iterations, overview, table_1, upper_note
 
 SCORINGS = {"rule": "by rule (math-verify)", "judge": "an LLM judge, its passes averaged"}
 INTERVALS = {
@@ -75,7 +75,11 @@ def _by(scores: Scores, metric: str) -> Stack:
         ItemRow([_chart(scores, groups, metric, by_tokens, several[name]) for by_tokens in (False, True)])
         for name, groups in benchmarks.items()
     ]
-    compared = [equal_compute(scores, groups, metric, several[name]) for name, groups in benchmarks.items()]
+    compared = [
+        at_equal(scores, groups, metric, several[name])
+        for name, groups in benchmarks.items()
+        for at_equal in (equal_compute, equal_cost)
+    ]
     paired = [
         equal_iterations(scores, groups, metric, several[name])
         for name, groups in benchmarks.items()

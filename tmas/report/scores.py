@@ -25,14 +25,13 @@ class Scores:
         """Return the accuracy after iteration ``t``, with seeds pooled."""
         return accuracy_after(group.evaluations, t, Measure(metric, self.scoring), self.bootstrap)
 
-    def accuracy_at(self, group: Group, metric: str, tokens: int) -> Estimate:
-        """Return the accuracy with a budget of ``tokens`` for every problem."""
-        return accuracy_at(group.evaluations, tokens, Measure(metric, self.scoring), self.bootstrap)
+    def accuracy_at(self, group: Group, measure: Measure, budget: float) -> Estimate:
+        """Return the accuracy with a budget for every problem, in the unit of ``measure``."""
+        return accuracy_at(group.evaluations, budget, measure, self.bootstrap)
 
-    def difference_at(self, group: Group, other: Group, metric: str, tokens: int) -> Estimate:
-        """Return the accuracy of ``group`` minus that of ``other``, paired by problem."""
-        measure = Measure(metric, self.scoring)
-        return difference_at(group.evaluations, other.evaluations, tokens, measure, self.bootstrap)
+    def difference_at(self, group: Group, other: Group, measure: Measure, budget: float) -> Estimate:
+        """Return the accuracy of ``group`` minus that of ``other`` with the same budget, paired by problem."""
+        return difference_at(group.evaluations, other.evaluations, budget, measure, self.bootstrap)
 
     def difference_after(self, group: Group, other: Group, metric: str, t: int) -> PairedDifference:
         """Return the accuracy of ``group`` minus that of ``other`` after iteration ``t``, paired by problem."""

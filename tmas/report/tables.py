@@ -1,20 +1,37 @@
-"""The paper's Table 1, and a table of methods at equal compute."""
+"""The paper's Table 1, and tables of methods at equal compute and at equal cost."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tmas.evaluation.cells import short
-from tmas.evaluation.compare import Group, by_benchmark, final_results, rounded_up, shared_currency
+from tmas.evaluation.cells import budget_text, short
+from tmas.evaluation.compare import (
+    Group,
+    Unit,
+    by_benchmark,
+    final_results,
+    rounded_up,
+    rounded_up_money,
+    shared_currency,
+)
+from tmas.evaluation.compute import Measure
 from tmas.records.evaluation_files import Estimate, PairedDifference
 from tmas.records.prices import money
-from tmas.report.items import Cell, Span, Table
+from tmas.report.items import Cell, Note, Span, Table
 from tmas.report.scores import Scores
 
 TABLE_1 = (1, 3, 9, 11, 17, 19)
 """The iterations in the paper's Table 1, counted from 0."""
 BUDGETS = 6
-"""Maximum number of token budgets in the table at equal compute."""
+"""Maximum number of budgets in a table at equal compute or cost."""
+EQUAL_BUDGETS = (
+    "Each problem counts with its last whole iteration within the budget, or, if its method has one round, with the "
+    "samples that fit."
+)
+UNKNOWN_COST = (
+    "The run recorded no price for one of its models, or a server reported no token counts. Prices can be given later: "
+    "tmas evaluate runs=[...] price.input=... price.output=..."
+)
 OVERVIEW = ("pass_at_1", "selected")
 """The metrics in the table of all methods."""
 
@@ -132,28 +149,72 @@ def equal_compute(scores: Scores, groups: Sequence[Group], metric: str, where: s
 
     Budgets range from the smallest one at which every group has a value to the most tokens that any problem took.
     """
-    lowest = max(group.first_cost for group in groups)
-    budgets = _budgets(lowest, max(lowest, *(group.largest_cost for group in groups)))
-    first, *others = groups
-    columns = {f"{short(b)} tokens": cells([scores.accuracy_at(group, metric, b) for group in groups]) for b in budgets}
-    if others:
-        shared = [(group, min(first.largest_cost, group.largest_cost)) for group in others]
-        differences = [difference_cell(scores.difference_at(group, first, metric, tokens)) for group, tokens in shared]
-        columns[f"minus {first.label}"] = ["", *differences]
+    columns = _at_budgets(scores, groups, metric, "tokens", "tokens")
     return Table(
         title=f"{scores.metrics[metric]} (%) at equal compute{where}",
         columns=["Method", *columns],
         rows=[*zip([group.label for group in groups], *columns.values(), strict=True)],
-        note="Tokens per problem. Each problem counts with its last whole iteration within the budget, or, if its "
-        "method has one round, with the samples that fit. Differences are at the most that a problem of the cheaper of "
-        "the two took, paired by problem: an interval without 0 is more than chance.",
+        note=f"Tokens per problem. {EQUAL_BUDGETS} Differences are at the most that a problem of the cheaper of the "
+        "two took, paired by problem: an interval without 0 is more than chance.",
     )
 
 
-def _budgets(low: float, high: float) -> list[int]:
-    """Return round numbers of tokens from ``low`` to ``high``, spaced by roughly equal ratios."""
-    ratio = (high / max(low, 1)) ** (1 / (BUDGETS - 1))
-    return sorted({rounded_up(low * ratio**i) for i in range(BUDGETS)})
+def equal_cost(scores: Scores, groups: Sequence[Group], metric: str, where: str) -> Table | Note:
+    """Compare a benchmark's groups at equal costs, as :func:`equal_compute` does with tokens.
+
+    A group whose cost is not known has a row that says so. If no cost is known, or costs are in different currencies,
+    a note replaces the table.
+    """
+    title = f"{scores.metrics[metric]} (%) at equal cost{where}"
+    known = [group for group in groups if group.currency]
+    currencies = sorted({group.currency for group in known if group.currency})
+    if len(currencies) != 1:
+        reason = f"the costs are in {' and '.join(currencies)}" if currencies else f"no cost is known. {UNKNOWN_COST}"
+        return Note(f"{title}: not available, because {reason.removesuffix('.')}.")
+    columns = _at_budgets(scores, known, metric, "money", currencies[0])
+    rows: dict[str, Sequence[str | Cell]] = {
+        group.label: row for group, row in zip(known, zip(*columns.values(), strict=True), strict=True)
+    }
+    unknown = ["unknown", *[""] * (len(columns) - 1)]
+    return Table(
+        title=title,
+        columns=["Method", *columns],
+        rows=[[group.label, *rows.get(group.label, unknown)] for group in groups],
+        note=f"Cost per problem in {currencies[0]}, at the prices in evaluation.json. {EQUAL_BUDGETS} Differences as "
+        f"at equal compute.{f' unknown: {UNKNOWN_COST}' if len(known) < len(groups) else ''}",
+    )
+
+
+def _at_budgets(
+    scores: Scores, groups: Sequence[Group], metric: str, unit: Unit, name: str
+) -> dict[str, list[str | Cell]]:
+    """Return the columns of a table at equal budgets, by heading: one per budget, and the differences to the first.
+
+    ``name``: that of the unit, or the currency.
+    """
+    measure = Measure(metric, scores.scoring, unit)
+    low = max(group.first_spent(measure) for group in groups)
+    most = {group.runs: group.largest_spent(measure) for group in groups}
+    budgets = _budgets(low, max(low, *most.values()), unit)
+    columns = {
+        f"{budget_text(b, unit)} {name}": cells([scores.accuracy_at(group, measure, b) for group in groups])
+        for b in budgets
+    }
+    first, *others = groups
+    if others:
+        shared = [(group, min(most[first.runs], most[group.runs])) for group in others]
+        differences = [difference_cell(scores.difference_at(group, first, measure, b)) for group, b in shared]
+        columns[f"minus {first.label}"] = ["", *differences]
+    return columns
+
+
+def _budgets(low: float, high: float, unit: Unit) -> list[float]:
+    """Return round budgets from ``low`` to ``high``, spaced by roughly equal ratios."""
+    if low <= 0:  # nothing was spent, or it was free
+        return [high]
+    rounded = rounded_up if unit == "tokens" else rounded_up_money
+    ratio = (high / low) ** (1 / (BUDGETS - 1))
+    return sorted({rounded(low * ratio**i) for i in range(BUDGETS)})
 
 
 def cells(column: Sequence[Estimate | None]) -> list[str | Cell]:

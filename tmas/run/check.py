@@ -33,6 +33,11 @@ class CheckOptions(Settings):
         min_length=1,
         description="The problem of the check. An easy one shows the same defects as a hard one, and takes less time.",
     )
+    problem: str | None = Field(
+        default=None,
+        description="Id of a problem in problems that is asked in place of question, for a model that was trained for"
+        " such problems alone. null: question is asked.",
+    )
     candidates: int = Field(
         default=2, ge=1, description="Most candidates in the check. A method with fewer keeps its number."
     )
@@ -85,6 +90,11 @@ class CheckResult:
         for entry in self.result.usage:
             usage[entry.role] = usage.get(entry.role, Usage()) + entry.usage
         return usage
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Generated tokens of all calls per second of the check."""
+        return sum(usage.completion_tokens for usage in self.usage.values()) / max(self.seconds, 1e-9)
 
     @property
     def rollouts(self) -> list[Rollout]:

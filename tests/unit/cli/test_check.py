@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tests.support import commands
 from tests.support.commands import CommandResult
+from tmas.cli.check_tables import print_check
 from tmas.methods import METHODS
 from tmas.methods.allocation import AllocationSettings
 from tmas.methods.stopping import VerificationSettings
@@ -41,6 +43,20 @@ def test_a_fit_model_is_described_with_its_server_its_roles_and_the_planned_run(
     assert len(server.requests) == 2 + 2 + 2 + 2
 
 
+def test_a_problem_of_the_planned_run_can_be_asked(tmp_path: Path):
+    problems = tmp_path / "p.jsonl"
+    problems.write_text(
+        '{"problem_id": "a", "question": "1 + 1?"}\n{"problem_id": "b", "question": "What is 2 + 2?"}\n'
+    )
+    with run_in_thread(ScriptedServer(team.reply, context_length=9000)) as server:
+        done = check(server, f"problems={problems}", "check.problem=b")
+        asked = [request["messages"][-1]["content"] for request in server.requests]
+        unknown = check(server, f"problems={problems}", "check.problem=c")
+    assert done.returncode == 0, done.stderr
+    assert all("2 + 2?" in prompt for prompt in asked)
+    assert (unknown.returncode, "check.problem: there is no problem c" in unknown.stderr) == (2, True)
+
+
 def test_an_unfit_role_fails_the_check_with_advice_and_the_beginning_of_its_reply():
     def reply(body: Body) -> Script:
         texts = {
@@ -56,6 +72,7 @@ def test_an_unfit_role_fails_the_check_with_advice_and_the_beginning_of_its_repl
     assert "verification: try method.agents.structured_verification=true" in done.stdout
     assert "2 of 2 candidates have no final answer; try method.agents.answer_format=stated" in done.stdout
     assert "The server refuses the field seed" in done.stdout
+    assert "The check had 2 candidates, the run has 8. For a model that was trained for TMAS" in done.stdout
     assert ": [red]It is fine.\n" in done.stdout
     assert "\x1b" not in done.stdout  # a reply must not control the terminal
     assert "tmas: the check failed: verification has 0 readable of 8 replies" in done.stderr
@@ -87,6 +104,10 @@ async def test_calls_that_take_too_long_are_ended_and_their_role_is_unfit(tmp_pa
         settings = RunSettings(model=team.model(server.base_url), method=team.method())
         checked = await check_model(settings, CheckOptions(seconds=0.2), tmp_path, Activity())
     assert unfit_roles(checked, settings, 0.5)[0] == "solution gave no reply"
+    console = Console(record=True, width=200)
+    print_check(console, checked, settings, 0.2, None)
+    assert "The check was ended after 0.2 s, at " in (shown := console.export_text())
+    assert "lower model.sampling.max_tokens (now 1,000)" in shown
     assert checked.usage["solution"].calls == 2
 
 

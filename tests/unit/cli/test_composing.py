@@ -38,6 +38,11 @@ def message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
             id="misspelt key",
         ),
         pytest.param(
+            ["collect", "workspace=w"],
+            "not set: benchmarks_dir. Give each as KEY=VALUE. `tmas collect --help` shows an example.",
+            id="value that a list needs",
+        ),
+        pytest.param(
             ["solve", *GIVEN, "method.n_candidats=4"],
             "method.n_candidats: tmas solve has no such setting. Did you mean method.n_candidates? "
             "`tmas options solve method` lists the settings of method.",

@@ -13,6 +13,8 @@ from tests.support import commands
 from tests.support.commands import TMAS, tmas_process
 from tests.support.data_steps import problem_file
 from tests.support.waiting import wait_until
+from tmas.data_prep.reports import earlier_reports
+from tmas.errors import UserError
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer, run_in_thread
 from tmas.training.rows import validate_rows
@@ -89,6 +91,11 @@ def test_from_files_to_rows_with_a_kill_on_the_way(tmp_path: Path):
     names = {path.name for path in (workspace / "rows").iterdir()}
     assert names >= {"sft_train.parquet", "README.md", "look.html", "report.json"}
     assert f"{pool}:13: field &#39;answer&#39;: missing" in (workspace / "rows" / "look.html").read_text()
+
+
+def test_a_missing_report_of_an_earlier_step_says_which_commands_write_it(tmp_path: Path):
+    with pytest.raises(UserError, match=r"pool/report\.json: there is no such file\. Run tmas collect and tmas filter"):
+        earlier_reports([tmp_path / "pool"])
 
 
 @pytest.mark.parametrize(

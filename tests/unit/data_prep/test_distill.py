@@ -53,6 +53,23 @@ def test_the_expected_estimate_counts_every_call_and_prompt():
     assert found.costs({"solution": Price(input=1, output=2)})[1].total is None
 
 
+def test_no_prompt_is_expected_to_be_longer_than_the_room_that_its_model_has():
+    problem = Problem(problem_id="a", question="x" * 100, answer=None)
+    method = TMASSettings(n_candidates=2, n_verifications=3, max_iterations=2, epsilon=0.5)
+    long = Length(reply=10, text=1000)
+    expected = Expected(solution=long, verification=long, summary=long, bank=500)
+    limits = dict.fromkeys(method.roles, 600)
+    found = expected_estimate([problem], method, expected, len, limits)
+    prompts = {role: usage.prompt_tokens for role, usage in found.by_role.items()}
+    assert prompts == {
+        "solution": 2 * 300 + 2 * 600,  # the first iteration has neither attempts nor a bank
+        "verification": 2 * 6 * 600,
+        "summary": 2 * 2 * 600,
+        "experience": 2 * 600,
+        "guideline": 2 * 600,
+    }
+
+
 def test_no_reply_is_expected_to_be_longer_than_the_limit_of_its_role():
     model = team.model("http://h/v1", roles={"verification": {"sampling": {"max_tokens": 90}}})
     expected = Expected(summary=Length(reply=400, text=350)).within(model)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zlib
 from dataclasses import replace
+from decimal import Decimal
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from tmas.report.about import about
 from tmas.report.boundary import boundary_section
 from tmas.report.costs import costs
 from tmas.report.figures import draw_all, file_name
-from tmas.report.items import Cell, Choice, ItemRow, Lines, Section, Stack, Table, Tiles
+from tmas.report.items import Cell, Choice, ItemRow, Lines, Note, Section, Stack, Table, Tiles
 from tmas.report.memory import memory
 from tmas.report.page import policy
 from tmas.report.problems import TextBudget
@@ -537,6 +538,49 @@ def test_with_prices_methods_show_what_a_problem_cost(runs: dict[str, Path], tmp
     assert notes == [f"{cost} USD each" for cost in costs_each]
     assert table.columns[3] == "Cost (USD)"
     assert [row[3] for row in table.rows] == costs_each
+
+
+def test_methods_are_compared_at_equal_cost_and_an_unknown_cost_says_so(runs: dict[str, Path], tmp_path: Path):
+    copies = [shutil.copytree(runs[name], tmp_path / name) for name in ("a1", "b")]
+
+    def at_equal_cost() -> list[Table | Note]:
+        shown = measure(results(read(*copies)), "Pass@1").items
+        return [
+            item
+            for item in shown
+            if (isinstance(item, Table) and "equal cost" in item.title)
+            or (isinstance(item, Note) and "equal cost" in item.text)
+        ]
+
+    def evaluated(price: Price, *paths: Path) -> None:
+        asyncio.run(evaluate(EvaluateSettings(runs=paths, timeout=60.0, price=price)))
+
+    [unpriced] = at_equal_cost()
+    assert isinstance(unpriced, Note)
+    assert "no cost is known" in unpriced.text
+
+    evaluated(Price(input=0.001, output=0.001), *copies)
+    [priced] = at_equal_cost()
+    assert isinstance(priced, Table)
+    at_tokens = tables(results(read(*copies)), "Pass@1")[1]
+    assert priced.rows == [*map(list, at_tokens.rows)]  # a token costs the same everywhere
+    assert priced.columns == [re.sub(r"^([\d.]+)k tokens$", as_cost, column) for column in at_tokens.columns]
+
+    evaluated(Price(input=1, output=1, currency="EUR"), copies[1])
+    [mixed] = at_equal_cost()
+    assert isinstance(mixed, Note)
+    assert "the costs are in EUR and USD" in mixed.text
+
+    evaluated(Price(), copies[1])
+    [partly] = at_equal_cost()
+    assert isinstance(partly, Table)
+    assert (partly.rows[1][1], len(partly.rows[1])) == ("unknown", len(partly.columns))
+    assert "no price for one of its models" in partly.note
+
+
+def as_cost(tokens: re.Match[str]) -> str:
+    """A budget in thousands of tokens as its cost at 0.001 USD per million tokens."""
+    return f"{Decimal(tokens[1]).scaleb(-6).normalize():f} USD"
 
 
 def test_costs_are_shown_by_role_and_unknown_ones_say_so(runs: dict[str, Path]):

@@ -62,6 +62,16 @@ def test_the_page_explains_every_setting_and_quotes_the_defaults():
     assert {name: quoted[name] for name in gates} == {name: defaults[name] for name in gates}
 
 
+def test_the_reference_lists_every_setting_with_its_default():
+    page = (ROOT / "docs" / "rewards-reference.md").read_text("utf-8")
+    tables = [text.partition("\n\n")[0] for text in page.split("| setting | default | meaning |")[1:]]
+    listed = re.findall(r"^\| `([a-z_.]+)` \| `([^`]*)` \|", "\n".join(tables), re.MULTILINE)
+    shown = {name: value for name, value in flatten(shown_settings()).items() if not name.startswith("judge.")}
+    defaults = {name: "null" if value is None else str(value) for name, value in shown.items() if name != "prompts"}
+    plain = {name: value.lower() if value in ("True", "False") else value for name, value in defaults.items()}
+    assert sorted(listed) == sorted(plain.items())
+
+
 def test_hybrid_names_the_function_that_verl_calls():
     assert written("hybrid")["path"] == "pkg://tmas.rewards.verl_entry"
     from tmas.rewards import verl_entry

@@ -509,7 +509,7 @@ async def test_a_judge_without_its_name_is_refused():
 
 
 def test_the_page_names_every_key_that_is_returned():
-    page = (Path(__file__).parents[3] / "docs" / "rewards.md").read_text("utf-8")
-    table = page.partition("## What is returned")[2].partition("`absent`:")[0]
+    page = (Path(__file__).parents[3] / "docs" / "rewards-reference.md").read_text("utf-8")
+    table = page.partition("## What is returned")[2].partition("## What is logged")[0]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     assert {name for row in rows for name in re.findall("`([a-z_]+)`", row)} == KEYS
