@@ -17,7 +17,6 @@ from rich.text import Text
 from tmas.cli.composing import validated
 from tmas.errors import UserError
 from tmas.records.live import LimitChanges, RunStatus
-from tmas.records.prices import money
 from tmas.run.live_socket import NotLive
 from tmas.run.status import change_limits, run_status
 from tmas.settings import Settings
@@ -134,11 +133,6 @@ def _facts(status: RunStatus) -> list[str]:
         facts.append(f"completion tokens left: about {tokens} (estimate)")
     if status.tokens_per_run is not None and status.tokens_spent is not None:
         facts.append(f"token budget: {status.tokens_spent:,} of {status.tokens_per_run:,} used")
-    if status.money_spent is not None:
-        left = "?" if status.money_left is None else money(status.money_left)
-        limit = "" if status.money_per_run is None else f" of a budget of {money(status.money_per_run)}"
-        spent = money(status.money_spent, status.currency)
-        facts.append(f"cost: {spent}{limit} spent, about {left} left (estimate)")
     facts += [
         f"changed {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(line.time))}:"
         f" {line.setting} from {_as_setting(line.before)} to {_as_setting(line.after)}"

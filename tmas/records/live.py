@@ -84,8 +84,6 @@ class RunStatus(Record):
     run that is not live. ``failures``: missing results by reason, as in ``failures.jsonl``, of all starts.
     ``tokens_spent``: prompt and completion tokens that count against ``tokens_per_run``. ``seconds_left`` and
     ``completion_tokens_left`` are estimates from the work done so far, None if there is no basis for one.
-    ``money_spent``: cost of the finished calls since the process started or, with a budget, of all starts; with
-    ``money_left``, an estimate, None if the price of a role's model is not known, and for a run that is not live.
     ``changes``: the lines of ``control.jsonl``.
     """
 
@@ -109,10 +107,6 @@ class RunStatus(Record):
     tokens_spent: int | None = None
     seconds_left: float | None = None
     completion_tokens_left: int | None = None
-    currency: str | None = None
-    money_per_run: float | None = None
-    money_spent: float | None = None
-    money_left: float | None = None
     bank_changes: tuple[RecentBankChange, ...] = ()
     changes: tuple[ControlLine, ...] = ()
 

@@ -9,7 +9,6 @@ from datetime import timedelta
 import orjson
 
 from tmas.records.live import ControlLine, RunStatus
-from tmas.records.prices import money
 from tmas.report.items import Item, Note, Section, Table, Tile, Tiles
 
 STATES = {
@@ -53,10 +52,6 @@ def _tiles(status: RunStatus) -> list[Tile]:
     ]
     if status.tokens_per_run is not None:
         tiles.append(Tile("Token budget", f"{status.tokens_per_run:,}", f"{status.tokens_spent or 0:,} used"))
-    if status.money_spent is not None:
-        limit = "" if status.money_per_run is None else f"of a budget of {money(status.money_per_run)}; "
-        left = "?" if status.money_left is None else money(status.money_left)
-        tiles.append(Tile("Cost", money(status.money_spent, status.currency), f"{limit}about {left} left, an estimate"))
     return tiles
 
 

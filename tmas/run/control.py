@@ -43,14 +43,10 @@ RATE_WINDOW = 60.0
 
 
 class BudgetUse(NamedTuple):
-    """Tokens that count against ``tokens_per_run``, whether the budget is used up, and the cost of finished calls.
-
-    ``money`` leaves out calls whose price is not known. It includes earlier starts only if the run has a budget.
-    """
+    """Tokens that count against ``tokens_per_run``, and whether the budget is used up."""
 
     spent: int = 0
     exhausted: bool = False
-    money: float = 0.0
 
 
 class CallMaker(Protocol):
@@ -89,7 +85,7 @@ class LocalCallMaker:
     @property
     def budget_use(self) -> BudgetUse:
         budget = self.solver and self.solver.state.budget
-        return BudgetUse(budget.spent, budget.exhausted, budget.spent_money) if budget else BudgetUse()
+        return BudgetUse(budget.spent, budget.exhausted) if budget else BudgetUse()
 
 
 class RunControl:
@@ -119,7 +115,7 @@ class RunControl:
         self._earlier_failures = Counter(line.reason.value for line in lines)
         self._started = time.monotonic()
         self._samples: deque[tuple[float, Counter[str]]] = deque([(self._started, Counter())])
-        self._first_call: tuple[float, float, int, float] | None = None
+        self._first_call: tuple[float, float, int] | None = None
         file = directory / CONTROL_FILE
         if file.exists():  # a full disk or a kill may have left half a line, and the next one must not be joined to it
             cut_torn_line(file, max((line.end for line in complete_lines(file)), default=0))
@@ -248,8 +244,7 @@ class RunControl:
         activity, maker = self.activity, self._maker
         rates = self._tokens_per_second()
         share = self._share()
-        seconds_left, tokens_left, money_left = self._left(share)
-        currency = self._currency
+        seconds_left, tokens_left = self._left(share)
         limits = self._limits
         del limits["pause"]
         paused = "paused" if activity.is_paused else "running"
@@ -274,10 +269,6 @@ class RunControl:
             tokens_spent=maker.budget_use.spent if maker and self.settings.limits.tokens_per_run else None,
             seconds_left=seconds_left,
             completion_tokens_left=tokens_left,
-            currency=currency,
-            money_per_run=self.settings.limits.money_per_run,
-            money_spent=maker.budget_use.money if maker and currency else None,
-            money_left=money_left if currency else None,
             bank_changes=activity.bank_changes,
             changes=tuple(self._changes),
         )
@@ -288,26 +279,18 @@ class RunControl:
         done = self.finished * iterations + sum(self.activity.iterations.values())
         return done / max(1, self.problems * iterations)
 
-    @property
-    def _currency(self) -> str | None:
-        """Currency of the prices. None if the price of a role's model is not known, and for a server."""
-        if "tokens_per_run" not in self._changeable or self.settings.roles_without_price():
-            return None
-        return next(price.currency for price in self.settings.role_prices().values())
-
-    def _left(self, share: float) -> tuple[float | None, int | None, float | None]:
-        """Estimated seconds, completion tokens and money until the end, from the work since the first new call."""
+    def _left(self, share: float) -> tuple[float | None, int | None]:
+        """Estimated seconds and completion tokens until the end, from the work since the first new call."""
         if not self.activity.calls:
-            return None, None, None
+            return None, None
         now, tokens = time.monotonic(), self.activity.tokens
-        money = self._maker.budget_use.money if self._maker else 0.0
-        self._first_call = self._first_call or (now, share, tokens, money)
-        since, share_then, tokens_then, money_then = self._first_call
+        self._first_call = self._first_call or (now, share, tokens)
+        since, share_then, tokens_then = self._first_call
         done = share - share_then
         if done <= 0:
-            return None, None, None
+            return None, None
         factor = (1 - share) / done
-        return (now - since) * factor, round((tokens - tokens_then) * factor), (money - money_then) * factor
+        return (now - since) * factor, round((tokens - tokens_then) * factor)
 
     async def _sample(self) -> None:
         while True:

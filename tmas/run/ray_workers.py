@@ -237,11 +237,7 @@ class WorkerPool:
     @property
     def budget_use(self) -> BudgetUse:
         uses = [worker.reply.budget for worker in self.workers]
-        return BudgetUse(
-            spent=sum(use.spent for use in uses),
-            exhausted=any(use.exhausted for use in uses),
-            money=sum(use.money for use in uses),
-        )
+        return BudgetUse(sum(use.spent for use in uses), any(use.exhausted for use in uses))
 
     async def wait_for_workers(self) -> None:
         """Wait until all workers are responsive, for at most :data:`STARTUP_WAIT` seconds."""

@@ -235,35 +235,15 @@ async def test_time_and_tokens_left_are_estimated_from_the_work_since_the_first_
     now = 1000.0
     monkeypatch.setattr("tmas.run.control.time", SimpleNamespace(monotonic=lambda: now, time=lambda: now))
     given = settings("http://127.0.0.1:9/v1", method=team.method(max_iterations=10))
-    given["prices"] = {"scripted": {"input": 1, "output": 2}}
     control = RunControl(tmp_path, RunSettings(**given), activity := Activity(), problems=4, finished=1)
     activity.iterations = {"b": 6}
     assert control.status().seconds_left is None
     activity.calls, activity.tokens = 1, 500
-    spending = SimpleNamespace(budget_use=BudgetUse(money=1.0))
-    control.use(spending)  # type: ignore[arg-type]
     control.status()
     now += 60
     activity.iterations, activity.tokens = {"b": 8}, 700
-    spending.budget_use = BudgetUse(money=1.5)
     status = control.status()
     assert (status.seconds_left, status.completion_tokens_left) == (pytest.approx(660), 2200)  # 2 of 40 done, 22 to go
-    assert (status.money_spent, status.money_left) == (1.5, pytest.approx(5.5))
-
-
-async def test_the_status_shows_what_a_run_costs_if_all_prices_are_known(tmp_path: Path):
-    prices = {"scripted": {"input": 1000, "output": 1000}}
-    async with live(tmp_path / "priced", at=25, prices=prices, limits={"money_per_run": 10**6}):
-        status = await seen(tmp_path / "priced")
-        usage = [call["reply"]["usage"] for call in team.recorded_calls(tmp_path / "priced").values()]
-        tokens = sum(one["prompt_tokens"] + one["completion_tokens"] for one in usage)
-        assert (status.currency, status.money_per_run) == ("USD", 10**6)
-        assert status.money_spent == pytest.approx(tokens / 1000)
-        shown = await asyncio.to_thread(tmas, "status", tmp_path / "priced")
-        assert f"cost: {tokens / 1000:,.2f} USD of a budget of 1,000,000.00 spent, about " in shown.stdout
-    async with live(tmp_path / "unpriced", at=5):
-        status = await seen(tmp_path / "unpriced")
-        assert (status.currency, status.money_spent, status.money_left) == (None, None, None)
 
 
 async def test_commands_show_and_change_a_live_run(tmp_path: Path):
