@@ -76,7 +76,7 @@ class RayWorker:
         Raises the exception of the startup if it failed.
         """
         self._latest = request
-        self._startup = self._startup or asyncio.create_task(self._start(request))
+        self._startup = self._startup or asyncio.create_task(self._start())
         if not self._startup.done():
             return HeartbeatReply(self._process_id, is_paused=request.is_paused)
         runtime, solver = self._startup.result()
@@ -105,8 +105,8 @@ class RayWorker:
             self._activity.iterations.pop(problem.problem_id, None)
             self._activity.failures.pop(problem.problem_id, None)
 
-    async def _start(self, request: HeartbeatRequest) -> tuple[Runtime, ProblemSolver]:
-        settings, directory = self._arguments
+    async def _start(self) -> tuple[Runtime, ProblemSolver]:
+        (settings, directory), request = self._arguments, self._latest
         if request.limits:
             settings = settings.model_copy(update={"limits": request.limits})
         node = ray.util.get_node_ip_address()

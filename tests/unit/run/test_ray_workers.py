@@ -155,7 +155,10 @@ async def test_keys_travel_in_heartbeats_and_neither_in_constructors_nor_in_runt
         assert CANARY.encode() not in pickle.dumps((options, constructed))
         assert CANARY not in repr(request)
         monkeypatch.delenv("MY_KEY")
-        opened, solver = await workers.RayWorker(*constructed[0])._start(request)
+        worker = workers.RayWorker(*constructed[0])
+        await worker.heartbeat(request)
+        assert worker._startup
+        opened, solver = await worker._startup
         async with contextlib.aclosing(opened):
             assert opened.key == f"{CANARY}-own"
             result = await solver.solve(0, team.problems(1)[0])
