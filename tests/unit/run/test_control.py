@@ -67,7 +67,7 @@ def gated(at: int) -> Iterator[tuple[ScriptedServer, Gate]]:
             gate.open()
 
 
-PRICE = {"input": 1000, "output": 3000}
+PRICE: dict[str, Any] = {"input": 1000, "output": 3000}
 """Of a million tokens."""
 
 
@@ -77,7 +77,7 @@ def cost(folder: Path) -> Any:
     return pytest.approx(sum(cost or 0 for cost in costs))
 
 
-def settings(base_url: str, price: dict[str, int] | None = None, **given: Any) -> dict[str, Any]:
+def settings(base_url: str, price: dict[str, Any] | None = None, **given: Any) -> dict[str, Any]:
     model = team.model(base_url, **({"price": price} if price else {}))
     return {"model": model, "method": team.method(), **given}
 

@@ -27,7 +27,7 @@ from tmas.run import ray_workers as workers
 from tmas.run.rounds import recent_changes
 from tmas.run.runtime import Runtime
 from tmas.run.session import Activity, RoleActivity
-from tmas.settings import Limits, RunSettings
+from tmas.settings import Limits, RaySettings, RunSettings
 from tmas.testing import team
 from tmas.testing.chat_server import Body, ScriptedServer
 
@@ -216,7 +216,7 @@ async def started(
     server: ScriptedServer, directory: Path, **method: Any
 ) -> AsyncIterator[Callable[..., Awaitable[workers.RayWorker]]]:
     """A function that creates a worker, sends it the given heartbeats, and waits until it has started."""
-    settings = RunSettings(model=team.model(server.base_url), method=team.method(**method), ray={"workers": 2})
+    settings = RunSettings(model=team.model(server.base_url), method=team.method(**method), ray=RaySettings(workers=2))
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(*requests: workers.HeartbeatRequest) -> workers.RayWorker:
