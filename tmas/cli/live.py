@@ -165,7 +165,7 @@ def _money(status: RunStatus) -> str:
         left = max(0.0, status.money_per_run - status.money_spent)
         spent += f" of {money(status.money_per_run)}, {money(left)} left"
     rest = "?" if status.money_left is None else money(status.money_left)
-    end = ", so the budget will end the run before" if status.exceeds_budget else ""
+    end = ", so the budget will end the run first" if status.exceeds_budget else ""
     return f"{spent}; the rest of the work costs about {rest} (estimate){end}"
 
 
