@@ -141,7 +141,9 @@ async def run(
         pending = pending_problems(directory, problems, settings.terms(), reuse_finished=not replay_finished)
         activity.finished = len(problems) - len(pending)
         if pending:
-            control = RunControl(directory.path, settings, activity, len(problems), activity.finished)
+            control = RunControl(
+                directory.path, settings, activity, len(problems), activity.finished, currency=settings.currency
+            )
             async with control.listen():
                 await _solve_pending(pending, directory, control, on_result, servers)
         sort_lines(directory, problems)
@@ -158,13 +160,16 @@ async def _solve_pending(
     settings, activity, active = control.settings, control.activity, control.settings.active_problems
 
     def finish(result: Result) -> None:
-        control.mark_finished(result.problem.problem_id)
+        control.mark_finished(result.problem.problem_id, result)
         on_result(result)
 
     async with AsyncExitStack() as stack:
         runtime = await stack.enter_async_context(open_runtime(settings, directory.path, activity, active, servers))
         directory.record_reported(runtime.reported)
         solver = await runtime.solver(settings, directory.path, activity)
+        if settings.currency:
+            await solver.count_earlier_starts()
+        earlier_cost = solver.state.budget.spent_money
         solve: Solve = solver.solve
         calls: CallMaker = LocalCallMaker(runtime, solver)
         if settings.on_ray:
@@ -172,5 +177,5 @@ async def _solve_pending(
 
             calls = await stack.enter_async_context(worker_pool(runtime, solver))
             solve = calls.solve
-        control.use(calls)
+        control.use(calls, earlier_cost)
         await run_problems(problems, solve, directory, runtime.checker, lambda: control.terms, control.active, finish)

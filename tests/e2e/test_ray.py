@@ -27,6 +27,8 @@ from tests.support.waiting import LIMIT, wait_until
 from tmas import asolve_all
 from tmas.engines.ray_cluster import LOOPBACK
 from tmas.files import read_lines
+from tmas.records.live import LimitChanges
+from tmas.run.status import change_limits, live_status
 from tmas.testing import team
 from tmas.testing.chat_server import ScriptedServer
 from tmas.testing.team import essence
@@ -159,10 +161,21 @@ def holds(launch: Launch, whole: list[dict[str, Any]], before: Counter[int]) -> 
     assert {asked[call] for call in before} <= {1}
 
 
+def is_idle(launch: Launch) -> bool:
+    """Whether no call is in flight, and all calls that were made are counted."""
+    status = live_status(launch.run)
+    return status.in_flight == 0 and status.calls == launch.recorded().total()
+
+
 def test_two_workers_two_engines_nothing_dies(launch: Launch, whole: list[dict[str, Any]]):
     driver = launch.start()
     launch.until_recorded(1)
     assert [len(launch.nodes.processes("ray::RayWorker", node)) for node in range(3)] == [1, 1, 1]
+    status = change_limits(launch.run, LimitChanges(pause=True, concurrency=100))
+    assert (status.state, status.concurrency) == ("paused", 100)
+    wait_until(lambda: is_idle(launch))  # a worker without the pause would have calls in flight until the run ends
+    assert live_status(launch.run).finished < PROBLEMS
+    assert change_limits(launch.run, LimitChanges(pause=False)).state == "running"
     printed = launch.finish(driver)
     holds(launch, whole, launch.recorded())
     assert launch.asked() == launch.asked("finished")

@@ -17,6 +17,7 @@ from rich.text import Text
 from tmas.cli.composing import validated
 from tmas.errors import UserError
 from tmas.records.live import LimitChanges, RunStatus
+from tmas.records.prices import money
 from tmas.run.live_socket import NotLive
 from tmas.run.status import change_limits, run_status
 from tmas.settings import Settings
@@ -48,6 +49,11 @@ class ControlSettings(Settings):
     )
     tokens_per_run: int | Literal["keep"] | None = Field(
         default="keep", description="Token budget of the run from now on. null: no limit. keep: no change."
+    )
+    money_per_run: float | Literal["keep"] | None = Field(
+        default="keep",
+        description="Budget of the run in money from now on, in the currency of the prices. It needs the price of"
+        " every role's model. null: no limit. keep: no change.",
     )
     pause: bool | Literal["keep"] = Field(
         default="keep",
@@ -123,7 +129,8 @@ def _facts(status: RunStatus) -> list[str]:
         facts.append(f"calls: {status.in_flight:,} in flight, {status.calls:,} made, {status.replayed:,} from the"
                      f" trace, {status.failed:,} failed")  # fmt: skip
         facts.append(f"limits: concurrency={status.concurrency} active_problems={status.active_problems}"
-                     f" tokens_per_run={_as_setting(status.tokens_per_run)}")  # fmt: skip
+                     f" tokens_per_run={_as_setting(status.tokens_per_run)}"
+                     f" money_per_run={_as_setting(status.money_per_run)}")  # fmt: skip
     if status.failures:
         facts.append(f"failures: {', '.join(f'{count:,} {reason}' for reason, count in status.failures.items())}")
     if status.seconds is not None:
@@ -133,6 +140,8 @@ def _facts(status: RunStatus) -> list[str]:
         facts.append(f"completion tokens left: about {tokens} (estimate)")
     if status.tokens_per_run is not None and status.tokens_spent is not None:
         facts.append(f"token budget: {status.tokens_spent:,} of {status.tokens_per_run:,} used")
+    if status.money_spent is not None:
+        facts.append(f"money: {_money(status)}")
     facts += [
         f"changed {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(line.time))}:"
         f" {line.setting} from {_as_setting(line.before)} to {_as_setting(line.after)}"
@@ -144,6 +153,20 @@ def _facts(status: RunStatus) -> list[str]:
         elsewhere = status.process and not status.process.endswith(f" on {socket.gethostname()}")
         facts.append("It may be live on that host: ask there." if elsewhere else "Run its command again to resume.")
     return facts
+
+
+def _money(status: RunStatus) -> str:
+    """What the run has cost, what is left of its budget, and what the rest of the work costs."""
+    assert status.money_spent is not None
+    spent = f"{money(status.money_spent, status.currency)} spent"
+    if not status.is_live:
+        return f"{spent} for the finished problems"
+    if status.money_per_run is not None:
+        left = max(0.0, status.money_per_run - status.money_spent)
+        spent += f" of {money(status.money_per_run)}, {money(left)} left"
+    rest = "?" if status.money_left is None else money(status.money_left)
+    end = ", so the budget will end the run first" if status.exceeds_budget else ""
+    return f"{spent}; the rest of the work costs about {rest} (estimate){end}"
 
 
 def _clock(seconds: float) -> str:

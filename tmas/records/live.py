@@ -15,11 +15,15 @@ Positive = Annotated[int, Field(ge=1, lt=2**63)]
 
 
 class LimitChanges(Record):
-    """Changes to a live run. Fields that are not set stay as they are. ``tokens_per_run``: None removes the limit."""
+    """Changes to a live run. Fields that are not set stay as they are.
+
+    ``tokens_per_run`` and ``money_per_run``: None removes the limit.
+    """
 
     concurrency: Positive = 1
     active_problems: Positive = 1
     tokens_per_run: Positive | None = None
+    money_per_run: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     pause: bool = False
 
 
@@ -82,9 +86,13 @@ class RunStatus(Record):
     Counts of a live run are those since its process started; counts of another run are over its finished problems.
     ``calls``: made and ended. ``replayed``: answered from the trace. ``failed``: calls that failed. Both are None for a
     run that is not live. ``failures``: missing results by reason, as in ``failures.jsonl``, of all starts.
-    ``tokens_spent``: prompt and completion tokens that count against ``tokens_per_run``. ``seconds_left`` and
-    ``completion_tokens_left`` are estimates from the work done so far, None if there is no basis for one.
-    ``changes``: the lines of ``control.jsonl``.
+    ``tokens_spent``: prompt and completion tokens that count against ``tokens_per_run``. ``money_spent``: cost of all
+    starts in ``currency``, as it counts against ``money_per_run``; of a run that is not live, the cost of its finished
+    problems. None if the price of some model is not known.
+
+    ``seconds_left``, ``completion_tokens_left`` and ``money_left`` are estimates of what the rest of the work takes,
+    from the work done so far, as if there were no budgets; None if there is no basis for one. ``changes``: the lines of
+    ``control.jsonl``.
     """
 
     v: Version = SCHEMA_VERSION
@@ -105,11 +113,21 @@ class RunStatus(Record):
     active_problems: int | None = None
     tokens_per_run: int | None = None
     tokens_spent: int | None = None
+    currency: str | None = None
+    money_per_run: float | None = None
+    money_spent: float | None = None
     seconds_left: float | None = None
     completion_tokens_left: int | None = None
+    money_left: float | None = None
     bank_changes: tuple[RecentBankChange, ...] = ()
     changes: tuple[ControlLine, ...] = ()
 
     @property
     def is_live(self) -> bool:
         return self.state in ("starting", "running", "paused")
+
+    @property
+    def exceeds_budget(self) -> bool:
+        """Whether the rest of the work is expected to cost more than the budget in money has left."""
+        known = self.money_per_run is not None and self.money_spent is not None and self.money_left is not None
+        return known and self.money_spent + self.money_left > self.money_per_run  # type: ignore[operator]

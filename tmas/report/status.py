@@ -9,6 +9,7 @@ from datetime import timedelta
 import orjson
 
 from tmas.records.live import ControlLine, RunStatus
+from tmas.records.prices import money
 from tmas.report.items import Item, Note, Section, Table, Tile, Tiles
 
 STATES = {
@@ -52,7 +53,19 @@ def _tiles(status: RunStatus) -> list[Tile]:
     ]
     if status.tokens_per_run is not None:
         tiles.append(Tile("Token budget", f"{status.tokens_per_run:,}", f"{status.tokens_spent or 0:,} used"))
+    if status.money_spent is not None:
+        tiles += _money(status)
     return tiles
+
+
+def _money(status: RunStatus) -> list[Tile]:
+    rest = "?" if status.money_left is None else money(status.money_left, status.currency)
+    end = "more than the budget has left" if status.exceeds_budget else "an estimate"
+    budget = "" if status.money_per_run is None else f"of {money(status.money_per_run)}, the budget"
+    return [
+        Tile("Money spent", money(status.money_spent, status.currency), budget),
+        Tile("Cost of the rest", rest, end),
+    ]
 
 
 def _roles(status: RunStatus) -> Table:

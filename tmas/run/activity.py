@@ -31,10 +31,12 @@ class Activity:
     ``retrying``: why calls are being retried now, by the server's base URL.
 
     The other counters count calls. ``calls``: calls that this process made and that have ended. ``replayed``: calls
-    answered from the trace. ``failed``: calls of either kind whose outcome is a failure.
+    answered from the trace. ``failed``: calls of either kind whose outcome is a failure. ``cost``: what this process
+    has charged to the run, in the currency of the prices; calls without a known price cost nothing here.
 
-    ``is_paused``: no new call starts. ``roles``: counters by role. ``failures``: missing results of
-    finished iterations, by reason. ``bank_changes``: the latest ones, oldest first.
+    ``is_paused``: no new call starts. ``roles``: counters by role. ``failures``: missing results in the finished
+    iterations of each unfinished problem: problem id -> reason -> number. ``bank_changes``: the latest ones, oldest
+    first, without those of iterations that were replayed.
     """
 
     status: str = ""
@@ -44,10 +46,11 @@ class Activity:
     replayed: int = 0
     failed: int = 0
     tokens: int = 0
+    cost: float = 0.0
     iterations: dict[str, int] = field(default_factory=dict)
     is_paused: bool = False
     roles: dict[str, RoleActivity] = field(default_factory=dict)
-    failures: Counter[str] = field(default_factory=Counter)
+    failures: dict[str, Counter[str]] = field(default_factory=dict)
     bank_changes: tuple[RecentBankChange, ...] = ()
     retrying: dict[str, str] = field(default_factory=dict)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -43,7 +44,8 @@ class TokenBudget:
     count can exceed a limit by the tokens that a server sends in one chunk. A call that this chunk finishes is kept.
 
     ``spent`` and ``spent_money``: tokens and cost of the finished calls. Usage without a known price costs nothing
-    here; a run with a limit in money has all prices.
+    here; a run with a limit in money has all prices. ``includes_earlier``: whether they contain what earlier starts of
+    the run have used, see :func:`count_earlier_starts`.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class TokenBudget:
     ) -> None:
         self.limit, self.parent, self.money_limit = limit, parent, money_limit
         self.spent, self.spent_money = 0, 0.0
+        self.includes_earlier = False
         self._in_flight: dict[asyncio.Task[Any], tuple[int, float]] = {}
         self._tokens_in_flight, self._money_in_flight = 0, 0.0
         self._closed = False
@@ -70,9 +73,9 @@ class TokenBudget:
         for task in self._in_flight:
             task.get_loop().call_soon(task.cancel)  # not now: the chunk that is being counted may finish its call
 
-    def set_limit(self, limit: int | None) -> None:
-        """Change the limit. A budget that is used up stays used up."""
-        self.limit = limit
+    def set_limits(self, limit: int | None, money_limit: float | None) -> None:
+        """Change the limits. A budget that is used up stays used up."""
+        self.limit, self.money_limit = limit, money_limit
         self._close_at_limit()
 
     def charge(self, usage: Usage, recorded: bool = False, price: Price = UNKNOWN_PRICE) -> None:
@@ -83,14 +86,9 @@ class TokenBudget:
             self.parent.charge(usage, price=price)
         self._close_at_limit()
 
-    def count_recorded(self, charges: Mapping[str, Usage], prices: Mapping[str, Price]) -> None:
-        """Count what the traces of a run hold: its earlier starts, and what this process has charged already.
-
-        ``charges``: from :func:`recorded_charges`. ``prices``: the price of each role's model.
-        """
-        costs = [prices.get(role, UNKNOWN_PRICE).cost(usage) or 0.0 for role, usage in charges.items()]
-        self.spent = max(self.spent, sum(usage.total_tokens for usage in charges.values()))
-        self.spent_money = max(self.spent_money, sum(costs))
+    def add_earlier(self, tokens: int, money: float) -> None:
+        """Count what earlier starts of the run have used."""
+        self.spent, self.spent_money, self.includes_earlier = self.spent + tokens, self.spent_money + money, True
         self._close_at_limit()
 
     async def run_limited(
@@ -160,26 +158,57 @@ class TokenBudget:
             self.close()
 
 
+class TraceReplaced(Exception):
+    """A trace is another file than before, because it was repaired."""
+
+
+async def count_earlier_starts(budget: TokenBudget, directory: Path, prices: Mapping[str, Price]) -> None:
+    """Add to the budget of a run what its earlier starts have used, from the traces. A second call does nothing.
+
+    ``prices``: the price of each role's model. The count is exact, although calls of this start may end meanwhile: a
+    session charges a call and writes it to the trace without an await in between. So the traces, as long as they are
+    now, contain what earlier starts have charged and what ``budget`` has counted until now.
+    """
+    while not budget.includes_earlier:
+        spent, spent_money = budget.spent, budget.spent_money
+        traces = _trace_files(directory)
+        try:
+            charges = await asyncio.to_thread(recorded_charges, directory, traces)
+        except TraceReplaced:
+            continue
+        cost = sum(prices.get(role, UNKNOWN_PRICE).cost(usage) or 0.0 for role, usage in charges.items())
+        tokens = sum(usage.total_tokens for usage in charges.values())
+        budget.add_earlier(max(0, tokens - spent), max(0.0, cost - spent_money))
+
+
+def _trace_files(directory: Path) -> dict[Path, os.stat_result]:
+    return {trace: trace.stat() for trace in directory.glob("trace/*.jsonl")}
+
+
 def recorded_tokens(directory: Path) -> int:
     """The tokens that a run has used according to :func:`recorded_charges`."""
     return sum(usage.total_tokens for usage in recorded_charges(directory).values())
 
 
-def recorded_charges(directory: Path) -> dict[str, Usage]:
+def recorded_charges(directory: Path, traces: Mapping[Path, os.stat_result] | None = None) -> dict[str, Usage]:
     """What the traces of a run have charged to its budget, by role, including failed and cancelled calls.
 
-    Damaged lines are skipped: what they cost is not known.
+    ``traces``: read these traces, each up to its size in bytes at that time; None: all that there are now. Damaged
+    lines are skipped: what they cost is not known. Raises :class:`TraceReplaced` if one of ``traces`` was replaced.
     """
     totals: dict[str, Usage] = {}
-    for trace in sorted(directory.glob("trace/*.jsonl")):
+    for trace in sorted(directory.glob("trace/*.jsonl") if traces is None else traces):
+        then = None if traces is None else traces[trace]
         decisions: dict[str, UsageEntry] = {}  # the latest of each name
-        for line in read_trace(trace, skip_damaged=True):
+        for line in read_trace(trace, skip_damaged=True, end=then and then.st_size):
             if isinstance(line, CallLine) and line.reply:
                 totals[line.key.role] = totals.get(line.key.role, Usage()) + line.reply.usage
             elif isinstance(line, DecisionLine) and line.name.startswith(UNREPORTED_PREFIX):
                 decisions[line.name] = unreported_usage(line.name, line.value)
             elif isinstance(line, DecisionLine) and line.name.startswith(CANCELLED_PREFIX):
                 decisions[line.name] = recorded_usage(line.value)
+        if then and trace.stat().st_ino != then.st_ino:
+            raise TraceReplaced
         for entry in decisions.values():
             totals[entry.role] = totals.get(entry.role, Usage()) + entry.usage
     return totals

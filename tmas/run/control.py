@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from tmas.concurrency import PriorityLimiter
 from tmas.errors import UserError
 from tmas.files import append_lines, complete_lines, cut_torn_line
+from tmas.records import Result
 from tmas.records.checksums import checked_line
 from tmas.records.live import ControlLine, LimitChanges, RoleStatus, RunStatus
 from tmas.records.reading import defect, read_records
@@ -43,10 +44,18 @@ RATE_WINDOW = 60.0
 
 
 class BudgetUse(NamedTuple):
-    """Tokens that count against ``tokens_per_run``, and whether the budget is used up."""
+    """Tokens that count against ``tokens_per_run``, and whether a budget of the run is used up."""
 
     spent: int = 0
     exhausted: bool = False
+
+
+class _Left(NamedTuple):
+    """Estimates of what the rest of a run takes."""
+
+    seconds: float
+    completion_tokens: int
+    money: float
 
 
 class CallMaker(Protocol):
@@ -55,11 +64,11 @@ class CallMaker(Protocol):
     def resize(self, slots: int) -> None:
         """Allow this number of completions in flight from now on."""
 
-    def pause(self, paused: bool) -> None:
-        """Start no new call while paused."""
+    async def pause(self, paused: bool) -> None:
+        """Start no new call while paused. Returns when this holds."""
 
-    async def limit_tokens(self, tokens_per_run: int | None) -> None:
-        """Change the token budget of the run."""
+    async def limit(self, limits: Limits) -> None:
+        """Change the budgets of the run. Returns when the new ones hold."""
 
     @property
     def budget_use(self) -> BudgetUse: ...
@@ -75,12 +84,12 @@ class LocalCallMaker:
     def resize(self, slots: int) -> None:
         self.runtime.resize(slots)
 
-    def pause(self, paused: bool) -> None:
+    async def pause(self, paused: bool) -> None:
         self.runtime.limiter.pause(paused)
 
-    async def limit_tokens(self, tokens_per_run: int | None) -> None:
+    async def limit(self, limits: Limits) -> None:
         assert self.solver
-        await self.solver.limit_tokens(tokens_per_run)
+        await self.solver.limit(limits)
 
     @property
     def budget_use(self) -> BudgetUse:
@@ -92,7 +101,8 @@ class RunControl:
     """Answers ``tmas status`` and ``tmas control`` for a run, or for a server.
 
     ``settings``: the settings in force; :meth:`change` replaces them. ``problems``: number of problems, of which
-    ``finished`` are finished. ``changeable``: the fields of :class:`LimitChanges` that can be changed.
+    ``finished`` are finished. ``changeable``: the fields of :class:`LimitChanges` that can be changed. ``currency``: of
+    the prices; None if the cost of some calls is not known.
     """
 
     def __init__(
@@ -103,6 +113,7 @@ class RunControl:
         problems: int = 0,
         finished: int = 0,
         changeable: tuple[str, ...] = tuple(LimitChanges.model_fields),
+        currency: str | None = None,
     ) -> None:
         self.directory, self.settings, self.activity = directory, settings, activity
         self.problems, self.finished = problems, finished
@@ -111,11 +122,12 @@ class RunControl:
         self._lock = asyncio.Lock()
         self._changeable = changeable
         self._maker: CallMaker | None = None
+        self._currency, self._earlier_cost = currency, 0.0
         lines = read_records(directory / "failures.jsonl", FailureLine)
-        self._earlier_failures = Counter(line.reason.value for line in lines)
+        self._failures_of_finished = Counter(line.reason.value for line in lines)
         self._started = time.monotonic()
         self._samples: deque[tuple[float, Counter[str]]] = deque([(self._started, Counter())])
-        self._first_call: tuple[float, float, int] | None = None
+        self._first_call: tuple[float, float, int, float] | None = None
         file = directory / CONTROL_FILE
         if file.exists():  # a full disk or a kill may have left half a line, and the next one must not be joined to it
             cut_torn_line(file, max((line.end for line in complete_lines(file)), default=0))
@@ -126,13 +138,20 @@ class RunControl:
         """The settings that a problem is finished under if it finishes now. See :meth:`RunSettings.terms`."""
         return self.settings.terms()
 
-    def use(self, maker: CallMaker) -> None:
-        """From now on ``maker`` makes the calls. Until then the run is starting, and cannot be changed."""
-        self._maker = maker
+    def use(self, maker: CallMaker, earlier_cost: float = 0.0) -> None:
+        """From now on ``maker`` makes the calls. Until then the run is starting, and cannot be changed.
 
-    def mark_finished(self, problem_id: str) -> None:
+        ``earlier_cost``: the cost of the run's earlier starts, if the currency is known.
+        """
+        self._maker, self._earlier_cost = maker, earlier_cost
+
+    def mark_finished(self, problem_id: str, result: Result | None = None) -> None:
+        """Count a finished problem. ``result``: None for a request of a server that has ended without one."""
         self.finished += 1
         self.activity.iterations.pop(problem_id, None)
+        self.activity.failures.pop(problem_id, None)
+        if result:
+            self._failures_of_finished.update(failure.reason.value for failure in result.failures)
 
     @asynccontextmanager
     async def listen(self) -> AsyncIterator[None]:
@@ -173,14 +192,14 @@ class RunControl:
         maker = self._maker
         if maker is None:
             raise UserError("the run is still starting", remedy="Try again when it makes calls.")
-        if "tokens_per_run" in differing:
-            await maker.limit_tokens(differing["tokens_per_run"])
+        if settings.limits != self.settings.limits:
+            await maker.limit(settings.limits)
         if "concurrency" in differing:
             maker.resize(settings.concurrency)
         if "active_problems" in differing:
             self.active.resize(settings.active_problems)
         if "pause" in differing:
-            maker.pause(differing["pause"])
+            await maker.pause(differing["pause"])
             self.activity.is_paused = differing["pause"]
         self.settings = settings
         self._record(before, differing)
@@ -196,13 +215,13 @@ class RunControl:
         if "tokens_per_run" in changes and self.settings.method.allocates:
             remedy = "Stop the run, and run its command again with the new limits.tokens_per_run."
             raise UserError("tokens_per_run is divided between the problems and cannot be changed now", remedy=remedy)
-        if "tokens_per_run" in changes and self._maker and self._maker.budget_use.exhausted:
+        budgets = {name: changes[name] for name in ("tokens_per_run", "money_per_run") if name in changes}
+        if budgets and self._maker and self._maker.budget_use.exhausted:
             remedy = "Run the same command again with larger limits.tokens_per_run or limits.money_per_run."
             raise UserError("the budget of the run is used up, and the run is ending", remedy=remedy)
         given = {name: getattr(self.settings, name) for name in RunSettings.model_fields}
-        if "tokens_per_run" in changes:
-            limits = {**self.settings.limits.model_dump(), "tokens_per_run": changes["tokens_per_run"]}
-            given["limits"] = Limits.model_validate(limits)
+        if budgets:
+            given["limits"] = Limits.model_validate({**self.settings.limits.model_dump(), **budgets})
         own = {name: value for name, value in changes.items() if name in ("concurrency", "active_problems")}
         return RunSettings(**{**given, **own})
 
@@ -214,6 +233,7 @@ class RunControl:
             "concurrency": settings.concurrency,
             "active_problems": settings.active_problems,
             "tokens_per_run": settings.limits.tokens_per_run,
+            "money_per_run": settings.limits.money_per_run,
             "pause": self.activity.is_paused,
         }
 
@@ -243,8 +263,8 @@ class RunControl:
         """The status now."""
         activity, maker = self.activity, self._maker
         rates = self._tokens_per_second()
-        share = self._share()
-        seconds_left, tokens_left = self._left(share)
+        left = self._left(self._share())
+        failures = sum(activity.failures.values(), self._failures_of_finished)
         limits = self._limits
         del limits["pause"]
         paused = "paused" if activity.is_paused else "running"
@@ -264,11 +284,14 @@ class RunControl:
                 name: RoleStatus(**vars(counters), tokens_per_second=rates[name])
                 for name, counters in activity.roles.items()
             },
-            failures=dict(self._earlier_failures + activity.failures),
+            failures=dict(failures),
             **limits,
             tokens_spent=maker.budget_use.spent if maker and self.settings.limits.tokens_per_run else None,
-            seconds_left=seconds_left,
-            completion_tokens_left=tokens_left,
+            currency=self._currency,
+            money_spent=self._earlier_cost + activity.cost if maker and self._currency else None,
+            seconds_left=left and left.seconds,
+            completion_tokens_left=left and left.completion_tokens,
+            money_left=left.money if left and self._currency else None,
             bank_changes=activity.bank_changes,
             changes=tuple(self._changes),
         )
@@ -279,18 +302,20 @@ class RunControl:
         done = self.finished * iterations + sum(self.activity.iterations.values())
         return done / max(1, self.problems * iterations)
 
-    def _left(self, share: float) -> tuple[float | None, int | None]:
-        """Estimated seconds and completion tokens until the end, from the work since the first new call."""
-        if not self.activity.calls:
-            return None, None
-        now, tokens = time.monotonic(), self.activity.tokens
-        self._first_call = self._first_call or (now, share, tokens)
-        since, share_then, tokens_then = self._first_call
+    def _left(self, share: float) -> _Left | None:
+        """What the rest of the work will take, estimated from the work since the first new call."""
+        activity = self.activity
+        if not activity.calls:
+            return None
+        now = time.monotonic()
+        self._first_call = self._first_call or (now, share, activity.tokens, activity.cost)
+        since, share_then, tokens_then, cost_then = self._first_call
         done = share - share_then
         if done <= 0:
-            return None, None
+            return None
         factor = (1 - share) / done
-        return (now - since) * factor, round((tokens - tokens_then) * factor)
+        tokens = round((activity.tokens - tokens_then) * factor)
+        return _Left((now - since) * factor, tokens, (activity.cost - cost_then) * factor)
 
     async def _sample(self) -> None:
         while True:

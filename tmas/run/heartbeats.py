@@ -14,7 +14,7 @@ from tmas.settings import Limits
 class HeartbeatRequest:
     """What the run sends to a worker with each heartbeat: its number of slots and the base URLs of its servers.
 
-    ``is_paused``: start no new call. ``limits``: the token budgets in force; None: those of the settings.
+    ``is_paused``: start no new call. ``limits``: the budgets in force; None: those of the settings.
     ``server_key``: the key of the run's own servers. ``environment``: the environment variables that contain the API
     keys. A worker uses both when it starts.
     """
@@ -32,8 +32,8 @@ class HeartbeatReply:
     """A worker's answer to a heartbeat.
 
     ``process_id``: random, and new for each process of the actor. ``in_use``: completions in flight. ``demand``:
-    completions that are in flight or wait for a slot. ``limits``: the token budgets in force. ``budget``: what counts
-    against the budget of the run.
+    completions that are in flight or wait for a slot. ``limits``: the budgets in force; None while the worker starts.
+    ``budget``: what counts against the budget of the run. ``is_paused``: it starts no new call.
     """
 
     process_id: str = ""
@@ -42,3 +42,4 @@ class HeartbeatReply:
     activity: Activity = field(default_factory=Activity)
     limits: Limits | None = None
     budget: BudgetUse = field(default_factory=BudgetUse)
+    is_paused: bool = False

@@ -29,7 +29,7 @@ from tmas.engines.ray_cluster import ClusterFailed
 from tmas.errors import UserError
 from tmas.files import digest
 from tmas.records import Problem, Result
-from tmas.redaction import log_to_stderr
+from tmas.redaction import clean_logger, log_to_stderr
 from tmas.run.activity import Activity
 from tmas.run.control import BudgetUse, LocalCallMaker
 from tmas.run.directory import counts_chat_template
@@ -38,7 +38,9 @@ from tmas.run.rounds import add_up_details
 from tmas.run.runtime import Runtime
 from tmas.run.solver import ProblemSolver
 from tmas.run.trace import trace_path
-from tmas.settings import RunSettings
+from tmas.settings import Limits, RunSettings
+
+log = clean_logger(__name__)
 
 HEARTBEAT_INTERVAL = 1.0
 """Seconds between two heartbeats of a worker."""
@@ -46,6 +48,8 @@ HEARTBEAT_TIMEOUT = 60.0
 """Kill a worker that has not answered a heartbeat after this many seconds."""
 STARTUP_WAIT = 60.0
 """Seconds to wait for all workers to start. After that, the first problems go to the workers that have started."""
+PAUSE_WAIT = 30.0
+"""Seconds to wait until all workers have confirmed a pause or its end. They do so with their next heartbeat."""
 NO_WORKER_TIMEOUT = 600.0
 """Stop the run after this many seconds without any responsive worker."""
 MAX_DEATHS = 3
@@ -63,6 +67,7 @@ class RayWorker:
         self._activity = Activity()
         log_to_stderr()
         self._startup: asyncio.Task[tuple[Runtime, ProblemSolver]] | None = None
+        self._latest = HeartbeatRequest(0, ())
         self._limits_change: asyncio.Task[None] | None = None
 
     async def heartbeat(self, request: HeartbeatRequest) -> HeartbeatReply:
@@ -70,23 +75,21 @@ class RayWorker:
 
         Raises the exception of the startup if it failed.
         """
-        self._startup = self._startup or asyncio.create_task(self._start(request))
+        self._latest = request
+        self._startup = self._startup or asyncio.create_task(self._start())
         if not self._startup.done():
-            return HeartbeatReply(self._process_id)
+            return HeartbeatReply(self._process_id, is_paused=request.is_paused)
         runtime, solver = self._startup.result()
         calls = LocalCallMaker(runtime, solver)
-        calls.resize(request.slots)
-        calls.pause(request.is_paused)
-        if request.base_urls != runtime.base_urls:
-            runtime.use_servers(request.base_urls)
+        self._apply_latest(runtime)
         is_changing = self._limits_change is not None and not self._limits_change.done()
         wanted = request.limits or solver.state.limits
         if wanted != solver.state.limits and not is_changing and not calls.budget_use.exhausted:
             # In a task, because it may read all traces, and a worker without heartbeats is killed.
-            self._limits_change = asyncio.create_task(calls.limit_tokens(wanted.tokens_per_run))
+            self._limits_change = asyncio.create_task(calls.limit(wanted))
         limiter = runtime.limiter
         load = (self._process_id, limiter.in_use, limiter.wanted)
-        return HeartbeatReply(*load, self._activity, solver.state.limits, calls.budget_use)
+        return HeartbeatReply(*load, self._activity, solver.state.limits, calls.budget_use, request.is_paused)
 
     async def ping(self) -> bool:
         """Whether this process has received a heartbeat. It can solve problems only after that."""
@@ -100,9 +103,10 @@ class RayWorker:
             return await solver.solve(order, problem)
         finally:
             self._activity.iterations.pop(problem.problem_id, None)
+            self._activity.failures.pop(problem.problem_id, None)
 
-    async def _start(self, request: HeartbeatRequest) -> tuple[Runtime, ProblemSolver]:
-        settings, directory = self._arguments
+    async def _start(self) -> tuple[Runtime, ProblemSolver]:
+        (settings, directory), request = self._arguments, self._latest
         if request.limits:
             settings = settings.model_copy(update={"limits": request.limits})
         node = ray.util.get_node_ip_address()
@@ -121,14 +125,21 @@ class RayWorker:
         async with AsyncExitStack() as close_on_error:
             opened = Runtime(settings, request.server_key, settings.active_problems, counts_chat_template(directory))
             runtime = await close_on_error.enter_async_context(opened)
-            runtime.resize(request.slots)
-            runtime.limiter.pause(request.is_paused)
-            runtime.use_servers(request.base_urls)
+            self._apply_latest(runtime)
             runtime.show_in(self._activity)
             await runtime.ready()
             solver = await runtime.solver(settings, directory, self._activity)
+            self._apply_latest(runtime)  # later heartbeats may have brought a pause
             close_on_error.pop_all()  # the runtime stays open until the actor ends
         return runtime, solver
+
+    def _apply_latest(self, runtime: Runtime) -> None:
+        """Apply the slots, the pause and the servers of the latest heartbeat."""
+        latest = self._latest
+        runtime.resize(latest.slots)
+        runtime.limiter.pause(latest.is_paused)
+        if latest.base_urls != runtime.base_urls:
+            runtime.use_servers(latest.base_urls)
 
 
 @dataclass(eq=False)
@@ -136,7 +147,7 @@ class _WorkerState:
     """One worker, as seen by the run's own process.
 
     ``open_problems``: problems that were assigned to it and are not solved yet. ``granted``: slots that the last
-    heartbeat gave to it.
+    heartbeat gave to it. ``budget``: what it last reported, also while it starts again after a death.
     """
 
     actor: Any
@@ -144,6 +155,7 @@ class _WorkerState:
     is_responsive: bool = False
     reply: HeartbeatReply = field(default_factory=HeartbeatReply)
     granted: int = 0
+    budget: BudgetUse = field(default_factory=BudgetUse)
 
     @property
     def reserved(self) -> int:
@@ -167,12 +179,14 @@ class _WorkerState:
 
     async def solve(self, order: int, problem: Problem) -> Result:
         try:
-            return await self.actor.solve.remote(order, problem)
+            result = await self.actor.solve.remote(order, problem)
         except RayTaskError as error:
             raise error.cause from None
         except RayActorError:
             self.mark_lost()
             raise
+        self.reply.activity.failures.pop(problem.problem_id, None)  # the result contains them
+        return result
 
 
 class WorkerPool:
@@ -219,13 +233,18 @@ class WorkerPool:
         """Allow this number of completions in flight, over all workers, from their next heartbeats on."""
         self._slots = slots
 
-    def pause(self, paused: bool) -> None:
-        """Start no new call while paused, from the workers' next heartbeats on."""
+    async def pause(self, paused: bool) -> None:
+        """Start no new call while paused. Waits until all workers that answer have confirmed it."""
         self._is_paused = paused
+        deadline = time.monotonic() + PAUSE_WAIT
+        while any(worker.is_responsive and worker.reply.is_paused != paused for worker in self.workers):
+            if time.monotonic() > deadline:
+                log.warning("a worker has not confirmed within %.0f s that pause is %s", PAUSE_WAIT, paused)
+                return
+            await asyncio.sleep(HEARTBEAT_INTERVAL / 10)
 
-    async def limit_tokens(self, tokens_per_run: int | None) -> None:
-        """Change the token budget of the run, and wait until the worker has it. A run with a budget has one worker."""
-        limits = self._solver.state.limits.model_copy(update={"tokens_per_run": tokens_per_run})
+    async def limit(self, limits: Limits) -> None:
+        """Change the budgets of the run, and wait until the worker has them. A run budget has one worker only."""
         self._limits = limits
         while any(worker.reply.limits != limits for worker in self.workers):
             if self.budget_use.exhausted:
@@ -236,7 +255,7 @@ class WorkerPool:
 
     @property
     def budget_use(self) -> BudgetUse:
-        uses = [worker.reply.budget for worker in self.workers]
+        uses = [worker.budget for worker in self.workers]
         return BudgetUse(sum(use.spent for use in uses), any(use.exhausted for use in uses))
 
     async def wait_for_workers(self) -> None:
@@ -265,6 +284,7 @@ class WorkerPool:
                 worker.mark_lost()
             else:
                 worker.is_responsive, worker.reply = True, reply
+                worker.budget = reply.budget if reply.limits else worker.budget
                 self._activities[reply.process_id] = reply.activity
                 self._last_reply = time.monotonic()
             self._update_activity()
@@ -290,7 +310,7 @@ class WorkerPool:
     def _update_activity(self) -> None:
         """Add up the counters of all worker processes, including those that have died."""
         total = self._solver.state.activity
-        for name in ("calls", "replayed", "failed", "tokens"):
+        for name in ("calls", "replayed", "failed", "tokens", "cost"):
             setattr(total, name, sum(getattr(activity, name) for activity in self._activities.values()))
         live = [worker.reply.activity for worker in self.workers if worker.is_responsive]
         total.in_flight = sum(activity.in_flight for activity in live)

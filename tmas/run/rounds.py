@@ -12,28 +12,38 @@ from typing import Literal
 from tmas.concurrency import first_cause
 from tmas.llm.endpoint import EndpointDown
 from tmas.methods.base import Memory, OnRound, Round
-from tmas.records import BankChange, Problem
+from tmas.records import BankChange
 from tmas.records.live import RecentBankChange
 from tmas.run.activity import Activity
+from tmas.run.session import ProblemSession
 
 KEPT = 10
 """Bank changes that are kept."""
 
 
 @asynccontextmanager
-async def observed_rounds(problem: Problem, activity: Activity) -> AsyncIterator[OnRound]:
-    """A progress callback for a method that solves ``problem`` in the block. It adds what it sees to ``activity``."""
+async def observed_rounds(session: ProblemSession, activity: Activity) -> AsyncIterator[OnRound]:
+    """A progress callback for a method that solves the session's problem in the block, shown in ``activity``.
+
+    The failures are those of all finished iterations of the problem, replayed ones too. The caller removes them when it
+    has the result, which contains them. Bank changes of replayed iterations are left out: they were shown when they
+    were made, by an earlier start or by another worker.
+    """
+    problem_id = session.problem.problem_id
+    failures: Counter[str] = Counter()
+    activity.failures[problem_id] = failures
 
     async def add_memory(iteration: int, memory: Callable[[], Awaitable[Memory]]) -> None:
         found = await memory()
-        activity.failures.update(failure.reason.value for failure in found.failures)
-        sizes = len(found.experiences), len(found.guidelines)
-        changes = found.experience_change, found.guideline_change
-        recent = recent_changes(problem.problem_id, iteration, sizes, changes, time.time())
-        activity.bank_changes = (*activity.bank_changes, *recent)[-KEPT:]
+        failures.update(failure.reason.value for failure in found.failures)
+        if session.has_new_calls(iteration):
+            sizes = len(found.experiences), len(found.guidelines)
+            changes = found.experience_change, found.guideline_change
+            recent = recent_changes(problem_id, iteration, sizes, changes, time.time())
+            activity.bank_changes = (*activity.bank_changes, *recent)[-KEPT:]
 
     def on_round(iteration: int, rollouts: Round, memory: Callable[[], Awaitable[Memory]]) -> None:
-        activity.failures.update(failure.reason.value for rollout in rollouts for failure in rollout.failures)
+        failures.update(failure.reason.value for rollout in rollouts for failure in rollout.failures)
         group.create_task(add_memory(iteration, memory))
 
     try:
@@ -62,9 +72,10 @@ def recent_changes(
 def add_up_details(total: Activity, known: Sequence[Activity], live: Sequence[Activity]) -> None:
     """Set the counters by role, the failures and the latest bank changes of ``total`` to those of several processes.
 
-    ``known``: the last activity of every process. ``live``: those of the processes that answer now.
+    ``known``: the last activity of every process. ``live``: those of the processes that answer now. Only the failures
+    of these count, because another worker replays the problems of a dead one.
     """
-    total.failures = sum((activity.failures for activity in known), Counter())
+    total.failures = {problem: reasons for activity in live for problem, reasons in activity.failures.items()}
     changes = [change for activity in known for change in activity.bank_changes]
     total.bank_changes = tuple(sorted(changes, key=lambda change: change.time or 0)[-KEPT:])
     for name in {name for activity in known for name in activity.roles}:

@@ -23,7 +23,7 @@ from tmas.methods.base import Method
 from tmas.records.reading import read_record
 from tmas.records.run_files import Manifest
 from tmas.run.activity import Activity
-from tmas.run.budget import TokenBudget, recorded_charges
+from tmas.run.budget import TokenBudget, count_earlier_starts
 from tmas.run.directory import counts_chat_template
 from tmas.run.garbage import rare_collections
 from tmas.run.models import Clients, SharedServers, own_servers
@@ -115,7 +115,7 @@ class Runtime:
         limits, prices = settings.limits, settings.role_prices()
         budget = TokenBudget(limits.tokens_per_run, money_limit=limits.money_per_run)
         if budget.is_limited:
-            budget.count_recorded(await asyncio.to_thread(recorded_charges, directory), prices)
+            await count_earlier_starts(budget, directory, prices)
         shares = None
         if limits.tokens_per_run and settings.method.allocates:
             count = len(read_record(directory / "manifest.json", Manifest).problems)

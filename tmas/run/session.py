@@ -109,6 +109,7 @@ class ProblemSession:
         self.packed_prompts = 0
         self.replies = ReplyCounter()
         self._usage: dict[tuple[str, int], Usage] = {}
+        self._iterations_with_new_calls: set[int] = set()
         limits = run.limits
         self._budget = TokenBudget(limits.tokens_per_problem, parent=run.budget, money_limit=limits.money_per_problem)
         # True from the beginning if the budget stopped an earlier start of this run: calls in the trace are still
@@ -116,7 +117,7 @@ class ProblemSession:
         self._refuses_new_calls = _stop_applies(trace.decision("budget"), run.limits)
         for name, tokens in trace.decisions(UNREPORTED_PREFIX).items():
             unreported = unreported_usage(name, tokens)
-            self._budget.charge(unreported.usage, recorded=True, price=self._price(unreported.role))
+            self._charge(unreported.role, unreported.usage, recorded=True)
         for entry in trace.decisions(CANCELLED_PREFIX).values():
             self._add_usage(recorded_usage(entry), recorded=True)
 
@@ -124,6 +125,10 @@ class ProblemSession:
     def usage(self) -> tuple[UsageEntry, ...]:
         entries = sorted(self._usage.items(), key=lambda entry: (entry[0][1], entry[0][0]))
         return tuple(UsageEntry(role=role, iteration=t, usage=usage) for (role, t), usage in entries)
+
+    def has_new_calls(self, iteration: int) -> bool:
+        """Whether this session has made a call in ``iteration``, which is otherwise a replay."""
+        return iteration in self._iterations_with_new_calls
 
     def draw(self, name: str) -> float:
         return keyed_hash(self.run.seed, self.problem.problem_id, name) / 2**56
@@ -221,6 +226,7 @@ class ProblemSession:
                 slots.keep(request.n - progress.ended)
                 report_tokens(aborted_tokens + progress.tokens)  # the budget needs those of aborted streams, too
 
+            self._iterations_with_new_calls.add(key.iteration)
             activity.in_flight += 1
             of_role.in_flight += 1
             activity.iterations.setdefault(self.problem.problem_id, key.iteration)
@@ -247,6 +253,7 @@ class ProblemSession:
                 of_role.in_flight -= 1
         if isinstance(outcome, Failure):
             outcome = outcome.model_copy(update={"key": key})
+        # No await between a charge and its line in the trace: count_earlier_starts() depends on it.
         self._count_outcome(key, outcome, prompt)
         uncounted = streamed if isinstance(outcome, Failure) else _unreported_tokens(outcome, prompt, role.window)
         self._charge_unreported(key, aborted_tokens + uncounted)
@@ -271,7 +278,14 @@ class ProblemSession:
         """Add usage to the totals of its role and iteration, and charge the budget for it."""
         role_and_iteration = (entry.role, entry.iteration)
         self._usage[role_and_iteration] = self._usage.get(role_and_iteration, Usage()) + entry.usage
-        self._budget.charge(entry.usage, recorded, self._price(entry.role))
+        self._charge(entry.role, entry.usage, recorded)
+
+    def _charge(self, role: str, usage: Usage, recorded: bool = False) -> None:
+        """Charge the budgets. ``recorded``: the usage is from the trace, so the run was charged for it before."""
+        price = self._price(role)
+        self._budget.charge(usage, recorded, price)
+        if not recorded:
+            self.run.activity.cost += price.cost(usage) or 0.0
 
     def _price(self, role: str) -> Price:
         return self.run.prices.get(role, UNKNOWN_PRICE)
@@ -284,7 +298,7 @@ class ProblemSession:
         if tokens:
             name = f"{UNREPORTED_PREFIX}{key}"
             self.trace.decide(name, plausible_tokens(self.trace.decision(name)) + tokens)
-            self._budget.charge(Usage(completion_tokens=tokens), price=self._price(key.role))
+            self._charge(key.role, Usage(completion_tokens=tokens))
 
     def _charge_uncounted_replay(self, key: CallKey, outcome: Reply | Failure, prompt: Prompt) -> None:
         """Charge the budget for a recorded reply whose usage an older version believed, although it cannot be true."""

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tmas.methods.base import Method
-from tmas.records import Problem, Result, Usage
-from tmas.run.budget import recorded_tokens
+from tmas.records import Problem, Result
+from tmas.run.budget import count_earlier_starts
 from tmas.run.rounds import observed_rounds
 from tmas.run.session import ProblemSession, RunState
 from tmas.run.trace import Trace, trace_path
+from tmas.settings import Limits
 
 LOCK_TIMEOUT = 120.0
 """Seconds to wait for a trace's lock. A worker that the run considers dead may still hold it."""
@@ -40,7 +41,7 @@ class ProblemSolver:
             self.state.shares.begin(problem.problem_id)
         with closing(await self._open_trace(trace_path(self.directory, problem.problem_id))) as trace:
             session = ProblemSession(problem, trace, self.state, order, give_up_reason)
-            async with observed_rounds(problem, self.state.activity) as on_round:
+            async with observed_rounds(session, self.state.activity) as on_round:
                 trajectory = await self.method.observed(on_round).solve(problem, session)
             if self.method.settings.allocates:
                 session.end_share()
@@ -57,18 +58,19 @@ class ProblemSolver:
             replies=session.replies.counts(failures),
         )
 
-    async def limit_tokens(self, tokens_per_run: int | None) -> None:
-        """Change the token budget of the run. Calls in flight that began without a limit count when they end.
+    async def limit(self, limits: Limits) -> None:
+        """Change the budgets of the run. Calls in flight that began without a limit count when they end.
 
-        A budget without a limit counts only this start's tokens. The first limit adds those of earlier starts.
+        A budget without a limit may count only this start's calls. The first limit adds those of earlier starts.
         """
-        budget = self.state.budget
-        if self.state.limits.tokens_per_run is None:
-            counted = budget.spent
-            recorded = await asyncio.to_thread(recorded_tokens, self.directory)
-            budget.charge(Usage(completion_tokens=max(0, recorded - counted)))
-        self.state.limits = self.state.limits.model_copy(update={"tokens_per_run": tokens_per_run})
-        budget.set_limit(tokens_per_run)
+        if limits.tokens_per_run is not None or limits.money_per_run is not None:
+            await self.count_earlier_starts()
+        self.state.limits = limits
+        self.state.budget.set_limits(limits.tokens_per_run, limits.money_per_run)
+
+    async def count_earlier_starts(self) -> None:
+        """Count in the budget of the run what its earlier starts have used. It reads all traces, in a thread."""
+        await count_earlier_starts(self.state.budget, self.directory, self.state.prices)
 
     async def _open_trace(self, path: Path) -> Trace:
         """Open one trace at a time, because reading a long trace blocks the event loop."""

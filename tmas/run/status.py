@@ -9,6 +9,7 @@ from typing import Any
 from tmas.errors import UserError
 from tmas.records import Usage
 from tmas.records.live import ControlLine, LimitChanges, RecentBankChange, RoleStatus, RunStatus
+from tmas.records.prices import cost_of
 from tmas.records.reading import read_record, read_records
 from tmas.records.run_files import FailureLine, Manifest, PredictedIteration, Prediction
 from tmas.run.control import CONTROL_FILE
@@ -65,6 +66,7 @@ def recorded_status(directory: Path) -> RunStatus:
         changes = changes[-KEPT:]
     failures = Counter(line.reason.value for line in read_records(directory / "failures.jsonl", FailureLine))
     finished = by_iteration.total()
+    cost = cost_of(usage, manifest.prices or {})
     return RunStatus(
         state="finished" if finished == len(manifest.problems) else "unfinished",
         process=lock_holder(directory),
@@ -74,6 +76,8 @@ def recorded_status(directory: Path) -> RunStatus:
         calls=sum(used.calls for used in usage.values()),
         roles={role: RoleStatus(calls=used.calls, tokens=used.completion_tokens) for role, used in usage.items()},
         failures=dict(failures),
+        currency=cost.currency if cost.total is not None else None,
+        money_spent=cost.total,
         bank_changes=tuple(changes),
         changes=tuple(read_records(directory / CONTROL_FILE, ControlLine)),
     )

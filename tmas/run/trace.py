@@ -260,16 +260,20 @@ class Trace:
         os.close(self._file)
 
 
-def read_trace(path: Path, skip_damaged: bool = False) -> Iterator[PromptLine | CallLine | DecisionLine]:
+def read_trace(
+    path: Path, skip_damaged: bool = False, end: int | None = None
+) -> Iterator[PromptLine | CallLine | DecisionLine]:
     """The lines of a trace file, calls with their ``messages``. A last line that a kill has cut off is skipped.
 
     Raises :class:`TraceError` at a damaged line. ``skip_damaged``: skip such lines instead; a call whose prompt is
     missing then has no messages. In a repaired trace, such a call is skipped: it is not used any more, or the resumed
-    run has not reached it yet.
+    run has not reached it yet. ``end``: read only the lines that end within this number of bytes.
     """
     prompts: dict[str, tuple[Message, ...]] = {}
     is_repaired = False
     for raw in complete_lines(path):
+        if end is not None and raw.end > end:
+            return
         place = f"{path}:{raw.number}"
         try:
             line = trace_line(raw.content, place)

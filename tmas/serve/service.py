@@ -91,12 +91,16 @@ class Service:
         self._jobs.add(task)
         self.control.problems += 1
         task.add_done_callback(self._jobs.discard)
-        task.add_done_callback(lambda _: self.control.mark_finished(job.problem.problem_id))
+        task.add_done_callback(lambda done: self._mark_finished(job, done))
         try:
             yield task
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    def _mark_finished(self, job: Job, done: asyncio.Task[Result]) -> None:
+        result = None if done.cancelled() or done.exception() else done.result()
+        self.control.mark_finished(job.problem.problem_id, result)
 
     async def drain(self) -> None:
         """Accept no more jobs, wait ``drain_seconds`` for those that run or wait, and cancel the rest."""
@@ -171,7 +175,14 @@ async def open_service(settings: ServeSettings) -> AsyncIterator[Service]:
     open_files = 2 * serve.max_running + serve.max_connections  # a running request has a lock file and a trace
     default, *others = settings.served_models.values()
     activity = Activity()
-    control = RunControl(serve.output_dir, default, activity, changeable=("concurrency", "pause"))
+    currencies = {model.currency for model in settings.served_models.values()}
+    control = RunControl(
+        serve.output_dir,
+        default,
+        activity,
+        changeable=("concurrency", "pause"),
+        currency=currencies.pop() if len(currencies) == 1 else None,
+    )
     runtime_of_all = open_runtime(default, serve.output_dir, activity, open_files, others=others)
     async with control.listen(), runtime_of_all as runtime:
         control.use(LocalCallMaker(runtime))

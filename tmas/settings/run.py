@@ -168,6 +168,12 @@ class RunSettings(Settings):
                 missing.setdefault(model.name, []).append(role)
         return missing
 
+    @property
+    def currency(self) -> str | None:
+        """Currency of the prices. None if the price of some model is not known, and so the cost of the run."""
+        prices = list(self.role_prices().values())
+        return prices[0].currency if prices and not self.roles_without_price() else None
+
     def identity(self) -> dict[str, Any]:
         """Fingerprint of the run: the settings that the outcome depends on, by dotted key.
 

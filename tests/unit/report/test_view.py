@@ -25,11 +25,12 @@ from tests.support.waiting import LIMIT
 from tmas.errors import UserError
 from tmas.files import append_lines
 from tmas.records.checksums import checked_line
-from tmas.records.live import ControlLine
+from tmas.records.live import ControlLine, RunStatus
 from tmas.report.about import about
-from tmas.report.items import Table
+from tmas.report.items import Table, Tiles
 from tmas.report.problems import TextBudget
 from tmas.report.runs import read_runs
+from tmas.report.status import status_section
 from tmas.report.view import ViewSettings, view_server
 from tmas.run.directory import RunDirectory
 from tmas.testing import team
@@ -159,3 +160,16 @@ def test_a_report_says_which_limits_changed_while_the_run_was_live(tmp_path: Pat
     section = about(read_runs([tmp_path / "run"], lambda _: None), [], TextBudget(0, 0))
     [table] = [item for item in section.items if isinstance(item, Table) and "Limits changed" in item.title]
     assert [row[1:] for row in table.rows] == [["concurrency", "800", "200"]]
+
+
+def test_the_first_tab_shows_money_and_whether_its_budget_will_last():
+    status = RunStatus(state="running", problems=4, finished=1, concurrency=8, replayed=0, failed=0)
+    priced = {"currency": "USD", "money_per_run": 50, "money_spent": 13}
+    shown = [
+        status_section(status.model_copy(update=priced | {"money_left": left})).items[0] for left in (36, 44, None)
+    ]
+    assert [[(tile.value, tile.note) for tile in tiles.tiles[-2:]] for tiles in shown if isinstance(tiles, Tiles)] == [
+        [("13.00 USD", "of 50.00, the budget"), ("36.00 USD", "an estimate")],
+        [("13.00 USD", "of 50.00, the budget"), ("44.00 USD", "more than the budget has left")],
+        [("13.00 USD", "of 50.00, the budget"), ("?", "an estimate")],
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import stat
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import orjson
 import pytest
 from pydantic import ValidationError
 
@@ -22,8 +24,10 @@ from tmas import Result, asolve_all
 from tmas.errors import UserError
 from tmas.files import read_lines
 from tmas.records.live import ControlLine, LimitChanges, RunStatus
+from tmas.records.prices import Price
 from tmas.records.reading import read_records
 from tmas.run.activity import Activity
+from tmas.run.budget import recorded_charges
 from tmas.run.control import BudgetUse, RunControl
 from tmas.run.live_socket import SOCKET, NotLive, _listen, answer_requests, ask_live
 from tmas.run.status import change_limits, run_status
@@ -64,8 +68,19 @@ def gated(at: int) -> Iterator[tuple[ScriptedServer, Gate]]:
             gate.open()
 
 
-def settings(base_url: str, **given: Any) -> dict[str, Any]:
-    return {"model": team.model(base_url), "method": team.method(), **given}
+PRICE: dict[str, Any] = {"input": 1000, "output": 3000}
+"""Of a million tokens."""
+
+
+def cost(folder: Path) -> Any:
+    """What the traces of the run in ``folder`` cost at ``PRICE``, with calls that were interrupted."""
+    costs = [Price(**PRICE).cost(usage) for usage in recorded_charges(folder).values()]
+    return pytest.approx(sum(cost or 0 for cost in costs))
+
+
+def settings(base_url: str, price: dict[str, Any] | None = None, **given: Any) -> dict[str, Any]:
+    model = team.model(base_url, **({"price": price} if price else {}))
+    return {"model": model, "method": team.method(), **given}
 
 
 @asynccontextmanager
@@ -187,12 +202,37 @@ async def test_a_budget_that_is_set_later_counts_the_tokens_of_earlier_starts(tm
         gate.open()
 
 
+async def test_a_budget_in_money_changes_like_one_in_tokens_and_counts_earlier_starts(tmp_path: Path):
+    async with live(tmp_path, at=30, price=PRICE) as (running, _):
+        running.cancel()
+    async with live(tmp_path, at=9, price=PRICE) as (running, gate):
+        status = await seen(tmp_path)
+        assert (status.money_spent, status.currency, status.money_per_run) == (cost(tmp_path), "USD", None)
+        assert (await change(tmp_path, money_per_run=1000)).money_spent == cost(tmp_path)
+        assert status.money_spent
+        limit = status.money_spent + 0.0001
+        await change(tmp_path, money_per_run=limit)
+        gate.open()
+        assert {result.trajectory.stop for result in await running} == {"budget"}
+    assert recorded(tmp_path) == [("money_per_run", None, 1000), ("money_per_run", 1000, limit)]
+    terms = [line["terms"]["limits"]["money_per_run"] for line in read_lines(tmp_path / "predictions.jsonl")]
+    assert terms == [limit] * 3
+    totals = orjson.loads((tmp_path / "metrics.json").read_bytes())
+    assert (await seen(tmp_path)).money_spent == pytest.approx(totals["cost"]["total"])
+    async with ScriptedServer(team.reply) as server:  # the same limit: nothing is left to do
+        given = settings(server.base_url, PRICE, output_dir=tmp_path, limits={"money_per_run": limit})
+        await asolve_all(team.problems(3), **given)
+        assert server.requests == []
+
+
 async def test_changes_are_checked_and_made_all_or_none(tmp_path: Path):
     async with live(tmp_path, at=3):
         with pytest.raises(UserError, match="concurrency: Input should be greater than or equal to 1"):
             await asyncio.to_thread(ask_live, tmp_path, {"changes": {"active_problems": 2, "concurrency": 0}})
         with pytest.raises(UserError, match="seed: Extra inputs are not permitted"):
             await asyncio.to_thread(ask_live, tmp_path, {"changes": {"active_problems": 2, "seed": 2}})
+        with pytest.raises(UserError, match="a budget in money needs the price of every model"):
+            await change(tmp_path, active_problems=2, money_per_run=3)
         assert (await seen(tmp_path)).active_problems == 512
     assert not (tmp_path / "control.jsonl").exists()
 
@@ -229,31 +269,40 @@ async def test_the_status_shows_roles_banks_failures_and_estimates(tmp_path: Pat
     assert whole.calls == len(team.recorded_calls(tmp_path))
 
 
-async def test_time_and_tokens_left_are_estimated_from_the_work_since_the_first_call(
+async def test_time_tokens_and_money_left_are_estimated_from_the_work_since_the_first_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     now = 1000.0
     monkeypatch.setattr("tmas.run.control.time", SimpleNamespace(monotonic=lambda: now, time=lambda: now))
-    given = settings("http://127.0.0.1:9/v1", method=team.method(max_iterations=10))
-    control = RunControl(tmp_path, RunSettings(**given), activity := Activity(), problems=4, finished=1)
+    given = settings(
+        "http://127.0.0.1:9/v1", PRICE, method=team.method(max_iterations=10), limits={"money_per_run": 50}
+    )
+    control = RunControl(tmp_path, RunSettings(**given), activity := Activity(), problems=4, finished=1, currency="USD")
+    control.use(SimpleNamespace(budget_use=BudgetUse()), earlier_cost=6)  # type: ignore[arg-type]
     activity.iterations = {"b": 6}
     assert control.status().seconds_left is None
-    activity.calls, activity.tokens = 1, 500
+    activity.calls, activity.tokens, activity.cost = 1, 500, 3
     control.status()
     now += 60
-    activity.iterations, activity.tokens = {"b": 8}, 700
+    activity.iterations, activity.tokens, activity.cost = {"b": 8}, 700, 7
     status = control.status()
+    assert (status.money_spent, status.money_left, status.exceeds_budget) == (13, pytest.approx(44), True)
     assert (status.seconds_left, status.completion_tokens_left) == (pytest.approx(660), 2200)  # 2 of 40 done, 22 to go
 
 
 async def test_commands_show_and_change_a_live_run(tmp_path: Path):
-    async with live(tmp_path / "it's a run", at=5) as (running, gate):
+    async with live(tmp_path / "it's a run", at=5, price=PRICE) as (running, gate):
         run = tmp_path / "it's a run"
         changed = await asyncio.to_thread(tmas_process, "control", run, "concurrency=2", "tokens_per_run=9000000")
         assert changed.returncode == 0, changed.stderr
         assert "limits: concurrency=2 active_problems=512 tokens_per_run=9000000" in changed.stdout
         shown = await asyncio.to_thread(tmas, "status", run)
         assert f"{run}: running\nproblems: 0 of 3 finished" in shown.stdout
+        costs = await asyncio.to_thread(tmas, "control", run, "money_per_run=7.5")
+        assert " money_per_run=7.5\n" in costs.stdout
+        assert re.search(
+            r"^money: \d.\d+ USD spent of 7.50, \d.\d\d left; the rest of the work costs", costs.stdout, re.M
+        )
         as_json = await asyncio.to_thread(tmas, "status", run, "json=true")
         assert RunStatus.model_validate_json(as_json.stdout).concurrency == 2
         gate.open()
@@ -271,7 +320,10 @@ def test_the_status_of_a_run_of_an_older_version_comes_from_its_files():
     ("words", "message"),
     [
         (["control", FIXTURE, "pause=true"], "no process works in this run directory. Only a live run can be changed."),
-        (["control", FIXTURE], "nothing to change. Give one of concurrency, active_problems, tokens_per_run, pause."),
+        (
+            ["control", FIXTURE],
+            "nothing to change. Give one of concurrency, active_problems, tokens_per_run, money_per_run, pause.",
+        ),
         (["control", FIXTURE, "concurrency=0"], "concurrency: Input should be greater than or equal to 1"),
         (["status", "nowhere"], "nowhere: no manifest.json, and no live process."),
         (["status"], "not set: run."),
@@ -359,16 +411,24 @@ async def test_half_a_line_of_the_record_of_changes_is_cut_off_when_the_run_star
 async def test_a_server_answers_in_its_own_folder_for_all_its_requests(tmp_path: Path):
     gate = Gate(5)
     with run_in_thread(ScriptedServer(gate.reply)) as engine:
-        async with served(tmp_path, engine.base_url, concurrency=1) as server:
+        async with served(tmp_path, engine.base_url, concurrency=1, model={"price": PRICE}) as server:
             asked = asyncio.create_task(server.ask())
             await until(gate.reached.is_set)
             status = await change(tmp_path, concurrency=3)
             assert (status.problems, status.finished, status.calls, status.concurrency) == (1, 0, 4, 3)
             with pytest.raises(UserError, match="tokens_per_run cannot be changed here"):
                 await change(tmp_path, tokens_per_run=3)
+            assert (await change(tmp_path, pause=True)).state == "paused"
             gate.open()
+            await until(lambda: server.service.control.activity.in_flight == 0)
+            begun = gate.count
+            for _ in range(200):  # a call that could start would
+                await asyncio.sleep(0)
+            assert (gate.count, asked.done()) == (begun, False)
+            assert (await change(tmp_path, pause=False)).state == "running"
             assert (await asked).status == 200
-            assert (await seen(tmp_path)).finished == 1
+            status = await seen(tmp_path)
+            assert (status.finished, status.money_spent) == (1, cost(runs_in(tmp_path)[0]))
     assert len(runs_in(tmp_path)) == 1
     with pytest.raises(UserError, match="no live process"):
         await seen(tmp_path)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import pickle
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,9 +27,9 @@ from tmas.run import ray_workers as workers
 from tmas.run.activity import Activity, RoleActivity
 from tmas.run.rounds import recent_changes
 from tmas.run.runtime import Runtime
-from tmas.settings import Limits, RunSettings
+from tmas.settings import Limits, RaySettings, RunSettings
 from tmas.testing import team
-from tmas.testing.chat_server import ScriptedServer
+from tmas.testing.chat_server import Body, ScriptedServer
 
 CANARY = "sk-canary-5142"
 
@@ -154,7 +155,10 @@ async def test_keys_travel_in_heartbeats_and_neither_in_constructors_nor_in_runt
         assert CANARY.encode() not in pickle.dumps((options, constructed))
         assert CANARY not in repr(request)
         monkeypatch.delenv("MY_KEY")
-        opened, solver = await workers.RayWorker(*constructed[0])._start(request)
+        worker = workers.RayWorker(*constructed[0])
+        await worker.heartbeat(request)
+        assert worker._startup
+        opened, solver = await worker._startup
         async with contextlib.aclosing(opened):
             assert opened.key == f"{CANARY}-own"
             result = await solver.solve(0, team.problems(1)[0])
@@ -192,6 +196,108 @@ async def test_pause_slots_and_budget_reach_a_worker_with_its_heartbeat(
             assert (reply.limits, reply.budget.exhausted) == (limited.limits, True)
 
 
+class Remote:
+    """An actor that is a :class:`RayWorker` of this process, so that heartbeats do what they do."""
+
+    def __init__(self, worker: workers.RayWorker) -> None:
+        self.heartbeat, self.ping, self.solve = Method(worker.heartbeat), Method(worker.ping), Method(worker.solve)
+
+
+@pytest.fixture
+def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers_as_text: None) -> Path:
+    """A run directory in which workers of this process can start."""
+    monkeypatch.setattr(workers.ray.util, "get_node_ip_address", lambda: "here")
+    (tmp_path / "manifest.json").write_text('{"schema_version": 1, "chat_template": "counted"}')
+    return tmp_path
+
+
+@contextlib.asynccontextmanager
+async def started(
+    server: ScriptedServer, directory: Path, **method: Any
+) -> AsyncIterator[Callable[..., Awaitable[workers.RayWorker]]]:
+    """A function that creates a worker, sends it the given heartbeats, and waits until it has started."""
+    settings = RunSettings(model=team.model(server.base_url), method=team.method(**method), ray=RaySettings(workers=2))
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(*requests: workers.HeartbeatRequest) -> workers.RayWorker:
+            worker = workers.RayWorker(settings, directory, digest(settings.prompts.hashes()))
+            for request in requests:
+                await worker.heartbeat(request)
+            assert worker._startup
+            runtime, _ = await worker._startup
+            await stack.enter_async_context(contextlib.aclosing(runtime))
+            return worker
+
+        yield start
+
+
+def paused(worker: workers.RayWorker) -> bool:
+    assert worker._startup
+    return worker._startup.result()[0].limiter._is_paused
+
+
+async def test_a_pause_is_answered_when_every_worker_has_it(run_directory: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(workers, "HEARTBEAT_INTERVAL", 0.01)
+    go, stop = workers.HeartbeatRequest(5, ()), workers.HeartbeatRequest(5, (), is_paused=True)
+    async with ScriptedServer(team.reply) as server, started(server, run_directory) as start:
+        assert paused(await start(go, stop))  # it came while the worker was starting
+        both = [await start(go), await start(go)]
+        pool = worker_pool(monkeypatch, [Remote(worker) for worker in both])  # type: ignore[misc]
+        pool._solver.state = SimpleNamespace(activity=Activity(), limits=Limits())  # type: ignore[misc]
+        monitors = [asyncio.create_task(pool.monitor(worker)) for worker in pool.workers]
+        await pool.pause(True)
+        assert [paused(worker) for worker in both] == [True, True]
+        running = [asyncio.create_task(pool.solve(order, problem)) for order, problem in enumerate(team.problems(2))]
+        await until(lambda: all(worker._activity.failures for worker in both))  # both have begun
+        for _ in range(200):  # a call that could start would
+            await asyncio.sleep(0)
+        assert server.requests == []
+        await pool.pause(False)
+        assert [paused(worker) for worker in both] == [False, False]
+        assert all(await asyncio.gather(*running))
+        for monitor in monitors:
+            monitor.cancel()
+
+
+async def test_a_problem_that_another_worker_solves_again_is_counted_once(
+    run_directory: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def reply(body: Body) -> list[str]:  # no guideline can be read
+        return ["?"] * body.get("n", 1) if team.role_of(body) == "guideline" else team.reply(body)
+
+    problem = team.problems(1)[0]
+    go, stop = workers.HeartbeatRequest(5, ()), workers.HeartbeatRequest(5, (), is_paused=True)
+    async with ScriptedServer(reply) as server, started(server, run_directory, max_iterations=9) as start:
+        pool = worker_pool(monkeypatch, [Actor(), Actor()])
+        pool._solver.state = SimpleNamespace(activity=Activity())  # type: ignore[misc]
+        total = pool._solver.state.activity
+        first = await start(go)
+        running = asyncio.create_task(first.solve(0, problem))
+        await until(lambda: len(first._activity.bank_changes) > 1)
+        await first.heartbeat(stop)
+        await until(lambda: first._activity.in_flight == 0)
+        await until(lambda: first._activity.calls == len(team.recorded_calls(run_directory)))  # all are on disk
+        pool.workers[0].is_responsive, pool.workers[0].reply = True, await first.heartbeat(stop)
+        pool._activities["first"] = copy.deepcopy(first._activity)
+        pool.workers[0].reply = replace(pool.workers[0].reply, activity=pool._activities["first"])
+        pool._update_activity()
+        shown = total.failures, total.bank_changes
+        assert shown[0]["p0"]["unparsable"] > 1
+        assert len(shown[1]) > 1
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        pool.workers[0].mark_lost()
+        second = await start(stop)  # it answers the recorded calls, and makes no other
+        running = asyncio.create_task(second.solve(0, problem))
+        await until(lambda: second._activity.failures == shown[0])
+        pool.workers[1].reply = await second.heartbeat(stop)
+        pool._activities["second"] = second._activity
+        pool._update_activity()
+        assert (total.failures, total.bank_changes) == shown
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_the_run_s_process_sends_changes_and_adds_up_roles_failures_and_bank_changes(
     monkeypatch: pytest.MonkeyPatch,
 ):
@@ -199,16 +305,19 @@ async def test_the_run_s_process_sends_changes_and_adds_up_roles_failures_and_ba
     state = SimpleNamespace(activity=Activity(), limits=Limits())
     pool._solver = SimpleNamespace(state=state)  # type: ignore[assignment]
     pool.resize(4)
-    pool.pause(True)
+    for worker in pool.workers:
+        worker.reply = workers.HeartbeatReply("x", is_paused=True)
+    await pool.pause(True)
     request = pool._heartbeat_request(pool.workers[0])
     assert (request.slots, request.is_paused) == (2, True)
-    changing = asyncio.create_task(pool.limit_tokens(7))
+    changing = asyncio.create_task(pool.limit(Limits(tokens_per_run=7)))
     await asyncio.sleep(0)
     assert pool._heartbeat_request(pool.workers[0]).limits == Limits(tokens_per_run=7)
     for number, worker in enumerate(pool.workers):
         activity = Activity(
             roles={"summary": RoleActivity(in_flight=1, calls=2, tokens=30)},
-            failures=Counter(truncated=1),
+            failures={f"p{number}": Counter(truncated=1)},
+            cost=2,
             bank_changes=recent_changes(f"p{number}", 0, (1, 0), (BankChange(), None), now=10.0 - number),
         )
         worker.reply = workers.HeartbeatReply("x", activity=activity, limits=Limits(tokens_per_run=7))
@@ -217,5 +326,6 @@ async def test_the_run_s_process_sends_changes_and_adds_up_roles_failures_and_ba
     assert state.limits == Limits(tokens_per_run=7)
     pool._update_activity()
     assert state.activity.roles == {"summary": RoleActivity(in_flight=2, calls=4, tokens=60)}
-    assert state.activity.failures == Counter(truncated=2)
+    assert state.activity.failures == {"p0": Counter(truncated=1), "p1": Counter(truncated=1)}
+    assert state.activity.cost == 4
     assert [change.problem_id for change in state.activity.bank_changes] == ["p1", "p0"]

@@ -10,17 +10,22 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import LIMIT
 from tmas.agents.packing import Prompt
 from tmas.concurrency import PriorityLimiter
+from tmas.files import complete_lines
 from tmas.llm.client import NO_HINT, RoutingHint
 from tmas.llm.connection import ProgressCallback, StreamProgress
 from tmas.llm.endpoint import EndpointDown
 from tmas.llm.tokens import ContextWindow
 from tmas.records import CallKey, Completion, Failure, FailureReason, Problem, Reply, Request, Sampling, Usage
+from tmas.records.checksums import add_checksum
 from tmas.records.prices import Price
-from tmas.run.budget import recorded_charges, recorded_tokens
+from tmas.records.trace_lines import DecisionLine, trace_bytes
+from tmas.run.budget import TokenBudget, recorded_charges, recorded_tokens
 from tmas.run.session import ProblemSession, RoleModel, RunState
-from tmas.run.trace import Trace
+from tmas.run.solver import ProblemSolver
+from tmas.run.trace import Trace, read_trace
 from tmas.settings import Limits
 
 PROBLEM = Problem(problem_id="p", question="?")
@@ -153,3 +158,37 @@ def test_a_damaged_line_costs_nothing_in_a_budget(tmp_path: Path):
     file.parent.mkdir()
     file.write_text('{"v": 1, "type": "call\n{"v": 1, "type": "decision", "name": "broken/a", "value": 7}\n')
     assert recorded_tokens(tmp_path) == 7
+
+
+@pytest.mark.parametrize("is_repaired", [False, True])
+async def test_a_call_that_ends_while_earlier_starts_are_counted_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_repaired: bool
+):
+    """``is_repaired``: the trace becomes another, longer file just before it is read."""
+    role = RoleModel(Breaking(WHOLE), "m", Sampling(), ContextWindow(len, 1000, 1))
+    run = RunState({"solution": role}, PriorityLimiter(1), prices={"solution": Price(input=1000, output=3000)})
+    path, loop, repairs = tmp_path / "trace" / "t.jsonl", asyncio.get_running_loop(), [is_repaired]
+
+    async def ask(trace: Trace, index: int) -> None:
+        session = ProblemSession(PROBLEM, trace, run)
+        await session.ask(KEY.model_copy(update={"index": index}), Prompt(text="?"))
+
+    def read(*given: Any, **named: Any) -> Any:
+        asyncio.run_coroutine_threadsafe(ask(trace, 2), loop).result(LIMIT)
+        if repairs.pop(0):
+            repairs.append(False)
+            first = add_checksum(trace_bytes(DecisionLine(name="added", value="x" * 2000)))
+            trace._rewrite([first, *(line.content for line in complete_lines(path))])
+        return read_trace(*given, **named)
+
+    with closing(Trace(path)) as trace:
+        await ask(trace, 0)
+    run.budget = TokenBudget()  # as in a later start, which has no limit yet
+    with closing(Trace(path)) as trace:
+        await ask(trace, 1)
+        monkeypatch.setattr("tmas.run.budget.read_trace", read)
+        await ProblemSolver(None, run, tmp_path).limit(Limits(tokens_per_run=10**6))  # type: ignore[arg-type]
+    monkeypatch.undo()
+    charges = recorded_charges(tmp_path)
+    assert run.budget.spent == recorded_tokens(tmp_path) == 3 * (5 + 20 + 160)
+    assert run.budget.spent_money == pytest.approx(run.prices["solution"].cost(charges["solution"]))
