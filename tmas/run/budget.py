@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tmas.records import Usage, UsageEntry
 from tmas.records.prices import UNKNOWN_PRICE, Price
 from tmas.records.token_counts import plausible_tokens
-from tmas.records.trace_lines import CallLine, DecisionLine
+from tmas.records.trace_lines import CallLine, DecisionLine, PromptLine
 from tmas.run.trace import read_trace
 
 T = TypeVar("T")
@@ -75,6 +75,11 @@ class TokenBudget:
         self.limit = limit
         self._close_at_limit()
 
+    def allow(self, limit: int | None, money_limit: float | None) -> None:
+        """Change both limits. A limit that is not above what was used closes the budget."""
+        self.limit, self.money_limit = limit, money_limit
+        self._close_at_limit()
+
     def charge(self, usage: Usage, recorded: bool = False, price: Price = UNKNOWN_PRICE) -> None:
         """Count a finished call. ``recorded``: the call is from the trace, so the run's budget contains it already."""
         self.spent += usage.total_tokens
@@ -88,9 +93,8 @@ class TokenBudget:
 
         ``charges``: from :func:`recorded_charges`. ``prices``: the price of each role's model.
         """
-        costs = [prices.get(role, UNKNOWN_PRICE).cost(usage) or 0.0 for role, usage in charges.items()]
         self.spent = max(self.spent, sum(usage.total_tokens for usage in charges.values()))
-        self.spent_money = max(self.spent_money, sum(costs))
+        self.spent_money = max(self.spent_money, cost_of(charges, prices))
         self._close_at_limit()
 
     async def run_limited(
@@ -172,17 +176,30 @@ def recorded_charges(directory: Path) -> dict[str, Usage]:
     """
     totals: dict[str, Usage] = {}
     for trace in sorted(directory.glob("trace/*.jsonl")):
-        decisions: dict[str, UsageEntry] = {}  # the latest of each name
-        for line in read_trace(trace, skip_damaged=True):
-            if isinstance(line, CallLine) and line.reply:
-                totals[line.key.role] = totals.get(line.key.role, Usage()) + line.reply.usage
-            elif isinstance(line, DecisionLine) and line.name.startswith(UNREPORTED_PREFIX):
-                decisions[line.name] = unreported_usage(line.name, line.value)
-            elif isinstance(line, DecisionLine) and line.name.startswith(CANCELLED_PREFIX):
-                decisions[line.name] = recorded_usage(line.value)
-        for entry in decisions.values():
-            totals[entry.role] = totals.get(entry.role, Usage()) + entry.usage
+        for role, usage in line_charges(read_trace(trace, skip_damaged=True)).items():
+            totals[role] = totals.get(role, Usage()) + usage
     return totals
+
+
+def line_charges(lines: Iterable[PromptLine | CallLine | DecisionLine]) -> dict[str, Usage]:
+    """What one problem has charged, by role, from the lines of its trace."""
+    totals: dict[str, Usage] = {}
+    decisions: dict[str, UsageEntry] = {}  # the latest of each name
+    for line in lines:
+        if isinstance(line, CallLine) and line.reply:
+            totals[line.key.role] = totals.get(line.key.role, Usage()) + line.reply.usage
+        elif isinstance(line, DecisionLine) and line.name.startswith(UNREPORTED_PREFIX):
+            decisions[line.name] = unreported_usage(line.name, line.value)
+        elif isinstance(line, DecisionLine) and line.name.startswith(CANCELLED_PREFIX):
+            decisions[line.name] = recorded_usage(line.value)
+    for entry in decisions.values():
+        totals[entry.role] = totals.get(entry.role, Usage()) + entry.usage
+    return totals
+
+
+def cost_of(charges: Mapping[str, Usage], prices: Mapping[str, Price]) -> float:
+    """What usage by role costs. ``prices``: the price of each role's model; usage without one costs nothing here."""
+    return sum(prices.get(role, UNKNOWN_PRICE).cost(usage) or 0.0 for role, usage in charges.items())
 
 
 def unreported_usage(name: str, value: Any) -> UsageEntry:
