@@ -88,3 +88,34 @@ async def test_an_iteration_with_recorded_calls_is_granted_although_the_pool_is_
     assert shares.pool == Amount(-20)
     await shares.end("a", spent=Amount(120))
     assert shares.pool == Amount(-20)
+
+
+async def test_money_and_tokens_are_granted_together_and_a_resumed_run_knows_both(tmp_path: Path):
+    limits = Limits(tokens_per_run=200, money_per_run=4.0)
+    shares = Shares(limits, problems=2)
+    for name in "ab":
+        shares.begin(name)
+    asking = asyncio.create_task(shares.ask("a", Amount(50, 1.5), Amount(20, 1.0), stalled=0))
+    await asyncio.sleep(0)
+    assert not asking.done()  # the tokens of its share would suffice, the money does not
+    await shares.end("b", Amount(90, 0.5))
+    grant = await asking
+    assert grant == Grant(granted=True, taken_money=0.5)
+    assert shares.pool == Amount(10, 1.0)
+    with closing(Trace(trace_path(tmp_path, "a"))) as trace:
+        trace.decide(grant_name(limits, 1), grant.model_dump(mode="json"))
+    assert Shares.of_run(tmp_path, limits, problems=2, prices={}).pool == Amount(0, -0.5)
+
+
+async def test_strict_shares_never_add_up_to_more_than_the_limit():
+    """Problem a ends, b takes what a left, and a is resumed with more iterations: it gets back only what is there."""
+    shares = Shares(Limits(tokens_per_run=200), problems=2, is_strict=True)
+    shares.begin("a")
+    shares.begin("b")
+    await shares.end("a", Amount(40))
+    grant = await shares.ask("b", Amount(90), Amount(50), stalled=0, allowance=Amount(100))
+    assert grant == Grant(granted=True, taken=60)  # 40 are missing, and the pool has 20 of the reserve of 25
+    assert shares.begin("a") == Amount(40)
+    assert shares.pool == Amount(0)
+    paid = await shares.ask("b", Amount(160), Amount(50), stalled=0, paid=True, allowance=Amount(160))
+    assert paid == Grant(granted=True)
