@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from tmas.evaluation.cells import short
-from tmas.evaluation.compare import Group, by_benchmark
+from tmas.evaluation.compare import Group, by_benchmark, shared_currency
 from tmas.records.prices import money
 from tmas.report.items import Choice, ItemRow, Lines, Note, Option, Point, Section, Series, Stack, Table, Tile, Tiles
 from tmas.report.runs import ReportedRuns, labels_on_benchmarks
@@ -89,8 +89,8 @@ def _by(scores: Scores, metric: str) -> Stack:
 
 def _axes(scores: Scores, groups: Sequence[Group]) -> list[Axis]:
     """What the accuracy is drawn against: money only if all costs are known, in the same currency."""
-    priced = all(group.runs in scores.costs for group in groups) and len({group.currency for group in groups}) == 1
-    return ["iteration", "tokens", *(["money"] if priced else [])]
+    is_priced = shared_currency(groups) is not None and all(group.runs in scores.costs for group in groups)
+    return ["iteration", "tokens", "money"] if is_priced else ["iteration", "tokens"]
 
 
 def _chart(scores: Scores, groups: Sequence[Group], metric: str, by: Axis, where: str) -> Lines:
