@@ -61,7 +61,7 @@ async def actors_here(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
 
 
 async def solve(server: ScriptedServer, directory: Path, limit: int | None, count: int | None = 2) -> list[Result]:
-    ray = {"ray": {"workers": count}} if count else {}
+    ray: dict[str, Any] = {"ray": {"workers": count}} if count else {}
     limits = {"tokens_per_run": limit}
     return await asolve_all(
         team.problems(3), team.model(server.base_url), METHOD, output_dir=directory, limits=limits, **ray
