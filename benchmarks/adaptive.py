@@ -177,6 +177,7 @@ def main() -> None:
     seeds = range(arguments.seeds)
     print(f"{len(problems)} problems of {arguments.split}, seeds {', '.join(map(str, seeds))}")
     print(f"{'':>14}  {'right':>6} {'to fixed':>15}  {'tokens':>8} {'':>6}  {'calls':>6} {'it':>5}", flush=True)
+    fixed: dict[float, list[tuple[Outcome, ...]]] = {}
     with ProcessPoolExecutor(arguments.processes) as pool:
         measured = {
             (rate, name): [pool.submit(measure, settings, problems, seed, rate) for seed in seeds]
@@ -185,10 +186,10 @@ def main() -> None:
         }
         for (rate, name), futures in measured.items():
             found = list(zip(*(future.result() for future in futures), strict=True))
-            if name == "fixed":
-                fixed = found
+            if name == "fixed":  # the first variant of each rate
+                fixed[rate] = found
                 print(f"noise {rate:.0%}")
-            print(row(name, found, fixed), flush=True)
+            print(row(name, found, fixed[rate]), flush=True)
 
 
 if __name__ == "__main__":
