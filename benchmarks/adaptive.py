@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -131,13 +132,20 @@ async def solve(settings: TMASSettings, problem: Problem, seed: int, rate: float
     return Outcome(right, session.tokens, session.calls, len(trajectory.iterations))
 
 
-async def measure(settings: TMASSettings, problems: list[Problem], seeds: int, rate: float) -> list[list[Outcome]]:
-    """The outcomes by problem and seed."""
-    return [[await solve(settings, problem, seed, rate) for seed in range(seeds)] for problem in problems]
+def measure(settings: TMASSettings, problems: Sequence[Problem], seed: int, rate: float) -> list[Outcome]:
+    """The outcome of each problem."""
+
+    async def run() -> list[Outcome]:
+        return [await solve(settings, problem, seed, rate) for problem in problems]
+
+    return asyncio.run(run())
 
 
-def row(name: str, found: list[list[Outcome]], fixed: list[list[Outcome]]) -> str:
-    """A line of the table: means over problems, and the paired difference to ``fixed``."""
+def row(name: str, found: Sequence[Sequence[Outcome]], fixed: Sequence[Sequence[Outcome]]) -> str:
+    """A line of the table: means over problems and seeds, and the paired difference to ``fixed``.
+
+    Both hold the outcomes by problem and seed. The interval is over problems, of which each is the mean over its seeds.
+    """
     outcomes = [outcome for by_seed in found for outcome in by_seed]
     tokens = fmean(o.tokens for o in outcomes)
     relative = tokens / fmean(o.tokens for by_seed in fixed for o in by_seed)
@@ -151,7 +159,8 @@ def row(name: str, found: list[list[Outcome]], fixed: list[list[Outcome]]) -> st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=40)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0 on")
+    parser.add_argument("--processes", type=int, default=None, help="at once; defaults to the number of cores")
     parser.add_argument("--split", choices=["train", "validation", "test"], default="validation")
     parser.add_argument("--rates", type=float, nargs="+", default=[0, 0.05, 0.2], help="noise in the grades")
     parser.add_argument("--variants", nargs="+", default=[*VARIANTS], choices=VARIANTS)
@@ -165,15 +174,22 @@ def main() -> None:
         name: settings_of([*VARIANTS[name], *(arguments.settings if name != "fixed" else [])], SIZE)
         for name in dict.fromkeys(["fixed", *arguments.variants])
     }
-    print(f"{len(problems)} problems of {arguments.split}, {arguments.seeds} seeds")
-    print(f"{'':>14}  {'right':>6} {'to fixed':>15}  {'tokens':>8} {'':>6}  {'calls':>6} {'it':>5}")
-    for rate in arguments.rates:
-        print(f"noise {rate:.0%}")
-        fixed: list[list[Outcome]] = []
-        for name, settings in variants.items():
-            found = asyncio.run(measure(settings, problems, arguments.seeds, rate))
-            fixed = fixed or found
-            print(row(name, found, fixed), flush=True)
+    seeds = range(arguments.seeds)
+    print(f"{len(problems)} problems of {arguments.split}, seeds {', '.join(map(str, seeds))}")
+    print(f"{'':>14}  {'right':>6} {'to fixed':>15}  {'tokens':>8} {'':>6}  {'calls':>6} {'it':>5}", flush=True)
+    fixed: dict[float, list[tuple[Outcome, ...]]] = {}
+    with ProcessPoolExecutor(arguments.processes) as pool:
+        measured = {
+            (rate, name): [pool.submit(measure, settings, problems, seed, rate) for seed in seeds]
+            for rate in arguments.rates
+            for name, settings in variants.items()
+        }
+        for (rate, name), futures in measured.items():
+            found = list(zip(*(future.result() for future in futures), strict=True))
+            if name == "fixed":  # the first variant of each rate
+                fixed[rate] = found
+                print(f"noise {rate:.0%}")
+            print(row(name, found, fixed[rate]), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 export SEEDS=${SEEDS:-0 1 2} RATES=${RATES:-0 0.05 0.2} # RATES: shares of the verifier's grades that are flipped
 export METHODS=${METHODS:-tmas tmas_adaptive tmas_adaptive_long majority_vote best_of_n verify_refine}
 export N=${N:-8} M=${M:-8}                              # the policy was trained with N = 4 and M = 1
+export PRICE=${PRICE:-model.price.input=1 model.price.output=4 model.price.currency=units} # of a million tokens
 export OUT=${OUT:-runs/adaptive}
 COUNT=${COUNT:-100} SPLIT=${SPLIT:-test}                # number of problems; validation: other problems, for tuning
 export PROBLEMS=$OUT/task-$COUNT/$SPLIT.jsonl
@@ -23,5 +24,5 @@ done; done; done
 for RATE in $RATES; do
     ALL=$(for METHOD in $METHODS; do for SEED in $SEEDS; do printf ,%s "$OUT/$RATE/$METHOD-$SEED"; done; done)
     tmas evaluate "runs=[${ALL#,}]" "budgets=[10000,20000,40000,80000,250000]" output="$OUT/$RATE/comparison.json"
-    tmas report "runs=[${ALL#,}]" output="$OUT/$RATE/report.html"
+    tmas report "runs=[${ALL#,}]" output="$OUT/$RATE/report.html" figures="$OUT/$RATE/figures" # accuracy by tokens and money
 done

@@ -22,5 +22,5 @@ for SEED in ${SEEDS:-0}; do for RATE in ${RATES:-0}; do for METHOD in ${METHODS:
     # shellcheck disable=SC2086  # the settings are words
     tmas solve experiment=miniature ${METHOD_SETTINGS[$METHOD]} seed="$SEED" output_dir="$RUN" problems="$PROBLEMS" \
         model.base_url="${MODEL_URL:-http://server/v1}" model.name="${MODEL_NAME:-miniature}" \
-        model.tokenizer="${TOKENIZER:-estimate}" prompts="${PROMPTS:-null}" "${NOISE[@]}" "${OWN[@]}"
+        model.tokenizer="${TOKENIZER:-estimate}" prompts="${PROMPTS:-null}" ${PRICE:-} "${NOISE[@]}" "${OWN[@]}"
 done; done; done

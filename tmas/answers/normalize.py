@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 _SIGNS = str.maketrans({
     "−": "-", "×": r"\times ", "·": r"\cdot ", "∙": r"\cdot ", "÷": r"\div ", "±": r"\pm ", "∓": r"\mp ",
@@ -72,6 +73,7 @@ _REWRITES: list[tuple[re.Pattern[str], _Replacement]] = [
 ]
 
 
+@lru_cache(maxsize=4096)  # after each iteration, all answers of a problem are compared again
 def normalise(answer: str) -> str:
     """Return ``answer`` without typesetting that cannot change its meaning: dollars, spacing, fonts, a final full stop.
 

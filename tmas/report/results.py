@@ -1,17 +1,20 @@
-"""Compares how methods scale: accuracy by iteration and by tokens, Table 1, and methods at equal compute and cost."""
+"""Compares how methods scale: accuracy by iteration, tokens and money, Table 1, methods at equal compute and cost."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from tmas.evaluation.cells import short
-from tmas.evaluation.compare import Group, by_benchmark
+from tmas.evaluation.compare import Group, by_benchmark, shared_currency
 from tmas.records.prices import money
 from tmas.report.items import Choice, ItemRow, Lines, Note, Option, Point, Section, Series, Stack, Table, Tile, Tiles
 from tmas.report.runs import ReportedRuns, labels_on_benchmarks
 from tmas.report.scores import Scores
 from tmas.report.tables import equal_compute, equal_cost, equal_iterations, overview, table_1, upper_note
 
+Axis = Literal["iteration", "tokens", "money"]
+"""What the accuracy of a chart is drawn against."""
 SCORINGS = {"rule": "by rule (math-verify)", "judge": "an LLM judge, its passes averaged"}
 INTERVALS = {
     "auto": "Student's t for differences and for fewer than {few_problems} problems, otherwise BCa bootstrap, "
@@ -72,7 +75,7 @@ def _by(scores: Scores, metric: str) -> Stack:
     benchmarks = by_benchmark(scores.groups)
     several = {name: f" on {name}" if len(benchmarks) > 1 else "" for name in benchmarks}
     charts = [
-        ItemRow([_chart(scores, groups, metric, by_tokens, several[name]) for by_tokens in (False, True)])
+        ItemRow([_chart(scores, groups, metric, by, several[name]) for by in _axes(scores, groups)])
         for name, groups in benchmarks.items()
     ]
     compared = [
@@ -88,20 +91,34 @@ def _by(scores: Scores, metric: str) -> Stack:
     return Stack([*charts, table_1(scores, metric), *compared, *paired])
 
 
-def _chart(scores: Scores, groups: Sequence[Group], metric: str, by_tokens: bool, where: str) -> Lines:
+def _axes(scores: Scores, groups: Sequence[Group]) -> list[Axis]:
+    """What the accuracy is drawn against: money only if all costs are known, in the same currency."""
+    is_priced = shared_currency(groups) is not None and all(group.runs in scores.costs for group in groups)
+    return ["iteration", "tokens", "money"] if is_priced else ["iteration", "tokens"]
+
+
+def _chart(scores: Scores, groups: Sequence[Group], metric: str, by: Axis, where: str) -> Lines:
     name = scores.metrics[metric]
+    labels = {
+        "iteration": "iteration",
+        "tokens": "tokens a problem, prompt and completion (log)",
+        "money": f"cost of a problem, {groups[0].currency} (log)",
+    }
     return Lines(
-        title=f"{name} by {'tokens' if by_tokens else 'iteration'}{where}",
-        x_label="tokens a problem, prompt and completion (log)" if by_tokens else "iteration",
+        title=f"{name} by {by}{where}",
+        x_label=labels[by],
         y_label=name,
-        series=[_curve(scores, group, metric, by_tokens) for group in groups],
+        series=[_curve(scores, group, metric, by) for group in groups],
         percent=True,
-        log_x=by_tokens,
+        log_x=by != "iteration",
     )
 
 
-def _curve(scores: Scores, group: Group, metric: str, by_tokens: bool) -> Series:
-    xs = scores.tokens[group.runs] if by_tokens else range(group.depth)
+def _curve(scores: Scores, group: Group, metric: str, by: Axis) -> Series:
+    if by == "iteration":
+        xs: Sequence[float] = range(group.depth)
+    else:
+        xs = (scores.tokens if by == "tokens" else scores.costs)[group.runs]
     found = [(x, scores.accuracy(group, metric, t)) for t, x in enumerate(xs)]
     points = [Point(x, e.value, e.low, e.high, upper_note(e) or None) for x, e in found if e.value is not None]
     return Series(group.label, scores.colors[group.runs], points)

@@ -12,7 +12,11 @@ METRICS = {"pass_at_1": "Pass@1", "selected": "Selected answer", "vote": "Majori
 
 
 class Scores:
-    """Scores of the groups with gold answers. ``metrics``: the metrics that all of them have, with their titles."""
+    """Scores of the groups with gold answers. ``metrics``: the metrics that all of them have, with their titles.
+
+    ``tokens`` and ``costs``: by runs of a group, the mean per problem up to the end of each iteration. Only groups
+    whose prices are known have costs.
+    """
 
     def __init__(self, runs: ReportedRuns) -> None:
         self.groups = [group for group in runs.groups if group.evaluations[0].by_problem]
@@ -20,6 +24,9 @@ class Scores:
         self.scoring, self.bootstrap = runs.scoring, runs.bootstrap
         self.metrics = METRICS | self._widest()
         self.tokens = {g.runs: [tokens_after(g.evaluations, t) for t in range(g.depth)] for g in self.groups}
+        money = Measure(unit="money")
+        priced = [group for group in self.groups if _is_priced(group)]
+        self.costs = {g.runs: [tokens_after(g.evaluations, t, money) for t in range(g.depth)] for g in priced}
 
     def accuracy(self, group: Group, metric: str, t: int) -> Estimate:
         """Return the accuracy after iteration ``t``, with seeds pooled."""
@@ -44,3 +51,9 @@ class Scores:
         common = set.intersection(*found) - METRICS.keys() if found else set()
         width = max((int(name.removeprefix("pass_at_")) for name in common), default=None)
         return {f"pass_at_{width}": f"Pass@{width}"} if width else {}
+
+
+def _is_priced(group: Group) -> bool:
+    """Whether the cost of every iteration is known."""
+    problems = [problem for evaluation in group.evaluations for problem in evaluation.by_problem]
+    return all(step.cost is not None for problem in problems for step in problem.iterations)

@@ -6,14 +6,14 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tmas.records import Usage, UsageEntry
 from tmas.records.prices import UNKNOWN_PRICE, Price
 from tmas.records.token_counts import plausible_tokens
-from tmas.records.trace_lines import CallLine, DecisionLine
+from tmas.records.trace_lines import CallLine, DecisionLine, PromptLine
 from tmas.run.trace import read_trace
 
 T = TypeVar("T")
@@ -89,6 +89,15 @@ class TokenBudget:
     def add_earlier(self, tokens: int, money: float) -> None:
         """Count what earlier starts of the run have used."""
         self.spent, self.spent_money, self.includes_earlier = self.spent + tokens, self.spent_money + money, True
+        self._close_at_limit()
+
+    def count_recorded(self, charges: Mapping[str, Usage], prices: Mapping[str, Price]) -> None:
+        """Count what the traces of a run hold: its earlier starts, and what this process has charged already.
+
+        ``charges``: from :func:`recorded_charges`. ``prices``: the price of each role's model.
+        """
+        self.spent = max(self.spent, sum(usage.total_tokens for usage in charges.values()))
+        self.spent_money = max(self.spent_money, cost_of(charges, prices))
         self._close_at_limit()
 
     async def run_limited(
@@ -176,9 +185,8 @@ async def count_earlier_starts(budget: TokenBudget, directory: Path, prices: Map
             charges = await asyncio.to_thread(recorded_charges, directory, traces)
         except TraceReplaced:
             continue
-        cost = sum(prices.get(role, UNKNOWN_PRICE).cost(usage) or 0.0 for role, usage in charges.items())
         tokens = sum(usage.total_tokens for usage in charges.values())
-        budget.add_earlier(max(0, tokens - spent), max(0.0, cost - spent_money))
+        budget.add_earlier(max(0, tokens - spent), max(0.0, cost_of(charges, prices) - spent_money))
 
 
 def _trace_files(directory: Path) -> dict[Path, os.stat_result]:
@@ -199,19 +207,32 @@ def recorded_charges(directory: Path, traces: Mapping[Path, os.stat_result] | No
     totals: dict[str, Usage] = {}
     for trace in sorted(directory.glob("trace/*.jsonl") if traces is None else traces):
         then = None if traces is None else traces[trace]
-        decisions: dict[str, UsageEntry] = {}  # the latest of each name
-        for line in read_trace(trace, skip_damaged=True, end=then and then.st_size):
-            if isinstance(line, CallLine) and line.reply:
-                totals[line.key.role] = totals.get(line.key.role, Usage()) + line.reply.usage
-            elif isinstance(line, DecisionLine) and line.name.startswith(UNREPORTED_PREFIX):
-                decisions[line.name] = unreported_usage(line.name, line.value)
-            elif isinstance(line, DecisionLine) and line.name.startswith(CANCELLED_PREFIX):
-                decisions[line.name] = recorded_usage(line.value)
+        for role, usage in line_charges(read_trace(trace, skip_damaged=True, end=then and then.st_size)).items():
+            totals[role] = totals.get(role, Usage()) + usage
         if then and trace.stat().st_ino != then.st_ino:
             raise TraceReplaced
-        for entry in decisions.values():
-            totals[entry.role] = totals.get(entry.role, Usage()) + entry.usage
     return totals
+
+
+def line_charges(lines: Iterable[PromptLine | CallLine | DecisionLine]) -> dict[str, Usage]:
+    """What one problem has charged, by role, from the lines of its trace."""
+    totals: dict[str, Usage] = {}
+    decisions: dict[str, UsageEntry] = {}  # the latest of each name
+    for line in lines:
+        if isinstance(line, CallLine) and line.reply:
+            totals[line.key.role] = totals.get(line.key.role, Usage()) + line.reply.usage
+        elif isinstance(line, DecisionLine) and line.name.startswith(UNREPORTED_PREFIX):
+            decisions[line.name] = unreported_usage(line.name, line.value)
+        elif isinstance(line, DecisionLine) and line.name.startswith(CANCELLED_PREFIX):
+            decisions[line.name] = recorded_usage(line.value)
+    for entry in decisions.values():
+        totals[entry.role] = totals.get(entry.role, Usage()) + entry.usage
+    return totals
+
+
+def cost_of(charges: Mapping[str, Usage], prices: Mapping[str, Price]) -> float:
+    """What usage by role costs. ``prices``: the price of each role's model; usage without one costs nothing here."""
+    return sum(prices.get(role, UNKNOWN_PRICE).cost(usage) or 0.0 for role, usage in charges.items())
 
 
 def unreported_usage(name: str, value: Any) -> UsageEntry:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from tmas.run.activity import Activity
 from tmas.run.control import BudgetUse
+from tmas.run.share_messages import ShareQuestion
+from tmas.run.shares import Grant
 from tmas.settings import Limits
 
 
@@ -16,7 +18,7 @@ class HeartbeatRequest:
 
     ``is_paused``: start no new call. ``limits``: the budgets in force; None: those of the settings.
     ``server_key``: the key of the run's own servers. ``environment``: the environment variables that contain the API
-    keys. A worker uses both when it starts.
+    keys. A worker uses both when it starts. ``grants``: answers to the worker's questions about shares of the budget.
     """
 
     slots: int
@@ -25,6 +27,7 @@ class HeartbeatRequest:
     limits: Limits | None = None
     server_key: str = field(default="", repr=False)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    grants: Mapping[int, Grant] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class HeartbeatReply:
     ``process_id``: random, and new for each process of the actor. ``in_use``: completions in flight. ``demand``:
     completions that are in flight or wait for a slot. ``limits``: the budgets in force; None while the worker starts.
     ``budget``: what counts against the budget of the run. ``is_paused``: it starts no new call.
+    ``questions``: about shares of the budget, which nobody has answered yet.
     """
 
     process_id: str = ""
@@ -43,3 +47,4 @@ class HeartbeatReply:
     limits: Limits | None = None
     budget: BudgetUse = field(default_factory=BudgetUse)
     is_paused: bool = False
+    questions: tuple[ShareQuestion, ...] = ()

@@ -36,6 +36,8 @@ from tmas.run.directory import counts_chat_template
 from tmas.run.heartbeats import HeartbeatReply, HeartbeatRequest
 from tmas.run.rounds import add_up_details
 from tmas.run.runtime import Runtime
+from tmas.run.share_messages import RemoteShares, ShareDesk
+from tmas.run.shares import Amount, Shares
 from tmas.run.solver import ProblemSolver
 from tmas.run.trace import trace_path
 from tmas.settings import Limits, RunSettings
@@ -65,6 +67,8 @@ class RayWorker:
     def __init__(self, settings: RunSettings, directory: Path, prompts: str) -> None:
         self._arguments, self._prompts, self._process_id = (settings, directory), prompts, secrets.token_hex(4)
         self._activity = Activity()
+        divides = settings.has_run_budget and settings.has_several_workers and settings.method.allocates
+        self._shares = RemoteShares(settings.limits) if divides else None
         log_to_stderr()
         self._startup: asyncio.Task[tuple[Runtime, ProblemSolver]] | None = None
         self._latest = HeartbeatRequest(0, ())
@@ -89,15 +93,25 @@ class RayWorker:
             self._limits_change = asyncio.create_task(calls.limit(wanted))
         limiter = runtime.limiter
         load = (self._process_id, limiter.in_use, limiter.wanted)
-        return HeartbeatReply(*load, self._activity, solver.state.limits, calls.budget_use, request.is_paused)
+        if self._shares:
+            self._shares.receive(request.grants)
+        questions = self._shares.questions if self._shares else ()
+        state = (solver.state.limits, calls.budget_use, request.is_paused)
+        return HeartbeatReply(*load, self._activity, *state, questions)
 
     async def ping(self) -> bool:
         """Whether this process has received a heartbeat. It can solve problems only after that."""
         return self._startup is not None
 
-    async def solve(self, order: int, problem: Problem) -> Result:
-        """See :meth:`tmas.run.solver.ProblemSolver.solve`. Waits for the startup to finish."""
+    async def solve(self, order: int, problem: Problem, allowance: Amount | None = None) -> Result:
+        """See :meth:`tmas.run.solver.ProblemSolver.solve`. Waits for the startup to finish.
+
+        ``allowance``: what the problem may use of the run's budget (:mod:`tmas.run.shares`).
+        """
         assert self._startup, "solve() before the first heartbeat"
+        if self._shares:
+            assert allowance
+            self._shares.allow(problem.problem_id, allowance)
         _, solver = await asyncio.shield(self._startup)
         try:
             return await solver.solve(order, problem)
@@ -128,7 +142,7 @@ class RayWorker:
             self._apply_latest(runtime)
             runtime.show_in(self._activity)
             await runtime.ready()
-            solver = await runtime.solver(settings, directory, self._activity)
+            solver = await runtime.solver(settings, directory, self._activity, shares=self._shares)
             self._apply_latest(runtime)  # later heartbeats may have brought a pause
             close_on_error.pop_all()  # the runtime stays open until the actor ends
         return runtime, solver
@@ -177,9 +191,9 @@ class _WorkerState:
             self.mark_lost()
         return self.is_responsive
 
-    async def solve(self, order: int, problem: Problem) -> Result:
+    async def solve(self, order: int, problem: Problem, allowance: Amount | None) -> Result:
         try:
-            result = await self.actor.solve.remote(order, problem)
+            result = await self.actor.solve.remote(order, problem, allowance)
         except RayTaskError as error:
             raise error.cause from None
         except RayActorError:
@@ -198,6 +212,10 @@ class WorkerPool:
         names = {model.api_key_env for model in runtime.settings.role_models().values() if model.api_key_env}
         self._environment = {name: os.environ[name] for name in names}
         self._activities: dict[str, Activity] = {}
+        self._budgets: dict[str, BudgetUse] = {}
+        shares = solver.state.shares
+        self._shares = shares if isinstance(shares, Shares) and shares.is_strict else None
+        self._desk = ShareDesk(self._shares) if self._shares else None
         self._slots, self._is_paused, self._limits = runtime.settings.concurrency, False, None
         self._last_reply = time.monotonic()
 
@@ -213,7 +231,8 @@ class WorkerPool:
             try:
                 if not await worker.is_reachable():
                     continue
-                return await worker.solve(order, problem)
+                allowance = self._shares.begin(problem.problem_id) if self._shares else None
+                return await worker.solve(order, problem, allowance)
             except RayActorError:
                 new_size = _file_size(trace_path(self._solver.directory, problem.problem_id))
                 deaths = 1 if new_size > size else deaths + 1
@@ -244,7 +263,10 @@ class WorkerPool:
             await asyncio.sleep(HEARTBEAT_INTERVAL / 10)
 
     async def limit(self, limits: Limits) -> None:
-        """Change the budgets of the run, and wait until the worker has them. A run budget has one worker only."""
+        """Change the budgets of the run, and wait until the worker has them.
+
+        There is one worker: budgets that several workers divide cannot be changed while they work.
+        """
         self._limits = limits
         while any(worker.reply.limits != limits for worker in self.workers):
             if self.budget_use.exhausted:
@@ -256,6 +278,8 @@ class WorkerPool:
     @property
     def budget_use(self) -> BudgetUse:
         uses = [worker.budget for worker in self.workers]
+        if self._shares:  # each process counts its own calls, and this one those of earlier starts
+            uses = [BudgetUse(self._solver.state.budget.spent), *self._budgets.values()]
         return BudgetUse(sum(use.spent for use in uses), any(use.exhausted for use in uses))
 
     async def wait_for_workers(self) -> None:
@@ -286,8 +310,10 @@ class WorkerPool:
                 worker.is_responsive, worker.reply = True, reply
                 worker.budget = reply.budget if reply.limits else worker.budget
                 self._activities[reply.process_id] = reply.activity
+                self._budgets[reply.process_id] = reply.budget
                 self._last_reply = time.monotonic()
             self._update_activity()
+            self._answer_questions(worker)
             await asyncio.sleep(HEARTBEAT_INTERVAL)
 
     async def _least_busy(self) -> _WorkerState:
@@ -303,9 +329,14 @@ class WorkerPool:
         slots = divide_slots(loads, self._slots)
         worker.granted = slots[self.workers.index(worker)]
         runtime = self._runtime
-        return HeartbeatRequest(
-            worker.granted, runtime.base_urls, self._is_paused, self._limits, runtime.key, self._environment
-        )
+        grants = self._desk.answers(worker.reply.process_id) if self._desk else {}
+        servers = (runtime.key, self._environment)
+        return HeartbeatRequest(worker.granted, runtime.base_urls, self._is_paused, self._limits, *servers, grants)
+
+    def _answer_questions(self, worker: _WorkerState) -> None:
+        if self._desk:
+            self._desk.keep_only({worker.reply.process_id for worker in self.workers})
+            self._desk.receive(worker.reply.process_id, worker.reply.questions)
 
     def _update_activity(self) -> None:
         """Add up the counters of all worker processes, including those that have died."""

@@ -28,7 +28,7 @@ from tmas.run.directory import counts_chat_template
 from tmas.run.garbage import rare_collections
 from tmas.run.models import Clients, SharedServers, own_servers
 from tmas.run.session import RunState
-from tmas.run.shares import Shares
+from tmas.run.shares import ShareKeeper, Shares
 from tmas.run.solver import ProblemSolver
 from tmas.settings import RunSettings
 
@@ -105,21 +105,28 @@ class Runtime:
         return await self._clients.served_models(self.settings)
 
     async def solver(
-        self, settings: RunSettings, directory: Path, activity: Activity, method: Method[Any] | None = None
+        self,
+        settings: RunSettings,
+        directory: Path,
+        activity: Activity,
+        method: Method[Any] | None = None,
+        shares: ShareKeeper | None = None,
     ) -> ProblemSolver:
         """A solver for one run in ``directory``, a run directory. ``activity`` counts its calls.
 
         ``settings``: the settings of the runtime, or others with the same endpoints. ``method``: defaults to the method
-        of ``settings``, without a progress callback.
+        of ``settings``, without a progress callback. ``shares``: of one of several workers, whose allowances limit the
+        budget of the run; defaults to the shares that the traces tell, if the method divides the budget.
         """
         limits, prices = settings.limits, settings.role_prices()
-        budget = TokenBudget(limits.tokens_per_run, money_limit=limits.money_per_run)
-        if budget.is_limited:
+        budget = TokenBudget()
+        if shares is None and settings.has_run_budget:
+            budget = TokenBudget(limits.tokens_per_run, money_limit=limits.money_per_run)
             await count_earlier_starts(budget, directory, prices)
-        shares = None
-        if limits.tokens_per_run and settings.method.allocates:
-            count = len(read_record(directory / "manifest.json", Manifest).problems)
-            shares = await asyncio.to_thread(Shares.of_run, directory, limits.tokens_per_run, count)
+            if settings.method.allocates:
+                count = len(read_record(directory / "manifest.json", Manifest).problems)
+                strict = settings.has_several_workers
+                shares = await asyncio.to_thread(Shares.of_run, directory, limits, count, prices, strict)
         state = RunState(
             await self._clients.roles(settings),
             self.limiter,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -36,11 +37,12 @@ from tmas.run.budget import (
     UNREPORTED_PREFIX,
     BudgetReached,
     TokenBudget,
+    cost_of,
     recorded_usage,
     unreported_usage,
 )
 from tmas.run.health import ReplyCounter
-from tmas.run.shares import ENDED, Grant, Shares, grant_name
+from tmas.run.shares import ENDED, Amount, Grant, ShareKeeper, grant_name
 from tmas.run.trace import Trace
 from tmas.settings import Limits
 
@@ -90,18 +92,27 @@ class RunState:
     activity: Activity = field(default_factory=Activity)
     prompts: Prompts = BUILT_IN
     prices: Mapping[str, Price] = field(default_factory=dict)
-    shares: Shares | None = None
+    shares: ShareKeeper | None = None
 
 
 class ProblemSession:
     """Implements :class:`tmas.agents.base.Session` over a :class:`Trace`.
 
     ``order``: the problem's position in the input. ``give_up_reason``: if set, no new calls are made; a call that is
-    not in the trace is a ``worker`` failure with this message.
+    not in the trace is a ``worker`` failure with this message. ``allowance``: what the problem may use of the budget
+    of the run, if its shares are strict (:mod:`tmas.run.shares`). ``charges``: with an allowance, what the trace has
+    charged, by role.
     """
 
     def __init__(
-        self, problem: Problem, trace: Trace, run: RunState, order: int = 0, give_up_reason: str | None = None
+        self,
+        problem: Problem,
+        trace: Trace,
+        run: RunState,
+        order: int = 0,
+        give_up_reason: str | None = None,
+        allowance: Amount | None = None,
+        charges: Mapping[str, Usage] | None = None,
     ) -> None:
         self.problem, self.trace, self.run, self.order = problem, trace, run, order
         self._give_up_reason = give_up_reason
@@ -111,7 +122,13 @@ class ProblemSession:
         self._usage: dict[tuple[str, int], Usage] = {}
         self._iterations_with_new_calls: set[int] = set()
         limits = run.limits
-        self._budget = TokenBudget(limits.tokens_per_problem, parent=run.budget, money_limit=limits.money_per_problem)
+        self._allowance, self._share_budget = allowance, TokenBudget(parent=run.budget)
+        self._share_budget.count_recorded(charges or {}, run.prices)
+        self._used_before = Amount(self._share_budget.spent, self._share_budget.spent_money)
+        self._allow(Amount())
+        self._budget = TokenBudget(
+            limits.tokens_per_problem, parent=self._share_budget, money_limit=limits.money_per_problem
+        )
         # True from the beginning if the budget stopped an earlier start of this run: calls in the trace are still
         # answered, and the first new call is refused.
         self._refuses_new_calls = _stop_applies(trace.decision("budget"), run.limits)
@@ -158,19 +175,39 @@ class ProblemSession:
         shares = self.run.shares
         if shares is None or iteration == 0 or self._give_up_reason:
             return True
-        cost = sum(used.total_tokens for (_, t), used in self._usage.items() if t == iteration - 1)
-
+        last = {role: used for (role, t), used in self._usage.items() if t == iteration - 1}
+        cost = Amount(sum(used.total_tokens for used in last.values()), cost_of(last, self.run.prices))
         begun = self.trace.has_calls(f"{self.problem.problem_id}/it{iteration}/")
+        is_new = False
 
         async def request_share() -> Grant:
-            return await shares.ask(self.problem.problem_id, self._budget.spent, cost, stalled, begun)
+            nonlocal is_new
+            is_new = True
+            return await shares.ask(self.problem.problem_id, self._spent, cost, stalled, begun, self._allowance)
 
-        grant = await self.decide(grant_name(shares.limit, iteration), request_share, Grant)
+        grant = await self.decide(grant_name(shares.limits, iteration), request_share, Grant)
+        if is_new:  # the allowance contains the grants that were recorded before
+            self._allow(grant.amount)
         if not grant.granted:
             self.stopped = "budget"
         return grant.granted
 
-    def end_share(self) -> None:
+    @property
+    def _spent(self) -> Amount:
+        return Amount(self._budget.spent, self._budget.spent_money)
+
+    def _allow(self, more: Amount) -> None:
+        """Raise the allowance by ``more``. What an earlier start has used never ends a problem, only new calls do."""
+        if self._allowance is None:
+            return
+        self._allowance += more
+        limits, used, allowed = self.run.limits, self._used_before, self._allowance
+        self._share_budget.set_limits(
+            max(allowed.tokens, used.tokens + 1) if limits.tokens_per_run else None,
+            max(allowed.money, math.nextafter(used.money, math.inf)) if limits.money_per_run else None,
+        )
+
+    async def end_share(self) -> None:
         """Record how much the problem used, and leave the rest of its share to the other problems.
 
         It is recorded without a limit, too: the run may be resumed with one.
@@ -178,7 +215,7 @@ class ProblemSession:
         if self.trace.decision(ENDED) != self._budget.spent:
             self.trace.decide(ENDED, self._budget.spent)
         if self.run.shares:
-            self.run.shares.end(self.problem.problem_id, self._budget.spent)
+            await self.run.shares.end(self.problem.problem_id, self._spent)
 
     async def ask(
         self, key: CallKey, prompt: Prompt, n: int = 1, output_schema: dict[str, Any] | None = None

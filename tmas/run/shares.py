@@ -1,131 +1,239 @@
-"""Shares of the problems in ``limits.tokens_per_run``, for a method that allocates (``method.allocation``).
+"""Shares of the problems in the budget of a run, for a method that allocates (``method.allocation``).
 
-Each problem has an equal share. A problem that ends leaves what it did not use to a common pool. A problem whose share
-is used up takes what its next iteration will cost from the pool: as much as its last iteration cost. If the pool has
-too little, the problem waits for others to end. Of the waiting problems, the one that made progress most recently is
-served first. If all problems wait, the one that has made no progress for longest is refused, which ends it and leaves
-the rest of its share to the others.
+The budget is ``limits.tokens_per_run``, ``limits.money_per_run``, or both. Each problem has an equal share. A problem
+that ends leaves what it did not use to a common pool. A problem whose share is used up takes what its next iteration
+will cost from the pool: as much as its last iteration cost. If the pool has too little, the problem waits for others to
+end. Of the waiting problems, the one that made progress most recently is served first. If all problems wait, the one
+that has made no progress for longest is refused, which ends it and leaves the rest of its share to the others.
 
 Who gets what depends on the order in which problems end. Therefore each grant is a recorded decision of the problem
 that asked, and a resumed run repeats it. The pool of a resumed run is computed from the traces.
+
+In one process, :class:`~tmas.run.budget.TokenBudget` counts all calls of the run and ends it at the limit, so an
+iteration may cost more than was granted. Several Ray workers have no common count. There the shares are *strict*: a
+problem may use its share and what it took, its *allowance*, and a call that would exceed the allowance is cancelled.
+The allowances of all problems and the pool add up to the limit. To make such cuts rare, a problem takes a reserve.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 from tmas.records import Record
-from tmas.records.trace_lines import DecisionLine
+from tmas.records.prices import Price
+from tmas.records.trace_lines import CallLine, DecisionLine, PromptLine
+from tmas.run.budget import cost_of, line_charges
 from tmas.run.trace import read_trace, trace_name
+from tmas.settings import Limits
 
 GRANT_PREFIX = "share/"
 """Prefix of the decisions about iterations, followed by the limit and the iteration. The value is a :class:`Grant`."""
 ENDED = "share_ended"
 """Name of the decision that a problem ended. The value is the number of tokens that it has used."""
+RESERVE = 0.5
+"""With strict shares, a problem takes this share of the iteration's expected cost in addition, if the pool has it."""
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Tokens, and money in the currency of the prices. A unit without a limit is 0 everywhere in the shares."""
+
+    tokens: int = 0
+    money: float = 0.0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(self.tokens + other.tokens, self.money + other.money)
+
+    def __sub__(self, other: Amount) -> Amount:
+        return Amount(self.tokens - other.tokens, self.money - other.money)
+
+    def __neg__(self) -> Amount:
+        return Amount() - self
+
+    def times(self, factor: float) -> Amount:
+        return Amount(math.ceil(self.tokens * factor), self.money * factor)
+
+    def at_least_zero(self) -> Amount:
+        return Amount(max(0, self.tokens), max(0.0, self.money))
+
+    def at_most(self, other: Amount) -> Amount:
+        return Amount(min(self.tokens, other.tokens), min(self.money, other.money))
+
+    def fits(self, other: Amount) -> bool:
+        """Whether ``other`` has enough of both units. A unit of which nothing is asked for always has enough."""
+        return not (0 < self.tokens > other.tokens or 0 < self.money > other.money)
 
 
 class Grant(Record):
-    """Whether a problem may run an iteration. ``taken``: tokens from the pool, beyond the problem's own share."""
+    """Whether a problem may run an iteration. ``taken``, ``taken_money``: from the pool, beyond what it had already."""
 
     granted: bool
     taken: int = 0
+    taken_money: float = 0.0
+
+    @property
+    def amount(self) -> Amount:
+        return Amount(self.taken, self.taken_money)
+
+
+class ShareKeeper(Protocol):
+    """Keeps the shares of a run: :class:`Shares`, or in a Ray worker the way to the process that has them."""
+
+    limits: Limits
+
+    def begin(self, problem_id: str) -> Amount | None:
+        """The problem is being solved from now on. Returns its allowance; None if the shares are not strict."""
+
+    async def end(self, problem_id: str, spent: Amount) -> None:
+        """The problem has ended, and has used ``spent``. The rest goes to the pool."""
+
+    async def ask(
+        self,
+        problem_id: str,
+        spent: Amount,
+        cost: Amount,
+        stalled: int,
+        begun: bool = False,
+        allowance: Amount | None = None,
+    ) -> Grant:
+        """Whether the problem may spend ``cost`` in addition to ``spent``. May wait for other problems.
+
+        ``stalled``: number of iterations without progress. ``begun``: the trace has calls of this iteration, so it is
+        granted at once. Without strict shares the pool may fall below zero by that; others are refused until somebody
+        ends. ``allowance``: what the problem believes to have, with strict shares.
+        """
+        ...
 
 
 @dataclass
 class _Account:
-    """``taken``: tokens that the problem took from the pool. ``ended``: tokens that it had used when it ended."""
+    """``taken``: what the problem took from the pool. ``spent``: what it had used when it was last counted, which is
+    final if it has ``ended``."""
 
-    taken: int = 0
-    ended: int | None = None
+    taken: Amount = Amount()
+    spent: Amount = Amount()
+    ended: bool = False
 
 
 class _Waiting(NamedTuple):
+    """``needed``: what the pool must have. ``wanted``: with the reserve."""
+
     stalled: int
-    tokens: int
+    needed: Amount
+    wanted: Amount
     name: str
     answer: asyncio.Future[bool]
+
+    @property
+    def order(self) -> tuple[int, int, float, str]:
+        return self.stalled, self.needed.tokens, self.needed.money, self.name
 
 
 @dataclass
 class Shares:
-    """The shares of one run. ``limit``: tokens of the run. ``problems``: number of problems in the run."""
+    """Implements :class:`ShareKeeper`. ``problems``: number of problems in the run."""
 
-    limit: int
+    limits: Limits
     problems: int
     accounts: dict[str, _Account] = field(default_factory=dict)
+    is_strict: bool = False
 
     def __post_init__(self) -> None:
-        self.share = self.limit // max(1, self.problems)
-        self.pool = sum(
-            (self.share - account.ended) if account.ended is not None else -account.taken
-            for account in self.accounts.values()
-        )
+        self.share = share_of(self.limits, self.problems)
+        self.pool = Amount()
+        for account in self.accounts.values():
+            self.pool += self.share - account.spent if account.ended else -account.taken
         self._running: set[str] = set()
         self._waiting: list[_Waiting] = []
 
     @classmethod
-    def of_run(cls, directory: Path, limit: int, problems: int) -> Shares:
+    def of_run(
+        cls, directory: Path, limits: Limits, problems: int, prices: Mapping[str, Price], is_strict: bool = False
+    ) -> Shares:
         """The shares of a run that may have been interrupted, from the traces in its directory."""
-        accounts = {trace.name: _recorded_account(trace, limit) for trace in sorted(directory.glob("trace/*.jsonl"))}
-        return cls(limit, problems, accounts)
+        share = share_of(limits, problems)
+        traces = sorted(directory.glob("trace/*.jsonl"))
+        accounts = {trace.name: _recorded_account(trace, limits, share, prices) for trace in traces}
+        return cls(limits, problems, accounts, is_strict)
 
-    def begin(self, problem_id: str) -> None:
-        """The problem is being solved from now on. A resumed problem gets back what it left to the pool."""
+    def begin(self, problem_id: str) -> Amount | None:
+        """See :class:`ShareKeeper`. A resumed problem gets back what it left to the pool.
+
+        Others may have taken it. With strict shares, the problem then gives up what it has not used yet.
+        """
         name = trace_name(problem_id)
         account = self.accounts.setdefault(name, _Account())
-        if account.ended is not None:
-            self.pool -= self.share + account.taken - account.ended
-            account.ended = None
+        if account.ended:
+            self.pool -= self.share + account.taken - account.spent
+            account.ended = False
+        if self.is_strict and name not in self._running:
+            unused = (self.share + account.taken - account.spent).at_least_zero()
+            given_up = (-self.pool).at_least_zero().at_most(unused)
+            self._take(account, -given_up)
         self._running.add(name)
+        return self.share + account.taken if self.is_strict else None
 
-    def end(self, problem_id: str, spent: int) -> None:
-        """The problem has ended, and has used ``spent`` tokens. The rest goes to the pool."""
+    async def end(self, problem_id: str, spent: Amount) -> None:
         name = trace_name(problem_id)
         account = self.accounts[name]
-        account.ended = spent
-        self.pool += self.share + account.taken - spent
+        if not account.ended:  # a worker whose answer got lost says it again
+            account.spent, account.ended = limited(spent, self.limits), True
+            self.pool += self.share + account.taken - account.spent
         self._running.discard(name)
         self._serve()
 
-    async def ask(self, problem_id: str, spent: int, cost: int, stalled: int, begun: bool = False) -> Grant:
-        """Whether the problem may spend ``cost`` tokens in addition to ``spent``. May wait for other problems.
-
-        ``stalled``: number of iterations without progress. ``begun``: the trace has calls of this iteration, so it is
-        granted at once. The pool may fall below zero by this; then no other problem gets anything until one ends.
-        """
+    async def ask(
+        self,
+        problem_id: str,
+        spent: Amount,
+        cost: Amount,
+        stalled: int,
+        begun: bool = False,
+        allowance: Amount | None = None,
+    ) -> Grant:
         name = trace_name(problem_id)
         account = self.accounts[name]
-        missing = spent + cost - self.share - account.taken
-        if missing <= 0:
-            return Grant(granted=True)
-        if begun:
-            self.pool -= missing
-            account.taken += missing
-            return Grant(granted=True, taken=missing)
-        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(stalled, missing, name, answer)
+        before = self.share + account.taken if allowance is None else limited(allowance, self.limits)
+        reserve = RESERVE if self.is_strict else 0.0
+        left = self.share + account.taken - limited(spent, self.limits)
+        needed = (limited(cost, self.limits) - left).at_least_zero()
+        wanted = (limited(cost, self.limits).times(1 + reserve) - left).at_least_zero()
+        granted = True
+        if begun and not self.is_strict:
+            self._take(account, needed)
+        elif begun or needed == Amount():
+            self._take(account, wanted.at_most(self.pool.at_least_zero()))
+        else:
+            granted = await self._wait(_Waiting(stalled, needed, wanted, name, _future()))
+        taken = self.share + account.taken - before
+        return Grant(granted=granted, taken=taken.tokens, taken_money=taken.money)
+
+    async def _wait(self, waiting: _Waiting) -> bool:
         self._waiting.append(waiting)
         try:
             self._serve()
-            granted = await answer
+            return await waiting.answer
         finally:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
-        return Grant(granted=granted, taken=missing if granted else 0)
 
     def _serve(self) -> None:
         """Grant the waiting requests that the pool can pay for. If all running problems wait, refuse one."""
-        for waiting in sorted(self._waiting, key=lambda w: (w.stalled, w.tokens, w.name)):
-            if waiting.tokens <= self.pool:
-                self.pool -= waiting.tokens
-                self.accounts[waiting.name].taken += waiting.tokens
+        for waiting in sorted(self._waiting, key=lambda w: w.order):
+            if waiting.needed.fits(self.pool):
+                self._take(self.accounts[waiting.name], waiting.wanted.at_most(self.pool.at_least_zero()))
                 self._answer(waiting, True)
         if self._waiting and {waiting.name for waiting in self._waiting} >= self._running:
-            self._answer(max(self._waiting, key=lambda w: (w.stalled, w.tokens, w.name)), False)
+            self._answer(max(self._waiting, key=lambda w: w.order), False)
+
+    def _take(self, account: _Account, amount: Amount) -> None:
+        self.pool -= amount
+        account.taken += amount
 
     def _answer(self, waiting: _Waiting, granted: bool) -> None:
         self._waiting.remove(waiting)
@@ -133,22 +241,46 @@ class Shares:
             waiting.answer.set_result(granted)
 
 
-def grant_name(limit: int, iteration: int) -> str:
+def _future() -> asyncio.Future[bool]:
+    return asyncio.get_running_loop().create_future()
+
+
+def share_of(limits: Limits, problems: int) -> Amount:
+    """The share of each problem in the budget of the run."""
+    count = max(1, problems)
+    return Amount((limits.tokens_per_run or 0) // count, (limits.money_per_run or 0.0) / count)
+
+
+def limited(amount: Amount, limits: Limits) -> Amount:
+    """``amount`` with 0 for the units that have no limit in the run."""
+    return Amount(amount.tokens if limits.tokens_per_run else 0, amount.money if limits.money_per_run else 0.0)
+
+
+def grant_name(limits: Limits, iteration: int) -> str:
     """The name of the decision about an iteration. With another limit it is decided anew."""
-    return f"{GRANT_PREFIX}{limit}/{iteration}"
+    money = f"+{limits.money_per_run}" if limits.money_per_run else ""
+    return f"{GRANT_PREFIX}{limits.tokens_per_run or ''}{money}/{iteration}"
 
 
-def _recorded_account(trace: Path, limit: int) -> _Account:
+def _recorded_account(trace: Path, limits: Limits, share: Amount, prices: Mapping[str, Price]) -> _Account:
     account = _Account()
-    for name, value in _decisions(trace):
-        if name.startswith(grant_name(limit, 0).removesuffix("0")):
-            account.taken += Grant.model_validate(value).taken
-        elif name == ENDED:
-            account.ended = int(value)
+    prefix = grant_name(limits, 0).removesuffix("0")
+    ended_with: int | None = None
+
+    def read() -> Iterator[PromptLine | CallLine | DecisionLine]:
+        nonlocal ended_with
+        for line in read_trace(trace, skip_damaged=True):
+            if isinstance(line, DecisionLine) and line.name.startswith(prefix):
+                account.taken += Grant.model_validate(line.value).amount
+            elif isinstance(line, DecisionLine) and line.name == ENDED:
+                ended_with = int(line.value)
+            yield line
+
+    charges = line_charges(read())
+    tokens = sum(usage.total_tokens for usage in charges.values())
+    account.ended = ended_with is not None
+    account.spent = limited(Amount(tokens if ended_with is None else ended_with, cost_of(charges, prices)), limits)
+    if not account.ended:  # an iteration may have cost more than was granted
+        over = (account.spent - share - account.taken).at_least_zero()
+        account.taken += over
     return account
-
-
-def _decisions(trace: Path) -> Iterator[tuple[str, Any]]:
-    for line in read_trace(trace, skip_damaged=True):
-        if isinstance(line, DecisionLine):
-            yield line.name, line.value

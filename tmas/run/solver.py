@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tmas.methods.base import Method
-from tmas.records import Problem, Result
-from tmas.run.budget import count_earlier_starts
+from tmas.records import Problem, Result, Usage
+from tmas.run.budget import count_earlier_starts, line_charges
 from tmas.run.rounds import observed_rounds
 from tmas.run.session import ProblemSession, RunState
-from tmas.run.trace import Trace, trace_path
+from tmas.run.trace import Trace, read_trace, trace_path
 from tmas.settings import Limits
 
 LOCK_TIMEOUT = 120.0
@@ -37,14 +37,15 @@ class ProblemSolver:
         no new call is made. Raises ``BlockingIOError`` if another process keeps the trace locked, and
         :class:`~tmas.run.trace.TraceError` if the trace is of another run or another schema version.
         """
-        if self.state.shares:
-            self.state.shares.begin(problem.problem_id)
-        with closing(await self._open_trace(trace_path(self.directory, problem.problem_id))) as trace:
-            session = ProblemSession(problem, trace, self.state, order, give_up_reason)
+        allowance = self.state.shares.begin(problem.problem_id) if self.state.shares else None
+        path = trace_path(self.directory, problem.problem_id)
+        with closing(await self._open_trace(path)) as trace:
+            charges = await asyncio.to_thread(_charges, path) if allowance else None
+            session = ProblemSession(problem, trace, self.state, order, give_up_reason, allowance, charges)
             async with observed_rounds(session, self.state.activity) as on_round:
                 trajectory = await self.method.observed(on_round).solve(problem, session)
             if self.method.settings.allocates:
-                session.end_share()
+                await session.end_share()
             if session.stopped is None:
                 trace.finish()
         failures = tuple(f for iteration in trajectory.iterations for f in iteration.all_failures)
@@ -83,3 +84,7 @@ class ProblemSolver:
                 if time.monotonic() > deadline:
                     raise
             await asyncio.sleep(1.0)
+
+
+def _charges(trace: Path) -> dict[str, Usage]:
+    return line_charges(read_trace(trace, skip_damaged=True))

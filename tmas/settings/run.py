@@ -33,7 +33,7 @@ class Limits(BaseModel):
         default=None,
         ge=1,
         description="Token budget of the whole run, prompt and completion together. null: no limit. On Ray it needs"
-        " ray.workers=1.",
+        " ray.workers=1, or a method that divides it (method.allocation).",
     )
     # Left out on disk if there is no budget in money, because older versions did not write these limits.
     money_per_problem: float | None = Field(
@@ -47,7 +47,7 @@ class Limits(BaseModel):
         default=None,
         gt=0,
         description="Budget of the whole run in money, in the currency of the prices. Needs the price of every role's"
-        " model, and on Ray ray.workers=1. null: no limit.",
+        " model, and on Ray ray.workers=1 or a method that divides it (method.allocation). null: no limit.",
         exclude_if=_is_none,
     )
 
@@ -105,10 +105,10 @@ class RunSettings(Settings):
     @model_validator(mode="after")
     def _run_budget_needs_one_process(self) -> Self:
         for unit in ("tokens", "money"):
-            if getattr(self.limits, f"{unit}_per_run") and self.on_ray and self.ray.workers != 1:
+            if getattr(self.limits, f"{unit}_per_run") and self.has_several_workers and not self.method.allocates:
                 raise ValueError(
                     f"limits.{unit}_per_run is counted in one process: on Ray it needs ray.workers=1 "
-                    f"(limits.{unit}_per_problem does not)"
+                    f"(limits.{unit}_per_problem does not), or a method that divides it (method.allocation)"
                 )
         return self
 
@@ -133,6 +133,15 @@ class RunSettings(Settings):
         """Whether workers on a Ray cluster do the work, and Ray places the run's own servers."""
         several = self.serving.name == "vllm" and self.serving.replicas > 1
         return several or self.ray.address is not None or self.ray.workers is not None
+
+    @property
+    def has_several_workers(self) -> bool:
+        """Whether calls are made in more than one process; without ``ray.workers``, also if there is only one node."""
+        return self.on_ray and self.ray.workers != 1
+
+    @property
+    def has_run_budget(self) -> bool:
+        return self.limits.tokens_per_run is not None or self.limits.money_per_run is not None
 
     @property
     def serves_on_ray(self) -> bool:

@@ -100,6 +100,7 @@ async def test_a_replay_is_the_run_itself_where_no_prompt_and_no_call_changes(
     ("name", "recorded", "changes"),
     [
         ("best_of_n", {"n_verifications": 5}, {"n_verifications": 2}),
+        ("best_of_n", {"n_verifications": 8}, {"n_verifications": 4, "selection": {"rule": "vote"}}),
         ("tmas", {"n_verifications": 5, "max_iterations": 1}, {"n_verifications": 2}),
     ],
 )

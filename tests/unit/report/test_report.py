@@ -32,7 +32,7 @@ from tmas.records.prices import Price, cost_of
 from tmas.report.about import about
 from tmas.report.boundary import boundary_section
 from tmas.report.costs import costs
-from tmas.report.figures import draw_all, file_name
+from tmas.report.figures import charts, draw_all, file_name
 from tmas.report.items import Cell, Choice, ItemRow, Lines, Note, Section, Stack, Table, Tiles
 from tmas.report.memory import memory
 from tmas.report.page import policy
@@ -530,7 +530,12 @@ def test_with_prices_methods_show_what_a_problem_cost(runs: dict[str, Path], tmp
     price = Price(input=1000, output=1000)
     asyncio.run(evaluate(EvaluateSettings(runs=tuple(copies), timeout=60.0, price=price)))
     read_in = read(*copies)
-    tiles, table, _ = results(read_in).items
+    tiles, table, measures = results(read_in).items
+    drawn = {chart.title: chart for chart in charts(measures) if isinstance(chart, Lines)}
+    by_tokens, by_money = drawn["Selected answer by tokens"], drawn["Selected answer by money"]
+    assert by_money.x_label == "cost of a problem, USD (log)"
+    for one, other in zip(by_tokens.series, by_money.series, strict=True):  # a thousand tokens cost 1 USD
+        assert [point.x / 1000 for point in one.points] == pytest.approx([point.x for point in other.points])
     assert isinstance(tiles, Tiles)
     assert isinstance(table, Table)
     costs_each = [f"{group.tokens / 1000:.2f}" for group in read_in.groups]

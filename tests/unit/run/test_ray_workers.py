@@ -56,7 +56,7 @@ class Actor:
             raise RayActorError
         return not self.restarted
 
-    async def _solve(self, order: int, problem: Problem) -> Any:
+    async def _solve(self, order: int, problem: Problem, allowance: object = None) -> Any:
         await asyncio.sleep(0.01)
         for error in self.errors:
             raise error
@@ -68,7 +68,7 @@ def worker_pool(monkeypatch: pytest.MonkeyPatch, actors: list[Actor], responsive
     monkeypatch.setattr(workers, "_start_actors", lambda *_: actors)
     settings = SimpleNamespace(concurrency=10, role_models=dict)
     runtime = SimpleNamespace(settings=settings, base_urls=(), key="")
-    pool = workers.WorkerPool(runtime, SimpleNamespace(directory=Path("nowhere")))  # type: ignore[arg-type]
+    pool = workers.WorkerPool(runtime, SimpleNamespace(directory=Path("nowhere"), state=SimpleNamespace(shares=None)))  # type: ignore[arg-type]
     for worker in pool.workers:
         worker.is_responsive = responsive
     return pool
@@ -150,7 +150,7 @@ async def test_keys_travel_in_heartbeats_and_neither_in_constructors_nor_in_runt
     async with ScriptedServer(team.reply, key=CANARY) as server:
         given = {"model": team.model(server.base_url, api_key_env="MY_KEY"), "method": team.method()}
         runtime = Runtime(RunSettings.model_validate(given), f"{CANARY}-own", files=1)
-        pool = workers.WorkerPool(runtime, SimpleNamespace(directory=tmp_path))  # type: ignore[arg-type]
+        pool = workers.WorkerPool(runtime, SimpleNamespace(directory=tmp_path, state=SimpleNamespace(shares=None)))  # type: ignore[arg-type]
         request = pool._heartbeat_request(pool.workers[0])
         assert CANARY.encode() not in pickle.dumps((options, constructed))
         assert CANARY not in repr(request)
