@@ -16,7 +16,7 @@ size TEST 100 50           # problems of the comparisons
 size CHECK_STEPS 5000 3000 # updates of the four stages of the cold start
 size EASY_STEPS 4000 2500
 size SFT_STEPS 16000 5000
-size MORE_STEPS 3500 1500
+size REPLY_STEPS 20000 4000
 size STEPS 30 10           # updates of the reinforcement learning
 size OWN 150 60            # training problems that the policy solves, for rows that train the verifier
 size VERIFICATIONS 300 100 # such rows
@@ -26,7 +26,7 @@ BUDGETS=2500,5000,10000,20000 # tokens per problem, including prompts
 ERROR_RATES=${ERROR_RATES-$([ -n "$QUICK" ] || echo 0 0.1 0.2)}
 ABLATIONS=$([ -n "$QUICK" ] || echo tmas_no_experience tmas_no_guidelines tmas_epsilon0 tmas_epsilon50 tmas_n2 tmas_m2)
 mkdir -p "$OUT/rl"
-KNOBS="TRAIN=$TRAIN SPREAD=$SPREAD EASY=$EASY OTHER=$OTHER TEST=$TEST STEPS=$STEPS SFT_STEPS=$SFT_STEPS CHECK_STEPS=$CHECK_STEPS EASY_STEPS=$EASY_STEPS MORE_STEPS=$MORE_STEPS"
+KNOBS="TRAIN=$TRAIN SPREAD=$SPREAD EASY=$EASY OTHER=$OTHER TEST=$TEST STEPS=$STEPS SFT_STEPS=$SFT_STEPS CHECK_STEPS=$CHECK_STEPS EASY_STEPS=$EASY_STEPS REPLY_STEPS=$REPLY_STEPS"
 [ -e "$OUT/knobs" ] || echo "$KNOBS" > "$OUT/knobs"
 [ "$(cat "$OUT/knobs")" = "$KNOBS" ] || { echo "$OUT was started with $(cat "$OUT/knobs"), not $KNOBS: set OUT to another folder" >&2; exit 2; }
 
@@ -84,15 +84,17 @@ build teacher_tmas task rows '{normal: 550, experience: 400, guideline: 150}' \
     "chat_runs=[$RUNS]" validation_share=0.03
 build teacher_spread task rows_spread "$NONE" '{exploit: 10, verification: 10, summary: 3, experience: 8, guideline: 3}' validation_share=0.03
 build teacher_tmas task more "$NONE" \
-    '{initial: 1, exploit: 3, explore: 12, verification: 2, summary: 1, experience: 1, guideline: 1, feedback: 3, distill: 3}' \
+    '{initial: 1, exploit: 6, explore: 12, verification: 2, summary: 3, experience: 5, guideline: 1, feedback: 3, distill: 3}' \
     "chat_runs=[$RUNS]" validation_share=0.03 seed=1
-build teacher_spread task more_spread "$NONE" '{exploit: 2, explore: 12, verification: 2, experience: 1}' validation_share=0.03 seed=1
+build teacher_spread task more_spread "$NONE" '{exploit: 4, explore: 12, verification: 2, summary: 1, experience: 3}' validation_share=0.03 seed=1
 build teacher_easy easy rows_easy "$NONE" \
     '{initial: 1, exploit: 6, explore: 2, verification: 4, summary: 4, experience: 4, guideline: 2}' validation_share=0
+build teacher_tmas task exploits "$NONE" '{exploit: 20}' validation_share=0.03 seed=2
+build teacher_spread task exploits_spread "$NONE" '{exploit: 20}' validation_share=0.03 seed=2
 build teacher_spread task checks "$NONE" '{verification: 32}' validation_share=0.03
 build teacher_easy easy checks_easy "$NONE" '{verification: 4}' validation_share=0
 
-step "4. cold start: verification; all roles on two blocks and two candidates; all roles at full size; more of exploring"
+step "4. cold start: verification; all roles on two blocks and two candidates; all roles at full size; the replies alone, with more of exploring and exploiting"
 sft() { # sft MODEL OUT FILES MAX_LENGTH BATCH_SIZE MAX_STEPS [settings]
     [ -e "$OUT/$2/final" ] || python -m torch.distributed.run --standalone --nproc_per_node=2 -m tmas.cli sft device=cpu deepspeed=null \
         model.path="$1" model.attn_implementation=eager train_files="$3" output_dir="$OUT/$2" on_bad_row=skip \
@@ -103,8 +105,9 @@ sft() { # sft MODEL OUT FILES MAX_LENGTH BATCH_SIZE MAX_STEPS [settings]
 sft "$OUT/untrained" sft_checks "[$OUT/checks/sft_train.parquet,$OUT/checks_easy/sft_train.parquet]" 128 6 "$CHECK_STEPS"
 sft "$OUT/sft_checks/final" sft_easy "[$OUT/rows_easy/sft_train.parquet]" 288 4 "$EASY_STEPS"
 sft "$OUT/sft_easy/final" sft_all "[$OUT/rows/sft_train.parquet,$OUT/rows_spread/sft_train.parquet]" 640 2 "$SFT_STEPS"
-sft "$OUT/sft_all/final" sft "[$OUT/more/sft_train.parquet,$OUT/more_spread/sft_train.parquet]" 640 2 "$MORE_STEPS" \
-    muon_learning_rate=0.01 learning_rate=0.005 decay=0.8
+train_files=$OUT/checks/sft_train.parquet
+for rows in exploits exploits_spread rows rows_spread more more_spread; do train_files+=,$OUT/$rows/sft_train.parquet; done
+sft "$OUT/sft_all/final" sft "[$train_files]" 640 2 "$REPLY_STEPS" loss_on=assistant muon_learning_rate=0.01 learning_rate=0.005 decay=0.95 seed=3
 
 step "5. gates"
 solve() { # solve POLICY NAME OUT PROBLEMS METHOD-SEED ...: starts a server only if a run is unfinished

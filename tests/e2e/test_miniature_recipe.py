@@ -24,7 +24,7 @@ SMALL = {
     "STEPS": "1",
     "CHECK_STEPS": "20",
     "EASY_STEPS": "20",
-    "MORE_STEPS": "20",
+    "REPLY_STEPS": "20",
     "SFT_STEPS": "20",
 }
 
