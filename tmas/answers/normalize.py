@@ -49,7 +49,7 @@ _REWRITES: list[tuple[re.Pattern[str], _Replacement]] = [
         (r"\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z.])", ""),
         (r"\\(?:display|text|script)style(?![A-Za-z])", " "),
         (rf"\\(?:{_FONTS})\s*\{{([^{{}}]*)\}}", r" \1 "),
-        (r"\s+(?=[_^])", ""),
+        (r"(?<!\s)\s+(?=[_^])", ""),
         # braces that TeX does not need
         (r"\\mathbb\s*([A-Z])(?![A-Za-z])", r"\\mathbb{\1}"),
         (r"([_^])\s*(-?\d+|[A-Za-z])", r"\1{\2}"),

@@ -62,6 +62,8 @@ def _equal(one: Any, other: Any) -> bool:
 
     if is_number(one) and is_number(other) and (same := same_number(one, other)) is not None:
         return same
+    if _is_number_and_function(one, other) and same_function(one, other) is False:
+        return False  # math-verify would simplify the difference, which takes minutes for 1234567 and log x
     if any(verify(a, b, timeout_seconds=None, raise_on_error=True) for a, b in ((one, other), (other, one))):
         return not _is_refuted(one, other)
     if isinstance(one, Expr) and isinstance(other, Expr) and one.free_symbols == other.free_symbols:
@@ -69,6 +71,16 @@ def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, Eq) and isinstance(other, Eq) and one.free_symbols == other.free_symbols:
         return _are_proportional(one, other)
     return False
+
+
+def _is_number_and_function(one: Any, other: Any) -> bool:
+    """Whether one side has letters and the other has none. A single letter does not count: it may name a number."""
+    from sympy import Expr
+
+    sides = (one, other)
+    if not all(isinstance(side, Expr) and not side.is_Symbol for side in sides):
+        return False
+    return bool(one.free_symbols) != bool(other.free_symbols)
 
 
 def _is_refuted(one: Any, other: Any) -> bool:

@@ -408,7 +408,11 @@ def test_text_of_problems_and_models_is_never_markup(steps: Path, tmp_path: Path
         (lambda steps: {"run": steps}, UserError, "holds no manifest.json"),
         (lambda steps: {"problems": steps / "nowhere.jsonl"}, UserError, "Run tmas filter first"),
         (lambda steps: {"tokenizer": str(steps)}, UserError, "holds no tokenizer.json"),
-        (lambda steps: {"earlier": [steps / "teacher"]}, FileNotFoundError, "report.json"),
+        (
+            lambda steps: {"earlier": [steps / "teacher"]},
+            UserError,
+            "report.json: there is no such file. Run tmas collect",
+        ),
     ],
 )
 def test_bad_input_is_a_clear_error(

@@ -176,13 +176,15 @@ async def test_a_worker_on_ray_gets_the_texts_and_needs_no_folder(
         workers._start_actors(Runtime(RunSettings.model_validate(given), "key", files=1), run)
         (folder / "problem.jinja").unlink()
         settings, *others, prompts = pickle.loads(sent[0])
-        runtime, solver = await workers.RayWorker(settings, *others, prompts)._start(workers.HeartbeatRequest(8, ()))
+        worker = workers.RayWorker(settings, *others, prompts)
+        worker._latest = workers.HeartbeatRequest(8, ())
+        runtime, solver = await worker._start()
         async with contextlib.aclosing(runtime):
             await solver.solve(0, team.problems(1)[0])
         assert asked(server)
         assert all(MARK in prompt for prompt in asked(server))
         with pytest.raises(UserError, match="another version of tmas, with other prompts"):
-            await workers.RayWorker(settings, *others, "of another version")._start(workers.HeartbeatRequest(8, ()))
+            await workers.RayWorker(settings, *others, "of another version")._start()
 
 
 # --- build
