@@ -254,7 +254,7 @@ def test_every_key_and_method_that_the_miniature_gives_exists(tmp_path: Path):
     for command, overrides in found:
         composes(command, overrides)
     assert Counter(command for command, _ in found) == {
-        **{"distill": 3, "solve": 10, "build": 8, "sft": 4, "train": 12, "export": 12, "evaluate": 3, "report": 3}
+        **{"distill": 3, "solve": 10, "build": 10, "sft": 4, "train": 12, "export": 12, "evaluate": 3, "report": 3}
     }
     assert {kind_of(overrides) for command, overrides in found if command == "train"} == {
         ("vanilla", "decoupled", "none", False),
