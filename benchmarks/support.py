@@ -17,8 +17,8 @@ from tmas.run.activity import Activity
 from tmas.run.directory import RunDirectory
 from tmas.run.garbage import rare_collections
 from tmas.run.runner import run_problems
-from tmas.run.session import RoleModel, RunState
 from tmas.run.solver import ProblemSolver
+from tmas.run.state import RoleModel, RunState
 
 UNBOUNDED = 10**9
 

@@ -50,7 +50,7 @@ class MethodSettings(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def allocates(self) -> bool:
-        """Whether the method divides ``limits.tokens_per_run`` between the problems by their progress."""
+        """Whether the method divides the budgets of the run between the problems by their progress."""
         return False
 
     @model_validator(mode="after")

@@ -212,10 +212,10 @@ class RunControl:
         if self.settings.on_ray and changes.get("active_problems", 0) > self._most_active:
             remedy = "Give a larger one when you resume the run."
             raise UserError(f"on Ray, active_problems can be at most {self._most_active}", remedy=remedy)
-        if "tokens_per_run" in changes and self.settings.method.allocates:
-            remedy = "Stop the run, and run its command again with the new limits.tokens_per_run."
-            raise UserError("tokens_per_run is divided between the problems and cannot be changed now", remedy=remedy)
         budgets = {name: changes[name] for name in ("tokens_per_run", "money_per_run") if name in changes}
+        for name in budgets if self.settings.method.allocates else ():
+            remedy = f"Stop the run, and run its command again with the new limits.{name}."
+            raise UserError(f"{name} is divided between the problems and cannot be changed now", remedy=remedy)
         if budgets and self._maker and self._maker.budget_use.exhausted:
             remedy = "Run the same command again with larger limits.tokens_per_run or limits.money_per_run."
             raise UserError("the budget of the run is used up, and the run is ending", remedy=remedy)

@@ -19,7 +19,7 @@ from tmas.llm.client import OpenAIChat, RetryCallback
 from tmas.llm.endpoint import EndpointDown
 from tmas.llm.tokens import CHAT_TEMPLATE_TOKENS, ContextWindow, chat_template_tokens, token_counter
 from tmas.run.activity import Activity
-from tmas.run.session import RoleModel
+from tmas.run.state import RoleModel
 from tmas.settings import ModelSettings, RunSettings
 
 OnServersReady = Callable[[tuple[str, ...]], None]

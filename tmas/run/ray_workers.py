@@ -1,4 +1,4 @@
-"""Ray workers: actors that solve the problems of a run. Ray restarts an actor that has died.
+"""The Ray workers of a run: starts the actors, and assigns problems and slots to them. Ray restarts an actor that died.
 
 The run's own process keeps the queue of problems and gives each problem to the least busy worker. When a worker dies,
 another worker solves its problems and answers the finished calls from their traces. Therefore ``directory`` must be on
@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,18 +28,18 @@ from tmas.engines.ray_cluster import ClusterFailed
 from tmas.errors import UserError
 from tmas.files import digest
 from tmas.records import Problem, Result
-from tmas.redaction import clean_logger, log_to_stderr
+from tmas.redaction import clean_logger
 from tmas.run.activity import Activity
-from tmas.run.control import BudgetUse, LocalCallMaker
-from tmas.run.directory import counts_chat_template
+from tmas.run.control import BudgetUse
 from tmas.run.heartbeats import HeartbeatReply, HeartbeatRequest
+from tmas.run.ray_actor import RayWorker
 from tmas.run.rounds import add_up_details
 from tmas.run.runtime import Runtime
-from tmas.run.share_messages import RemoteShares, ShareDesk
+from tmas.run.share_messages import ShareDesk
 from tmas.run.shares import Amount, Shares
 from tmas.run.solver import ProblemSolver
 from tmas.run.trace import trace_path
-from tmas.settings import Limits, RunSettings
+from tmas.settings import Limits
 
 log = clean_logger(__name__)
 
@@ -56,104 +55,6 @@ NO_WORKER_TIMEOUT = 600.0
 """Stop the run after this many seconds without any responsive worker."""
 MAX_DEATHS = 3
 """Give up on a problem after this many consecutive worker deaths without a finished call."""
-
-
-class RayWorker:
-    """The actor: a :class:`~tmas.run.runtime.Runtime` in its own process, which Ray may restart on any node.
-
-    ``prompts``: the digest of the run's prompts. The prompts that a user replaced are part of ``settings``.
-    """
-
-    def __init__(self, settings: RunSettings, directory: Path, prompts: str) -> None:
-        self._arguments, self._prompts, self._process_id = (settings, directory), prompts, secrets.token_hex(4)
-        self._activity = Activity()
-        divides = settings.has_run_budget and settings.has_several_workers and settings.method.allocates
-        self._shares = RemoteShares(settings.limits) if divides else None
-        log_to_stderr()
-        self._startup: asyncio.Task[tuple[Runtime, ProblemSolver]] | None = None
-        self._latest = HeartbeatRequest(0, ())
-        self._limits_change: asyncio.Task[None] | None = None
-
-    async def heartbeat(self, request: HeartbeatRequest) -> HeartbeatReply:
-        """Apply ``request`` and return the worker's load. The first heartbeat starts the runtime.
-
-        Raises the exception of the startup if it failed.
-        """
-        self._latest = request
-        self._startup = self._startup or asyncio.create_task(self._start())
-        if not self._startup.done():
-            return HeartbeatReply(self._process_id, is_paused=request.is_paused)
-        runtime, solver = self._startup.result()
-        calls = LocalCallMaker(runtime, solver)
-        self._apply_latest(runtime)
-        is_changing = self._limits_change is not None and not self._limits_change.done()
-        wanted = request.limits or solver.state.limits
-        if wanted != solver.state.limits and not is_changing and not calls.budget_use.exhausted:
-            # In a task, because it may read all traces, and a worker without heartbeats is killed.
-            self._limits_change = asyncio.create_task(calls.limit(wanted))
-        limiter = runtime.limiter
-        load = (self._process_id, limiter.in_use, limiter.wanted)
-        if self._shares:
-            self._shares.receive(request.grants)
-        questions = self._shares.questions if self._shares else ()
-        state = (solver.state.limits, calls.budget_use, request.is_paused)
-        return HeartbeatReply(*load, self._activity, *state, questions)
-
-    async def ping(self) -> bool:
-        """Whether this process has received a heartbeat. It can solve problems only after that."""
-        return self._startup is not None
-
-    async def solve(self, order: int, problem: Problem, allowance: Amount | None = None) -> Result:
-        """See :meth:`tmas.run.solver.ProblemSolver.solve`. Waits for the startup to finish.
-
-        ``allowance``: what the problem may use of the run's budget (:mod:`tmas.run.shares`).
-        """
-        assert self._startup, "solve() before the first heartbeat"
-        if self._shares:
-            assert allowance
-            self._shares.allow(problem.problem_id, allowance)
-        _, solver = await asyncio.shield(self._startup)
-        try:
-            return await solver.solve(order, problem)
-        finally:
-            self._activity.iterations.pop(problem.problem_id, None)
-            self._activity.failures.pop(problem.problem_id, None)
-
-    async def _start(self) -> tuple[Runtime, ProblemSolver]:
-        (settings, directory), request = self._arguments, self._latest
-        if request.limits:
-            settings = settings.model_copy(update={"limits": request.limits})
-        node = ray.util.get_node_ip_address()
-        if not (directory / "manifest.json").exists():
-            raise UserError(
-                f"there is no {directory} on the Ray node {node}",
-                where="output_dir",
-                remedy="Use a directory that all nodes share.",
-            )
-        if digest(settings.prompts.hashes()) != self._prompts:
-            raise UserError(
-                f"the Ray node {node} has another version of tmas, with other prompts, than this machine",
-                remedy="Install the same version on all nodes.",
-            )
-        os.environ.update(request.environment)
-        async with AsyncExitStack() as close_on_error:
-            opened = Runtime(settings, request.server_key, settings.active_problems, counts_chat_template(directory))
-            runtime = await close_on_error.enter_async_context(opened)
-            self._apply_latest(runtime)
-            runtime.show_in(self._activity)
-            await runtime.ready()
-            solver = await runtime.solver(settings, directory, self._activity, shares=self._shares)
-            self._apply_latest(runtime)  # later heartbeats may have brought a pause
-            close_on_error.pop_all()  # the runtime stays open until the actor ends
-        return runtime, solver
-
-    def _apply_latest(self, runtime: Runtime) -> None:
-        """Apply the slots, the pause and the servers of the latest heartbeat."""
-        latest = self._latest
-        runtime.resize(latest.slots)
-        runtime.limiter.pause(latest.is_paused)
-        if latest.base_urls != runtime.base_urls:
-            runtime.use_servers(latest.base_urls)
 
 
 @dataclass(eq=False)

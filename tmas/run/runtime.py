@@ -27,9 +27,9 @@ from tmas.run.budget import TokenBudget, count_earlier_starts
 from tmas.run.directory import counts_chat_template
 from tmas.run.garbage import rare_collections
 from tmas.run.models import Clients, SharedServers, own_servers
-from tmas.run.session import RunState
 from tmas.run.shares import ShareKeeper, Shares
 from tmas.run.solver import ProblemSolver
+from tmas.run.state import RunState
 from tmas.settings import RunSettings
 
 
@@ -116,7 +116,7 @@ class Runtime:
 
         ``settings``: the settings of the runtime, or others with the same endpoints. ``method``: defaults to the method
         of ``settings``, without a progress callback. ``shares``: of one of several workers, whose allowances limit the
-        budget of the run; defaults to the shares that the traces tell, if the method divides the budget.
+        budget of the run; defaults to the shares recorded in the traces, if the method divides the budget.
         """
         limits, prices = settings.limits, settings.role_prices()
         budget = TokenBudget()
@@ -125,8 +125,8 @@ class Runtime:
             await count_earlier_starts(budget, directory, prices)
             if settings.method.allocates:
                 count = len(read_record(directory / "manifest.json", Manifest).problems)
-                strict = settings.has_several_workers
-                shares = await asyncio.to_thread(Shares.of_run, directory, limits, count, prices, strict)
+                reserve = settings.ray.share_reserve if settings.has_several_workers else None
+                shares = await asyncio.to_thread(Shares.of_run, directory, limits, count, prices, reserve)
         state = RunState(
             await self._clients.roles(settings),
             self.limiter,

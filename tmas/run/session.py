@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from tmas.agents.packing import Prompt, Window
-from tmas.concurrency import PriorityLimiter
-from tmas.llm.client import ChatModel, RoutingHint
+from tmas.llm.client import RoutingHint
 from tmas.llm.connection import StreamProgress
-from tmas.llm.tokens import ContextWindow
-from tmas.prompts import BUILT_IN, Prompts
+from tmas.prompts import Prompts
 from tmas.records import (
     CallKey,
     Failure,
@@ -24,25 +20,19 @@ from tmas.records import (
     Problem,
     Reply,
     Request,
-    Sampling,
     Usage,
     UsageEntry,
 )
-from tmas.records.prices import UNKNOWN_PRICE, Price
-from tmas.records.token_counts import UNCOUNTED, USAGE_IMPLAUSIBLE, plausible_tokens
+from tmas.records.token_counts import UNCOUNTED, USAGE_IMPLAUSIBLE
 from tmas.redaction import clean_logger
-from tmas.run.activity import Activity
 from tmas.run.budget import (
-    CANCELLED_PREFIX,
     UNREPORTED_PREFIX,
     BudgetReached,
-    TokenBudget,
-    cost_of,
-    recorded_usage,
-    unreported_usage,
 )
+from tmas.run.charges import ProblemCharges
 from tmas.run.health import ReplyCounter
-from tmas.run.shares import ENDED, Amount, Grant, ShareKeeper, grant_name
+from tmas.run.shares import ENDED, Amount, Grant, ShareRequest, grant_name
+from tmas.run.state import RunState
 from tmas.run.trace import Trace
 from tmas.settings import Limits
 
@@ -54,54 +44,13 @@ PRIORITY_STRIDE = 10**9
 iteration first, and then by the problem's position in the input."""
 
 
-@dataclass(frozen=True)
-class RoleModel:
-    """The model of one role: a chat client, the model's name on its server, the sampling and the context window.
-
-    ``send_seed``: send a seed with each request. ``unconstrained_first``: send the first attempt of each call without
-    its output schema, because a schema can keep a model from thinking.
-    """
-
-    chat: ChatModel
-    name: str
-    sampling: Sampling
-    window: ContextWindow
-    send_seed: bool = True
-    unconstrained_first: bool = False
-
-    def sampling_for(self, prompt: Prompt) -> Sampling:
-        """The sampling for ``prompt``. ``max_tokens`` is limited to what the prompt leaves of the context window."""
-        limit = self.window.max_completion(prompt.content)
-        same = limit == self.sampling.max_tokens
-        return self.sampling if same else self.sampling.model_copy(update={"max_tokens": limit})
-
-
-@dataclass
-class RunState:
-    """The state that all sessions of a run share.
-
-    ``prices``: the price of each role's model, where it is known. ``shares``: None if the method does not divide the
-    run's budget.
-    """
-
-    roles: Mapping[str, RoleModel]
-    limiter: PriorityLimiter
-    seed: int = 0
-    limits: Limits = field(default_factory=Limits)
-    budget: TokenBudget = field(default_factory=TokenBudget)
-    activity: Activity = field(default_factory=Activity)
-    prompts: Prompts = BUILT_IN
-    prices: Mapping[str, Price] = field(default_factory=dict)
-    shares: ShareKeeper | None = None
-
-
 class ProblemSession:
     """Implements :class:`tmas.agents.base.Session` over a :class:`Trace`.
 
     ``order``: the problem's position in the input. ``give_up_reason``: if set, no new calls are made; a call that is
     not in the trace is a ``worker`` failure with this message. ``allowance``: what the problem may use of the budget
-    of the run, if its shares are strict (:mod:`tmas.run.shares`). ``charges``: with an allowance, what the trace has
-    charged, by role.
+    of the run, if its shares are strict (:mod:`tmas.run.shares`). ``earlier``: with an allowance, what the trace has
+    charged before, by role.
     """
 
     def __init__(
@@ -112,36 +61,22 @@ class ProblemSession:
         order: int = 0,
         give_up_reason: str | None = None,
         allowance: Amount | None = None,
-        charges: Mapping[str, Usage] | None = None,
+        earlier: Mapping[str, Usage] | None = None,
     ) -> None:
         self.problem, self.trace, self.run, self.order = problem, trace, run, order
         self._give_up_reason = give_up_reason
         self.stopped: Literal["budget", "worker"] | None = None
         self.packed_prompts = 0
         self.replies = ReplyCounter()
-        self._usage: dict[tuple[str, int], Usage] = {}
+        self.charges = ProblemCharges(trace, run, allowance, earlier)
         self._iterations_with_new_calls: set[int] = set()
-        limits = run.limits
-        self._allowance, self._share_budget = allowance, TokenBudget(parent=run.budget)
-        self._share_budget.count_recorded(charges or {}, run.prices)
-        self._used_before = Amount(self._share_budget.spent, self._share_budget.spent_money)
-        self._allow(Amount())
-        self._budget = TokenBudget(
-            limits.tokens_per_problem, parent=self._share_budget, money_limit=limits.money_per_problem
-        )
         # True from the beginning if the budget stopped an earlier start of this run: calls in the trace are still
         # answered, and the first new call is refused.
         self._refuses_new_calls = _stop_applies(trace.decision("budget"), run.limits)
-        for name, tokens in trace.decisions(UNREPORTED_PREFIX).items():
-            unreported = unreported_usage(name, tokens)
-            self._charge(unreported.role, unreported.usage, recorded=True)
-        for entry in trace.decisions(CANCELLED_PREFIX).values():
-            self._add_usage(recorded_usage(entry), recorded=True)
 
     @property
     def usage(self) -> tuple[UsageEntry, ...]:
-        entries = sorted(self._usage.items(), key=lambda entry: (entry[0][1], entry[0][0]))
-        return tuple(UsageEntry(role=role, iteration=t, usage=usage) for (role, t), usage in entries)
+        return self.charges.usage
 
     def has_new_calls(self, iteration: int) -> bool:
         """Whether this session has made a call in ``iteration``, which is otherwise a replay."""
@@ -175,47 +110,33 @@ class ProblemSession:
         shares = self.run.shares
         if shares is None or iteration == 0 or self._give_up_reason:
             return True
-        last = {role: used for (role, t), used in self._usage.items() if t == iteration - 1}
-        cost = Amount(sum(used.total_tokens for used in last.values()), cost_of(last, self.run.prices))
         begun = self.trace.has_calls(f"{self.problem.problem_id}/it{iteration}/")
         is_new = False
 
         async def request_share() -> Grant:
             nonlocal is_new
             is_new = True
-            return await shares.ask(self.problem.problem_id, self._spent, cost, stalled, begun, self._allowance)
+            spent, cost = self.charges.spent, self.charges.of_iteration(iteration - 1)
+            allowance = self.charges.allowance
+            return await shares.ask(ShareRequest(self.problem.problem_id, spent, cost, stalled, begun, allowance))
 
         grant = await self.decide(grant_name(shares.limits, iteration), request_share, Grant)
         if is_new:  # the allowance contains the grants that were recorded before
-            self._allow(grant.amount)
+            self.charges.allow(grant.amount)
         if not grant.granted:
             self.stopped = "budget"
         return grant.granted
-
-    @property
-    def _spent(self) -> Amount:
-        return Amount(self._budget.spent, self._budget.spent_money)
-
-    def _allow(self, more: Amount) -> None:
-        """Raise the allowance by ``more``. What an earlier start has used never ends a problem, only new calls do."""
-        if self._allowance is None:
-            return
-        self._allowance += more
-        limits, used, allowed = self.run.limits, self._used_before, self._allowance
-        self._share_budget.set_limits(
-            max(allowed.tokens, used.tokens + 1) if limits.tokens_per_run else None,
-            max(allowed.money, math.nextafter(used.money, math.inf)) if limits.money_per_run else None,
-        )
 
     async def end_share(self) -> None:
         """Record how much the problem used, and leave the rest of its share to the other problems.
 
         It is recorded without a limit, too: the run may be resumed with one.
         """
-        if self.trace.decision(ENDED) != self._budget.spent:
-            self.trace.decide(ENDED, self._budget.spent)
+        spent = self.charges.spent
+        if self.trace.decision(ENDED) != spent.tokens:
+            self.trace.decide(ENDED, spent.tokens)
         if self.run.shares:
-            await self.run.shares.end(self.problem.problem_id, self._spent)
+            await self.run.shares.end(self.problem.problem_id, spent)
 
     async def ask(
         self, key: CallKey, prompt: Prompt, n: int = 1, output_schema: dict[str, Any] | None = None
@@ -246,7 +167,7 @@ class ProblemSession:
             return self._stop_by_budget(key, reached.usage)
 
     async def _call(self, key: CallKey, request: Request, prompt: Prompt) -> Reply | Failure:
-        role, activity = self.run.roles[key.role], self.run.activity
+        role, activity, budget = self.run.roles[key.role], self.run.activity, self.charges.budget
         of_role = activity.role(key.role)
         hint = RoutingHint(self.problem.problem_id, key.iteration * PRIORITY_STRIDE + self.order)
         async with self.run.limiter.slots((hint.priority,), request.n) as slots:
@@ -268,22 +189,22 @@ class ProblemSession:
             of_role.in_flight += 1
             activity.iterations.setdefault(self.problem.problem_id, key.iteration)
             try:
-                outcome = await self._budget.run_limited(
+                outcome = await budget.run_limited(
                     lambda report_tokens: role.chat.complete(
                         request, lambda progress: on_progress(progress, report_tokens), hint
                     ),
-                    role.window.count(prompt.content) if self._budget.is_limited else 0,
-                    self._price(key.role),
+                    role.window.count(prompt.content) if budget.is_limited else 0,
+                    self.charges.price(key.role),
                 )
             except BudgetReached as reached:
-                self._charge_unreported(key, aborted_tokens)
+                self.charges.add_unreported(key, aborted_tokens)
                 # Tokens of aborted streams are recorded as unreported above. The usage must not contain them again.
                 tokens_of_last_stream = reached.usage.completion_tokens - aborted_tokens
                 raise BudgetReached(
                     reached.usage.model_copy(update={"completion_tokens": tokens_of_last_stream})
                 ) from None
             except BaseException:  # the run is stopped
-                self._charge_unreported(key, aborted_tokens + streamed)
+                self.charges.add_unreported(key, aborted_tokens + streamed)
                 raise
             finally:
                 activity.in_flight -= 1
@@ -293,7 +214,7 @@ class ProblemSession:
         # No await between a charge and its line in the trace: count_earlier_starts() depends on it.
         self._count_outcome(key, outcome, prompt)
         uncounted = streamed if isinstance(outcome, Failure) else _unreported_tokens(outcome, prompt, role.window)
-        self._charge_unreported(key, aborted_tokens + uncounted)
+        self.charges.add_unreported(key, aborted_tokens + uncounted)
         await self.trace.add(key, request, outcome, prompt.notes, started)
         self.replies.count(key, request.n, outcome)
         activity.calls += 1
@@ -309,40 +230,14 @@ class ProblemSession:
             activity.failed += 1
             activity.role(key.role).failed += 1
             return
-        self._add_usage(UsageEntry(role=key.role, iteration=key.iteration, usage=outcome.usage), recorded)
-
-    def _add_usage(self, entry: UsageEntry, recorded: bool = False) -> None:
-        """Add usage to the totals of its role and iteration, and charge the budget for it."""
-        role_and_iteration = (entry.role, entry.iteration)
-        self._usage[role_and_iteration] = self._usage.get(role_and_iteration, Usage()) + entry.usage
-        self._charge(entry.role, entry.usage, recorded)
-
-    def _charge(self, role: str, usage: Usage, recorded: bool = False) -> None:
-        """Charge the budgets. ``recorded``: the usage is from the trace, so the run was charged for it before."""
-        price = self._price(role)
-        self._budget.charge(usage, recorded, price)
-        if not recorded:
-            self.run.activity.cost += price.cost(usage) or 0.0
-
-    def _price(self, role: str) -> Price:
-        return self.run.prices.get(role, UNKNOWN_PRICE)
-
-    def _charge_unreported(self, key: CallKey, tokens: int) -> None:
-        """Charge the budget for tokens that no server reported, and record them for replay.
-
-        A call that was made again on resume may have such tokens already; the new ones are added.
-        """
-        if tokens:
-            name = f"{UNREPORTED_PREFIX}{key}"
-            self.trace.decide(name, plausible_tokens(self.trace.decision(name)) + tokens)
-            self._charge(key.role, Usage(completion_tokens=tokens))
+        self.charges.add(UsageEntry(role=key.role, iteration=key.iteration, usage=outcome.usage), recorded)
 
     def _charge_uncounted_replay(self, key: CallKey, outcome: Reply | Failure, prompt: Prompt) -> None:
         """Charge the budget for a recorded reply whose usage an older version believed, although it cannot be true."""
         if isinstance(outcome, Failure) or USAGE_IMPLAUSIBLE not in outcome.notes:
             return
         if self.trace.decision(f"{UNREPORTED_PREFIX}{key}") is None:
-            self._charge_unreported(key, _unreported_tokens(outcome, prompt, self.run.roles[key.role].window))
+            self.charges.add_unreported(key, _unreported_tokens(outcome, prompt, self.run.roles[key.role].window))
 
     def _stop_by_budget(self, key: CallKey, used: Usage) -> Failure:
         """Return the failure of a call that the budget refused or cancelled, and record that the budget is exhausted.
@@ -350,24 +245,12 @@ class ProblemSession:
         ``used``: usage of the call until it was cancelled. Without any usage, the call was refused.
         """
         if used.calls:
-            self._charge_cancelled(key, used)
+            self.charges.add_cancelled(key, used)
         if not self._refuses_new_calls:
             self._refuses_new_calls = True
             self.trace.decide("budget", self.run.limits.model_dump())
         self.stopped = "budget"
         return Failure(reason=FailureReason.BUDGET, message="the budget is used up", key=key)
-
-    def _charge_cancelled(self, key: CallKey, used: Usage) -> None:
-        """Charge the budget for a cancelled call, and record its usage for replay.
-
-        A call that was cancelled before and made again on resume has such usage already; the new usage is added.
-        """
-        name = f"{CANCELLED_PREFIX}{key}"
-        recorded = self.trace.decision(name)
-        before = recorded_usage(recorded).usage if recorded else Usage()
-        entry = UsageEntry(role=key.role, iteration=key.iteration, usage=used)
-        self._add_usage(entry)
-        self.trace.decide(name, entry.model_copy(update={"usage": before + used}).model_dump())
 
 
 def keyed_hash(seed: int, problem_id: str, name: str) -> int:

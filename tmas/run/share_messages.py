@@ -11,24 +11,24 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tmas.run.shares import Amount, Grant, Shares
+from tmas.run.shares import Amount, Grant, ShareRequest, Shares
 from tmas.settings import Limits
 
 
 @dataclass(frozen=True)
-class ShareQuestion:
-    """``number``: unique in the worker's process. ``cost``: of the next iteration; None if the problem has ended.
+class Ended:
+    """A problem has ended and has used ``spent``."""
 
-    The other fields are those of :meth:`tmas.run.shares.ShareKeeper.ask`.
-    """
-
-    number: int
     problem_id: str
     spent: Amount
-    cost: Amount | None = None
-    stalled: int = 0
-    begun: bool = False
-    allowance: Amount | None = None
+
+
+@dataclass(frozen=True)
+class ShareQuestion:
+    """``number``: unique in the worker's process. The answer to ``Ended`` is a grant that means nothing."""
+
+    number: int
+    content: ShareRequest | Ended
 
 
 class RemoteShares:
@@ -47,19 +47,11 @@ class RemoteShares:
     def begin(self, problem_id: str) -> Amount | None:
         return self._allowances.pop(problem_id)
 
-    async def ask(
-        self,
-        problem_id: str,
-        spent: Amount,
-        cost: Amount,
-        stalled: int,
-        begun: bool = False,
-        allowance: Amount | None = None,
-    ) -> Grant:
-        return await self._answer_to(ShareQuestion(self._next(), problem_id, spent, cost, stalled, begun, allowance))
+    async def ask(self, request: ShareRequest) -> Grant:
+        return await self._answer_to(request)
 
     async def end(self, problem_id: str, spent: Amount) -> None:
-        await self._answer_to(ShareQuestion(self._next(), problem_id, spent))
+        await self._answer_to(Ended(problem_id, spent))
 
     @property
     def questions(self) -> tuple[ShareQuestion, ...]:
@@ -72,17 +64,15 @@ class RemoteShares:
             if number in self._open and not (future := self._open[number][1]).done():
                 future.set_result(grant)
 
-    def _next(self) -> int:
+    async def _answer_to(self, content: ShareRequest | Ended) -> Grant:
         self._asked += 1
-        return self._asked
-
-    async def _answer_to(self, question: ShareQuestion) -> Grant:
+        number = self._asked
         future: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
-        self._open[question.number] = question, future
+        self._open[number] = ShareQuestion(number, content), future
         try:
             return await future
         finally:
-            del self._open[question.number]
+            del self._open[number]
 
 
 class ShareDesk:
@@ -114,9 +104,7 @@ class ShareDesk:
             self._tasks.pop(key).cancel()
 
     async def _answer(self, asked: ShareQuestion) -> Grant:
-        if asked.cost is not None:
-            return await self._shares.ask(
-                asked.problem_id, asked.spent, asked.cost, asked.stalled, asked.begun, asked.allowance
-            )
-        await self._shares.end(asked.problem_id, asked.spent)
+        if isinstance(asked.content, ShareRequest):
+            return await self._shares.ask(asked.content)
+        await self._shares.end(asked.content.problem_id, asked.content.spent)
         return Grant(granted=True)

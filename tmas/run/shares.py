@@ -35,8 +35,6 @@ GRANT_PREFIX = "share/"
 """Prefix of the decisions about iterations, followed by the limit and the iteration. The value is a :class:`Grant`."""
 ENDED = "share_ended"
 """Name of the decision that a problem ended. The value is the number of tokens that it has used."""
-RESERVE = 0.5
-"""With strict shares, a problem takes this share of the iteration's expected cost in addition, if the pool has it."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +79,22 @@ class Grant(Record):
         return Amount(self.taken, self.taken_money)
 
 
+@dataclass(frozen=True)
+class ShareRequest:
+    """Whether the problem may spend ``cost``, for its next iteration, in addition to what it has ``spent``.
+
+    ``stalled``: number of iterations without progress. ``begun``: the trace has calls of this iteration, so it is
+    granted at once. ``allowance``: what the problem may use as far as it knows, with strict shares.
+    """
+
+    problem_id: str
+    spent: Amount
+    cost: Amount
+    stalled: int = 0
+    begun: bool = False
+    allowance: Amount | None = None
+
+
 class ShareKeeper(Protocol):
     """Keeps the shares of a run: :class:`Shares`, or in a Ray worker the way to the process that has them."""
 
@@ -92,28 +106,18 @@ class ShareKeeper(Protocol):
     async def end(self, problem_id: str, spent: Amount) -> None:
         """The problem has ended, and has used ``spent``. The rest goes to the pool."""
 
-    async def ask(
-        self,
-        problem_id: str,
-        spent: Amount,
-        cost: Amount,
-        stalled: int,
-        begun: bool = False,
-        allowance: Amount | None = None,
-    ) -> Grant:
-        """Whether the problem may spend ``cost`` in addition to ``spent``. May wait for other problems.
+    async def ask(self, request: ShareRequest) -> Grant:
+        """Answer a request. May wait for other problems.
 
-        ``stalled``: number of iterations without progress. ``begun``: the trace has calls of this iteration, so it is
-        granted at once. Without strict shares the pool may fall below zero by that; others are refused until somebody
-        ends. ``allowance``: what the problem believes to have, with strict shares.
+        Without strict shares, an iteration that has begun can take more than the pool has. The pool is then below zero,
+        and no other problem gets anything until one ends.
         """
         ...
 
 
 @dataclass
 class _Account:
-    """``taken``: what the problem took from the pool. ``spent``: what it had used when it was last counted, which is
-    final if it has ``ended``."""
+    """``taken``: what the problem took from the pool. ``spent``: what it has used; only exact once it has ``ended``."""
 
     taken: Amount = Amount()
     spent: Amount = Amount()
@@ -136,12 +140,16 @@ class _Waiting(NamedTuple):
 
 @dataclass
 class Shares:
-    """Implements :class:`ShareKeeper`. ``problems``: number of problems in the run."""
+    """Implements :class:`ShareKeeper`. ``problems``: number of problems in the run.
+
+    ``reserve``: with strict shares, what a problem takes beyond the expected cost of an iteration, as a share of that
+    cost, if the pool has it. None: the shares are not strict.
+    """
 
     limits: Limits
     problems: int
     accounts: dict[str, _Account] = field(default_factory=dict)
-    is_strict: bool = False
+    reserve: float | None = None
 
     def __post_init__(self) -> None:
         self.share = share_of(self.limits, self.problems)
@@ -153,13 +161,23 @@ class Shares:
 
     @classmethod
     def of_run(
-        cls, directory: Path, limits: Limits, problems: int, prices: Mapping[str, Price], is_strict: bool = False
+        cls,
+        directory: Path,
+        limits: Limits,
+        problems: int,
+        prices: Mapping[str, Price],
+        reserve: float | None = None,
     ) -> Shares:
         """The shares of a run that may have been interrupted, from the traces in its directory."""
         share = share_of(limits, problems)
         traces = sorted(directory.glob("trace/*.jsonl"))
         accounts = {trace.name: _recorded_account(trace, limits, share, prices) for trace in traces}
-        return cls(limits, problems, accounts, is_strict)
+        return cls(limits, problems, accounts, reserve)
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether a call is cancelled that would exceed the allowance of its problem."""
+        return self.reserve is not None
 
     def begin(self, problem_id: str) -> Amount | None:
         """See :class:`ShareKeeper`. A resumed problem gets back what it left to the pool.
@@ -187,29 +205,23 @@ class Shares:
         self._running.discard(name)
         self._serve()
 
-    async def ask(
-        self,
-        problem_id: str,
-        spent: Amount,
-        cost: Amount,
-        stalled: int,
-        begun: bool = False,
-        allowance: Amount | None = None,
-    ) -> Grant:
-        name = trace_name(problem_id)
+    async def ask(self, request: ShareRequest) -> Grant:
+        name = trace_name(request.problem_id)
         account = self.accounts[name]
-        before = self.share + account.taken if allowance is None else limited(allowance, self.limits)
-        reserve = RESERVE if self.is_strict else 0.0
-        left = self.share + account.taken - limited(spent, self.limits)
-        needed = (limited(cost, self.limits) - left).at_least_zero()
-        wanted = (limited(cost, self.limits).times(1 + reserve) - left).at_least_zero()
+        known = request.allowance
+        before = self.share + account.taken if known is None else limited(known, self.limits)
+        cost, spent = limited(request.cost, self.limits), limited(request.spent, self.limits)
+        left = self.share + account.taken - spent
+        needed = (cost - left).at_least_zero()
+        wanted = (cost.times(1 + (self.reserve or 0.0)) - left).at_least_zero()
         granted = True
-        if begun and not self.is_strict:
+        if request.begun and not self.is_strict:
             self._take(account, needed)
-        elif begun or needed == Amount():
+        elif request.begun or needed == Amount():
             self._take(account, wanted.at_most(self.pool.at_least_zero()))
         else:
-            granted = await self._wait(_Waiting(stalled, needed, wanted, name, _future()))
+            answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            granted = await self._wait(_Waiting(request.stalled, needed, wanted, name, answer))
         taken = self.share + account.taken - before
         return Grant(granted=granted, taken=taken.tokens, taken_money=taken.money)
 
@@ -239,10 +251,6 @@ class Shares:
         self._waiting.remove(waiting)
         if not waiting.answer.done():
             waiting.answer.set_result(granted)
-
-
-def _future() -> asyncio.Future[bool]:
-    return asyncio.get_running_loop().create_future()
 
 
 def share_of(limits: Limits, problems: int) -> Amount:

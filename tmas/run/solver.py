@@ -13,7 +13,8 @@ from tmas.methods.base import Method
 from tmas.records import Problem, Result, Usage
 from tmas.run.budget import count_earlier_starts, line_charges
 from tmas.run.rounds import observed_rounds
-from tmas.run.session import ProblemSession, RunState
+from tmas.run.session import ProblemSession
+from tmas.run.state import RunState
 from tmas.run.trace import Trace, read_trace, trace_path
 from tmas.settings import Limits
 

@@ -66,6 +66,12 @@ class RaySettings(Settings):
         description="Number of Ray worker processes that solve problems. null: one on each node if Ray is used,"
         " otherwise the command's own process. output_dir must be on storage that all nodes share.",
     )
+    share_reserve: float = Field(
+        default=0.5,
+        ge=0,
+        description="With several workers and a method that divides the run's budget: a problem that asks for an"
+        " iteration gets its expected cost and this share of it in addition, if the pool has it.",
+    )
 
 
 class RunSettings(Settings):

@@ -16,7 +16,8 @@ from tmas.llm.tokens import ContextWindow
 from tmas.methods.majority_vote import MajorityVoteSettings
 from tmas.records import CallKey, Problem, Sampling, UsageEntry
 from tmas.run.budget import CANCELLED_PREFIX, UNREPORTED_PREFIX, recorded_tokens, unreported_usage
-from tmas.run.session import ProblemSession, RoleModel, RunState
+from tmas.run.session import ProblemSession
+from tmas.run.state import RoleModel, RunState
 from tmas.run.trace import Trace, read_calls, trace_path
 from tmas.settings import Limits
 from tmas.testing import team
@@ -93,7 +94,7 @@ def test_other_counts_of_an_old_trace_are_checked_too(tmp_path: Path, count: int
         role = RoleModel(None, "m", Sampling(), ContextWindow(len, 1000, 1))  # type: ignore[arg-type]
         run = RunState({"solution": role}, PriorityLimiter(1), limits=Limits(tokens_per_problem=100))
         session = ProblemSession(PROBLEM, trace, run)
-    assert recorded_tokens(tmp_path) == session._budget.spent == 5
+    assert recorded_tokens(tmp_path) == session.charges.budget.spent == 5
 
 
 def test_tokens_that_no_server_reported_belong_to_the_role_of_their_call_also_in_a_later_round():

@@ -20,7 +20,7 @@ from tmas.run import ray_workers as workers
 from tmas.run import runtime
 from tmas.run.budget import recorded_tokens
 from tmas.run.share_messages import RemoteShares, ShareDesk
-from tmas.run.shares import Amount, Grant, Shares
+from tmas.run.shares import Amount, Grant, ShareRequest, Shares
 from tmas.settings import Limits
 from tmas.testing import team
 from tmas.testing.chat_server import Body, ScriptedServer
@@ -92,7 +92,7 @@ async def test_two_workers_solve_as_one_process_does_and_never_exceed_the_budget
 
 async def test_an_answer_that_a_dead_worker_did_not_get_is_given_to_the_next_one():
     limits = Limits(tokens_per_run=300)
-    shares = Shares(limits, problems=3, is_strict=True)
+    shares = Shares(limits, problems=3, reserve=0.5)
     desk, dead, alive = ShareDesk(shares), RemoteShares(limits), RemoteShares(limits)
     allowance = shares.begin("a")
     assert allowance == Amount(100)
@@ -100,7 +100,7 @@ async def test_an_answer_that_a_dead_worker_did_not_get_is_given_to_the_next_one
     await shares.end("b", Amount(20))
 
     async def ask(worker: RemoteShares, name: str) -> asyncio.Task[Grant]:
-        asking = asyncio.create_task(worker.ask("a", Amount(90), Amount(40), 0, allowance=allowance))
+        asking = asyncio.create_task(worker.ask(ShareRequest("a", Amount(90), Amount(40), 0, allowance=allowance)))
         await until(lambda: worker.questions)
         desk.receive(name, worker.questions)
         await until(lambda: desk.answers(name))
@@ -109,7 +109,7 @@ async def test_an_answer_that_a_dead_worker_did_not_get_is_given_to_the_next_one
     lost = await ask(dead, "first process")
     lost.cancel()
     desk.keep_only({"second process"})
-    assert shares.begin("a") == Amount(150)  # its next worker is told of the grant as well
+    assert shares.begin("a") == Amount(150)  # 100, and the 50 of the answer that got lost
     asking = await ask(alive, "second process")
     alive.receive(desk.answers("second process"))
     assert await asking == Grant(granted=True, taken=50)  # 30 were missing, and 20 are the reserve
@@ -117,7 +117,7 @@ async def test_an_answer_that_a_dead_worker_did_not_get_is_given_to_the_next_one
 
 
 async def test_a_problem_that_says_twice_that_it_ended_leaves_its_rest_once():
-    shares = Shares(Limits(tokens_per_run=200), problems=2, is_strict=True)
+    shares = Shares(Limits(tokens_per_run=200), problems=2, reserve=0.5)
     shares.begin("a")
     await shares.end("a", Amount(60))
     await shares.end("a", Amount(60))

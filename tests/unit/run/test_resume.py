@@ -10,6 +10,7 @@ import orjson
 import pytest
 from aiohttp import web
 
+from tests.support.waiting import until
 from tmas import Problem, Result, asolve_all
 from tmas.errors import UserError
 from tmas.files import read_lines
@@ -106,8 +107,7 @@ async def test_lines_are_in_finishing_order_while_it_runs_and_in_input_order_at_
     async with FirstIsLast(lambda _: Script(("cut",), finish_reason="length")) as server:
         one = {"n_candidates": 1, "max_iterations": 1}
         running = asyncio.create_task(solve(server, tmp_path, team.problems(3), method=one))
-        while len(ids("predictions.jsonl")) < 2:  # noqa: ASYNC110 - what is written is looked at, as a reader would
-            await asyncio.sleep(0.01)
+        await until(lambda: len(ids("predictions.jsonl")) == 2)
         assert sorted(ids("predictions.jsonl")) == ["p1", "p2"]
         others_written.set()
         await running

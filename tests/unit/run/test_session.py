@@ -23,8 +23,9 @@ from tmas.records.checksums import add_checksum
 from tmas.records.prices import Price
 from tmas.records.trace_lines import DecisionLine, trace_bytes
 from tmas.run.budget import TokenBudget, recorded_charges, recorded_tokens
-from tmas.run.session import ProblemSession, RoleModel, RunState
+from tmas.run.session import ProblemSession
 from tmas.run.solver import ProblemSolver
+from tmas.run.state import RoleModel, RunState
 from tmas.run.trace import Trace, read_trace
 from tmas.settings import Limits
 
@@ -127,7 +128,7 @@ async def test_a_run_that_is_resumed_has_spent_the_money_that_it_had_spent(tmp_p
         with closing(Trace(tmp_path / "trace" / "t.jsonl")) as trace:
             session = ProblemSession(PROBLEM, trace, run)
             await session.ask(KEY, Prompt(text="?"))
-        spent.append(session._budget.spent_money)
+        spent.append(session.charges.budget.spent_money)
     [(name, usage)] = recorded_charges(tmp_path).items()
     assert spent == [pytest.approx(prices[name].cost(usage))] * 2
     assert spent[0] > 160 * 10 / 1e6

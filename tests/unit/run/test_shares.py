@@ -6,7 +6,7 @@ import asyncio
 from contextlib import closing
 from pathlib import Path
 
-from tmas.run.shares import ENDED, Amount, Grant, Shares, grant_name
+from tmas.run.shares import ENDED, Amount, Grant, ShareRequest, Shares, grant_name
 from tmas.run.trace import Trace, trace_path
 from tmas.settings import Limits
 
@@ -15,8 +15,8 @@ async def test_a_problem_takes_what_others_left():
     shares = Shares(Limits(tokens_per_run=300), problems=3)
     for name in "abc":
         shares.begin(name)
-    assert await shares.ask("a", spent=Amount(60), cost=Amount(40), stalled=0) == Grant(granted=True)
-    asking = asyncio.create_task(shares.ask("a", spent=Amount(90), cost=Amount(40), stalled=0))
+    assert await shares.ask(ShareRequest("a", spent=Amount(60), cost=Amount(40), stalled=0)) == Grant(granted=True)
+    asking = asyncio.create_task(shares.ask(ShareRequest("a", spent=Amount(90), cost=Amount(40), stalled=0)))
     await asyncio.sleep(0)
     assert not asking.done()  # b and c may still leave something
     await shares.end("b", spent=Amount(80))
@@ -33,7 +33,7 @@ async def test_when_all_wait_the_one_without_progress_for_longest_is_refused_and
         shares.begin(name)
 
     async def solve(name: str, spent: int, stalled: int) -> Grant:
-        grant = await shares.ask(name, Amount(spent), cost=Amount(30), stalled=stalled)
+        grant = await shares.ask(ShareRequest(name, Amount(spent), cost=Amount(30), stalled=stalled))
         await shares.end(name, Amount(spent + 30 * grant.granted))
         return grant
 
@@ -47,7 +47,7 @@ async def test_a_cancelled_problem_does_not_wait_any_more():
     shares = Shares(Limits(tokens_per_run=20), problems=2)
     for name in "ab":
         shares.begin(name)
-    asking = asyncio.create_task(shares.ask("a", spent=Amount(10), cost=Amount(5), stalled=0))
+    asking = asyncio.create_task(shares.ask(ShareRequest("a", spent=Amount(10), cost=Amount(5), stalled=0)))
     await asyncio.sleep(0)
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
@@ -82,7 +82,7 @@ async def test_an_iteration_with_recorded_calls_is_granted_although_the_pool_is_
     shares = Shares(Limits(tokens_per_run=200), problems=2)
     for name in "ab":
         shares.begin(name)
-    assert await shares.ask("a", spent=Amount(90), cost=Amount(30), stalled=9, begun=True) == Grant(
+    assert await shares.ask(ShareRequest("a", spent=Amount(90), cost=Amount(30), stalled=9, begun=True)) == Grant(
         granted=True, taken=20
     )
     assert shares.pool == Amount(-20)
@@ -95,7 +95,7 @@ async def test_money_and_tokens_are_granted_together_and_a_resumed_run_knows_bot
     shares = Shares(limits, problems=2)
     for name in "ab":
         shares.begin(name)
-    asking = asyncio.create_task(shares.ask("a", Amount(50, 1.5), Amount(20, 1.0), stalled=0))
+    asking = asyncio.create_task(shares.ask(ShareRequest("a", Amount(50, 1.5), Amount(20, 1.0), stalled=0)))
     await asyncio.sleep(0)
     assert not asking.done()  # the tokens of its share would suffice, the money does not
     await shares.end("b", Amount(90, 0.5))
@@ -109,13 +109,13 @@ async def test_money_and_tokens_are_granted_together_and_a_resumed_run_knows_bot
 
 async def test_strict_shares_never_add_up_to_more_than_the_limit():
     """Problem a ends, b takes what a left, and a is resumed with more iterations: it gets back only what is there."""
-    shares = Shares(Limits(tokens_per_run=200), problems=2, is_strict=True)
+    shares = Shares(Limits(tokens_per_run=200), problems=2, reserve=0.5)
     shares.begin("a")
     shares.begin("b")
     await shares.end("a", Amount(40))
-    grant = await shares.ask("b", Amount(90), Amount(50), stalled=0, allowance=Amount(100))
+    grant = await shares.ask(ShareRequest("b", Amount(90), Amount(50), stalled=0, allowance=Amount(100)))
     assert grant == Grant(granted=True, taken=60)  # 40 are missing, and the pool has 20 of the reserve of 25
     assert shares.begin("a") == Amount(40)
     assert shares.pool == Amount(0)
-    paid = await shares.ask("b", Amount(160), Amount(50), stalled=0, begun=True, allowance=Amount(160))
+    paid = await shares.ask(ShareRequest("b", Amount(160), Amount(50), stalled=0, begun=True, allowance=Amount(160)))
     assert paid == Grant(granted=True)
