@@ -66,7 +66,7 @@ CONF = Path(__file__).parents[1] / "conf"
 class NoisyTeacher:
     """Implements :class:`tmas.agents.base.Session` and the window of every role.
 
-    ``rate``: share of the verifier's grades that are flipped. ``tokens``: of all calls so far.
+    ``rate``: share of the verifier's grades that are flipped. ``tokens``: number of tokens of all calls so far.
     """
 
     stopped = None
@@ -144,7 +144,8 @@ def measure(settings: TMASSettings, problems: Sequence[Problem], seed: int, rate
 def row(name: str, found: Sequence[Sequence[Outcome]], fixed: Sequence[Sequence[Outcome]]) -> str:
     """A line of the table: means over problems and seeds, and the paired difference to ``fixed``.
 
-    Both hold the outcomes by problem and seed. The interval is over problems, of which each is the mean over its seeds.
+    Both hold one sequence per problem, with an outcome for each seed. The interval is over problems: the value of a
+    problem is its mean over the seeds.
     """
     outcomes = [outcome for by_seed in found for outcome in by_seed]
     tokens = fmean(o.tokens for o in outcomes)
@@ -159,8 +160,10 @@ def row(name: str, found: Sequence[Sequence[Outcome]], fixed: Sequence[Sequence[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=40)
-    parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0 on")
-    parser.add_argument("--processes", type=int, default=None, help="at once; defaults to the number of cores")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds: 0, 1, ...")
+    parser.add_argument(
+        "--processes", type=int, default=None, help="number of processes; defaults to the number of cores"
+    )
     parser.add_argument("--split", choices=["train", "validation", "test"], default="validation")
     parser.add_argument("--rates", type=float, nargs="+", default=[0, 0.05, 0.2], help="noise in the grades")
     parser.add_argument("--variants", nargs="+", default=[*VARIANTS], choices=VARIANTS)

@@ -62,7 +62,9 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=800)
     parser.add_argument("--noise", type=float, default=0.1)
     parser.add_argument("--methods", nargs="+", default=["tmas", "tmas_adaptive"], help="relative to the first one")
-    parser.add_argument("--processes", type=int, default=None, help="at once; defaults to the number of cores")
+    parser.add_argument(
+        "--processes", type=int, default=None, help="number of processes; defaults to the number of cores"
+    )
     given = parser.parse_args()
     slots, met = given.concurrency, True
     first: tuple[float, float] | None = None

@@ -136,7 +136,10 @@ class _Builder:
         return dict(Counter(row.source for row in rows))
 
     def _window(self) -> ContextWindow:
-        """The room for a prompt beside the system message and the chat template."""
+        """The length limit of a prompt: ``max_prompt_tokens`` less the system message and the chat template.
+
+        Raises ``UserError`` if these two leave no room for a prompt.
+        """
         longest = self.settings.max_prompt_tokens
         taken = self.template + sum(self.count(message.content) for message in self.system)
         if self.system and taken >= longest:

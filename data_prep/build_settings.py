@@ -78,9 +78,8 @@ class BuildSettings(Settings):
     )
     system_message: Text | None = Field(
         default=None,
-        description="System message of every RL row, before its prompt. null: none, as tmas solve sends none; a policy"
-        " that is trained with one sees another prompt in tmas solve. Chats of the cold-start set stay as they were"
-        " sent.",
+        description="System message before the prompt of every RL row. null: none. tmas solve sends none, so a policy"
+        " that is trained with one gets other prompts in tmas solve. Chats of the cold-start set are not changed.",
     )
     verification: VerificationRowSettings = Field(
         default=VerificationRowSettings(), description="The candidates of the verification rows."

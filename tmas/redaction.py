@@ -63,7 +63,7 @@ def _without_cut_keys(message: str) -> str:
 
 
 def _without_beginning(text: str, end: str) -> str:
-    """``text`` without as much of ``end`` as it begins with."""
+    """Remove the longest beginning of ``end`` that ``text`` starts with."""
     return text[next(n for n in range(len(end), -1, -1) if text.startswith(end[:n])) :]
 
 

@@ -1,4 +1,4 @@
-"""Run a command beside a proxy that flips grades of verifications: noise for the verifier, and for nothing else.
+"""Run a command with a proxy that flips grades of verifications. It changes no other replies.
 
 ``python -m recipes.adaptive.noise COMMAND ...`` serves the proxy for the model at ``MODEL_URL`` while the command runs,
 and sets ``NOISE_URL`` for it. The verifier's base URL for a rate of 20 % is ``$NOISE_URL/0.2/v1``
@@ -28,7 +28,7 @@ GRADE = re.compile(r"\\boxed\{(0\.5|[01])\}")
 
 
 def turned_over(text: str, seed: object, choice: int, rate: float) -> str:
-    """``text``, whose last boxed grade is flipped with the probability ``rate``."""
+    """``text``, with its last boxed grade flipped with the probability ``rate``."""
     digest = hashlib.sha256(f"{seed}/{choice}/{text}".encode()).digest()
     grades = [*GRADE.finditer(text)]
     if not grades or int.from_bytes(digest[:7]) / 2**56 >= rate:

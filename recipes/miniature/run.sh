@@ -20,7 +20,7 @@ size REPLY_STEPS 20000 4000
 size STEPS 30 10           # updates of the reinforcement learning
 size OWN 150 60            # training problems that the policy solves, for rows that train the verifier
 size VERIFICATIONS 300 100 # such rows
-size FORMS 'vanilla hybrid hybrid_additive hybrid_verification' 'vanilla hybrid hybrid_verification'
+FORMS=${FORMS-vanilla hybrid} # and hybrid_additive, hybrid_verification
 BASELINES="majority_vote best_of_n self_refine verify_refine pacore rse"
 BUDGETS=2500,5000,10000,20000 # tokens per problem, including prompts
 ERROR_RATES=${ERROR_RATES-$([ -n "$QUICK" ] || echo 0 0.1 0.2)}
@@ -94,7 +94,7 @@ build teacher_spread task exploits_spread "$NONE" '{exploit: 20}' validation_sha
 build teacher_spread task checks "$NONE" '{verification: 32}' validation_share=0.03
 build teacher_easy easy checks_easy "$NONE" '{verification: 4}' validation_share=0
 
-step "4. cold start: verification; all roles on two blocks and two candidates; all roles at full size; the replies alone, with more of exploring and exploiting"
+step "4. cold start: verification; all roles on two blocks and two candidates; all roles at full size; all roles again, with loss on the replies alone"
 sft() { # sft MODEL OUT FILES MAX_LENGTH BATCH_SIZE MAX_STEPS [settings]
     [ -e "$OUT/$2/final" ] || python -m torch.distributed.run --standalone --nproc_per_node=2 -m tmas.cli sft device=cpu deepspeed=null \
         model.path="$1" model.attn_implementation=eager train_files="$3" output_dir="$OUT/$2" on_bad_row=skip \

@@ -1,7 +1,7 @@
 """`tmas sft` with DeepSpeed ZeRO on the CPU: sharded, killed and resumed, and its result solving problems on vLLM.
 
-torchrun starts the run that is killed and resumed with ZeRO, and all runs of the slow tests. The other runs are forks
-(tests/support/ranks.py), which train in the same way.
+torchrun starts the run that is killed and resumed with ZeRO, and the runs of the slow tests except ``grouped``. The
+other runs are forks (tests/support/ranks.py), which train in the same way.
 """
 
 from __future__ import annotations

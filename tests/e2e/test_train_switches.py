@@ -36,7 +36,8 @@ def trained(task: Path, output: Path, *settings: str) -> tuple[Curves, list[Kept
 
 def test_dapo_dr_grpo_rejection_and_asynchronous_training_act_together(task: Path, tmp_path: Path):  # noqa: F811
     together = "switches=[async,dynamic_sampling,overlong_penalty,dr_grpo,rejection]"
-    curves, prompts = trained(task, tmp_path / "run", together, "data.max_response_length=14")
+    ahead = "trainer.v1.colocate_async.num_warmup_batches=4"  # with 1, the filter may drop all that step 1 leaves over
+    curves, prompts = trained(task, tmp_path / "run", together, ahead, "data.max_response_length=14")
     assert curves[2]["training/off_policy/trajectory_staleness_worst/max"] >= 1  # begun with the weights before step 1
     assert sum(data.get("training/filter_groups/evicted_samples", 0) for data in curves.values()) > 0
     for prompt in prompts:
@@ -56,7 +57,8 @@ def test_gspo_clips_whole_responses_and_icepop_leaves_out_tokens(task: Path, tmp
     narrow = "algorithm.rollout_correction.rollout_is_threshold='0.999_1.001'"  # on a CPU, the ratios are close to 1
     curves, _ = trained(task, tmp_path / "run", "switches=[gspo,icepop]", narrow)
     assert 0 < curves[1]["rollout_corr/rollout_is_oob_ratio"] < 1
-    assert curves[1]["actor/pg_clipfrac"] > 0.05  # PPO's clip of tokens, which is 700 times as wide, clips 0.2 %
+    # It clipped 24 %. The clip of tokens, which is 700 times as wide, clipped up to 4 % in the test above.
+    assert curves[1]["actor/pg_clipfrac"] > 0.1
 
 
 def test_one_update_takes_vllms_probabilities(task: Path, tmp_path: Path):  # noqa: F811

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import importlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -95,49 +96,32 @@ def _serve() -> None:
     os.dup2(2, 1)  # what the libraries print is no answer
     for module in PRELOADED:
         importlib.import_module(module)
+    forks = multiprocessing.get_context("fork")
     for line in sys.stdin:
         order = json.loads(line)
-        pids = [_fork(rank, order) for rank in range(order["processes"])]
-        print(json.dumps(pids), file=answers, flush=True)
-        print(json.dumps(_exit_codes(pids)), file=answers, flush=True)
+        ranks = [forks.Process(target=_run, args=(rank, order)) for rank in range(order["processes"])]
+        for rank in ranks:
+            rank.start()
+        print(json.dumps([rank.pid for rank in ranks]), file=answers, flush=True)
+        while running := [rank for rank in ranks if rank.exitcode is None]:
+            if any(rank.exitcode for rank in ranks):
+                for rank in running:
+                    rank.kill()  # as torchrun does: it would wait for the rank that has failed
+            connection.wait([rank.sentinel for rank in running])
+        print(json.dumps([rank.exitcode for rank in ranks]), file=answers, flush=True)
 
 
-def _fork(rank: int, order: dict[str, Any]) -> int:
-    """Start a rank and return its process id. The rank itself never returns."""
-    if pid := os.fork():
-        return pid
-    code = 1
-    try:
-        with open(order["log"], "ab") as log, open(os.devnull, "rb") as nothing:
-            for target, file in ((0, nothing), (1, log), (2, log)):
-                os.dup2(file.fileno(), target)
-        if (size := order["processes"]) > 1:
-            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
-            address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": order["port"]}
-            os.environ.update({name: str(value) for name, value in (place | address).items()})
-        sys.argv = ["tmas", *order["words"]]
-        main()
-        code = 0
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else 1 if ended.code else 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def _exit_codes(pids: list[int]) -> list[int]:
-    """Wait for all ranks. Like ``torchrun``, kill the others when one has failed: they would wait for it."""
-    codes: dict[int, int] = {}
-    while len(codes) < len(pids):
-        pid, status = os.wait()
-        codes[pid] = os.waitstatus_to_exitcode(status)
-        if codes[pid]:
-            for other in set(pids) - codes.keys():
-                os.kill(other, signal.SIGKILL)
-    return [codes[pid] for pid in pids]
+def _run(rank: int, order: dict[str, Any]) -> None:
+    """Run the command as this rank, in its own process."""
+    log = os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    for output in (1, 2):
+        os.dup2(log, output)
+    if (size := order["processes"]) > 1:
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": order["port"]}
+        os.environ.update({name: str(value) for name, value in (place | address).items()})
+    sys.argv = ["tmas", *order["words"]]
+    main()
 
 
 if __name__ == "__main__":

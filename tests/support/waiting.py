@@ -10,6 +10,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from tmas.concurrency import PriorityLimiter
+
 LIMIT = 600.0
 """Longest wait in seconds."""
 
@@ -27,3 +29,8 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(LIMIT):
         while not condition():  # noqa: ASYNC110 - what tests wait for has no event of its own
             await asyncio.sleep(0.005)
+
+
+async def until_held_back(*limiters: PriorityLimiter) -> None:
+    """Wait until calls wait for slots of each limiter although slots are free, as they do only during a pause."""
+    await until(lambda: all(one._free > 0 and one.wanted > one.in_use for one in limiters))

@@ -1,4 +1,4 @@
-r"""Finds notations that can be read in several ways. Two answers with such a notation are undecided.
+r"""Finds notations with several readings. Two answers are undecided if such a notation may change the verdict.
 
 Examples: ``C_{10}`` may be a Catalan number, ``1/2x`` is x/2 or 1/(2x), ``(-8)^{1/3}`` is -2 or not real.
 """
@@ -27,7 +27,7 @@ _SIGNS = {
     "another relation": re.compile(r"\\(?:equiv|sim|simeq|cong|approx|propto|mid|nmid|neq|parallel|perp)(?![A-Za-z])"),
     "a chain of equations": re.compile(r"[A-Za-z]=[A-Za-z]="),
 }
-"""Signs that math-verify ignores, or reads as others."""
+"""Signs that math-verify ignores or mistakes for other signs."""
 _SLASH = re.compile(r"/ ?(?:\d+|[a-z]) ?(?:[A-Za-z(]|\\(?:sqrt|pi|frac|ln|log|sin|cos|tan)(?![A-Za-z]))")
 _LETTER_FONT = re.compile(r"\\math(?:bb|cal|frak|scr)\{([A-Za-z])\}")
 _RADICAL = re.compile(r"\\sqrt\s*\[")
@@ -39,14 +39,14 @@ def _ambiguous_slash(one: str, other: str) -> bool:
 
 
 def doubt_about_signs(one: str, other: str) -> str | None:
-    """Return which signs may distinguish two answers that have equal values, or None."""
+    """Return what may distinguish two answers that have equal values, or None."""
     if _ambiguous_slash(one, other):
         return "what a slash divides by"
     return next((doubt for doubt, sign in _SIGNS.items() if sign.findall(one) != sign.findall(other)), None)
 
 
 def doubt_about_notation(one: str, other: str, first: Any, second: Any) -> str | None:
-    """Return which notation may make two answers equal that have different values, or None.
+    """Return how two answers with different values may still be equal because of their notation, or None.
 
     ``one`` and ``other`` are normalised; ``first`` and ``second`` are their expressions.
     """

@@ -108,7 +108,7 @@ def _split_unit(answer: str) -> tuple[str, str]:
     value = normalise(answer[: match.start()])
     unit = (match["text"] or match["word"] or "").strip()
     if "\\times" in value.replace(r"\times 10^", ""):
-        return normalise(answer), ""  # 2 by 3 of something
+        return normalise(answer), ""  # a size, such as 2 by 3 metres
     a_list = re.search(r",(?!\d{3}(?!\d))", value)
     numeric = any(map(str.isdigit, value)) and not re.search("[A-Za-z]", without_commands(value))
     if a_list or not numeric or unit in _LETTERS_OF_NUMBERS or _NOT_UNITS.search(unit):
@@ -240,7 +240,7 @@ def _without_membership(one: str, other: str) -> Sides:
 
 
 def _numbers_of_chain(text: str) -> list[str]:
-    r"""Return the parts of a chain such as ``1+2=3`` that begins with a number; nothing for another text."""
+    r"""Return the parts of a chain such as ``1+2=3`` that begins with a number; an empty list for any other text."""
     parts = text.split("=")
     number = re.search(r"\d", parts[0]) and not re.search("[A-Za-z]", without_commands(parts[0]))
     is_chain = number and len(parts) > 1 and all(parts) and not has_relation(text)

@@ -19,7 +19,7 @@ _FAMILY = re.compile(
 
 
 def compare_families(one: str, other: str, values: Comparer) -> Comparison | None:
-    """Compare two normalised answers of which at least one lets a letter be any whole number. None: other answers."""
+    """Compare two normalised answers if a letter stands for every whole number in at least one. None: in neither."""
     first, second = _FAMILY.fullmatch(one), _FAMILY.fullmatch(other)
     if first is None and second is None:
         return None
@@ -39,7 +39,7 @@ def compare_families(one: str, other: str, values: Comparer) -> Comparison | Non
 
 
 def _compare_progressions(one: str, other: str, index: str) -> Comparison | None:
-    r"""Compare ``a+pk`` with ``b+qk``: they are the same numbers if p is q or -q, and p divides a-b."""
+    r"""Compare ``a+pk`` with ``b+qk``: they are the same numbers if p is q or -q, and a-b is a multiple of p."""
     from sympy import Integer
 
     with suppress(TypeError, ValueError, ArithmeticError, AttributeError):

@@ -27,7 +27,7 @@ _WHOLE_NUMBER_NAMES = frozenset("nmklNMK")
 
 
 class Comparer(Protocol):
-    """Compares two parts of answers. ``unreadable``: the verdict on two answers that cannot be parsed."""
+    """Compares two parts of answers. ``unreadable``: the verdict if the answers cannot be parsed."""
 
     def compare(self, one: str, other: str) -> Comparison: ...
 

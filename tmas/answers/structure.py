@@ -143,7 +143,7 @@ def _both_signs(item: str) -> list[str]:
 
 
 def in_the_same_order(one: str, other: str) -> tuple[str, str] | None:
-    """Write ``(k,n)=(2,3)`` as ``(n,k)=(3,2)`` if the other side has this order; None if that is not one tuple."""
+    """Write ``(k,n)=(2,3)`` as ``(n,k)=(3,2)`` if the other side has this order; None if its values are no tuple."""
     first, second = _ORDERED_NAMES.match(one), _ORDERED_NAMES.match(other)
     if first is None or second is None or first[0] == second[0]:
         return one, other

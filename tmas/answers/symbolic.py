@@ -142,7 +142,7 @@ def _equal_if_renamed(one: Any, other: Any) -> bool:
 
 
 def renamings(one: Any, other: Any) -> list[dict[Any, Any]]:
-    """Rename the letters that occur on only one side. Returns a renaming that makes both sides equal, or none."""
+    """Return at most one renaming, of the letters that occur on only one side, that makes both sides equal."""
     from sympy import Expr
 
     if not (isinstance(one, Expr) and isinstance(other, Expr)):

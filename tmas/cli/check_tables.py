@@ -19,7 +19,7 @@ from tmas.run.progress import clock
 from tmas.settings import RunSettings
 
 MOST_NAMES, MOST_NAME_CHARACTERS = 8, 100
-"""Names of models that are shown, and characters of each."""
+"""Most names of models that are shown, and most characters of each."""
 CHAIN = frozenset({"solution", "verification", "summary"})
 """Roles of TMAS that are called for every candidate, one after the other."""
 EXCERPT = 160
@@ -159,7 +159,7 @@ def _advice(checked: CheckResult, settings: RunSettings, time_limit: float) -> I
 
 
 def _about_size(checked: CheckResult, settings: RunSettings) -> Iterator[str]:
-    """Whether a role may be unreadable only because the check shows it fewer candidates than the planned run does."""
+    """Advice if a role may be unreadable only because the check had fewer candidates than the planned run has."""
     planned = getattr(settings.method, "n_candidates", 0)
     asked = sum(len(iteration.rollouts) for iteration in checked.result.trajectory.iterations[:1])
     if any(counts.unreadable for counts in checked.replies.values()) and 0 < asked < planned:

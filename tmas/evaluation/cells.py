@@ -61,7 +61,7 @@ def points(estimate: Estimate, separator: str, digits: int = 1) -> str:
 
 
 def budget_text(budget: float, unit: str) -> str:
-    """A rounded budget in tokens or money as text. All digits of an amount below 1 are shown: budgets stay distinct."""
+    """A rounded budget in tokens or money as text. Amounts below 1 have all digits, so that budgets stay distinct."""
     if unit == "tokens":
         return short(budget)
     return money(budget) if budget >= 1 else f"{Decimal(repr(budget)):f}"

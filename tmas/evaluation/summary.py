@@ -151,7 +151,7 @@ def _problem(
         digest=digest,
         stop=line.stop,
         limit=line.terms.tokens_per_problem,
-        # the limit held at the run's own prices, and says nothing about costs at others
+        # the limit applied at the run's own prices, and not at others
         money_limit=line.terms.money_per_problem if own_prices else None,
         prompt_tokens=used.prompt_tokens,
         completion_tokens=used.completion_tokens,

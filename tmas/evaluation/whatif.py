@@ -119,7 +119,7 @@ class WhatIfSettings(Settings):
 async def whatif(settings: WhatIfSettings, report: Report = lambda *_: None) -> WhatIf:
     """Replay the finished problems of a run with other settings of its method, and compare.
 
-    Raises ``UserError`` if the run cannot be read, if its method does not have a setting, and if the recorded calls are
+    Raises ``UserError`` if the run cannot be read, if its method does not have a setting, or if the recorded calls are
     not enough to replay any problem.
     """
     run = RecordedRun(settings.run)

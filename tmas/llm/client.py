@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 ChoiceProgressCallback = Callable[[int, StreamProgress], None]
 RetryCallback = Callable[[str, str], None]
-"""Called with a server's base URL and the reason why calls to it are retried. Empty once a call has succeeded again."""
+"""Called with a server's base URL and why calls to it are retried. The reason is empty once a call has succeeded."""
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ class OpenAIChat:
 
     def _start_probe(self, engine: Engine, retry_after: float) -> None:
         """Mark ``engine`` as unhealthy until a probe succeeds. A single engine is never marked."""
-        if engine.refusals >= REFUSALS:  # a probe would succeed at once: a refusal is an answer, too
+        if engine.refusals >= REFUSALS:  # a probe would succeed at once, because a refusal is an answer
             retry_after = max(retry_after, COOLDOWN)
         if len(self.router.engines) > 1 and engine not in self._probes:
             probe = asyncio.create_task(
@@ -294,7 +294,7 @@ class OpenAIChat:
                     engine.has_served, engine.refusals = True, 0
                     self._newest_success_sent_at = max(self._newest_success_sent_at, started)
                     self._warn(self._refused.add(dropped))
-                    self._refused.accept(sent.keys() - {"n"})  # whether n is accepted shows in the number of choices
+                    self._refused.accept(sent.keys() - {"n"})  # the number of choices shows if n is accepted
                     reply.dropped = frozenset(dropped)
                     reply.notes += [note for name in body.keys() - sent.keys() if (note := OPTIONAL_FIELDS[name].note)]
                     return reply

@@ -92,9 +92,9 @@ class StreamedReply:
     """Assembles a chat completion from its payloads.
 
     ``n`` and ``max_tokens``: what was requested. ``prompt_bytes``: size of the request. ``prompt_characters``: length
-    of its messages. ``limits``: of this reply. ``tokens``: the server's token count if it sends one, else the number of
-    chunks with text. ``has_end_mark``: the server has sent its end mark. ``dropped``: request fields that this server
-    refused. ``notes``: request fields that had to be left out, and other remarks.
+    of its messages. ``limits``: those of this reply. ``tokens``: the server's token count if it sends one, else the
+    number of chunks with text. ``has_end_mark``: the server has sent its end mark. ``dropped``: request fields that
+    this server refused. ``notes``: request fields that had to be left out, and other remarks.
     """
 
     def __init__(

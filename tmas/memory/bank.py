@@ -108,8 +108,8 @@ class Bank(ItemCollection[ItemT], Generic[ItemT, OutputT]):
         """Apply the reply ``output`` by the rules in the module's docstring. Returns the new bank and the change.
 
         ``output`` refers to ``rollouts``, those of ``iteration``. Updates are applied first, because they refer to the
-        bank that the model was shown. ``max_new``: at most this number of items is added, also by corrections; the
-        first ones are. Longer texts than ``max_chars`` characters are cut at the end of a word.
+        bank that the model was shown. ``max_new``: at most this number of items is added, including those of
+        corrections; later ones are left out. Texts longer than ``max_chars`` are cut at the end of a word.
         """
         draft = Draft(self, iteration, rollouts, max_new if self.settings.cap_new else None, max_chars)
         for update in output.updates:

@@ -38,7 +38,7 @@ async def verify_in_rounds(
     while count := next_checks(grades_of(rollout), full, settings, best, earlier):
         rollout = await team.verification(rollout, count)
         if any(isinstance(v, Failure) and v.reason in REFUSED for v in rollout.verifications[-count:]):
-            break  # by the replies, not by session.stopped, which depends on the siblings and on time
+            break  # session.stopped is not read, because it depends on the siblings and on time
     return rollout
 
 

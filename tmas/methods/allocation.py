@@ -1,4 +1,4 @@
-"""How many candidates a problem gets in its next iteration, and how many explore, by the iterations so far.
+"""Decides how many candidates a problem gets in its next iteration, and what share explores, from earlier iterations.
 
 All functions are pure.
 

@@ -119,7 +119,7 @@ def next_checks(
     if there is no such grade. ``earlier``: grades that the same answer received in earlier iterations.
 
     Every candidate has a first round, because later prompts need a critique of it. A round has at least ``round_size``
-    checks. If even grades of 0 in all of them could not stop the candidate, it has the smallest number with which they
+    checks. If grades of 0 in all of them could not stop the candidate, the round has the smallest number of checks that
     could.
     """
     left = full - len(grades)

@@ -87,7 +87,7 @@ class RunStatus(Record):
     ``calls``: made and ended. ``replayed``: answered from the trace. ``failed``: calls that failed. Both are None for a
     run that is not live. ``failures``: missing results by reason, as in ``failures.jsonl``, of all starts.
     ``tokens_spent``: prompt and completion tokens that count against ``tokens_per_run``. ``money_spent``: cost of all
-    starts in ``currency``, as it counts against ``money_per_run``; of a run that is not live, the cost of its finished
+    starts in ``currency``, as it counts against ``money_per_run``; for a run that is not live, the cost of its finished
     problems. None if the price of some model is not known.
 
     ``seconds_left``, ``completion_tokens_left`` and ``money_left`` are estimates of what the rest of the work takes,

@@ -14,7 +14,7 @@ from tmas.report.scores import Scores
 from tmas.report.tables import equal_compute, equal_cost, equal_iterations, overview, table_1, upper_note
 
 Axis = Literal["iteration", "tokens", "money"]
-"""What the accuracy of a chart is drawn against."""
+"""The horizontal axis of a chart of accuracy."""
 SCORINGS = {"rule": "by rule (math-verify)", "judge": "an LLM judge, its passes averaged"}
 INTERVALS = {
     "auto": "Student's t for differences and for fewer than {few_problems} problems, otherwise BCa bootstrap, "
@@ -92,7 +92,7 @@ def _by(scores: Scores, metric: str) -> Stack:
 
 
 def _axes(scores: Scores, groups: Sequence[Group]) -> list[Axis]:
-    """What the accuracy is drawn against: money only if all costs are known, in the same currency."""
+    """The axes of the charts: money only if all costs are known, in the same currency."""
     is_priced = shared_currency(groups) is not None and all(group.runs in scores.costs for group in groups)
     return ["iteration", "tokens", "money"] if is_priced else ["iteration", "tokens"]
 

@@ -14,8 +14,8 @@ METRICS = {"pass_at_1": "Pass@1", "selected": "Selected answer", "vote": "Majori
 class Scores:
     """Scores of the groups with gold answers. ``metrics``: the metrics that all of them have, with their titles.
 
-    ``tokens`` and ``costs``: by runs of a group, the mean per problem up to the end of each iteration. Only groups
-    whose prices are known have costs.
+    ``tokens`` and ``costs``: for the runs of each group, the mean per problem up to the end of each iteration. Only
+    groups whose prices are known have costs.
     """
 
     def __init__(self, runs: ReportedRuns) -> None:

@@ -154,8 +154,8 @@ def equal_compute(scores: Scores, groups: Sequence[Group], metric: str, where: s
         title=f"{scores.metrics[metric]} (%) at equal compute{where}",
         columns=["Method", *columns],
         rows=[*zip([group.label for group in groups], *columns.values(), strict=True)],
-        note=f"Tokens per problem. {EQUAL_BUDGETS} Differences are at the most that a problem of the cheaper of the "
-        "two took, paired by problem: an interval without 0 is more than chance.",
+        note=f"Tokens per problem. {EQUAL_BUDGETS} Differences are paired by problem, at the largest budget that any "
+        "problem of the cheaper method used. If the interval does not contain 0, the difference is more than chance.",
     )
 
 
@@ -190,7 +190,7 @@ def _at_budgets(
 ) -> dict[str, list[str | Cell]]:
     """Return the columns of a table at equal budgets, by heading: one per budget, and the differences to the first.
 
-    ``name``: that of the unit, or the currency.
+    ``name``: the name of the unit, or the currency.
     """
     measure = Measure(metric, scores.scoring, unit)
     low = max(group.first_spent(measure) for group in groups)
@@ -210,7 +210,7 @@ def _at_budgets(
 
 def _budgets(low: float, high: float, unit: Unit) -> list[float]:
     """Return round budgets from ``low`` to ``high``, spaced by roughly equal ratios."""
-    if low <= 0:  # nothing was spent, or it was free
+    if low <= 0:  # nothing was spent, or everything was free
         return [high]
     rounded = rounded_up if unit == "tokens" else rounded_up_money
     ratio = (high / low) ** (1 / (BUDGETS - 1))

@@ -97,7 +97,8 @@ async def check_by_judge(
 
     The judge is only asked if the rule cannot decide, so that no text in an answer can hide a difference that the rule
     finds. If no verdict repeats its code, the judge is asked about a plain number instead. If it repeats the code
-    there, the answer itself is at fault and wrong: masked, it would be better off than other wrong answers.
+    there, the answer itself is the cause and counts as wrong: if it were masked, it would be better off than other
+    wrong answers.
     """
     if normalise(gold) == normalise(answer):
         return Checked(True)

@@ -48,14 +48,15 @@ class EvidenceSettings(Settings):
     copied_run: int = Field(
         default=4,
         ge=1,
-        description="A run of at least this many tokens that also occurs in the problem or the memory bank counts as"
-        " copied.",
+        description="A run of at least this many tokens that also occurs in the prompt (problem, memory bank, earlier"
+        " attempts) counts as copied.",
     )
     copied_symbols: int = Field(
         default=8,
         ge=1,
-        description="A run of at least this many mathematical symbols that also occurs there counts as copied, also"
-        " with other letters or with words in between. A given text with fewer symbols counts if all are repeated.",
+        description="A run of at least this many mathematical symbols that also occurs in the prompt counts as copied,"
+        " also with other letters or with words in between. A part of the prompt with fewer symbols, but at least"
+        " copied_run, counts as copied if all are repeated.",
     )
     connected: bool = Field(
         default=True,

@@ -44,8 +44,8 @@ class TokenBudget:
     count can exceed a limit by the tokens that a server sends in one chunk. A call that this chunk finishes is kept.
 
     ``spent`` and ``spent_money``: tokens and cost of the finished calls. Usage without a known price costs nothing
-    here; a run with a limit in money has all prices. ``includes_earlier``: whether they contain what earlier starts of
-    the run have used, see :func:`count_earlier_starts`.
+    here; in a run with a limit in money, all prices are known. ``includes_earlier``: whether ``spent`` and
+    ``spent_money`` contain the usage of earlier starts, see :func:`count_earlier_starts`.
     """
 
     def __init__(
@@ -168,15 +168,15 @@ class TokenBudget:
 
 
 class TraceReplaced(Exception):
-    """A trace is another file than before, because it was repaired."""
+    """A trace file was replaced while it was being read, because it was repaired."""
 
 
 async def count_earlier_starts(budget: TokenBudget, directory: Path, prices: Mapping[str, Price]) -> None:
     """Add to the budget of a run what its earlier starts have used, from the traces. A second call does nothing.
 
     ``prices``: the price of each role's model. The count is exact, although calls of this start may end meanwhile: a
-    session charges a call and writes it to the trace without an await in between. So the traces, as long as they are
-    now, contain what earlier starts have charged and what ``budget`` has counted until now.
+    session charges a call and writes it to the trace without an await in between. So the traces at their present length
+    contain exactly the charges of earlier starts and those that ``budget`` has counted until now.
     """
     while not budget.includes_earlier:
         spent, spent_money = budget.spent, budget.spent_money
@@ -201,8 +201,8 @@ def recorded_tokens(directory: Path) -> int:
 def recorded_charges(directory: Path, traces: Mapping[Path, os.stat_result] | None = None) -> dict[str, Usage]:
     """What the traces of a run have charged to its budget, by role, including failed and cancelled calls.
 
-    ``traces``: read these traces, each up to its size in bytes at that time; None: all that there are now. Damaged
-    lines are skipped: what they cost is not known. Raises :class:`TraceReplaced` if one of ``traces`` was replaced.
+    ``traces``: read these traces, each up to its size in bytes at that time; None: all traces of the run. Damaged lines
+    are skipped: what they cost is not known. Raises :class:`TraceReplaced` if one of ``traces`` was replaced.
     """
     totals: dict[str, Usage] = {}
     for trace in sorted(directory.glob("trace/*.jsonl") if traces is None else traces):
@@ -231,7 +231,7 @@ def line_charges(lines: Iterable[PromptLine | CallLine | DecisionLine]) -> dict[
 
 
 def cost_of(charges: Mapping[str, Usage], prices: Mapping[str, Price]) -> float:
-    """What usage by role costs. ``prices``: the price of each role's model; usage without one costs nothing here."""
+    """The cost of usage by role. ``prices``: the price of each role's model; usage without one costs nothing here."""
     return sum(prices.get(role, UNKNOWN_PRICE).cost(usage) or 0.0 for role, usage in charges.items())
 
 

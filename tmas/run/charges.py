@@ -65,7 +65,7 @@ class ProblemCharges:
         return self.run.prices.get(role, UNKNOWN_PRICE)
 
     def allow(self, more: Amount) -> None:
-        """Raise the allowance by ``more``. What an earlier start has used never ends a problem, only new calls do."""
+        """Raise the allowance by ``more``. The usage of earlier starts alone never ends a problem."""
         if self.allowance is None:
             return
         self.allowance += more

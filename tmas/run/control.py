@@ -65,10 +65,10 @@ class CallMaker(Protocol):
         """Allow this number of completions in flight from now on."""
 
     async def pause(self, paused: bool) -> None:
-        """Start no new call while paused. Returns when this holds."""
+        """Start no new call while paused. Returns when this is in force."""
 
     async def limit(self, limits: Limits) -> None:
-        """Change the budgets of the run. Returns when the new ones hold."""
+        """Change the budgets of the run. Returns when the new ones are in force."""
 
     @property
     def budget_use(self) -> BudgetUse: ...
@@ -101,8 +101,8 @@ class RunControl:
     """Answers ``tmas status`` and ``tmas control`` for a run, or for a server.
 
     ``settings``: the settings in force; :meth:`change` replaces them. ``problems``: number of problems, of which
-    ``finished`` are finished. ``changeable``: the fields of :class:`LimitChanges` that can be changed. ``currency``: of
-    the prices; None if the cost of some calls is not known.
+    ``finished`` are finished. ``changeable``: the fields of :class:`LimitChanges` that can be changed. ``currency``:
+    currency of the prices; None if some price is not known.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class RunControl:
         return self.settings.terms()
 
     def use(self, maker: CallMaker, earlier_cost: float = 0.0) -> None:
-        """From now on ``maker`` makes the calls. Until then the run is starting, and cannot be changed.
+        """Let ``maker`` make the calls from now on. Until then the run is starting, and cannot be changed.
 
         ``earlier_cost``: the cost of the run's earlier starts, if the currency is known.
         """
@@ -303,7 +303,7 @@ class RunControl:
         return done / max(1, self.problems * iterations)
 
     def _left(self, share: float) -> _Left | None:
-        """What the rest of the work will take, estimated from the work since the first new call."""
+        """Estimate what the rest of the work takes, from the work since the first new call."""
         activity = self.activity
         if not activity.calls:
             return None

@@ -16,7 +16,7 @@ from tmas.settings import Limits
 class HeartbeatRequest:
     """What the run sends to a worker with each heartbeat: its number of slots and the base URLs of its servers.
 
-    ``is_paused``: start no new call. ``limits``: the budgets in force; None: those of the settings.
+    ``is_paused``: start no new call. ``limits``: the budgets in force; None means those of the settings.
     ``server_key``: the key of the run's own servers. ``environment``: the environment variables that contain the API
     keys. A worker uses both when it starts. ``grants``: answers to the worker's questions about shares of the budget.
     """
@@ -36,8 +36,8 @@ class HeartbeatReply:
 
     ``process_id``: random, and new for each process of the actor. ``in_use``: completions in flight. ``demand``:
     completions that are in flight or wait for a slot. ``limits``: the budgets in force; None while the worker starts.
-    ``budget``: what counts against the budget of the run. ``is_paused``: it starts no new call.
-    ``questions``: about shares of the budget, which nobody has answered yet.
+    ``budget``: what counts against the budget of the run. ``is_paused``: whether the worker is paused. ``questions``:
+    its questions about shares of the budget that have no answer yet.
     """
 
     process_id: str = ""

@@ -104,7 +104,7 @@ async def _answer_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
         async with asyncio.timeout(TIMEOUT):
             request = orjson.loads(await reader.readline())
         if not isinstance(request, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
     except ValueError as error:  # a line that is too long, or not JSON
         reply = {"error": f"the request cannot be read ({error})"}
     except (TimeoutError, ConnectionError):

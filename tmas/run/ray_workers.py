@@ -121,7 +121,7 @@ class WorkerPool:
         self._last_reply = time.monotonic()
 
     async def solve(self, order: int, problem: Problem) -> Result:
-        """Like :meth:`tmas.run.solver.ProblemSolver.solve`, on a worker; a death assigns the problem to another one.
+        """Like :meth:`tmas.run.solver.ProblemSolver.solve`, on a worker. If it dies, the problem goes to another one.
 
         After :data:`MAX_DEATHS` deaths without a finished call in between, the problem fails.
         """
@@ -159,14 +159,14 @@ class WorkerPool:
         deadline = time.monotonic() + PAUSE_WAIT
         while any(worker.is_responsive and worker.reply.is_paused != paused for worker in self.workers):
             if time.monotonic() > deadline:
-                log.warning("a worker has not confirmed within %.0f s that pause is %s", PAUSE_WAIT, paused)
+                log.warning("no confirmation of pause=%s from a worker within %.0f s", paused, PAUSE_WAIT)
                 return
             await asyncio.sleep(HEARTBEAT_INTERVAL / 10)
 
     async def limit(self, limits: Limits) -> None:
         """Change the budgets of the run, and wait until the worker has them.
 
-        There is one worker: budgets that several workers divide cannot be changed while they work.
+        Only called with one worker: budgets that are divided between problems cannot be changed live.
         """
         self._limits = limits
         while any(worker.reply.limits != limits for worker in self.workers):
@@ -179,7 +179,7 @@ class WorkerPool:
     @property
     def budget_use(self) -> BudgetUse:
         uses = [worker.budget for worker in self.workers]
-        if self._shares:  # each process counts its own calls, and this one those of earlier starts
+        if self._shares:  # each worker counts its own calls, and the run's own process those of earlier starts
             uses = [BudgetUse(self._solver.state.budget.spent), *self._budgets.values()]
         return BudgetUse(sum(use.spent for use in uses), any(use.exhausted for use in uses))
 

@@ -25,9 +25,9 @@ KEPT = 10
 async def observed_rounds(session: ProblemSession, activity: Activity) -> AsyncIterator[OnRound]:
     """A progress callback for a method that solves the session's problem in the block, shown in ``activity``.
 
-    The failures are those of all finished iterations of the problem, replayed ones too. The caller removes them when it
-    has the result, which contains them. Bank changes of replayed iterations are left out: they were shown when they
-    were made, by an earlier start or by another worker.
+    The failures are those of all finished iterations of the problem, including replayed ones. The caller removes them
+    once it has the result, which contains them. Bank changes of replayed iterations are left out: they were shown when
+    they were made, by an earlier start or by another worker.
     """
     problem_id = session.problem.problem_id
     failures: Counter[str] = Counter()
@@ -72,8 +72,8 @@ def recent_changes(
 def add_up_details(total: Activity, known: Sequence[Activity], live: Sequence[Activity]) -> None:
     """Set the counters by role, the failures and the latest bank changes of ``total`` to those of several processes.
 
-    ``known``: the last activity of every process. ``live``: those of the processes that answer now. Only the failures
-    of these count, because another worker replays the problems of a dead one.
+    ``known``: the last activity of every process. ``live``: those of the processes that answer now. Only failures of
+    ``live`` processes count, because another worker replays the problems of a dead one.
     """
     total.failures = {problem: reasons for activity in live for problem, reasons in activity.failures.items()}
     changes = [change for activity in known for change in activity.bank_changes]

@@ -115,8 +115,9 @@ class Runtime:
         """A solver for one run in ``directory``, a run directory. ``activity`` counts its calls.
 
         ``settings``: the settings of the runtime, or others with the same endpoints. ``method``: defaults to the method
-        of ``settings``, without a progress callback. ``shares``: of one of several workers, whose allowances limit the
-        budget of the run; defaults to the shares recorded in the traces, if the method divides the budget.
+        of ``settings``, without a progress callback. ``shares``: given in one of several workers, where the allowances
+        of the problems limit what the run uses; defaults to the shares recorded in the traces, if the method divides
+        the budget.
         """
         limits, prices = settings.limits, settings.role_prices()
         budget = TokenBudget()

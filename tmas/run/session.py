@@ -79,7 +79,7 @@ class ProblemSession:
         return self.charges.usage
 
     def has_new_calls(self, iteration: int) -> bool:
-        """Whether this session has made a call in ``iteration``, which is otherwise a replay."""
+        """Whether this session has made a new call in ``iteration``. If not, the iteration was replayed."""
         return iteration in self._iterations_with_new_calls
 
     def draw(self, name: str) -> float:

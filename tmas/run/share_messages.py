@@ -1,8 +1,9 @@
 """How Ray workers ask the run's own process for shares of its budget (:mod:`tmas.run.shares`).
 
-The run's process keeps the shares of all problems. A worker's questions travel in its answers to heartbeats, and the
-answers in the next heartbeats: one question for each iteration of a problem, and one when the problem ends. A question
-is repeated until it is answered. So a lost heartbeat, or a worker that dies, changes nothing but time.
+The run's process keeps the shares of all problems. A worker sends its questions in its replies to heartbeats, and
+receives the answers with the next heartbeats. There is one question before each iteration of a problem after the first,
+and one when the problem ends. A question is repeated until it is answered. So a lost heartbeat or a dead worker only
+costs time.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class ShareQuestion:
-    """``number``: unique in the worker's process. The answer to ``Ended`` is a grant that means nothing."""
+    """``number``: unique in the worker's process. The grant that answers ``Ended`` only confirms it."""
 
     number: int
     content: ShareRequest | Ended
@@ -83,7 +84,7 @@ class ShareDesk:
         self._tasks: dict[tuple[str, int], asyncio.Task[Grant]] = {}
 
     def receive(self, process_id: str, questions: Sequence[ShareQuestion]) -> None:
-        """Take the open questions of a worker's process. Questions that it does not ask any more are forgotten."""
+        """Take the open questions of a worker's process. Questions that it no longer sends are dropped."""
         asked = {(process_id, question.number): question for question in questions}
         for key in [key for key in self._tasks if key[0] == process_id and key not in asked]:
             self._tasks.pop(key).cancel()
@@ -99,7 +100,7 @@ class ShareDesk:
         return {number: task.result() for number, task in done.items()}
 
     def keep_only(self, process_ids: set[str]) -> None:
-        """Forget the questions of all other processes: they have died, or ask again when they are back."""
+        """Drop the questions of all other processes: those have died, or will send the questions again."""
         for key in [key for key in self._tasks if key[0] not in process_ids]:
             self._tasks.pop(key).cancel()
 

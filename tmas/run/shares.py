@@ -12,7 +12,8 @@ that asked, and a resumed run repeats it. The pool of a resumed run is computed 
 In one process, :class:`~tmas.run.budget.TokenBudget` counts all calls of the run and ends it at the limit, so an
 iteration may cost more than was granted. Several Ray workers have no common count. There the shares are *strict*: a
 problem may use its share and what it took, its *allowance*, and a call that would exceed the allowance is cancelled.
-The allowances of all problems and the pool add up to the limit. To make such cuts rare, a problem takes a reserve.
+The allowances of all problems and the pool add up to the limit. To make such cancellations rare, a problem takes
+a reserve in addition to the expected cost.
 """
 
 from __future__ import annotations
@@ -63,12 +64,12 @@ class Amount:
         return Amount(min(self.tokens, other.tokens), min(self.money, other.money))
 
     def fits(self, other: Amount) -> bool:
-        """Whether ``other`` has enough of both units. A unit of which nothing is asked for always has enough."""
+        """Whether ``other`` has enough of both units. If ``self`` has 0 of a unit, that unit is not checked."""
         return not (0 < self.tokens > other.tokens or 0 < self.money > other.money)
 
 
 class Grant(Record):
-    """Whether a problem may run an iteration. ``taken``, ``taken_money``: from the pool, beyond what it had already."""
+    """Whether a problem may run an iteration. ``taken``, ``taken_money``: what it takes from the pool for it."""
 
     granted: bool
     taken: int = 0
@@ -84,7 +85,8 @@ class ShareRequest:
     """Whether the problem may spend ``cost``, for its next iteration, in addition to what it has ``spent``.
 
     ``stalled``: number of iterations without progress. ``begun``: the trace has calls of this iteration, so it is
-    granted at once. ``allowance``: what the problem may use as far as it knows, with strict shares.
+    granted at once. ``allowance``: with strict shares, the allowance that the problem knows of. More may have been
+    granted already.
     """
 
     problem_id: str
@@ -96,7 +98,7 @@ class ShareRequest:
 
 
 class ShareKeeper(Protocol):
-    """Keeps the shares of a run: :class:`Shares`, or in a Ray worker the way to the process that has them."""
+    """Keeps the shares of a run. In a Ray worker it asks the run's own process (:mod:`tmas.run.share_messages`)."""
 
     limits: Limits
 
@@ -125,7 +127,7 @@ class _Account:
 
 
 class _Waiting(NamedTuple):
-    """``needed``: what the pool must have. ``wanted``: with the reserve."""
+    """A request that waits. ``needed``: what the pool must have for a grant. ``wanted``: this plus the reserve."""
 
     stalled: int
     needed: Amount
@@ -176,13 +178,14 @@ class Shares:
 
     @property
     def is_strict(self) -> bool:
-        """Whether a call is cancelled that would exceed the allowance of its problem."""
+        """Whether a call that would exceed the allowance of its problem is cancelled."""
         return self.reserve is not None
 
     def begin(self, problem_id: str) -> Amount | None:
         """See :class:`ShareKeeper`. A resumed problem gets back what it left to the pool.
 
-        Others may have taken it. With strict shares, the problem then gives up what it has not used yet.
+        Other problems may have taken it, so the pool may fall below zero. With strict shares, the problem then gives up
+        unused parts of its share until the pool is at zero.
         """
         name = trace_name(problem_id)
         account = self.accounts.setdefault(name, _Account())
@@ -199,7 +202,7 @@ class Shares:
     async def end(self, problem_id: str, spent: Amount) -> None:
         name = trace_name(problem_id)
         account = self.accounts[name]
-        if not account.ended:  # a worker whose answer got lost says it again
+        if not account.ended:  # a worker repeats the report if the answer was lost
             account.spent, account.ended = limited(spent, self.limits), True
             self.pool += self.share + account.taken - account.spent
         self._running.discard(name)
@@ -265,7 +268,7 @@ def limited(amount: Amount, limits: Limits) -> Amount:
 
 
 def grant_name(limits: Limits, iteration: int) -> str:
-    """The name of the decision about an iteration. With another limit it is decided anew."""
+    """The name of the decision about an iteration. A run that is resumed with another limit decides it again."""
     money = f"+{limits.money_per_run}" if limits.money_per_run else ""
     return f"{GRANT_PREFIX}{limits.tokens_per_run or ''}{money}/{iteration}"
 

@@ -63,7 +63,8 @@ class ProblemSolver:
     async def limit(self, limits: Limits) -> None:
         """Change the budgets of the run. Calls in flight that began without a limit count when they end.
 
-        A budget without a limit may count only this start's calls. The first limit adds those of earlier starts.
+        Without a limit, the budget may have counted only the calls of this start. The first limit adds those of earlier
+        starts.
         """
         if limits.tokens_per_run is not None or limits.money_per_run is not None:
             await self.count_earlier_starts()

@@ -55,7 +55,7 @@ class Connections:
             access_log=None,  # type: ignore[arg-type]  # aiohttp's own value for no log
             keepalive_timeout=self.settings.idle_seconds,
             lingering_time=LINGER,
-            auto_decompress=False,  # aiohttp would unpack bodies before the key is checked, and those it only discards
+            auto_decompress=False,  # aiohttp would unpack bodies before the key is checked, even discarded ones
         )
         connection.connections = self
         self._open[connection] = None

@@ -89,7 +89,8 @@ class ServedModel(Settings):
 
     method: AnyMethodSettings = Field(
         description="The method behind this name, and its settings for requests that do not set them. An entry with"
-        " the name of the method that the setting method chooses (tmas by default) is not used: method defines it."
+        " the name of the method that the setting method chooses (tmas by default) is not used: method defines that"
+        " model."
     )
     model: Decoding = Field(
         default=Decoding(), description="Decoding settings of this method that differ from those under model."

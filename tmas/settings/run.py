@@ -33,7 +33,7 @@ class Limits(BaseModel):
         default=None,
         ge=1,
         description="Token budget of the whole run, prompt and completion together. null: no limit. On Ray it needs"
-        " ray.workers=1, or a method that divides it (method.allocation).",
+        " ray.workers=1, or a method that divides it between the problems (method.allocation).",
     )
     # Left out on disk if there is no budget in money, because older versions did not write these limits.
     money_per_problem: float | None = Field(
@@ -47,7 +47,8 @@ class Limits(BaseModel):
         default=None,
         gt=0,
         description="Budget of the whole run in money, in the currency of the prices. Needs the price of every role's"
-        " model, and on Ray ray.workers=1 or a method that divides it (method.allocation). null: no limit.",
+        " model. On Ray it needs ray.workers=1, or a method that divides it between the problems"
+        " (method.allocation). null: no limit.",
         exclude_if=_is_none,
     )
 
@@ -142,7 +143,7 @@ class RunSettings(Settings):
 
     @property
     def has_several_workers(self) -> bool:
-        """Whether calls are made in more than one process; without ``ray.workers``, also if there is only one node."""
+        """Whether Ray workers make the calls, and their number is not set to 1. There may still be only one node."""
         return self.on_ray and self.ray.workers != 1
 
     @property
@@ -185,7 +186,7 @@ class RunSettings(Settings):
 
     @property
     def currency(self) -> str | None:
-        """Currency of the prices. None if the price of some model is not known, and so the cost of the run."""
+        """Currency of the prices. None if the price of some model is not known, because the cost is then unknown."""
         prices = list(self.role_prices().values())
         return prices[0].currency if prices and not self.roles_without_price() else None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.waiting import LIMIT
 from tmas.answers.checker import AnswerChecker
 from tmas.answers.equivalence import Equivalence, decide
 from tmas.answers.normalize import normalise
@@ -37,11 +37,15 @@ def test_the_verdict_does_not_depend_on_the_order_for_answers_of_the_table(one: 
     assert decide(one, other).equivalence is decide(other, one).equivalence
 
 
-def test_a_large_number_and_a_logarithm_are_compared_without_simplifying_their_difference() -> None:
+def test_a_large_number_and_a_logarithm_are_compared_without_simplifying_their_difference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    simplified: list[object] = []
+    monkeypatch.setattr("math_verify.grader.simplify", simplified.append)
     pairs = [("1234567", r"\log_{10} x"), ("3628800", r"O(n\log n)"), ("7^{20}-1", r"\log x")]
-    started = time.process_time()
-    assert {decide(*pair).equivalence for pair in pairs} == {Equivalence.DIFFERENT, Equivalence.UNDECIDED}
-    assert time.process_time() - started < 20
+    found = [decide(*pair).equivalence for pair in pairs]
+    assert found == [Equivalence.DIFFERENT, Equivalence.UNDECIDED, Equivalence.UNDECIDED]
+    assert simplified == []
 
 
 def generated_answers() -> st.SearchStrategy[str]:
@@ -128,8 +132,9 @@ async def test_hostile_answers_are_never_equal_and_the_checker_survives(gold: st
     async with AnswerChecker(timeout=1.0, workers=2) as checker:
         verdicts = await gather_all(checker.compare(gold, answer) for answer in HOSTILE)
         assert [answer[:30] for answer, one in zip(HOSTILE, verdicts, strict=True) if one.equal] == []
-        alive = [(await checker.compare(f"{n}/2", str(n / 2))).equal for n in range(1, 60, 2)]
-        assert any(alive)  # on a busy machine some of these time out, too
+        checker._timeout = LIMIT  # on a busy machine, ordinary answers may take a second, too
+        ordinary = await gather_all(checker.compare(f"{n}/2", str(n / 2)) for n in (1, 3, 5, 7))
+        assert [one.equal for one in ordinary] == [True] * 4
 
 
 def test_the_checker_passes_the_policy_about_approximations_on() -> None:

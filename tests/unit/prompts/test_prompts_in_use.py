@@ -177,8 +177,9 @@ async def test_a_worker_on_ray_gets_the_texts_and_needs_no_folder(
         (folder / "problem.jinja").unlink()
         settings, *others, prompts = pickle.loads(sent[0])
         worker = workers.RayWorker(settings, *others, prompts)
-        worker._latest = workers.HeartbeatRequest(8, ())
-        runtime, solver = await worker._start()
+        await worker.heartbeat(workers.HeartbeatRequest(8, ()))
+        assert worker._startup
+        runtime, solver = await worker._startup
         async with contextlib.aclosing(runtime):
             await solver.solve(0, team.problems(1)[0])
         assert asked(server)

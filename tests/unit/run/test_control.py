@@ -69,7 +69,7 @@ def gated(at: int) -> Iterator[tuple[ScriptedServer, Gate]]:
 
 
 PRICE: dict[str, Any] = {"input": 1000, "output": 3000}
-"""Of a million tokens."""
+"""Price of a million tokens."""
 
 
 def cost(folder: Path) -> Any:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 pytest.importorskip("ray", reason="needs the cpu or gpu extra")
 
 from tests.support.waiting import until
+from tests.unit.run.test_ray_workers import Remote
 from tmas import Result, asolve_all
 from tmas.methods.tmas import TMASSettings
 from tmas.run import ray_workers as workers
@@ -47,8 +47,7 @@ async def actors_here(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
         arguments = (opened.settings, directory, workers.digest(opened.settings.prompts.hashes()))
         made = [workers.RayWorker(*arguments) for _ in range(opened.settings.ray.workers)]
         started.extend(made)
-        names = ("heartbeat", "ping", "solve")
-        return [SimpleNamespace(**{n: SimpleNamespace(remote=getattr(w, n)) for n in names}) for w in made]
+        return [Remote(worker) for worker in made]
 
     monkeypatch.setattr(workers, "_start_actors", start)
     monkeypatch.setattr(workers, "HEARTBEAT_INTERVAL", 0.01)
@@ -73,7 +72,7 @@ async def test_two_workers_solve_as_one_process_does_and_never_exceed_the_budget
     async with ScriptedServer(first_is_settled) as server:
         whole = await solve(server, tmp_path / "whole", None, count=None)
         spent = [sum(entry.usage.total_tokens for entry in result.usage) for result in whole]
-        enough = 6 * max(spent)  # more than what is in flight at once, which counts, too
+        enough = 6 * max(spent)  # calls in flight count too, so this leaves room for them
         with_enough = await solve(server, tmp_path / "enough", enough)
         assert [result.trajectory for result in with_enough] == [result.trajectory for result in whole]
         for part in (0.7, 0.9):

@@ -19,7 +19,8 @@ pytest.importorskip("ray", reason="needs the cpu or gpu extra")
 
 from ray.exceptions import RayActorError, RayTaskError
 
-from tests.support.waiting import until
+from tests.support.waiting import until, until_held_back
+from tmas.concurrency import PriorityLimiter
 from tmas.engines.ray_cluster import ClusterFailed
 from tmas.files import digest
 from tmas.records import BankChange, Problem
@@ -165,37 +166,6 @@ async def test_keys_travel_in_heartbeats_and_neither_in_constructors_nor_in_runt
     assert result.answer
 
 
-async def test_pause_slots_and_budget_reach_a_worker_with_its_heartbeat(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(workers.ray.util, "get_node_ip_address", lambda: "here")
-    (tmp_path / "manifest.json").write_text('{"schema_version": 1, "chat_template": "counted"}')
-    async with ScriptedServer(team.reply) as server:
-        settings = RunSettings(model=team.model(server.base_url), method=team.method(), ray={"workers": 1})
-        worker = workers.RayWorker(settings, tmp_path, digest(settings.prompts.hashes()))
-        pause = workers.HeartbeatRequest(5, (), is_paused=True)
-        await worker.heartbeat(pause)
-        assert worker._startup
-        runtime, _ = await worker._startup
-        async with contextlib.aclosing(runtime):
-            running = asyncio.create_task(worker.solve(0, team.problems(1)[0]))
-            await until(lambda: runtime.limiter.wanted)
-            for _ in range(200):  # a call that could start would
-                await asyncio.sleep(0)
-            assert server.requests == []
-            limited = workers.HeartbeatRequest(5, (), is_paused=True, limits=Limits(tokens_per_run=2000))
-            await worker.heartbeat(limited)
-            assert worker._limits_change
-            await worker._limits_change
-            reply = await worker.heartbeat(replace(limited, is_paused=False))
-            assert reply.limits == limited.limits
-            result = await running
-            assert result.trajectory.stop == "budget"
-            raised = workers.HeartbeatRequest(5, (), limits=Limits(tokens_per_run=10**6))
-            reply = await worker.heartbeat(raised)
-            assert (reply.limits, reply.budget.exhausted) == (limited.limits, True)
-
-
 class Remote:
     """An actor that is a :class:`RayWorker` of this process, so that heartbeats do what they do."""
 
@@ -231,29 +201,46 @@ async def started(
         yield start
 
 
-def paused(worker: workers.RayWorker) -> bool:
+def limiter(worker: workers.RayWorker) -> PriorityLimiter:
     assert worker._startup
-    return worker._startup.result()[0].limiter._is_paused
+    return worker._startup.result()[0].limiter
+
+
+async def test_pause_slots_and_budget_reach_a_worker_with_its_heartbeat(run_directory: Path):
+    async with ScriptedServer(team.reply) as server, started(server, run_directory) as start:
+        worker = await start(workers.HeartbeatRequest(5, (), is_paused=True))
+        running = asyncio.create_task(worker.solve(0, team.problems(1)[0]))
+        await until_held_back(limiter(worker))
+        assert server.requests == []
+        limited = workers.HeartbeatRequest(5, (), is_paused=True, limits=Limits(tokens_per_run=2000))
+        await worker.heartbeat(limited)
+        assert worker._limits_change
+        await worker._limits_change
+        reply = await worker.heartbeat(replace(limited, is_paused=False))
+        assert reply.limits == limited.limits
+        result = await running
+        assert result.trajectory.stop == "budget"
+        raised = workers.HeartbeatRequest(5, (), limits=Limits(tokens_per_run=10**6))
+        reply = await worker.heartbeat(raised)
+        assert (reply.limits, reply.budget.exhausted) == (limited.limits, True)
 
 
 async def test_a_pause_is_answered_when_every_worker_has_it(run_directory: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(workers, "HEARTBEAT_INTERVAL", 0.01)
     go, stop = workers.HeartbeatRequest(5, ()), workers.HeartbeatRequest(5, (), is_paused=True)
     async with ScriptedServer(team.reply) as server, started(server, run_directory) as start:
-        assert paused(await start(go, stop))  # it came while the worker was starting
+        assert limiter(await start(go, stop))._is_paused  # it came while the worker was starting
         both = [await start(go), await start(go)]
         pool = worker_pool(monkeypatch, [Remote(worker) for worker in both])  # type: ignore[misc]
         pool._solver.state = SimpleNamespace(activity=Activity(), limits=Limits())  # type: ignore[misc]
         monitors = [asyncio.create_task(pool.monitor(worker)) for worker in pool.workers]
         await pool.pause(True)
-        assert [paused(worker) for worker in both] == [True, True]
+        assert [limiter(worker)._is_paused for worker in both] == [True, True]
         running = [asyncio.create_task(pool.solve(order, problem)) for order, problem in enumerate(team.problems(2))]
-        await until(lambda: all(worker._activity.failures for worker in both))  # both have begun
-        for _ in range(200):  # a call that could start would
-            await asyncio.sleep(0)
+        await until_held_back(*map(limiter, both))
         assert server.requests == []
         await pool.pause(False)
-        assert [paused(worker) for worker in both] == [False, False]
+        assert [limiter(worker)._is_paused for worker in both] == [False, False]
         assert all(await asyncio.gather(*running))
         for monitor in monitors:
             monitor.cancel()

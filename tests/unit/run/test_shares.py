@@ -114,7 +114,7 @@ async def test_strict_shares_never_add_up_to_more_than_the_limit():
     shares.begin("b")
     await shares.end("a", Amount(40))
     grant = await shares.ask(ShareRequest("b", Amount(90), Amount(50), stalled=0, allowance=Amount(100)))
-    assert grant == Grant(granted=True, taken=60)  # 40 are missing, and the pool has 20 of the reserve of 25
+    assert grant == Grant(granted=True, taken=60)  # 40 are missing; of the reserve of 25, the pool has only 20
     assert shares.begin("a") == Amount(40)
     assert shares.pool == Amount(0)
     paid = await shares.ask(ShareRequest("b", Amount(160), Amount(50), stalled=0, begun=True, allowance=Amount(160)))

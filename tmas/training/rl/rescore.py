@@ -86,9 +86,10 @@ class RescoredSource(Record):
 
     ``responses``: their number. ``needs_judge``: those that need a verdict which was not kept; they are left out of all
     other numbers. ``score``: mean over the responses without a masked component. ``with_bonus``: share of the responses
-    whose bonus adds to their score. ``compared``: responses with an advantage before and after; there is none for the
-    responses to a prompt of which one needs a judge. ``advantage``: mean absolute value of their advantages.
-    ``sign_changes``: number of them whose advantage has another sign (positive, negative or 0) after than before.
+    whose bonus adds to their score. ``compared``: responses with an advantage before and after. If one response to a
+    prompt needs a judge, no response to that prompt is compared. ``advantage``: mean absolute value of the advantages
+    of compared responses. ``sign_changes``: number of compared responses whose advantage has a different sign
+    (positive, negative or 0) after than before.
     ``outcomes``: how often an outcome became another one.
     """
 
