@@ -15,8 +15,8 @@ size OTHER 400 200         # problems that the teacher solves with each baseline
 size TEST 100 50           # problems of the comparisons
 size CHECK_STEPS 5000 3000 # updates of the four stages of the cold start
 size EASY_STEPS 4000 2500
-size SFT_STEPS 16000 5000
-size REPLY_STEPS 20000 4000
+size SFT_STEPS 8000 5000
+size REPLY_STEPS 16000 4000
 size STEPS 30 10           # updates of the reinforcement learning
 size OWN 150 60            # training problems that the policy solves, for rows that train the verifier
 size VERIFICATIONS 300 100 # such rows

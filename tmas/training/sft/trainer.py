@@ -233,6 +233,8 @@ def _arguments(settings: SFTSettings, run: SFTRun, accumulation: int, validate: 
         bf16=True,
         use_cpu=settings.device == "cpu",
         deepspeed=deepspeed_config(settings),
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
         seed=settings.seed,
         save_strategy="steps",
         save_steps=settings.save_steps,
