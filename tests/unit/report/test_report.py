@@ -352,6 +352,11 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path):
         make_report(ReportSettings(runs=(tmp_path,)))
 
 
+def test_a_folder_as_the_page_is_refused_before_runs_are_read(tmp_path: Path):
+    with pytest.raises(UserError, match=r"is a folder\. Give a file, such as output=.*report\.html"):
+        make_report(ReportSettings(runs=(tmp_path / "nowhere",), output=tmp_path))
+
+
 def test_a_problem_that_no_run_holds_is_refused(runs: dict[str, Path]):
     with pytest.raises(UserError, match="no run holds the problem p99"):
         make_report(ReportSettings(runs=(runs["b"],), problems=("synthetic-001", "p99")))
