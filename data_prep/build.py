@@ -61,7 +61,7 @@ class _Builder:
         self.settings = settings
         if not (settings.run / "manifest.json").is_file():
             remedy = "Run tmas distill first, or set run to the teacher's run directory."
-            raise UserError("holds no manifest.json, so it is no run directory", where=settings.run, remedy=remedy)
+            raise UserError("no run directory: it holds no manifest.json", where=settings.run, remedy=remedy)
         self.runs = [RecordedRun(path) for path in (settings.run, *settings.chat_runs)]
         self.teacher = self.runs[0]
         self.prompts = row_prompts(self.teacher, settings.prompts)

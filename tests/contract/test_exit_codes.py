@@ -30,11 +30,12 @@ MISSING = {
     "filter": [*MODEL, "problems=nowhere.jsonl"],
     "distill": [*MODEL, "problems=nowhere.jsonl", "limits.tokens_per_run=null"],
     "build": ["problems=nowhere.jsonl", "tokenizer=estimate"],
+    "sft": ["model.path=m", "train_files=nowhere.parquet", "output_dir=out"],
     "export": ["checkpoint=nowhere", "output_dir=out"],
     "rescore": ["rollouts=nowhere"],
 }
 """Arguments of each command that name a file or folder which does not exist."""
-WITHOUT_INPUT = {"demo", "serve", "sft", "train"}
+WITHOUT_INPUT = {"demo", "serve", "train"}
 """Commands whose input ships with the package, is a server, or is read by a trainer in another process."""
 
 
@@ -43,6 +44,11 @@ def test_a_missing_file_is_wrong_input_in_every_command(name: str, tmp_path: Pat
     done = commands.tmas(name, *MISSING[name], cwd=tmp_path)
     assert (done.returncode, "nowhere" in done.stderr) == (WRONG_INPUT, True), done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_sft_names_the_setting_whose_file_is_missing(tmp_path: Path):
+    done = commands.tmas("sft", *MISSING["sft"], cwd=tmp_path)
+    assert "train_files: there is no file nowhere.parquet. Give the files" in done.stderr
 
 
 def test_every_command_is_covered():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -27,6 +28,7 @@ print(json.dumps({
     "importable": [name for name in heavy if importlib.util.find_spec(name)],
     "extras": importlib.metadata.metadata("tmas").get_all("Provides-Extra"),
     "version": tmas.__version__,
+    "description": importlib.metadata.metadata("tmas").get_payload(),
 }))
 """
 NOT_PYTHON = {"py.typed", "conf/hydra_base.yaml", "prompts/solution.jinja", "report/viewer/js/main.js"}
@@ -69,6 +71,16 @@ def test_the_wheel_has_all_files_under_one_name_and_no_heavy_package(installed: 
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     assert found["version"] == version
     assert installed.run("tmas", "--version").strip() == f"tmas {version}"
+
+
+def test_the_description_on_a_package_index_has_no_link_into_the_repository(installed: Installed):
+    """A package index has none of the repository's files, so a relative link or picture would be broken there."""
+    description = json.loads(installed.run("python", "-c", CONTENTS))["description"]
+    assert description.startswith("# TMAS\n")
+    assert [link for link in re.findall(r"\]\(([^)]*)\)", description) if not link.startswith("https://")] == []
+    assert "![" not in description
+    assert "pip install tmas " in description
+    assert "pip install -e" not in description
 
 
 def test_the_wheel_solves_evaluates_and_reports(installed: Installed):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -46,6 +47,7 @@ def compose_settings(command: str, arguments: Sequence[str], directory: Path) ->
         except UserError as error:  # raised after Hydra has returned, because Hydra would print it in its own form
             jobs.append(error)
 
+    _refuse_unknown_options(command, arguments)
     try:
         with _command_line(command, arguments):
             collect()
@@ -82,6 +84,14 @@ def _command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = full_error
+
+
+def _refuse_unknown_options(command: str, arguments: Sequence[str]) -> None:
+    """Raise :class:`UserError` for an option that Hydra does not have. Hydra would print its own usage and exit."""
+    _, unknown = get_args_parser().parse_known_args([*arguments])
+    if unknown:
+        remedy = f"A setting is given as KEY=VALUE, without dashes. `tmas {command} --help` shows an example."
+        raise UserError(f"tmas {command} has no such option", where=unknown[0], remedy=remedy)
 
 
 def _to_plain_values(config: DictConfig, command: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from tmas.errors import UserError
 from tmas.prompts import BUILT_IN
 
 
@@ -14,5 +15,7 @@ def write_built_in(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser("tmas prompts", description="Write all built-in prompts as .jinja files.")
     parser.add_argument("folder", type=Path, help="it is created; a file there that differs is not overwritten")
     folder: Path = parser.parse_args(arguments).folder
+    if folder.exists() and not folder.is_dir():
+        raise UserError("is a file", where=folder, remedy="Name a new folder or an empty one.")
     BUILT_IN.write_all(folder)
     print(f"Wrote {len(BUILT_IN.texts)} prompts. Change some, delete the others if you like, and add prompts={folder}.")

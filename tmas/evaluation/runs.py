@@ -84,8 +84,9 @@ def read_run(path: Path) -> RunData:
     """
     try:
         manifest = read_record(path / "manifest.json", Manifest)
-    except FileNotFoundError:
-        raise UserError("no run directory: it holds no manifest.json", where=path) from None
+    except (FileNotFoundError, NotADirectoryError):
+        remedy = "Give the output_dir of tmas solve."
+        raise UserError("no run directory: it holds no manifest.json", where=path, remedy=remedy) from None
     lines = tuple(sorted(read_records(path / "predictions.jsonl", Prediction), key=lambda line: line.problem_id))
     if not lines:
         raise UserError(

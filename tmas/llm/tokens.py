@@ -47,7 +47,9 @@ def token_counter(tokenizer: str) -> Count:
     try:
         loaded = Tokenizer.from_file(str(file)) if file.exists() else Tokenizer.from_pretrained(tokenizer)
     except Exception as error:  # the library raises no narrower one
-        raise UserError(f"{tokenizer} cannot be loaded ({error})", where="model.tokenizer") from None
+        remedy = "Name another tokenizer, such as a model folder on this machine, or estimate, which counts by bytes."
+        what = f"{tokenizer} cannot be loaded ({str(error).rstrip('.')})"
+        raise UserError(what, where="model.tokenizer", remedy=remedy) from None
     return lambda text: len(loaded.encode(text, add_special_tokens=False).ids)
 
 

@@ -157,6 +157,8 @@ def load_problems(
 
 
 def _read(path: Path, fields: ProblemFields) -> list[FileRow]:
+    if path.is_dir():
+        raise ProblemFileError([f"{path}: is a folder"], "Give a problem file.")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise ProblemFileError([f"{path}: its suffix is none of {', '.join(READERS)}"])
@@ -165,7 +167,8 @@ def _read(path: Path, fields: ProblemFields) -> list[FileRow]:
     except FileTooLarge as error:
         raise _over_limit(path, "max_bytes", str(error)) from error
     except UnreadableFile as error:
-        raise ProblemFileError([f"{path}: {error}"]) from error
+        remedy = None if path.exists() else "Give the path of a problem file. It starts at the current folder."
+        raise ProblemFileError([f"{path}: {error}"], remedy) from error
     if reader is READERS[".parquet"] and (count := parquet_rows(content)) > fields.max_rows:
         raise _over_limit(path, "max_rows", f"has {count:,} rows, more than {fields.max_rows:,}")
     rows: list[FileRow] = []

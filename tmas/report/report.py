@@ -116,6 +116,9 @@ def make_report(settings: ReportSettings, say: Callable[[str], None] = lambda _:
     """
     if settings.inspect and find_spec("inspect_ai") is None:
         raise UserError("logs for inspect need inspect_ai", where="inspect", remedy="Run pip install 'tmas[inspect]'.")
+    if settings.page.is_dir():
+        remedy = f"Give a file, such as output={settings.page / 'report.html'}."
+        raise UserError("is a folder", where=f"output={settings.page}", remedy=remedy)
     runs = read_runs(settings.runs, say, settings.baseline)
     trainings = read_training(settings.training, first_color=len(runs.groups))
     sections = _sections(runs, trainings, settings)

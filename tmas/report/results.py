@@ -11,7 +11,15 @@ from tmas.records.prices import money
 from tmas.report.items import Choice, ItemRow, Lines, Note, Option, Point, Section, Series, Stack, Table, Tile, Tiles
 from tmas.report.runs import ReportedRuns, labels_on_benchmarks
 from tmas.report.scores import Scores
-from tmas.report.tables import equal_compute, equal_cost, equal_iterations, overview, table_1, upper_note
+from tmas.report.tables import (
+    equal_compute,
+    equal_cost,
+    equal_iterations,
+    no_equal_cost,
+    overview,
+    table_1,
+    upper_note,
+)
 
 Axis = Literal["iteration", "tokens", "money"]
 """The horizontal axis of a chart of accuracy."""
@@ -41,7 +49,7 @@ def results(runs: ReportedRuns) -> Section:
         scoring=SCORINGS[runs.scoring],
     )
     measures = Choice("Measure", [Option(name, _by(scores, metric)) for metric, name in scores.metrics.items()])
-    return Section("results", "Results", [_tiles(scores), *_overviews(scores), measures], intro)
+    return Section("results", "Results", [_tiles(scores), *_overviews(scores), measures, *_without_cost(scores)], intro)
 
 
 def _overviews(scores: Scores) -> list[Table]:
@@ -53,6 +61,15 @@ def _overviews(scores: Scores) -> list[Table]:
         if len(groups) > 1
     ]
     return [table for table in found if table is not None]
+
+
+def _without_cost(scores: Scores) -> list[Note]:
+    """Say once for all metrics of a benchmark why its methods are not compared at equal cost."""
+    benchmarks = by_benchmark(scores.groups)
+    reasons = {name: no_equal_cost(groups) for name, groups in benchmarks.items()}
+    if len({*reasons.values()}) == 1:
+        return [Note(f"Not compared at equal cost: {reason}") for reason in {*reasons.values()} if reason]
+    return [Note(f"Not compared at equal cost on {name}: {reason}") for name, reason in reasons.items() if reason]
 
 
 def _tiles(scores: Scores) -> Tiles:
@@ -79,9 +96,10 @@ def _by(scores: Scores, metric: str) -> Stack:
         for name, groups in benchmarks.items()
     ]
     compared = [
-        at_equal(scores, groups, metric, several[name])
+        table
         for name, groups in benchmarks.items()
         for at_equal in (equal_compute, equal_cost)
+        if (table := at_equal(scores, groups, metric, several[name])) is not None
     ]
     paired = [
         equal_iterations(scores, groups, metric, several[name])

@@ -17,7 +17,7 @@ from tmas.evaluation.compare import (
 from tmas.evaluation.compute import Measure
 from tmas.records.evaluation_files import Estimate, PairedDifference
 from tmas.records.prices import money
-from tmas.report.items import Cell, Note, Span, Table
+from tmas.report.items import Cell, Span, Table
 from tmas.report.scores import Scores
 
 TABLE_1 = (1, 3, 9, 11, 17, 19)
@@ -159,30 +159,35 @@ def equal_compute(scores: Scores, groups: Sequence[Group], metric: str, where: s
     )
 
 
-def equal_cost(scores: Scores, groups: Sequence[Group], metric: str, where: str) -> Table | Note:
+def equal_cost(scores: Scores, groups: Sequence[Group], metric: str, where: str) -> Table | None:
     """Compare a benchmark's groups at equal costs, as :func:`equal_compute` does with tokens.
 
-    A group whose cost is not known has a row that says so. If no cost is known, or costs are in different currencies,
-    a note replaces the table.
+    A group whose cost is not known has a row that says so. Returns None if :func:`no_equal_cost` has a reason.
     """
-    title = f"{scores.metrics[metric]} (%) at equal cost{where}"
+    if no_equal_cost(groups):
+        return None
     known = [group for group in groups if group.currency]
-    currencies = sorted({group.currency for group in known if group.currency})
-    if len(currencies) != 1:
-        reason = f"the costs are in {' and '.join(currencies)}" if currencies else f"no cost is known. {UNKNOWN_COST}"
-        return Note(f"{title}: not available, because {reason.removesuffix('.')}.")
-    columns = _at_budgets(scores, known, metric, "money", currencies[0])
+    currency = str(known[0].currency)
+    columns = _at_budgets(scores, known, metric, "money", currency)
     rows: dict[str, Sequence[str | Cell]] = {
         group.label: row for group, row in zip(known, zip(*columns.values(), strict=True), strict=True)
     }
     unknown = ["unknown", *[""] * (len(columns) - 1)]
     return Table(
-        title=title,
+        title=f"{scores.metrics[metric]} (%) at equal cost{where}",
         columns=["Method", *columns],
         rows=[[group.label, *rows.get(group.label, unknown)] for group in groups],
-        note=f"Cost per problem in {currencies[0]}, at the prices in evaluation.json. {EQUAL_BUDGETS} Differences as "
+        note=f"Cost per problem in {currency}, at the prices in evaluation.json. {EQUAL_BUDGETS} Differences as "
         f"at equal compute.{f' unknown: {UNKNOWN_COST}' if len(known) < len(groups) else ''}",
     )
+
+
+def no_equal_cost(groups: Sequence[Group]) -> str:
+    """Return why groups cannot be compared at equal cost; empty if they can."""
+    currencies = sorted({group.currency for group in groups if group.currency})
+    if not currencies:
+        return f"no cost is known. {UNKNOWN_COST}"
+    return "" if len(currencies) == 1 else f"the costs are in {' and '.join(currencies)}."
 
 
 def _at_budgets(

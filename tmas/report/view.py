@@ -62,7 +62,8 @@ async def view_server(settings: ViewSettings) -> AsyncIterator[str]:
     Raises ``UserError`` if ``settings.run`` is not a run directory, or the port cannot be bound.
     """
     if not (settings.run / "manifest.json").is_file():
-        raise UserError("no run directory: it holds no manifest.json", where=settings.run)
+        remedy = "Give the output_dir of tmas solve."
+        raise UserError("no run directory: it holds no manifest.json", where=settings.run, remedy=remedy)
     token = secrets.token_urlsafe(16)
     viewer = _Viewer(GrowingReport(settings.run, round(settings.max_mb * MEGABYTE)), settings.every)
     app = web.Application(middlewares=[_with_token(token)])

@@ -175,6 +175,8 @@ def _check_is_run_or_empty(path: Path) -> None:
 
     A folder also counts as empty if it only has files of a run that was killed before it had written its manifest.
     """
+    if path.exists() and not path.is_dir():
+        raise RunRefused(f"{path} is a file, not a run directory: use another output_dir")
     if (path / "manifest.json").exists():
         return
     for entry in path.rglob("*"):

@@ -40,7 +40,8 @@ class RecordedRun:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not (path / "manifest.json").is_file():
-            raise UserError("holds no manifest.json, so it is no run directory", where=path)
+            remedy = "Give the output_dir of tmas solve or tmas distill."
+            raise UserError("no run directory: it holds no manifest.json", where=path, remedy=remedy)
         self.manifest = read_record(path / "manifest.json", Manifest)
         self._offsets = _offsets(path / "predictions.jsonl")
 

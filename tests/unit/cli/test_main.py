@@ -228,6 +228,12 @@ def test_every_command_is_where_the_table_says_and_has_its_settings(name: str):
         (["evaluate"], "tmas: not set: runs. Give each as KEY=VALUE. `tmas evaluate --help` shows an example.\n"),
         (["solve"], "tmas: not set: model.name, output_dir, problems. Give each as KEY=VALUE. "),
         (["slove"], "tmas: unknown command 'slove'\n"),
+        (["prompts", __file__], f"tmas: {__file__}: is a file. Name a new folder"),
+        (["solve", "--hlep"], "tmas: --hlep: tmas solve has no such option. "),
+        (
+            ["solve", "--problems=p.jsonl"],
+            "tmas: --problems=p.jsonl: tmas solve has no such option. A setting is ",
+        ),
     ],
 )
 def test_what_is_missing_or_unknown_is_one_message(words: list[str], message: str):

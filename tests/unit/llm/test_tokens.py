@@ -55,6 +55,11 @@ def test_the_completion_and_the_chat_template_are_always_kept_free():
     assert not window.fits("x" * 1001)
 
 
+def test_a_tokenizer_that_cannot_be_loaded_says_what_to_name_instead():
+    with pytest.raises(UserError, match=r"/no/place cannot be loaded \(.*[^.]\)\. Name another tokenizer"):
+        token_counter("/no/place")
+
+
 def test_a_context_without_room_for_a_prompt_is_refused_with_both_numbers():
     with pytest.raises(UserError, match=r"max_tokens=8192 leaves no room .*context_length=8192 tokens"):
         ContextWindow(len, 8192, 8192)

@@ -239,7 +239,8 @@ def test_a_file_without_a_good_row_is_refused_in_both_modes(
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert defects(tmp_path / "none.jsonl") == ["none.jsonl: No such file or directory"]
+    with pytest.raises(ProblemFileError, match=r"No such file or directory\. Give the path of a problem file"):
+        load_problems(tmp_path / "none.jsonl")
 
 
 def test_a_truncated_parquet_file_is_refused_and_bad_rows_are_numbered(tmp_path: Path) -> None:
@@ -268,9 +269,11 @@ def test_a_link_to_a_file_is_read(tmp_path: Path, written: Callable[..., Path]) 
     assert len(load_problems(link).problems) == 1
 
 
-def test_a_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "in.jsonl").mkdir()
-    assert defects(tmp_path / "in.jsonl") == ["in.jsonl: Is a directory"]
+@pytest.mark.parametrize("name", ["in.jsonl", "in"])
+def test_a_folder_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(ProblemFileError, match=f"{name}: is a folder. Give a problem file"):
+        load_problems(tmp_path / name)
 
 
 def peak_of(refused: Callable[[], object]) -> int:

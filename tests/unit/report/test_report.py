@@ -251,7 +251,7 @@ async def test_undecided_answers_give_ranges_in_tiles_and_differences(tmp_path: 
         for name, said in written
     ]
     await evaluate(EvaluateSettings(runs=tuple(paths)))
-    tiles, overview, _ = results(read(*paths)).items
+    tiles, overview, *_ = results(read(*paths)).items
     assert isinstance(tiles, Tiles)
     assert [tile.value for tile in tiles.tiles] == ["0.0–100.0 %", "0.0 %"]
     assert isinstance(overview, Table)
@@ -264,7 +264,7 @@ async def test_undecided_answers_give_ranges_in_tiles_and_differences(tmp_path: 
 
 def test_the_overview_has_a_row_per_method_with_the_baseline_first(runs: dict[str, Path]):
     read_in = read_runs([*runs.values()], silent, str(runs["b"]))
-    _, table, _ = results(read_in).items
+    _, table, *_ = results(read_in).items
     assert isinstance(table, Table)
     assert [list(row[:2]) for row in table.rows] == [[group.label, str(len(group.seeds))] for group in read_in.groups]
     assert [group.runs[0] for group in read_in.groups] == [runs["b"], runs["a1"]]
@@ -350,6 +350,11 @@ def test_a_run_that_was_resumed_after_its_evaluation_is_refused(runs: dict[str, 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match="no run directory"):
         make_report(ReportSettings(runs=(tmp_path,)))
+
+
+def test_a_folder_as_the_page_is_refused_before_runs_are_read(tmp_path: Path):
+    with pytest.raises(UserError, match=r"is a folder\. Give a file, such as output=.*report\.html"):
+        make_report(ReportSettings(runs=(tmp_path / "nowhere",), output=tmp_path))
 
 
 def test_a_problem_that_no_run_holds_is_refused(runs: dict[str, Path]):
@@ -549,7 +554,10 @@ def test_methods_are_compared_at_equal_cost_and_an_unknown_cost_says_so(runs: di
     copies = [shutil.copytree(runs[name], tmp_path / name) for name in ("a1", "b")]
 
     def at_equal_cost() -> list[Table | Note]:
-        shown = measure(results(read(*copies)), "Pass@1").items
+        """The tables of all metrics, and the notes of the whole tab."""
+        section = results(read(*copies))
+        [choice] = [item for item in section.items if isinstance(item, Choice)]
+        shown = [*(item for option in choice.options for item in measure(section, option.name).items), *section.items]
         return [
             item
             for item in shown
@@ -565,8 +573,9 @@ def test_methods_are_compared_at_equal_cost_and_an_unknown_cost_says_so(runs: di
     assert "no cost is known" in unpriced.text
 
     evaluated(Price(input=0.001, output=0.001), *copies)
-    [priced] = at_equal_cost()
+    [priced, *others] = at_equal_cost()
     assert isinstance(priced, Table)
+    assert all(isinstance(table, Table) for table in others)
     at_tokens = tables(results(read(*copies)), "Pass@1")[1]
     assert priced.rows == [*map(list, at_tokens.rows)]  # a token costs the same everywhere
     assert priced.columns == [re.sub(r"^([\d.]+)k tokens$", as_cost, column) for column in at_tokens.columns]
@@ -577,8 +586,9 @@ def test_methods_are_compared_at_equal_cost_and_an_unknown_cost_says_so(runs: di
     assert "the costs are in EUR and USD" in mixed.text
 
     evaluated(Price(), copies[1])
-    [partly] = at_equal_cost()
+    [partly, *others] = at_equal_cost()
     assert isinstance(partly, Table)
+    assert all(isinstance(table, Table) for table in others)
     assert (partly.rows[1][1], len(partly.rows[1])) == ("unknown", len(partly.columns))
     assert "no price for one of its models" in partly.note
 

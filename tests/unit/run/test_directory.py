@@ -187,6 +187,13 @@ def test_another_schema_version_is_refused(run: Path, monkeypatch: pytest.Monkey
     assert f"schema version {SCHEMA_VERSION}, not 999" in refusal(run)
 
 
+def test_a_file_in_place_of_a_folder_is_refused_and_left_alone(tmp_path: Path):
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    assert "notes.txt is a file, not a run directory: use another output_dir" in refusal(file)
+    assert file.read_text() == "mine"
+
+
 @pytest.mark.parametrize("mine", ["notes.txt", "trace/something.jsonl", ".git/config"])
 def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path: Path, mine: str):
     file = tmp_path / mine

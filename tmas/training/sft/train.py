@@ -25,6 +25,10 @@ def sft(settings: SFTSettings, console: Console) -> Path:
     ``torchrun`` calls this in several processes. Before the first update it raises ``UserError`` for wrong settings or
     rows, and :class:`~tmas.run.directory.RunRefused` if ``output_dir`` has another run or other files.
     """
+    for key, files in (("train_files", settings.train_files), ("val_files", settings.val_files)):
+        if missing := [str(file) for file in files if not file.is_file()]:
+            remedy = "Give the files of chats that tmas build wrote."
+            raise UserError(f"there is no file {', '.join(missing)}", where=key, remedy=remedy)
     rank, processes = _rank_and_processes(settings)
     console.quiet = rank > 0
     run = SFTRun(settings.output_dir, {**settings.identity(), "processes": processes}, settings.train_files)
