@@ -18,7 +18,7 @@ Differences from the original:
 - The draft is sampled like any candidate. At the original's temperature of 0 the N drafts would be equal.
 - "It is correct" stops a trajectory only as the last sentence and without a rewrite, because feedback also says it
   about single steps.
-- Feedback with neither a rewrite nor that sentence, or cut short, is asked for again, ``parse_attempts`` calls in all.
+- Feedback with neither a rewrite nor that sentence, or cut short, is retried, ``parse_attempts`` calls in all.
   If all fail, the failure is recorded and the draft stays; the next iteration asks for feedback on it again. The
   original starts the problem anew. A trajectory whose draft failed writes a new draft.
 - The last drafts vote for the answer; the original has only one.
