@@ -85,8 +85,8 @@ def select(counts: Sequence[Solved], settings: SubsetSettings) -> list[Solved]:
     if open_ and settings.on_undecided == "refuse":
         names = ", ".join(s.problem.problem_id for s in open_[:10])
         raise UserError(
-            f"{len(open_)} problems may or may not belong to the subset, because of undecided answers ({names}"
-            f"{', ...' if len(open_) > 10 else ''})",
+            f"it depends on undecided answers whether these problems belong to the subset: {names}"
+            f"{f' and {len(open_) - 10} more' if len(open_) > 10 else ''}",
             remedy="Give a judge, or on_undecided=include or on_undecided=exclude.",
         )
     limit = (lambda s: s.least) if settings.on_undecided == "include" else (lambda s: s.most)
