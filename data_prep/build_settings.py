@@ -58,7 +58,9 @@ class BuildSettings(Settings):
     )
     rows: Wanted = Field(default=Wanted(), description="Rows of each source in the training file.")
     per_problem: int = Field(
-        default=3, ge=1, description="Most rows with memory from one problem, in addition to at most one normal row."
+        default=3,
+        ge=1,
+        description="Maximum number of rows with memory from one problem, in addition to at most one normal row.",
     )
     iterations: tuple[int, ...] | None = Field(
         default=None,

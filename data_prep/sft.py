@@ -54,9 +54,9 @@ class SFTDataSettings(Settings):
 
     per_role: NonNegativeInt | dict[str, NonNegativeInt] = Field(
         default=2,
-        description="Most chats of a role that one problem of a run gives: a number for all roles, or a mapping by"
-        " role. A mode as a key limits solutions by mode, as in {initial: 1, exploit: 6, explore: 2, verification: 4}."
-        " Roles and modes that are not in the mapping give no chats.",
+        description="Maximum number of chats of a role that one problem of a run gives: a number for all roles, or a "
+        "mapping by role. A mode as a key limits solutions by mode, as in {initial: 1, exploit: 6, "
+        "explore: 2, verification: 4}. Roles and modes that are not in the mapping give no chats.",
     )
     keep: Literal["successful", "readable"] = Field(
         default="successful",

@@ -40,7 +40,9 @@ class VerificationRowSettings(Settings):
         " it will read its own candidates. null: the run that gives the other rows.",
     )
     per_problem: int = Field(
-        default=4, ge=2, description="Most verification rows from one problem. Half of them show right candidates."
+        default=4,
+        ge=2,
+        description="Maximum number of verification rows from one problem. Half of them show right candidates.",
     )
     bins: int = Field(
         default=4,

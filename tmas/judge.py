@@ -69,7 +69,7 @@ class JudgeSettings(BaseModel):
     parse_attempts: int = Field(
         default=2,
         ge=1,
-        description="Most calls per question. There is no further call once all verdicts can be parsed.",
+        description="Maximum number of calls per question. There is no further call once all verdicts can be parsed.",
     )
     structured_outputs: bool = Field(
         default=True,

@@ -108,7 +108,7 @@ class Caller:
     ) -> list[T | Failure]:
         """``n`` parsed completions by index. One call asks for all of them.
 
-        A completion that cannot be parsed is asked for again: ``attempts`` calls are made in all. A failed call is
+        A completion that cannot be parsed is retried: ``attempts`` calls are made in all. A failed call is
         not repeated here, because the session has retried it already.
 
         ``schema`` goes with every call. With ``as_json`` the first call asks for free text and has no schema; later
@@ -146,7 +146,7 @@ def _parsed(
         with suppress(Unparsable):
             if parse_cut:
                 return parse_cut(completion, key)
-        return Failure(reason=FailureReason.TRUNCATED, message="the reply ran into max_tokens", key=key)
+        return Failure(reason=FailureReason.TRUNCATED, message="the reply reached max_tokens", key=key)
     if not completion.text.strip():
         return Failure(reason=FailureReason.UNPARSABLE, message="the reply holds no text after the thinking", key=key)
     try:

@@ -81,7 +81,7 @@ def pack(
         name, shorten = next(remaining, (None, None))
         if name is None or shorten is None:
             size = window.count(prompt.content)
-            raise DoesNotFit(f"the prompt has {size} tokens after everything that can be left out was left out")
+            raise DoesNotFit(f"the prompt still has {size} tokens without everything that can be left out")
         before = current[name]
         current[name] = shorten(lambda text, piece=name: window.fits(rendered({**current, piece: text}).content))
         notes.append(

@@ -18,8 +18,8 @@ class AgentSettings(BaseModel):
     )
     answer_format: Literal["boxed", "stated"] = Field(
         default="boxed",
-        description="boxed: only \\boxed{} holds an answer; stated: without a box, the number in the last sentence "
-        "such as 'the answer is 12' counts",
+        description="boxed: only the content of \\boxed{} is an answer; stated: without a box, the number in the last "
+        "sentence such as 'the answer is 12' counts",
     )
     parse_attempts: int = Field(
         default=3, ge=1, description="calls made for one reply, the first included, until it can be parsed"
@@ -37,14 +37,19 @@ class AgentSettings(BaseModel):
     summary_words: int = Field(default=250, ge=10, description="length in words that the summary prompt asks for")
     cut_summaries: Literal["keep"] | None = Field(
         default="keep",
-        description="a summary that reaches max_tokens; keep: use it up to its last whole sentence and record this, "
-        "unless it has none or is much longer than summary_words; null: ask for it again, as older versions did",
+        description="what to do with a summary that reaches max_tokens; keep: keep it up to its last whole sentence "
+        "and record the cut, but retry it if it has no whole sentence or far more than summary_words; null: always "
+        "retry it, as older versions did",
     )
     max_new_items: int = Field(
-        default=8, ge=1, description="most new items of a bank per iteration; the first ones of a reply are accepted"
+        default=8,
+        ge=1,
+        description="maximum number of new items of a bank per iteration; the first ones of a reply are added",
     )
     max_item_chars: int = Field(
-        default=600, ge=40, description="most characters of a bank item; a longer text is cut at the end of a word"
+        default=600,
+        ge=40,
+        description="maximum length of a bank item in characters; a longer text is cut at the end of a word",
     )
 
     READ_BY: ClassVar[dict[str, frozenset[str]]] = {
@@ -68,7 +73,7 @@ class AgentSettings(BaseModel):
         return {name for name, readers in cls.READ_BY.items() if readers & set(roles)}
 
     def sends_schema(self, thinking: str) -> bool:
-        """Whether a JSON schema goes with a call to a model whose ``thinking`` came in this form.
+        """Whether to send a JSON schema with a call to a model whose ``thinking`` came in this form.
 
         ``thinking`` is the field of :class:`~tmas.records.Completion`: server, tags or none.
         """

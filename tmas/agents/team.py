@@ -53,7 +53,7 @@ class _Summary(NamedTuple):
 
 @dataclass(frozen=True)
 class Evolved(Generic[Bank]):
-    """A bank after its agent ran. Either ``change`` says what changed, or ``failure`` why the bank is unchanged."""
+    """A bank after its agent ran: ``change`` says what changed. If the agent failed, ``failure`` says why."""
 
     bank: Bank
     change: BankChange | None = None
@@ -69,7 +69,7 @@ class Team(Caller):
         self._prompts: list[tuple[tuple[object, ...], Prompt | Failure]] = []
 
     def render(self, name: str, **values: object) -> str:
-        """The prompt ``name`` for this problem and task."""
+        """Render the prompt ``name`` for this problem and task."""
         return self.session.prompts.render(name, question=self.problem.question, task=self.settings.task, **values)
 
     def solution_prompt(
@@ -78,7 +78,7 @@ class Team(Caller):
         experience: ExperienceBank | None = None,
         guidelines: GuidelineBank | None = None,
     ) -> Prompt | Failure:
-        """A_sol(Q), A_sol(Q, R, E) or A_sol(Q, G).
+        """The prompt of the solution agent: A_sol(Q), A_sol(Q, R, E) or A_sol(Q, G) in the paper's notation.
 
         All candidates of one mode get the same prompt, so the last two prompts are kept: one for exploiting and one
         for exploring candidates.
@@ -222,15 +222,15 @@ class Team(Caller):
     def _cut_summary(self, solution: Solution, completion: Completion, key: CallKey) -> _Summary:
         """The whole sentences of a summary that reached ``max_tokens``.
 
-        Raises :class:`Unparsable` if there is none, and for text that is no summary: unfinished thinking, whose tag the
-        chat template opened, or a loop. The solution shows how the model thinks.
+        Raises :class:`Unparsable` if there is none, and for text that is not a summary: a loop, or unfinished
+        thinking whose tag the chat template opened. ``solution`` shows whether the model thinks between tags.
         """
         if solution.thinking == "tags" and completion.thinking == "none":
             raise Unparsable("unfinished thinking")
         text = whole_sentences(completion.text)
         if not text or len(text.split()) > MOST_WORDS * self.settings.summary_words:
-            raise Unparsable("no whole sentence, or too many")
-        message = "the summary ran into max_tokens; it was kept up to its last whole sentence"
+            raise Unparsable("no whole sentence, or too many words")
+        message = "the summary reached max_tokens; it was kept up to its last whole sentence"
         return _Summary(text, Failure(reason=FailureReason.SHORTENED, message=message, key=key))
 
     async def evolve(self, bank: Bank, iteration: int, rollouts: Sequence[Rollout]) -> Evolved[Bank]:
@@ -268,7 +268,7 @@ class Team(Caller):
         return Evolved(evolved, noted)
 
     def _without_example(self, output: Any, role: str, limits: Mapping[str, int]) -> Any:
-        """The reply without new items that small models copy from the example in the prompt."""
+        """The reply without the new items that it copied from the example in the prompt, as small models do."""
         nothing = {"question": "", "attempts": [], "bank": ""}
         example = self.session.prompts.render(role, task=self.settings.task, **nothing, **limits)
         own = [new for new in output.new if not any(f'"{text}"' in example for text in new.texts)]

@@ -85,7 +85,7 @@ def decide(gold: str, answer: str, approximation_digits: int | None = None) -> C
     if seen := compare_texts(gold, answer) or compare_statements(gold, answer):
         return seen
     if any(_MULTISET.search(side) for side in (gold, answer)):
-        return undecided("brackets may count multisets")
+        return undecided("the brackets may be a multiset coefficient")
     if choice := compare_choices_with_texts(gold, answer, partial(decide, approximation_digits=approximation_digits)):
         return choice
     (one, name), (other, other_name) = sorted(((gold, "gold answer"), (answer, "answer")))
@@ -117,7 +117,7 @@ def _split_unit(answer: str) -> tuple[str, str]:
 
 
 class Values:
-    """Compares two normalised values without units. ``names``: what the two sides are called in a reason."""
+    """Compares two normalised values without units. ``names``: how a reason refers to the two sides."""
 
     def __init__(self, approximation_digits: int | None, names: Sides) -> None:
         self._digits = approximation_digits
@@ -146,7 +146,9 @@ class Values:
             return special
         holding_words = [bool(_WORDS.search(without_commands(value))) for value in (one, other)]
         if any(holding_words):
-            return EQUAL if self._same_words(one, other) else undecided(f"the {self._first(holding_words)} holds words")
+            return (
+                EQUAL if self._same_words(one, other) else undecided(f"the {self._first(holding_words)} contains words")
+            )
         verdict = compare_regions(one, other) or compare_forms(read(one), read(other), self)
         verdict = verdict or self._expressions(one, other)
         if verdict.equivalence is Equivalence.DIFFERENT and _same_digits(one, other):
@@ -201,7 +203,7 @@ class Values:
         return undecided(f"different, unless {doubt}") if doubt else DIFFERENT
 
     def _approximation(self, one: str, other: str, parsed: Parsed) -> Comparison | None:
-        """Compare a decimal with an unequal number by the policy about approximations. None: it is no rounding."""
+        """Compare a decimal with an unequal number by the rule on approximations. None: neither is rounded."""
         decimals = as_decimal(one), as_decimal(other)
         values = [to_decimal(side[0]) for side in parsed]
         for rounded, exact in ((decimals[0], values[1]), (decimals[1], values[0])):

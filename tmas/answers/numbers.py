@@ -1,4 +1,4 @@
-"""Compares exact numbers and functions by their values: to 40 digits, or at sample points."""
+"""Compares numbers by their values, computed to 40 digits and compared to 35, and functions at sample points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compares answers that are no expressions: yes and no, true and false, the letters of a multiple choice."""
+"""Compares answers that are not expressions: yes and no, true and false, the letters of a multiple choice."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def compare_choices_with_texts(one: str, other: str, compare: Callable[[str, str
         verdict = compare(text, other_text)
         if (letter == other_letter) == verdict.equal:
             return verdict
-        return undecided("the letter or the text of the choices differ")
+        return undecided("the letters or the texts of the choices differ")
     match, bare = (chosen[0], other) if chosen[0] else (chosen[1], one)
     if match is None:
         return None

@@ -43,7 +43,7 @@ class CheckSettings(SolveSettings):
 
 
 def check_command(config: dict[str, Any], console: Console) -> None:
-    """``tmas check``: run a small iteration, and print what it says about a run. Exit code 1 if a role is unfit."""
+    """``tmas check``: run a small iteration, and print what it shows about the run. Exit code 1 if a role is unfit."""
     settings = validated(CheckSettings.model_validate, config)
     problems = _planned_problems(settings)
     options = _options(settings, problems)

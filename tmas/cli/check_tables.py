@@ -19,7 +19,7 @@ from tmas.run.progress import clock
 from tmas.settings import RunSettings
 
 MOST_NAMES, MOST_NAME_CHARACTERS = 8, 100
-"""Most names of models that are shown, and most characters of each."""
+"""Maximum number of names of models that are shown, and of characters of each."""
 CHAIN = frozenset({"solution", "verification", "summary"})
 """Roles of TMAS that are called for every candidate, one after the other."""
 EXCERPT = 160

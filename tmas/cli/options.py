@@ -299,14 +299,15 @@ A command is `tmas COMMAND KEY=VALUE ...`; `tmas --help` lists them. Their exit 
 | code | meaning |
 | --- | --- |
 | 0 | The command did what it was asked to do. |
-| 1 | A check did not pass, such as `tmas gold-check`. A bug has the same code and shows a traceback. |
+| 1 | A check did not pass, for example in `tmas gold-check`. A bug has the same code and shows a traceback. |
 | 2 | Wrong input: a setting, a file, a folder or an address. It is reported before any work begins. |
 | 3 | Stopped by a server, the operating system or a failed training. The same command resumes. |
 | 130 | Interrupted by Ctrl-C or SIGTERM. The same command resumes. |
 
-The settings of each command, with type, default and description, and the configuration groups that `GROUP=NAME` chooses
-from. A setting without a default is required. The choice of a group can change the defaults of its settings:
-`tmas COMMAND --cfg job` prints the values in force. `tmas options COMMAND [GROUP]` prints the same lists.
+This page lists the settings of each command, with type, default and description, and the configuration groups that
+`GROUP=NAME` chooses from. A setting without a default is required. The choice of a group can change the defaults of
+its settings: `tmas COMMAND --cfg job` prints the values in force. `tmas options COMMAND [GROUP]` prints the same
+lists.
 
 `make options` writes this page from the settings classes.
 """

@@ -28,7 +28,8 @@ class BootstrapSettings(BaseModel):
     subsets: int = Field(
         default=100,
         ge=1,
-        description="Random subsets of the samples that score a method of one round at a smaller budget.",
+        description="Number of random subsets of the samples with which a method of one iteration is scored at a"
+        " smaller budget.",
     )
     interval: Literal["auto", "t", "bca", "percentile"] = Field(
         default="auto",
@@ -36,7 +37,7 @@ class BootstrapSettings(BaseModel):
         " bootstrap. auto: t for differences and for fewer problems than few_problems, otherwise bca.",
     )
     few_problems: int = Field(
-        default=10, ge=2, description="Number of problems from which interval=auto uses bca instead of t."
+        default=10, ge=2, description="Smallest number of problems for which interval=auto uses bca instead of t."
     )
 
 
@@ -89,7 +90,7 @@ def estimate(values: Sequence[float | None], settings: BootstrapSettings, bounds
 def _intervals(
     values_PC: Floats, known_PC: npt.NDArray[np.bool_], settings: BootstrapSettings, bounds: Bounds
 ) -> tuple[Floats, Floats]:
-    """Compute the intervals of all columns, together for the columns that are known for the same problems."""
+    """Compute the intervals of all columns. Columns with values for the same problems are computed together."""
     if settings.interval == "percentile":
         return _percentile_intervals(values_PC, known_PC, settings)
     low_C, high_C = np.full((2, values_PC.shape[1]), np.nan)

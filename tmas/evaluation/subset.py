@@ -48,7 +48,7 @@ class SubsetSettings(ScoringSettings):
         description="What to do with a problem whose undecided answers decide whether it belongs to the subset: stop,"
         " include it or exclude it.",
     )
-    output: Path = Field(description="The subset as a JSONL problem file.")
+    output: Path = Field(description="The file to write: the subset as a JSONL problem file.")
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ async def solved_counts(
 ) -> list[Solved]:
     """Count how often each problem was solved in first iterations, by the judge if there is one, otherwise by rule.
 
-    Raises ``UserError`` if a run cannot be read, the runs used several models, a problem has no gold answer or another
-    text in a run, or the number of candidates of a problem is not ``settings.samples``.
+    Raises ``UserError`` if a run cannot be read, the runs used several models, a problem has no gold answer, its
+    question or answer differs in a run, or the number of candidates of a problem is not ``settings.samples``.
     """
     runs = [_first_iteration(read_run(path)) for path in settings.runs]
     _check(runs, problems, settings.samples)
@@ -78,14 +78,15 @@ async def solved_counts(
 def select(counts: Sequence[Solved], settings: SubsetSettings) -> list[Solved]:
     """Return the problems of the subset.
 
-    Raises ``UserError`` if undecided answers decide about a problem and ``settings.on_undecided`` is ``refuse``.
+    Raises ``UserError`` if it depends on undecided answers whether a problem belongs, and ``settings.on_undecided`` is
+    ``refuse``.
     """
     open_ = [s for s in counts if s.least <= settings.max_solved < s.most]
     if open_ and settings.on_undecided == "refuse":
         names = ", ".join(s.problem.problem_id for s in open_[:10])
         raise UserError(
-            f"{len(open_)} problems have undecided answers and may be in the subset or not ({names}"
-            f"{', ...' if len(open_) > 10 else ''})",
+            f"it depends on undecided answers whether these problems belong to the subset: {names}"
+            f"{f' and {len(open_) - 10} more' if len(open_) > 10 else ''}",
             remedy="Give a judge, or on_undecided=include or on_undecided=exclude.",
         )
     limit = (lambda s: s.least) if settings.on_undecided == "include" else (lambda s: s.most)
@@ -114,7 +115,7 @@ def _first_iteration(run: RunData) -> RunData:
 
 def _check(runs: Sequence[RunData], problems: Sequence[Problem], wanted: int) -> None:
     if len(models := {run.manifest.models["solution"] for run in runs}) > 1:
-        raise UserError(f"the runs are of several models: {', '.join(sorted(models))}", where="runs")
+        raise UserError(f"the runs use several models: {', '.join(sorted(models))}", where="runs")
     for problem in problems:
         if problem.answer is None:
             raise UserError(f"problem {problem.problem_id!r} has no gold answer", where="problems")

@@ -202,7 +202,7 @@ class OpenAIChat:
         return await self._give_up(failed, request.model)
 
     async def _with_retries(self, problem: str, attempt: Callable[[Engine], Awaitable[T]], count: int = 1) -> T:
-        """Run ``attempt`` on one engine after the other until one succeeds. Raises the last :class:`RequestError`.
+        """Run ``attempt`` on one engine after another until one succeeds. Raises the last :class:`RequestError`.
 
         A round tries each engine once. After a round in which all engines failed, the client pauses and begins another
         round. It gives up after :meth:`~tmas.llm.endpoint.EndpointSettings.most_attempts` rounds.
@@ -287,7 +287,7 @@ class OpenAIChat:
                 except RequestError as error:
                     field = error.refused_field(sent)
                     if field is None:
-                        report(StreamProgress(0, 0))  # so that the tokens of this attempt are counted as broken off
+                        report(StreamProgress(0, 0))  # so that this attempt's tokens count as broken off
                         raise
                     dropped.add(field)
                 else:

@@ -50,7 +50,7 @@ MESSAGE_LENGTH = len("HTTP 400: ") + 300
 LONGEST_MESSAGE = 2**16
 """Characters that are kept of a server's error. One in a stream can be as long as a reply."""
 MOST_NAMES, MOST_NAME_CHARACTERS = 20, 100
-"""Most names of models in an error, and most characters of each."""
+"""Maximum number of models that an error names, and of characters of each name."""
 
 TokenLimitField = Literal["max_tokens", "max_completion_tokens"]
 
@@ -154,7 +154,7 @@ class EndpointSettings(RetrySettings):
         return (self.base_url,) if isinstance(self.base_url, str) else self.base_url
 
     def most_attempts(self, never_ran: bool) -> int:
-        """Most attempts of a call. ``never_ran``: no server could be reached so far.
+        """Maximum number of attempts of a call. ``never_ran``: no server has been reached so far.
 
         A server at a fixed address that never ran will not come up by itself. The run's own servers have no fixed
         address (``base_urls`` is empty), and are restarted.
@@ -170,7 +170,7 @@ class EndpointSettings(RetrySettings):
 def read_key(variable: str, setting: str) -> str:
     """Read the key from an environment variable. ``setting`` names the variable and is shown in the error message.
 
-    Raises ``ValueError`` if the variable is not set or empty.
+    Raises :class:`UserError` if the variable is not set or empty.
     """
     key = os.environ.get(variable, "").strip()
     if not key:
@@ -186,9 +186,9 @@ def checked_url(base_url: str) -> str:
     if url.scheme not in ("http", "https") or not url.hostname:
         raise ValueError("must be an http:// or https:// URL, such as http://host:8000/v1")
     if "@" in url.netloc or url.query or url.fragment:
-        raise ValueError("must hold no user, password or query: name the key's variable in api_key_env")
+        raise ValueError("must not contain a user, password or query: name the key's variable in api_key_env")
     if not path or path.endswith("/completions"):
-        ending = "leave out /chat/completions" if path else "it needs a path, mostly /v1"
+        ending = "leave out /chat/completions" if path else "it needs a path, usually /v1"
         raise ValueError(f"must be the URL to which /chat/completions is added, such as http://host:8000/v1: {ending}")
     return base_url.rstrip("/")
 
@@ -198,7 +198,7 @@ class RequestError(Exception):
     """One HTTP request failed.
 
     ``message``: cut and cleaned, because it may repeat what the server sent. ``status``: HTTP status, or None if the
-    connection broke, stalled (``hung``) or delivered an incomplete answer. ``retry_after``: seconds that the server
+    connection broke, stalled (``hung``) or delivered an incomplete response. ``retry_after``: seconds that the server
     asked to wait. ``is_final``: a retry would fail in the same way. ``has_served``: the server had answered other
     requests before. ``is_unreachable``: there was no connection, for example because the server refused it.
     The last two fields are set when a call is given up: ``base_url`` is the server that failed last, ``since`` the

@@ -44,7 +44,7 @@ class EventLines:
     def feed(self, data: bytes) -> list[bytes]:
         ended, newline, rest = data.rpartition(b"\n")
         lines = []
-        if newline:  # only now, so that a line that arrives in many pieces is joined once
+        if newline:  # join only at the end of a line: it may arrive in many pieces
             lines = (bytes(self._rest) + ended).split(b"\n")
             self._rest.clear()
         _append(self._rest, rest, self._longest)
@@ -116,7 +116,9 @@ class StreamedReply:
         self._limits = limits or reply_limits(max_tokens, n, 64)
         self._length = 0  # characters of all choices
         self._usage_reported: Any = None
-        self._counts: dict[str, int] = {}  # its plausible counts, as checked at ``_counts_at`` characters
+        self._counts: dict[
+            str, int
+        ] = {}  # those of ``_usage_reported`` if plausible, checked at ``_counts_at`` characters
         self._counts_at = 0
         self._finished_choices = 0
         self._choices: dict[int, StreamedChoice] = {}
@@ -149,7 +151,7 @@ class StreamedReply:
         choices = [choice for _, choice in sorted(self._choices.items())]
         reasons = [choice.finish_reason for choice in choices]
         if not choices:
-            raise RequestError("the answer has no choices")
+            raise RequestError("the response has no choices")
         if not self.has_end_mark and None in reasons:
             raise RequestError(f"the stream ended early, after {self.tokens} chunks")
         try:
@@ -157,7 +159,7 @@ class StreamedReply:
                 raise RequestError(f"the server aborted the generation: finish reasons {reasons}")
             self.completions = tuple(map(_completion, choices))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise RequestError(f"malformed answer: {error!r}") from None
+            raise RequestError(f"malformed response: {error!r}") from None
         counts = self._counts if self._counts_at == self._length else self._believed(self._usage_reported)
         self.usage = Usage(calls=1, seconds=seconds, **counts)
         if not counts:
@@ -226,7 +228,7 @@ def _with_null_for_nan(payload: bytes) -> Any:
 def _server_error(error: Any) -> RequestError:
     code = error.get("code") if isinstance(error, dict) else None
     is_status = isinstance(code, int) and 400 <= code < 600
-    return RequestError(f"error in the answer: {error}", status=code if is_status else None)
+    return RequestError(f"error in the response: {error}", status=code if is_status else None)
 
 
 def _completion(choice: StreamedChoice) -> Completion:

@@ -166,7 +166,7 @@ class ContextWindow:
         return len(prompt.encode()) <= self.limit or self._count(prompt) <= self.limit
 
     def max_completion(self, prompt: str) -> int:
-        """Most tokens that the completion of ``prompt`` may have."""
+        """Maximum number of tokens that the completion of ``prompt`` may have."""
         if not self._shared or len(prompt.encode()) + self._max_tokens <= self._room:
             return self._max_tokens
         return max(1, min(self._max_tokens, self._room - self._count(prompt)))

@@ -15,7 +15,10 @@ KINDS = {"conclusion": "verified_propositions", "pitfall": "critical_pitfalls"}
 
 
 class _Head(NamedTuple):
-    """A statement that is kept. ``is_old``: it was already in the bank. ``place``: index among the kept ones."""
+    """A kept statement, into which later ones may be merged.
+
+    ``is_old``: it was already in the bank. ``place``: its index among the kept items.
+    """
 
     statement: str
     is_old: bool
@@ -59,7 +62,10 @@ class RecycledBank(ItemCollection[Experience]):
         return self.model_copy(update={"items": items, "next_id": next(ids)}), change
 
     def _repeated(self, item: Experience, heads: Sequence[_Head]) -> int | None:
-        """Return the index of the first of ``heads`` that ``item`` repeats. Two old statements were compared before."""
+        """Return the index of the first of ``heads`` that ``item`` repeats.
+
+        Two old statements get no near-duplicate test: an earlier iteration has made it.
+        """
         said, is_old = item.statement, bool(item.item_id)
         for statement, head_is_old, place in heads:
             if said in statement or (not (is_old and head_is_old) and near_duplicate(said, statement, self.similarity)):

@@ -14,7 +14,8 @@ class BankSettings(BaseModel):
 
     capacity: int = Field(
         ge=1,
-        description="Most items in the bank, without refuted ones. A full bank drops the items with the lowest rank.",
+        description="Maximum number of items, not counting refuted ones. A full bank evicts the items with the lowest"
+        " rank.",
     )
     similarity: float | None = Field(
         default=None,
@@ -37,18 +38,20 @@ class BankSettings(BaseModel):
     drop_cost: int | None = Field(
         default=2,
         ge=1,
-        description="Most support that one drop or correction costs an item. null: it always removes or replaces it.",
+        description="Maximum number of contradictions that one drop or correction adds to an item. null: it always "
+        "removes or replaces the item.",
     )
     tombstones: int = Field(
         default=16,
         ge=0,
-        description="Most refuted items that are kept as warnings, the latest ones. They cannot be added again.",
+        description="Number of refuted items, the latest ones, that are kept as warnings. They cannot be added again.",
     )
     grade_weight: float = Field(
         default=2.0,
         ge=0,
-        description="Rank that a conclusion loses for each grade point that its rollouts together are below the mean of"
-        " all rollouts of their iterations. 0: grades do not matter.",
+        description="How much rank a conclusion loses per grade point of shortfall. The shortfall is how far the "
+        "grades of its rollouts lie below the mean grades of their iterations, summed. 0: grades do not "
+        "matter.",
     )
     cap_new: bool = Field(
         default=True,

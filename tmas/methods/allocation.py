@@ -45,7 +45,7 @@ class AllocationSettings(BaseModel):
 
     policy: Literal["progress"] = Field(default="progress", description="The policy; see docs/adaptive.md.")
     least_candidates: int = Field(
-        default=4, ge=1, description="Least number of candidates in an iteration; n_candidates is the largest."
+        default=4, ge=1, description="Minimum number of candidates in an iteration; n_candidates is the maximum."
     )
     progress: Literal["grade_or_answer", "grade"] = Field(
         default="grade",

@@ -22,8 +22,8 @@ Differences from the originals, and our choices where they are silent:
 - The first paper fine-tunes the model for comparisons. Here any model compares, as in the second paper.
 - A candidate that was cut short is a failure and is not compared. Neither is one without an answer, if others have one.
 - If a prompt of n candidates does not fit the context, n is halved for that round of the tournament. If two candidates
-  do not fit, both are cut in the middle to one length.
-- A reply without an index is asked for again, ``parse_attempts`` calls in all. A comparison that still fails is
+  do not fit, both are cut in the middle to the same length.
+- A reply without an index is retried, ``parse_attempts`` calls in all. A comparison that still fails is
   recorded as a failure, and a random candidate of its group advances, as in the original's code. A vote whose last
   comparison failed does not count; the original counts the random candidate. Without any vote, ``selection`` decides.
 - Of equally frequent answers, the one whose candidate won more votes is selected, then the one sampled first.
@@ -102,7 +102,7 @@ class GenSelect(Method[GenSelectSettings]):
         return await self.trajectory(session, [candidates], memories=[memory], chosen=chosen)
 
     async def _elected(self, session: Session, winners: Sequence[Rollout]) -> Selection | None:
-        """The majority of the winners; None if there is none. Winners without answers (proofs) are counted singly."""
+        """The majority of the winners; None if there is none. Each winner without an answer (a proof) counts alone."""
         wins = Counter(winner.index for winner in winners)
         by_wins = sorted(winners, key=lambda winner: (-wins[winner.index], winner.index))
         chosen = await selected(session, [by_wins], SelectionSettings(rule="vote"), self.checker)
@@ -155,7 +155,7 @@ class Selector:
         )
 
     async def vote(self, v: int) -> Vote:
-        """Vote ``v``: the tournament of all candidates, or of a random subset, in an order drawn for this vote."""
+        """Hold vote ``v``: a tournament of all candidates, or of a random subset, in an order drawn for this vote."""
         order = shuffled(self.team.session, f"vote/{v}", self.candidates)
         if self.settings.arrangement == "subset":
             order = order[: self.settings.n_compared]
@@ -220,7 +220,7 @@ def chosen_index(text: str, count: int) -> int:
 
 
 def _equal_cuts(pieces: Mapping[str, str]) -> list[tuple[str, Shorten]]:
-    """Steps that cut all pieces to one length, which is halved until they fit: none gets an advantage."""
+    """Steps that cut all pieces to the same length, which is halved until they fit. So no piece has an advantage."""
     steps: list[tuple[str, Shorten]] = []
     length = max(map(len, pieces.values())) // 2
     while length > _SHORTEST:

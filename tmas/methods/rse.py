@@ -2,7 +2,7 @@
 
 1. Iteration 0 samples the bare problem.
 2. Each rollout is distilled independently, from its full reasoning and its answer and without any feedback, into two
-   lists: verified propositions and critical pitfalls. JSON that cannot be parsed is asked for again up to 5 times and
+   lists: verified propositions and critical pitfalls. JSON that cannot be parsed is requested again up to 5 times and
    then dropped.
 3. Each list is merged with the previous bank. Of equal statements, substrings and near-duplicates one is kept: the new
    one rather than the old one, the longer rather than the shorter. The bank has no size limit.

@@ -1,13 +1,13 @@
-"""Self-Refine (arXiv 2303.17651), its mathematics task: write a draft, then keep rewriting it by own feedback.
+"""Self-Refine (arXiv 2303.17651), its mathematics task: write a draft, then rewrite it by the model's own feedback.
 
 1. The model writes a draft from the bare problem.
 2. One call gives the same model's feedback on the draft and the rewritten solution, which is the next draft. The next
    call sees only the draft, not the feedback.
 3. It stops when the feedback finds nothing to correct ("it is correct"), or after ``max_iterations``.
 
-The original has one trajectory. Here N independent ones run, so that Pass@1 by iteration compares with Table 1 of
-TMAS. A trajectory that has stopped keeps its draft in all later iterations and makes no more calls; the problem ends
-when all have stopped. conf/method/self_refine.yaml sets the published temperature of the feedback, 0.7.
+The original has one trajectory. Here N independent ones run, so that Pass@1 by iteration can be compared with Table 1
+of TMAS. A trajectory that has stopped keeps its draft in all later iterations and makes no more calls; the problem
+ends when all have stopped. conf/method/self_refine.yaml sets the published temperature of the feedback, 0.7.
 
 The prompts are rewritten in our own words. ``prompts=FOLDER`` with ``feedback.jinja``, and ``solution.jinja`` for the
 drafts, replaces them, for example by the originals; docs/prompts.md lists the variables and the form of a reply.
@@ -18,7 +18,7 @@ Differences from the original:
 - The draft is sampled like any candidate. At the original's temperature of 0 the N drafts would be equal.
 - "It is correct" stops a trajectory only as the last sentence and without a rewrite, because feedback also says it
   about single steps.
-- Feedback with neither a rewrite nor that sentence, or cut short, is asked for again, ``parse_attempts`` calls in all.
+- Feedback with neither a rewrite nor that sentence, or cut short, is retried, ``parse_attempts`` calls in all.
   If all fail, the failure is recorded and the draft stays; the next iteration asks for feedback on it again. The
   original starts the problem anew. A trajectory whose draft failed writes a new draft.
 - The last drafts vote for the answer; the original has only one.
@@ -53,7 +53,7 @@ _ANSWER = re.compile(
         \\boxed\s*\{(?:[^{}]|\{[^{}]*\})*\} \s* (?:\\[\])]|\$+)?""",
     re.IGNORECASE | re.VERBOSE,
 )
-"""A boxed answer, with which some replies end whatever they say."""
+"""A boxed answer. Some replies end with one, whatever they say before it."""
 _NEW = r"\b(?:rewritten|corrected|revised|improved|refined|updated)\ solution\b"
 _REWRITE = re.compile(
     rf"^(?:\s*\#[^\n]*{_NEW}[^\n]* | \s*\*\*[^\n*]*{_NEW}[^\n*]*\*\*:? | \s*{_NEW}[:\s]*$)",
@@ -98,7 +98,7 @@ class Refiner:
         self._unread: dict[tuple[int, int], Failure] = {}
 
     def unread_in(self, rounds: int) -> list[Memory]:
-        """The failures of feedback that could not be read, for each round."""
+        """For each iteration, the failures of feedback that could not be parsed."""
         failed = [(place, self._unread[place]) for place in sorted(self._unread)]
         return [Memory(failures=tuple(failure for (at, _), failure in failed if at == t)) for t in range(rounds)]
 

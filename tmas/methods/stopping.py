@@ -42,7 +42,8 @@ class VerificationSettings(BaseModel):
     round_size: int = Field(
         default=2,
         ge=1,
-        description="Least number of checks in a round. A round is larger if so few checks could decide nothing.",
+        description="Minimum number of checks in a round. A round is larger if so few checks could not decide "
+        "anything.",
     )
     right: float = Field(
         default=0.8, gt=0, lt=1, description="A candidate is right if the mean score of its checks is at least this."

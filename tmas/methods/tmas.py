@@ -80,8 +80,8 @@ class TMASSettings(MethodSettings, frozen=True):
     allocation: AllocationSettings | None = Field(
         default=None,
         exclude_if=_is_none,
-        description="number of candidates and exploration by the progress of the problem (docs/adaptive.md); null: N"
-        " candidates and epsilon in each iteration",
+        description="how the progress of the problem sets the number of candidates and the exploration of the next "
+        "iteration (docs/adaptive.md); null: N candidates and epsilon in each iteration",
     )
     agents: AgentSettings = Field(default=AgentSettings(), description="how agents are prompted and replies parsed")
     experience: BankSettings = Field(default=BankSettings(capacity=48), description="rules of the experience bank")

@@ -26,7 +26,7 @@ Differences from the original:
   remaining errors is fine, a wrong solution that is called correct is the worst reply, and cheating is penalised.
 - A candidate without a self-evaluation stays in the pool without an own grade, behind candidates of the same mean grade
   that have one. The original drops it, and counts a grade that cannot be parsed as 0.
-- An analysis that cannot be parsed is asked for again; one that still fails does not count as a pass.
+- An analysis that cannot be parsed is retried; one that still fails does not count as a pass.
 - Meta-verification (verifying the analyses) is off, as in the published runs.
 - While the pool is empty, a round samples the bare problem again; the original gives the problem up.
 """

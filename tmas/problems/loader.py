@@ -65,7 +65,7 @@ class ProblemFields(BaseModel):
         " list that the package has (hle_math_100). All of them must be in the problem file. null: all problems.",
     )
     max_bytes: int = Field(default=500_000_000, ge=1, description="Largest problem file in bytes.")
-    max_rows: int = Field(default=1_000_000, ge=1, description="Most rows that a problem file may have.")
+    max_rows: int = Field(default=1_000_000, ge=1, description="Maximum number of rows of a problem file.")
     max_characters: int = Field(
         default=1_000_000, ge=1, description="Longest question, answer, id or kept column of a problem in characters."
     )

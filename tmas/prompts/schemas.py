@@ -53,7 +53,7 @@ def _indices(value: Any) -> list[int]:
 
 
 MAX_NAME = 120
-"""Most characters of a strategy's name."""
+"""Maximum number of characters of a strategy's name."""
 _EMPTY_TEXT = BeforeValidator(lambda value: "" if value is None else value)
 _EMPTY_LIST = BeforeValidator(lambda value: () if value is None else value)
 
@@ -174,7 +174,7 @@ def bank_schema(
 ) -> dict[str, Any]:
     """:func:`output_schema` restricted to these rollouts, these item ids and at most ``max_new`` new items.
 
-    ``max_chars``: most characters of an item's text. ``evidence``: whether updates name rollouts.
+    ``max_chars``: maximum number of characters of an item's text. ``evidence``: whether updates name rollouts.
     """
     schema = output_schema(model)
     new, updates = schema["properties"]["new"], schema["properties"]["updates"]

@@ -24,7 +24,7 @@ FILES = ("predictions.jsonl", "failures.jsonl", "evaluation.json", "judgements.j
 
 
 class GrowingReport:
-    """The report of the run in ``path``. ``share``: most characters of texts of a problem.
+    """The report of the run in ``path``. ``share``: maximum number of characters of a problem's texts.
 
     The methods block while they read files. They may be called in another thread, one at a time.
     """

@@ -14,7 +14,7 @@ from tmas.answers.structure import split, without_name
 
 Refusal = Literal["unevaluated", "several", "wordy"]
 UNIT_WORDS = 4
-"""Most words next to a number: a unit such as "square centimetres"."""
+"""Maximum number of words next to a number: a unit such as "square centimetres"."""
 
 _INTEGER = r"[-+]?\d{1,3}(?:,\d{3})+|[-+]?\d+"
 _DECIMAL = r"[-+]?\d*\.\d+"

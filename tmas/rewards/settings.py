@@ -43,8 +43,10 @@ class CheckerSettings(Settings):
 class EvidenceSettings(Settings):
     """When a quote from a solution counts as a step that the solution did not copy."""
 
-    min_tokens: int = Field(default=6, ge=1, description="Least number of tokens of a quote that are not copied.")
-    min_symbols: int = Field(default=3, ge=0, description="Least number of these tokens that are mathematical symbols.")
+    min_tokens: int = Field(default=6, ge=1, description="Minimum number of tokens of a quote that are not copied.")
+    min_symbols: int = Field(
+        default=3, ge=0, description="Minimum number of these tokens that are mathematical symbols."
+    )
     copied_run: int = Field(
         default=4,
         ge=1,
@@ -90,7 +92,7 @@ class NoveltySettings(Settings):
     )
     weight: float = Field(default=0.3, ge=0, lt=1, description="Weight of the bonus for a new strategy.")
     min_steps: int = Field(
-        default=2, ge=1, description="Least number of quoted steps that are the solution's own work."
+        default=2, ge=1, description="Minimum number of quoted steps that are the solution's own work."
     )
     variation: float = Field(
         default=0.5, ge=0, le=1, description="Share of the bonus that a variation of a known strategy earns."

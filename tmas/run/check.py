@@ -39,12 +39,13 @@ class CheckOptions(Settings):
         " such problems alone. null: question is asked.",
     )
     candidates: int = Field(
-        default=2, ge=1, description="Most candidates in the check. A method with fewer keeps its number."
+        default=2, ge=1, description="Maximum number of candidates in the check. A method with fewer keeps its number."
     )
     verifications: int = Field(
         default=2,
         ge=1,
-        description="Most verifications of a candidate in the check. A method with fewer keeps its number.",
+        description="Maximum number of verifications of a candidate in the check. A method with fewer keeps its "
+        "number.",
     )
     seconds: float = Field(
         default=120.0,

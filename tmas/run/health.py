@@ -14,7 +14,7 @@ class ReplyCounter:
     """Counts the replies of one problem. A session passes every reply to :meth:`count`, recorded ones as well.
 
     Agents parse the replies, not the session. But a call with ``attempt`` > 0 asks again for exactly those completions
-    that could not be read, and those that nobody asks for again are failures of the result.
+    that could not be read, and those that are never requested again are failures of the result.
     """
 
     def __init__(self) -> None:

@@ -34,15 +34,15 @@ Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 class NotLive(UserError):
-    """No process answers at the socket of a run directory."""
+    """No process answers on the socket of a run directory."""
 
 
 @asynccontextmanager
 async def answer_requests(directory: Path, answer: Answer) -> AsyncIterator[None]:
-    """Answer the requests at the socket of ``directory`` while the block runs.
+    """Answer the requests on the socket of ``directory`` while the block runs.
 
-    Where there can be no socket (a file system without sockets, or another process answers there), a warning says so,
-    and the block runs without one.
+    If the socket cannot be created (the file system has no sockets, or another process answers on it), a warning is
+    logged, and the block runs without a socket.
     """
     try:
         listener = _listen(directory)
@@ -87,7 +87,7 @@ def ask_live(directory: Path, request: dict[str, Any]) -> dict[str, Any]:
             connection.sendall(orjson.dumps(request, option=orjson.OPT_APPEND_NEWLINE))
             with connection.makefile("rb") as lines:
                 line = lines.readline()
-        except (FileNotFoundError, ConnectionError):  # no socket, that of a dead process, or a process that ends now
+        except (FileNotFoundError, ConnectionError):  # no socket, a dead process's socket, or a process that is exiting
             line = b""
         except TimeoutError:
             raise NotLive(f"the run's process has not answered within {TIMEOUT:.0f} s", where=directory) from None
@@ -126,7 +126,7 @@ def _listen(directory: Path) -> socket.socket:
         with _short_path(directory) as path:
             if _is_socket(directory / SOCKET):
                 if _is_answered(path):
-                    raise OSError("another process answers there")
+                    raise OSError("another process answers on it")
                 (directory / SOCKET).unlink()
             listener.bind(path)
             os.chmod(path, 0o600)  # before listen(): until then, nobody can connect

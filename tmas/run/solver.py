@@ -32,7 +32,7 @@ class ProblemSolver:
     _open_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def solve(self, order: int, problem: Problem, give_up_reason: str | None = None) -> Result:
-        """Solve ``problem``, and resume it from its trace.
+        """Solve ``problem``. If it has a trace, resume from there.
 
         ``order``: the problem's position in the input. ``give_up_reason``: if set, only recorded calls are answered and
         no new call is made. Raises ``BlockingIOError`` if another process keeps the trace locked, and
@@ -72,7 +72,7 @@ class ProblemSolver:
         self.state.budget.set_limits(limits.tokens_per_run, limits.money_per_run)
 
     async def count_earlier_starts(self) -> None:
-        """Count in the budget of the run what its earlier starts have used. It reads all traces, in a thread."""
+        """Add what earlier starts of the run have used to its budget. Reads all traces, in a thread."""
         await count_earlier_starts(self.state.budget, self.directory, self.state.prices)
 
     async def _open_trace(self, path: Path) -> Trace:

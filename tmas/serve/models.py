@@ -25,24 +25,26 @@ class RequestLimits(Settings):
     n_candidates: int | None = Field(
         default=None,
         ge=1,
-        description="Most candidates that a request may ask for. null: the value of the method that it names.",
+        description="Maximum number of candidates that a request may ask for. null: the value of the method that it "
+        "names.",
     )
     n_verifications: int | None = Field(
         default=None,
         ge=1,
-        description="Most verifications per candidate that a request may ask for. null: the value of the method that it"
-        " names.",
+        description="Maximum number of verifications per candidate that a request may ask for. null: the value of the"
+        " method that it names.",
     )
     max_iterations: int | None = Field(
         default=None,
         ge=1,
-        description="Most iterations that a request may ask for. null: the value of the method that it names.",
+        description="Maximum number of iterations that a request may ask for. null: the value of the method that it "
+        "names.",
     )
     tokens_per_problem: int | None = Field(
         default=None,
         ge=1,
-        description="Most tokens, prompt and completion together, that a request may use, whether it sets a limit or"
-        " not. null: no limit.",
+        description="Maximum number of tokens, prompt and completion together, that a request may use, whether it "
+        "sets a limit or not. null: no limit.",
     )
 
     def lowered(self, method: MethodSettings, name: str) -> MethodSettings:
@@ -88,9 +90,9 @@ class ServedModel(Settings):
     """A name that requests can ask for, in addition to that of ``method``."""
 
     method: AnyMethodSettings = Field(
-        description="The method behind this name, and its settings for requests that do not set them. An entry with"
-        " the name of the method that the setting method chooses (tmas by default) is not used: method defines that"
-        " model."
+        description="The method behind this name. Its settings apply to requests that do not set them. An entry with "
+        "the name of the server's main method (the setting method, tmas by default) is not used: method "
+        "defines that model."
     )
     model: Decoding = Field(
         default=Decoding(), description="Decoding settings of this method that differ from those under model."

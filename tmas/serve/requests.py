@@ -30,7 +30,7 @@ NO_EFFECT: dict[str, tuple[Any, ...]] = {
     "logprobs": (False,),
     "store": (False,),
 }
-"""Values of unsupported fields that have no effect. Some clients send them, so they are accepted, and null as well."""
+"""Values of unsupported fields that have no effect. Some clients send them, so they are accepted, as null is."""
 FORM_OF_REPLY = frozenset({"n", "tool_choice", "response_format", "modalities", "audio", "logprobs"})
 """Fields that ask for another form of the reply. A client that sets one could not use a reply without it."""
 SAMPLING = ("temperature", "top_p")
@@ -86,7 +86,7 @@ class ChatRequest(_RequestModel):
     """The supported fields of a chat completion request.
 
     ``seed``: OpenAI's name for ``tmas.seed``. ``user``: accepted and ignored. ``include_reasoning``: whether the reply
-    has the progress as reasoning; None: only a stream has it. ``ignored``: names of further fields of the request.
+    has the progress as reasoning; None: only a stream has it. ``ignored``: names of the other fields of the request.
     """
 
     model: str

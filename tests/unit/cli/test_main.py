@@ -125,7 +125,7 @@ def test_two_runs_cannot_use_one_directory(tmp_path: Path):
         (["method.n_candidats=7"], "n_candidats"),
         (["model.api_key_env=NOT_THERE"], "NOT_THERE"),
         (["model.base_url=localhost:8000"], "model.base_url: must be an http:// or https:// URL, such as http://host"),
-        (["model.base_url=http://h:8000"], "such as http://host:8000/v1: it needs a path, mostly /v1"),
+        (["model.base_url=http://h:8000"], "such as http://host:8000/v1: it needs a path, usually /v1"),
         (["model.base_url=null"], "wrong settings:\n  model.base_url is not set: give an OpenAI-compatible endpoint"),
         (["model.sampling.max_tokens=200000"], "leaves no room for a prompt"),
         (

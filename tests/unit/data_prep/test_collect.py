@@ -435,7 +435,7 @@ def test_answers_that_the_checker_cannot_read_are_removed(tmp_path: Path):
     kept, removed = cleaned(tmp_path, UNREADABLE, SEVERAL, SAME)
     assert [(p.problem_id, p.answer, p.data_source, p.metadata) for p in kept] == [("same", "1/2", "math", {})]
     assert [(r["problem_id"], r["reason"], r["detail"]) for r in removed] == [
-        ("words", "unreadable", "the gold answer holds words"),
+        ("words", "unreadable", "the gold answer contains words"),
         ("several", "unreadable", "accepted answers differ: '72' and '27'"),
     ]
 

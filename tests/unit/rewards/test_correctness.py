@@ -126,14 +126,16 @@ class Scripted(AnswerChecker):
 
 
 async def test_an_answer_that_only_it_makes_undecidable_is_wrong():
-    checker = Scripted(words=[undecided("the answer holds words")] * 2)
+    checker = Scripted(words=[undecided("the answer contains words")] * 2)
     assert await check_by_rule(checker, "58", "words") == Checked(False, verifiable=False)
 
 
 async def test_a_checker_that_cannot_decide_about_anything_masks():
     checker = Scripted(x=[undecided("timeout")], plain=[undecided("timeout")])
     assert await check_by_rule(checker, "58", "x") == Checked(None, "timeout")
-    checker = Scripted(x=[undecided("the gold answer holds words")], plain=[undecided("the gold answer holds words")])
+    checker = Scripted(
+        x=[undecided("the gold answer contains words")], plain=[undecided("the gold answer contains words")]
+    )
     assert await check_by_rule(checker, "no solution", "x") == Checked(None, "undecided")
 
 

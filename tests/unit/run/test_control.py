@@ -371,7 +371,7 @@ async def test_the_socket_of_a_dead_process_is_replaced_and_that_of_a_live_one_i
         ask_live(tmp_path, {})
     async with answer_requests(tmp_path, echo):
         async with answer_requests(tmp_path, echo):
-            assert "another process answers there" in caplog.text
+            assert "another process answers on it" in caplog.text
         assert await asyncio.to_thread(ask_live, tmp_path, {}) == {"status": {}}
 
 

@@ -94,7 +94,7 @@ def _check_engine(config: DictConfig) -> Iterator[str]:
     """Refuse settings of another engine: verl would reject them with the name of a class, without a key."""
     engine = OmegaConf.select(config, "model_engine")
     if engine not in ENGINES:
-        yield f"model_engine={engine}: choose one of {', '.join(ENGINES)}; no other engine was checked"
+        yield f"model_engine={engine}: choose one of {', '.join(ENGINES)}; no other engine has been tested"
         return
     for place in (_ACTOR, "actor_rollout_ref.ref", "critic"):
         node = OmegaConf.select(config, place)

@@ -25,7 +25,7 @@ _FAILING = {
 }
 """The estimators of verl that fail after the first rollout, with the reasons."""
 FILTER_METRICS = ("acc", "score", "reward")
-"""What groups of samples may be filtered by (dynamic sampling): they are filtered out if all their values are equal."""
+"""Metrics for dynamic sampling. A group of samples is dropped if all its samples have the same value."""
 _ACTOR, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 _CORRECTION = "algorithm.rollout_correction"
 _IGNORED: dict[str, tuple[Any, str]] = {
@@ -58,7 +58,7 @@ _IGNORED_ON_FSDP: dict[str, tuple[Any, str]] = {
         "only Megatron and VeOmni replay the routing of experts; choose hardware=multi_node_megatron",
     ),
 }
-"""In addition, what the FSDP engine ignores."""
+"""Further settings, which only the FSDP engine ignores."""
 
 
 def check_objective(config: DictConfig) -> Iterator[str]:
@@ -125,7 +125,7 @@ def _check_correction(config: DictConfig) -> Iterator[str]:
 
 
 def _check_names(config: DictConfig) -> Iterator[str]:
-    """Call those functions of verl, with one token, that would reject a name or a bound after the first rollout."""
+    """Call verl's functions with one token, to find names and bounds that they would reject after the first rollout."""
     import torch
     from verl.trainer.ppo.core_algos import get_policy_loss_fn, kl_penalty
     from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_rejection_mask
@@ -161,4 +161,4 @@ def _check_routing(config: DictConfig) -> Iterator[str]:
     if mode == "R2" and is_returned:
         yield f"{key}=R2: R2 replays the experts of the trainer's own forward pass; set {returned}=false"
     if mode == "disabled" and is_returned:
-        yield f"{returned}=true: nothing replays the experts that vLLM chose with {key}=disabled; set it to R3"
+        yield f"{returned}=true: with {key}=disabled, nothing replays the experts that vLLM chose; set {key}=R3"

@@ -62,7 +62,7 @@ def _train(settings: SFTSettings, run: SFTRun, rank: int, processes: int, consol
         markup=False,
     )
     train(settings, run, encoder.tokenizer, data, accumulation, console)
-    # Otherwise Gloo's threads can still run when the interpreter ends, which then aborts.
+    # Otherwise Gloo's threads may still be running when the interpreter exits, and it aborts.
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
