@@ -17,5 +17,6 @@ for METHOD in tmas majority_vote; do
         problems="$PROBLEMS" output_dir="$OUT/$METHOD" "$@"
 done
 RUNS="runs=[$OUT/tmas,$OUT/majority_vote]"
-tmas evaluate "$RUNS" ${JUDGE:+"judge=$JUDGE"}  # a file of conf/judge; unset: answers are compared by rule only
+# shellcheck disable=SC2086  # JUDGE may be several words
+tmas evaluate "$RUNS" ${JUDGE:+judge=$JUDGE}  # a file of conf/judge and its settings; unset: answers are compared by rule only
 tmas report "$RUNS" output="$OUT/report.html"

@@ -15,7 +15,7 @@ from tmas.testing.chat_server import ScriptedServer, run_in_thread
 
 pytest.importorskip("verl", reason="needs the cpu or gpu extra")
 
-from tests.contract.test_recipes import ROOT, calls, commands
+from tests.contract.test_recipes import ROOT, calls, commands, run
 
 RECIPES = {
     "ablation": ["full", "no_experience", "no_guidelines"],
@@ -63,6 +63,46 @@ def test_the_two_policies_have_their_own_servers_and_names(tmp_path: Path):
     vanilla, hybrid, _, _ = commands(calls("recipes/hybrid_vs_vanilla/run.sh", tmp_path, **urls))
     assert {"model.name=vanilla", "model.base_url=http://v/v1"} <= set(vanilla[1])
     assert {"model.name=hybrid", "model.base_url=http://h/v1"} <= set(hybrid[1])
+
+
+COMPARISONS = ["ablation", "boundary", "hybrid_vs_vanilla", "sensitivity", "sweep", "variants"]
+
+
+@pytest.mark.parametrize("recipe", COMPARISONS)
+def test_every_setting_is_checked_before_the_first_model_is_called_or_started(recipe: str, tmp_path: Path):
+    (tmp_path / "policy").mkdir()
+    policies = {"HYBRID": str(tmp_path / "policy"), "VANILLA": str(tmp_path / "policy")}
+    judge = {"JUDGE": "endpoint judge.name=m judge.base_url=http://judge/v1"}
+    made = calls(f"recipes/{recipe}/run.sh", tmp_path, OUT=str(tmp_path / "out"), **policies, **judge)
+    names = [call[1] for call in made if call[0] == "tmas"]
+    checks, real = commands(made, dry_run="true"), commands(made)
+    assert names == [name for name, _ in (*checks, *real)]
+    assert [without_dry_run(one) for one in checks] == [without_dry_run(one) for one in real if one[0] != "report"]
+    assert {"judge=endpoint", "judge.name=m"} <= set(checks[-1][1])
+    (tmp_path / "calls").unlink()
+    only = calls(f"recipes/{recipe}/run.sh", tmp_path, OUT=str(tmp_path / "out"), DRY_RUN="true", **policies, **judge)
+    assert commands(only, dry_run="true") == checks
+    assert commands(only) == []
+
+
+def without_dry_run(command: tuple[str, list[str]]) -> tuple[str, list[str]]:
+    return command[0], [override for override in command[1] if not override.startswith("dry_run=")]
+
+
+@pytest.mark.parametrize("recipe", COMPARISONS)
+def test_a_setting_that_is_refused_ends_the_recipe_before_a_server_starts(recipe: str, tmp_path: Path):
+    knobs = {"BASE_URL": "", "HYBRID": str(tmp_path), "VANILLA": str(tmp_path), "OUT": str(tmp_path / "out")}
+    done = run(f"recipes/{recipe}/run.sh", tmp_path, "dry_run=refused", **knobs)
+    assert done.returncode == 2
+    assert "vllm" not in (tmp_path / "calls").read_text()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_policy_that_is_not_there_is_refused_before_anything_is_started(tmp_path: Path):
+    done = run("recipes/hybrid_vs_vanilla/run.sh", tmp_path, BASE_URL="", HYBRID="nowhere", VANILLA=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.startswith("nowhere: no such folder")
+    assert not (tmp_path / "calls").exists()
 
 
 @pytest.mark.slow

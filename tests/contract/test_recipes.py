@@ -56,6 +56,8 @@ if name == "srun":  # what comes after the options is run
     while arguments[0].startswith("--"):
         arguments.pop(0)
     os.execvp(arguments[0], arguments)
+if "dry_run=refused" in arguments:
+    sys.exit(2)
 if name == "scontrol":
     print("node-1")
 if name == "python" and arguments[1:2] and arguments[1] in ("recipes.miniature.server", "recipes.miniature.prepare"):
@@ -101,9 +103,10 @@ def calls(script: str, folder: Path, *arguments: str, **knobs: str) -> list[list
     return [json.loads(line) for line in (folder / "calls").read_text().splitlines()]
 
 
-def commands(made: list[list[str]]) -> list[tuple[str, list[str]]]:
-    """The ``tmas`` commands among them, with their overrides."""
+def commands(made: list[list[str]], dry_run: str = "false") -> list[tuple[str, list[str]]]:
+    """The ``tmas`` commands among them, with their overrides. ``dry_run="true"``: those that only check settings."""
     found = [call[1:] for call in made if call[0] == "tmas"]
+    found = [words for words in found if ("dry_run=true" in words) == (dry_run == "true")]
     found += [call[call.index("tmas.cli") + 1 :] for call in made if call[0] == "torchrun"]
     return [(words[0], words[1:]) for words in found]
 

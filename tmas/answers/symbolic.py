@@ -30,6 +30,8 @@ _CAPITALS = re.compile(r"(?<![A-Za-z\\])(?:[A-Z](?:_\{\w+\})?){2,}")
 _NAMED_CONSTANT = re.compile(r"\\(?:varphi|phi|omega)(?![A-Za-z])")
 _PRIMES = re.compile(r"'|\\prime")
 _CONSTANTS = frozenset("cCkK")
+_GCD = re.compile(r"\\(?:gcd|lcm)(?![A-Za-z])|\\operatorname\s*\{\s*(?:gcd|lcm)\s*\}")
+_HUNDREDTHS = re.compile(r"(\d+(?:\.\d+)?)%")
 _THOUSANDS = re.compile(r"((?:[A-Za-z](?:_\{\w+\})?=)?-?)(\d{1,3}(?:,\d{3})+(?:\.\d+)?)")
 _POINTS = 8
 Parsed = tuple[Sequence[Any], Sequence[Any]]
@@ -120,6 +122,8 @@ def doubt_about_different(one: str, other: str, parsed: Parsed) -> str | None:
     first, second = parsed[0][0], parsed[1][0]
     if set(_NAMED_CONSTANT.findall(one)) != set(_NAMED_CONSTANT.findall(other)):
         return "a letter stands for a known number"
+    if "%" in one + other and equal(*(parse(side.replace("%", ""), "") for side in (one, other))):
+        return "a percent sign is left out"
     if _has_unknown_function(first) != _has_unknown_function(second):
         return "a function is known"
     if _WHOLE.search(one + other) and _equal_at_whole_numbers(first, second):
@@ -215,16 +219,26 @@ def _equal_at(one: Any, other: Any, point: int) -> bool:
 def _readings(value: str, other: str) -> list[str]:
     if thousands := _THOUSANDS.fullmatch(value):
         return [thousands[1] + thousands[2].replace(",", "")]
-    if value.endswith("%"):
+    if _is_percentage(value):
         number = value.removesuffix("%")
-        return [number] if other.endswith("%") else [number, f"\\frac{{{number}}}{{100}}"]
-    value = reread(value)
+        hundredths = f"\\frac{{{number}}}{{100}}"
+        if _is_percentage(other):
+            return [number]
+        return [hundredths] if "%" in other else [number, hundredths]
+    value = reread(_HUNDREDTHS.sub(r"(\\frac{\1}{100})", value))
     if not DEGREES.search(value):
         return [value]
     radians = DEGREES.sub(r"\\cdot\\frac{\\pi}{180}", _enclose_angles(value))
     if _TRIGONOMETRIC.search(value) or DEGREES.search(other):
         return [radians]
     return [DEGREES.sub("", value), radians]
+
+
+def _is_percentage(value: str) -> bool:
+    """Whether all of ``value`` is one number of percent. In ``x+5%`` only a part of it is."""
+    number = without_commands(value.rpartition("=")[2].removesuffix("%"))
+    is_sum = re.search("(?<=.)[+-]", re.sub(r"\{[^{}]*\}", "", number))
+    return value.endswith("%") and not is_sum and not re.search("[A-Za-z%]", number)
 
 
 def _enclose_angles(value: str) -> str:
@@ -235,20 +249,26 @@ def _enclose_angles(value: str) -> str:
 @lru_cache(maxsize=4096)
 def _parse(value: str) -> list[Any]:
     from math_verify import parse
+    from sympy import Basic, nan, zoo
 
+    if _GCD.search(value) and re.search("[A-Za-z]", without_commands(value)):
+        return []  # it would be the divisor of polynomials: gcd(n, 6) is not always 1
     # a timeout of 0 or None avoids signal.alarm, which fails outside the main thread
     boxed = f"\\boxed{{{exact_decimals(value)}}}"
     found = parse(boxed, [_extraction()], extraction_mode="first_match", parsing_timeout=0)
-    return [_as_meant(expression, value) for expression in found if not isinstance(expression, str)]
+    meant = [_as_meant(expression, value) for expression in found if not isinstance(expression, str)]
+    return [expression for expression in meant if not (isinstance(expression, Basic) and expression.has(nan, zoo))]
 
 
 def _as_meant(expression: Any, value: str) -> Any:
     r"""Give ``i``, odd roots and ``\zeta`` the meaning that they have in answers."""
-    from sympy import Basic, I, Pow, Product, Sum, Symbol, binomial, gamma, zeta
+    from sympy import Basic, I, Pow, Product, Sum, Symbol, UnevaluatedExpr, binomial, gamma, zeta
     from sympy.core.function import AppliedUndef
 
     if not isinstance(expression, Basic):
         return expression
+    # the value of \gcd is wrapped, and SymPy recurses without end where it compares the size of a sum with such a part
+    expression = expression.xreplace({part: part.args[0] for part in expression.atoms(UnevaluatedExpr)})
     known = {"\\zeta": zeta, "\\Gamma": gamma, "C": binomial}
     for call in expression.atoms(AppliedUndef):
         function = known.get(call.func.__name__)

@@ -23,6 +23,7 @@ from tmas.evaluation.scoring import Report
 from tmas.evaluation.subset import SubsetSettings, select, solved_counts, write_subset
 from tmas.evaluation.tables import print_comparison, print_evaluation, print_gold_check
 from tmas.files import write_json
+from tmas.judge import Judge
 from tmas.problems.loader import LoadedProblems, load_problems
 from tmas.records.comparison_files import GoldCheck
 from tmas.records.evaluation_files import Evaluation
@@ -34,6 +35,11 @@ FEW_METHODS = 3
 def evaluate_command(config: dict[str, Any], console: Console) -> None:
     """``tmas evaluate``: evaluate runs, print tables, and compare methods on the same benchmark."""
     settings = validated(EvaluateSettings.model_validate, config)
+    if settings.dry_run:
+        if settings.judge is not None:
+            Judge(settings.judge)  # refuses a missing key
+        console.print("The settings of the evaluation are valid.")
+        return
     with _progress(console) as report:
         evaluations = uvloop.run(evaluate(settings, report))
     groups = group_runs(settings.runs, evaluations, settings.baseline)

@@ -63,6 +63,10 @@ class EvaluateSettings(ScoringSettings):
     output: Path | None = Field(
         default=None, description="JSON file for the comparison of several runs. null: none is written."
     )
+    dry_run: bool = Field(
+        default=False,
+        description="Check the settings and the judge's key, then stop. The run directories need not exist yet.",
+    )
 
 
 async def evaluate(settings: EvaluateSettings, report: Report = lambda *_: None) -> list[Evaluation]:

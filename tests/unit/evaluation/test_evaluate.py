@@ -313,3 +313,14 @@ def test_the_command_refuses_what_is_no_run(tmp_path: Path):
     done = tmas("evaluate", f"runs=[{tmp_path}]")
     assert done.returncode == 2
     assert "no run directory" in done.stderr
+
+
+def test_a_dry_run_checks_the_settings_and_the_judges_key_before_there_are_runs(tmp_path: Path):
+    given = ["evaluate", f"runs=[{tmp_path / 'later'}]", "dry_run=true"]
+    assert tmas(*given).returncode == 0
+    judge = ["judge=endpoint", "judge.name=m"]
+    missing = tmas(*given, *judge)
+    assert (missing.returncode, "not set: judge.base_url" in missing.stderr) == (2, True)
+    key = tmas(*given, *judge, "judge.base_url=http://127.0.0.1:9/v1", "judge.api_key_env=NO_SUCH_KEY")
+    assert (key.returncode, "NO_SUCH_KEY" in key.stderr) == (2, True)
+    assert not (tmp_path / "later").exists()
