@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,10 +91,16 @@ def judge() -> Iterator[ScriptedServer]:
 
 
 def tmas(*arguments: str, **variables: str) -> str:
+    """Run a command. A training whose cluster does not start is started again: Ray gives its processes 15 seconds,
+    which no setting changes and which may be too short on a busy machine."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", **variables}
-    done = subprocess.run(
-        [sys.executable, "-m", "tmas.cli", *arguments], capture_output=True, text=True, check=False, env=environment
-    )
+    command = [sys.executable, "-m", "tmas.cli", *arguments]
+    while True:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        if done.returncode == 0 or "The current node timed out during startup" not in done.stderr:
+            break
+        [output] = [argument.partition("=")[2] for argument in arguments if argument.startswith("output_dir=")]
+        shutil.rmtree(max(Path(output, "starts").iterdir()))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 

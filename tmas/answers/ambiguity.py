@@ -29,6 +29,8 @@ _SIGNS = {
 }
 """Signs that math-verify ignores or mistakes for other signs."""
 _SLASH = re.compile(r"/ ?(?:\d+|[a-z]) ?(?:[A-Za-z(]|\\(?:sqrt|pi|frac|ln|log|sin|cos|tan)(?![A-Za-z]))")
+_BASE = re.compile(r"\\(?:log|lg|ln) ?_\{[^{}]*\}|\\ln(?![A-Za-z])")
+_FUNCTION = re.compile(r"[A-Za-z](?:_\{[^{}]*\})?'*\(")
 _LETTER_FONT = re.compile(r"\\math(?:bb|cal|frak|scr)\{([A-Za-z])\}")
 _RADICAL = re.compile(r"\\sqrt\s*\[")
 
@@ -36,6 +38,16 @@ _RADICAL = re.compile(r"\\sqrt\s*\[")
 def _ambiguous_slash(one: str, other: str) -> bool:
     r"""Whether a slash is followed by a product without brackets, such as ``1/2x``, on either side."""
     return any(_SLASH.search(side) for side in (one, other))
+
+
+def only_in(side: str, other: str) -> list[str]:
+    """The doubts about different values that a notation raises which ``side`` has and ``other`` has not.
+
+    Both are normalised. Logarithms with and without a base count as the same notation.
+    """
+    side, other = reread(side), reread(_BASE.sub(r"\\log ", other))
+    signs = {"a slash divides by less or more than its reading": _SLASH, "a function is known": _FUNCTION, **_ONE_SIDED}
+    return [doubt for doubt, sign in signs.items() if sign.search(side) and not sign.search(other)]
 
 
 def doubt_about_signs(one: str, other: str) -> str | None:

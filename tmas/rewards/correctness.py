@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal, NamedTuple
 
+from tmas.answers.ambiguity import only_in
 from tmas.answers.checker import AnswerChecker
 from tmas.answers.equivalence import Comparison, Equivalence, normalise
 from tmas.answers.extract import extract_boxed, extract_stated
@@ -30,6 +31,8 @@ Outcome = Literal[
 """What became of a response. ``graded`` and ``no_grade``: of a verification."""
 PLAIN_NUMBER = r"\frac{355}{113}"
 """A working checker can compare this number with every gold answer that can be checked by rule."""
+
+_DIFFERENT = "different, unless "
 
 
 class Checked(NamedTuple):
@@ -78,13 +81,16 @@ async def check_by_rule(checker: AnswerChecker, gold: str, answer: str) -> Check
 
     An undecided answer is compared again, if a plain number can be compared with ``gold``. If it is still undecided,
     the answer itself is at fault and wrong. Otherwise the gold answer or the checker is at fault, and nobody decides. A
-    doubt about two answers that could both be parsed also remains undecided.
+    doubt about two answers that could both be parsed also remains undecided, unless only the answer has the notation
+    that raises it: with ``T_n`` or ``1/2x`` in a box, no response may avoid the verdict.
     """
     verdict = await checker.compare(gold, answer)
     if verdict.equivalence is Equivalence.UNDECIDED and not _is_doubt(verdict):
         if not await checkable_by_rule(checker, gold):
             return Checked(None, "timeout" if verdict.reason == "timeout" else "undecided")
         verdict = await checker.compare(gold, answer)
+    if (verdict.reason or "").removeprefix(_DIFFERENT) in only_in(normalise(answer), normalise(gold)):
+        return Checked(False, verifiable=False)
     if _is_doubt(verdict):
         return Checked(None, "undecided")
     return Checked(verdict.equal, verifiable=verdict.equivalence is not Equivalence.UNDECIDED)
@@ -128,7 +134,7 @@ async def checkable_by_rule(checker: AnswerChecker, gold: str) -> bool:
 
 
 def _is_doubt(verdict: Comparison) -> bool:
-    return (verdict.reason or "").startswith(("equal but for", "different, unless"))
+    return (verdict.reason or "").startswith(("equal but for", _DIFFERENT))
 
 
 def _wrong(outcome: Outcome, answer: str) -> Correctness:

@@ -48,10 +48,13 @@ class Evidence:
         return len(tokens) >= _SHORTEST_QUOTE and _joined(tokens) in self._text
 
     def own_work(self, quotes: Iterable[str]) -> int:
-        """Count the quotes that occur in the solution as its own work, without those contained in another."""
-        shown = {_joined(lex(quote)) for quote in map(plain, quotes) if self._is_own(quote)}
-        found = sorted((quote for quote in shown if quote in self._text), key=len, reverse=True)
-        distinct = [quote for i, quote in enumerate(found) if not any(quote in longer for longer in found[:i])]
+        """Count the quotes that occur in the solution as its own work. A step that is quoted several times counts once,
+        also if the quotes overlap, or if the solution repeats it in other letters."""
+        shown = {_joined(lex(quote)) for quote in map(plain, quotes) if self._is_own(quote, self._given)}
+        distinct: list[str] = []
+        for quote in sorted((quote for quote in shown if quote in self._text), key=lambda quote: (-len(quote), quote)):
+            if self._is_own(quote, _compared(tuple(distinct), self.settings.copied_run, self.settings.copied_symbols)):
+                distinct.append(quote)
         return self._connected(distinct) if self.settings.connected else len(distinct)
 
     def repeats(self, text: str, known: str, similarity: float) -> bool:
@@ -59,25 +62,25 @@ class Evidence:
         text, known = plain(text), plain(known)
         return near_duplicate(text, known, similarity) or near_duplicate_renamed(text, known, similarity, self._problem)
 
-    def _is_own(self, quote: str) -> bool:
-        """Whether enough is left of the quote without the parts that are copied from what was given."""
+    def _is_own(self, quote: str, given: Given) -> bool:
+        """Whether enough is left of the quote without the parts that are copied from ``given``."""
         tokens = lex(spelled(_ITEM_ID.sub(" ", quote)))
-        copied = self._copied_runs(tokens) | self._copied_symbols(tokens)
+        copied = self._copied_runs(tokens, given) | self._copied_symbols(tokens, given)
         own = [token for position, token in enumerate(tokens) if position not in copied]
         return len(own) >= self.settings.min_tokens and sum(map(is_mathematical, own)) >= self.settings.min_symbols
 
-    def _copied_runs(self, tokens: Sequence[str]) -> set[int]:
+    def _copied_runs(self, tokens: Sequence[str], given: Given) -> set[int]:
         """Positions of the tokens in runs that were given."""
         size = self.settings.copied_run
-        starts = [start for start, run in enumerate(_runs(tokens, size)) if run in self._given.runs]
+        starts = [start for start, run in enumerate(_runs(tokens, size)) if run in given.runs]
         return {start + offset for start in starts for offset in range(size)}
 
-    def _copied_symbols(self, tokens: Sequence[str]) -> set[int]:
+    def _copied_symbols(self, tokens: Sequence[str], given: Given) -> set[int]:
         """Positions of the tokens in runs of symbols that were given, with these or other letters."""
         copied = set[int]()
-        for size in {len(pattern) for pattern in self._given.shapes}:
+        for size in {len(pattern) for pattern in given.shapes}:
             for shape in shapes(tokens, size):
-                originals = self._given.shapes.get(shape.pattern, ())
+                originals = given.shapes.get(shape.pattern, ())
                 if any(only_renamed(shape.letters, letters, self._problem) for letters in originals):
                     copied.update(range(shape.first, shape.last + 1))
         return copied

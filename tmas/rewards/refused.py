@@ -10,7 +10,8 @@ import re
 from typing import Literal
 
 from tmas.answers.equivalence import normalise
-from tmas.answers.structure import split, without_name
+from tmas.answers.structure import Form, read, split, without_name
+from tmas.rewards.unfinished import unfinished
 
 Refusal = Literal["unevaluated", "several", "wordy"]
 UNIT_WORDS = 4
@@ -26,34 +27,40 @@ _ANSWER = re.compile(
     rf"(?:{_SCALED}|(?P<mixed>\d+ ?\\frac\{{\d+\}}\{{\d+\}})|{_DECIMAL}|(?P<fraction>{_FRACTION})|{_INTEGER})"
     rf"(?P<unit>{_UNIT})"
 )
-_OPERATOR = re.compile(
-    r"\\(?:sum|prod|i*int|oint|lim\w*|gcd|lcm|max|min|sup|inf|det|[dt]?binom|choose|begin)(?![A-Za-z])|\b(?:gcd|lcm|max|min|det)\b|!"
-)
-"""What leaves a computation to the reader."""
+_WORDS = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]{2,}|-[A-Za-z]{3,})*|\\?[A-Za-z]*")
+"""What may stand for a number without digits: a number in words, the name of a value, or no answer at all."""
 _NAME = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?(?:\([^()]*\))?|\|?[A-Z]{2,3}\|?|\\angle ?[A-Z]{1,3}")
 _COLLECTION = re.compile(r"\\?\{|[(\[].*[)\]]$|\\begin")
 """How a set, a tuple or an interval begins."""
+_ITEMISED = ("list", "tuple", "brackets", "set")
 _OR = re.compile(r"\bor\b|\\text\{\s*or\s*\}|\\lor\b")
+_EQUATES = re.compile(
+    r"=|\\(?:equiv|approx|simeq|sim|cong|to|implies|iff|[RL]eft(?:right)?arrow|Rightarrow)(?![A-Za-z])"
+)
+"""Signs that state the same value again, or may be meant so."""
 
 
 def refusal(gold: str, answer: str) -> Refusal | None:
     """Why ``answer`` is refused; None if it is compared with ``gold``.
 
     - ``several``: it lists several values, and ``gold`` is one.
-    - ``unevaluated``: it has an operator that ``gold`` has not, or it is a chain of equations. If ``gold`` is a number,
-      the answer must be one, too: digits, a decimal or (unless ``gold`` is an integer) a fraction, and a unit.
+    - ``unevaluated``: it leaves a computation to the reader that ``gold`` does not (:mod:`tmas.rewards.unfinished`), or
+      it is a chain of equations. If ``gold`` is a number, the answer must be one, too: digits, a decimal or (unless
+      ``gold`` is an integer) a fraction, and a unit. The same holds for each item if ``gold`` is several numbers.
     - ``wordy``: ``gold`` is a number, and the answer has more than :data:`UNIT_WORDS` words.
     """
     expected, given = normalise(gold), normalise(answer)
     given = without_name(given, expected)
     plain = _PLAIN.fullmatch(expected)
     if plain and not re.search(r"\d", given):
-        return None if len(given.split()) <= UNIT_WORDS else "wordy"  # a number as a word, or no number at all
+        return _without_digits(given)
     if _values(given) > 1 and _values(expected) == 1 and not _COLLECTION.match(expected):
         return "several"
     if plain:
         return _not_a_number(given, is_integer=plain["integer"] is not None)
-    return "unevaluated" if _is_chain(given, expected) or _operators(given) - _operators(expected) else None
+    if _is_chain(given, expected) or unfinished(given, expected) or _has_unevaluated_item(read(given), read(expected)):
+        return "unevaluated"
+    return None
 
 
 def _values(text: str) -> int:
@@ -62,20 +69,38 @@ def _values(text: str) -> int:
     return len(split(text)) + len(_OR.findall(text))
 
 
+def _without_digits(given: str) -> Refusal | None:
+    r"""An answer without digits to a question for a number: ``\frac{x}{x}`` may be equal to 1, words need a reader."""
+    if len(given.split()) > UNIT_WORDS:
+        return "wordy"
+    return None if _WORDS.fullmatch(given) else "unevaluated"
+
+
 def _not_a_number(given: str, is_integer: bool) -> Refusal | None:
     match = _ANSWER.fullmatch(given)
     if match is None:
         return "wordy" if len(re.findall(r"[A-Za-z]{2,}", given)) > UNIT_WORDS else "unevaluated"
-    if is_integer and (match["fraction"] or match["mixed"]):
+    if (is_integer and (match["fraction"] or match["mixed"])) or unfinished(match["unit"], ""):
         return "unevaluated"
     return "wordy" if len(match["unit"].split()) > UNIT_WORDS else None
 
 
+def _has_unevaluated_item(given: Form, expected: Form) -> bool:
+    """Whether ``expected`` is several numbers, and ``given`` as many items that are not all numbers."""
+    if expected.kind not in _ITEMISED or given.kind not in _ITEMISED or len(given.items) != len(expected.items):
+        return False
+    plain = [_PLAIN.fullmatch(without_name(item, "")) for item in expected.items]
+    if not all(plain):
+        return False
+    is_integer = all(match["integer"] for match in plain if match)
+    return any(_not_a_number(without_name(item, ""), is_integer) for item in given.items)
+
+
 def _is_chain(given: str, expected: str) -> bool:
-    """Whether an equation states the value in other words, as in ``1+1=2``; ``expected`` is no equation."""
-    left, *others = given.split("=")
-    return bool(others) and "=" not in expected and (len(others) > 1 or not _NAME.fullmatch(left.strip()))
+    """Whether an equation states a value in other words, as in ``1+1=2``; ``expected`` is no equation."""
+    return not _EQUATES.search(expected) and any(_restates(part) for part in split(given))
 
 
-def _operators(text: str) -> set[str]:
-    return set(_OPERATOR.findall(text))
+def _restates(part: str) -> bool:
+    left, *others = _EQUATES.split(part)
+    return bool(others) and (len(others) > 1 or not _NAME.fullmatch(left.strip()))

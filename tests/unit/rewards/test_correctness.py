@@ -155,6 +155,32 @@ async def test_a_doubt_about_answers_that_can_be_read_is_masked(gold: str, answe
     assert await check_by_rule(late, gold, "x") == Checked(None, "undecided")
 
 
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        (r"\frac{n(n+1)}{2}", "T_n"),
+        (r"1+\sqrt{2}", "K_5"),
+        (r"\frac{\pi^2}{6}", r"\mathrm{Li}_2(1)"),
+        (r"2\sqrt{2}", r"3/2\sqrt{2}"),
+        ("n^2", r"O(n^2)"),
+        ("x+1", r"\bar{x}"),
+        ("2x", r"\log x"),
+    ],
+)
+async def test_a_notation_of_the_answer_alone_does_not_mask(gold: str, answer: str):
+    """A masked answer is better off than other wrong ones, so no name or notation may be a refuge."""
+    doubt = decide(gold, answer)
+    assert (doubt.reason or "").startswith("different, unless")
+    assert await check_by_rule(Scripted(x=[doubt]), gold, "x") == Checked(None, "undecided")
+    assert await check_by_rule(Scripted(**{answer: [doubt]}), gold, answer) == Checked(False, verifiable=False)
+    assert await check_by_rule(Scripted(**{gold: [doubt]}), answer, gold) == Checked(None, "undecided")
+
+
+async def test_a_logarithm_without_its_base_stays_a_doubt():
+    doubt = decide(r"\log_2 x", r"\log x")
+    assert await check_by_rule(Scripted(**{r"\log x": [doubt]}), r"\log_2 x", r"\log x") == Checked(None, "undecided")
+
+
 async def test_words_are_wrong_by_math_verify_and_other_forms_of_the_answer_right():
     async with AnswerChecker(timeout=60.0, workers=1) as checker:
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.attacks import filled, renamed
 from tests.support.rewards import EXPERIENCE, FIRST_STEP, QUESTION, SECOND_STEP, SOLUTION
 from tmas.rewards.evidence import Evidence
 from tmas.rewards.settings import EvidenceSettings
@@ -65,6 +66,19 @@ def test_nor_are_words_without_mathematics():
 
 def test_a_step_counts_once_however_it_is_cut():
     assert evidence().own_work([FIRST_STEP, FIRST_STEP.upper().lower(), FIRST_STEP[10:]]) == 1
+
+
+@pytest.mark.parametrize("again", [filled(FIRST_STEP), renamed(FIRST_STEP), filled(renamed(FIRST_STEP))])
+def test_a_step_that_the_solution_repeats_counts_once(again: str):
+    solution = f"{FIRST_STEP}. Once more: {again}. The answer is \\boxed{{58}}."
+    assert evidence(solution).own_work([again]) == 1
+    assert evidence(solution).own_work([FIRST_STEP, again]) == 1
+    assert evidence(f"{solution} {SECOND_STEP}").own_work([FIRST_STEP, again, SECOND_STEP]) == 2
+
+
+def test_overlapping_quotes_of_a_step_count_once():
+    words = f"As noted, {FIRST_STEP}".split()
+    assert evidence(f"{' '.join(words)}.").own_work([" ".join(words[:-1]), " ".join(words[1:])]) == 1
 
 
 def own_work(solution: str, quotes: list[str], given: str = QUESTION, **changes: Any) -> int:

@@ -113,6 +113,7 @@ def check_sizes(config: DictConfig) -> Iterator[str]:
     """Check that batch sizes and numbers of devices fit together, and settings that verl itself checks too late."""
     yield from _check_devices(config)
     yield from _check_updates(config)
+    yield from _check_generation(config)
     yield from check_objective(config)
     if config.trainer.v1.trainer_mode not in TRAINER_MODES:
         yield (
@@ -163,6 +164,18 @@ def _check_updates(config: DictConfig) -> Iterator[str]:
         yield f"updates_per_step {updates} does not divide data.train_batch_size {batch}"
     elif batch % mini_batch:
         yield f"data.train_batch_size {batch} is not divisible by {_ACTOR}.ppo_mini_batch_size {mini_batch}"
+
+
+def _check_generation(config: DictConfig) -> Iterator[str]:
+    """Check the number of prompts that verl takes from the rows at a time."""
+    chunk, batch = config.data.get("gen_batch_size"), config.data.train_batch_size
+    exact = config.trainer.v1.trainer_mode != "sync" or bool(OmegaConf.select(config, "algorithm.filter_groups.enable"))
+    if chunk in (None, 1):
+        return
+    if exact:
+        yield f"data.gen_batch_size {chunk}: verl 0.9.1 uses 1 for asynchronous training and dynamic sampling; set null"
+    elif chunk < 1 or batch % chunk:
+        yield f"data.gen_batch_size {chunk} does not divide data.train_batch_size {batch}"
 
 
 def _check_reward(config: DictConfig) -> Iterator[str]:

@@ -67,6 +67,7 @@ def check_objective(config: DictConfig) -> Iterator[str]:
     yield from _check_filter(config)
     yield from _check_correction(config)
     yield from _check_names(config)
+    yield from _check_loss(config)
     if config.model_engine == "megatron":
         yield from _check_routing(config)
     ignored = _IGNORED | _IGNORED_ON_FSDP if config.model_engine == "dp" else _IGNORED
@@ -150,6 +151,19 @@ def _check_names(config: DictConfig) -> Iterator[str]:
                 trial()
         except (ValueError, TypeError, NotImplementedError) as error:
             yield f"{key}: verl 0.9.1 refuses it: {str(error) or OmegaConf.select(config, key)}"
+
+
+def _check_loss(config: DictConfig) -> Iterator[str]:
+    """Refuse losses that average otherwise than the configuration says."""
+    actor = config.actor_rollout_ref.actor
+    key = f"{_ACTOR}.policy_loss.loss_mode={actor.policy_loss.loss_mode}"
+    if actor.policy_loss.loss_mode == "geo_mean":
+        yield (
+            f"{key}: verl 0.9.1 ignores loss_agg_mode there and averages over each micro batch, so that their number"
+            " changes the gradient; choose another loss, such as gspo"
+        )
+    if actor.policy_loss.loss_mode == "sapo" and actor.loss_agg_mode != "seq-mean-token-mean":
+        yield f"{key}: verl 0.9.1 ignores loss_agg_mode there; set {_ACTOR}.loss_agg_mode=seq-mean-token-mean"
 
 
 def _check_routing(config: DictConfig) -> Iterator[str]:

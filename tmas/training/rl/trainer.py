@@ -59,10 +59,12 @@ class HybridRewardHooks(PPOTrainer):
         uids = [str(uid) if is_real else f"padding {i}" for i, (uid, is_real) in prompts]
         settings = _advantage_settings(self.config)
         if settings.form == "additive":
-            _put(batch, rm_scores=_at_last_token(data["rm_scores"], impute(rewards, uids)))
+            filled = iter(impute(list(compress(rewards, real)), list(compress(uids, real))))
+            _put(batch, rm_scores=_at_last_token(data["rm_scores"], [next(filled) if one else 0.0 for one in real]))
             return super()._compute_advantage(batch, metrics)
         # verl computes the advantage of correctness. Afterwards the scores and groups are restored for verl's metrics.
-        right = [correctness_score(reward) or 0.0 for reward in rewards]
+        # A padding sample has a copy of a real sample's reward, but verl gives it the score 0.
+        right = [(correctness_score(reward) or 0.0) * is_real for reward, is_real in zip(rewards, real, strict=True)]
         groups = [str(group) for group in correctness_groups(rewards, uids)]
         _put(batch, rm_scores=_at_last_token(data["rm_scores"], right), uid=groups)
         batch = super()._compute_advantage(batch, metrics)

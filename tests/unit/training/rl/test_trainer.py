@@ -110,6 +110,14 @@ def test_padding_is_neither_logged_nor_compared(monkeypatch: pytest.MonkeyPatch)
     assert found[:2] == pytest.approx([0.15, -0.15], abs=1e-6)
 
 
+def test_padding_has_the_score_0_that_verl_gives_it(monkeypatch: pytest.MonkeyPatch):
+    """Its reward is a copy of a real sample's. GPG counts the samples with a score, and a masked part is filled in."""
+    found, *_ = advantages(monkeypatch, [RIGHT, WRONG, RIGHT], [*"aap"], padding=1, estimator="gpg")
+    assert found[:2] == [1.5, -1.5]  # of three samples, one has a score
+    _, store, _ = advantages(monkeypatch, [UNJUDGED, RIGHT, PRAISED], [*"abp"], padding=1, form="additive")
+    assert [row[-1].item() for row in store.fields["rm_scores"]] == [1.0, 1.0, 0.0]
+
+
 def test_verls_metrics_see_the_scores_and_prompts_of_the_rollout(monkeypatch: pytest.MonkeyPatch):
     batch = [PRAISED, RIGHT, UNSCORED]
     _, store, metrics = advantages(monkeypatch, batch, [*"aaa"])
