@@ -20,7 +20,7 @@ size REPLY_STEPS 16000 4000
 size STEPS 30 10           # updates of the reinforcement learning
 size OWN 150 60            # training problems that the policy solves, for rows that train the verifier
 size VERIFICATIONS 300 100 # such rows
-FORMS=${FORMS-vanilla hybrid} # and hybrid_additive, hybrid_verification
+FORMS=${FORMS-vanilla hybrid} # of the reward; the others are hybrid_additive and hybrid_verification
 BASELINES="majority_vote best_of_n self_refine verify_refine pacore rse"
 BUDGETS=2500,5000,10000,20000 # tokens per problem, including prompts
 ERROR_RATES=${ERROR_RATES-$([ -n "$QUICK" ] || echo 0 0.1 0.2)}
@@ -143,11 +143,13 @@ done
 [ -z "$ERROR_RATES" ] || compare errs "${errs[@]}"
 
 step "8. reinforcement learning: forms of the reward, and rows that train the verifier"
-# The verifier reads the policy's own candidates. Those of the teacher that guesses uniformly add the rare rules.
-[ -e "$OUT/task/own.jsonl" ] || head -n "$OWN" "$OUT/task/train.jsonl" > "$OUT/task/own.jsonl"
-solve "$OUT/sft/final" sft "$OUT/own" own tmas-0
-build teacher_tmas task rows_verification "{normal: 0, experience: 0, guideline: 0, verification: $VERIFICATIONS}" 0 validation_share=0.03 \
-    problems="$OUT/task/own.jsonl" "verification.runs=[$OUT/own/tmas-0,$OUT/teacher_spread]"
+if [[ $FORMS = *verification* ]]; then
+    # The verifier reads the policy's own candidates. Those of the teacher that guesses uniformly add the rare rules.
+    [ -e "$OUT/task/own.jsonl" ] || head -n "$OWN" "$OUT/task/train.jsonl" > "$OUT/task/own.jsonl"
+    solve "$OUT/sft/final" sft "$OUT/own" own tmas-0
+    build teacher_tmas task rows_verification "{normal: 0, experience: 0, guideline: 0, verification: $VERIFICATIONS}" 0 validation_share=0.03 \
+        problems="$OUT/task/own.jsonl" "verification.runs=[$OUT/own/tmas-0,$OUT/teacher_spread]"
+fi
 REWARD=reward.custom_reward_function.reward_kwargs.settings
 trained=()
 for form in $FORMS; do

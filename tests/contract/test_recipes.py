@@ -247,7 +247,8 @@ UNTRAINED = {"rsa", "genselect"}
 
 
 def test_every_key_and_method_that_the_miniature_gives_exists(tmp_path: Path):
-    sizes = {"TRAIN": "2", "EASY": "2", "TEST": "2", "OUT": str(tmp_path / "out")}
+    forms = "vanilla hybrid hybrid_additive hybrid_verification"
+    sizes = {"TRAIN": "2", "EASY": "2", "TEST": "2", "FORMS": forms, "OUT": str(tmp_path / "out")}
     done = run("recipes/miniature/run.sh", tmp_path, **sizes)
     assert done.returncode == 0, done.stderr
     made = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]

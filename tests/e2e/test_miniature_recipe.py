@@ -26,6 +26,7 @@ SMALL = {
     "EASY_STEPS": "20",
     "REPLY_STEPS": "20",
     "SFT_STEPS": "20",
+    "FORMS": "vanilla hybrid hybrid_verification",
 }
 
 
