@@ -12,10 +12,10 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 _BATCH_BYTES = 64 * 2**20
 """Bytes of a parquet file that are decoded at once, at most, as long as a single row is not larger."""
@@ -60,15 +60,34 @@ def read_content(path: Path, max_bytes: int | None = None) -> bytes:
         raise UnreadableFile(str(error.strerror)) from error
 
 
-def parquet_rows(content: bytes) -> int:
-    """Number of rows that a parquet file says it has; 0 for a broken one, which its reader reports."""
+class ParquetShape(NamedTuple):
+    """What a parquet file says about itself. ``columns``: the names of all columns.
+
+    ``nested``: values within the lists of the wanted columns. A file of a kilobyte can hold a list of 100 million.
+    """
+
+    rows: int = 0
+    columns: tuple[str, ...] = ()
+    nested: int = 0
+
+
+def parquet_shape(content: bytes, wanted: Collection[str]) -> ParquetShape:
+    """The shape of a parquet file, before a row is read. It is empty for a broken file, which its reader reports."""
     import pyarrow
     from pyarrow import parquet
 
     try:
-        return parquet.read_metadata(pyarrow.BufferReader(content)).num_rows
+        with parquet.ParquetFile(pyarrow.BufferReader(content)) as file:
+            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+            nested = sum(
+                max(0, group.column(i).num_values - group.num_rows)
+                for group in groups
+                for i in range(group.num_columns)
+                if any(f"{group.column(i).path_in_schema}.".startswith(f"{name}.") for name in wanted)
+            )
+            return ParquetShape(file.metadata.num_rows, tuple(file.schema_arrow.names), nested)
     except (pyarrow.ArrowException, OSError):
-        return 0
+        return ParquetShape()
 
 
 def is_unicode(text: str) -> bool:
@@ -154,7 +173,8 @@ def _csv_row(place: str, header: Sequence[str], cells: Sequence[str], error: str
     return FileRow(place, values, f"field {field}: {shifted}")
 
 
-def _parquet(data: bytes) -> Iterator[FileRow]:
+def parquet_rows(data: bytes, columns: Collection[str] | None = None) -> Iterator[FileRow]:
+    """The rows of a parquet file. ``columns``: read only these; None: all."""
     import pyarrow
     from pyarrow import parquet
 
@@ -164,7 +184,8 @@ def _parquet(data: bytes) -> Iterator[FileRow]:
             # Equal values are stored once, so a batch can be far larger than the file: each row may have the largest.
             group_sizes = (file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
             largest = max(group_sizes, default=0)
-            for batch in file.iter_batches(min(1000, max(1, _BATCH_BYTES // max(1, largest)))):
+            size = min(1000, max(1, _BATCH_BYTES // max(1, largest)))
+            for batch in file.iter_batches(size, columns=None if columns is None else list(columns)):
                 for values in batch.to_pylist():
                     number += 1
                     yield FileRow(f"row {number}", values)
@@ -176,6 +197,6 @@ READERS: dict[str, Callable[[bytes], Iterator[FileRow]]] = {
     ".jsonl": _jsonl,
     ".json": _json,
     ".csv": _csv,
-    ".parquet": _parquet,
+    ".parquet": parquet_rows,
 }
 """By suffix: a function from the content of a file to its rows."""
