@@ -13,9 +13,10 @@ import os
 import re
 import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 _BATCH_BYTES = 64 * 2**20
 """Bytes of a parquet file that are decoded at once, at most, as long as a single row is not larger."""
@@ -41,23 +42,37 @@ class FileTooLarge(UnreadableFile):
     """The file is larger than the caller allows."""
 
 
-def read_content(path: Path, max_bytes: int | None = None) -> bytes:
-    """Read a regular file, at most ``max_bytes`` (None: of any size).
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file for reading.
 
-    Raises :class:`FileTooLarge`, and :class:`UnreadableFile` for a device, a FIFO or anything else that is no regular
-    file, also behind a symbolic link, and for what the operating system refuses.
+    Raises :class:`UnreadableFile` for a device, a FIFO or anything else that is no regular file, also behind a symbolic
+    link, and for a file that cannot be opened.
     """
     try:
         # Without O_NONBLOCK, opening a FIFO waits for a writer.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise UnreadableFile("is no regular file, but a device, a FIFO or the like")
-            if max_bytes is not None and found.st_size > max_bytes:
-                raise FileTooLarge(f"has {found.st_size:,} bytes, more than {max_bytes:,}")
-            return file.read()
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     except OSError as error:
         raise UnreadableFile(str(error.strerror)) from error
+    with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise UnreadableFile("is no regular file, but a device, a FIFO or the like")
+        yield file
+
+
+def read_content(path: Path, max_bytes: int | None = None) -> bytes:
+    """Read a regular file, at most ``max_bytes`` (None: of any size).
+
+    Raises :class:`FileTooLarge`, and what :func:`open_regular` raises.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if max_bytes is not None and size > max_bytes:
+            raise FileTooLarge(f"has {size:,} bytes, more than {max_bytes:,}")
+        try:
+            return file.read()
+        except OSError as error:
+            raise UnreadableFile(str(error.strerror)) from error
 
 
 class ParquetShape(NamedTuple):
