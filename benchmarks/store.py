@@ -84,8 +84,9 @@ def reopen(folder: Path, problems: int, settings: TMASSettings, active: int) -> 
     inputs = support.problems(problems)
     with closing(RunDirectory(folder, {}, inputs)) as directory:
         pending = pending_problems(directory, inputs, {"method": settings.model_dump()})
+        pending.remove_lines(directory)
         write_metrics(directory)
-    return len(pending)
+    return len(pending.problems)
 
 
 def replay(folder: Path, problems: int, settings: TMASSettings, active: int) -> int:

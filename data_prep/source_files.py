@@ -12,7 +12,7 @@ import pyarrow
 from pyarrow import parquet
 
 from tmas.data_prep.sources import Source
-from tmas.problems.files import READERS, FileRow
+from tmas.problems.files import READERS, FileRow, UnreadableFile, open_regular
 from tmas.problems.loader import ProblemFileError
 
 _BATCH = 1000
@@ -60,7 +60,10 @@ def _rows(suffix: str, path: Path, columns: set[str]) -> Iterator[FileRow]:
 def _parquet(path: Path, columns: set[str]) -> Iterator[FileRow]:
     number = 0
     try:
-        with parquet.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
+        with (
+            open_regular(path) as content,
+            parquet.ParquetFile(content, buffer_size=_BUFFER, pre_buffer=False) as file,
+        ):
             if missing := columns - set(file.schema_arrow.names):
                 names = ", ".join(map(repr, file.schema_arrow.names))
                 raise ProblemFileError([f"{path}: no column {name!r} (there are {names})" for name in sorted(missing)])
@@ -68,17 +71,21 @@ def _parquet(path: Path, columns: set[str]) -> Iterator[FileRow]:
                 for values in batch.to_pylist():
                     number += 1
                     yield FileRow(f"row {number}", values)
+    except UnreadableFile as error:
+        raise ProblemFileError([f"{path}: {error}"]) from error
     except (pyarrow.ArrowException, OSError) as error:
         raise ProblemFileError([f"{path}: cannot be read after row {number}: {error}"]) from error
 
 
 def _text_file(path: Path, suffix: str) -> Iterator[FileRow]:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if suffix != ".jsonl":
                 yield from READERS[suffix](file.read())
                 return
             for number, line in enumerate(file, 1):
                 yield from (FileRow(str(number), row.values, row.defect) for row in READERS[suffix](line))
+    except UnreadableFile as error:
+        raise ProblemFileError([f"{path}: {error}"]) from error
     except OSError as error:
         raise ProblemFileError([f"{path}: {error.strerror}"]) from error

@@ -35,7 +35,7 @@ from tmas.run.progress import (
     regular_calls,
     until_it_fails,
 )
-from tmas.run.runner import Solve, pending_problems, run_problems, sort_lines, write_metrics
+from tmas.run.runner import Pending, Solve, pending_problems, run_problems, sort_lines, write_metrics
 from tmas.run.runtime import open_runtime
 from tmas.settings import ModelSettings, RunSettings
 
@@ -139,19 +139,27 @@ async def run(
         )
     ) as directory:
         pending = pending_problems(directory, problems, settings.terms(), reuse_finished=not replay_finished)
-        activity.finished = len(problems) - len(pending)
-        if pending:
+        activity.finished = len(problems) - len(pending.problems)
+        if pending.problems:
             control = RunControl(
-                directory.path, settings, activity, len(problems), activity.finished, currency=settings.currency
+                directory.path,
+                settings,
+                activity,
+                len(problems),
+                activity.finished,
+                currency=settings.currency,
+                failures=pending.failures,
             )
             async with control.listen():
                 await _solve_pending(pending, directory, control, on_result, servers)
+        else:
+            pending.remove_lines(directory)
         sort_lines(directory, problems)
         write_metrics(directory)
 
 
 async def _solve_pending(
-    problems: Sequence[Problem],
+    pending: Pending,
     directory: RunDirectory,
     control: RunControl,
     on_result: Callable[[Result], None],
@@ -166,6 +174,7 @@ async def _solve_pending(
     async with AsyncExitStack() as stack:
         runtime = await stack.enter_async_context(open_runtime(settings, directory.path, activity, active, servers))
         directory.record_reported(runtime.reported)
+        pending.remove_lines(directory)
         solver = await runtime.solver(settings, directory.path, activity)
         if settings.currency:
             await solver.count_earlier_starts()
@@ -178,4 +187,6 @@ async def _solve_pending(
             calls = await stack.enter_async_context(worker_pool(runtime, solver))
             solve = calls.solve
         control.use(calls, earlier_cost)
-        await run_problems(problems, solve, directory, runtime.checker, lambda: control.terms, control.active, finish)
+        await run_problems(
+            pending.problems, solve, directory, runtime.checker, lambda: control.terms, control.active, finish
+        )

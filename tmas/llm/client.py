@@ -28,7 +28,7 @@ log = clean_logger(__name__)
 CHECK_INTERVAL = 1.0
 """Seconds between two health checks of an engine, and between two checks whether there is an engine to use."""
 REFUSALS, COOLDOWN = 3, 30.0
-"""Consecutive refusals (401, 404, ...) after which an engine that has served gets no calls for ``COOLDOWN`` seconds."""
+"""Consecutive refusals (401, 404, ...) after which one of several engines gets no calls for ``COOLDOWN`` seconds."""
 MOST_CONTEXT_TOKENS = 10**9
 """A longer context length that a server reports is ignored: it cannot be a number of tokens."""
 
@@ -219,8 +219,9 @@ class OpenAIChat:
                 return result
             except RequestError as error:
                 first_failed = first_failed or time.monotonic()
-                error.has_served = engine.has_served
-                engine.refusals += error.looks_misconfigured
+                error.has_served = bool(self._newest_success_sent_at)
+                if error.looks_misconfigured:
+                    self._count_refusal(engine, error.brief)
                 tried.add(engine)
                 if self.router.choose(problem, tried) is None:
                     rounds += 1
@@ -235,6 +236,12 @@ class OpenAIChat:
                 self._start_probe(engine, error.retry_after)
                 if not tried:
                     await asyncio.sleep(self._pause(rounds, error.retry_after))
+
+    def _count_refusal(self, engine: Engine, reason: str) -> None:
+        engine.refusals += 1
+        if engine.refusals == REFUSALS and len(self.router.engines) > 1:
+            message = "%s has refused %d calls in a row, and gets few calls until it accepts one: %s"
+            log.warning(message, engine.base_url, REFUSALS, reason)
 
     async def _engine(self, problem: str, tried: Collection[Engine], count: int) -> Engine:
         """Choose the next engine to try. Waits if there is none, for example while all of them restart."""
@@ -291,7 +298,7 @@ class OpenAIChat:
                         raise
                     dropped.add(field)
                 else:
-                    engine.has_served, engine.refusals = True, 0
+                    engine.refusals = 0
                     self._newest_success_sent_at = max(self._newest_success_sent_at, started)
                     self._warn(self._refused.add(dropped))
                     self._refused.accept(sent.keys() - {"n"})  # the number of choices shows if n is accepted

@@ -199,8 +199,9 @@ class RequestError(Exception):
 
     ``message``: cut and cleaned, because it may repeat what the server sent. ``status``: HTTP status, or None if the
     connection broke, stalled (``hung``) or delivered an incomplete response. ``retry_after``: seconds that the server
-    asked to wait. ``is_final``: a retry would fail in the same way. ``has_served``: the server had answered other
-    requests before. ``is_unreachable``: there was no connection, for example because the server refused it.
+    asked to wait. ``is_final``: a retry would fail in the same way. ``has_served``: the endpoint, which can have
+    several servers, had answered other requests before. ``is_unreachable``: there was no connection, for example
+    because the server refused it.
     The last two fields are set when a call is given up: ``base_url`` is the server that failed last, ``since`` the
     monotonic time of the call's first failure.
     """
@@ -232,7 +233,7 @@ class RequestError(Exception):
 
     @property
     def looks_misconfigured(self) -> bool:
-        """Whether the status means a wrong key, model or URL. A server that has served before may recover."""
+        """Whether the status means a wrong key, model or URL. An endpoint that has served before may recover."""
         return self.status in MISCONFIGURED_STATUSES
 
     @property

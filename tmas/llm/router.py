@@ -37,15 +37,13 @@ SLOWEST = 1e-3
 class Engine:
     """One engine. ``in_flight``: number of completions. ``is_healthy``: False excludes it if another is healthy.
 
-    ``has_served``: it has answered a request. ``refusals``: consecutive answers, since then, that mean a wrong key,
-    model or URL.
+    ``refusals``: consecutive answers that mean a wrong key, model or URL.
     """
 
     base_url: str
     now: Callable[[], float]
     in_flight: int = 0
     is_healthy: bool = True
-    has_served: bool = False
     refusals: int = 0
 
     def __post_init__(self) -> None:

@@ -12,10 +12,11 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 _BATCH_BYTES = 64 * 2**20
 """Bytes of a parquet file that are decoded at once, at most, as long as a single row is not larger."""
@@ -41,34 +42,67 @@ class FileTooLarge(UnreadableFile):
     """The file is larger than the caller allows."""
 
 
-def read_content(path: Path, max_bytes: int | None = None) -> bytes:
-    """Read a regular file, at most ``max_bytes`` (None: of any size).
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file for reading.
 
-    Raises :class:`FileTooLarge`, and :class:`UnreadableFile` for a device, a FIFO or anything else that is no regular
-    file, also behind a symbolic link, and for what the operating system refuses.
+    Raises :class:`UnreadableFile` for a device, a FIFO or anything else that is no regular file, also behind a symbolic
+    link, and for a file that cannot be opened.
     """
     try:
         # Without O_NONBLOCK, opening a FIFO waits for a writer.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise UnreadableFile("is no regular file, but a device, a FIFO or the like")
-            if max_bytes is not None and found.st_size > max_bytes:
-                raise FileTooLarge(f"has {found.st_size:,} bytes, more than {max_bytes:,}")
-            return file.read()
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     except OSError as error:
         raise UnreadableFile(str(error.strerror)) from error
+    with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise UnreadableFile("is no regular file, but a device, a FIFO or the like")
+        yield file
 
 
-def parquet_rows(content: bytes) -> int:
-    """Number of rows that a parquet file says it has; 0 for a broken one, which its reader reports."""
+def read_content(path: Path, max_bytes: int | None = None) -> bytes:
+    """Read a regular file, at most ``max_bytes`` (None: of any size).
+
+    Raises :class:`FileTooLarge`, and what :func:`open_regular` raises.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if max_bytes is not None and size > max_bytes:
+            raise FileTooLarge(f"has {size:,} bytes, more than {max_bytes:,}")
+        try:
+            return file.read()
+        except OSError as error:
+            raise UnreadableFile(str(error.strerror)) from error
+
+
+class ParquetShape(NamedTuple):
+    """What a parquet file says about itself. ``columns``: the names of all columns.
+
+    ``nested``: values within the lists of the wanted columns. A file of a kilobyte can hold a list of 100 million.
+    """
+
+    rows: int = 0
+    columns: tuple[str, ...] = ()
+    nested: int = 0
+
+
+def parquet_shape(content: bytes, wanted: Collection[str]) -> ParquetShape:
+    """The shape of a parquet file, before a row is read. It is empty for a broken file, which its reader reports."""
     import pyarrow
     from pyarrow import parquet
 
     try:
-        return parquet.read_metadata(pyarrow.BufferReader(content)).num_rows
+        with parquet.ParquetFile(pyarrow.BufferReader(content)) as file:
+            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+            nested = sum(
+                max(0, group.column(i).num_values - group.num_rows)
+                for group in groups
+                for i in range(group.num_columns)
+                if any(f"{group.column(i).path_in_schema}.".startswith(f"{name}.") for name in wanted)
+            )
+            return ParquetShape(file.metadata.num_rows, tuple(file.schema_arrow.names), nested)
     except (pyarrow.ArrowException, OSError):
-        return 0
+        return ParquetShape()
 
 
 def is_unicode(text: str) -> bool:
@@ -154,7 +188,8 @@ def _csv_row(place: str, header: Sequence[str], cells: Sequence[str], error: str
     return FileRow(place, values, f"field {field}: {shifted}")
 
 
-def _parquet(data: bytes) -> Iterator[FileRow]:
+def parquet_rows(data: bytes, columns: Collection[str] | None = None) -> Iterator[FileRow]:
+    """The rows of a parquet file. ``columns``: read only these; None: all."""
     import pyarrow
     from pyarrow import parquet
 
@@ -164,7 +199,8 @@ def _parquet(data: bytes) -> Iterator[FileRow]:
             # Equal values are stored once, so a batch can be far larger than the file: each row may have the largest.
             group_sizes = (file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
             largest = max(group_sizes, default=0)
-            for batch in file.iter_batches(min(1000, max(1, _BATCH_BYTES // max(1, largest)))):
+            size = min(1000, max(1, _BATCH_BYTES // max(1, largest)))
+            for batch in file.iter_batches(size, columns=None if columns is None else list(columns)):
                 for values in batch.to_pylist():
                     number += 1
                     yield FileRow(f"row {number}", values)
@@ -176,6 +212,6 @@ READERS: dict[str, Callable[[bytes], Iterator[FileRow]]] = {
     ".jsonl": _jsonl,
     ".json": _json,
     ".csv": _csv,
-    ".parquet": _parquet,
+    ".parquet": parquet_rows,
 }
 """By suffix: a function from the content of a file to its rows."""

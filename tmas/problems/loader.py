@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -21,9 +22,11 @@ from tmas.problems.files import (
     READERS,
     FileRow,
     FileTooLarge,
+    ParquetShape,
     UnreadableFile,
     is_unicode,
     parquet_rows,
+    parquet_shape,
     read_content,
 )
 from tmas.problems.hub import HubError, HubSource, fetch
@@ -32,7 +35,8 @@ from tmas.records import Problem
 
 SAMPLE = Path(__file__).with_name("sample_problems.jsonl")
 """A few problems that ship with the package; ``tmas solve problems=sample`` runs them."""
-_MESSAGES = 20
+_REFERENCE = 8
+"""Bytes of a reference to a value in a Python list."""
 
 
 class ProblemFields(BaseModel):
@@ -135,7 +139,7 @@ def load_problems(
     if path == Path("hub"):
         path = fields.fetch()
     rows = _read(path, fields)
-    _check_columns(path, rows, fields)
+    _check_columns(path, dict.fromkeys(column for row in rows for column in row.values), fields)
     rows = _selected(path, rows, fields)
     problems: list[Problem] = []
     places: dict[str, str] = {}
@@ -169,8 +173,10 @@ def _read(path: Path, fields: ProblemFields) -> list[FileRow]:
     except UnreadableFile as error:
         remedy = None if path.exists() else "Give the path of a problem file. It starts at the current folder."
         raise ProblemFileError([f"{path}: {error}"], remedy) from error
-    if reader is READERS[".parquet"] and (count := parquet_rows(content)) > fields.max_rows:
-        raise _over_limit(path, "max_rows", f"has {count:,} rows, more than {fields.max_rows:,}")
+    if reader is parquet_rows:
+        wanted = [column for column in (*fields.required, fields.answer) if column]
+        _check_shape(path, parquet_shape(content, wanted), fields)
+        reader = partial(parquet_rows, columns=wanted)
     rows: list[FileRow] = []
     size = 0
     for row in reader(content):
@@ -186,12 +192,21 @@ def _read(path: Path, fields: ProblemFields) -> list[FileRow]:
     return rows
 
 
+def _check_shape(path: Path, shape: ParquetShape, fields: ProblemFields) -> None:
+    """Refuse a parquet file that holds far more than its size suggests, before a row is read."""
+    _check_columns(path, shape.columns, fields)
+    if shape.rows > fields.max_rows:
+        raise _over_limit(path, "max_rows", f"has {shape.rows:,} rows, more than {fields.max_rows:,}")
+    if shape.nested * _REFERENCE > fields.max_bytes:
+        message = f"has lists of {shape.nested:,} values, which need more than {fields.max_bytes:,} bytes"
+        raise _over_limit(path, "max_bytes", message)
+
+
 def _over_limit(place: Path | str, setting: str, message: str) -> ProblemFileError:
     return ProblemFileError([f"{place}: {message}"], f"Raise {setting} (of tmas solve: data.{setting}) to read it.")
 
 
-def _check_columns(path: Path, rows: Sequence[FileRow], fields: ProblemFields) -> None:
-    columns = dict.fromkeys(column for row in rows for column in row.values)
+def _check_columns(path: Path, columns: Collection[str], fields: ProblemFields) -> None:
     missing = [column for column in fields.required if column not in columns]
     if columns and missing:
         there = ", ".join(map(repr, columns))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +102,7 @@ class RunControl:
 
     ``settings``: the settings in force; :meth:`change` replaces them. ``problems``: number of problems, of which
     ``finished`` are finished. ``changeable``: the fields of :class:`LimitChanges` that can be changed. ``currency``:
-    currency of the prices; None if some price is not known.
+    currency of the prices; None if some price is not known. ``failures``: those of the finished problems.
     """
 
     def __init__(
@@ -114,6 +114,7 @@ class RunControl:
         finished: int = 0,
         changeable: tuple[str, ...] = tuple(LimitChanges.model_fields),
         currency: str | None = None,
+        failures: Iterable[FailureLine] = (),
     ) -> None:
         self.directory, self.settings, self.activity = directory, settings, activity
         self.problems, self.finished = problems, finished
@@ -123,8 +124,7 @@ class RunControl:
         self._changeable = changeable
         self._maker: CallMaker | None = None
         self._currency, self._earlier_cost = currency, 0.0
-        lines = read_records(directory / "failures.jsonl", FailureLine)
-        self._failures_of_finished = Counter(line.reason.value for line in lines)
+        self._failures_of_finished = Counter(line.reason.value for line in failures)
         self._started = time.monotonic()
         self._samples: deque[tuple[float, Counter[str]]] = deque([(self._started, Counter())])
         self._first_call: tuple[float, float, int, float] | None = None

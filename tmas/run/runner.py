@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tmas.answers.checker import AnswerChecker
 from tmas.concurrency import PriorityLimiter, first_cause
@@ -53,10 +53,26 @@ async def run_problems(
         raise first_cause(raised, foremost=EndpointDown) from None
 
 
+class Pending(NamedTuple):
+    """The problems that are not finished yet, and the lines of all other problems."""
+
+    problems: list[Problem]
+    predictions: list[Prediction]
+    failures: list[FailureLine]
+
+    def remove_lines(self, directory: RunDirectory) -> None:
+        """Remove the lines of pending problems from the prediction and failure files.
+
+        Call it once the run can no longer be refused: a refused run must not change the files.
+        """
+        directory.replace("predictions.jsonl", self.predictions)
+        directory.replace("failures.jsonl", self.failures)
+
+
 def pending_problems(
     directory: RunDirectory, problems: Sequence[Problem], terms: dict[str, Any], reuse_finished: bool = True
-) -> list[Problem]:
-    """The problems that are not finished yet. Removes their lines from the prediction and failure files.
+) -> Pending:
+    """The problems that are not finished yet.
 
     ``terms``: the current settings; a problem that was finished under other settings may have to be solved again.
     ``reuse_finished``: False treats all problems as not finished. A damaged line is set aside, and its problem is not
@@ -72,9 +88,11 @@ def pending_problems(
         if line.problem_id not in ids or (reuse_finished and is_finished(line, Terms.model_validate(terms)))
         if not any_damaged or counts[line.problem_id] == line.failures
     }
-    directory.replace("predictions.jsonl", kept.values())
-    directory.replace("failures.jsonl", (f for f in failures if f.problem_id in kept))
-    return [p for p in problems if p.problem_id not in kept]
+    return Pending(
+        [p for p in problems if p.problem_id not in kept],
+        list(kept.values()),
+        [line for line in failures if line.problem_id in kept],
+    )
 
 
 def sort_lines(directory: RunDirectory, problems: Sequence[Problem]) -> None:

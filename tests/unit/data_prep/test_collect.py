@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,16 @@ def test_a_broken_parquet_file_is_one_clear_error_and_leaves_nothing(tmp_path: P
     with pytest.raises(ProblemFileError, match=message):
         collect_source("mine", local(file), tmp_path / "out", print)
     assert not (tmp_path / "out" / "mine.jsonl").exists()
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "parquet"])
+@pytest.mark.parametrize("device", ["/dev/zero", "fifo"])
+def test_a_link_to_a_device_or_a_fifo_is_refused_without_reading_it(tmp_path: Path, suffix: str, device: str):
+    os.mkfifo(tmp_path / "fifo")
+    link = tmp_path / f"in.{suffix}"
+    link.symlink_to(tmp_path / device)
+    with pytest.raises(ProblemFileError, match=f"{link.name}: is no regular file"):
+        rows(local(link))
 
 
 def test_a_missing_column_and_a_missing_file_are_named(tmp_path: Path):

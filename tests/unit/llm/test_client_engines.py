@@ -153,6 +153,27 @@ async def test_a_server_that_keeps_refusing_gets_no_calls_while_another_serves()
     assert len(other.finished) == 199
 
 
+@pytest.mark.parametrize("status", [302, 401, 404])
+async def test_a_server_that_refuses_its_first_call_does_not_end_a_run_that_another_serves(
+    status: int, caplog: pytest.LogCaptureFixture
+):
+    refusal = Fault("status", status=status)
+    async with AsyncExitStack() as stack:
+        [other] = await started(stack, 1)
+        wrong = await stack.enter_async_context(ScriptedServer(faults=[refusal] * 99))
+        async with chat_of(other, wrong) as chat:
+            homes = {seed: chat.router.choose(f"p{seed}") for seed in range(200)}
+            first = next(seed for seed, home in homes.items() if home and home.base_url == other.base_url)
+            for seed in (first, *homes):
+                assert isinstance(await chat.complete(ask(seed), hint=RoutingHint(f"p{seed}")), Reply)
+            assert not chat.router.engines[wrong.base_url].is_healthy
+    assert len(wrong.requests) == client.REFUSALS
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"{wrong.base_url} has refused {client.REFUSALS} calls in a row, and gets few calls until it accepts one:"
+        f" HTTP {status}: {refusal.body}"
+    ]
+
+
 async def test_it_is_down_when_all_servers_are():
     async with AsyncExitStack() as stack:
         servers = await started(stack, 3, faults=[DOWN] * 99)

@@ -313,6 +313,36 @@ def test_a_small_parquet_file_of_very_long_equal_texts_is_refused_before_it_fill
     assert found == ["in.parquet:row 200: the rows up to here have more than 20,000,000 bytes of text"]
 
 
+def with_list(path: Path, name: str) -> Path:
+    """A parquet file with one good row, whose column ``name`` is a list of five million zeros."""
+    zeros = pyarrow.array(np.zeros(5_000_000, dtype=np.int64))
+    lists = pyarrow.ListArray.from_arrays(pyarrow.array([0, len(zeros)], pyarrow.int32()), zeros)
+    parquet.write_table(pyarrow.table({**{n: [value] for n, value in GOOD.items()}, name: lists}), path)
+    assert path.stat().st_size < 10_000
+    return path
+
+
+@pytest.mark.parametrize("name", ["note", "question"])
+def test_a_small_parquet_file_of_a_very_long_list_is_refused_before_it_is_read(tmp_path: Path, name: str) -> None:
+    path = with_list(tmp_path / "in.parquet", name)
+    fields = ProblemFields(metadata=("note",) if name == "note" else (), max_bytes=20_000_000)
+    found: list[str] = []
+    assert peak_of(lambda: found.extend(defects(path, fields))) < 10_000_000
+    assert found == ["in.parquet: has lists of 4,999,999 values, which need more than 20,000,000 bytes"]
+
+
+def test_a_column_that_is_not_kept_is_not_read(tmp_path: Path) -> None:
+    path = with_list(tmp_path / "in.parquet", "other")
+    assert peak_of(lambda: load_problems(path, ProblemFields(max_bytes=20_000_000))) < 10_000_000
+
+
+def test_a_missing_column_of_a_parquet_file_is_named_with_all_columns(tmp_path: Path) -> None:
+    path = as_parquet(tmp_path / "in.parquet", [{"id": 1, "other": "x"}])
+    assert defects(path) == [
+        f"in.parquet:1: field '{name}': no such column (there are 'id', 'other')" for name in ("problem_id", "question")
+    ]
+
+
 def test_a_file_over_the_limit_of_bytes_is_refused(written: Callable[..., Path]) -> None:
     path = written(jsonl(*ROWS))
     size = path.stat().st_size

@@ -70,6 +70,20 @@ async def test_a_context_that_the_server_told_stays_that_of_the_run(tmp_path: Pa
     assert len(manifest["problems"]) == 2
 
 
+async def test_a_refused_resume_changes_no_prediction(tmp_path: Path):
+    async def solved(length: int) -> None:
+        async with ScriptedServer(team.reply, context_length=length) as server:
+            await asolve_all(
+                team.problems(1), team.model(server.base_url, context_length=None), team.method(), output_dir=tmp_path
+            )
+
+    await solved(50_000)
+    before = (tmp_path / "predictions.jsonl").read_bytes()
+    with pytest.raises(RunRefused, match="50000 in the run, 40000 now"):
+        await solved(40_000)
+    assert (tmp_path / "predictions.jsonl").read_bytes() == before
+
+
 async def test_a_dead_endpoint_ends_the_run_and_a_living_one_goes_on(tmp_path: Path):
     whole, calls = await reference(tmp_path)
     async with ScriptedServer(team.reply, faults=[None] * 20 + [Fault("reset", after=None)] * 500) as server:
