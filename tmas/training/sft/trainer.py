@@ -234,7 +234,6 @@ def _arguments(settings: SFTSettings, run: SFTRun, accumulation: int, validate: 
         use_cpu=settings.device == "cpu",
         deepspeed=deepspeed_config(settings),
         ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,
         seed=settings.seed,
         save_strategy="steps",
         save_steps=settings.save_steps,
