@@ -50,11 +50,14 @@ class Evidence:
     def own_work(self, quotes: Iterable[str]) -> int:
         """Count the quotes that occur in the solution as its own work. A step that is quoted several times counts once,
         also if the quotes overlap, or if the solution repeats it in other letters."""
-        shown = {_joined(lex(quote)) for quote in map(plain, quotes) if self._is_own(quote, self._given)}
+        own = {_joined(lex(quote)): quote for quote in map(plain, quotes) if self._is_own(quote, self._given)}
         distinct: list[str] = []
-        for quote in sorted((quote for quote in shown if quote in self._text), key=lambda quote: (-len(quote), quote)):
-            if self._is_own(quote, _compared(tuple(distinct), self.settings.copied_run, self.settings.copied_symbols)):
-                distinct.append(quote)
+        for joined in sorted(
+            (joined for joined in own if joined in self._text), key=lambda joined: (-len(joined), joined)
+        ):
+            counted = _compared(tuple(distinct), self.settings.copied_run, self.settings.copied_symbols)
+            if self._is_own(own[joined], counted):
+                distinct.append(joined)
         return self._connected(distinct) if self.settings.connected else len(distinct)
 
     def repeats(self, text: str, known: str, similarity: float) -> bool:

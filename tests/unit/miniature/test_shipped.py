@@ -39,8 +39,11 @@ def test_the_shipped_files_match_the_manifest_and_are_small():
 
 
 def test_the_shipped_prompts_are_whole_and_can_be_used():
-    assert Prompts.load(PROMPTS).replaced
-    assert "attempts" in Prompts.load(PROMPTS).files_of("solution")
+    shipped = Prompts.load(PROMPTS)
+    texts = {file.stem: file.read_text("utf-8") for file in PROMPTS.iterdir()}
+    assert {"solution", "verification", "summary", "experience", "guideline"} < texts.keys()
+    assert shipped.replaced == {name: text for name, text in texts.items() if text != built_in_texts()[name]}
+    assert "attempts" in shipped.files_of("solution")
 
 
 def test_the_shipped_problems_are_test_problems_with_their_only_answer():
