@@ -87,7 +87,10 @@ def _command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
 
 
 def _refuse_unknown_options(command: str, arguments: Sequence[str]) -> None:
-    """Raise :class:`UserError` for an option that Hydra does not have. Hydra would print its own usage and exit."""
+    """Raise :class:`UserError` for an option that Hydra does not have. Hydra would print its own usage and exit.
+
+    The list of options is in a private module: Hydra has no public function for it.
+    """
     _, unknown = get_args_parser().parse_known_args([*arguments])
     if unknown:
         remedy = f"A setting is given as KEY=VALUE, without dashes. `tmas {command} --help` shows an example."
