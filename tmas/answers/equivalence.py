@@ -153,7 +153,15 @@ class Values:
         verdict = verdict or self._expressions(one, other)
         if verdict.equivalence is Equivalence.DIFFERENT and _same_digits(one, other):
             return undecided("different, unless the digits are in groups of three")
+        if verdict.equivalence is Equivalence.DIFFERENT and self._equal_without_percent_signs(one, other):
+            return undecided("different, unless a percent sign is left out")
         return verdict
+
+    def _equal_without_percent_signs(self, one: str, other: str) -> bool:
+        """Whether only a percent sign, as in ``50%<p``, makes the two differ."""
+        if one.count("%") == other.count("%"):
+            return False
+        return self.compare(one.replace("%", ""), other.replace("%", "")) == EQUAL
 
     def _chains(self, one: str, other: str) -> Comparison | None:
         r"""Compare ``\sqrt{2}=1.414`` with a value: every number of the chain must give the same verdict."""

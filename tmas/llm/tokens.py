@@ -45,10 +45,11 @@ def token_counter(tokenizer: str) -> Count:
             remedy="Name another tokenizer, or estimate, which counts by bytes.",
         )
     try:
-        loaded = Tokenizer.from_file(str(file)) if file.exists() else Tokenizer.from_pretrained(tokenizer)
+        loaded = Tokenizer.from_file(str(file if file.exists() else _from_hub(tokenizer, "tokenizer.json")))
     except Exception as error:  # the library raises no narrower one
         remedy = "Name another tokenizer, such as a model folder on this machine, or estimate, which counts by bytes."
-        what = f"{tokenizer} cannot be loaded ({str(error).rstrip('.')})"
+        source = "" if file.exists() else " from the Hugging Face hub"
+        what = f"{tokenizer} cannot be loaded{source} ({str(error).rstrip('.')})"
         raise UserError(what, where="model.tokenizer", remedy=remedy) from None
     return lambda text: len(loaded.encode(text, add_special_tokens=False).ids)
 
@@ -95,18 +96,28 @@ def _tokenizer_files(tokenizer: str) -> Iterator[tuple[str, str]]:
     for name in ("chat_template.jinja", "tokenizer_config.json"):
         if tokenizer == "estimate":
             return
-        file = folder / name if path.exists() else _from_hub(tokenizer, name)
-        if file and file.is_file():
-            yield name, file.read_text("utf-8")
+        if not path.exists():
+            try:
+                yield name, _from_hub(tokenizer, name).read_text("utf-8")
+            except Exception:  # the repository has no such file, or the hub cannot be reached
+                continue
+        elif (folder / name).is_file():
+            yield name, (folder / name).read_text("utf-8")
 
 
-def _from_hub(repository: str, name: str) -> Path | None:
-    from huggingface_hub import hf_hub_download
+def _from_hub(repository: str, name: str) -> Path:
+    """A file of a repository on the Hugging Face hub. A copy in the local cache is used as it is.
 
-    try:
-        return Path(hf_hub_download(repository, name))
-    except (OSError, ValueError):  # the file is missing, or there is no network
-        return None
+    Raises the library's error, which has no common type, if the hub does not answer at the first attempt. The library's
+    own download would try again for 25 seconds, for each file.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(repository, name)
+    if isinstance(cached, str):
+        return Path(cached)
+    get_hf_file_metadata(hf_hub_url(repository, name))
+    return Path(hf_hub_download(repository, name))
 
 
 def _render(config: Mapping[str, Any], chat: list[dict[str, str]], variables: Mapping[str, Any]) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -43,6 +46,75 @@ def test_a_folder_without_a_tokenizer_is_not_looked_for_on_the_hub(tmp_path: Pat
         token_counter(str(tmp_path))
 
 
+class Hub(BaseHTTPRequestHandler):
+    """As much of the Hugging Face hub as one repository needs: the files of ``folder``."""
+
+    folder: Path
+    asked: list[str]
+
+    def do_HEAD(self) -> None:
+        if "/resolve/" in self.path:  # the library asks the hub other things, too
+            self.asked.append(self.path)
+        file = self.folder / self.path.rpartition("/")[2]
+        self.send_response(200 if file.exists() else 404)
+        self.send_header("Content-Length", str(file.stat().st_size if file.exists() else 0))
+        if file.exists():
+            self.send_header("ETag", f'"{file.name}"')
+            self.send_header("X-Repo-Commit", "a" * 40)
+        else:
+            self.send_header("X-Error-Code", "EntryNotFound")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        if (file := self.folder / self.path.rpartition("/")[2]).exists():
+            self.wfile.write(file.read_bytes())
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing is logged."""
+
+
+def use_hub(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the library ask the hub at ``url``. It reads its environment variables only when it is imported."""
+    template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+
+@pytest.fixture
+def hub(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
+    """A hub whose every repository is ``model_folder``."""
+    handler = type("OneHub", (Hub,), {"folder": model_folder, "asked": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        use_hub(f"http://127.0.0.1:{server.server_port}", model_folder / "cache", monkeypatch)
+        Thread(target=server.serve_forever).start()
+        yield handler
+        server.shutdown()
+
+
+def test_a_tokenizer_of_the_hub_is_downloaded_once(hub: type[Hub], model_folder: Path):
+    (model_folder / "chat_template.jinja").write_text("{% for m in messages %}two{{ m.content }} two{% endfor %}")
+    assert token_counter("someone/model")("two words") == 2
+    assert chat_template_tokens("someone/model") != CHAT_TEMPLATE_TOKENS
+    assert {path.rpartition("/")[2] for path in hub.asked} == {
+        *("tokenizer.json", "chat_template.jinja", "tokenizer_config.json"),
+    }
+    asked = len(hub.asked)
+    assert token_counter("someone/model")("two words") == 2
+    assert len(hub.asked) == asked
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    use_hub("http://127.0.0.1:1", tmp_path, monkeypatch)
+    with pytest.raises(UserError, match="someone/model cannot be loaded from the Hugging Face hub"):
+        token_counter("someone/model")
+    assert "Retry" not in caplog.text
+
+
 def test_an_estimate_goes_by_bytes_and_rounds_up():
     count = token_counter("estimate")
     assert [count(text) for text in ("", "x", "x" * 5, "x" * 6, "∑" * 5)] == [0, 1, 2, 3, 6]
@@ -56,7 +128,7 @@ def test_the_completion_and_the_chat_template_are_always_kept_free():
 
 
 def test_a_tokenizer_that_cannot_be_loaded_says_what_to_name_instead():
-    with pytest.raises(UserError, match=r"/no/place cannot be loaded \(.*[^.]\)\. Name another tokenizer"):
+    with pytest.raises(UserError, match=r"/no/place cannot be loaded from .* \(.*[^.]\)\. Name another tokenizer"):
         token_counter("/no/place")
 
 
