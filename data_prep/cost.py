@@ -16,6 +16,7 @@ from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem, Record, Usage
 from tmas.records.prices import Cost, Price, cost_of, money
 from tmas.records.run_files import Terms
+from tmas.run.directory import check_resumable
 from tmas.run.metrics import metrics
 from tmas.run.replay import RecordedRun
 from tmas.run.runner import is_finished
@@ -94,10 +95,12 @@ def estimate_run(
     """Estimate for those of ``problems`` that are not finished in the run directory ``directory``.
 
     It is measured on the finished ones. None if there is none and the method is not TMAS, whose expected lengths are
-    known. A problem that a resumed run would continue, as after a raised budget, is not finished.
+    known. A problem that a resumed run would continue, as after a raised budget, is not finished. Raises
+    :class:`~tmas.run.directory.RunRefused` if the run in ``directory`` cannot be resumed with ``settings``.
     """
     finished: list[Mapping[str, Usage]] = []
     if (directory / "manifest.json").exists():
+        check_resumable(directory, settings.identity(), problems, settings.prompts)
         recorded, terms = RecordedRun(directory), Terms.model_validate(settings.terms())
         names = [problem.problem_id for problem in problems if problem.problem_id in recorded.problem_ids]
         lines = [line for line in map(recorded.prediction, names) if is_finished(line, terms)]

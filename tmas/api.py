@@ -24,7 +24,7 @@ from tmas.methods.tmas import TMASSettings
 from tmas.records import Problem, Result
 from tmas.run.activity import Activity
 from tmas.run.control import CallMaker, LocalCallMaker, RunControl
-from tmas.run.directory import RunDirectory
+from tmas.run.directory import MAY_INCREASE, RunDirectory
 from tmas.run.models import SharedServers
 from tmas.run.progress import (
     CALL_INTERVAL,
@@ -132,7 +132,7 @@ async def run(
             output_dir,
             settings.identity(),
             problems,
-            may_increase=("method.max_iterations",),
+            may_increase=MAY_INCREASE,
             config=config,
             prompts=settings.prompts,
             prices=settings.role_prices(),

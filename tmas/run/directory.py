@@ -44,6 +44,10 @@ CHAT_TEMPLATE = "chat_template"
 """Key in the manifest. It is present if the run counts the tokens of its models' chat templates."""
 
 
+MAY_INCREASE = ("method.max_iterations",)
+"""Keys of the fingerprint whose values may be larger when a run is resumed."""
+
+
 class RunRefused(UserError):
     """The run cannot be started or resumed in this directory. The message says why and what to do."""
 
@@ -85,7 +89,7 @@ class RunDirectory:
             close_on_error.callback(self.close)
             manifest = _new_manifest(fingerprint, problems, prompts, prices)
             if (path / "manifest.json").exists():
-                manifest = self._merged_manifest(manifest, set(may_increase))
+                manifest = _merged_manifest(path, manifest, set(may_increase))
             self._write_manifest(manifest)
             self.prices = manifest.prices
             _write_replaced_prompts(path / "prompts", prompts)
@@ -93,29 +97,6 @@ class RunDirectory:
                 text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
                 write_whole(path / "config.yaml", text.encode())
             close_on_error.pop_all()
-
-    def _merged_manifest(self, new: Manifest, may_increase: set[str]) -> Manifest:
-        """The manifest of a resumed run. Raises :class:`RunRefused` if the fingerprints differ."""
-        # Read it even if nothing is recorded yet: a manifest that this project did not write must not be overwritten.
-        content = _load_manifest_json(self.path)
-        if not _has_recorded(self.path):
-            return new
-        old = _parse_manifest(self.path, content)
-        differing = [
-            *_differences(_with_former(old.settings, new.settings), new.settings, may_increase),
-            *_changed_prompts(self.path, old.prompts, new.prompts),
-            *_changed_problems(old.problems, new.problems),
-        ]
-        if differing:
-            raise RunRefused.with_differences(self.path, differing)
-        return new.model_copy(
-            update={
-                "problems": {**old.problems, **new.problems},
-                "told": old.told,
-                "prices": new.prices or old.prices,
-                CHAT_TEMPLATE: old.chat_template,
-            }
-        )
 
     def _write_manifest(self, manifest: Manifest) -> None:
         absent = {name for name in ("told", "prices", CHAT_TEMPLATE) if getattr(manifest, name) is None}
@@ -168,6 +149,35 @@ class RunDirectory:
 
     def close(self) -> None:
         os.close(self._lock)
+
+
+def check_resumable(path: Path, fingerprint: Mapping[str, Any], problems: Sequence[Problem], prompts: Prompts) -> None:
+    """Raise :class:`RunRefused` if :class:`RunDirectory` would refuse to resume the run in ``path``. Writes nothing."""
+    _merged_manifest(path, _new_manifest(fingerprint, problems, prompts, None), set(MAY_INCREASE))
+
+
+def _merged_manifest(path: Path, new: Manifest, may_increase: set[str]) -> Manifest:
+    """The manifest of a resumed run. Raises :class:`RunRefused` if the fingerprints differ."""
+    # Read it even if nothing is recorded yet: a manifest that this project did not write must not be overwritten.
+    content = _load_manifest_json(path)
+    if not _has_recorded(path):
+        return new
+    old = _parse_manifest(path, content)
+    differing = [
+        *_differences(_with_former(old.settings, new.settings), new.settings, may_increase),
+        *_changed_prompts(path, old.prompts, new.prompts),
+        *_changed_problems(old.problems, new.problems),
+    ]
+    if differing:
+        raise RunRefused.with_differences(path, differing)
+    return new.model_copy(
+        update={
+            "problems": {**old.problems, **new.problems},
+            "told": old.told,
+            "prices": new.prices or old.prices,
+            CHAT_TEMPLATE: old.chat_template,
+        }
+    )
 
 
 def _check_is_run_or_empty(path: Path) -> None:

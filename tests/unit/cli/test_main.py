@@ -65,9 +65,12 @@ def test_solve_prints_a_result_and_leaves_the_run_directory(tmp_path: Path):
 def test_solve_prints_what_a_run_cost_and_what_the_rest_would_cost(tmp_path: Path):
     prices = ("model.price.input=2000", "model.price.output=1000", "method=verify_refine", "method.n_best=2")
     with run_in_thread(ScriptedServer(team.reply)) as server:
-        unknown, done, estimated, limited = (
+        unknown, done, estimated, refused, limited = (
             tmas(tmp_path, server.base_url, *prices, *more)
-            for more in (["dry_run=true"], ["max_problems=1"], ["dry_run=true"], ["limits.money_per_run=5"])
+            for more in (
+                *(["dry_run=true"], ["max_problems=1"], ["dry_run=true"], ["dry_run=true", "seed=7"]),
+                ["limits.money_per_run=5"],
+            )
         )
     assert unknown.stdout.startswith("There is no estimate for verify_refine before its first problem is finished.")
     cost = orjson.loads((tmp_path / "run" / "metrics.json").read_bytes())["cost"]["total"]
@@ -75,6 +78,8 @@ def test_solve_prints_what_a_run_cost_and_what_the_rest_would_cost(tmp_path: Pat
     assert "1 problems to solve, about " in estimated.stdout
     assert "measured on the problems already finished\n" in estimated.stdout
     assert f"cost: about {money(cost, 'USD')}\n" in estimated.stdout
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "contains a run with other settings, prompts or problems" in refused.stderr
     assert limited.returncode == 0, limited.stderr
 
 
