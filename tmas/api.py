@@ -9,7 +9,6 @@ print(result.answer, result.solution)
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, closing
@@ -18,6 +17,7 @@ from typing import Any
 
 import uvloop
 
+from tmas.engines.vllm import temporary_directory
 from tmas.errors import UserError
 from tmas.methods import MethodSettings
 from tmas.methods.tmas import TMASSettings
@@ -96,7 +96,7 @@ async def asolve_all(
 
     on_progress = until_it_fails(progress) if callable(progress) else None
     async with AsyncExitStack() as stack:
-        temporary = stack.enter_context(tempfile.TemporaryDirectory())
+        temporary = stack.enter_context(temporary_directory())
         if on_progress:
             await stack.enter_async_context(regular_calls(on_progress, shown, CALL_INTERVAL))
         elif progress:

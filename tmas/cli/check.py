@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from tmas.cli.composing import validated
 from tmas.cli.exits import INTERRUPTED, NOT_PASSED, STOPPED, WRONG_INPUT, cancel_on_sigterm, fail
 from tmas.cli.progress import show_progress
 from tmas.engines.ray_cluster import ClusterFailed
-from tmas.engines.vllm import ServerFailed
+from tmas.engines.vllm import ServerFailed, temporary_directory
 from tmas.errors import UserError
 from tmas.llm.endpoint import EndpointDown, UnknownModel
 from tmas.problems.loader import SAMPLE, load_problems
@@ -83,6 +82,6 @@ def _options(settings: CheckSettings, problems: Sequence[Problem] | None) -> Che
 
 async def _check(settings: CheckSettings, options: CheckOptions, console: Console) -> CheckResult:
     activity = Activity()
-    with cancel_on_sigterm(), tempfile.TemporaryDirectory(prefix="tmas-check-") as directory:
+    with cancel_on_sigterm(), temporary_directory() as directory:
         async with show_progress(RunProgress(activity, problems=1, iterations=1), console):
-            return await check_model(settings, options, Path(directory), activity)
+            return await check_model(settings, options, directory, activity)

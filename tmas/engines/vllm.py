@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from tmas.settings import ModelSettings, ServingSettings
 ON_CPU = {"no-enable-chunked-prefill": True}
 """vLLM's CPU build crashes when a seeded prompt is prefilled in chunks: a CPU generator cannot go back a step."""
 PRIVATE = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+_ERROR = re.compile(r"\b\w+(?:Error|Exception): ")
 HEALTH_TIMEOUT = 5.0
 """Seconds to wait for an answer to a health request."""
 
@@ -91,8 +95,33 @@ async def _until_healthy(guard: subprocess.Popen[bytes], url: str, timeout: floa
 
 
 def log_tail(log: Path, lines: int = 25) -> str:
-    """The last lines of a server's output, and the path of the whole log."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) + f"\n(whole log: {log})"
+    """The first error in a server's output if it is above the last lines, these lines, and the path of the whole log.
+
+    vLLM's last lines often say only that the engine did not start. Its reason is in the engine's own error above them.
+    """
+    output = log.read_text(errors="replace").splitlines()
+    above, last = output[:-lines], output[-lines:]
+    errors = [line for line in above if _ERROR.search(line)]
+    first = [f"first error: {errors[0]}", "..."] if errors else []
+    return "\n".join([*first, *last, f"(whole log: {log})"])
+
+
+@contextmanager
+def temporary_directory() -> Iterator[Path]:
+    """A new directory for a run that is not kept. It is removed after the block.
+
+    If a server failed, it stays: the error names the server's log, which is in it.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="tmas-"))
+    try:
+        yield directory
+    except ServerFailed:
+        raise
+    except BaseException:
+        shutil.rmtree(directory)
+        raise
+    else:
+        shutil.rmtree(directory)
 
 
 def free_port(host: str) -> int:

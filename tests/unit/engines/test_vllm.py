@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tmas.engines.vllm import ServerFailed, _command, free_port, log_tail, vllm_server
+from tmas.engines.vllm import ServerFailed, _command, free_port, log_tail, temporary_directory, vllm_server
 from tmas.settings import ModelSettings, ServingSettings
 from tmas.testing.team import model as scripted
 
@@ -115,3 +117,23 @@ def test_the_end_of_a_log_is_its_last_lines_whatever_bytes_are_in_it(tmp_path: P
     log = tmp_path / "vllm.log"
     log.write_bytes(b"first\nsecond\nthird \xff\n")
     assert log_tail(log, lines=2) == f"second\nthird \N{REPLACEMENT CHARACTER}\n(whole log: {log})"
+
+
+def test_the_reason_of_a_failed_engine_is_shown_above_the_last_lines(tmp_path: Path):
+    log = tmp_path / "vllm.log"
+    cause = "(EngineCore pid=7) ValueError: Available memory is too small."
+    later = "(APIServer pid=6) RuntimeError: Engine core initialization failed."
+    log.write_text("\n".join(["loading", cause, *["  at a line"] * 30, later]))
+    assert log_tail(log, lines=2) == f"first error: {cause}\n...\n  at a line\n{later}\n(whole log: {log})"
+    assert log_tail(log, lines=40).count(cause) == 1
+
+
+@pytest.mark.parametrize(("error", "kept"), [(ServerFailed("no"), True), (ValueError("no"), False), (None, False)])
+def test_a_temporary_directory_stays_only_if_it_holds_the_log_of_a_failed_server(error: Exception | None, kept: bool):
+    with suppress(ServerFailed, ValueError), temporary_directory() as directory:
+        (directory / "vllm.log").write_text("why")
+        if error:
+            raise error
+    assert (directory / "vllm.log").exists() == kept
+    if kept:
+        shutil.rmtree(directory)
