@@ -54,7 +54,7 @@ rules spread_teacher --spread 1
 ASK="experiment=miniature model.tokenizer=estimate model.context_length=32768"
 distill() { # distill TEACHER PROBLEMS OUT [settings]
     # shellcheck disable=SC2086
-    tmas distill model=endpoint $ASK model.base_url="$(cat "$OUT/$1")" problems="$OUT/$2/train.jsonl" output_dir="$OUT/$3" \
+    [ -e "$OUT/$3/metrics.json" ] || tmas distill model=endpoint $ASK model.base_url="$(cat "$OUT/$1")" problems="$OUT/$2/train.jsonl" output_dir="$OUT/$3" \
         limits.tokens_per_run=null method.n_candidates=4 method.n_verifications=1 method.max_iterations=8 method.epsilon=0.3 \
         method.agents.max_new_items=16 "${@:4}"
 }
@@ -66,7 +66,7 @@ for method in rse verify_refine self_refine pacore; do
     [ "$method" != verify_refine ] || sizes+=(method.n_verifications=1 method.n_best=4)
     [ "$method" != pacore ] || sizes=("method.widths=[4]" method.max_iterations=4)
     # shellcheck disable=SC2086
-    tmas solve $ASK method=$method model.base_url="$(cat "$OUT/teacher")" problems="$OUT/task/train.jsonl" \
+    [ -e "$OUT/teacher_$method/metrics.json" ] || tmas solve $ASK method=$method model.base_url="$(cat "$OUT/teacher")" problems="$OUT/task/train.jsonl" \
         max_problems="$OTHER" output_dir="$OUT/teacher_$method" "${sizes[@]}"
 done
 

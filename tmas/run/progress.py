@@ -79,7 +79,8 @@ class RunProgress:
         while now - self._recent[0][0] > RATE_WINDOW:
             self._recent.popleft()
         since, tokens = self._recent[0]
-        return (self.activity.tokens - tokens) / max(now - since, 1e-9)
+        # The tokens of a call that is retried no longer count, so the sum can fall.
+        return max(0, self.activity.tokens - tokens) / max(now - since, 1e-9)
 
     def _time_left(self) -> str:
         """Estimated from the work since the first new call, so that replayed calls do not count. "?" if unknown."""

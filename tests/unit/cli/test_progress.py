@@ -85,6 +85,8 @@ def test_tokens_per_second_are_those_of_the_last_minute(clock: Clock):
         progress.activity.tokens = tokens
         line = progress.line()
     assert " 33 tokens/s" in line  # 2,000 in 60 s
+    progress.activity.tokens = 10  # calls that are retried take their tokens back
+    assert " 0 tokens/s" in progress.line()
 
 
 def test_the_time_left_does_not_count_what_was_replayed(clock: Clock):
