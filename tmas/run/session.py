@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from tmas.agents.packing import Prompt, Window
-from tmas.llm.client import RoutingHint
+from tmas.llm.chat_model import RoutingHint
 from tmas.llm.connection import StreamProgress
 from tmas.prompts import Prompts
 from tmas.records import (
