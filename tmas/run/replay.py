@@ -164,7 +164,7 @@ class Replay:
     def window(self, role: str) -> Window:
         return _UnlimitedWindow()
 
-    def shown(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
+    def shown_items(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
         sent = self._recorded.sent.get(str(key), "")
         return tuple(item_id for item_id in prompt.shown if f"\n- [{item_id}, " in sent)
 
@@ -172,7 +172,7 @@ class Replay:
         recorded = self._recorded.decisions.get(name)
         return await compute() if recorded is None else output.model_validate(recorded)
 
-    async def may_begin(self, iteration: int, stalled: int) -> bool:
+    async def share_allows(self, iteration: int, stalled: int) -> bool:
         return True  # only iterations that began are replayed
 
     async def ask(
