@@ -41,7 +41,7 @@ class RecordedRun:
         self.path = path
         if not (path / "manifest.json").is_file():
             remedy = "Give the output_dir of tmas solve or tmas distill."
-            raise UserError("no run directory: it holds no manifest.json", where=path, remedy=remedy)
+            raise UserError("not a run directory: manifest.json is missing", where=path, remedy=remedy)
         self.manifest = read_record(path / "manifest.json", Manifest)
         self._offsets = _offsets(path / "predictions.jsonl")
 

@@ -157,7 +157,7 @@ async def test_a_run_without_gold_answers_still_has_its_facts(tmp_path: Path):
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path):
-    with pytest.raises(UserError, match=r"no run directory: it holds no manifest\.json"):
+    with pytest.raises(UserError, match=r"not a run directory: manifest\.json is missing"):
         read_run(tmp_path)
     (tmp_path / "file.jsonl").touch()
     with pytest.raises(UserError, match=r"file\.jsonl: no run directory: .* Give the output_dir of tmas solve"):
