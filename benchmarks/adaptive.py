@@ -76,7 +76,7 @@ class NoisyTeacher:
         self._problem, self._seed, self._rate = problem, seed, rate
         self.tokens = self.calls = 0
 
-    def shown(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
+    def shown_items(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
         return prompt.shown
 
     def draw(self, name: str) -> float:
@@ -94,7 +94,7 @@ class NoisyTeacher:
     async def decide(self, name: str, compute: Callable[[], Awaitable[Any]], output: type[Any]) -> Any:
         return await compute()
 
-    async def may_begin(self, iteration: int, stalled: int) -> bool:
+    async def share_allows(self, iteration: int, stalled: int) -> bool:
         return True
 
     async def ask(self, key: CallKey, prompt: Prompt, n: int = 1, output_schema: dict[str, Any] | None = None) -> Reply:

@@ -18,7 +18,8 @@ import orjson
 from recipes.cpu.tiny_policy import build
 from tmas import prompts
 from tmas.engines.vllm import free_port, vllm_server
-from tmas.llm.client import NO_HINT, ChatModel, OpenAIChat, RoutingHint
+from tmas.llm.chat_model import NO_HINT, ChatModel, RoutingHint
+from tmas.llm.client import OpenAIChat
 from tmas.llm.connection import ProgressCallback
 from tmas.records import Completion, Failure, Reply, Request, Sampling
 from tmas.settings import ModelSettings, ServingSettings

@@ -24,7 +24,7 @@ from benchmarks.engine import RealEngine, ScriptedReplies, real_engine
 from benchmarks.server import replies
 from benchmarks.support import run_in_directory
 from tmas.concurrency import PriorityLimiter, gather_all
-from tmas.llm.client import NO_HINT, ChatModel, RoutingHint
+from tmas.llm.chat_model import NO_HINT, ChatModel, RoutingHint
 from tmas.llm.connection import ProgressCallback
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Failure, Message, Reply, Request

@@ -19,7 +19,7 @@ from benchmarks import support
 from benchmarks.scheduling import ScriptedEngine
 from benchmarks.support import run_in_directory
 from tmas.concurrency import PriorityLimiter
-from tmas.llm.client import NO_HINT, RoutingHint
+from tmas.llm.chat_model import NO_HINT, RoutingHint
 from tmas.llm.connection import ProgressCallback, StreamProgress
 from tmas.llm.router import Router
 from tmas.methods.tmas import TMASSettings

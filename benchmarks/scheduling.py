@@ -30,7 +30,7 @@ from statistics import NormalDist
 from benchmarks import support
 from benchmarks.support import UNBOUNDED, run_in_directory
 from tmas.concurrency import PriorityLimiter, Slots
-from tmas.llm.client import NO_HINT, RoutingHint
+from tmas.llm.chat_model import NO_HINT, RoutingHint
 from tmas.llm.connection import ProgressCallback, StreamProgress
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Completion, Reply, Request, Usage

@@ -26,7 +26,7 @@ from benchmarks import support
 from benchmarks.server import replies
 from benchmarks.support import memory, peak_memory, run_in_directory
 from tmas.concurrency import PriorityLimiter
-from tmas.llm.client import NO_HINT, RoutingHint
+from tmas.llm.chat_model import NO_HINT, RoutingHint
 from tmas.llm.connection import ProgressCallback
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Completion, Reply, Request, Usage

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tmas.answers.checker import AnswerChecker
 from tmas.concurrency import PriorityLimiter
-from tmas.llm.client import ChatModel
+from tmas.llm.chat_model import ChatModel
 from tmas.llm.tokens import ContextWindow
 from tmas.methods.tmas import TMAS, TMASSettings
 from tmas.records import Problem, Sampling

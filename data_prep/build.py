@@ -1,4 +1,7 @@
-"""``tmas build``: writes the RL rows and the cold-start set, split by problem, with a data card and a page of samples.
+"""``tmas build``: writes RL rows and chats for SFT, split by problem, with a data card and a page of samples.
+
+The RL rows are ``train.parquet`` and ``validation.parquet``. The chats (``sft_train.parquet`` and
+``sft_validation.parquet``) are the cold-start set.
 
 The inputs and ``seed`` determine everything: the same command writes the same rows.
 """
@@ -30,7 +33,8 @@ SPLITS: tuple[Split, ...] = ("train", "validation")
 
 def build(settings: BuildSettings, log: Log) -> None:
     """Write rows, chats, ``report.json``, the data card ``README.md`` and the page ``look.html`` to ``output_dir``."""
-    # Read the problems first. If they are missing, the next step is tmas filter, and not yet tmas distill.
+    # Read the problems before the run. If both are missing, the error has to name tmas filter, which comes before
+    # tmas distill.
     filtered = list(read_problems(settings.problems, "tmas filter"))
     builder, earlier = _Builder(settings), earlier_reports(settings.earlier)
     if unfinished := builder.unfinished():
@@ -44,7 +48,8 @@ def build(settings: BuildSettings, log: Log) -> None:
     for name, counts in made.items():
         log(f"{name}: " + (", ".join(f"{n:,} {what}" for what, n in sorted(counts.items())) or "nothing to write"))
     skipped = builder.skipped + Counter({f"candidate: {why}": n for why, n in builder.verifications.left_out.items()})
-    report = describe(settings, builder.teacher, problems, made, skipped, builder.count, earlier, builder.bins)
+    count_tokens = builder.count_tokens
+    report = describe(settings, builder.teacher_run, problems, made, skipped, count_tokens, earlier, builder.bins)
     write_json(settings.output_dir / "report.json", report)
     write_card(settings.output_dir / "README.md", report)
     write_page(settings.output_dir / "look.html", settings.output_dir, settings.earlier, report)
@@ -53,37 +58,42 @@ def build(settings: BuildSettings, log: Log) -> None:
 class _Builder:
     """Opens the recorded runs, and writes the files of each split.
 
-    ``runs``: the runs that give chats; the first of them, ``teacher``, gives rows, too. ``skipped``: number of rows and
-    chats that were left out, by reason. ``bins``: the verification rows of each file, by the problems' pass rate.
+    ``runs``: the runs that give chats; the first of them, ``teacher_run``, gives rows, too. ``skipped``: number of rows
+    and chats that were left out, by reason. ``bins``: number of verification rows of each file, by range of the
+    problems' pass rate.
     """
 
     def __init__(self, settings: BuildSettings) -> None:
         self.settings = settings
         if not (settings.run / "manifest.json").is_file():
             remedy = "Run tmas distill first, or set run to the teacher's run directory."
-            raise UserError("no run directory: it holds no manifest.json", where=settings.run, remedy=remedy)
+            raise UserError("not a run directory: manifest.json is missing", where=settings.run, remedy=remedy)
         self.runs = [RecordedRun(path) for path in (settings.run, *settings.chat_runs)]
-        self.teacher = self.runs[0]
-        self.prompts = row_prompts(self.teacher, settings.prompts)
-        self.count = token_counter(settings.tokenizer)
-        self.template = chat_template_tokens(settings.tokenizer)
+        self.teacher_run = self.runs[0]
+        self.prompts = row_prompts(self.teacher_run, settings.prompts)
+        self.count_tokens = token_counter(settings.tokenizer)
+        self.template_tokens = chat_template_tokens(settings.tokenizer)
         self.system = [Message(role="system", content=settings.system_message)] if settings.system_message else []
         self.skipped: Counter[str] = Counter()
         given = settings.verification.runs
-        verified = [self.teacher] if given is None else [RecordedRun(path) for path in given]
-        self.verifications = VerificationRows(verified, settings.verification, settings.seed)
+        verification_runs = [self.teacher_run] if given is None else [RecordedRun(path) for path in given]
+        self.verifications = VerificationRows(verification_runs, settings.verification, settings.seed)
         self.bins: dict[str, list[VerificationBin]] = {}
 
     def unfinished(self) -> str | None:
-        """A line for the user if the teacher's run is not finished; raises ``UserError`` if no problem of it is."""
-        done, asked = len(self.teacher.problem_ids), len(self.teacher.manifest.problems)
-        remedy = "Run the same tmas distill command again to finish the others."
+        """A message for the user if the teacher's run is not finished.
+
+        Raises ``UserError`` if none of its problems is finished.
+        """
+        done, asked = len(self.teacher_run.problem_ids), len(self.teacher_run.manifest.problems)
         if not done:
+            remedy = "Run the same tmas distill command again to resume it."
             raise UserError("no problem of the teacher's run is finished", where=self.settings.run, remedy=remedy)
         if done == asked:
             return None
         return (
-            f"{self.settings.run}: only {done:,} of {asked:,} problems are finished; the others give no rows. {remedy}"
+            f"{self.settings.run}: only {done:,} of {asked:,} problems are finished; the others give no rows."
+            " Run the same tmas distill command again to finish the others."
         )
 
     def with_split(self, problem: TrainingProblem) -> TrainingProblem:
@@ -104,7 +114,7 @@ class _Builder:
         skipped: list[Failure] = []
         rows = list(
             rows_from_run(
-                self.teacher,
+                self.teacher_run,
                 problems,
                 window,
                 per_problem=settings.per_problem,
@@ -141,13 +151,13 @@ class _Builder:
         Raises ``UserError`` if these two leave no room for a prompt.
         """
         longest = self.settings.max_prompt_tokens
-        taken = self.template + sum(self.count(message.content) for message in self.system)
+        taken = self.template_tokens + sum(self.count_tokens(message.content) for message in self.system)
         if self.system and taken >= longest:
             message = (
                 f"the system message and the chat template have {taken:,} tokens, but a prompt has at most {longest:,}"
             )
             raise UserError(message, where="system_message", remedy="Shorten it, or increase max_prompt_tokens.")
-        return ContextWindow(self.count, longest, 0, template=taken)
+        return ContextWindow(self.count_tokens, longest, 0, template=taken)
 
     def write_chats(self, problems: Sequence[TrainingProblem], split: Split) -> dict[str, int]:
         """Write the chats of a split; returns the number of chats by role or mode. If there are none, the file is
@@ -164,10 +174,10 @@ class _Builder:
                 run,
                 [problem for problem in problems if problem.problem_id in run.problem_ids],
                 settings.sft,
-                self.count,
+                self.count_tokens,
                 settings.seed,
                 counts,
-                self.template,
+                self.template_tokens,
             )
         )
         if not write_chats(path, found):
@@ -185,6 +195,6 @@ def _without_failures(made: Iterable[TrainingRow | Failure], failures: list[Fail
 
 
 def _row_name(row: TrainingRow) -> str:
-    """The name of a row in the key that decides its place in the file."""
+    """The text that is hashed, with the seed and the problem's id, to decide the position of a row in the file."""
     candidate = f" {row.truth.candidate}" if row.truth else ""
     return f"place of {row.source} {row.extra_info.iteration}{candidate}"

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from recipes.miniature.language import blocks_in, findings, read_answer
 from recipes.miniature.task import ORDERS, RULES, Blocks, Candidate, Task, fits, solves
-from recipes.miniature.teacher import MOST_RULES, STRATEGY, Teacher, followed, labels, refuted
+from recipes.miniature.teacher import MOST_RULES, STRATEGY, Teacher, labels, ranked_rules, refuted
 from tmas.answers.extract import extract_boxed
 from tmas.data_prep.sft import whole_reply
 from tmas.files import write_json
@@ -140,7 +140,7 @@ def _solution_shares(prompt: str, text: str) -> Iterator[tuple[str, Share]]:
         if len(set(tried)) < len(RULES):
             yield "explore is new", Share(candidate is not None and candidate.rule not in tried, 1)
     elif findings(prompt):
-        yield from _exploit_shares(len(blocks), labels(prompt), followed(prompt)[:MOST_RULES], candidate)
+        yield from _exploit_shares(len(blocks), labels(prompt), ranked_rules(prompt)[:MOST_RULES], candidate)
     else:
         yield "plain solving", Share(candidate is not None and solves(blocks, candidate), 1)
 

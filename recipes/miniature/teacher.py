@@ -2,12 +2,14 @@
 
 The teacher takes the place of the large model that the paper distills. It sees only the prompt: neither the right
 answer nor any other call. As a solver it never computes. It guesses rules and orders from a prior, and it uses the
-findings that the prompt shows. As a verifier it computes.
+findings that the prompt shows. As a verifier it computes. task.py explains blocks, rules and orders; language.py
+explains findings.
 
 A small policy has to imitate the replies, so they spell out every intermediate step:
 
 - A verifier writes each operation with its operands and its result.
-- A solver with memory looks up each order of a block before it chooses one (``B:echo:ab BAD``, ``B:echo:ac new``).
+- A solver with memory writes, for each order of a block, whether it is known to fail (``B:echo:ab BAD``), known to fit
+  (``OK``) or unknown (``B:echo:ac new``). Then it chooses an order.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ from recipes.miniature.language import (
     findings,
     item,
     read_answer,
-    solution,
 )
+from recipes.miniature.language import solution as solution_text
 from recipes.miniature.task import ORDERS, RULES, Blocks, Candidate, Task
 
 GRADE = "Based on my evaluation, the final grade is: \\boxed{{{grade:g}}}"
@@ -53,17 +55,17 @@ class Teacher:
 
     ``draw``: the source of all random choices. ``error_rate``: probability that a finding of a verification has the
     wrong label. ``spread``: probability that a guess is drawn uniformly instead of from the prior, so that training
-    data has rare rules and orders too.
+    data has rare rules and orders too. ``reply_by_phrase``: the method that replies, by a phrase of the prompt's task.
     """
 
     task: Task
     draw: random.Random
     error_rate: float = 0.0
     spread: float = 0.0
-    roles: Mapping[str, Callable[[str], str]] = field(init=False)
+    reply_by_phrase: Mapping[str, Callable[[str], str]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.roles = {
+        self.reply_by_phrase = {
             "You are a strict verifier.": self.verification,
             "Summarise for the next round": self.summary,
             "Maintain the experience bank": self.experience,
@@ -81,7 +83,8 @@ class Teacher:
     def reply(self, prompt: str) -> str:
         """The reply of the role that the prompt's last section asks for."""
         task = prompt[prompt.rindex("# Your task") :]
-        return next((play for phrase, play in self.roles.items() if phrase in task), self.solution)(prompt)
+        methods = (method for phrase, method in self.reply_by_phrase.items() if phrase in task)
+        return next(methods, self.solution)(prompt)
 
     # The roles of TMAS.
 
@@ -91,7 +94,7 @@ class Teacher:
         if tried := STRATEGY.findall(prompt):
             return self._guess(blocks, avoid=tried)
         known = labels(prompt)
-        return self._by_memory(blocks, known, followed(prompt)) if known else self._guess(blocks)
+        return self._by_memory(blocks, known, ranked_rules(prompt)) if known else self._guess(blocks)
 
     def verification(self, prompt: str) -> str:
         """The arithmetic for every block, and the grade."""
@@ -103,7 +106,7 @@ class Teacher:
         votes: dict[tuple[int, str, str], list[bool]] = {}
         for found in findings(prompt[prompt.index("# Verifications") :]):
             votes.setdefault(found[:3], []).append(found.fits)
-        return summarised([Finding(*key, sum(v) * 2 > len(v)) for key, v in votes.items()])
+        return summary_text([Finding(*key, sum(v) * 2 > len(v)) for key, v in votes.items()])
 
     def experience(self, prompt: str) -> str:
         """A bank update with every finding of every summary. The bank merges duplicates."""
@@ -130,17 +133,18 @@ class Teacher:
         blocks, candidate = blocks_in(prompt), _candidate(prompt)
         if candidate is None:
             return f"# Rewritten solution\n{self._guess(blocks)}"
-        lines, known = self._check(blocks, candidate)
-        if all(found.fits for found in known):
-            return thought(lines, "It is correct.")
-        thinking, written = parted(self._improved(blocks, known))
-        return thought([*lines, *thinking], f"# Rewritten solution\n{written}")
+        lines, checked = self._check(blocks, candidate)
+        if all(found.fits for found in checked):
+            return with_thinking(lines, "It is correct.")
+        thinking, written = split_thinking_lines(self._improved(blocks, checked))
+        return with_thinking([*lines, *thinking], f"# Rewritten solution\n{written}")
 
     def refinement(self, prompt: str) -> str:
         """Verify-Refine: a solution from the findings of the analyses, and its self-evaluation."""
-        known = findings(prompt[prompt.index("# Analyses") :])
+        reported = findings(prompt[prompt.index("# Analyses") :])
         blocks = blocks_in(prompt)
-        return self._with_self_evaluation(blocks, self._improved(blocks, known) if known else self._guess(blocks))
+        written = self._improved(blocks, reported) if reported else self._guess(blocks)
+        return self._with_self_evaluation(blocks, written)
 
     def self_graded(self, prompt: str) -> str:
         """Verify-Refine, first round: a guess, and its self-evaluation."""
@@ -148,55 +152,61 @@ class Teacher:
         return self._with_self_evaluation(blocks, self._guess(blocks))
 
     def synthesis(self, prompt: str) -> str:
-        """PaCoRe and RSA: the arithmetic of every solution shown as thinking, then a solution from these findings."""
+        """PaCoRe and RSA: a solution from the findings on every solution in the prompt.
+
+        The reply begins with the arithmetic of all these solutions, as thinking.
+        """
         blocks = blocks_in(prompt)
         references = [read_answer(digits, len(blocks)) for digits in _BOX.findall(prompt)]
         checks = [self._check(blocks, candidate) for candidate in references if candidate]
-        analyses = [line for lines, known in checks for line in (*lines, counted(known))]
-        known = {found[:3]: found.fits for _, part in checks for found in part}
-        rules = followed_among([(found[0].rule, fitting(found)) for _, found in checks])
-        thinking, written = parted(self._by_memory(blocks, known, rules))
-        return thought([*analyses, *thinking], written)
+        analyses = [line for lines, checked in checks for line in (*lines, fit_share_text(checked))]
+        known = {found[:3]: found.fits for _, checked in checks for found in checked}
+        rules = rank_rules([(checked[0].rule, number_fitting(checked)) for _, checked in checks])
+        thinking, written = split_thinking_lines(self._by_memory(blocks, known, rules))
+        return with_thinking([*analyses, *thinking], written)
 
     def comparison(self, prompt: str) -> str:
-        """GenSelect: the arithmetic of every solution as thinking, then the first with the most fitting blocks."""
+        """GenSelect: the arithmetic of every solution as thinking, then the number of the best solution.
+
+        That is the solution in which the largest number of blocks fit; the first, if there are several.
+        """
         blocks = blocks_in(prompt)
         analyses: list[str] = []
         fitting_blocks: list[int] = []
         for text in _SOLUTION.split(prompt[: prompt.rindex("# Your task")])[1:]:
             boxes = _BOX.findall(text)
             candidate = read_answer(boxes[-1], len(blocks)) if boxes else None
-            lines, known = self._check(blocks, candidate) if candidate else ([], [])
-            analyses += [*lines, counted(known)] if known else []
-            fitting_blocks.append(fitting(known))
-        return thought(analyses, f"Judgment: {fitting_blocks.index(max(fitting_blocks))}")
+            lines, checked = self._check(blocks, candidate) if candidate else ([], [])
+            analyses += [*lines, fit_share_text(checked)] if checked else []
+            fitting_blocks.append(number_fitting(checked))
+        return with_thinking(analyses, f"Judgment: {fitting_blocks.index(max(fitting_blocks))}")
 
     def clean_version(self, prompt: str) -> str:
         """GenSelect: the candidate again, because the miniature's solutions have no detours."""
         candidate = _candidate(prompt)
-        return solution(candidate) if candidate else "The candidate has no possible answer."
+        return solution_text(candidate) if candidate else "The candidate has no possible answer."
 
     def distill(self, prompt: str) -> str:
         """RSE: the arithmetic of the attempt, then the findings as verified propositions and critical pitfalls."""
         candidate = _candidate(prompt)
-        lines, known = self._check(blocks_in(prompt), candidate) if candidate else ([], [])
-        count = [counted(known)] if known else []
+        lines, checked = self._check(blocks_in(prompt), candidate) if candidate else ([], [])
+        share = [fit_share_text(checked)] if checked else []
         lists = {
-            "verified_propositions": [*count, *(str(found) for found in known if found.fits)],
-            "critical_pitfalls": [str(found) for found in known if not found.fits],
+            "verified_propositions": [*share, *(str(found) for found in checked if found.fits)],
+            "critical_pitfalls": [str(found) for found in checked if not found.fits],
         }
         return "\n".join([*lines, json.dumps(lists)])
 
     # Parts that several roles use.
 
     def _guess(self, blocks: Blocks, avoid: Sequence[str] = ()) -> str:
-        """A solution drawn from the prior. It does not take a rule of ``avoid`` unless every rule is one."""
+        """A solution drawn from the prior. It takes no rule in ``avoid``, unless all rules are in it."""
         uniform = self.draw.random() < self.spread
         rules = {name: p for name, p in zip(RULES, self.task.rule_prior, strict=True) if name not in avoid}
         rules = rules or dict(zip(RULES, self.task.rule_prior, strict=True))
         [rule] = self.draw.choices([*rules], None if uniform else [*rules.values()])
         orders = self.draw.choices([*ORDERS], None if uniform else self.task.order_prior, k=len(blocks))
-        return solution(Candidate(rule, tuple(orders)))
+        return solution_text(Candidate(rule, tuple(orders)))
 
     def _by_memory(self, blocks: Blocks, known: Labels, rules: Sequence[str]) -> str:
         """A solution with the first of ``rules`` that is not refuted. It tries no other rules: exploration does that.
@@ -218,14 +228,14 @@ class Teacher:
                     break
                 orders.append(order)
             else:
-                return thought(lines, solution(Candidate(rule, tuple(orders))))
-        return thought(lines, self._guess(blocks, avoid=[name for name in RULES if name != rules[0]]))
+                return with_thinking(lines, solution_text(Candidate(rule, tuple(orders))))
+        return with_thinking(lines, self._guess(blocks, avoid=[name for name in RULES if name != rules[0]]))
 
-    def _improved(self, blocks: Blocks, known: Sequence[Finding]) -> str:
+    def _improved(self, blocks: Blocks, checked: Sequence[Finding]) -> str:
         """A solution from the findings on one candidate: the same rule if at least half of the blocks fit."""
-        rule = known[0].rule
-        if 2 * fitting(known) >= len(blocks):
-            return self._by_memory(blocks, {found[:3]: found.fits for found in known}, [rule])
+        rule = checked[0].rule
+        if 2 * number_fitting(checked) >= len(blocks):
+            return self._by_memory(blocks, {found[:3]: found.fits for found in checked}, [rule])
         return self._guess(blocks, avoid=[rule])
 
     def _looked_up(self, block: int, rule: str, known: Labels) -> tuple[str, str | None]:
@@ -246,17 +256,17 @@ class Teacher:
 
     def _check(self, blocks: Blocks, candidate: Candidate) -> tuple[list[str], list[Finding]]:
         """The arithmetic for each block, and the findings: each has the wrong label at ``error_rate``."""
-        known = [
+        checked = [
             found._replace(fits=found.fits != (self.draw.random() < self.error_rate))
             for found in check(blocks, candidate)
         ]
-        return [arithmetic(block, found) for block, found in zip(blocks, known, strict=True)], known
+        return [arithmetic(block, found) for block, found in zip(blocks, checked, strict=True)], checked
 
     def _critique(self, blocks: Blocks, candidate: Candidate) -> str:
         """The arithmetic for each block, and the grade: 0.5 if at least half of the blocks fit, 1 if all do."""
-        lines, known = self._check(blocks, candidate)
-        right = fitting(known)
-        grade = 1.0 if right == len(known) else 0.5 if 2 * right >= len(known) else 0.0
+        lines, checked = self._check(blocks, candidate)
+        right = number_fitting(checked)
+        grade = 1.0 if right == len(checked) else 0.5 if 2 * right >= len(checked) else 0.0
         return "\n".join([*lines, GRADE.format(grade=grade)])
 
     def _with_self_evaluation(self, blocks: Blocks, written: str) -> str:
@@ -265,13 +275,13 @@ class Teacher:
         return f"{written}\n# Self-evaluation\n{self._critique(blocks, candidate)}"
 
 
-def thought(lines: Sequence[str], text: str) -> str:
-    """``text`` after ``lines`` of thinking, if there are any."""
+def with_thinking(lines: Sequence[str], text: str) -> str:
+    """``text`` after the ``lines`` of thinking in think tags. Without lines, only ``text``."""
     return "\n".join(["<think>", *lines, "</think>", text]) if lines else text
 
 
-def parted(text: str) -> tuple[list[str], str]:
-    """The lines of thinking before a text, and the text: the inverse of :func:`thought`."""
+def split_thinking_lines(text: str) -> tuple[list[str], str]:
+    """The lines of thinking before a text, and the text: the inverse of :func:`with_thinking`."""
     if not text.startswith("<think>\n"):
         return [], text
     thinking, _, rest = text.removeprefix("<think>\n").partition("\n</think>\n")
@@ -300,33 +310,36 @@ def refuted(known: Labels, block: int, rule: str) -> bool:
     return all(known.get((block, rule, order)) is False for order in ORDERS)
 
 
-def followed(prompt: str) -> list[str]:
-    """The rules of the attempts in the prompt, best first: most fitting blocks, then the later attempt."""
-    return followed_among([(rule, int(right)) for rule, right in _COUNTED.findall(prompt)])
+def ranked_rules(prompt: str) -> list[str]:
+    """The rules of the attempts in the prompt, best first.
+
+    An attempt is better if more blocks fit it. Of equal attempts, the later one comes first.
+    """
+    return rank_rules([(rule, int(right)) for rule, right in _COUNTED.findall(prompt)])
 
 
-def followed_among(counts: Sequence[tuple[str, int]]) -> list[str]:
-    """Rules in the order of :func:`followed`, given each attempt's rule and its number of fitting blocks."""
+def rank_rules(counts: Sequence[tuple[str, int]]) -> list[str]:
+    """Rules in the order of :func:`ranked_rules`, given each attempt's rule and its number of fitting blocks."""
     return [counts[n][0] for n in sorted(range(len(counts)), key=lambda n: (counts[n][1], n), reverse=True)]
 
 
-def fitting(known: Sequence[Finding]) -> int:
+def number_fitting(checked: Sequence[Finding]) -> int:
     """The number of blocks that fit."""
-    return sum(found.fits for found in known)
+    return sum(found.fits for found in checked)
 
 
-def counted(known: Sequence[Finding]) -> str:
+def fit_share_text(checked: Sequence[Finding]) -> str:
     """The rule and the share of blocks that it fits: ``echo 2/3``."""
-    return f"{known[0].rule} {fitting(known)}/{len(known)}"
+    return f"{checked[0].rule} {number_fitting(checked)}/{len(checked)}"
 
 
-def summarised(known: Sequence[Finding]) -> str:
+def summary_text(checked: Sequence[Finding]) -> str:
     """A summary: the share of fitting blocks, then a line for each finding."""
-    return "\n".join([counted(known), *map(str, known)]) if known else "nothing could be checked"
+    return "\n".join([fit_share_text(checked), *map(str, checked)]) if checked else "nothing could be checked"
 
 
 def _candidate(prompt: str) -> Candidate | None:
-    """The last candidate that the prompt shows. The task after it may name grades in boxes."""
+    """The last candidate in the prompt. The task section is left out, because it may contain grades in boxes."""
     boxes = _BOX.findall(prompt[: prompt.rindex("# Your task")])
     return read_answer(boxes[-1], len(blocks_in(prompt))) if boxes else None
 

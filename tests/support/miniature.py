@@ -74,7 +74,7 @@ class TeacherSession:
         self.problem_id, self.task, self.settings = problem_id, task or Task(), settings
         self.calls: list[Call] = []
 
-    def shown(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
+    def shown_items(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
         return prompt.shown
 
     def draw(self, name: str) -> float:
@@ -92,7 +92,7 @@ class TeacherSession:
     async def decide(self, name: str, compute: Callable[[], Awaitable[Any]], output: type[Any]) -> Any:
         return await compute()
 
-    async def may_begin(self, iteration: int, stalled: int) -> bool:
+    async def share_allows(self, iteration: int, stalled: int) -> bool:
         return True
 
     async def ask(self, key: CallKey, prompt: Prompt, n: int = 1, output_schema: dict[str, Any] | None = None) -> Reply:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks import bank_truth, client, engine, prefixes, scaling, store
-from tmas.llm.client import NO_HINT, RoutingHint
+from tmas.llm.chat_model import NO_HINT, RoutingHint
 from tmas.llm.connection import ProgressCallback
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Completion, Message, Reply, Request, Sampling, Usage

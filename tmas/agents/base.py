@@ -43,7 +43,7 @@ class Session(Protocol):
         """The prompts of the run; every agent renders its own from them."""
         ...
 
-    def shown(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
+    def shown_items(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
         """The bank items in the prompt of a call, by id. In a replay: in the prompt as it was sent."""
         ...
 
@@ -51,7 +51,7 @@ class Session(Protocol):
         """The result of ``compute``, which may depend on time or order: computed once, recorded, then replayed."""
         ...
 
-    async def may_begin(self, iteration: int, stalled: int) -> bool:
+    async def share_allows(self, iteration: int, stalled: int) -> bool:
         """Whether the problem's share of the run's token budget allows ``iteration``. If not, the session is stopped.
 
         ``stalled``: iterations without progress so far. The answer may depend on other problems; it is recorded.
@@ -102,13 +102,13 @@ class Caller:
         parse: Callable[[Completion], T],
         n: int = 1,
         schema: dict[str, Any] | None = None,
-        attempts: int = 1,
+        max_calls: int = 1,
         as_json: Callable[[], Prompt | Failure] | None = None,
         parse_cut: Callable[[Completion, CallKey], T] | None = None,
     ) -> list[T | Failure]:
         """``n`` parsed completions by index. One call asks for all of them.
 
-        A completion that cannot be parsed is retried: ``attempts`` calls are made in all. A failed call is
+        A completion that cannot be parsed is requested again, in at most ``max_calls`` calls in total. A failed call is
         not repeated here, because the session has retried it already.
 
         ``schema`` goes with every call. With ``as_json`` the first call asks for free text and has no schema; later
@@ -120,7 +120,7 @@ class Caller:
         found: dict[int, T | Failure] = {}
         missing = list(range(n))
         sent = None if as_json else schema
-        for attempt in range(attempts):
+        for attempt in range(max_calls):
             key = key.model_copy(update={"attempt": attempt})
             if attempt == 1 and as_json and isinstance(packed := as_json(), Prompt):
                 prompt, sent = packed, schema

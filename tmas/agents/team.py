@@ -16,7 +16,7 @@ from tmas.agents.context import all_items, attempts_of, fewer_items, graded
 from tmas.agents.packing import Prompt, cut_middle, replace_by
 from tmas.agents.settings import AgentSettings
 from tmas.answers.extract import extract_boxed, extract_stated
-from tmas.memory.bank import line
+from tmas.memory.bank import item_line
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
 from tmas.prompts.parsing import Unparsable, parse_json, parse_verification, whole_sentences
@@ -34,34 +34,37 @@ from tmas.records import (
     Verification,
 )
 
-Bank = TypeVar("Bank", ExperienceBank, GuidelineBank)
+BankT = TypeVar("BankT", ExperienceBank, GuidelineBank)
 ParseSolution = Callable[[int, int, Mode, Completion], Solution]
 """Makes the record of a candidate from (iteration, index, mode, completion). Raises
 :class:`~tmas.prompts.parsing.Unparsable` if the completion contains no candidate."""
 
 
-MOST_WORDS = 4
-"""A summary that reached ``max_tokens`` is kept if it has at most this many times the words that were asked for."""
+MOST_TIMES_SUMMARY_WORDS = 4
+"""A summary that was cut at ``max_tokens`` is kept if it has at most this many times ``summary_words`` words."""
 
 
 class _Summary(NamedTuple):
-    """A summary, and the record of its cut if it reached ``max_tokens``."""
+    """A summary. ``cut``: the failure to record if the summary reached ``max_tokens`` and was shortened."""
 
     text: str
     cut: Failure | None = None
 
 
 @dataclass(frozen=True)
-class Evolved(Generic[Bank]):
+class Evolved(Generic[BankT]):
     """A bank after its agent ran: ``change`` says what changed. If the agent failed, ``failure`` says why."""
 
-    bank: Bank
+    bank: BankT
     change: BankChange | None = None
     failure: Failure | None = None
 
 
 class Team(Caller):
-    """The agents of one problem. Each is one prompt, one call and one parse."""
+    """The agents of one problem. Each is one prompt, one call and one parse.
+
+    The methods that make a call are named after the agent's role.
+    """
 
     def __init__(self, problem: Problem, session: Session, settings: AgentSettings) -> None:
         super().__init__(problem, session)
@@ -98,17 +101,18 @@ class Team(Caller):
         banks = {"experience": experience, "guidelines": guidelines}
         pieces = {**attempts.full, **{name: all_items(bank) for name, bank in banks.items()}}
         fewer = [(name, fewer_items(bank)) for name, bank in banks.items() if bank]
+        # The best attempt is worth more than the bank items, so it is left out last.
         steps = [*attempts.shorten, *attempts.drop[:-1], *fewer, *attempts.drop[-1:]]
 
-        def prompt(texts: Mapping[str, str]) -> str:
+        def render_prompt(texts: Mapping[str, str]) -> str:
             memory = {name: texts[name] for name in banks}
             return self.render("solution", attempts=attempts.texts(texts), **memory)
 
-        packed = self.pack("solution", prompt, pieces, steps)
+        packed = self.pack("solution", render_prompt, pieces, steps)
         if isinstance(packed, Failure):
             return packed
         items = [item for bank in banks.values() if bank for item in bank.items]
-        return packed.model_copy(update={"shown": tuple(i.item_id for i in items if line(i) in packed.text)})
+        return packed.model_copy(update={"shown": tuple(i.item_id for i in items if item_line(i) in packed.text)})
 
     async def solution(
         self,
@@ -121,15 +125,15 @@ class Team(Caller):
     ) -> Rollout:
         """Write one candidate. Returns a rollout without verifications or summary. A failed candidate is never retried.
 
-        ``parse`` turns the completion into a solution record; the default is :meth:`candidate`.
+        ``parse`` turns the completion into a solution record; the default is :meth:`parse_solution`.
         """
         key = self.key(iteration, "solution", index)
-        parse = parse or self.candidate
+        parse = parse or self.parse_solution
         [found] = await self.ask(key, prompt, lambda completion: parse(iteration, index, mode, completion))
-        shown = self.session.shown(key, prompt) if isinstance(prompt, Prompt) else ()
+        shown = self.session.shown_items(key, prompt) if isinstance(prompt, Prompt) else ()
         return Rollout(iteration=iteration, index=index, mode=mode, parents=parents, solution=found, shown=shown)
 
-    def candidate(self, iteration: int, index: int, mode: Mode, completion: Completion) -> Solution:
+    def parse_solution(self, iteration: int, index: int, mode: Mode, completion: Completion) -> Solution:
         """Make a solution record from the completion, with the final answer that its text states."""
         return Solution(
             iteration=iteration,
@@ -166,17 +170,18 @@ class Team(Caller):
         if isinstance(solution, Failure):
             return rollout
         earlier = len(rollout.verifications)
-        packed = partial(self.verification_prompt, solution.text)
-        form = self.settings.structured_verification
-        sends_schema = form is not False and self.settings.sends_schema(solution.thinking)
+        prompt_for = partial(self.verification_prompt, solution.text)
+        structured = self.settings.structured_verification
+        sends_schema = structured is not False and self.settings.sends_schema(solution.thinking)
+        retries_as_json = structured == "retry" and sends_schema
         found = await self.ask(
             self.key(rollout.iteration, "verification", rollout.index, offset=earlier),
-            packed(form is True),
+            prompt_for(structured=structured is True),
             lambda c: parse_verification(c.text),
             n=count,
             schema=output_schema(VerificationOutput) if sends_schema else None,
-            attempts=self.settings.parse_attempts,
-            as_json=partial(packed, True) if sends_schema and form == "retry" else None,
+            max_calls=self.settings.parse_attempts,
+            as_json=partial(prompt_for, structured=True) if retries_as_json else None,
         )
         verifications = tuple(
             v if isinstance(v, Failure) else Verification(index=i, grade=v.grade, critique=v.critique)
@@ -194,46 +199,47 @@ class Team(Caller):
         return rollout.model_copy(update={"summary": found.text, "cut_summary": found.cut})
 
     async def _summary_of(self, rollout: Rollout, solution: Solution) -> _Summary | Failure:
-        checks = [v for v in rollout.verifications if isinstance(v, Verification)]
-        grades = {f"verification {v.index}": f"Grade: {v.grade:g}" for v in checks}
-        pieces = {f"verification {v.index}": graded(v) for v in checks}
+        verifications = [v for v in rollout.verifications if isinstance(v, Verification)]
+        grades = {f"verification {v.index}": f"Grade: {v.grade:g}" for v in verifications}
+        pieces = {f"verification {v.index}": graded(v) for v in verifications}
 
-        def prompt(texts: Mapping[str, str]) -> str:
-            checked = [texts[name] for name in pieces]
+        def render_prompt(texts: Mapping[str, str]) -> str:
+            verification_texts = [texts[name] for name in pieces]
             words = self.settings.summary_words
-            return self.render("summary", solution=texts["solution"], verifications=checked, words=words)
+            return self.render("summary", solution=texts["solution"], verifications=verification_texts, words=words)
 
         key = self.key(rollout.iteration, "summary", rollout.index)
-        if not checks:
+        if not verifications:
             return Failure(reason=rollout.failures[0].reason, message="no verification to summarise", key=key)
         steps = [(name, replace_by(grades[name])) for name in reversed(pieces)]
         steps.append(("solution", cut_middle(solution.text)))
-        packed = self.pack("summary", prompt, {**pieces, "solution": solution.text}, steps)
+        packed = self.pack("summary", render_prompt, {**pieces, "solution": solution.text}, steps)
         keeps = self.settings.cut_summaries == "keep"
         [found] = await self.ask(
             key,
             packed,
             lambda c: _Summary(c.text),
-            attempts=self.settings.parse_attempts,
-            parse_cut=partial(self._cut_summary, solution) if keeps else None,
+            max_calls=self.settings.parse_attempts,
+            parse_cut=partial(self._parse_cut_summary, solution) if keeps else None,
         )
         return found
 
-    def _cut_summary(self, solution: Solution, completion: Completion, key: CallKey) -> _Summary:
+    def _parse_cut_summary(self, solution: Solution, completion: Completion, key: CallKey) -> _Summary:
         """The whole sentences of a summary that reached ``max_tokens``.
 
-        Raises :class:`Unparsable` if there is none, and for text that is not a summary: a loop, or unfinished
-        thinking whose tag the chat template opened. ``solution`` shows whether the model thinks between tags.
+        Raises :class:`Unparsable` if the text has no whole sentence, or is not a summary. It is not one if it is far
+        too long (the model repeats itself), or if it is unfinished thinking. The chat template may have written the
+        opening tag of the thinking, so the text has no tag; ``solution`` shows whether the model thinks between tags.
         """
         if solution.thinking == "tags" and completion.thinking == "none":
             raise Unparsable("unfinished thinking")
         text = whole_sentences(completion.text)
-        if not text or len(text.split()) > MOST_WORDS * self.settings.summary_words:
+        if not text or len(text.split()) > MOST_TIMES_SUMMARY_WORDS * self.settings.summary_words:
             raise Unparsable("no whole sentence, or too many words")
         message = "the summary reached max_tokens; it was kept up to its last whole sentence"
         return _Summary(text, Failure(reason=FailureReason.SHORTENED, message=message, key=key))
 
-    async def evolve(self, bank: Bank, iteration: int, rollouts: Sequence[Rollout]) -> Evolved[Bank]:
+    async def evolve(self, bank: BankT, iteration: int, rollouts: Sequence[Rollout]) -> Evolved[BankT]:
         """Let the bank's agent update the bank from ``rollouts``: with findings (experience) or strategies (guideline).
 
         If the agent fails, the bank stays unchanged.
@@ -246,36 +252,39 @@ class Team(Caller):
 
         limits = {"max_new": self.settings.max_new_items, "max_chars": self.settings.max_item_chars}
 
-        def prompt(texts: Mapping[str, str]) -> str:
+        def render_prompt(texts: Mapping[str, str]) -> str:
             shown = {"attempts": attempts.texts(texts), "bank": texts["bank"]}
             return self.render(bank.role, **shown, **limits)
 
         steps = [*attempts.shorten, *attempts.drop, ("bank", fewer_items(bank))]
-        packed = self.pack(bank.role, prompt, {**attempts.full, "bank": all_items(bank)}, steps)
+        packed = self.pack(bank.role, render_prompt, {**attempts.full, "bank": all_items(bank)}, steps)
         [reply] = await self.ask(
             key,
             packed,
             lambda completion: parse_json(completion.text, bank.output_type),
             schema=self._bank_schema(bank, rollouts),
-            attempts=self.settings.parse_attempts,
+            max_calls=self.settings.parse_attempts,
         )
         if isinstance(reply, Failure):
             return Evolved(bank, failure=reply)
-        own = self._without_example(reply.record, bank.role, limits)
-        evolved, change = bank.evolve(own, iteration, rollouts, **limits)
-        copied = len(reply.record.new) - len(own.new)
-        noted = change.model_copy(update={"unreadable": reply.dropped, "repaired": reply.repaired, "copied": copied})
-        return Evolved(evolved, noted)
+        output = self._without_example(reply.record, bank.role, limits)
+        evolved, change = bank.evolve(output, iteration, rollouts, **limits)
+        copied = len(reply.record.new) - len(output.new)
+        counts = {"unreadable": reply.dropped, "repaired": reply.repaired, "copied": copied}
+        return Evolved(evolved, change.model_copy(update=counts))
 
     def _without_example(self, output: Any, role: str, limits: Mapping[str, int]) -> Any:
         """The reply without the new items that it copied from the example in the prompt, as small models do."""
         nothing = {"question": "", "attempts": [], "bank": ""}
         example = self.session.prompts.render(role, task=self.settings.task, **nothing, **limits)
-        own = [new for new in output.new if not any(f'"{text}"' in example for text in new.texts)]
-        return output.model_copy(update={"new": tuple(own)})
+        not_copied = [new for new in output.new if not any(f'"{text}"' in example for text in new.texts)]
+        return output.model_copy(update={"new": tuple(not_copied)})
 
     def _bank_schema(self, bank: ExperienceBank | GuidelineBank, rollouts: Sequence[Rollout]) -> dict[str, Any] | None:
-        """The JSON schema of the reply. It allows only indices of existing rollouts and ids of existing items."""
+        """The JSON schema of the reply.
+
+        It allows only indices of rollouts with a solution, and ids of items that are not refuted.
+        """
         solutions = [r.solution for r in rollouts if isinstance(r.solution, Solution)]
         if not self.settings.sends_schema("tags" if any(s.thinking == "tags" for s in solutions) else "none"):
             return None

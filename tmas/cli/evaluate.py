@@ -19,7 +19,7 @@ from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.evaluation.gold_check import GoldCheckSettings, gold_check, is_passed
 from tmas.evaluation.group_tables import print_boundary, print_differences, print_overview
 from tmas.evaluation.paired import PAIRED_METRICS
-from tmas.evaluation.scoring import Report
+from tmas.evaluation.scoring import StepProgressCallback
 from tmas.evaluation.subset import SubsetSettings, select, solved_counts, write_subset
 from tmas.evaluation.tables import print_comparison, print_evaluation, print_gold_check
 from tmas.files import write_json
@@ -40,8 +40,8 @@ def evaluate_command(config: dict[str, Any], console: Console) -> None:
             Judge(settings.judge)  # refuses a missing key
         console.print("The settings of the evaluation are valid.")
         return
-    with _progress(console) as report:
-        evaluations = uvloop.run(evaluate(settings, report))
+    with _progress(console) as on_progress:
+        evaluations = uvloop.run(evaluate(settings, on_progress))
     groups = group_runs(settings.runs, evaluations, settings.baseline)
     is_detailed = len(groups) <= FEW_METHODS if settings.details is None else settings.details
     for group in groups if is_detailed else []:
@@ -83,8 +83,8 @@ def subset_command(config: dict[str, Any], console: Console) -> None:
     async def counted() -> Any:
         digits = settings.approximation_digits
         async with AnswerChecker(settings.timeout, settings.workers, approximation_digits=digits) as checker:
-            with _progress(console) as report:
-                return await solved_counts(problems, settings, checker, report)
+            with _progress(console) as on_progress:
+                return await solved_counts(problems, settings, checker, on_progress)
 
     subset = select(uvloop.run(counted()), settings)
     write_subset(settings.output, subset, settings)
@@ -123,7 +123,7 @@ def _exit_if_judge_failed(evaluations: Sequence[Evaluation]) -> None:
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[Report]:
+def _progress(console: Console) -> Iterator[StepProgressCallback]:
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("")
         yield lambda doing, done, of: progress.update(task, description=doing, completed=done, total=of)

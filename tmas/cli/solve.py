@@ -23,7 +23,10 @@ from tmas.settings import SolveSettings
 
 
 def solve_command(config: dict[str, Any], console: Console) -> None:
-    """``tmas solve``: read problems from a file, run them into a run directory, and print the result as tables."""
+    """``tmas solve``: read problems from a file, solve them, and print the result as tables.
+
+    Everything is written to a run directory.
+    """
     settings = validated(SolveSettings.model_validate, config)
     loaded = load_problems(_problem_file(settings.problems), settings.data, settings.on_bad_problem)
     for message in loaded.skipped:
@@ -34,20 +37,20 @@ def solve_command(config: dict[str, Any], console: Console) -> None:
             console.print(text, markup=False, highlight=False, soft_wrap=True)
         return
     run_or_exit(problems, settings, settings.output_dir, config=config, console=console)
-    asked = {problem.problem_id for problem in problems}
-    predictions = read_records(settings.output_dir / "predictions.jsonl", Prediction)
-    lines = [line for line in predictions if line.problem_id in asked]
+    selected_ids = {problem.problem_id for problem in problems}  # the run directory may have results of other problems
+    every_prediction = read_records(settings.output_dir / "predictions.jsonl", Prediction)
+    predictions = [prediction for prediction in every_prediction if prediction.problem_id in selected_ids]
     every_failure = read_records(settings.output_dir / "failures.jsonl", FailureLine)
-    failures = [line for line in every_failure if line.problem_id in asked]
+    failures = [failure for failure in every_failure if failure.problem_id in selected_ids]
     prices = read_record(settings.output_dir / "manifest.json", Manifest).prices
-    totals = metrics(lines, failures, prices)
-    print_result(console, settings.output_dir, totals, lines)
-    for line in [*health_lines(totals.replies, settings), *answer_advice(lines, settings)]:
-        console.print(Text(line), soft_wrap=True)
+    totals = metrics(predictions, failures, prices)
+    print_result(console, settings.output_dir, totals, predictions)
+    for text in [*health_lines(totals.replies, settings), *answer_advice(predictions, settings)]:
+        console.print(Text(text), soft_wrap=True)
 
 
 def _estimate(problems: Sequence[Problem], settings: SolveSettings) -> list[str]:
-    """What the problems that are not finished will take, as lines for the user."""
+    """The estimated calls, tokens and cost of the unfinished problems, as lines of text."""
     found = estimate_run(problems, settings, settings.output_dir, Expected())
     if found is None:
         return [

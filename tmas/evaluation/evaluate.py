@@ -23,7 +23,7 @@ from tmas.evaluation.naming import own_settings
 from tmas.evaluation.paired import with_group_analyses
 from tmas.evaluation.runs import RunData, read_run
 from tmas.evaluation.scores import Classes
-from tmas.evaluation.scoring import Report, ScoringSettings, Verdicts, find_verdicts
+from tmas.evaluation.scoring import ScoringSettings, StepProgressCallback, Verdicts, find_verdicts
 from tmas.evaluation.summary import summary
 from tmas.files import write_json
 from tmas.records.evaluation_files import BootstrapUsed, BoundaryUsed, EvaluatedRun, Evaluation, JudgeUsed, SettingsUsed
@@ -38,22 +38,24 @@ class EvaluateSettings(ScoringSettings):
     boundary: BoundarySettings = Field(default=BoundarySettings(), description="The boundary analysis.")
     baseline: str | None = Field(
         default=None,
-        description="Method that all others are compared with: a method, its name in the tables, or one of its run"
-        " directories. null: the method of the first run.",
+        description="The method that all others are compared with. Give the name of a method such as tmas, its label in"
+        " the tables, or one of its run directories. null: the method of the first run.",
     )
     price: Price = Field(
         default=Price(),
-        description="Price of every model of the runs, for their costs. null: the prices that each run recorded.",
+        description="One price for all models, from which costs are computed. If input and output are null, the prices"
+        " that each run recorded are used.",
     )
     budgets: tuple[int, ...] = Field(
         default=(),
-        description="Tokens per problem at which several methods are compared. Empty: four budgets, from the smallest"
-        " one at which every method has a value to what the most expensive problem of the cheapest method took.",
+        description="Tokens per problem at which several methods are compared. Empty: up to four budgets in equal"
+        " steps. The lowest is the smallest budget at which every method has a value. For the highest, the tokens of"
+        " the most expensive problem of each method are compared, and the smallest number is taken.",
     )
     money_budgets: tuple[float, ...] = Field(
         default=(),
         description="Costs per problem at which several methods are compared, in the currency of the prices. Empty:"
-        " four costs, chosen like budgets. Without prices there is no such comparison.",
+        " up to four costs, chosen like budgets. Without prices there is no such comparison.",
     )
     details: bool | None = Field(
         default=None,
@@ -69,37 +71,40 @@ class EvaluateSettings(ScoringSettings):
     )
 
 
-async def evaluate(settings: EvaluateSettings, report: Report = lambda *_: None) -> list[Evaluation]:
+async def evaluate(settings: EvaluateSettings, on_progress: StepProgressCallback = lambda *_: None) -> list[Evaluation]:
     """Evaluate every run, write its ``evaluation.json``, and return the evaluations in the order of the runs.
 
     Raises ``UserError`` if a run directory or its judgements cannot be read.
     """
-    evaluations = await evaluations_of(settings, report)
+    evaluations = await evaluations_of(settings, on_progress)
     for path, evaluation in zip(settings.runs, evaluations, strict=True):
         write_json(path / "evaluation.json", evaluation.model_dump(mode="json"))
     return evaluations
 
 
-async def evaluations_of(settings: EvaluateSettings, report: Report = lambda *_: None) -> list[Evaluation]:
+async def evaluations_of(
+    settings: EvaluateSettings, on_progress: StepProgressCallback = lambda *_: None
+) -> list[Evaluation]:
     """Like :func:`evaluate`, but no ``evaluation.json`` is written."""
     runs = [read_run(path) for path in settings.runs]
-    described = [_described(run, {}) for run in runs]
+    described = [_run_description(run, {}) for run in runs]  # prices do not matter for the groups
     group_members(settings.runs, described, settings.baseline)  # refuses a wrong baseline early
     checker = AnswerChecker(settings.timeout, settings.workers, approximation_digits=settings.approximation_digits)
     async with checker:
-        verdicts = await find_verdicts(runs, settings, checker, report)
-        classes = [await _classes(run, checker) for run in runs]
-    alone = [_evaluation(run, verdicts.of(run), c, settings) for run, c in zip(runs, classes, strict=True)]
-    return with_group_analyses(settings.runs, alone, settings.boundary, settings.bootstrap, settings.baseline)
+        verdicts = await find_verdicts(runs, settings, checker, on_progress)
+        classes = [await _answer_classes(run, checker) for run in runs]
+    evaluations = [_evaluation(run, verdicts.of(run), c, settings) for run, c in zip(runs, classes, strict=True)]
+    return with_group_analyses(settings.runs, evaluations, settings.boundary, settings.bootstrap, settings.baseline)
 
 
-async def _classes(run: RunData, checker: AnswerChecker) -> dict[str, Classes]:
+async def _answer_classes(run: RunData, checker: AnswerChecker) -> dict[str, Classes]:
+    """For each problem with a gold answer, the classes of equivalent answers among its candidates."""
     golden = [line for line in run.lines if line.gold is not None]
     found = await gather_all(answer_classes(line, checker) for line in golden)
     return {line.problem_id: classes for line, classes in zip(golden, found, strict=True)}
 
 
-def _described(run: RunData, prices: Mapping[str, Price]) -> EvaluatedRun:
+def _run_description(run: RunData, prices: Mapping[str, Price]) -> EvaluatedRun:
     return EvaluatedRun(
         method=run.manifest.method,
         benchmark=run.benchmark,
@@ -124,7 +129,7 @@ def _evaluation(
     judged = verdicts.judged
     prices = _prices(run, settings)
     return Evaluation(
-        run=_described(run, prices),
+        run=_run_description(run, prices),
         settings=SettingsUsed(
             judge=_judge_used(settings),
             bootstrap=BootstrapUsed.model_validate(settings.bootstrap.model_dump()),
@@ -147,7 +152,7 @@ def _evaluation(
 def _judge_used(settings: ScoringSettings) -> JudgeUsed | None:
     if settings.judge is None:
         return None
-    judge, asked = settings.judge, settings.prompts.files_of("judge_equivalence")
+    judge, judge_prompt_files = settings.judge, settings.prompts.files_of("judge_equivalence")
     return JudgeUsed(
         name=judge.name,
         identity=judge.identity,
@@ -155,5 +160,5 @@ def _judge_used(settings: ScoringSettings) -> JudgeUsed | None:
         passes=judge.passes,
         scope=settings.judge_scope,
         prompts=settings.prompts.judge_hashes("judge_equivalence"),
-        replaced={name: text for name, text in settings.prompts.replaced.items() if name in asked},
+        replaced={name: text for name, text in settings.prompts.replaced.items() if name in judge_prompt_files},
     )

@@ -86,7 +86,7 @@ def read_run(path: Path) -> RunData:
         manifest = read_record(path / "manifest.json", Manifest)
     except (FileNotFoundError, NotADirectoryError):
         remedy = "Give the output_dir of tmas solve."
-        raise UserError("no run directory: it holds no manifest.json", where=path, remedy=remedy) from None
+        raise UserError("not a run directory: manifest.json is missing", where=path, remedy=remedy) from None
     lines = tuple(sorted(read_records(path / "predictions.jsonl", Prediction), key=lambda line: line.problem_id))
     if not lines:
         raise UserError(

@@ -20,7 +20,7 @@ from tmas.settings import Paths
 
 MAX_ANSWER = 4000
 """Maximum length of a judged answer, in characters. Longer text is no final answer and is scored by the rule alone."""
-Report = Callable[[str, int, int], None]
+StepProgressCallback = Callable[[str, int, int], None]
 """Progress callback: called with the name of the current step, the number of finished items, and their total."""
 
 
@@ -85,14 +85,17 @@ class Verdicts:
 
 
 async def find_verdicts(
-    runs: Sequence[RunData], settings: ScoringSettings, checker: AnswerChecker, report: Report = lambda *_: None
+    runs: Sequence[RunData],
+    settings: ScoringSettings,
+    checker: AnswerChecker,
+    on_progress: StepProgressCallback = lambda *_: None,
 ) -> Verdicts:
     """Compare every answer of ``runs`` with its gold answer, by rule and, if there is one, by judge.
 
     Verdicts in ``judgements.jsonl`` are reused. Raises ``UserError`` if such a file is damaged.
     """
     pairs = frozenset(pair for run in runs for pair in run.pairs)
-    report("comparing answers", 0, len(pairs))
+    on_progress("comparing answers", 0, len(pairs))
     rule = await rule_verdicts(pairs, checker)
     if settings.judge is None:
         return Verdicts(rule, None)
@@ -103,7 +106,7 @@ async def find_verdicts(
     def on_judged() -> None:
         nonlocal done
         done += 1
-        report("judging answers", done, len(wanted))
+        on_progress("judging answers", done, len(wanted))
 
     async with Judge(settings.judge, settings.prompts, settings.approximation_digits) as judge:
         judged = await judge_pairs(sorted(wanted), files, judge, on_judged, questions_of(runs))

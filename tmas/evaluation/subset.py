@@ -20,7 +20,7 @@ from tmas.evaluation.correctness import Scoring
 from tmas.evaluation.estimators import mean
 from tmas.evaluation.runs import RunData, read_run
 from tmas.evaluation.scores import judged
-from tmas.evaluation.scoring import Report, ScoringSettings, find_verdicts
+from tmas.evaluation.scoring import ScoringSettings, StepProgressCallback, find_verdicts
 from tmas.files import digest, write_lines
 from tmas.problems.loader import ProblemFields
 from tmas.records import Problem
@@ -61,7 +61,10 @@ class Solved:
 
 
 async def solved_counts(
-    problems: Sequence[Problem], settings: SubsetSettings, checker: AnswerChecker, report: Report = lambda *_: None
+    problems: Sequence[Problem],
+    settings: SubsetSettings,
+    checker: AnswerChecker,
+    on_progress: StepProgressCallback = lambda *_: None,
 ) -> list[Solved]:
     """Count how often each problem was solved in first iterations, by the judge if there is one, otherwise by rule.
 
@@ -70,7 +73,7 @@ async def solved_counts(
     """
     runs = [_first_iteration(read_run(path)) for path in settings.runs]
     _check(runs, problems, settings.samples)
-    verdicts = await find_verdicts(runs, settings, checker, report)
+    verdicts = await find_verdicts(runs, settings, checker, on_progress)
     scoring = list(verdicts.scorings.values())[-1]
     return [_solved(problem, _candidates(runs, problem), scoring) for problem in problems]
 

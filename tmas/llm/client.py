@@ -1,4 +1,8 @@
-"""The chat client: routes, retries and counts requests to one or several OpenAI-compatible servers."""
+"""The chat client: routes, retries and counts requests to one or several OpenAI-compatible servers.
+
+An *endpoint* is one or several servers of one model. An *engine* is the client's view of one of these servers
+(:class:`~tmas.llm.router.Engine`).
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,13 @@ import random
 import sys
 import time
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import aiohttp
 
+from tmas.llm.chat_model import NO_HINT, RoutingHint
 from tmas.llm.connection import PROBE_TIMEOUT, Connection, ProgressCallback, StreamProgress
 from tmas.llm.endpoint import OPTIONAL_FIELDS, EndpointDown, EndpointSettings, RequestError, UnknownModel
 from tmas.llm.payload import chat_body, joined
@@ -26,40 +30,19 @@ from tmas.redaction import clean_logger
 log = clean_logger(__name__)
 
 CHECK_INTERVAL = 1.0
-"""Seconds between two health checks of an engine, and between two checks whether there is an engine to use."""
+"""Seconds between two health checks of an engine, and between two checks whether any engine can be used."""
 REFUSALS, COOLDOWN = 3, 30.0
-"""Consecutive refusals (401, 404, ...) after which one of several engines gets no calls for ``COOLDOWN`` seconds."""
+"""After this many consecutive refusals (401, 404, ...), an engine gets no calls for ``COOLDOWN`` seconds if there are
+other engines."""
 MOST_CONTEXT_TOKENS = 10**9
 """A longer context length that a server reports is ignored: it cannot be a number of tokens."""
 
 T = TypeVar("T")
 
-ChoiceProgressCallback = Callable[[int, StreamProgress], None]
+RequestProgressCallback = Callable[[int, StreamProgress], None]
+"""Called with the index of a request's first completion, and the request's progress."""
 RetryCallback = Callable[[str, str], None]
 """Called with a server's base URL and why calls to it are retried. The reason is empty once a call has succeeded."""
-
-
-@dataclass(frozen=True)
-class RoutingHint:
-    """Tells the router and the server where and when a call is best served. It does not change the reply.
-
-    ``problem``: calls of the same problem share prompt prefixes, so they go to the same engine if possible.
-    ``priority``: calls with the smallest number go first.
-    """
-
-    problem: str = ""
-    priority: int = 0
-
-
-NO_HINT = RoutingHint()
-
-
-class ChatModel(Protocol):
-    """Answers chat requests. A failure that it returns has no call key; the caller sets it."""
-
-    async def complete(
-        self, request: Request, on_progress: ProgressCallback | None = None, hint: RoutingHint = NO_HINT
-    ) -> Reply | Failure: ...
 
 
 class OpenAIChat:
@@ -67,9 +50,11 @@ class OpenAIChat:
 
     A request that fails on one engine is retried on another immediately; the client pauses only after all engines have
     failed. A failed engine is probed until it is healthy again. The client learns which of the
-    :data:`OPTIONAL_FIELDS` a server refuses, and sends them only from time to time. ``slots``: maximum number of
-    completions in flight on all engines together; each engine has a share of them. ``key``: API key to use instead of
-    the one that the settings name. ``on_retry``: for progress displays; may be set later.
+    :data:`OPTIONAL_FIELDS` a server refuses, and sends them only from time to time.
+
+    ``slots``: maximum number of completions in flight on all engines together; each engine has a share of them.
+    ``key``: API key to use instead of the one that the settings name. Set the attribute ``on_retry`` to be notified of
+    retries, for progress displays.
     """
 
     def __init__(
@@ -83,12 +68,12 @@ class OpenAIChat:
         self.settings = settings
         self.router = Router(settings.base_urls, slots)
         self._connection = Connection(settings, session, key)
-        self._refused = RefusedFields()
+        self._refused_fields = RefusedFields()
         self._probes: dict[Engine, asyncio.Task[None]] = {}
         self._newest_success_sent_at = 0.0  # when the newest successful request was sent; 0 if none succeeded
         self._calls_in_flight = 0  # whose outcome is not known yet
         self._jitter = random.Random()
-        self._has_answered = False  # a request, or one for the list of models
+        self._has_answered = False  # whether any server has answered any request, also one for the list of models
         self._retried: set[str] = set()  # base URLs of the servers whose calls are being retried
         self.on_retry: RetryCallback = lambda *_: None
 
@@ -116,13 +101,13 @@ class OpenAIChat:
         A retried attempt reports its progress from zero again. Cancelling closes the connections at once, so that the
         server stops generating.
         """
-        progress_by_choice: dict[int, StreamProgress] = {}
+        progress_by_request: dict[int, StreamProgress] = {}
 
         def report(index: int, progress: StreamProgress) -> None:
-            progress_by_choice[index] = progress
+            progress_by_request[index] = progress
             if on_progress:
-                if len(progress_by_choice) > 1:  # the sum over all requests of this call
-                    progress = StreamProgress(*map(sum, zip(*progress_by_choice.values(), strict=True)))
+                if len(progress_by_request) > 1:  # the sum over all requests of this call
+                    progress = StreamProgress(*map(sum, zip(*progress_by_request.values(), strict=True)))
                 on_progress(progress)
 
         replies = await self._ask_all(request, hint, report)
@@ -149,23 +134,24 @@ class OpenAIChat:
         return {entry["id"]: entry for entry in listed}
 
     async def _ask_all(
-        self, request: Request, hint: RoutingHint, report: ChoiceProgressCallback
+        self, request: Request, hint: RoutingHint, report: RequestProgressCallback
     ) -> list[StreamedReply | Failure]:
-        """Request all choices at once. If the server refuses ``n``, request the first, then the others."""
-        refused = self._refused.for_call()
-        first = await self._ask(request, 1 if "n" in refused else request.n, 0, refused, hint, report)
+        """Request all completions at once. If the server refuses ``n``, request the first, then the others."""
+        refused_fields = self._refused_fields.for_call()
+        n = 1 if "n" in refused_fields else request.n
+        first = await self._ask(request, n, 0, refused_fields, hint, report)
         if isinstance(first, Failure):
             return [first]
         is_short = len(first.completions) < request.n
-        if request.n > 1 and "n" not in refused | set(first.dropped):
-            self._warn(self._refused.count_reply(is_short))
+        if request.n > 1 and "n" not in refused_fields | set(first.dropped):
+            self._warn_refused_fields(self._refused_fields.count_reply(is_short))
         if not is_short:
             return [first]
         first.notes.append("n_refused")
         missing = range(len(first.completions), request.n)
         try:
             async with asyncio.TaskGroup() as group:
-                rest = [group.create_task(self._ask(request, 1, i, refused, hint, report)) for i in missing]
+                rest = [group.create_task(self._ask(request, 1, i, refused_fields, hint, report)) for i in missing]
         except ExceptionGroup as raised:
             raise raised.exceptions[0] from None
         return [first, *(task.result() for task in rest)]
@@ -175,13 +161,13 @@ class OpenAIChat:
         request: Request,
         n: int,
         index: int,
-        refused: frozenset[str],
+        refused_fields: frozenset[str],
         hint: RoutingHint,
-        report: ChoiceProgressCallback,
+        report: RequestProgressCallback,
     ) -> StreamedReply | Failure:
-        """Request ``n`` choices, starting at choice ``index``, in one reply, with retries.
+        """Request ``n`` completions, starting with number ``index``, in one reply, with retries.
 
-        ``refused``: fields that are not sent.
+        ``refused_fields``: fields that are not sent.
         """
         priority = hint.priority if self.settings.send_priority else None
         body = chat_body(request, n, index, self.settings.token_limit_field, priority)
@@ -192,7 +178,7 @@ class OpenAIChat:
         self._calls_in_flight += 1
         try:
             return await self._with_retries(
-                hint.problem, lambda engine: self._attempt(engine, body, refused, partial(report, index)), n
+                hint.problem, lambda engine: self._attempt(engine, body, refused_fields, partial(report, index)), n
             )
         except RequestError as error:
             failed = error
@@ -204,8 +190,9 @@ class OpenAIChat:
     async def _with_retries(self, problem: str, attempt: Callable[[Engine], Awaitable[T]], count: int = 1) -> T:
         """Run ``attempt`` on one engine after another until one succeeds. Raises the last :class:`RequestError`.
 
-        A round tries each engine once. After a round in which all engines failed, the client pauses and begins another
-        round. It gives up after :meth:`~tmas.llm.endpoint.EndpointSettings.most_attempts` rounds.
+        A round makes one attempt on each engine. After a round in which all engines failed, the client pauses and
+        begins another round. The maximum number of rounds, and so of attempts on each engine, is
+        :meth:`~tmas.llm.endpoint.EndpointSettings.most_attempts`.
         """
         rounds, tried, first_failed = 0, set[Engine](), 0.0
         while True:
@@ -240,8 +227,8 @@ class OpenAIChat:
     def _count_refusal(self, engine: Engine, reason: str) -> None:
         engine.refusals += 1
         if engine.refusals == REFUSALS and len(self.router.engines) > 1:
-            message = "%s has refused %d calls in a row, and gets few calls until it accepts one: %s"
-            log.warning(message, engine.base_url, REFUSALS, reason)
+            message = "%s has refused %d calls in a row. It gets calls only every %g seconds until it accepts one: %s"
+            log.warning(message, engine.base_url, REFUSALS, COOLDOWN, reason)
 
     async def _engine(self, problem: str, tried: Collection[Engine], count: int) -> Engine:
         """Choose the next engine to try. Waits if there is none, for example while all of them restart."""
@@ -271,9 +258,9 @@ class OpenAIChat:
         engine.is_healthy = True
 
     async def _attempt(
-        self, engine: Engine, body: dict[str, Any], refused: frozenset[str], report: ProgressCallback
+        self, engine: Engine, body: dict[str, Any], refused_fields: frozenset[str], report: ProgressCallback
     ) -> StreamedReply:
-        """Post ``body`` without the ``refused`` fields.
+        """Post ``body`` without the ``refused_fields``.
 
         If the server refuses another field, the body is posted again without that field. The client remembers the field
         once such a request succeeds.
@@ -287,21 +274,21 @@ class OpenAIChat:
         with engine.call(body.get("n", 1)) as count:
             while True:
                 started = time.monotonic()
-                left_out = refused | dropped
+                left_out = refused_fields | dropped
                 sent = {name: value for name, value in body.items() if name not in left_out}
                 try:
                     reply = await self._connection.post(engine.base_url, sent, count_and_report)
                 except RequestError as error:
                     field = error.refused_field(sent)
                     if field is None:
-                        report(StreamProgress(0, 0))  # so that this attempt's tokens count as broken off
+                        report(StreamProgress(0, 0))  # so that the caller counts this attempt's tokens as aborted
                         raise
                     dropped.add(field)
                 else:
                     engine.refusals = 0
                     self._newest_success_sent_at = max(self._newest_success_sent_at, started)
-                    self._warn(self._refused.add(dropped))
-                    self._refused.accept(sent.keys() - {"n"})  # the number of choices shows if n is accepted
+                    self._warn_refused_fields(self._refused_fields.add(dropped))
+                    self._refused_fields.accept(sent.keys() - {"n"})  # _ask_all() counts completions to decide about n
                     reply.dropped = frozenset(dropped)
                     reply.notes += [note for name in body.keys() - sent.keys() if (note := OPTIONAL_FIELDS[name].note)]
                     return reply
@@ -315,9 +302,10 @@ class OpenAIChat:
         while not self._newest_success_sent_at and self._calls_in_flight and not self._connection.streaming:  # noqa: ASYNC110
             await asyncio.sleep(CHECK_INTERVAL)
 
-    def _warn(self, refused: list[str]) -> None:
-        for name in refused:
-            log.warning("%s refuses the field %s; it is left out", ", ".join(self.router.engines), name)
+    def _warn_refused_fields(self, new_fields: list[str]) -> None:
+        for name in new_fields:
+            message = "the endpoint (%s) does not accept the field %s: requests are sent without it"
+            log.warning(message, ", ".join(self.router.engines), name)
 
     def _pause(self, rounds: int, retry_after: float) -> float:
         backoff = min(self.settings.backoff_max, self.settings.backoff_base * 2 ** (rounds - 1))
@@ -334,8 +322,8 @@ class OpenAIChat:
             raise EndpointDown(error.base_url, message, error.remedy)
         if not error.is_retryable:
             await self._wait_for_first_success()
-        # No call has ever succeeded, or (for an error that a retry may cure) none that was sent after this call failed
-        # for the first time. An endpoint that has refused every call so far would refuse the rest, too.
+        # The endpoint counts as down if no call has ever succeeded. After a retryable error, it also counts as down if
+        # no call that was sent after this call's first failure has succeeded.
         no_success = not self._newest_success_sent_at or (
             error.is_retryable and self._newest_success_sent_at < error.since
         )

@@ -99,12 +99,13 @@ class RetrySettings(BaseModel):
         gt=0,
         description="Seconds to wait between two pieces of a reply. Comments in a stream do not count.",
     )
-    max_attempts: int = Field(default=8, ge=1, description="Attempts of a call, the first included.")
+    max_attempts: int = Field(default=8, ge=1, description="Attempts of a call on each server, the first included.")
     max_attempts_at_start: int = Field(
         default=3,
         ge=1,
-        description="Attempts of a call, the first included, while no server of the endpoint has answered yet and no"
-        " connection is possible (refused, or the host is unknown). A larger number waits for a server that starts.",
+        description="Attempts of a call on each server, the first included, while no server of the endpoint has"
+        " answered yet and no connection is possible (refused, or the host is unknown). A larger number waits for a"
+        " server that starts.",
     )
     backoff_base: float = Field(
         default=1.0, ge=0, description="Seconds before the first retry; the wait doubles with every further retry."
@@ -154,7 +155,7 @@ class EndpointSettings(RetrySettings):
         return (self.base_url,) if isinstance(self.base_url, str) else self.base_url
 
     def most_attempts(self, never_ran: bool) -> int:
-        """Maximum number of attempts of a call. ``never_ran``: no server has been reached so far.
+        """Maximum number of attempts of a call on each server. ``never_ran``: no server has been reached so far.
 
         A server at a fixed address that never ran will not come up by itself. The run's own servers have no fixed
         address (``base_urls`` is empty), and are restarted.

@@ -2,13 +2,17 @@
 
 The rules; names in code font are settings (:class:`~tmas.memory.settings.BankSettings`):
 
-- An item's *support* is the number of distinct rollouts that derived it: those that the agent names and that exist.
-  A rollout whose prompt showed the item counts ``shown_weight``. Stating an item again is the same as confirming it.
-- A drop adds the rollouts that it names to the item's *contradictions*, at most ``drop_cost``, once per iteration.
-  When the contradictions reach the support, the item is *refuted*: it stays as a warning (``tombstones``), and its text
+- An item's *support* is the number of distinct rollouts from which, as the agent says, the item was derived. Numbers
+  of rollouts that do not exist are ignored. A rollout whose prompt showed the item counts ``shown_weight``. Stating an
+  item again is the same as confirming it.
+- The agent can *drop* an item and name the rollouts that contradict it. This adds the number of these rollouts (at
+  least 1, at most ``drop_cost``) to the item's *contradictions*. An item can be contradicted once per iteration. When
+  the contradictions reach the support, the item is *refuted*: it stays as a warning (``tombstones``), and its text
   cannot be added again.
-- A correction is a drop of the old text and a new item with the new text. If it uses up the support, it replaces the
-  text of the item.
+- A correction counts as a drop. If the contradictions then reach the support, the new text replaces the old one in the
+  item. Otherwise the new text becomes another item.
+- The *shortfall* of an item: by how much the grades of its rollouts are below the mean grades of their iterations, in
+  total. It only counts for conclusions.
 - The *rank* of an item is support - contradictions - ``grade_weight`` * shortfall + the iteration it was last seen in.
   The lowest rank is evicted first, and left out of a prompt first.
 """
@@ -31,7 +35,7 @@ OutputT = TypeVar("OutputT", ExperienceOutput, GuidelineOutput)
 
 
 class RenderedBank(Record):
-    """A bank as text for a prompt, with the ids of the items that are shown and left out."""
+    """A bank as text for a prompt, with the ids of the items that are shown, and of those that are left out."""
 
     text: str
     shown: tuple[str, ...]
@@ -49,7 +53,10 @@ class ItemCollection(Record, Generic[ItemT]):
         """The text for prompts, one line per item, in order; empty if there are no items."""
 
     def rank(self, item: ItemT) -> float:
-        """The lowest is left out first. Each iteration in which an item is not seen costs it one support."""
+        """The rank of an item: support plus the iteration it was last seen in. The lowest rank is left out first.
+
+        So an item that is not seen in an iteration falls behind the others by as much as one support.
+        """
         return item.support + item.last_seen
 
     def weakest_first(self, items: Iterable[ItemT]) -> list[ItemT]:
@@ -85,16 +92,16 @@ class Bank(ItemCollection[ItemT], Generic[ItemT, OutputT]):
     settings: BankSettings
 
     @abstractmethod
-    def is_claim(self, item: ItemT) -> bool:
-        """Whether low grades of its rollouts speak against the item."""
+    def is_weakened_by_low_grades(self, item: ItemT) -> bool:
+        """Whether low grades of the item's rollouts are evidence against the item."""
 
     def alike(self, a: ItemT, b: ItemT) -> bool:
-        """Whether two items are one."""
+        """Whether two items say the same, so that the bank merges them."""
         similarity = self.settings.similarity
         return same_statement(a.text, b.text) or (similarity is not None and near_duplicate(a.text, b.text, similarity))
 
     def rank(self, item: ItemT) -> float:
-        shortfall = max(0.0, item.shortfall) if self.is_claim(item) else 0.0
+        shortfall = max(0.0, item.shortfall) if self.is_weakened_by_low_grades(item) else 0.0
         return item.support - item.contradictions - self.settings.grade_weight * shortfall + item.last_seen
 
     def evolve(
@@ -107,9 +114,10 @@ class Bank(ItemCollection[ItemT], Generic[ItemT, OutputT]):
     ) -> tuple[Self, BankChange]:
         """Apply the reply ``output`` by the rules in the module's docstring. Returns the new bank and the change.
 
-        ``output`` refers to ``rollouts``, those of ``iteration``. Updates are applied first, because they refer to the
-        bank that the model was shown. ``max_new``: at most this number of items is added, including those of
-        corrections; later ones are left out. Texts longer than ``max_chars`` are cut at the end of a word.
+        ``rollouts``: the rollouts of ``iteration``, to which the reply refers by index. ``max_new``: at most this
+        number of items is added, including those of corrections; later ones are left out. Texts longer than
+        ``max_chars`` are cut at the end of a word. Updates are applied first, because they refer to the bank that the
+        model was shown.
         """
         draft = Draft(self, iteration, rollouts, max_new if self.settings.cap_new else None, max_chars)
         for update in output.updates:
@@ -121,7 +129,7 @@ class Bank(ItemCollection[ItemT], Generic[ItemT, OutputT]):
         return evolved, draft.change()
 
 
-def line(item: Experience | Guideline) -> str:
+def item_line(item: Experience | Guideline) -> str:
     """Return the line that shows an item in a prompt."""
     against = f", contradicted {item.contradictions}" if item.contradictions else ""
     state = f"support {item.support}{against}" if item.refuted is None else "refuted"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tmas.memory.bank import Bank, line
+from tmas.memory.bank import Bank, item_line
 from tmas.memory.settings import BankSettings
 from tmas.prompts.schemas import ExperienceOutput
 from tmas.records import Experience
 
 
 class ExperienceBank(Bank[Experience, ExperienceOutput]):
-    """Conclusions and pitfalls. Two items of different kinds are never one."""
+    """Conclusions and pitfalls. Two items of different kinds are never merged."""
 
     prefix = "E"
     role = "experience"
@@ -20,7 +20,7 @@ class ExperienceBank(Bank[Experience, ExperienceOutput]):
 
     settings: BankSettings = BankSettings(capacity=48)
 
-    def is_claim(self, item: Experience) -> bool:
+    def is_weakened_by_low_grades(self, item: Experience) -> bool:
         return item.kind == "conclusion"  # a pitfall comes from rollouts that failed
 
     def alike(self, a: Experience, b: Experience) -> bool:
@@ -32,4 +32,4 @@ class ExperienceBank(Bank[Experience, ExperienceOutput]):
             "Refuted claims, not to be used again:": [item for item in items if item.refuted is not None],
             "Findings to reuse, re-check before relying on them:": [item for item in items if not item.is_pitfall],
         }
-        return "\n\n".join("\n".join([heading, *map(line, found)]) for heading, found in headings.items() if found)
+        return "\n\n".join("\n".join([heading, *map(item_line, found)]) for heading, found in headings.items() if found)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from tmas.memory.bank import Bank, line
+from tmas.memory.bank import Bank, item_line
 from tmas.memory.settings import BankSettings
 from tmas.prompts.schemas import GuidelineOutput
 from tmas.records import Guideline
@@ -33,8 +33,8 @@ class GuidelineBank(Bank[Guideline, GuidelineOutput]):
 
     settings: BankSettings = GuidelineBankSettings()
 
-    def is_claim(self, item: Guideline) -> bool:
+    def is_weakened_by_low_grades(self, item: Guideline) -> bool:
         return False  # strategies that failed are those to move away from
 
     def _layout(self, items: Sequence[Guideline]) -> str:
-        return "\n".join(map(line, items))
+        return "\n".join(map(item_line, items))

@@ -1,7 +1,8 @@
-"""The adaptive parts of TMAS that make calls: checks in rounds, and the full check of the selected candidate.
+"""The adaptive parts of TMAS that make calls: verification in rounds, and full verification of the selected candidate.
 
-:mod:`tmas.methods.stopping` and :mod:`tmas.methods.allocation` have the rules. The rules see the candidates of earlier
-iterations, which are complete, but not the siblings of a candidate: which of their grades exist depends on time.
+:mod:`tmas.methods.stopping` and :mod:`tmas.methods.allocation` have the rules. They use the grades of earlier
+iterations, which are complete. They do not use the other candidates of the same iteration: which of those have grades
+yet depends on the timing of the calls, and a replay must decide the same.
 """
 
 from __future__ import annotations
@@ -17,79 +18,88 @@ from tmas.methods.stopping import VerificationSettings, accepted, next_checks
 from tmas.records import Failure, FailureReason, Rollout, Verification
 
 REFUSED = (FailureReason.BUDGET, FailureReason.WORKER)
-"""Reasons of checks that the session refused to make. It would refuse further checks as well."""
+"""Failure reasons of calls that the session refuses to make. It refuses all later calls, too."""
 
 
 async def verify_in_rounds(
     team: Team,
     rollout: Rollout,
-    full: int,
+    n_verifications: int,
     settings: VerificationSettings,
-    rounds: Sequence[Round],
+    earlier_iterations: Sequence[Round],
     selection: SelectionSettings,
 ) -> Rollout:
-    """Check the candidate in rounds, until :func:`~tmas.methods.stopping.next_checks` asks for no further round.
+    """Verify the candidate in rounds, until :func:`~tmas.methods.stopping.next_checks` asks for no further round.
 
-    ``full``: M. ``rounds``: the earlier iterations.
+    ``n_verifications``: M, the number of verifications after which a candidate is fully verified.
     """
-    best, earlier = grade_to_reach(rollout, full, rounds, selection), grades_of_answer(rollout, rounds)
+    least_grade = grade_to_reach(rollout, n_verifications, earlier_iterations, selection)
+    earlier_grades = grades_of_answer(rollout, earlier_iterations)
     if isinstance(rollout.solution, Failure):
         return rollout
-    while count := next_checks(grades_of(rollout), full, settings, best, earlier):
+    while count := next_checks(grades_of(rollout), n_verifications, settings, least_grade, earlier_grades):
         rollout = await team.verification(rollout, count)
         if any(isinstance(v, Failure) and v.reason in REFUSED for v in rollout.verifications[-count:]):
-            break  # session.stopped is not read, because it depends on the siblings and on time
+            # Do not read session.stopped: another candidate may set it at any time, so a replay could end elsewhere.
+            break
     return rollout
 
 
-async def check_selected_in_full(
+async def verify_selected_in_full(
     team: Team,
-    rounds: list[Round],
-    full: int,
+    iterations: list[Round],
+    n_verifications: int,
     selection: SelectionSettings,
     checker: AnswerChecker,
 ) -> None:
-    """Give the selected candidate all M checks. Its grade may change the selection: repeat for the new one.
+    """Make the remaining verifications of the selected candidate, so that it has all M.
 
-    Changes ``rounds``. The critiques of these checks are in no prompt, as all other calls have been made.
+    Its new mean grade may change which candidate is selected. This repeats until the selected candidate has all M.
+    Updates ``iterations`` in place. The new critiques are removed, because no later prompt shows them.
     """
-    while rounds and team.session.stopped is None:
-        chosen = await selected(team.session, rounds, selection, checker)
+    while iterations and team.session.stopped is None:
+        chosen = await selected(team.session, iterations, selection, checker)
         if chosen is None:
             return
-        rollouts = list(rounds[chosen.iteration])
-        left = full - len(rollouts[chosen.candidate].verifications)
+        rollouts = list(iterations[chosen.iteration])
+        left = n_verifications - len(rollouts[chosen.candidate].verifications)
         if left <= 0:
             return
-        rollouts[chosen.candidate] = (await team.verification(rollouts[chosen.candidate], left)).folded()
-        rounds[chosen.iteration] = tuple(rollouts)
+        rollouts[chosen.candidate] = (await team.verification(rollouts[chosen.candidate], left)).without_critiques()
+        iterations[chosen.iteration] = tuple(rollouts)
 
 
 def grades_of(rollout: Rollout) -> list[float | None]:
-    """The grades of the candidate's checks in their order; None for a failed check."""
+    """The grades of the candidate's verifications in their order; None for a failed verification."""
     return [v.grade if isinstance(v, Verification) else None for v in rollout.verifications]
 
 
-def grades_of_answer(rollout: Rollout, rounds: Sequence[Round]) -> list[float | None]:
+def grades_of_answer(rollout: Rollout, earlier_iterations: Sequence[Round]) -> list[float | None]:
     """The grades that candidates with the same answer, up to typesetting, received in earlier iterations."""
     if rollout.answer is None:
         return []
     answer = normalise(rollout.answer)
-    same = (r for rollouts in rounds for r in rollouts if r.answer is not None and normalise(r.answer) == answer)
+    rollouts = (r for iteration in earlier_iterations for r in iteration)
+    same = (r for r in rollouts if r.answer is not None and normalise(r.answer) == answer)
     return [grade for r in same for grade in grades_of(r)]
 
 
-def grade_to_reach(rollout: Rollout, full: int, rounds: Sequence[Round], selection: SelectionSettings) -> float | None:
-    """The mean grade below which the candidate cannot be selected: the best one of an earlier candidate with M checks.
+def grade_to_reach(
+    rollout: Rollout, n_verifications: int, earlier_iterations: Sequence[Round], selection: SelectionSettings
+) -> float | None:
+    """The mean grade below which the candidate cannot be selected.
 
-    None if there is no such candidate, or if the selection does not go by grades over all iterations.
+    It is the highest mean grade among the earlier candidates with M verifications. None if there is no such candidate,
+    or if the final answer is not selected by grades over all iterations.
     """
     if selection.rule != "grade" or selection.scope != "all":
         return None
-    preferred = [r for rollouts in rounds for r in rollouts if r.answer is not None or rollout.answer is None]
-    return max((r.mean_grade or 0.0 for r in preferred if len(r.verifications) >= full and r.grades), default=None)
+    verified = [r for rs in earlier_iterations for r in rs if len(r.verifications) >= n_verifications and r.grades]
+    # A candidate without an answer is never preferred to one with an answer.
+    competitors = [r for r in verified if r.answer is not None or rollout.answer is None]
+    return max((r.mean_grade or 0.0 for r in competitors), default=None)
 
 
-def is_accepted(rollout: Rollout, full: int, settings: VerificationSettings) -> bool:
-    """Whether the candidate has all M checks and they agree that it is right."""
-    return accepted(grades_of(rollout), full, settings)
+def is_accepted(rollout: Rollout, n_verifications: int, settings: VerificationSettings) -> bool:
+    """Whether the candidate has all M verifications and they agree that it is right."""
+    return accepted(grades_of(rollout), n_verifications, settings)

@@ -67,11 +67,14 @@ class AllocationSettings(BaseModel):
 
 
 class NextIteration(NamedTuple):
-    """The next iteration: its number of candidates and its epsilon. ``stalled``: iterations without progress so far."""
+    """The next iteration: its number of candidates and its epsilon.
+
+    ``iterations_without_progress``: number of latest iterations in a row without progress.
+    """
 
     candidates: int
     epsilon: float
-    stalled: int = 0
+    iterations_without_progress: int = 0
 
 
 class AllocationPolicy(Protocol):

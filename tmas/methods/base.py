@@ -44,7 +44,7 @@ class MethodSettings(BaseModel, frozen=True, extra="forbid"):
     roles: ClassVar[tuple[str, ...]]
 
     name: str = Field(description="the method")
-    max_iterations: int = Field(description="iterations in all")
+    max_iterations: int = Field(description="maximum number of iterations")
     agents: AgentSettings = Field(description="how agents are prompted and replies parsed")
     selection: SelectionSettings = Field(description="how the final answer is selected")
 

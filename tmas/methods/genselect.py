@@ -149,9 +149,9 @@ class Selector:
         return await self.team.ask(
             self.team.key(0, "summary", candidate.index),
             prompt,
-            lambda completion: self.team.candidate(0, candidate.index, "initial", completion),
+            lambda completion: self.team.parse_solution(0, candidate.index, "initial", completion),
             n=self.settings.n_summaries,
-            attempts=self.settings.agents.parse_attempts,
+            max_calls=self.settings.agents.parse_attempts,
         )
 
     async def vote(self, v: int) -> Vote:
@@ -202,7 +202,7 @@ class Selector:
             self.team.key(0, "comparison", index),
             prompt,
             lambda completion: chosen_index(completion.text, len(group)),
-            attempts=self.settings.agents.parse_attempts,
+            max_calls=self.settings.agents.parse_attempts,
         )
         if isinstance(found, Failure):
             return group[int(self.team.session.draw(f"comparison/{index}") * len(group))], found

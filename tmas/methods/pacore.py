@@ -49,7 +49,7 @@ class PaCoReSettings(MethodSettings, frozen=True):
     widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(8,), min_length=1, description="responses in each round; the last holds for all later rounds"
     )
-    max_iterations: int = Field(default=20, ge=1, description="rounds in all")
+    max_iterations: int = Field(default=20, ge=1, description="maximum number of rounds")
     agents: AgentSettings = Field(default=AgentSettings(), description="how agents are prompted and replies parsed")
     selection: SelectionSettings = Field(
         default=SelectionSettings(rule="vote", scope="last"), description="how the final answer is selected"

@@ -64,7 +64,7 @@ class RSESettings(MethodSettings, frozen=True):
 
     name: Literal["rse"] = Field(default="rse", description="the method")
     n_candidates: int = Field(default=8, ge=1, description="rollouts per iteration")
-    max_iterations: int = Field(default=20, ge=1, description="iterations in all")
+    max_iterations: int = Field(default=20, ge=1, description="maximum number of iterations")
     similarity: float = Field(
         default=0.7,
         ge=0,
@@ -149,7 +149,7 @@ class Recycler:
         mode = "exploit" if isinstance(prompt, Prompt) and prompt.system else "initial"
 
         def parse(completion: Completion) -> tuple[Solution, str | None]:
-            return self.team.candidate(t, i, mode, completion), completion.reasoning
+            return self.team.parse_solution(t, i, mode, completion), completion.reasoning
 
         [found] = await self.team.ask(self.team.key(t, "solution", i), prompt, parse)
         solution, reasoning = (found, None) if isinstance(found, Failure) else found
@@ -171,6 +171,6 @@ class Recycler:
             prompt,
             lambda c: parse_json(c.text, DistillOutput),
             schema=output_schema(DistillOutput) if schema else None,
-            attempts=self.team.settings.parse_attempts,
+            max_calls=self.team.settings.parse_attempts,
         )
         return found

@@ -123,7 +123,7 @@ class Refiner:
             self.team.key(t, "feedback", i),
             prompt,
             lambda completion: self._rewrite(t, i, draft, completion),
-            attempts=self.team.settings.parse_attempts,
+            max_calls=self.team.settings.parse_attempts,
         )
         if isinstance(found, Failure) and found.reason not in NOT_SAMPLED:
             self._unread[t, i] = found
@@ -134,7 +134,7 @@ class Refiner:
     def _rewrite(self, t: int, i: int, draft: Solution, completion: Completion) -> Solution:
         feedback, *rewrite = _REWRITE.split(completion.text, maxsplit=1)
         if rewrite and rewrite[0].strip():
-            return self.team.candidate(t, i, "exploit", completion.model_copy(update={"text": rewrite[0].strip()}))
+            return self.team.parse_solution(t, i, "exploit", completion.model_copy(update={"text": rewrite[0].strip()}))
         said = _ANSWER.sub("", feedback)
         if _CORRECT.search(said.lower().strip(" \n\t*_.!\"'`$")):
             return draft

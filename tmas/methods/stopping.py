@@ -1,6 +1,7 @@
-"""When to stop checking a candidate, as pure functions of its grades.
+"""When to stop verifying a candidate, as pure functions of its grades.
 
-A candidate is checked in rounds, M checks at most. Each round's grades decide whether there is another round:
+A *check* is one verification of a candidate. A candidate is checked in rounds, M checks at most. Each round's grades
+decide whether there is another round:
 
 1. *It cannot be selected any more.* Even if all checks that are left graded it 1, its mean grade would stay below that
    of a candidate that is already fully checked. This rule makes no error.

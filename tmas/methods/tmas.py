@@ -11,8 +11,9 @@ Per problem Q and iteration t = 0 ... T-1, with rollouts R, experience bank E an
 Each step starts as soon as its own inputs exist: a candidate is verified once it is written, and summarised once
 its verifications exist. The exploring candidates of t + 1 start as soon as G_t exists, even if E_t does not yet.
 
-``method=tmas_adaptive`` spends calls where they change the outcome (docs/adaptive.md). Three steps differ then: how
-often a candidate is verified, how many candidates an iteration has and how many explore, and when a problem ends.
+``method=tmas_adaptive`` spends calls where they change the outcome (docs/adaptive.md). It decides three things
+differently: how often a candidate is verified, how many candidates an iteration has and how many of them explore, and
+when a problem ends.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from pydantic import Field, model_validator
 from tmas.agents.base import Session
 from tmas.agents.packing import Prompt
 from tmas.agents.settings import AgentSettings
-from tmas.agents.team import Bank, Evolved, Team
+from tmas.agents.team import BankT, Evolved, Team
 from tmas.concurrency import gather_all, resolved
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank, GuidelineBankSettings
 from tmas.memory.settings import BankSettings
-from tmas.methods.adaptive import check_selected_in_full, is_accepted, verify_in_rounds
+from tmas.methods.adaptive import is_accepted, verify_in_rounds, verify_selected_in_full
 from tmas.methods.allocation import POLICIES, AllocationSettings, NextIteration
 from tmas.methods.base import Memory, Method, MethodSettings, Round
 from tmas.methods.selection import SelectionSettings
@@ -40,16 +41,20 @@ from tmas.records import Failure, Mode, Problem, Rollout, Trajectory
 
 EvolvingE = Awaitable[Evolved[ExperienceBank]]
 EvolvingG = Awaitable[Evolved[GuidelineBank]]
-"""The future value of a bank, which its agent may still be updating. It can be awaited many times."""
+"""``EvolvingE`` and ``EvolvingG``: the result of a bank's latest update, which may still be running. It can be awaited
+more than once."""
 
 
 def _is_none(value: object) -> bool:
-    """Leave settings that are None out of the settings on disk, because older versions did not write them."""
+    """Whether a setting is None. For ``exclude_if``, because older versions did not write such settings to disk."""
     return value is None
 
 
 class TMASSettings(MethodSettings, frozen=True):
-    """Settings of TMAS. Published values are the defaults; docs/decisions.md explains the other defaults."""
+    """Settings of TMAS. The defaults are the published values where the paper gives them.
+
+    docs/decisions.md explains the other defaults.
+    """
 
     roles = ("solution", "verification", "summary", "experience", "guideline")
 
@@ -57,7 +62,7 @@ class TMASSettings(MethodSettings, frozen=True):
     n_candidates: int = Field(default=8, ge=1, description="N: candidates per iteration")
     n_verifications: int = Field(default=8, ge=1, description="M: verifications of each candidate")
     max_iterations: int = Field(
-        default=20, ge=1, description="T: iterations in all; may be raised when a run is resumed"
+        default=20, ge=1, description="T: maximum number of iterations; can be increased when a run is resumed"
     )
     epsilon: float = Field(default=0.2, ge=0, le=1, description="probability that a candidate explores")
     use_experience: bool = Field(
@@ -68,8 +73,9 @@ class TMASSettings(MethodSettings, frozen=True):
     )
     early_stop: Literal["none", "unanimous", "accepted"] = Field(
         default="none",
-        description="unanimous: stop once all M verifications of a candidate grade it 1; accepted: stop once the test"
-        " of method.verification accepts a candidate that has M verifications",
+        description="unanimous: stop once all M verifications of a candidate grade it 1; accepted: stop once a"
+        " candidate has M verifications and the sequential test (settings in method.verification,"
+        " docs/adaptive.md) accepts it",
     )
     verification: VerificationSettings | None = Field(
         default=None,
@@ -95,11 +101,14 @@ class TMASSettings(MethodSettings, frozen=True):
         return self.allocation is not None
 
     @model_validator(mode="after")
-    def _can_accept(self) -> Self:
+    def _early_stop_can_take_effect(self) -> Self:
         if self.early_stop != "accepted":
             return self
         if self.verification is None:
-            raise ValueError("early_stop=accepted needs the test of method.verification, which is null")
+            raise ValueError(
+                "early_stop=accepted needs method.verification, which is null: set method.verification, or another"
+                " early_stop"
+            )
         if not accepted([1.0] * self.n_verifications, self.n_verifications, self.verification):
             raise ValueError(
                 f"early_stop=accepted: {self.n_verifications} verifications that all give grade 1 are too little"
@@ -109,7 +118,10 @@ class TMASSettings(MethodSettings, frozen=True):
 
 
 class TMAS(Method[TMASSettings]):
-    """Exploits and explores with a team of five agents."""
+    """The TMAS method: solves a problem in iterations, with a team of five agents.
+
+    After the first iteration, each candidate either exploits earlier work or explores new strategies.
+    """
 
     settings_type = TMASSettings
 
@@ -122,11 +134,12 @@ class TMAS(Method[TMASSettings]):
         banks: list[tuple[EvolvingE, EvolvingG]] = []
         plan = self._plan(rounds)
         async with asyncio.TaskGroup() as background:
-            while plan and self.continues(session, t := len(rounds)) and await self._may_begin(session, t, plan):
+            while plan and self.continues(session, t := len(rounds)) and await self._share_allows(session, t, plan):
                 work = (self._rollout(team, t, i, plan, rounds, E, G) for i in range(plan.candidates))
                 R = tuple(await gather_all(work))
                 rounds.append(R)
                 plan = self._plan(rounds)
+                # Fixed TMAS (``unanimous``) updates the banks after its last iteration too: docs/decisions.md.
                 evolve = _evolve if plan or s.early_stop == "unanimous" else _unchanged
                 if s.use_experience:
                     E = background.create_task(evolve(team, t, R, E))
@@ -135,7 +148,7 @@ class TMAS(Method[TMASSettings]):
                 banks.append((E, G))
                 self.report(t, R, lambda E=E, G=G: _memory(E, G))
         if s.verification:
-            await check_selected_in_full(team, rounds, s.n_verifications, s.selection, self.checker)
+            await verify_selected_in_full(team, rounds, s.n_verifications, s.selection, self.checker)
         return await self.trajectory(session, rounds, plan is None, [await _memory(E, G) for E, G in banks])
 
     async def _rollout(
@@ -145,7 +158,7 @@ class TMAS(Method[TMASSettings]):
         mode = _mode(team.session, t, i, plan.epsilon)
         candidate = await team.solution(t, i, mode, await _prompt(team, mode, rounds[-1] if rounds else (), E, G))
         verified = await self._verified(team, candidate, rounds)
-        return (await team.summary(verified)).folded()
+        return (await team.summary(verified)).without_critiques()
 
     async def _verified(self, team: Team, candidate: Rollout, rounds: Sequence[Round]) -> Rollout:
         s = self.settings
@@ -154,19 +167,19 @@ class TMAS(Method[TMASSettings]):
         return await verify_in_rounds(team, candidate, s.n_verifications, s.verification, rounds, s.selection)
 
     def _plan(self, rounds: Sequence[Round]) -> NextIteration | None:
-        """The next iteration. None: the problem ends, because its answer is settled or it is given up."""
+        """The next iteration. None: the problem ends, because of ``early_stop`` or because the policy gives it up."""
         s = self.settings
-        if rounds and any(self._settles(rollout) for rollout in rounds[-1]):
+        if rounds and any(self._ends_problem(rollout) for rollout in rounds[-1]):
             return None
         if s.allocation is None:
             return NextIteration(s.n_candidates, s.epsilon)
         return POLICIES[s.allocation.policy](rounds, s.n_candidates, s.epsilon, s.allocation)
 
-    async def _may_begin(self, session: Session, t: int, plan: NextIteration) -> bool:
-        return self.settings.allocation is None or await session.may_begin(t, plan.stalled)
+    async def _share_allows(self, session: Session, t: int, plan: NextIteration) -> bool:
+        return self.settings.allocation is None or await session.share_allows(t, plan.iterations_without_progress)
 
-    def _settles(self, rollout: Rollout) -> bool:
-        """Whether the problem stops because of the verifications of ``rollout``."""
+    def _ends_problem(self, rollout: Rollout) -> bool:
+        """Whether the verifications of ``rollout`` end the problem, by the setting ``early_stop``."""
         s = self.settings
         if s.early_stop == "accepted" and s.verification:
             return is_accepted(rollout, s.n_verifications, s.verification)
@@ -188,12 +201,15 @@ async def _prompt(team: Team, mode: Mode, R: Round, E: EvolvingE, G: EvolvingG) 
     return team.solution_prompt()
 
 
-async def _evolve(team: Team, t: int, R: Round, previous: Awaitable[Evolved[Bank]]) -> Evolved[Bank]:
+async def _evolve(team: Team, t: int, R: Round, previous: Awaitable[Evolved[BankT]]) -> Evolved[BankT]:
     return await team.evolve((await previous).bank, t, R)
 
 
-async def _unchanged(team: Team, t: int, R: Round, previous: Awaitable[Evolved[Bank]]) -> Evolved[Bank]:
-    """The bank after the last iteration of a problem that ends early: nobody will read what the agent would add."""
+async def _unchanged(team: Team, t: int, R: Round, previous: Awaitable[Evolved[BankT]]) -> Evolved[BankT]:
+    """The bank after the last iteration of a problem that ends by ``early_stop=accepted`` or by the policy.
+
+    Its agent makes no call, because no later prompt would show the update.
+    """
     return Evolved((await previous).bank)
 
 

@@ -210,7 +210,9 @@ class Prover:
         text, evaluation = _parted(completion.text)
         if not text.strip():
             raise Unparsable("a self-evaluation without a solution")
-        solution = self.team.candidate(iteration, index, mode, completion.model_copy(update={"text": text.strip()}))
+        solution = self.team.parse_solution(
+            iteration, index, mode, completion.model_copy(update={"text": text.strip()})
+        )
         return solution.model_copy(update={"own_grade": _own_grade(evaluation)})
 
 

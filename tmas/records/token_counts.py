@@ -1,4 +1,4 @@
-"""Decides whether a server's token counts are believed. Counts that are not believed are counted with the tokenizer.
+"""Decides whether a server's token counts are plausible. If they are not, the tokenizer counts the tokens instead.
 
 A server may report anything. A negative count would defeat budgets, and a count of 2**64 cannot be written as JSON.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 USAGE_MISSING, USAGE_IMPLAUSIBLE = "usage_missing", "usage_implausible"
-"""Notes of a reply whose server reported no usage, and of one whose usage is not believed. In both cases the reply's
+"""Notes of a reply whose server reported no usage, and of one whose usage is implausible. In both cases the reply's
 usage has no tokens."""
-UNCOUNTED = frozenset({USAGE_MISSING, USAGE_IMPLAUSIBLE})
+UNREPORTED = frozenset({USAGE_MISSING, USAGE_IMPLAUSIBLE})
 
 MOST_TOKENS = 10**8
 """More tokens than the context of any model holds, for counts without a narrower limit."""

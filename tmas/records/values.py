@@ -39,7 +39,10 @@ class Solution(Record):
 
 
 class Verification(Record):
-    """One independent check of a candidate, with its grade. ``critique`` is None after :meth:`Rollout.folded`."""
+    """One independent check of a candidate, with its grade.
+
+    ``critique`` is None after :meth:`Rollout.without_critiques`.
+    """
 
     index: int
     grade: Grade
@@ -82,9 +85,10 @@ class Rollout(Record):
     def answer(self) -> str | None:
         return self.solution.answer if isinstance(self.solution, Solution) else None
 
-    def folded(self) -> Rollout:
-        """Return a copy without critiques. They are most of a run's text; the summary replaces them, and the trace
-        keeps them.
+    def without_critiques(self) -> Rollout:
+        """Return a copy without critiques, which are most of a run's text.
+
+        The summary replaces them in prompts, and the trace keeps them.
         """
         kept = (
             v.model_copy(update={"critique": None}) if isinstance(v, Verification) else v for v in self.verifications

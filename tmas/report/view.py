@@ -63,7 +63,7 @@ async def view_server(settings: ViewSettings) -> AsyncIterator[str]:
     """
     if not (settings.run / "manifest.json").is_file():
         remedy = "Give the output_dir of tmas solve."
-        raise UserError("no run directory: it holds no manifest.json", where=settings.run, remedy=remedy)
+        raise UserError("not a run directory: manifest.json is missing", where=settings.run, remedy=remedy)
     token = secrets.token_urlsafe(16)
     viewer = _Viewer(GrowingReport(settings.run, round(settings.max_mb * MEGABYTE)), settings.every)
     app = web.Application(middlewares=[_with_token(token)])

@@ -1,4 +1,7 @@
-"""The hybrid reward: correctness and, depending on the row's source, one bonus. docs/rewards.md has the formulas."""
+"""The hybrid reward: correctness and, depending on the source of the training row, one bonus.
+
+docs/rewards.md has the formulas.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,18 @@ from tmas.rewards.component import Component, absent
 from tmas.rewards.correctness import Correctness
 
 Source = Literal["normal", "experience", "guideline", "verification"]
+"""The kind of prompt of a training row, which decides its bonus: without memory, with the experience bank, with the
+guideline bank, or a prompt that asks for a verification."""
 BONUS: Mapping[str, str] = {"experience": "experience", "guideline": "novelty", "verification": "critique"}
-"""The bonus component of each source with a bonus: it is rewarded in addition to correctness."""
+"""For each source that has a bonus, the name of the bonus component. The bonus is added to correctness."""
 
 
 class RewardBreakdown(Record):
-    """The parts of one response's reward.
+    """The parts of the reward of one sample, which is one response to a prompt.
 
     ``weight``: weight w of the bonus of the response's source. ``wrong_share``: share of the bonus that a wrong answer
-    keeps. ``overlong``: the penalty for its length, subtracted from a scored correctness. ``label``: for a
-    verification, whether the candidate that it grades is right or wrong.
+    keeps. ``length_penalty``: the penalty for the length of the response; it is only applied to a scored correctness.
+    ``label``: for a verification, whether the candidate that it grades is right or wrong.
     """
 
     source: Source
@@ -29,27 +34,28 @@ class RewardBreakdown(Record):
     bonus: Component
     weight: float
     wrong_share: float
-    overlong: float = 0.0
+    length_penalty: float = 0.0
     label: Literal["right", "wrong", ""] = ""
 
     @property
-    def bonus_weight(self) -> float:
-        """The amount that a bonus of 1 adds to this response's score."""
+    def effective_weight(self) -> float:
+        """The amount that a bonus of 1 adds to the score of this response: w, less for a wrong answer, or 0."""
         if self.correctness.state != "scored" or self.bonus.state == "absent":
             return 0.0
         return self.weight * (1.0 if self.correctness.value == 1 else self.wrong_share)
 
     @property
     def score(self) -> float:
-        """R = c - p + w b, or c - p + wrong_share w b if c < 1, where p is the penalty for the response's length.
+        """R = c - p + w * b. If c < 1, R = c - p + wrong_share * w * b.
 
-        Masked parts count as 0; :func:`impute` fills them in.
+        c: correctness, b: bonus, w: weight, p: penalty for the length. Masked parts count as 0; :func:`impute` fills
+        them in.
         """
-        return self.correctness.value - self.overlong_penalty + self.bonus_weight * self.bonus.value
+        return self.correctness.value - self.applied_length_penalty + self.effective_weight * self.bonus.value
 
     @property
-    def overlong_penalty(self) -> float:
-        return self.overlong if self.correctness.state == "scored" else 0.0
+    def applied_length_penalty(self) -> float:
+        return self.length_penalty if self.correctness.state == "scored" else 0.0
 
     def report(self) -> dict[str, str | float]:
         """The reward and its parts as a flat mapping, with the same keys and types for every response."""
@@ -63,15 +69,16 @@ class RewardBreakdown(Record):
         }
         return {
             "score": self.score,
+            # verl's names for the correctness and the final answer
             "acc": self.correctness.value,
             "pred": self.correctness.answer,
             "outcome": self.correctness.outcome,
             "source": self.source,
-            "overlong_penalty": self.overlong_penalty,
+            "overlong_penalty": self.applied_length_penalty,
             "label": self.label,
             "bonus": self.bonus.value,
             "bonus_state": self.bonus.state,
-            "bonus_weight": self.bonus_weight,
+            "bonus_weight": self.effective_weight,
             **named,
         }
 
@@ -82,19 +89,23 @@ def is_masked(sample: Mapping[str, Any]) -> bool:
 
 
 def impute(samples: Sequence[Mapping[str, Any]], groups: Sequence[Hashable]) -> list[float]:
-    """Return the samples' scores with masked parts filled in, so that they favour no sample over its siblings.
+    """Return the scores of the samples. Each masked part is replaced by a mean.
 
-    ``samples`` are reports (:meth:`RewardBreakdown.report`), and ``groups`` identifies the prompt of each sample.
-    Siblings are samples with the same prompt. A masked bonus becomes the mean bonus of the siblings with the same
-    correctness. A masked correctness makes the whole score the mean of the siblings' scores. Where no sibling was
-    scored, the mean is over the batch's samples of the same source; without these it is 0.
+    So no sample has an advantage over its siblings because of a masked part. ``samples`` are reports
+    (:meth:`RewardBreakdown.report`), and ``groups`` identifies the prompt of each sample. Siblings are samples with the
+    same prompt.
+
+    - A masked bonus becomes the mean bonus of the siblings with the same correctness.
+    - A masked correctness makes the whole score the mean of the siblings' scores.
+    - If no such sibling has a value, the mean is over the batch's samples of the same source (for a bonus: with the
+      same correctness, too). If none of these has a value either, it is 0.
     """
     sources = [sample["source"] for sample in samples]
-    rights = [(sample["correctness_state"], sample["correctness"]) for sample in samples]
+    correctness_keys = [(sample["correctness_state"], sample["correctness"]) for sample in samples]
     bonuses = _filled(
         [sample["bonus"] if sample["bonus_state"] == "scored" else None for sample in samples],
-        [*zip(groups, rights, strict=True)],
-        [*zip(sources, rights, strict=True)],
+        [*zip(groups, correctness_keys, strict=True)],
+        [*zip(sources, correctness_keys, strict=True)],
     )
     scores = [
         None if score is None else score + sample["bonus_weight"] * bonus
@@ -113,7 +124,8 @@ def correctness_score(sample: Mapping[str, Any]) -> float | None:
 def _filled(values: Sequence[float | None], *levels: Sequence[Hashable]) -> list[float]:
     """Replace each None in ``values`` by the mean of the known values with the same key.
 
-    The first level with such values is used; without any, 0.
+    ``levels``: lists with one key per value, in the order in which they are tried. The first level in which a known
+    value has the same key is used. If there is none, the value becomes 0.
     """
     means = [_means(values, keys) for keys in levels]
     fillers = (

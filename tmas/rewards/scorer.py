@@ -114,7 +114,7 @@ class Scorer:
             bonus=bonus,
             weight=self.settings.weight_of(row.source),
             wrong_share=self.settings.wrong_share,
-            overlong=overlong_penalty(row.response_tokens, row.max_response_tokens, self.settings.overlong),
+            length_penalty=overlong_penalty(row.response_tokens, row.max_response_tokens, self.settings.overlong),
             label=truth.label if truth else "",
         )
         return {

@@ -24,18 +24,21 @@ from tmas.run.trace import Trace
 class ProblemCharges:
     """Counts what a problem uses, and records what its calls do not show: unreported and cancelled tokens.
 
-    The tokens count against the budget of the problem, its allowance and the budget of the run. ``allowance``: what the
-    problem may use of the budget of the run, if its shares are strict (:mod:`tmas.run.shares`). ``earlier``: with an
-    allowance, what the trace has charged before, by role.
+    The tokens count against the budget of the problem, its allowance and the budget of the run. ``allowance`` and
+    ``earlier_usage``: see :class:`~tmas.run.session.ProblemSession`.
     """
 
     def __init__(
-        self, trace: Trace, run: RunState, allowance: Amount | None = None, earlier: Mapping[str, Usage] | None = None
+        self,
+        trace: Trace,
+        run: RunState,
+        allowance: Amount | None = None,
+        earlier_usage: Mapping[str, Usage] | None = None,
     ) -> None:
         self.trace, self.run, self.allowance = trace, run, allowance
         self._usage: dict[tuple[str, int], Usage] = {}
         self._of_share = TokenBudget(parent=run.budget)
-        self._of_share.count_recorded(earlier or {}, run.prices)
+        self._of_share.count_recorded(earlier_usage or {}, run.prices)
         self._used_before = Amount(self._of_share.spent, self._of_share.spent_money)
         self.allow(Amount())
         limits = run.limits
@@ -56,7 +59,7 @@ class ProblemCharges:
     def spent(self) -> Amount:
         return Amount(self.budget.spent, self.budget.spent_money)
 
-    def of_iteration(self, iteration: int) -> Amount:
+    def used_in_iteration(self, iteration: int) -> Amount:
         """What the calls of an iteration have used."""
         used = {role: usage for (role, t), usage in self._usage.items() if t == iteration}
         return Amount(sum(usage.total_tokens for usage in used.values()), cost_of(used, self.run.prices))
@@ -91,7 +94,7 @@ class ProblemCharges:
         """
         if tokens:
             name = f"{UNREPORTED_PREFIX}{key}"
-            self.trace.decide(name, plausible_tokens(self.trace.decision(name)) + tokens)
+            self.trace.record_decision(name, plausible_tokens(self.trace.decision(name)) + tokens)
             self._charge(key.role, Usage(completion_tokens=tokens))
 
     def add_cancelled(self, key: CallKey, used: Usage) -> None:
@@ -104,7 +107,7 @@ class ProblemCharges:
         before = recorded_usage(recorded).usage if recorded else Usage()
         entry = UsageEntry(role=key.role, iteration=key.iteration, usage=used)
         self.add(entry)
-        self.trace.decide(name, entry.model_copy(update={"usage": before + used}).model_dump())
+        self.trace.record_decision(name, entry.model_copy(update={"usage": before + used}).model_dump())
 
     def _charge(self, role: str, usage: Usage, recorded: bool = False) -> None:
         price = self.price(role)

@@ -41,7 +41,7 @@ class RecordedRun:
         self.path = path
         if not (path / "manifest.json").is_file():
             remedy = "Give the output_dir of tmas solve or tmas distill."
-            raise UserError("no run directory: it holds no manifest.json", where=path, remedy=remedy)
+            raise UserError("not a run directory: manifest.json is missing", where=path, remedy=remedy)
         self.manifest = read_record(path / "manifest.json", Manifest)
         self._offsets = _offsets(path / "predictions.jsonl")
 
@@ -164,7 +164,7 @@ class Replay:
     def window(self, role: str) -> Window:
         return _UnlimitedWindow()
 
-    def shown(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
+    def shown_items(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
         sent = self._recorded.sent.get(str(key), "")
         return tuple(item_id for item_id in prompt.shown if f"\n- [{item_id}, " in sent)
 
@@ -172,7 +172,7 @@ class Replay:
         recorded = self._recorded.decisions.get(name)
         return await compute() if recorded is None else output.model_validate(recorded)
 
-    async def may_begin(self, iteration: int, stalled: int) -> bool:
+    async def share_allows(self, iteration: int, stalled: int) -> bool:
         return True  # only iterations that began are replayed
 
     async def ask(

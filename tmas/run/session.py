@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from tmas.agents.packing import Prompt, Window
-from tmas.llm.client import RoutingHint
+from tmas.llm.chat_model import RoutingHint
 from tmas.llm.connection import StreamProgress
 from tmas.prompts import Prompts
 from tmas.records import (
@@ -23,7 +23,7 @@ from tmas.records import (
     Usage,
     UsageEntry,
 )
-from tmas.records.token_counts import UNCOUNTED, USAGE_IMPLAUSIBLE
+from tmas.records.token_counts import UNREPORTED, USAGE_IMPLAUSIBLE
 from tmas.redaction import clean_logger
 from tmas.run.budget import (
     UNREPORTED_PREFIX,
@@ -48,9 +48,9 @@ class ProblemSession:
     """Implements :class:`tmas.agents.base.Session` over a :class:`Trace`.
 
     ``order``: the problem's position in the input. ``give_up_reason``: if set, no new calls are made; a call that is
-    not in the trace is a ``worker`` failure with this message. ``allowance``: what the problem may use of the budget
-    of the run, if its shares are strict (:mod:`tmas.run.shares`). ``earlier``: with an allowance, what the trace has
-    charged before, by role.
+    not in the trace is a ``worker`` failure with this message. ``allowance``: maximum that the problem may take from
+    the budget of the run; only set if the run has strict shares (:mod:`tmas.run.shares`). ``earlier_usage``: usage in
+    the trace when the session begins, by role; only needed with an allowance.
     """
 
     def __init__(
@@ -61,17 +61,17 @@ class ProblemSession:
         order: int = 0,
         give_up_reason: str | None = None,
         allowance: Amount | None = None,
-        earlier: Mapping[str, Usage] | None = None,
+        earlier_usage: Mapping[str, Usage] | None = None,
     ) -> None:
         self.problem, self.trace, self.run, self.order = problem, trace, run, order
         self._give_up_reason = give_up_reason
         self.stopped: Literal["budget", "worker"] | None = None
-        self.packed_prompts = 0
-        self.replies = ReplyCounter()
-        self.charges = ProblemCharges(trace, run, allowance, earlier)
+        self.packed_prompts = 0  # prompts that had to be shortened to fit
+        self.reply_counter = ReplyCounter()
+        self.charges = ProblemCharges(trace, run, allowance, earlier_usage)
         self._iterations_with_new_calls: set[int] = set()
-        # True from the beginning if the budget stopped an earlier start of this run: calls in the trace are still
-        # answered, and the first new call is refused.
+        # True at once if the budget stopped the run before it was resumed under the same limits. Recorded calls are
+        # still answered, and all new calls are refused.
         self._refuses_new_calls = _stop_applies(trace.decision("budget"), run.limits)
 
     @property
@@ -92,7 +92,8 @@ class ProblemSession:
     def prompts(self) -> Prompts:
         return self.run.prompts
 
-    def shown(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
+    def shown_items(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
+        """The ids of the bank items in ``prompt``. ``key`` is only needed in a replay."""
         return prompt.shown
 
     async def decide(self, name: str, compute: Callable[[], Awaitable[Output]], output: type[Output]) -> Output:
@@ -100,13 +101,14 @@ class ProblemSession:
         if recorded is not None:
             try:
                 return output.model_validate(recorded)
-            except ValidationError as error:  # edited in a trace of an older version, whose lines have no checksum
+            except ValidationError as error:
+                # Only possible if someone edited the trace of an older version: its lines have no checksums.
                 log.warning("%s: the decision %s is invalid and is made again: %s", self.trace.path, name, error)
         value = await compute()
-        self.trace.decide(name, value.model_dump(mode="json"))
+        self.trace.record_decision(name, value.model_dump(mode="json"))
         return value
 
-    async def may_begin(self, iteration: int, stalled: int) -> bool:
+    async def share_allows(self, iteration: int, stalled: int) -> bool:
         shares = self.run.shares
         if shares is None or iteration == 0 or self._give_up_reason:
             return True
@@ -116,12 +118,13 @@ class ProblemSession:
         async def request_share() -> Grant:
             nonlocal is_new
             is_new = True
-            spent, cost = self.charges.spent, self.charges.of_iteration(iteration - 1)
-            allowance = self.charges.allowance
-            return await shares.ask(ShareRequest(self.problem.problem_id, spent, cost, stalled, begun, allowance))
+            spent, allowance = self.charges.spent, self.charges.allowance
+            expected_cost = self.charges.used_in_iteration(iteration - 1)
+            request = ShareRequest(self.problem.problem_id, spent, expected_cost, stalled, begun, allowance)
+            return await shares.ask(request)
 
         grant = await self.decide(grant_name(shares.limits, iteration), request_share, Grant)
-        if is_new:  # the allowance contains the grants that were recorded before
+        if is_new:  # a recorded grant is already part of the allowance
             self.charges.allow(grant.amount)
         if not grant.granted:
             self.stopped = "budget"
@@ -130,11 +133,11 @@ class ProblemSession:
     async def end_share(self) -> None:
         """Record how much the problem used, and leave the rest of its share to the other problems.
 
-        It is recorded without a limit, too: the run may be resumed with one.
+        The usage is recorded even if the run has no limit, because the run may be resumed with a limit.
         """
         spent = self.charges.spent
         if self.trace.decision(ENDED) != spent.tokens:
-            self.trace.decide(ENDED, spent.tokens)
+            self.trace.record_decision(ENDED, spent.tokens)
         if self.run.shares:
             await self.run.shares.end(self.problem.problem_id, spent)
 
@@ -154,9 +157,9 @@ class ProblemSession:
         outcome = self.trace.find(key, request)
         if outcome is not None:
             self.run.activity.replayed += 1
-            self.replies.count(key, n, outcome)
+            self.reply_counter.count(key, n, outcome)
             self._count_outcome(key, outcome, prompt, recorded=True)
-            self._charge_uncounted_replay(key, outcome, prompt)
+            self._charge_unreported_replay(key, outcome, prompt)
             return outcome
         if self._give_up_reason:
             self.stopped = "worker"
@@ -168,7 +171,7 @@ class ProblemSession:
 
     async def _call(self, key: CallKey, request: Request, prompt: Prompt) -> Reply | Failure:
         role, activity, budget = self.run.roles[key.role], self.run.activity, self.charges.budget
-        of_role = activity.role(key.role)
+        role_activity = activity.role(key.role)
         hint = RoutingHint(self.problem.problem_id, key.iteration * PRIORITY_STRIDE + self.order)
         async with self.run.limiter.slots((hint.priority,), request.n) as slots:
             if self._refuses_new_calls:
@@ -178,7 +181,7 @@ class ProblemSession:
             def on_progress(progress: StreamProgress, report_tokens: Callable[[int], None]) -> None:
                 nonlocal streamed, aborted_tokens
                 activity.tokens += progress.tokens - streamed
-                of_role.tokens += progress.tokens - streamed
+                role_activity.tokens += progress.tokens - streamed
                 aborted_tokens += max(0, streamed - progress.tokens)  # the stream broke off, and the client retries
                 streamed = progress.tokens
                 slots.keep(request.n - progress.ended)
@@ -186,7 +189,7 @@ class ProblemSession:
 
             self._iterations_with_new_calls.add(key.iteration)
             activity.in_flight += 1
-            of_role.in_flight += 1
+            role_activity.in_flight += 1
             activity.iterations.setdefault(self.problem.problem_id, key.iteration)
             try:
                 outcome = await budget.run_limited(
@@ -208,17 +211,18 @@ class ProblemSession:
                 raise
             finally:
                 activity.in_flight -= 1
-                of_role.in_flight -= 1
+                role_activity.in_flight -= 1
         if isinstance(outcome, Failure):
             outcome = outcome.model_copy(update={"key": key})
-        # No await between a charge and its line in the trace: count_earlier_starts() depends on it.
+        # Nothing may await between a charge and its line in the trace, which trace.add() writes before its first await.
+        # Otherwise count_earlier_starts() could count the call twice or not at all.
         self._count_outcome(key, outcome, prompt)
-        uncounted = streamed if isinstance(outcome, Failure) else _unreported_tokens(outcome, prompt, role.window)
-        self.charges.add_unreported(key, aborted_tokens + uncounted)
+        unreported = streamed if isinstance(outcome, Failure) else _unreported_tokens(outcome, prompt, role.window)
+        self.charges.add_unreported(key, aborted_tokens + unreported)
         await self.trace.add(key, request, outcome, prompt.notes, started)
-        self.replies.count(key, request.n, outcome)
+        self.reply_counter.count(key, request.n, outcome)
         activity.calls += 1
-        of_role.calls += 1
+        role_activity.calls += 1
         return outcome
 
     def _count_outcome(self, key: CallKey, outcome: Reply | Failure, prompt: Prompt, recorded: bool = False) -> None:
@@ -232,8 +236,11 @@ class ProblemSession:
             return
         self.charges.add(UsageEntry(role=key.role, iteration=key.iteration, usage=outcome.usage), recorded)
 
-    def _charge_uncounted_replay(self, key: CallKey, outcome: Reply | Failure, prompt: Prompt) -> None:
-        """Charge the budget for a recorded reply whose usage an older version believed, although it cannot be true."""
+    def _charge_unreported_replay(self, key: CallKey, outcome: Reply | Failure, prompt: Prompt) -> None:
+        """Charge the budget for a recorded reply with implausible token counts that an older version accepted.
+
+        That version did not count the tokens itself, so the trace has no unreported tokens for the call.
+        """
         if isinstance(outcome, Failure) or USAGE_IMPLAUSIBLE not in outcome.notes:
             return
         if self.trace.decision(f"{UNREPORTED_PREFIX}{key}") is None:
@@ -248,7 +255,7 @@ class ProblemSession:
             self.charges.add_cancelled(key, used)
         if not self._refuses_new_calls:
             self._refuses_new_calls = True
-            self.trace.decide("budget", self.run.limits.model_dump())
+            self.trace.record_decision("budget", self.run.limits.model_dump())
         self.stopped = "budget"
         return Failure(reason=FailureReason.BUDGET, message="the budget is used up", key=key)
 
@@ -259,11 +266,11 @@ def keyed_hash(seed: int, problem_id: str, name: str) -> int:
 
 
 def _unreported_tokens(reply: Reply, prompt: Prompt, window: Window) -> int:
-    """The tokens of a reply whose server reported no usage, or one that is not believed, counted by the client.
+    """Tokens of a reply, counted by the client, if the server reported no usage or an implausible one.
 
-    0 if the server reported it.
+    0 if the usage that the server reported is plausible.
     """
-    if UNCOUNTED.isdisjoint(reply.notes):
+    if UNREPORTED.isdisjoint(reply.notes):
         return 0
     texts = (text for completion in reply.completions for text in (completion.text, completion.reasoning) if text)
     return window.count(prompt.content) + sum(map(window.count, texts))

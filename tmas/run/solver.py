@@ -57,7 +57,7 @@ class ProblemSolver:
             usage=session.usage,
             failures=failures,
             packed_prompts=session.packed_prompts,
-            replies=session.replies.counts(failures),
+            replies=session.reply_counter.counts(failures),
         )
 
     async def limit(self, limits: Limits) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tmas.agents.packing import Prompt
 from tmas.concurrency import PriorityLimiter
-from tmas.llm.client import ChatModel
+from tmas.llm.chat_model import ChatModel
 from tmas.llm.tokens import ContextWindow
 from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import Sampling

@@ -203,7 +203,7 @@ class Trace:
         """The decisions whose names begin with ``prefix``: name -> value."""
         return {name: value for name, value in self._decisions.items() if name.startswith(prefix)}
 
-    def decide(self, name: str, value: Any) -> None:
+    def record_decision(self, name: str, value: Any) -> None:
         """Record a decision that a replay must repeat. It replaces an earlier one of the same name."""
         self._append(DecisionLine(name=name, value=value))
 

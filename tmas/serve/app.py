@@ -21,8 +21,8 @@ from tmas.serve.metrics import CONTENT_TYPE
 from tmas.serve.middlewares import (
     ANSWERED,
     CHAT,
-    VISIT,
-    Visit,
+    REQUEST_METRICS,
+    RequestMetrics,
     access_control,
     count_requests,
     json_response,
@@ -36,9 +36,9 @@ from tmas.settings import RunSettings
 
 log = clean_logger(__name__)
 MOST_LOGGED = 100
-"""Ignored fields that are named in the log."""
-EVENTS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-"""``X-Accel-Buffering`` turns off the buffering of nginx."""
+"""Maximum number of ignored fields that the log names."""
+EVENT_STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+"""Response headers of a stream of events. ``X-Accel-Buffering`` turns off the buffering of nginx."""
 KEEP_ALIVE = 15.0
 """Seconds without an event after which a comment is sent. Proxies and clients close streams without traffic."""
 
@@ -53,10 +53,10 @@ def create_app(
     DNS rebinding. ``connections``: the connections that requests come from.
     """
     api = _Api(service, models, connections)
-    without_key = {"/health"} if service.settings.metrics_key else {"/health", "/metrics"}
+    public_paths = {"/health"} if service.settings.metrics_key else {"/health", "/metrics"}
     app = web.Application(
         client_max_size=service.settings.max_request_bytes,
-        middlewares=[count_requests(service.metrics), openai_errors, access_control(key, without_key)],
+        middlewares=[count_requests(service.metrics), openai_errors, access_control(key, public_paths)],
     )
     app.add_routes(
         [
@@ -104,12 +104,13 @@ class _Api:
             raise ApiError(415, "unsupported_media_type", "Content-Type must be application/json")
         if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
             raise ApiError(415, "unsupported_encoding", "the body must not be compressed: leave out Content-Encoding")
-        server = self._service.settings
-        body = read_request(await _body(request, server.body_seconds), server)
-        settings = body.settings(self._models, server.most)
-        visit = request[VISIT]
-        visit.model = body.model
-        question = read_question(body.messages, server, settings.prompts)
+        server_settings = self._service.settings
+        body = read_request(await _body(request, server_settings.body_seconds), server_settings)
+        request_limits = server_settings.most
+        settings = body.settings(self._models, request_limits)
+        request_metrics = request[REQUEST_METRICS]
+        request_metrics.model = body.model
+        question = read_question(body.messages, server_settings, settings.prompts)
         ignored = (*body.ignored, *question.ignored)
         self._log_once(ignored)
         job = Job(f"chatcmpl-{secrets.token_hex(12)}", question.text, settings, body.model, ignored)
@@ -119,9 +120,9 @@ class _Api:
             progress: list[str] = []
             async with self._service.submit(job, progress.append) as task:
                 completion = Responses(job).completion(await task, progress if body.include_reasoning else ())
-        self._service.metrics.first_byte.labels("false").observe(visit.seconds)
-        self._service.metrics.first_content.labels(job.model).observe(visit.seconds)
-        visit.outcome = ANSWERED
+        self._service.metrics.first_byte.labels("false").observe(request_metrics.seconds)
+        self._service.metrics.first_content.labels(job.model).observe(request_metrics.seconds)
+        request_metrics.outcome = ANSWERED
         return json_response(completion)
 
     async def _stream(self, request: web.Request, job: Job, body: ChatRequest) -> web.StreamResponse:
@@ -129,16 +130,16 @@ class _Api:
         on_line = lines.put_nowait if body.include_reasoning is not False else lambda _: None
         async with self._service.submit(job, on_line) as task:
             task.add_done_callback(lambda _: lines.put_nowait(None))
-            response = web.StreamResponse(headers=EVENTS)
+            response = web.StreamResponse(headers=EVENT_STREAM_HEADERS)
             with contextlib.suppress(ConnectionError):  # the client has disconnected
                 await response.prepare(request)
-                async for event in self._events(request[VISIT], job, lines, task, body.include_usage):
+                async for event in self._events(request[REQUEST_METRICS], job, lines, task, body.include_usage):
                     await response.write(event)
         return response
 
     async def _events(
         self,
-        visit: Visit,
+        request_metrics: RequestMetrics,
         job: Job,
         lines: asyncio.Queue[str | None],
         task: asyncio.Task[Result],
@@ -150,7 +151,7 @@ class _Api:
         """
         responses = Responses(job)
         yield _event(responses.chunk({"role": "assistant", "content": ""}))
-        self._service.metrics.first_byte.labels("true").observe(visit.seconds)
+        self._service.metrics.first_byte.labels("true").observe(request_metrics.seconds)
         while True:
             try:
                 line = await asyncio.wait_for(lines.get(), KEEP_ALIVE)
@@ -163,17 +164,18 @@ class _Api:
         outcome = ANSWERED
         try:
             chunks = list(responses.chunks(await task, include_usage))
-            self._service.metrics.first_content.labels(job.model).observe(visit.seconds)
+            self._service.metrics.first_content.labels(job.model).observe(request_metrics.seconds)
             for chunk in chunks:
                 yield _event(chunk)
         except ApiError as error:
             outcome = error.code
             yield _event(error.body)
         yield b"data: [DONE]\n\n"
-        visit.outcome = outcome  # only now: until here, the client may leave
+        # Set the outcome only now: if the client disconnects earlier, it stays CLIENT_LEFT.
+        request_metrics.outcome = outcome
 
     def _log_once(self, ignored: Iterable[str]) -> None:
-        """Log each field that is ignored once. Clients choose the names, so their number is limited."""
+        """Log each ignored field only once. The number of logged names is limited, as clients can send any name."""
         new = [name for name in dict.fromkeys(ignored) if name not in self._logged]
         if new and len(self._logged) < MOST_LOGGED:
             self._logged.update(new)
@@ -193,7 +195,7 @@ async def _body(request: web.Request, seconds: float) -> bytes:
         raise ApiError(408, "request_timeout", f"the body did not arrive within {seconds:g} seconds") from None
     except (web.RequestPayloadError, ClientPayloadError):
         raise ApiError(400, "invalid_http", "the body of the request is not valid HTTP") from None
-    except RuntimeError:  # what aiohttp raises if the connection was closed before
+    except RuntimeError:  # aiohttp raises this if the connection is already closed
         if request.transport is None:
             raise ConnectionResetError from None
         raise

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from tmas.llm.client import NO_HINT, ChatModel, RoutingHint
+from tmas.llm.chat_model import NO_HINT, ChatModel, RoutingHint
 from tmas.llm.connection import ProgressCallback
 from tmas.records import Failure, Reply, Request, Result, Usage
 from tmas.run.solver import ProblemSolver
@@ -90,7 +90,7 @@ class ServerMetrics:
 
 @dataclass(frozen=True)
 class _CountedChat:
-    """A :class:`~tmas.llm.client.ChatModel` that counts the tokens of the replies of ``chat``."""
+    """A :class:`~tmas.llm.chat_model.ChatModel` that counts the tokens of the replies of ``chat``."""
 
     chat: ChatModel
     metrics: ServerMetrics

@@ -24,8 +24,8 @@ ANSWERED, CLIENT_LEFT = "answered", "client_left"
 
 
 @dataclass
-class Visit:
-    """One chat request, for the metrics. ``outcome``: the client has left, unless the handler says otherwise."""
+class RequestMetrics:
+    """What the metrics count about one chat request. ``outcome``: ``CLIENT_LEFT`` until a handler sets another one."""
 
     model: str = "unknown"
     outcome: str = CLIENT_LEFT
@@ -37,21 +37,21 @@ class Visit:
         return time.monotonic() - self.started
 
 
-VISIT = web.RequestKey("visit", Visit)
+REQUEST_METRICS = web.RequestKey("request_metrics", RequestMetrics)
 
 
 def count_requests(metrics: ServerMetrics) -> Any:
-    """Count the chat requests by their outcome, which :class:`Visit` holds."""
+    """Count the chat requests by their outcome, which :class:`RequestMetrics` holds."""
 
     @web.middleware
     async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path != CHAT:
             return await handler(request)
-        visit = request[VISIT] = Visit()
+        request_metrics = request[REQUEST_METRICS] = RequestMetrics()
         try:
             return await handler(request)
         finally:
-            metrics.requests.labels(visit.model, visit.outcome).inc()
+            metrics.requests.labels(request_metrics.model, request_metrics.outcome).inc()
 
     return count
 
@@ -67,18 +67,18 @@ async def openai_errors(request: web.Request, handler: Handler) -> web.StreamRes
         error = raised
     except web.HTTPException as raised:  # raised by aiohttp, for an unknown path, for example
         error = ApiError(raised.status, raised.reason.lower().replace(" ", "_"), str(raised.text))
-    if VISIT in request:
-        request[VISIT].outcome = error.code
+    if REQUEST_METRICS in request:
+        request[REQUEST_METRICS].outcome = error.code
     return json_response(error.body, error.status, error.headers)
 
 
-def access_control(key: str | None, without_key: Collection[str]) -> Any:
-    """Require ``key``, except for the paths ``without_key``. Without a key, require a loopback name as the host."""
+def access_control(key: str | None, public_paths: Collection[str]) -> Any:
+    """Require ``key``, except for ``public_paths``. Without a key, require a loopback name as the host."""
 
     @web.middleware
     async def require_key(request: web.Request, handler: Handler) -> web.StreamResponse:
         header = request.headers.get("Authorization", "")
-        if request.path not in without_key and not _is_equal(header, f"Bearer {key}"):
+        if request.path not in public_paths and not _is_equal(header, f"Bearer {key}"):
             raise ApiError(401, "invalid_api_key", "the API key is missing or wrong")
         return await handler(request)
 

@@ -164,7 +164,7 @@ class SyntheticSession:
     def usage(self) -> tuple[UsageEntry, ...]:
         return tuple(UsageEntry(role=role, iteration=t, usage=u) for (role, t), u in sorted(self._usage.items()))
 
-    def shown(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
+    def shown_items(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
         return prompt.shown
 
     def draw(self, name: str) -> float:
@@ -181,10 +181,10 @@ class SyntheticSession:
 
     async def decide(self, name: str, compute: Callable[[], Awaitable[Any]], output: type[Any]) -> Any:
         value = await compute()
-        self.trace.decide(name, value.model_dump(mode="json"))
+        self.trace.record_decision(name, value.model_dump(mode="json"))
         return value
 
-    async def may_begin(self, iteration: int, stalled: int) -> bool:
+    async def share_allows(self, iteration: int, stalled: int) -> bool:
         return True
 
     async def ask(

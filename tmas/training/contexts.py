@@ -19,7 +19,7 @@ from tmas.agents.packing import Prompt, Window
 from tmas.agents.settings import AgentSettings
 from tmas.agents.team import Team
 from tmas.errors import UserError
-from tmas.memory.bank import line
+from tmas.memory.bank import item_line
 from tmas.memory.experience import ExperienceBank
 from tmas.memory.guidelines import GuidelineBank
 from tmas.prompts import BUILT_IN, Prompts
@@ -277,7 +277,7 @@ def _row(
 ) -> TrainingRow | Failure:
     if isinstance(prompt, Failure):
         return prompt
-    shown = [item for item in bank if line(item) in prompt.content]
+    shown = [item for item in bank if item_line(item) in prompt.content]
     if source != "normal" and not shown:
         return Failure(
             reason=FailureReason.CONTEXT,

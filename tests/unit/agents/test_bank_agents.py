@@ -55,10 +55,10 @@ class Scripted:
     def count(self, text: str) -> int:
         return len(text)
 
-    def shown(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
+    def shown_items(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
         return prompt.shown
 
-    async def may_begin(self, iteration: int, stalled: int) -> bool:
+    async def share_allows(self, iteration: int, stalled: int) -> bool:
         return True
 
     async def decide(self, name: str, compute: Callable[[], Awaitable[Any]], output: type[Any]) -> Any:

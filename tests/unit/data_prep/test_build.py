@@ -405,7 +405,7 @@ def test_text_of_problems_and_models_is_never_markup(steps: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda steps: {"run": steps}, UserError, "holds no manifest.json"),
+        (lambda steps: {"run": steps}, UserError, "manifest.json is missing"),
         (lambda steps: {"problems": steps / "nowhere.jsonl"}, UserError, "Run tmas filter first"),
         (lambda steps: {"tokenizer": str(steps)}, UserError, "holds no tokenizer.json"),
         (

@@ -157,10 +157,10 @@ async def test_a_run_without_gold_answers_still_has_its_facts(tmp_path: Path):
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path):
-    with pytest.raises(UserError, match=r"no run directory: it holds no manifest\.json"):
+    with pytest.raises(UserError, match=r"not a run directory: manifest\.json is missing"):
         read_run(tmp_path)
     (tmp_path / "file.jsonl").touch()
-    with pytest.raises(UserError, match=r"file\.jsonl: no run directory: .* Give the output_dir of tmas solve"):
+    with pytest.raises(UserError, match=r"file\.jsonl: not a run directory: .* Give the output_dir of tmas solve"):
         read_run(tmp_path / "file.jsonl")
     with pytest.raises(UserError, match="no finished problem"):
         read_run(write_run(tmp_path / "empty", []))
@@ -312,7 +312,7 @@ def test_the_command_tells_what_is_missing_and_ends_with_3(tmp_path: Path):
 def test_the_command_refuses_what_is_no_run(tmp_path: Path):
     done = tmas("evaluate", f"runs=[{tmp_path}]")
     assert done.returncode == 2
-    assert "no run directory" in done.stderr
+    assert "not a run directory" in done.stderr
 
 
 def test_a_dry_run_checks_the_settings_and_the_judges_key_before_there_are_runs(tmp_path: Path):

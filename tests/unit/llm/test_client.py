@@ -349,7 +349,7 @@ async def test_a_refused_field_is_sent_again_later(field: str, monkeypatch: pyte
     async with ScriptedServer(refuses=[field]) as server, OpenAIChat(settings(server.base_url)) as chat:
         await chat.complete(ask(n=2, seed=1))
         server.refuses = frozenset()
-        monkeypatch.setattr(chat._refused, "_now", lambda: time.monotonic() + TRY_AGAIN)
+        monkeypatch.setattr(chat._refused_fields, "_now", lambda: time.monotonic() + TRY_AGAIN)
         reply = await chat.complete(ask(n=2, seed=1))
     assert isinstance(reply, Reply)
     assert reply.notes == ()

@@ -12,7 +12,8 @@ import pytest
 
 from tests.support.waiting import LIMIT, until
 from tmas.llm import client
-from tmas.llm.client import OpenAIChat, RoutingHint
+from tmas.llm.chat_model import RoutingHint
+from tmas.llm.client import OpenAIChat
 from tmas.llm.endpoint import EndpointDown, EndpointSettings
 from tmas.records import Failure, FailureReason, Message, Reply, Request, Sampling
 from tmas.testing.chat_server import Fault, Script, ScriptedServer
@@ -169,8 +170,8 @@ async def test_a_server_that_refuses_its_first_call_does_not_end_a_run_that_anot
             assert not chat.router.engines[wrong.base_url].is_healthy
     assert len(wrong.requests) == client.REFUSALS
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
-        f"{wrong.base_url} has refused {client.REFUSALS} calls in a row, and gets few calls until it accepts one:"
-        f" HTTP {status}: {refusal.body}"
+        f"{wrong.base_url} has refused {client.REFUSALS} calls in a row. It gets calls only every 30 seconds until it"
+        f" accepts one: HTTP {status}: {refusal.body}"
     ]
 
 

@@ -40,7 +40,7 @@ def test_there_is_one_candidate_more_than_answers_between_the_bounds():
 def test_a_stalled_problem_explores_more_and_is_given_up_last():
     gives_up = SETTINGS.model_copy(update={"give_up_after": 4})
     plans = [progress([SAME] * n, 8, 0.2, gives_up) for n in range(1, 6)]
-    assert [plan and (plan.epsilon, plan.stalled) for plan in plans] == [
+    assert [plan and (plan.epsilon, plan.iterations_without_progress) for plan in plans] == [
         (0.2, 0), (0.2, 1), (0.5, 2), (0.5, 3), None
     ]  # fmt: skip
     assert progress([SAME] * 9, 8, 0.7, SETTINGS) == NextIteration(

@@ -31,7 +31,7 @@ class Draws:
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
-    def shown(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
+    def shown_items(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
         return prompt.shown
 
     def draw(self, name: str) -> float:

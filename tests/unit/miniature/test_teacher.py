@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from recipes.miniature.language import Finding, answer, blocks_in, check, findings, question, read_answer, solution
 from recipes.miniature.task import LETTERS, ORDERS, RULES, Blocks, Candidate, Task
-from recipes.miniature.teacher import Teacher, parted, thought
+from recipes.miniature.teacher import Teacher, split_thinking_lines, with_thinking
 from recipes.miniature.teacher import labels as labels_in
 from tests.support.miniature import PROMPTS, TeacherSession, miniature_problems, problems_with_candidates, solve
 from tmas.agents.context import all_items
@@ -241,7 +241,7 @@ def test_exploitation_follows_the_findings(labels: Labels, given_attempts: list[
 def test_exploitation_shows_its_look_ups():
     labels = {(0, "alfa", "ab"): False, (0, "alfa", "ac"): True}
     reply = teacher().reply(exploit_prompt(labels, [("alfa", 2)]))
-    thinking, _ = parted(reply)
+    thinking, _ = split_thinking_lines(reply)
     assert thinking[:2] == ["A:alfa:ab BAD", "A:alfa:ac OK"]
     assert thinking[2:5] == ["B:alfa:ab new", "B:alfa:ac new", "B:alfa:bc new"]
 
@@ -323,7 +323,7 @@ def told(candidate: Candidate) -> str:
     )
 )
 def test_thinking_is_split_off_as_the_project_splits_it(lines: list[str]):
-    reply = thought(lines, solution(GOLD))
+    reply = with_thinking(lines, solution(GOLD))
     completion = split_thinking(reply, "")
     assert (completion.text, completion.reasoning) == (solution(GOLD), "\n".join(lines))
-    assert parted(reply) == (lines, solution(GOLD))
+    assert split_thinking_lines(reply) == (lines, solution(GOLD))

@@ -348,7 +348,7 @@ def test_a_run_that_was_resumed_after_its_evaluation_is_refused(runs: dict[str, 
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path):
-    with pytest.raises(UserError, match="no run directory"):
+    with pytest.raises(UserError, match="not a run directory"):
         make_report(ReportSettings(runs=(tmp_path,)))
 
 

@@ -49,7 +49,7 @@ def test_a_wrong_answer_is_compared_with_wrong_answers_at_its_share():
 def test_a_bonus_is_worth_at_most_its_weight(batch: list[tuple[RewardBreakdown, str]], by_std: bool):
     for (sample, _), value in zip(batch, bonuses(batch, by_std), strict=True):
         assert math.isfinite(value)
-        assert abs(value) <= sample.bonus_weight * (1 + 1e-9)
+        assert abs(value) <= sample.effective_weight * (1 + 1e-9)
         if "masked" in (sample.correctness.state, sample.bonus.state):
             assert value == 0
 

@@ -149,7 +149,7 @@ def test_only_what_was_masked_changes(batch: list[tuple[RewardBreakdown, str]]):
         if "masked" not in (some.correctness.state, some.bonus.state):
             assert score == some.report()["score"]
         elif some.correctness.state == "scored":
-            assert some.correctness.value <= score <= some.correctness.value + some.bonus_weight
+            assert some.correctness.value <= score <= some.correctness.value + some.effective_weight
 
 
 @given(batches)

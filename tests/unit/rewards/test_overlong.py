@@ -36,7 +36,7 @@ def test_the_penalty_is_bounded(tokens: int, limit: int, penalty: float, share: 
 
 
 def test_it_is_part_of_correctness_alone():
-    long = parts(1.0, scored(1.0), overlong=0.5)
+    long = parts(1.0, scored(1.0), length_penalty=0.5)
     report = long.report()
     assert (report["score"], report["acc"], report["overlong_penalty"]) == (pytest.approx(0.8), 1.0, 0.5)
     assert report["bonus_weight"] == parts(1.0, scored(1.0)).report()["bonus_weight"]
@@ -44,12 +44,12 @@ def test_it_is_part_of_correctness_alone():
 
 
 def test_masked_correctness_has_no_penalty():
-    report = parts(None, overlong=0.5).report()
+    report = parts(None, length_penalty=0.5).report()
     assert (report["score"], report["overlong_penalty"], correctness_score(report)) == (0.0, 0.0, None)
 
 
 def test_the_additive_form_has_it_too():
-    reports = [parts(1.0, scored(1.0), overlong=0.5).report(), parts(1.0, scored(1.0)).report()]
+    reports = [parts(1.0, scored(1.0), length_penalty=0.5).report(), parts(1.0, scored(1.0)).report()]
     assert impute(reports, ["a", "a"]) == pytest.approx([0.8, 1.3])
 
 

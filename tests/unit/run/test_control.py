@@ -338,7 +338,7 @@ def test_the_status_of_a_run_of_an_older_version_comes_from_its_files():
         (["control", FIXTURE, "concurrency=0"], "concurrency: Input should be greater than or equal to 1"),
         (["status", "nowhere"], "nowhere: no manifest.json, and no live process."),
         (["status"], "not set: run."),
-        (["view", "nowhere"], "nowhere: no run directory: it holds no manifest.json"),
+        (["view", "nowhere"], "nowhere: not a run directory: manifest.json is missing"),
     ],
 )
 def test_wrong_input_is_one_message(words: list[Any], message: str, tmp_path: Path):

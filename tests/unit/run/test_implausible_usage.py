@@ -89,8 +89,8 @@ def test_other_counts_of_an_old_trace_are_checked_too(tmp_path: Path, count: int
     usage = {"calls": 1, "prompt_tokens": 5, "completion_tokens": count, "seconds": 1.0}
     entry = {"role": "solution", "iteration": 0, "usage": usage}
     with closing(Trace(trace_path(tmp_path, "p0"))) as trace:
-        trace.decide(f"{UNREPORTED_PREFIX}{key}", count)
-        trace.decide(f"{CANCELLED_PREFIX}{key}", UsageEntry.model_validate(entry).model_dump())
+        trace.record_decision(f"{UNREPORTED_PREFIX}{key}", count)
+        trace.record_decision(f"{CANCELLED_PREFIX}{key}", UsageEntry.model_validate(entry).model_dump())
         role = RoleModel(None, "m", Sampling(), ContextWindow(len, 1000, 1))  # type: ignore[arg-type]
         run = RunState({"solution": role}, PriorityLimiter(1), limits=Limits(tokens_per_problem=100))
         session = ProblemSession(PROBLEM, trace, run)

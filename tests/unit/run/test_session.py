@@ -14,7 +14,7 @@ from tests.support.waiting import LIMIT
 from tmas.agents.packing import Prompt
 from tmas.concurrency import PriorityLimiter
 from tmas.files import complete_lines
-from tmas.llm.client import NO_HINT, RoutingHint
+from tmas.llm.chat_model import NO_HINT, RoutingHint
 from tmas.llm.connection import ProgressCallback, StreamProgress
 from tmas.llm.endpoint import EndpointDown
 from tmas.llm.tokens import ContextWindow

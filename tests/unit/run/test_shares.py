@@ -59,7 +59,7 @@ async def test_a_resumed_run_computes_the_pool_from_its_traces(tmp_path: Path):
     def record(problem: str, decisions: dict[str, object]) -> None:
         with closing(Trace(trace_path(tmp_path, problem))) as trace:
             for name, value in decisions.items():
-                trace.decide(name, value)
+                trace.record_decision(name, value)
 
     record("ended", {ENDED: 60})
     record(
@@ -103,7 +103,7 @@ async def test_money_and_tokens_are_granted_together_and_a_resumed_run_knows_bot
     assert grant == Grant(granted=True, taken_money=0.5)
     assert shares.pool == Amount(10, 1.0)
     with closing(Trace(trace_path(tmp_path, "a"))) as trace:
-        trace.decide(grant_name(limits, 1), grant.model_dump(mode="json"))
+        trace.record_decision(grant_name(limits, 1), grant.model_dump(mode="json"))
     assert Shares.of_run(tmp_path, limits, problems=2, prices={}).pool == Amount(0, -0.5)
 
 

@@ -87,7 +87,7 @@ def test_calls_and_decisions_come_back_after_reopening(
             for i, (prompt, answer) in enumerate(calls):
                 add(trace, i, prompt, answer)
             for name, value in decisions.items():
-                trace.decide(name, {"value": value})
+                trace.record_decision(name, {"value": value})
         with opened(path) as trace:
             assert len(trace) == len(calls)
             for i, (prompt, answer) in enumerate(calls):
@@ -107,8 +107,8 @@ def test_what_was_never_added_is_not_found(tmp_path: Path):
 
 def test_the_later_decision_stands(tmp_path: Path):
     with opened(tmp_path / "t.jsonl") as trace:
-        trace.decide("budget", 1)
-        trace.decide("budget", 2)
+        trace.record_decision("budget", 1)
+        trace.record_decision("budget", 2)
         assert trace.decision("budget") == 2
     with opened(tmp_path / "t.jsonl") as trace:
         assert trace.decision("budget") == 2
@@ -213,7 +213,7 @@ def test_a_last_line_torn_anywhere_is_cut_off_and_all_before_it_stays(tmp_path: 
         with opened(path) as trace:
             assert found(trace, 3) == [reply("A"), reply("é ∑"), None]
             assert path.stat().st_size == before
-            trace.decide("next", end)
+            trace.record_decision("next", end)
         with opened(path) as trace:
             assert (len(trace), trace.decision("next")) == (2, end)
 
@@ -276,7 +276,7 @@ ODD_LINES = [
 def test_a_line_of_json_that_is_no_entry_is_refused_by_name(tmp_path: Path, line: bytes):
     path = tmp_path / "t.jsonl"
     with opened(path) as trace:
-        trace.decide("budget", 1)
+        trace.record_decision("budget", 1)
     path.write_bytes(path.read_bytes() + line + b"\n")
     refused_and_set_aside(path, 2)
 
@@ -397,7 +397,7 @@ def test_a_repaired_trace_makes_calls_for_other_requests_again_and_drops_the_old
         add(trace, 0, "Q")
         add(trace, 1, "after A")
         add(trace, 2, "after A, too")
-        trace.decide("selection", 1)
+        trace.record_decision("selection", 1)
     changed(path, 2, b'"text":"A"', b'"text":"X"')
     with opened(path) as trace:
         assert trace.find(key(0), ask("Q")) is None
@@ -408,7 +408,7 @@ def test_a_repaired_trace_makes_calls_for_other_requests_again_and_drops_the_old
         assert trace.find(key(0), ask("Q")) == reply("B")
         assert trace.find(key(1), ask("after B")) == reply("C")
         trace.finish()
-        trace.decide("next", 2)
+        trace.record_decision("next", 2)
     assert [call.messages[0].content for call in read_calls(path)] == ["Q", "after B"]
     with opened(path) as trace:
         assert (len(trace), trace.decision("selection"), trace.decision("next")) == (2, 1, 2)

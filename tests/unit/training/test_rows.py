@@ -211,7 +211,7 @@ def test_a_run_with_other_problems_or_without_its_trace_is_refused(run: tuple[Pa
     changed = [PROBLEMS[0].model_copy(update={"question": "What is 0?"})]
     with pytest.raises(UserError, match="'p0' was run with another question or answer"):
         list(rows_from_run(RecordedRun(run[0]), changed, WIDE, per_problem=1))
-    with pytest.raises(UserError, match="no run directory"):
+    with pytest.raises(UserError, match="not a run directory"):
         list(rows_from_run(RecordedRun(tmp_path), PROBLEMS, WIDE, per_problem=1))
     for name in ("manifest.json", "predictions.jsonl"):
         (tmp_path / name).write_bytes((run[0] / name).read_bytes())

@@ -47,14 +47,14 @@ def train(config: DictConfig, console: Console) -> None:
     lock = lock_file(output_dir / ".lock")
     try:
         run_identity = identity(config)
-        _refuse_another_run(run_identity, config, output_dir)
-        start = _new_start(output_dir)
-        write_json(start / "identity.json", run_identity)
-        OmegaConf.save(config, start / "config.yaml")
-        prompts.write(start / "prompts")
-        places = {"TENSORBOARD_DIR": str(start / "tensorboard"), "WANDB_DIR": str(start)}
+        _check_resumable(run_identity, config, output_dir)
+        start_dir = _make_start_dir(output_dir)
+        write_json(start_dir / "identity.json", run_identity)
+        OmegaConf.save(config, start_dir / "config.yaml")
+        prompts.write(start_dir / "prompts")
+        places = {"TENSORBOARD_DIR": str(start_dir / "tensorboard"), "WANDB_DIR": str(start_dir)}
         environment = {name: os.environ.get(name, place) for name, place in places.items()} | environment
-        _run(config, environment | {"VERL_FILE_LOGGER_PATH": str(start / "metrics.jsonl")})
+        _run(config, environment | {"VERL_FILE_LOGGER_PATH": str(start_dir / "metrics.jsonl")})
     finally:
         os.close(lock)
 
@@ -85,27 +85,30 @@ def _run(config: DictConfig, environment: dict[str, str]) -> None:
     runtime_env.env_vars = {**(runtime_env.get("env_vars") or {}), **environment}
     try:
         run_ppo(verl_config, task_runner_class=TaskRunner)
-    except (UserError, OSError) as error:  # the input was checked before, so this is a bug: show its traceback
+    except (UserError, OSError) as error:
+        # The configuration was checked before. So do not show this as a mistake of the user, but with its traceback.
         raise RuntimeError("the training failed") from error
 
 
-def _refuse_another_run(run_identity: dict[str, Any], config: DictConfig, output_dir: Path) -> None:
-    starts = sorted(output_dir.glob("starts/*/identity.json"))
-    if starts and Path(config.trainer.default_local_dir, "latest_checkpointed_iteration.txt").exists():
+def _check_resumable(run_identity: dict[str, Any], config: DictConfig, output_dir: Path) -> None:
+    """Raise ``RunRefused`` if ``output_dir`` has a checkpoint of a run with another identity."""
+    identities = sorted(output_dir.glob("starts/*/identity.json"))
+    if identities and Path(config.trainer.default_local_dir, "latest_checkpointed_iteration.txt").exists():
         # Older versions did not record the objective in identity.json.
-        recorded = OmegaConf.load(starts[-1].with_name("config.yaml"))
-        unrecorded = objective(recorded) if isinstance(recorded, DictConfig) else {}
-        refuse_another_run(run_identity, starts[-1], output_dir, unrecorded)
+        recorded_config = OmegaConf.load(identities[-1].with_name("config.yaml"))
+        recorded_objective = objective(recorded_config) if isinstance(recorded_config, DictConfig) else {}
+        refuse_another_run(run_identity, identities[-1], output_dir, recorded_objective)
 
 
-def _new_start(output_dir: Path) -> Path:
+def _make_start_dir(output_dir: Path) -> Path:
     """Create the folder of this start: ``output_dir/starts/0001``, ``0002``, and so on.
 
-    Each start has its own configuration and metrics. All starts share the checkpoints.
+    A *start* is one execution of ``tmas train``; the later ones resume the run. Each start has its own configuration
+    and metrics. All starts share the checkpoints.
     """
     starts = output_dir / "starts"
     starts.mkdir(parents=True, exist_ok=True)
-    last = max((int(start.name) for start in starts.iterdir() if start.name.isdecimal()), default=0)
-    start = (starts / f"{last + 1:04d}").absolute()
-    start.mkdir()
-    return start
+    last = max((int(folder.name) for folder in starts.iterdir() if folder.name.isdecimal()), default=0)
+    start_dir = (starts / f"{last + 1:04d}").absolute()
+    start_dir.mkdir()
+    return start_dir
