@@ -22,7 +22,7 @@ from tmas.settings import SolveSettings
 CONF = str(Path(__file__).parents[2] / "conf")
 ONE_PROCESS = "+serving.args.distributed-executor-backend=vllm.v1.executor.uniproc_executor.UniProcExecutor"
 """vLLM's engine computes in its own process. By default it starts another one on a CPU: that process imports vLLM once
-more, and each of the two spins while it waits for the other. test_demo_vllm.py has a server with the default."""
+more, and each of the two spins while it waits for the other. test_data_chain.py has a server with the default."""
 
 
 def settings() -> SolveSettings:

@@ -35,8 +35,9 @@ def group_names(methods: Sequence[str], settings: Sequence[Mapping[str, Any]], r
     """Return a different name for each group.
 
     A group that is the only one of its method is named after the method. Others get the settings in which the groups of
-    the method differ: ``tmas (epsilon=0.4)``. If these are unknown or the same, the name of the group's first run is
-    added instead.
+    the method differ: ``tmas (epsilon=0.4)``. If these are more than :data:`NAMED`, each group gets those in which it
+    differs from the value that most groups have; a group without any is named after the method. If the settings are
+    unknown or the same, the name of the group's first run is added instead.
 
     ``settings``: the settings of each group, from :func:`own_settings`; empty if they are unknown. ``runs``: the name
     of each group's first run.
@@ -63,12 +64,12 @@ def _differences(settings: Sequence[Mapping[str, Any]]) -> list[str]:
         return [""] * len(settings)
     differing.sort(key=lambda key: not key.startswith("method."))  # those of the method come first
     names = _short_names(differing)
-    columns = [_short_values([one.get(key) for one in settings]) for key in differing[:NAMED]]
-    more = f", and {len(differing) - NAMED} more" if len(differing) > NAMED else ""
-    return [
-        ", ".join(f"{name}={value}" for name, value in zip(names, row, strict=False)) + more
-        for row in zip(*columns, strict=True)
-    ]
+    columns = [_short_values([one.get(key) for one in settings]) for key in differing]
+    rows = [[f"{name}={value}" for name, value in zip(names, row, strict=True)] for row in zip(*columns, strict=True)]
+    if len(differing) > NAMED:  # name only what is unusual; of equally frequent values, the first group's is usual
+        usual = [Counter(column).most_common(1)[0][0] for column in zip(*rows, strict=True)]
+        rows = [[text for text, most in zip(row, usual, strict=True) if text != most] for row in rows]
+    return [", ".join(row[:NAMED]) + (f", and {len(row) - NAMED} more" if len(row) > NAMED else "") for row in rows]
 
 
 def _short_names(keys: Sequence[str]) -> list[str]:

@@ -31,7 +31,7 @@ def test_a_method_that_occurs_once_is_named_by_itself_and_others_by_what_differs
         ),
         (
             [{"a": 1, "b": 1, "c": 1, "d": 1, "method.e": None}, {"a": 2, "b": 2, "c": 2, "d": 2}],
-            ["m (a=1, b=1, c=1, and 1 more)", "m (a=2, b=2, c=2, and 1 more)"],
+            ["m", "m (a=2, b=2, c=2, and 1 more)"],
         ),
         ([{"method.use": True}, {}], ["m (one)", "m (two)"]),  # an evaluation of an older version
         ([{"method.use": True}, {"method.use": True}], ["m (one)", "m (two)"]),  # other prompts or problems
@@ -43,6 +43,22 @@ def test_a_method_that_occurs_once_is_named_by_itself_and_others_by_what_differs
 )  # fmt: skip
 def test_names_are_short_and_distinct(settings: list[dict[str, object]], expected: list[str]):
     assert group_names(["m", "m"], settings, ["one", "two"]) == expected
+
+
+def test_an_ablation_is_named_by_what_it_changes():
+    full = {
+        "method.epsilon": 0.25,
+        "method.n_candidates": 4,
+        "method.use_experience": True,
+        "method.use_guidelines": True,
+    }
+    changes = [{}, {"method.use_experience": False}, {"method.use_guidelines": False}, {"method.epsilon": 0.0}]
+    changes += [{"method.epsilon": 0.5}, {"method.n_candidates": 2}]
+    names = group_names(["m"] * 6, [full | change for change in changes], list("abcdef"))
+    assert names == [
+        *("m", "m (use_experience=false)", "m (use_guidelines=false)"),
+        *("m (epsilon=0.0)", "m (epsilon=0.5)", "m (n_candidates=2)"),
+    ]
 
 
 def test_the_seed_and_what_a_role_shares_with_the_solver_name_nothing():
