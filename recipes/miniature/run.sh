@@ -30,7 +30,11 @@ KNOBS="TRAIN=$TRAIN SPREAD=$SPREAD EASY=$EASY OTHER=$OTHER TEST=$TEST STEPS=$STE
 [ -e "$OUT/knobs" ] || echo "$KNOBS" > "$OUT/knobs"
 [ "$(cat "$OUT/knobs")" = "$KNOBS" ] || { echo "$OUT was started with $(cat "$OUT/knobs"), not $KNOBS: set OUT to another folder" >&2; exit 2; }
 
-step() { echo "== $(date +%T) $*"; }
+step() { echo "== $(date +%T) $*"; echo "$(date +%s) ${1%%.*}" >> "$OUT/times"; }
+minutes() { # of each step, over all starts of the script
+    awk 'step {spent[step] += $1 - since} {since = $1; step = $2 == "stop" ? "" : $2}
+        END {for (s = 1; s <= 8; s++) printf "step %d: %.0f minutes\n", s, spent[s] / 60}' "$OUT/times"
+}
 # Runs each command in the background and waits for it, so that SIGTERM and Ctrl-C stop it together with this script.
 run() { "$@" & wait $!; }
 tmas() { run command tmas "$@"; }
@@ -40,7 +44,7 @@ rules() { # rules NAME [--spread 1]: serves the teacher and the judge; writes th
     command python -m recipes.miniature.server --ready "$OUT/$1" "${@:2}" > "$OUT/$1.log" &
     until [ -s "$OUT/$1" ]; do kill -0 $!; sleep 0.2; done
 }
-trap 'trap - EXIT; kill $(jobs -p) 2> /dev/null || true; wait' EXIT
+trap 'trap - EXIT; echo "$(date +%s) stop" >> "$OUT/times"; kill $(jobs -p) 2> /dev/null || true; wait' EXIT
 trap 'exit 143' TERM
 trap 'exit 130' INT
 
@@ -179,3 +183,4 @@ for seed in $SEEDS; do before+=("$OUT/test/tmas-$seed"); done
 compare trained "${trained[@]}" "${before[@]}"
 step "done: $OUT/gates.json, $OUT/{evaluation,errs,trained}.{json,html}; gates that were missed:"
 grep MISSED "$OUT/gates.txt" || echo none
+minutes
