@@ -20,6 +20,8 @@ from tmas.answers.equivalence import Comparison, compare_texts, decide, normalis
 _MEMORY_BYTES = 4 * 2**30
 _MOST_KNOWN = 1 << 16
 """Comparisons that a checker caches. A method compares the same answers again after each iteration."""
+_LONGEST_WAIT = 20
+"""Wall time after which a comparison is ended, as a multiple of its CPU time: only one that sleeps can reach it."""
 _POOL_CHECK = 1.0
 """Seconds between two checks of the pool while a comparison waits."""
 _REASONS: dict[type[BaseException], str] = {
@@ -35,17 +37,27 @@ def _prepare_worker() -> None:
     """Limit memory, let SIGTERM end even a blocked C call, and load math-verify before any comparison is timed."""
     logging.disable(logging.WARNING)  # math-verify warns that it has no time limit; the pool has one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     decide("1", "2")
+
+
+def _decide_within(seconds: float, gold: str, answer: str, digits: int | None) -> Comparison:
+    """Compare in a worker, which SIGPROF ends after ``seconds`` of CPU time, even in a C call."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        return decide(gold, answer, digits)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 class AnswerChecker:
     """Compares answers in up to ``workers`` processes, which start with the first comparison that needs one.
 
-    ``timeout``: seconds per comparison, without the wait for a free worker. ``max_tasks``: comparisons after which a
-    worker is replaced. ``approximation_digits``: a decimal equals an exact value that rounds to it if the decimal has
-    at least this many significant digits; None: an approximation is different from the exact value. Results are cached.
-    The checker works in any thread and event loop.
+    ``timeout``: seconds of CPU time per comparison, so that verdicts do not depend on the machine's other load.
+    ``max_tasks``: comparisons after which a worker is replaced. ``approximation_digits``: a decimal equals an exact
+    value that rounds to it if the decimal has at least this many significant digits; None: an approximation is
+    different from the exact value. Results are cached. The checker works in any thread and event loop.
     """
 
     def __init__(
@@ -74,6 +86,8 @@ class AnswerChecker:
         [outcome] = await asyncio.gather(self._decide(gold, answer), return_exceptions=True)
         if isinstance(outcome, BrokenProcessPool):  # an idle worker was killed from outside before this one began
             [outcome] = await asyncio.gather(self._decide(gold, answer), return_exceptions=True)
+        if isinstance(outcome, ProcessExpired) and outcome.exitcode == -signal.SIGPROF:
+            outcome = TimeoutError()
         if isinstance(outcome, BaseException):
             verdict = undecided(_REASONS.get(type(outcome), f"{type(outcome).__name__} in the comparison"))
             if not isinstance(outcome, TimeoutError | MemoryError):
@@ -121,7 +135,8 @@ class AnswerChecker:
                 self._stop_pool()
             pool = self._pool = self._pool or self._new_pool()
             try:
-                future = pool.schedule(decide, args=(gold, answer, self._approximation_digits), timeout=self._timeout)
+                given = (self._timeout, gold, answer, self._approximation_digits)
+                future = pool.schedule(_decide_within, args=given, timeout=self._timeout * _LONGEST_WAIT)
             except RuntimeError as error:  # the pool broke in the meantime
                 raise BrokenProcessPool from error
             self._pending.add(future)

@@ -39,7 +39,7 @@ class GoldCheckSettings(BaseModel):
     on_bad_problem: Literal["refuse", "skip"] = Field(
         default="refuse", description="refuse: stop if a row is invalid. skip: leave invalid rows out and report them."
     )
-    timeout: float = Field(default=5.0, gt=0, description="Seconds per comparison.")
+    timeout: float = Field(default=5.0, gt=0, description="Seconds of CPU time per comparison.")
     workers: int = Field(default=2, ge=1, description="Processes that compare answers.")
     output: Path | None = Field(default=None, description="JSON file for all findings. null: none is written.")
 

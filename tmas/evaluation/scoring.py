@@ -47,7 +47,7 @@ class ScoringSettings(BaseModel):
         description="all: the judge sees every answer that differs from the gold answer as text. undecided: only"
         " answers that the rule cannot decide.",
     )
-    timeout: float = Field(default=5.0, gt=0, description="Seconds per comparison by rule.")
+    timeout: float = Field(default=5.0, gt=0, description="Seconds of CPU time per comparison by rule.")
     workers: int = Field(default=2, ge=1, description="Processes that compare answers by rule.")
     approximation_digits: int | None = Field(
         default=None,

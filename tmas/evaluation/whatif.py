@@ -111,7 +111,7 @@ class WhatIfSettings(Settings):
         " in judgements.jsonl where there are any.",
     )
     bootstrap: BootstrapSettings = Field(default=BootstrapSettings(), description="The confidence intervals.")
-    timeout: float = Field(default=5.0, gt=0, description="Seconds per comparison of two answers.")
+    timeout: float = Field(default=5.0, gt=0, description="Seconds of CPU time per comparison of two answers.")
     workers: int = Field(default=2, ge=1, description="Processes that compare answers.")
     output: Path | None = Field(default=None, description="JSON file for the table. null: none is written.")
 

@@ -36,7 +36,7 @@ class AnswerSettings(Settings):
 class CheckerSettings(Settings):
     """The math-verify processes of each reward worker."""
 
-    timeout: float = Field(default=5.0, gt=0, description="Seconds per comparison of two answers.")
+    timeout: float = Field(default=5.0, gt=0, description="Seconds of CPU time per comparison of two answers.")
     workers: int = Field(default=2, ge=1, description="Processes that compare answers, for each reward worker of verl.")
 
 
