@@ -20,15 +20,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 class FilesBesideEngines(LoadFileScheduling):
-    """Files side by side, but real engines and trainers one at a time: each takes a machine.
-
-    ``tmas train`` is the exception. Most of its time goes by while one process after the other imports verl or vLLM,
-    which takes one core.
-    """
+    """Files side by side, but real engines and trainers one at a time: each takes a machine."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        return "engines" if re.match(r"tests/e2e/test_(\w+_vllm|sft|data_chain)\.py", file) else file
+        return "engines" if re.match(r"tests/e2e/test_(\w+_vllm|sft|train|data_chain)\.py", file) else file
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -129,7 +129,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_options_prints_key_default_type_and_description(capsys: pytest.CaptureFixture[str]):
     text = printed(capsys, "evaluate")
-    assert "  timeout=5.0\n      number. Seconds per comparison by rule.\n" in text
+    assert "  timeout=5.0\n      number. Seconds of CPU time per comparison by rule.\n" in text
     assert "  runs\n      list of path. Run directories of tmas solve." in text
     assert "  judge_scope=all\n      all | undecided. " in text
     assert "  judge.patience.max_attempts=3\n" in text
