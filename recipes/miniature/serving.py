@@ -24,8 +24,8 @@ SERVING = ServingSettings(
         "enforce-eager": True,
         "enable-prompt-tokens-details": True,
         "stream-interval": 16,
-        # On a CPU, vLLM computes in a process beside the engine, and the two spin while they wait for each other.
-        # In one process, this small policy takes less than half of the CPU time.
+        # By default, vLLM on a CPU runs the model in a second process. The engine and this process keep a core busy
+        # while they wait for each other. Here one process does both.
         "distributed-executor-backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
     },
     env={"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "HF_HUB_OFFLINE": "1"},

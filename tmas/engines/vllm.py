@@ -113,15 +113,15 @@ def temporary_directory() -> Iterator[Path]:
     If a server failed, it stays: the error names the server's log, which is in it.
     """
     directory = Path(tempfile.mkdtemp(prefix="tmas-"))
+    is_kept = False
     try:
         yield directory
     except ServerFailed:
+        is_kept = True
         raise
-    except BaseException:
-        shutil.rmtree(directory)
-        raise
-    else:
-        shutil.rmtree(directory)
+    finally:
+        if not is_kept:
+            shutil.rmtree(directory)
 
 
 def free_port(host: str) -> int:

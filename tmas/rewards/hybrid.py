@@ -46,7 +46,7 @@ class RewardBreakdown(Record):
 
     @property
     def score(self) -> float:
-        """R = c - p + w * b. If c < 1, R = c - p + wrong_share * w * b.
+        """c - p + w * b; if c < 1, c - p + wrong_share * w * b.
 
         c: correctness, b: bonus, w: weight, p: penalty for the length. Masked parts count as 0; :func:`impute` fills
         them in.
