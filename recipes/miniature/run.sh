@@ -39,6 +39,18 @@ minutes() { # of each step, over all starts of the script
 run() { "$@" & wait $!; }
 tmas() { run command tmas "$@"; }
 python() { run command python "$@"; }
+each() { # each FUNCTION NAME ...: calls the function with each name. Two processes share the names, because most commands keep one core busy.
+    local at lane lanes=() failed=0
+    for lane in 0 1; do
+        (
+            trap 'kill $(jobs -p) 2> /dev/null || true; wait; exit 143' TERM
+            for ((at = 2 + lane; at <= $#; at += 2)); do "$1" "${!at}"; done
+        ) &
+        lanes+=($!)
+    done
+    for lane in "${lanes[@]}"; do wait "$lane" || failed=$?; done
+    return "$failed"
+}
 rules() { # rules NAME [--spread 1]: serves the teacher and the judge; writes the URL to the file NAME
     rm -f "$OUT/$1"
     command python -m recipes.miniature.server --ready "$OUT/$1" "${@:2}" > "$OUT/$1.log" &
@@ -82,21 +94,28 @@ build() { # build RUN PROBLEMS OUT ROWS PER_ROLE [settings]
     [ -e "$OUT/$3/report.json" ] || tmas build problems="$OUT/$2/train.jsonl" run="$OUT/$1" output_dir="$OUT/$3" earlier=[] \
         tokenizer="$OUT/untrained" max_prompt_tokens=768 "rows=$4" "sft.per_role=$5" sft.keep=readable sft.max_tokens=640 "${@:6}"
 }
+chats() { # chats NAME: one set of rows and chats
+    case $1 in
+        rows) build teacher_tmas task rows '{normal: 550, experience: 400, guideline: 150}' \
+            '{initial: 2, exploit: 10, explore: 6, verification: 8, summary: 4, experience: 8, guideline: 3, feedback: 12, distill: 12}' \
+            "chat_runs=[$RUNS]" validation_share=0.03 ;;
+        rows_spread) build teacher_spread task rows_spread "$NONE" \
+            '{exploit: 10, verification: 10, summary: 3, experience: 8, guideline: 3}' validation_share=0.03 ;;
+        more) build teacher_tmas task more "$NONE" \
+            '{initial: 1, exploit: 6, explore: 12, verification: 2, summary: 3, experience: 5, guideline: 1, feedback: 3, distill: 3}' \
+            "chat_runs=[$RUNS]" validation_share=0.03 seed=1 ;;
+        more_spread) build teacher_spread task more_spread "$NONE" \
+            '{exploit: 4, explore: 12, verification: 2, summary: 1, experience: 3}' validation_share=0.03 seed=1 ;;
+        rows_easy) build teacher_easy easy rows_easy "$NONE" \
+            '{initial: 1, exploit: 6, explore: 2, verification: 4, summary: 4, experience: 4, guideline: 2}' validation_share=0 ;;
+        exploits) build teacher_tmas task exploits "$NONE" '{exploit: 20}' validation_share=0.03 seed=2 ;;
+        exploits_spread) build teacher_spread task exploits_spread "$NONE" '{exploit: 20}' validation_share=0.03 seed=2 ;;
+        checks) build teacher_spread task checks "$NONE" '{verification: 32}' validation_share=0.03 ;;
+        checks_easy) build teacher_easy easy checks_easy "$NONE" '{verification: 4}' validation_share=0 ;;
+    esac
+}
 NONE='{normal: 0, experience: 0, guideline: 0}'
-build teacher_tmas task rows '{normal: 550, experience: 400, guideline: 150}' \
-    '{initial: 2, exploit: 10, explore: 6, verification: 8, summary: 4, experience: 8, guideline: 3, feedback: 12, distill: 12}' \
-    "chat_runs=[$RUNS]" validation_share=0.03
-build teacher_spread task rows_spread "$NONE" '{exploit: 10, verification: 10, summary: 3, experience: 8, guideline: 3}' validation_share=0.03
-build teacher_tmas task more "$NONE" \
-    '{initial: 1, exploit: 6, explore: 12, verification: 2, summary: 3, experience: 5, guideline: 1, feedback: 3, distill: 3}' \
-    "chat_runs=[$RUNS]" validation_share=0.03 seed=1
-build teacher_spread task more_spread "$NONE" '{exploit: 4, explore: 12, verification: 2, summary: 1, experience: 3}' validation_share=0.03 seed=1
-build teacher_easy easy rows_easy "$NONE" \
-    '{initial: 1, exploit: 6, explore: 2, verification: 4, summary: 4, experience: 4, guideline: 2}' validation_share=0
-build teacher_tmas task exploits "$NONE" '{exploit: 20}' validation_share=0.03 seed=2
-build teacher_spread task exploits_spread "$NONE" '{exploit: 20}' validation_share=0.03 seed=2
-build teacher_spread task checks "$NONE" '{verification: 32}' validation_share=0.03
-build teacher_easy easy checks_easy "$NONE" '{verification: 4}' validation_share=0
+each chats rows more rows_spread more_spread rows_easy exploits checks exploits_spread checks_easy
 
 step "4. cold start: verification; all roles on two blocks and two candidates; all roles at full size; all roles again, with loss on the replies alone"
 sft() { # sft MODEL OUT FILES MAX_LENGTH BATCH_SIZE MAX_STEPS [settings]
@@ -114,12 +133,12 @@ for rows in exploits exploits_spread rows rows_spread more more_spread; do train
 sft "$OUT/sft_all/final" sft "[$train_files]" 640 2 "$REPLY_STEPS" loss_on=assistant muon_learning_rate=0.01 learning_rate=0.005 decay=0.95 seed=3
 
 step "5. gates"
-solve() { # solve POLICY NAME OUT PROBLEMS METHOD-SEED ...: starts a server only if a run is unfinished
+solve() { # solve POLICY NAME OUT PROBLEMS LOG METHOD-SEED ...: starts a server only if a run is unfinished
     local name unfinished=()
-    for name in "${@:5}"; do [ -e "$3/$name/metrics.json" ] || unfinished+=("$name"); done
-    [ ${#unfinished[@]} = 0 ] || python -m recipes.miniature.serving "$1" "$2" "$OUT/vllm.log" recipes/miniature/solve.sh "$OUT/untrained" "$3" "$OUT/task/$4.jsonl" "${unfinished[@]}"
+    for name in "${@:6}"; do [ -e "$3/$name/metrics.json" ] || unfinished+=("$name"); done
+    [ ${#unfinished[@]} = 0 ] || python -m recipes.miniature.serving "$1" "$2" "$OUT/$5.log" recipes/miniature/solve.sh "$OUT/untrained" "$3" "$OUT/task/$4.jsonl" "${unfinished[@]}"
 }
-solve "$OUT/sft/final" sft "$OUT/gates" validation tmas-0
+solve "$OUT/sft/final" sft "$OUT/gates" validation vllm tmas-0
 python -m recipes.miniature.gates "$OUT/gates/tmas-0" "$OUT/gates.json" | tee "$OUT/gates.txt"
 
 step "6. TMAS, baselines and ablations on the test problems"
@@ -128,7 +147,12 @@ for seed in $SEEDS; do
     for method in tmas $BASELINES; do runs+=("$method-$seed"); done
 done
 for method in $ABLATIONS; do runs+=("$method-0"); done
-solve "$OUT/sft/final" sft "$OUT/test" test "${runs[@]}"
+half() { # half 0 or 1: every second run, with a server of its own
+    local at name names=()
+    for ((at = $1; at < ${#runs[@]}; at += 2)); do names+=("${runs[at]}"); done
+    solve "$OUT/sft/final" sft "$OUT/test" test "vllm-$1" "${names[@]}"
+}
+each half 0 1
 compare() { # compare NAME RUN ...: compares all runs with the group of the first run
     local IFS=,
     tmas evaluate "runs=[${*:2}]" "budgets=[$BUDGETS]" details=true output="$OUT/$1.json"
@@ -150,15 +174,18 @@ step "8. reinforcement learning: forms of the reward, and rows that train the ve
 if [[ $FORMS = *verification* ]]; then
     # The verifier reads the policy's own candidates. Those of the teacher that guesses uniformly add the rare rules.
     [ -e "$OUT/task/own.jsonl" ] || head -n "$OWN" "$OUT/task/train.jsonl" > "$OUT/task/own.jsonl"
-    solve "$OUT/sft/final" sft "$OUT/own" own tmas-0
+    solve "$OUT/sft/final" sft "$OUT/own" own vllm tmas-0
     build teacher_tmas task rows_verification "{normal: 0, experience: 0, guideline: 0, verification: $VERIFICATIONS}" 0 validation_share=0.03 \
         problems="$OUT/task/own.jsonl" "verification.runs=[$OUT/own/tmas-0,$OUT/teacher_spread]"
 fi
 REWARD=reward.custom_reward_function.reward_kwargs.settings
 trained=()
 for form in $FORMS; do
-    files=$OUT/rows/train.parquet
-    given=(reward=hybrid judge.name=rules judge.base_url="$(cat "$OUT/teacher")" judge.structured_outputs=false)
+    for seed in $SEEDS; do trained+=("$form-$seed"); done
+done
+train() { # train FORM-SEED: trains a policy, and solves the test problems with it
+    local form=${1%-*} seed=${1##*-} run=$OUT/rl/$1 files=$OUT/rows/train.parquet
+    local given=(reward=hybrid judge.name=rules judge.base_url="$(cat "$OUT/teacher")" judge.structured_outputs=false)
     case $form in
         vanilla) given=(reward=vanilla) ;;
         hybrid) ;; # the decoupled advantage
@@ -166,21 +193,20 @@ for form in $FORMS; do
         hybrid_verification) given+=("$REWARD.verification.form=judge") files+=,$OUT/rows_verification/train.parquet ;;
         *) echo "FORMS: there is no form $form" >&2 && exit 2 ;;
     esac
-    for seed in $SEEDS; do
-        run=$OUT/rl/$form-$seed
-        [ -e "$run/policy/config.json" ] || {
-            tmas train experiment=miniature_grpo output_dir="$run" data.seed="$seed" "${given[@]}" \
-                data.train_files="[$files]" data.val_files="$OUT/rows/validation.parquet" \
-                policy.path="$OUT/sft/final" trainer.total_training_steps="$STEPS" > "$run.log" 2>&1
-            tmas export checkpoint="$run" output_dir="$run/policy"
-        }
-        solve "$run/policy" "$form" "$OUT/test/$form-$seed" test "tmas-$seed"
-        trained+=("$OUT/test/$form-$seed/tmas-$seed")
-    done
-done
+    [ -e "$run/policy/config.json" ] || {
+        tmas train experiment=miniature_grpo output_dir="$run" data.seed="$seed" "${given[@]}" \
+            data.train_files="[$files]" data.val_files="$OUT/rows/validation.parquet" \
+            policy.path="$OUT/sft/final" trainer.total_training_steps="$STEPS" > "$run.log" 2>&1
+        tmas export checkpoint="$run" output_dir="$run/policy"
+    }
+    solve "$run/policy" "$form" "$OUT/test/$1" test "vllm-$1" "tmas-$seed"
+}
+each train "${trained[@]}"
 before=()
 for seed in $SEEDS; do before+=("$OUT/test/tmas-$seed"); done
-compare trained "${trained[@]}" "${before[@]}"
+after=()
+for name in "${trained[@]}"; do after+=("$OUT/test/$name/tmas-${name##*-}"); done
+compare trained "${after[@]}" "${before[@]}"
 step "done: $OUT/gates.json, $OUT/{evaluation,errs,trained}.{json,html}; gates that were missed:"
 grep MISSED "$OUT/gates.txt" || echo none
 minutes

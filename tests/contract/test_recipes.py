@@ -268,7 +268,7 @@ def test_every_key_and_method_that_the_miniature_gives_exists(tmp_path: Path):
     }
     served = [call for call in made if "recipes.miniature.serving" in call]
     runs = [word.rpartition("-") for call in served for word in call[call.index("recipes/miniature/solve.sh") + 4 :]]
-    assert len(served) == 1 + 1 + 1 + 12  # gates, test problems, problems for verification rows, trained policies
+    assert len(served) == 1 + 2 + 1 + 12  # gates, test problems, problems for verification rows, trained policies
     assert {method for method, _, _ in runs} == {*MINIATURE_METHODS} - UNTRAINED
     assert {seed for _, _, seed in runs} == {"0", "1", "2"}
 
