@@ -40,8 +40,8 @@ ParseSolution = Callable[[int, int, Mode, Completion], Solution]
 :class:`~tmas.prompts.parsing.Unparsable` if the completion contains no candidate."""
 
 
-MOST_TIMES_SUMMARY_WORDS = 4
-"""A summary that was cut at ``max_tokens`` is kept if it has at most this many times ``summary_words`` words."""
+MAX_SUMMARY_LENGTH_FACTOR = 4
+"""A summary that was cut at ``max_tokens`` is kept if it has at most this factor times ``summary_words`` words."""
 
 
 class _Summary(NamedTuple):
@@ -53,7 +53,7 @@ class _Summary(NamedTuple):
 
 @dataclass(frozen=True)
 class Evolved(Generic[BankT]):
-    """A bank after its agent ran: ``change`` says what changed. If the agent failed, ``failure`` says why."""
+    """A bank after an iteration. ``change``: what its agent changed. ``failure``: why the agent failed, if it did."""
 
     bank: BankT
     change: BankChange | None = None
@@ -83,11 +83,12 @@ class Team(Caller):
     ) -> Prompt | Failure:
         """The prompt of the solution agent: A_sol(Q), A_sol(Q, R, E) or A_sol(Q, G) in the paper's notation.
 
-        All candidates of one mode get the same prompt, so the last two prompts are kept: one for exploiting and one
-        for exploring candidates.
+        All candidates of one mode get the same prompt, so the last two prompts are cached: one for exploiting and one
+        for exploring candidates. A :class:`~tmas.records.Failure` if the prompt does not fit the context.
         """
         inputs = (rollouts, experience, guidelines)
         for known, prompt in self._prompts:
+            # The same objects, not equal ones: a comparison of all their texts would be slow.
             if all(a is b for a, b in zip(known, inputs, strict=True)):
                 return prompt
         prompt = self._packed_solution_prompt(rollouts, experience, guidelines)
@@ -125,7 +126,8 @@ class Team(Caller):
     ) -> Rollout:
         """Write one candidate. Returns a rollout without verifications or summary. A failed candidate is never retried.
 
-        ``parse`` turns the completion into a solution record; the default is :meth:`parse_solution`.
+        ``parents``: the (iteration, index) of the candidates that this one is derived from. ``parse``: turns the
+        completion into a solution record; the default is :meth:`parse_solution`.
         """
         key = self.key(iteration, "solution", index)
         parse = parse or self.parse_solution
@@ -234,7 +236,7 @@ class Team(Caller):
         if solution.thinking == "tags" and completion.thinking == "none":
             raise Unparsable("unfinished thinking")
         text = whole_sentences(completion.text)
-        if not text or len(text.split()) > MOST_TIMES_SUMMARY_WORDS * self.settings.summary_words:
+        if not text or len(text.split()) > MAX_SUMMARY_LENGTH_FACTOR * self.settings.summary_words:
             raise Unparsable("no whole sentence, or too many words")
         message = "the summary reached max_tokens; it was kept up to its last whole sentence"
         return _Summary(text, Failure(reason=FailureReason.SHORTENED, message=message, key=key))
@@ -246,7 +248,7 @@ class Team(Caller):
         """
         attempts = attempts_of(rollouts, self.session.prompts)
         key = self.key(iteration, bank.role, 0)
-        if not attempts.full:
+        if not attempts.full:  # no rollout has a solution
             cause = rollouts[0].failures[0]
             return Evolved(bank, failure=Failure(reason=cause.reason, message="no rollout to learn from", key=key))
 
@@ -275,8 +277,9 @@ class Team(Caller):
 
     def _without_example(self, output: Any, role: str, limits: Mapping[str, int]) -> Any:
         """The reply without the new items that it copied from the example in the prompt, as small models do."""
-        nothing = {"question": "", "attempts": [], "bank": ""}
-        example = self.session.prompts.render(role, task=self.settings.task, **nothing, **limits)
+        # The prompt without the problem's own texts is the instructions with the example.
+        no_texts = {"question": "", "attempts": [], "bank": ""}
+        example = self.session.prompts.render(role, task=self.settings.task, **no_texts, **limits)
         not_copied = [new for new in output.new if not any(f'"{text}"' in example for text in new.texts)]
         return output.model_copy(update={"new": tuple(not_copied)})
 

@@ -36,13 +36,14 @@ class CheckSettings(SolveSettings):
     )
     output_dir: Path | None = Field(  # type: ignore[assignment]
         default=None,
-        description="Has no effect: the check keeps nothing. So the arguments of tmas solve can be used as they are.",
+        description="Has no effect, because the check keeps no files. It exists so that tmas check accepts the same"
+        " arguments as tmas solve.",
     )
     check: CheckOptions = Field(default=CheckOptions(), description="How to check.")
 
 
 def check_command(config: dict[str, Any], console: Console) -> None:
-    """``tmas check``: run a small iteration, and print what it shows about the run. Exit code 1 if a role is unfit."""
+    """``tmas check``: run a small iteration, and print what to expect of the run. Exit code 1 if a role failed."""
     settings = validated(CheckSettings.model_validate, config)
     problems = _planned_problems(settings)
     options = _options(settings, problems)
@@ -69,7 +70,7 @@ def _planned_problems(settings: CheckSettings) -> Sequence[Problem] | None:
 
 
 def _options(settings: CheckSettings, problems: Sequence[Problem] | None) -> CheckOptions:
-    """The options with the question of ``check.problem``, if it is set. Raises ``UserError`` for an unknown id."""
+    """The options of the check. If ``check.problem`` is set, its question is asked. ``UserError`` if it is unknown."""
     wanted = settings.check.problem
     if wanted is None:
         return settings.check

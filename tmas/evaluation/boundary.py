@@ -4,8 +4,8 @@ Sorts the problems by difficulty, and measures in each bin how often candidates 
 accepts wrong ones and rejects right ones, and how well it ranks the candidates of a problem.
 
 The difficulty of a problem is its Pass@1: problems near 0 are the hardest. It is never estimated from the samples
-that are measured. Otherwise a bin's accuracy would only repeat how the bins were made, and the rates of the hardest bin
-would be those of problems that had bad luck.
+that are measured. Otherwise the accuracy of a bin would only repeat the limits of the bin, and the hardest bin would
+collect the problems whose samples were unlucky.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class BoundarySettings(BaseModel):
     @classmethod
     def _ascend(cls, edges: tuple[float, ...]) -> tuple[float, ...]:
         if list(edges) != sorted(set(edges)) or not all(0 < edge < 1 for edge in edges):
-            raise ValueError("has to ascend between 0 and 1")
+            raise ValueError("the edges must ascend, and each must be between 0 and 1 (exclusive)")
         return edges
 
 
@@ -62,6 +62,8 @@ def boundary(
     iterations are measured. A problem may then be in several bins, each time with other runs. With one seed, the
     difficulty comes from iteration 0, and the later iterations are measured. Returns None if the verifier graded no
     candidate that could be measured.
+
+    ``evaluations``: one for each seed. ``scoring``: how correctness is decided (``rule`` or ``judge``).
     """
     limits = [0.0, *settings.edges, 1.0]
     bins: list[dict[Key, _Measured]] = [{} for _ in limits[1:]]
@@ -69,6 +71,7 @@ def boundary(
     for number, evaluation in enumerate(evaluations):
         difficulties = _difficulties(evaluations, number, scoring)
         for problem in evaluation.by_problem:
+            # With one seed, iteration 0 has given the difficulty, so it is not measured.
             name, steps = key(problem), problem.iterations[0 if len(evaluations) > 1 else 1 :]
             difficulty = difficulties.get(name)
             if difficulty is None or not steps:
@@ -109,6 +112,7 @@ def _bin(
     accept_grade: float,
     bootstrap: BootstrapSettings,
 ) -> BoundaryBin:
+    """Measure the problems with a difficulty between ``low`` and ``high``. Each problem counts the same."""
     accuracy = [mean([step.scores[scoring]["pass_at_1"] for step in problem.steps]) for problem in problems]
     outcomes = [[o for step in problem.steps for o in step.graded.get(scoring, ())] for problem in problems]
     return BoundaryBin(

@@ -1,7 +1,7 @@
-"""Computes sample sizes with which a baseline takes as many tokens as a finished TMAS run.
+"""Computes how many samples a baseline can take for the tokens of a finished TMAS run.
 
-``python -m tmas.evaluation.equal_tokens RUN METHOD`` prints ``method.n_candidates=N`` for a method of one round, by
-prompt and generated tokens together. For other methods it prints nothing.
+``python -m tmas.evaluation.equal_tokens RUN METHOD`` prints ``method.n_candidates=N`` if METHOD is ``majority_vote`` or
+``best_of_n``, and nothing for other methods. It counts prompt tokens and generated tokens.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from tmas.records.run_files import Prediction
 
 @dataclass(frozen=True)
 class Costs:
-    """Mean number of tokens in a TMAS run: per problem, and per candidate and its verifications of iteration 0.
+    """Mean numbers of tokens in a TMAS run.
 
-    Iteration 0 has no memory yet, so its prompts are those of the baselines. A candidate of majority vote costs one
-    ``solution``. A candidate of best of N costs one ``solution`` and, with the M of TMAS, one ``verification``.
+    ``problem``: for a whole problem. ``solution``: for writing a candidate of iteration 0. ``verification``: for all M
+    verifications of such a candidate. Iteration 0 has no memory yet, so its prompts are those of the baselines. A
+    candidate of majority vote costs ``solution``, and a candidate of best of N costs ``solution`` + ``verification``.
     """
 
     problem: float
@@ -30,9 +31,9 @@ class Costs:
 
     @classmethod
     def measured(cls, lines: Iterable[Prediction], *, prompts: bool = False) -> Costs:
-        """Compute the costs from the lines of the run's predictions.jsonl: usage by role and iteration.
+        """Compute the costs from the usage in ``lines``, the lines of the run's predictions.jsonl (at least one).
 
-        Generated tokens are counted, and with ``prompts`` also those of the prompts.
+        Counts generated tokens, and with ``prompts`` the prompt tokens, too.
         """
         lines = list(lines)
 
@@ -56,16 +57,17 @@ class Costs:
 
     @property
     def majority_vote(self) -> int:
-        """Number of candidates of a majority vote."""
+        """Number of candidates of a majority vote that takes as many tokens."""
         return max(1, round(self.problem / self.solution))
 
     @property
     def best_of_n(self) -> int:
-        """Number of candidates of best of N."""
+        """N of a best of N that takes as many tokens."""
         return max(1, round(self.problem / (self.solution + self.verification)))
 
 
 def main(run: str, method: str) -> None:
+    """Print the setting with which ``method`` takes as many tokens as ``run``, the directory of a TMAS run."""
     costs = Costs.measured(read_records(Path(run) / "predictions.jsonl", Prediction), prompts=True)
     sizes = {"majority_vote": costs.majority_vote, "best_of_n": costs.best_of_n}
     if method in sizes:

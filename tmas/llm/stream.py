@@ -20,9 +20,11 @@ DONE = b"[DONE]"
 ABORTED = frozenset({"abort", "error"})
 """Finish reasons with which vLLM reports an aborted generation."""
 COMMON_REASONS = frozenset({"stop", "length", "unknown"})
-SHOWN = 5000
-"""Bytes of a malformed chunk in its error."""
+"""Finish reasons that are recorded as they are. A server may send any text: all others are cleaned and cut."""
+MAX_SHOWN_BYTES = 5000
+"""An error message shows at most this many bytes of a malformed chunk."""
 LONGEST_FINISH_REASON = 40
+"""Longest finish reason that is recorded, in characters."""
 SPARE_CHOICES = 100
 """Choices that a chunk may have in addition to those requested. They are ignored; a million would take seconds."""
 
@@ -92,9 +94,12 @@ class StreamedReply:
     """Assembles a chat completion from its payloads.
 
     ``n`` and ``max_tokens``: what was requested. ``prompt_bytes``: size of the request. ``prompt_characters``: length
-    of its messages. ``limits``: those of this reply. ``tokens``: the server's token count if it sends one, else the
-    number of chunks with text. ``has_end_mark``: the server has sent its end mark. ``dropped``: request fields that
-    this server refused. ``notes``: request fields that had to be left out, and other remarks.
+    of its messages. ``limits``: limits on the size of this reply.
+
+    While the reply arrives, ``tokens`` is the server's token count if it sends one, else the number of chunks with
+    text, and ``has_end_mark`` says whether the server has sent its end mark. :meth:`build` sets ``completions`` and
+    ``usage``. ``dropped``: request fields that this server refused. ``notes``: request fields that had to be left out,
+    and other remarks.
     """
 
     def __init__(
@@ -116,9 +121,8 @@ class StreamedReply:
         self._limits = limits or reply_limits(max_tokens, n, 64)
         self._length = 0  # characters of all choices
         self._usage_reported: Any = None
-        self._counts: dict[
-            str, int
-        ] = {}  # those of ``_usage_reported`` if plausible, checked at ``_counts_at`` characters
+        # The plausible counts in _usage_reported. They were checked when the reply had _counts_at characters.
+        self._counts: dict[str, int] = {}
         self._counts_at = 0
         self._finished_choices = 0
         self._choices: dict[int, StreamedChoice] = {}
@@ -139,7 +143,7 @@ class StreamedReply:
                 chunk = _with_null_for_nan(payload)
             self._add_chunk(chunk)
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise RequestError(f"malformed chunk ({error!r}): {payload[:SHOWN]!r}") from None
+            raise RequestError(f"malformed chunk ({error!r}): {payload[:MAX_SHOWN_BYTES]!r}") from None
 
     @property
     def complete_choices(self) -> int:
@@ -160,7 +164,7 @@ class StreamedReply:
             self.completions = tuple(map(_completion, choices))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RequestError(f"malformed response: {error!r}") from None
-        counts = self._counts if self._counts_at == self._length else self._believed(self._usage_reported)
+        counts = self._counts if self._counts_at == self._length else self._plausible(self._usage_reported)
         self.usage = Usage(calls=1, seconds=seconds, **counts)
         if not counts:
             self.notes.append(USAGE_IMPLAUSIBLE if self._usage_reported else USAGE_MISSING)
@@ -174,7 +178,7 @@ class StreamedReply:
         for part in parts:
             self._add_choice(part)
         if reported := chunk.get("usage"):
-            self._usage_reported, self._counts, self._counts_at = reported, self._believed(reported), self._length
+            self._usage_reported, self._counts, self._counts_at = reported, self._plausible(reported), self._length
             self.tokens = max(self.tokens, self._counts.get("completion_tokens", 0))
 
     def _add_choice(self, part: dict[str, Any]) -> None:
@@ -198,8 +202,8 @@ class StreamedReply:
             self._finished_choices += choice.finish_reason is None
             choice.finish_reason = finish_reason
 
-    def _believed(self, reported: Any) -> dict[str, int]:
-        """The server's token counts; empty if it reported none or they cannot be true."""
+    def _plausible(self, reported: Any) -> dict[str, int]:
+        """The token counts that the server reported; empty if it reported none or they cannot be true."""
         if not isinstance(reported, dict):
             return {}
         details = reported.get("prompt_tokens_details")
@@ -222,6 +226,7 @@ class StreamedReply:
 
 def _with_null_for_nan(payload: bytes) -> Any:
     """Parse JSON with NaN or Infinity, which some servers write. They are read as null."""
+    # parse_int=float: orjson cannot write integers of more than 64 bits.
     return orjson.loads(orjson.dumps(json.loads(payload, parse_int=float)))
 
 

@@ -1,10 +1,10 @@
 """The common part of both memory banks: how a reply changes a bank, what is evicted, and what is shown.
 
-The rules; names in code font are settings (:class:`~tmas.memory.settings.BankSettings`):
+These are the rules. Names in code font are settings (:class:`~tmas.memory.settings.BankSettings`).
 
 - An item's *support* is the number of distinct rollouts from which, as the agent says, the item was derived. Numbers
-  of rollouts that do not exist are ignored. A rollout whose prompt showed the item counts ``shown_weight``. Stating an
-  item again is the same as confirming it.
+  of rollouts that do not exist are ignored. A rollout whose prompt showed the item only counts
+  ``shown_weight``. Stating an item again is the same as confirming it.
 - The agent can *drop* an item and name the rollouts that contradict it. This adds the number of these rollouts (at
   least 1, at most ``drop_cost``) to the item's *contradictions*. An item can be contradicted once per iteration. When
   the contradictions reach the support, the item is *refuted*: it stays as a warning (``tombstones``), and its text
@@ -55,7 +55,7 @@ class ItemCollection(Record, Generic[ItemT]):
     def rank(self, item: ItemT) -> float:
         """The rank of an item: support plus the iteration it was last seen in. The lowest rank is left out first.
 
-        So an item that is not seen in an iteration falls behind the others by as much as one support.
+        So an item that is not seen in an iteration falls behind those that are, by as much as one rollout of support.
         """
         return item.support + item.last_seen
 
@@ -82,7 +82,11 @@ class ItemCollection(Record, Generic[ItemT]):
 
 
 class Bank(ItemCollection[ItemT], Generic[ItemT, OutputT]):
-    """A bank that an agent maintains. ``items`` are in order of their ids, which are never reused."""
+    """A bank that an agent maintains. ``items`` are in order of their ids, which are never reused.
+
+    ``prefix``: first letter of the ids. ``role``: role of the agent, and name of its prompt. ``item_type``: record of
+    an item. ``output_type``: schema of the agent's reply.
+    """
 
     prefix: ClassVar[str]
     role: ClassVar[str]

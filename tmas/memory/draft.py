@@ -13,14 +13,15 @@ if TYPE_CHECKING:
     from tmas.memory.bank import Bank
 
 ItemT = TypeVar("ItemT", Experience, Guideline)
-Pair = tuple[int, int]
-"""A rollout: (iteration, index)."""
+RolloutKey = tuple[int, int]
+"""Identifies a rollout: (iteration, index)."""
 
 
 class Draft(Generic[ItemT]):
     """A bank while a reply is applied to it.
 
-    The methods above :meth:`change` are the steps of :meth:`tmas.memory.bank.Bank.evolve`.
+    :meth:`update`, :meth:`add` and :meth:`evict` are the steps of :meth:`tmas.memory.bank.Bank.evolve`. ``log``: event
+    -> the ids of its items. ``counts``: event -> number. Both are fields of :class:`~tmas.records.BankChange`.
     """
 
     def __init__(
@@ -35,13 +36,14 @@ class Draft(Generic[ItemT]):
         self.settings, self.next_id = bank.settings, bank.next_id
         self.items = {item.item_id: item for item in bank.items}
         self.given = frozenset(self.items)  # updates refer to the bank that the model was shown
-        every = self.settings.support == "mentions"  # the older rule also accepts candidates that failed
-        self.rollouts = {r.index: r for r in rollouts if every or isinstance(r.solution, Solution)}
+        accepts_failed = self.settings.support == "mentions"  # the older rule also counts candidates that failed
+        self.rollouts = {r.index: r for r in rollouts if accepts_failed or isinstance(r.solution, Solution)}
         self.grades = {i: r.mean_grade for i, r in self.rollouts.items() if r.mean_grade is not None}
         self.log: defaultdict[str, list[str]] = defaultdict(list)
         self.counts: defaultdict[str, int] = defaultdict(int)
 
     def update(self, update: ExperienceUpdate | GuidelineUpdate) -> None:
+        """Confirm, drop or correct an item. An update of an unknown or refuted item is only counted."""
         item = self.items.get(update.id) if update.id in self.given else None
         if item is None or item.refuted is not None:
             self.counts["unknown"] += 1
@@ -52,12 +54,13 @@ class Draft(Generic[ItemT]):
                 self._note("confirmed", item)
                 self._confirm(item, named)
             case "drop":
-                if self._uses_up(item, len(named)):
-                    self._refute(self.items[item.item_id])
+                if self._contradict(item, len(named)):
+                    self._refute(self.items[item.item_id])  # with the contradictions that were just added
             case "correct":
                 self._correct(item, named, update.content)
 
     def add(self, new: NewExperience | NewGuideline) -> None:
+        """Add a new item, or confirm the item that says the same."""
         item = self._new(self._existing(new.rollouts), new.content)
         twin = self._twin(item)
         if twin is not None:
@@ -75,15 +78,16 @@ class Draft(Generic[ItemT]):
             self._note("evicted", item)
 
     def change(self) -> BankChange:
+        """The record of what was done."""
         unique = {name: tuple(dict.fromkeys(ids)) for name, ids in self.log.items()}
         return BankChange.model_validate({**unique, **self.counts})
 
-    def _existing(self, named: Sequence[int]) -> tuple[Pair, ...]:
-        """The named rollouts that exist, each once. The others are counted."""
+    def _existing(self, named: Sequence[int]) -> tuple[RolloutKey, ...]:
+        """The named rollouts that exist, each once. Those that do not exist are counted in the change."""
         self.counts["unknown_rollouts"] += sum(index not in self.rollouts for index in set(named))
         return tuple((self.iteration, index) for index in sorted(set(named)) if index in self.rollouts)
 
-    def _new(self, named: Sequence[Pair], content: dict[str, Any]) -> ItemT:
+    def _new(self, named: Sequence[RolloutKey], content: dict[str, Any]) -> ItemT:
         """An item with the next id. If the reply names no rollout for it, its support is 1."""
         now = {"item_id": self._next_name(), "created": self.iteration, "last_seen": self.iteration}
         item = self.bank.item_type(**now, **content, rollouts=tuple(named))
@@ -92,7 +96,7 @@ class Draft(Generic[ItemT]):
     def _next_name(self) -> str:
         return f"{self.bank.prefix}{self.next_id}"
 
-    def _evidence(self, named: Sequence[Pair], content: dict[str, Any]) -> dict[str, Any]:
+    def _evidence(self, named: Sequence[RolloutKey], content: dict[str, Any]) -> dict[str, Any]:
         """The fields of an item whose text is new: what is known about it comes from ``named`` alone."""
         texts = {name: self._cut(name, text) for name, text in content.items()}
         support = max(1, len(named)) if self.settings.support == "rollouts" else 1
@@ -109,9 +113,9 @@ class Draft(Generic[ItemT]):
             return text
         return shortened(text, min(self.max_chars, MAX_NAME) if name == "name" else self.max_chars)
 
-    def _shortfall(self, pairs: Sequence[Pair]) -> float:
-        """The mean grade of all rollouts minus the grade of each of ``pairs``, summed over those of this iteration."""
-        weighed = pairs if self.settings.grade_weight else ()
+    def _shortfall(self, keys: Sequence[RolloutKey]) -> float:
+        """By how much the grades of ``keys`` are below the mean grade, in total. Other iterations do not count."""
+        weighed = keys if self.settings.grade_weight else ()
         found = [self.grades[i] for t, i in weighed if t == self.iteration and i in self.grades]
         return len(found) * sum(self.grades.values()) / len(self.grades) - sum(found) if found else 0.0
 
@@ -140,8 +144,14 @@ class Draft(Generic[ItemT]):
         self._note("merged", twin)
         self._confirm(twin, item.rollouts)
 
-    def _confirm(self, item: ItemT, pairs: Sequence[Pair]) -> None:
-        new = [pair for pair in pairs if pair not in item.rollouts]
+    def _confirm(self, item: ItemT, keys: Sequence[RolloutKey]) -> None:
+        """Add the rollouts ``keys`` to the evidence for ``item``. Those that it already has do not count again.
+
+        An *echo* is a rollout whose prompt showed the item. ``shown_weight`` times all echoes, rounded down, is part of
+        the support, so with a weight of 0.5 every second echo adds 1. With ``support=mentions``, each confirmation adds
+        1.
+        """
+        new = [key for key in keys if key not in item.rollouts]
         gain, echoes = 1, item.echoes
         if self.settings.support == "rollouts":
             shown = [(t, i) for t, i in new if t == self.iteration and item.item_id in self.rollouts[i].shown]
@@ -154,12 +164,12 @@ class Draft(Generic[ItemT]):
             "echoes": echoes,
             "shortfall": item.shortfall + self._shortfall(new),
             "last_seen": self.iteration,
-            "rollouts": tuple(sorted({*item.rollouts, *pairs})),
+            "rollouts": tuple(sorted({*item.rollouts, *keys})),
         }
         self.items[item.item_id] = item.model_copy(update=found)
 
-    def _uses_up(self, item: ItemT, named: int) -> bool:
-        """Count a contradiction by ``named`` rollouts, once per iteration. Returns whether the support is used up."""
+    def _contradict(self, item: ItemT, named: int) -> bool:
+        """Count a contradiction by ``named`` rollouts, once per iteration. Returns whether it uses up the support."""
         if self.settings.drop_cost is None:
             return True
         if item.item_id in self.log["contradicted"]:
@@ -178,15 +188,15 @@ class Draft(Generic[ItemT]):
         else:
             del self.items[item.item_id]
 
-    def _correct(self, item: ItemT, named: Sequence[Pair], content: dict[str, Any]) -> None:
-        """Replace the text of ``item`` if that uses up its support. Otherwise add the new text as another item."""
+    def _correct(self, item: ItemT, named: Sequence[RolloutKey], content: dict[str, Any]) -> None:
+        """Count a contradiction. If it uses up the support, replace the text of ``item``. Otherwise add a new item."""
         evidence = self._evidence(named, content)
         rollouts = tuple(sorted({*item.rollouts, *named}))
         corrected = item.model_copy(update=evidence | {"rollouts": rollouts})
         if self.bank.alike(item, corrected):
             self._note("confirmed", item)
             self._confirm(item, named)
-        elif self._uses_up(item, len(named)):
+        elif self._contradict(item, len(named)):
             self._note("corrected", item)
             if twin := self._twin(corrected):
                 del self.items[item.item_id]

@@ -13,7 +13,7 @@ from tmas.records import Guideline
 
 
 class GuidelineBankSettings(BankSettings):
-    """Rules of the guideline bank. A strategy that was tried is no claim, so its defaults differ."""
+    """Rules of the guideline bank. A strategy makes no claim that could be refuted, so some defaults differ."""
 
     capacity: int = Field(default=24, ge=1, description=BankSettings.model_fields["capacity"].description)
     shown_weight: float = Field(

@@ -57,12 +57,12 @@ class RecycledBank(ItemCollection[Experience]):
         change = BankChange(
             added=tuple(item_id for item_id in after if item_id not in before),
             merged=tuple(after[place] for place in sorted(merged)),
-            dropped=tuple(item_id for item_id in before if item_id not in after),
+            dropped=tuple(item_id for item_id in before if item_id not in after),  # merged into another item
         )
         return self.model_copy(update={"items": items, "next_id": next(ids)}), change
 
     def _repeated(self, item: Experience, heads: Sequence[_Head]) -> int | None:
-        """Return the index of the first of ``heads`` that ``item`` repeats.
+        """Return the place of the first of ``heads`` that ``item`` repeats; None if it repeats none.
 
         Two old statements get no near-duplicate test: an earlier iteration has made it.
         """

@@ -21,8 +21,8 @@ class BankSettings(BaseModel):
         default=None,
         ge=0,
         le=1,
-        description="null: two items are one if their texts differ only in typesetting and function words; a number:"
-        " also if they are near-duplicates with at least this Jaccard similarity of words.",
+        description="When two items are merged. null: if their texts differ only in typesetting and function words. A"
+        " number: also if they are near-duplicates with at least this Jaccard similarity of words.",
     )
     support: Literal["rollouts", "mentions"] = Field(
         default="rollouts",
@@ -44,7 +44,8 @@ class BankSettings(BaseModel):
     tombstones: int = Field(
         default=16,
         ge=0,
-        description="Number of refuted items, the latest ones, that are kept as warnings. They cannot be added again.",
+        description="Maximum number of refuted items that are kept as warnings, the latest ones. They cannot be added"
+        " again.",
     )
     grade_weight: float = Field(
         default=2.0,

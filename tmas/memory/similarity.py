@@ -49,6 +49,7 @@ _DECISIVE = frozenset(
     some exists exist only sum product difference quotient ratio
     """.split()  # noqa: SIM905
 )
+"""Words that can turn a claim around. Near-duplicates must have the same ones."""
 _NOISE = _LAYOUT | frozenset("(){}[]:'")
 
 
@@ -88,7 +89,7 @@ def statement(text: str) -> tuple[str, ...]:
         if token in _LAYOUT or token in _FUNCTION_WORDS or (token[0] == "\\" and not token[1:].isalpha()):
             continue
         if token == ")" and len(found) > 1 and found[-2] == "(" and found[-1] != "(":
-            found.pop(-2)
+            found.pop(-2)  # "(" before a single token; its ")" is not added either
         else:
             found.append(token)
     return tuple(found)
@@ -112,6 +113,7 @@ def _bag(text: str) -> tuple[frozenset[str], Counter[str]]:
     found = statement(text)
     words = {token for token in found if len(token) > 1 and (token[0].isalpha() or token[0] == "\\")}
     decisive = (token for token in found if token not in words or token in _DECISIVE)
+    # "a", "A" and "I" are mostly words, not variables.
     return frozenset(words), Counter(token for token in decisive if token not in "aAI")
 
 

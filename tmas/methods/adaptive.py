@@ -1,8 +1,8 @@
 """The adaptive parts of TMAS that make calls: verification in rounds, and full verification of the selected candidate.
 
 :mod:`tmas.methods.stopping` and :mod:`tmas.methods.allocation` have the rules. They use the grades of earlier
-iterations, which are complete. They do not use the other candidates of the same iteration: which of those have grades
-yet depends on the timing of the calls, and a replay must decide the same.
+iterations, which are complete. They do not use the other candidates of the same iteration: how many of those have
+grades depends on the timing of the calls, and a replay must make the same decisions.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ async def verify_in_rounds(
 
     ``n_verifications``: M, the number of verifications after which a candidate is fully verified.
     """
-    least_grade = grade_to_reach(rollout, n_verifications, earlier_iterations, selection)
-    earlier_grades = grades_of_answer(rollout, earlier_iterations)
     if isinstance(rollout.solution, Failure):
         return rollout
-    while count := next_checks(grades_of(rollout), n_verifications, settings, least_grade, earlier_grades):
+    best_grade = grade_to_reach(rollout, n_verifications, earlier_iterations, selection)
+    earlier_grades = grades_of_answer(rollout, earlier_iterations)
+    while count := next_checks(grades_of(rollout), n_verifications, settings, best_grade, earlier_grades):
         rollout = await team.verification(rollout, count)
         if any(isinstance(v, Failure) and v.reason in REFUSED for v in rollout.verifications[-count:]):
-            # Do not read session.stopped: another candidate may set it at any time, so a replay could end elsewhere.
+            # session.stopped must not be used here. Another candidate can set it at any time, so a replay could make
+            # another number of rounds.
             break
     return rollout
 
@@ -87,7 +88,7 @@ def grades_of_answer(rollout: Rollout, earlier_iterations: Sequence[Round]) -> l
 def grade_to_reach(
     rollout: Rollout, n_verifications: int, earlier_iterations: Sequence[Round], selection: SelectionSettings
 ) -> float | None:
-    """The mean grade below which the candidate cannot be selected.
+    """The best grade so far: a candidate with a lower mean grade cannot be selected.
 
     It is the highest mean grade among the earlier candidates with M verifications. None if there is no such candidate,
     or if the final answer is not selected by grades over all iterations.

@@ -46,7 +46,7 @@ more than once."""
 
 
 def _is_none(value: object) -> bool:
-    """Whether a setting is None. For ``exclude_if``, because older versions did not write such settings to disk."""
+    """Whether a setting is None. ``exclude_if`` then leaves it out of the files of a run, as older versions did."""
     return value is None
 
 
@@ -134,12 +134,14 @@ class TMAS(Method[TMASSettings]):
         banks: list[tuple[EvolvingE, EvolvingG]] = []
         plan = self._plan(rounds)
         async with asyncio.TaskGroup() as background:
-            while plan and self.continues(session, t := len(rounds)) and await self._share_allows(session, t, plan):
+            while plan and self.continues(session, len(rounds)) and await self._share_allows(session, rounds, plan):
+                t = len(rounds)
                 work = (self._rollout(team, t, i, plan, rounds, E, G) for i in range(plan.candidates))
                 R = tuple(await gather_all(work))
                 rounds.append(R)
                 plan = self._plan(rounds)
-                # Fixed TMAS (``unanimous``) updates the banks after its last iteration too: docs/decisions.md.
+                # After an early end no prompt shows the banks, so their update is skipped. With ``unanimous`` it is
+                # made, because published TMAS updates them after the last iteration, too: docs/decisions.md.
                 evolve = _evolve if plan or s.early_stop == "unanimous" else _unchanged
                 if s.use_experience:
                     E = background.create_task(evolve(team, t, R, E))
@@ -167,7 +169,7 @@ class TMAS(Method[TMASSettings]):
         return await verify_in_rounds(team, candidate, s.n_verifications, s.verification, rounds, s.selection)
 
     def _plan(self, rounds: Sequence[Round]) -> NextIteration | None:
-        """The next iteration. None: the problem ends, because of ``early_stop`` or because the policy gives it up."""
+        """Plan the next iteration. None: the problem ends, by ``early_stop`` or because the policy gives it up."""
         s = self.settings
         if rounds and any(self._ends_problem(rollout) for rollout in rounds[-1]):
             return None
@@ -175,8 +177,11 @@ class TMAS(Method[TMASSettings]):
             return NextIteration(s.n_candidates, s.epsilon)
         return POLICIES[s.allocation.policy](rounds, s.n_candidates, s.epsilon, s.allocation)
 
-    async def _share_allows(self, session: Session, t: int, plan: NextIteration) -> bool:
-        return self.settings.allocation is None or await session.share_allows(t, plan.iterations_without_progress)
+    async def _share_allows(self, session: Session, rounds: Sequence[Round], plan: NextIteration) -> bool:
+        """Whether the problem's share of the run's budget pays for the next iteration. May wait for other problems."""
+        if self.settings.allocation is None:
+            return True
+        return await session.share_allows(len(rounds), plan.iterations_without_progress)
 
     def _ends_problem(self, rollout: Rollout) -> bool:
         """Whether the verifications of ``rollout`` end the problem, by the setting ``early_stop``."""

@@ -28,12 +28,11 @@ _ESTIMATE = token_counter("estimate")
 
 
 class RewardInput(BaseModel):
-    """The fields of a row's ``extra_info`` that the reward reads.
+    """The fields of a row's ``extra_info`` that the reward reads. ``experience`` and ``guidelines`` are JSON lists.
 
-    ``experience`` and ``guidelines`` are JSON lists. The reward manager
-    adds ``truncated``, ``response_tokens``, ``max_response_tokens`` (the longest that a response can be, 0 if unknown),
-    ``thinking_opened`` (the prompt ends in an opened thought, as in some chat templates, so that the response begins
-    within it) and ``prompt``, which also shows earlier attempts.
+    The reward manager adds ``truncated``, ``response_tokens``, ``max_response_tokens`` (the longest that a response can
+    be, 0 if unknown), ``thinking_opened`` (the prompt ends with the tag that opens the thinking, as in some chat
+    templates, so the response begins with thinking) and ``prompt``, which also shows earlier attempts.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -62,7 +61,7 @@ class Scorer:
 
     async def __aexit__(self, *_: object) -> None:
         await self._checker.close()
-        if "_judge" in vars(self):
+        if "_judge" in vars(self):  # only if the judge was used: the property would open it
             await self._judge.__aexit__()
 
     @cached_property
@@ -82,13 +81,16 @@ class Scorer:
         extra_info: Mapping[str, Any] | None,
         questions: Questions | None = None,
     ) -> dict[str, str | float]:
-        """The report of one response (:meth:`~tmas.rewards.hybrid.RewardBreakdown.report`).
+        """Score ``response`` and return its report (:meth:`~tmas.rewards.hybrid.RewardBreakdown.report`).
 
-        It also has what ``tmas rescore`` needs to reward the kept response again: ``truncated`` and ``thinking_opened``
-        (0 or 1), ``response_tokens``, and the judge's ``verdicts``.
+        The report also has what ``tmas rescore`` needs to reward the kept response again: ``truncated`` and
+        ``thinking_opened`` (0 or 1), ``response_tokens``, and the judge's ``verdicts``.
 
-        ``questions``: those of :meth:`questions`, with kept verdicts. Errors of the row, the response or the judge are
-        reported, never raised.
+        ``data_source``: ``math`` (checked by rule), ``math_grm`` (checked by rule and judge) or ``verification``.
+        ``gold``: the gold answer; for a verification, a :class:`~tmas.rewards.verification.VerificationTruth` as JSON.
+        ``extra_info``: the fields of :class:`RewardInput`. ``questions``: those of :meth:`questions`, with kept
+        verdicts. Never raises for a bad row, a bad response or a failed judge: the report says what went wrong, and the
+        parts that could not be scored are masked.
         """
         questions = questions or self.questions()
         try:
@@ -99,18 +101,18 @@ class Scorer:
             row, check, truth = RewardInput(), None, None
         text = split_thinking(OPEN + response if row.thinking_opened else response, "").text
         if truth:
-            right, bonus = await self._grading(row, text, truth, questions)
+            correctness_part, bonus = await self._grading(row, text, truth, questions)
         else:
             if check is None:
-                right = _unscored("row", "bad_row")
+                correctness_part = _unscored("row", "bad_row")
             elif row.truncated:
-                right = self._truncated()
+                correctness_part = self._truncated()
             else:
-                right = await correctness(text, gold, check, self.settings.answer)
-            bonus = await self._bonus(row, text, right, questions)
+                correctness_part = await correctness(text, gold, check, self.settings.answer)
+            bonus = await self._bonus(row, text, correctness_part, questions)
         parts = RewardBreakdown(
             source=row.source,
-            correctness=right,
+            correctness=correctness_part,
             bonus=bonus,
             weight=self.settings.weight_of(row.source),
             wrong_share=self.settings.wrong_share,
@@ -126,7 +128,7 @@ class Scorer:
         }
 
     def _check(self, data_source: str, question: str, questions: Questions) -> Check | None:
-        """The check for rows of ``data_source``; None if it is unknown."""
+        """The check for rows of ``data_source``; None for an unknown source, and for verifications."""
         by_judge = partial(self._check_by_judge, question, questions)
         return {"math": partial(check_by_rule, self._checker), "math_grm": by_judge}.get(data_source)
 
@@ -140,11 +142,13 @@ class Scorer:
             return _unscored("truncated", "truncated")
         return Correctness(state="scored", outcome="truncated")
 
-    async def _bonus(self, row: RewardInput, text: str, right: Correctness, questions: Questions) -> Component:
-        """Score the bonus of the row's source. It is absent if no answer was compared, and where it would earn 0."""
-        if right.state != "scored" or right.outcome != "answered":
-            return absent(right.why or right.outcome)
-        if right.value == 0 and self.settings.wrong_share == 0:
+    async def _bonus(
+        self, row: RewardInput, text: str, correctness_part: Correctness, questions: Questions
+    ) -> Component:
+        """Score the bonus of the row's source. It is absent if no answer was compared, or if it would add nothing."""
+        if correctness_part.state != "scored" or correctness_part.outcome != "answered":
+            return absent(correctness_part.why or correctness_part.outcome)
+        if correctness_part.value == 0 and self.settings.wrong_share == 0:
             return absent("wrong")
         if row.source == "experience" and row.experience:
             return await self._experience(row, text, questions)
@@ -155,20 +159,20 @@ class Scorer:
     async def _grading(
         self, row: RewardInput, text: str, truth: VerificationTruth, questions: Questions
     ) -> tuple[Correctness, Component]:
-        """Score the grade of a verification and, if it grades a wrong candidate 0, its critique."""
+        """Score a verification: its grade and, if the candidate is wrong and the grade says so, its critique."""
         settings = self.settings.verification
         if row.truncated:
             return self._truncated(), absent("truncated")
         found = verification.parsed(text)
-        right = verification.grading(found, truth, settings.half)
-        if found is None or right.value < 1:
-            return right, absent("wrong" if found else right.outcome)
+        correctness_part = verification.grading(found, truth, settings.half)
+        if found is None or correctness_part.value < 1:
+            return correctness_part, absent("wrong" if found else correctness_part.outcome)
         if truth.right or settings.form == "none":
-            return right, absent("no_error" if truth.right else "off")
+            return correctness_part, absent("no_error" if truth.right else "off")
         critique = plain(found.critique)
         evidence = [Evidence(given, (), self.settings.evidence) for given in (truth.candidate, critique)]
         prompt = verification.prompt(self.settings.prompts, row.question, truth, critique)
-        return right, await self._judged(
+        return correctness_part, await self._judged(
             questions,
             critique,
             prompt,
@@ -219,8 +223,9 @@ class Scorer:
 def overlong_penalty(tokens: int, limit: int, settings: OverlongSettings) -> float:
     """The soft overlong penalty of DAPO (arXiv 2503.14476, equation 13) for a response of ``tokens`` tokens.
 
-    It is 0 up to (1 - share) ``limit`` tokens, and then grows linearly to ``penalty`` at ``limit`` tokens. ``limit``:
-    the longest that a response can be, in tokens; 0 if it is unknown, which gives no penalty.
+    It is subtracted from the score. It is 0 up to (1 - share) * ``limit`` tokens, and then grows linearly to
+    ``penalty`` at ``limit`` tokens. ``limit``: the longest that a response can be, in tokens; 0 if it is unknown, which
+    gives no penalty.
     """
     buffer = settings.share * limit
     excess = tokens - (limit - buffer)

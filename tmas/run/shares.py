@@ -1,10 +1,10 @@
 """Shares of the problems in the budget of a run, for a method that allocates (``method.allocation``).
 
 The budget is ``limits.tokens_per_run``, ``limits.money_per_run``, or both. Each problem has an equal share. A problem
-that ends leaves what it did not use to a common pool. A problem whose share is used up takes what its next iteration
-will cost from the pool: as much as its last iteration cost. If the pool has too little, the problem waits for others to
-end. Of the waiting problems, the one that made progress most recently is served first. If all problems wait, the one
-that has made no progress for longest is refused, which ends it and leaves the rest of its share to the others.
+that ends leaves what it did not use to a common pool. A problem whose share is used up takes the expected cost of its
+next iteration from the pool, which is the cost of its last iteration. If the pool has too little, the problem waits for
+others to end. Of the waiting problems, the one that made progress most recently is served first. If all problems wait,
+the one that has made no progress for longest is refused. This ends it, and leaves the rest of its share to the others.
 
 Who gets what depends on the order in which problems end. Therefore each grant is a recorded decision of the problem
 that asked, and a resumed run repeats it. The pool of a resumed run is computed from the traces.
@@ -40,7 +40,11 @@ ENDED = "share_ended"
 
 @dataclass(frozen=True)
 class Amount:
-    """Tokens, and money in the currency of the prices. A unit without a limit is 0 everywhere in the shares."""
+    """Tokens, and money in the currency of the prices.
+
+    If the run has no limit on one of them, :class:`Shares` computes with 0 of it. All operations work on each of the
+    two separately.
+    """
 
     tokens: int = 0
     money: float = 0.0
@@ -55,6 +59,7 @@ class Amount:
         return Amount() - self
 
     def times(self, factor: float) -> Amount:
+        """The amount multiplied by ``factor``. Tokens are rounded up."""
         return Amount(math.ceil(self.tokens * factor), self.money * factor)
 
     def at_least_zero(self) -> Amount:
@@ -64,12 +69,12 @@ class Amount:
         return Amount(min(self.tokens, other.tokens), min(self.money, other.money))
 
     def fits(self, other: Amount) -> bool:
-        """Whether ``other`` has enough of both units. If ``self`` has 0 of a unit, that unit is not checked."""
-        return not (0 < self.tokens > other.tokens or 0 < self.money > other.money)
+        """Whether ``other`` has enough tokens and enough money. A need of 0 is met even if ``other`` is negative."""
+        return self.tokens <= max(0, other.tokens) and self.money <= max(0.0, other.money)
 
 
 class Grant(Record):
-    """Whether a problem may run an iteration. ``taken``, ``taken_money``: what it takes from the pool for it."""
+    """Whether a problem may run an iteration. ``taken``, ``taken_money``: what the problem takes from the pool."""
 
     granted: bool
     taken: int = 0
@@ -82,11 +87,11 @@ class Grant(Record):
 
 @dataclass(frozen=True)
 class ShareRequest:
-    """Whether the problem may spend ``cost``, for its next iteration, in addition to what it has ``spent``.
+    """Asks whether the problem may spend ``cost``, for its next iteration, in addition to what it has ``spent``.
 
     ``stalled``: number of iterations without progress. ``begun``: the trace has calls of this iteration, so it is
-    granted at once. ``allowance``: with strict shares, the allowance that the problem knows of. More may have been
-    granted already.
+    granted at once. ``allowance``: with strict shares, the allowance as the problem knows it. The real one is higher if
+    the answer to an earlier request was lost.
     """
 
     problem_id: str
@@ -103,10 +108,10 @@ class ShareKeeper(Protocol):
     limits: Limits
 
     def begin(self, problem_id: str) -> Amount | None:
-        """The problem is being solved from now on. Returns its allowance; None if the shares are not strict."""
+        """Register that a problem starts or resumes. Returns its allowance; None if the shares are not strict."""
 
     async def end(self, problem_id: str, spent: Amount) -> None:
-        """The problem has ended, and has used ``spent``. The rest goes to the pool."""
+        """Register that a problem has ended and has used ``spent``. The rest of its share goes to the pool."""
 
     async def ask(self, request: ShareRequest) -> Grant:
         """Answer a request. May wait for other problems.
@@ -137,6 +142,7 @@ class _Waiting(NamedTuple):
 
     @property
     def order(self) -> tuple[int, int, float, str]:
+        """Sort key: the first request is served first, and the last one is refused if all problems wait."""
         return self.stalled, self.needed.tokens, self.needed.money, self.name
 
 
@@ -144,8 +150,8 @@ class _Waiting(NamedTuple):
 class Shares:
     """Implements :class:`ShareKeeper`. ``problems``: number of problems in the run.
 
-    ``reserve``: with strict shares, what a problem takes beyond the expected cost of an iteration, as a share of that
-    cost, if the pool has it. None: the shares are not strict.
+    ``reserve``: with strict shares, what a problem takes beyond the expected cost of an iteration, as a fraction of
+    that cost, if the pool has it. None: the shares are not strict.
     """
 
     limits: Limits
@@ -157,6 +163,7 @@ class Shares:
         self.share = share_of(self.limits, self.problems)
         self.pool = Amount()
         for account in self.accounts.values():
+            # An ended problem has put back what it did not use, of its share and of what it took.
             self.pool += self.share - account.spent if account.ended else -account.taken
         self._running: set[str] = set()
         self._waiting: list[_Waiting] = []
@@ -211,21 +218,23 @@ class Shares:
     async def ask(self, request: ShareRequest) -> Grant:
         name = trace_name(request.problem_id)
         account = self.accounts[name]
-        known = request.allowance
-        before = self.share + account.taken if known is None else limited(known, self.limits)
+        if request.allowance is None:
+            known_allowance = self.share + account.taken
+        else:
+            known_allowance = limited(request.allowance, self.limits)
         cost, spent = limited(request.cost, self.limits), limited(request.spent, self.limits)
         left = self.share + account.taken - spent
         needed = (cost - left).at_least_zero()
         wanted = (cost.times(1 + (self.reserve or 0.0)) - left).at_least_zero()
         granted = True
         if request.begun and not self.is_strict:
-            self._take(account, needed)
+            self._take(account, needed)  # even if the pool is then below zero
         elif request.begun or needed == Amount():
             self._take(account, wanted.at_most(self.pool.at_least_zero()))
         else:
             answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
             granted = await self._wait(_Waiting(request.stalled, needed, wanted, name, answer))
-        taken = self.share + account.taken - before
+        taken = self.share + account.taken - known_allowance  # includes grants whose answer was lost
         return Grant(granted=granted, taken=taken.tokens, taken_money=taken.money)
 
     async def _wait(self, waiting: _Waiting) -> bool:
@@ -274,11 +283,13 @@ def grant_name(limits: Limits, iteration: int) -> str:
 
 
 def _recorded_account(trace: Path, limits: Limits, share: Amount, prices: Mapping[str, Price]) -> _Account:
+    """The account of a problem, from its trace. Only grants under the present ``limits`` count."""
     account = _Account()
-    prefix = grant_name(limits, 0).removesuffix("0")
+    prefix = grant_name(limits, 0).removesuffix("0")  # common to all iterations
     ended_with: int | None = None
 
     def read() -> Iterator[PromptLine | CallLine | DecisionLine]:
+        """The lines of the trace, which is read once. Notes the decisions for the account."""
         nonlocal ended_with
         for line in read_trace(trace, skip_damaged=True):
             if isinstance(line, DecisionLine) and line.name.startswith(prefix):

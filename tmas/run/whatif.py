@@ -1,12 +1,12 @@
-"""Replays a finished problem with other settings of its method, on its recorded calls and without a model.
+"""Replays a finished problem with other settings of its method, from its recorded calls and without a model.
 
 The method's own code runs, so it decides which calls it makes, when it stops and what it selects. A call is answered by
 the completions that the run recorded for the same iteration, role and index. Two things cannot be known:
 
 - *The reply to another prompt.* With fewer verifications, for example, a summary's prompt has fewer critiques. The
   recorded reply stands in for the reply to such a prompt, and the replay is approximate from there on.
-- *A call that the run did not make.* The replay of the problem ends before the iteration that asks for it. Only if
-  further checks of a candidate are missing, the candidate keeps those that it has.
+- *A call that the run did not make.* The replay ends, and the iteration of this call is left out. It is kept if it
+  lacks only further verifications of a candidate that has some.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from tmas.run.results import prediction_line
 Output = TypeVar("Output", bound=BaseModel)
 
 FEEDS_LATER_ITERATIONS = frozenset({"summary", "experience", "guideline", "distill"})
-"""Roles whose replies change nothing in their own iteration."""
+"""Roles whose replies only change later iterations: no candidate or grade of their own iteration depends on them."""
 UNKNOWN_QUESTION = "?"
-"""Stands in for the question of a problem whose run did not record it. Only prompts contain it, and they are only
-compared with each other."""
+"""Replaces the question of a problem whose run did not record it. Only prompts contain it, and they are only compared
+with each other."""
 
 
 class Place(NamedTuple):
-    """Where a call belongs. Calls of one place ask for completions of the same prompt, one after the other."""
+    """The key of a call without its offset. Calls with the same place ask for more completions of the same prompt."""
 
     iteration: int
     role: str
@@ -53,21 +53,21 @@ class Place(NamedTuple):
 
 
 PromptsByPlace = dict[Place, tuple[str, int]]
-"""The digest of the prompt of each place, and its length in characters."""
+"""The digest of each place's prompt, and the length of the prompt in characters."""
 
 
-class Slot(NamedTuple):
-    """A recorded completion: number ``number`` of ``call``."""
+class RecordedCompletion(NamedTuple):
+    """The completion with index ``number`` of a recorded call."""
 
     call: RecordedCall
     number: int
 
 
-def slots_by_place(recorded: RecordedCalls) -> dict[Place, list[Slot]]:
-    """The recorded completions of each place, in the order in which they were asked for."""
-    found: dict[Place, list[Slot]] = {}
+def completions_by_place(recorded: RecordedCalls) -> dict[Place, list[RecordedCompletion]]:
+    """The recorded completions of each place, in the order in which they were requested."""
+    found: dict[Place, list[RecordedCompletion]] = {}
     for call in sorted(recorded.calls.values(), key=lambda call: call.key.offset):
-        found.setdefault(Place.of(call.key), []).extend(Slot(call, number) for number in range(call.n))
+        found.setdefault(Place.of(call.key), []).extend(RecordedCompletion(call, number) for number in range(call.n))
     return found
 
 
@@ -75,13 +75,13 @@ class WhatIfSession(Replay):
     """Answers calls with recorded completions, by their place.
 
     ``baseline``: the prompts of the replay with the recorded settings; None for that replay itself.
-    ``repeats_selections``: use the recorded outcomes of selections. ``subset``: None takes the first verifications of a
-    candidate; a number draws them at random, another set for each number.
+    ``repeats_selections``: use the recorded outcomes of selections. ``subset``: which verifications of a candidate are
+    used if not all are. None: the first ones. A number: random ones; it seeds the draw.
 
     ``prompts_by_place``: the prompt of each place. ``other_prompts``: calls whose prompt is not that of the baseline.
     ``not_recorded``: calls that the run did not make. ``split``: roles with a call whose completions are not exactly
-    those of one recorded call. ``redrawn``: whether a run would have made a call with other seeds than the recorded
-    completions have.
+    those of one recorded call. ``redrawn``: whether a real run would have sampled some completions with other seeds
+    than the recorded ones.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class WhatIfSession(Replay):
         super().__init__(problem_id, recorded, seed, prompts)
         self._baseline, self._repeats_selections, self._subset = baseline, repeats_selections, subset
         self.stopped: Literal["budget", "worker"] | None = None
-        self._slots = slots_by_place(recorded)
+        self._completions = completions_by_place(recorded)
         self._used: dict[Place, int] = {}
         self._usage: dict[tuple[str, int], Usage] = {}
         self.prompts_by_place: PromptsByPlace = {}
@@ -108,7 +108,7 @@ class WhatIfSession(Replay):
 
     @property
     def usage(self) -> tuple[UsageEntry, ...]:
-        """Usage by role and iteration. ``seconds`` are left out: nobody knows how long other calls would take."""
+        """Usage by role and iteration. ``seconds`` are left out: it is unknown how long other calls would take."""
         entries = sorted(self._usage.items(), key=lambda entry: (entry[0][1], entry[0][0]))
         return tuple(UsageEntry(role=role, iteration=t, usage=usage) for (role, t), usage in entries)
 
@@ -121,8 +121,10 @@ class WhatIfSession(Replay):
         place = Place.of(key)
         length = self._relative_length(place, key, prompt)
         if cancelled := self._recorded.decisions.get(f"{CANCELLED_PREFIX}{key}"):
-            self._add_usage(key, recorded_usage(cancelled).usage)
-        if place not in self._slots:
+            self._add_usage(key, recorded_usage(cancelled).usage)  # a budget cancelled the call, but it cost tokens
+        if place not in self._completions:
+            # If the replay with the recorded settings asks for the call as well, the run could not make it (context or
+            # budget), and its failure is repeated. Otherwise only the other settings ask for it: its reply is unknown.
             was_asked = self._baseline is None or place in self._baseline
             return self._not_made(key) if was_asked else self._end(key)
         used = self._used.get(place, 0)
@@ -137,13 +139,13 @@ class WhatIfSession(Replay):
         self._add_usage(key, usage.model_copy(update=scaled))
         if is_split:
             self.split.add(key.role)
-        if any(str(slot.call.key) != str(key) or slot.number != i for i, slot in enumerate(taken)):
+        if any(str(one.call.key) != str(key) or one.number != i for i, one in enumerate(taken)):
             self.redrawn = True
         completions = tuple(s.call.outcome.completions[s.number] for s in taken if isinstance(s.call.outcome, Reply))
         return Reply(completions=completions, usage=usage)
 
     def _relative_length(self, place: Place, key: CallKey, prompt: Prompt) -> float:
-        """Note the prompt. Returns its length in characters, divided by that of the baseline's prompt."""
+        """Record the prompt. Returns its length in characters, divided by the length of the baseline's prompt."""
         digest, length = text_digest(prompt.content), len(prompt.content)
         self.prompts_by_place[place] = (digest, length)
         recorded = self._baseline.get(place) if self._baseline else None
@@ -152,14 +154,15 @@ class WhatIfSession(Replay):
         self.other_prompts.append(key)
         return length / recorded[1]
 
-    def _in_order(self, place: Place) -> Sequence[Slot]:
+    def _in_order(self, place: Place) -> Sequence[RecordedCompletion]:
         """The completions of a place in the order in which they are used."""
-        slots = self._slots[place]
+        recorded = self._completions[place]
         if self._subset is None or place.role != "verification" or place.attempt:
-            return slots
-        return random.Random(f"{self._subset}/{self._problem_id}/{place}").sample(slots, len(slots))
+            return recorded
+        return random.Random(f"{self._subset}/{self._problem_id}/{place}").sample(recorded, len(recorded))
 
     def _end(self, key: CallKey) -> Failure:
+        """End the replay at a call whose reply is unknown. ``stopped`` makes the method begin no further iteration."""
         self.not_recorded.append(key)
         self.stopped = "budget"
         return Failure(reason=FailureReason.BUDGET, message="the run did not make this call", key=key)
@@ -169,21 +172,22 @@ class WhatIfSession(Replay):
         self._usage[of] = self._usage.get(of, Usage()) + usage.model_copy(update={"seconds": 0.0})
 
 
-def _usage(taken: Sequence[Slot]) -> tuple[Usage, bool]:
+def _usage(taken: Sequence[RecordedCompletion]) -> tuple[Usage, bool]:
     """The usage of one call for these completions, and whether it had to be divided.
 
-    A server processes the prompt of a call once, whatever its number of completions, so the prompt counts in full. Some
-    servers take no ``n``, and each completion was a request: then it counts for each of them. The completion tokens of
-    a recorded call are divided in proportion to the characters of its completions, reasoning included.
+    A server processes the prompt of a call once, whatever its number of completions, so the prompt counts in full. If
+    the server refused ``n``, each completion had its own request, and the prompt counts once for each completion. The
+    completion tokens of a recorded call are divided in proportion to the characters of its completions, including their
+    reasoning.
     """
-    calls = list({id(slot.call): slot.call for slot in taken}.values())
+    calls = list({id(one.call): one.call for one in taken}.values())
     if len(calls) == 1 and len(taken) == calls[0].n:
         assert isinstance(calls[0].outcome, Reply)
         return calls[0].outcome.usage, False
     requests = prompt = cached = completion = 0.0
     for call in calls:
         assert isinstance(call.outcome, Reply)
-        usage, mine = call.outcome.usage, [slot.number for slot in taken if slot.call is call]
+        usage, mine = call.outcome.usage, [one.number for one in taken if one.call is call]
         sizes = call.characters if any(call.characters) else (1,) * call.n
         completion += usage.completion_tokens * sum(sizes[number] for number in mine) / sum(sizes)
         share = len(mine) / call.n if "n_refused" in call.outcome.notes else float(call is calls[0])
@@ -197,7 +201,7 @@ def _usage(taken: Sequence[Slot]) -> tuple[Usage, bool]:
 
 @dataclass(frozen=True)
 class RecordedProblem:
-    """A finished problem. ``settings``: the method's. ``correct``: whether each of its answers is right."""
+    """A finished problem. ``settings``: those of its method in the run. ``correct``: the verdict on each answer."""
 
     run: RecordedRun
     prediction: Prediction
@@ -219,11 +223,11 @@ class RecordedProblem:
 
 @dataclass(frozen=True)
 class Gaps:
-    """What the record could not tell about a problem, or about several replays of it.
+    """What the replay of a problem could not take from the record. :meth:`of_all` joins several replays.
 
-    ``other_prompt``: the first call with another prompt than in the run. ``has_other_candidates``: candidates or grades
-    depend on such a call. ``roles_with_other_prompts``: the roles of such calls. ``not_recorded``: the first call that
-    the run did not make. ``split_roles`` and ``is_redrawn``: see :class:`WhatIfSession`.
+    ``other_prompt``: the first call whose prompt differs from the baseline's. ``has_other_candidates``: candidates or
+    grades depend on such a call. ``roles_with_other_prompts``: the roles of such calls. ``not_recorded``: the first
+    call that the run did not make. ``split_roles`` and ``is_redrawn``: see :class:`WhatIfSession`.
     """
 
     other_prompt: CallKey | None
@@ -237,6 +241,7 @@ class Gaps:
     def of(cls, session: WhatIfSession, iterations: int) -> Gaps:
         """``iterations``: number of iterations that the replay has."""
         others = session.other_prompts
+        # The first iteration whose candidates or grades depend on a call with another prompt.
         since = min((key.iteration + (key.role in FEEDS_LATER_ITERATIONS) for key in others), default=iterations)
         return cls(
             other_prompt=_first(others),
@@ -285,10 +290,11 @@ async def replay(
         recorded.prediction.problem_id, recorded.calls, run.manifest.seed, run.prompts, baseline, repeats, subset
     )
     trajectory = await METHODS[settings.name](settings, checker).solve(recorded.problem, session)
-    # An iteration is kept if it lacks only further checks of a candidate that has some, or the updates of its banks. A
-    # problem that ended early has no bank update of its last iteration. Iterations after a missing update are left out.
-    later = FEEDS_LATER_ITERATIONS - {"summary"}
-    missing = (key.iteration + (key.role in later) for key in session.not_recorded if not key.offset)
+    # A missing call leaves out its own iteration. There are two exceptions. A missing bank update, which a problem that
+    # ended early lacks in its last iteration, only leaves out the iterations after it. Missing further verifications of
+    # a candidate (offset > 0) leave out nothing.
+    bank_roles = FEEDS_LATER_ITERATIONS - {"summary"}
+    missing = (key.iteration + (key.role in bank_roles) for key in session.not_recorded if not key.offset)
     kept = min(missing, default=len(trajectory.iterations))
     result = Result(
         problem=recorded.problem,

@@ -24,6 +24,7 @@ TRAINER_MODES = ("sync", "colocate_async")
 ENGINES = {"dp": "one_node, multi_node or cpu", "megatron": "multi_node_megatron"}
 """verl's engines for which there are presets, and those presets."""
 STRATEGIES = {"dp": ("fsdp2", "fsdp"), "megatron": ("megatron",)}
+"""The values of ``strategy`` that each engine has."""
 _ACTOR = "actor_rollout_ref.actor"
 
 
@@ -33,7 +34,7 @@ def device_count(config: DictConfig) -> int:
 
 
 def data_parallel_ranks(config: DictConfig) -> int:
-    """Number of groups of devices that process different rows. The devices of a group share the rows or the model."""
+    """Number of groups of devices that process different rows. All devices of a group work on the same rows."""
     return device_count(config) // prod(size for _, size in _parallel_sizes(config))
 
 
@@ -65,10 +66,14 @@ def needs_judge(config: DictConfig) -> bool:
 def find_defects(
     config: DictConfig, policy: Policy | None, train: Sequence[RowFile], validation: Sequence[RowFile]
 ) -> Iterator[str]:
-    """Yield every reason why the run cannot work, with the key to change."""
+    """Yield every reason why the run cannot work, with the key to change.
+
+    ``policy``: None if it could not be read; checks that need it are skipped. ``train`` and ``validation``: the files
+    of rows.
+    """
     yield from _check_secrets(config)
-    if foreign := list(_check_engine(config)):
-        yield from foreign  # the other checks read the settings of the chosen engine
+    if engine_defects := list(_check_engine(config)):
+        yield from engine_defects  # the other checks read the settings of the chosen engine
         return
     yield from check_sizes(config)
     yield from _check_reward(config)
@@ -160,19 +165,19 @@ def _check_updates(config: DictConfig) -> Iterator[str]:
     updates = config.updates_per_step
     if updates < 1:
         yield f"updates_per_step {updates}: it must be at least 1"
-    elif mini_batch == max(1, batch // updates) and batch % updates:  # the short name decides
+    elif mini_batch == max(1, batch // updates) and batch % updates:  # the default, derived from updates_per_step
         yield f"updates_per_step {updates} does not divide data.train_batch_size {batch}"
     elif batch % mini_batch:
         yield f"data.train_batch_size {batch} is not divisible by {_ACTOR}.ppo_mini_batch_size {mini_batch}"
 
 
 def _check_generation(config: DictConfig) -> Iterator[str]:
-    """Check the number of prompts that verl takes from the rows at a time."""
+    """Check ``data.gen_batch_size``, the number of prompts that verl reads from the data at a time."""
     chunk, batch = config.data.get("gen_batch_size"), config.data.train_batch_size
-    exact = config.trainer.v1.trainer_mode != "sync" or bool(OmegaConf.select(config, "algorithm.filter_groups.enable"))
+    samples_dynamically = bool(OmegaConf.select(config, "algorithm.filter_groups.enable"))
     if chunk in (None, 1):
         return
-    if exact:
+    if config.trainer.v1.trainer_mode != "sync" or samples_dynamically:
         yield f"data.gen_batch_size {chunk}: verl 0.9.1 uses 1 for asynchronous training and dynamic sampling; set null"
     elif chunk < 1 or batch % chunk:
         yield f"data.gen_batch_size {chunk} does not divide data.train_batch_size {batch}"
@@ -183,7 +188,7 @@ def _check_reward(config: DictConfig) -> Iterator[str]:
     function = config.reward.custom_reward_function
     settings = OmegaConf.select(config, REWARD_KEY)
     if function.path != "pkg://tmas.rewards.verl_entry" or settings is None:
-        yield "reward: choose reward=hybrid or vanilla; verl's default reward does not use _source"
+        yield "reward: choose reward=hybrid or vanilla; verl's default reward ignores the kind of prompt (_source)"
         return
     # Any address will do: the settings are only validated.
     hosted = "127.0.0.1:1" if config.reward.reward_model.enable else None
@@ -196,7 +201,7 @@ def _check_reward(config: DictConfig) -> Iterator[str]:
 
 
 def _check_rollouts(config: DictConfig) -> Iterator[str]:
-    """Check what is kept of the responses: the trainer would only find a mistake after the first step."""
+    """Check ``trainer.rollouts``, which the trainer itself would only read after the first step."""
     try:
         RolloutSettings.model_validate(config.trainer.get("rollouts", {}))
     except ValidationError as error:
@@ -259,7 +264,8 @@ def _check_number_of_rows(config: DictConfig, train: Sequence[RowFile]) -> Itera
 def _check_by_verl(config: DictConfig) -> Iterator[str]:
     """Run verl's own check, which builds verl's configuration objects.
 
-    Its output is dropped: it would say that all checks passed before ours have run. The trainer prints it again.
+    Its output is dropped, because it says that all checks passed, while our own checks may still fail. The trainer
+    prints it again.
     """
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
