@@ -118,7 +118,7 @@ def fresh_code(prompt: str) -> str:
 class EquivalenceVerdict(BaseModel):
     """Whether two final answers are equivalent. The reasoning comes first, so that the verdict follows from it."""
 
-    reasoning: Annotated[str, AfterValidator(storable), Field(json_schema_extra={"maxLength": 4000})] = ""
+    reasoning: Annotated[str, AfterValidator(storable)] = ""
     verdict: Annotated[Literal["equivalent", "different"], BeforeValidator(lambda value: str(value).strip().lower())]
 
 
@@ -270,7 +270,7 @@ class Judge:
 
 def _with_text_fields(schema: dict[str, Any], names: list[str]) -> dict[str, Any]:
     """``schema`` with further text fields before its own."""
-    texts = {name: {"type": "string", "maxLength": 64} for name in names}
+    texts = {name: {"type": "string"} for name in names}
     return {**schema, "properties": {**texts, **schema["properties"]}, "required": [*names, *schema["required"]]}
 
 

@@ -292,6 +292,6 @@ class Team(Caller):
         if not self.settings.sends_schema("tags" if any(s.thinking == "tags" for s in solutions) else "none"):
             return None
         ids = [item.item_id for item in bank.items if item.refuted is None]
-        limits = self.settings.max_new_items, self.settings.max_item_chars
         evidence = bank.settings.support == "rollouts"
-        return bank_schema(bank.output_type, [s.index for s in solutions], ids, *limits, evidence=evidence)
+        indices = [s.index for s in solutions]
+        return bank_schema(bank.output_type, indices, ids, self.settings.max_new_items, evidence=evidence)

@@ -1,7 +1,11 @@
 """The JSON output of agents: one model per role, and its schema for structured output.
 
-Limits on lists and on the texts of bank items are only in the schema, so that an excess makes no reply unparsable. The
-banks shorten longer texts and accept a limited number of new items.
+Limits on the lengths of lists are only in the schema, so that an excess makes no reply unparsable. The banks accept a
+limited number of new items and shorten texts that are too long.
+
+No schema limits the length of a text. XGrammar, which vLLM uses by default, would then accept neither a backslash nor a
+quotation mark in the text, so no LaTeX (https://github.com/mlc-ai/xgrammar/issues/800), and it would take milliseconds
+for each token (https://github.com/mlc-ai/xgrammar/issues/852; ``python -m benchmarks.schemas`` compares).
 """
 
 from __future__ import annotations
@@ -22,6 +26,11 @@ def _one_line(text: str) -> str:
 def storable(text: str) -> str:
     """Make ``text`` valid UTF-8."""
     return text.strip().encode(errors="replace").decode()  # JSON can spell lone surrogates, UTF-8 cannot
+
+
+def cut(count: int) -> AfterValidator:
+    """A validator that cuts a text after ``count`` characters."""
+    return AfterValidator(lambda text: text[:count])
 
 
 def grade_of(spelling: str) -> str | None:
@@ -57,7 +66,7 @@ MAX_NAME = 120
 _EMPTY_TEXT = BeforeValidator(lambda value: "" if value is None else value)
 _EMPTY_LIST = BeforeValidator(lambda value: () if value is None else value)
 
-Text = Annotated[str, _EMPTY_TEXT, AfterValidator(_one_line), Field(json_schema_extra={"maxLength": 1000})]
+Text = Annotated[str, _EMPTY_TEXT, AfterValidator(_one_line)]
 Statement = Annotated[Text, Field(min_length=1)]
 Indices = Annotated[tuple[int, ...], BeforeValidator(_indices), Field(json_schema_extra={"maxItems": 64})]
 
@@ -69,9 +78,7 @@ class _OutputModel(BaseModel):
 class VerificationOutput(_OutputModel):
     """A verification. The critique comes first, so that the grade follows from it."""
 
-    critique: Annotated[
-        str, AfterValidator(storable), Field(min_length=1, json_schema_extra={"minLength": 1, "maxLength": 20_000})
-    ]
+    critique: Annotated[str, AfterValidator(storable), Field(min_length=1)]
     grade: Annotated[Literal["0", "0.5", "1"], BeforeValidator(lambda value: grade_of(str(value)) or value)]
 
 
@@ -95,7 +102,7 @@ class NewExperience(_New):
 
 
 class NewGuideline(_New):
-    name: Annotated[Statement, Field(json_schema_extra={"maxLength": MAX_NAME})]
+    name: Statement
     description: Statement
     rollouts: Indices = ()
 
@@ -153,7 +160,7 @@ class DistillOutput(_OutputModel):
 def output_schema(model: type[BaseModel]) -> dict[str, Any]:
     """Return the JSON schema of ``model`` in the subset that xgrammar and OpenAI's strict mode share.
 
-    It has no references, closed objects, and every field is required.
+    It has no references, closed objects, and every field is required. It does not limit the length of a text.
     """
     schema = _json_schema(model)
     return _strict(schema, schema.get("$defs", {}))
@@ -169,12 +176,11 @@ def bank_schema(
     rollouts: Sequence[int],
     item_ids: Sequence[str],
     max_new: int,
-    max_chars: int,
     evidence: bool = True,
 ) -> dict[str, Any]:
     """:func:`output_schema` restricted to these rollouts, these item ids and at most ``max_new`` new items.
 
-    ``max_chars``: maximum number of characters of an item's text. ``evidence``: whether updates name rollouts.
+    ``evidence``: whether updates name rollouts.
     """
     schema = output_schema(model)
     new, updates = schema["properties"]["new"], schema["properties"]["updates"]
@@ -185,8 +191,6 @@ def bank_schema(
     for entry in (new["items"]["properties"], updates["items"]["properties"]):
         if "rollouts" in entry:
             entry["rollouts"] |= {"items": {"type": "integer", "enum": [*rollouts]}, "maxItems": len(rollouts)}
-        for name in entry.keys() & {"statement", "description"}:
-            entry[name]["maxLength"] = max_chars
     updates["maxItems"] = len(item_ids)
     if item_ids:
         updates["items"]["properties"]["id"] = {"type": "string", "enum": [*item_ids]}
@@ -195,7 +199,7 @@ def bank_schema(
 
 def _strict(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
     node = definitions[node["$ref"].rsplit("/", 1)[-1]] if "$ref" in node else node
-    kept = {key: node[key] for key in ("type", "enum", "minLength", "maxLength", "maxItems") if key in node}
+    kept = {key: node[key] for key in ("type", "enum", "maxItems") if key in node}
     if "items" in node:
         kept["items"] = _strict(node["items"], definitions)
     if "properties" in node:

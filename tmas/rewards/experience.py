@@ -11,12 +11,13 @@ from tmas.agents.context import all_items
 from tmas.judge import fence
 from tmas.memory.experience import ExperienceBank
 from tmas.prompts import Prompts
+from tmas.prompts.schemas import cut
 from tmas.records import Experience
 from tmas.rewards.component import Component, masked, scored
 from tmas.rewards.evidence import Evidence
 from tmas.rewards.settings import ExperienceSettings
 
-Quote = Annotated[str, Field(max_length=1000)]
+Quote = Annotated[str, cut(1000)]
 _READS = ConfigDict(frozen=True, extra="ignore")
 
 

@@ -11,6 +11,7 @@ from tmas.agents.context import all_items
 from tmas.judge import fence
 from tmas.memory.guidelines import GuidelineBank
 from tmas.prompts import Prompts
+from tmas.prompts.schemas import cut
 from tmas.records import Guideline
 from tmas.rewards.component import Component, masked, scored
 from tmas.rewards.evidence import Evidence
@@ -27,9 +28,9 @@ class NoveltyVerdict(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    name: Annotated[str, Field(min_length=1, max_length=200)]
-    description: Annotated[str, Field(min_length=1, max_length=1000)]
-    steps: Annotated[tuple[Annotated[str, Field(max_length=1000)], ...], Field(json_schema_extra={"maxItems": 16})]
+    name: Annotated[str, Field(min_length=1), cut(200)]
+    description: Annotated[str, Field(min_length=1), cut(1000)]
+    steps: Annotated[tuple[Annotated[str, cut(1000)], ...], Field(json_schema_extra={"maxItems": 16})]
     same: Ids
     variation_of: Ids
 

@@ -14,12 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from tmas.judge import fence
 from tmas.prompts import Prompts
 from tmas.prompts.parsing import ParsedVerification, Unparsable, parse_verification
+from tmas.prompts.schemas import cut
 from tmas.records import Record
 from tmas.rewards.component import Component, masked, scored
 from tmas.rewards.correctness import Correctness
 from tmas.rewards.evidence import Evidence
 
-Quote = Annotated[str, Field(max_length=1000)]
+Quote = Annotated[str, cut(1000)]
 
 
 class VerificationTruth(Record):
