@@ -7,7 +7,10 @@ that samples once scored 0 at every budget below its own cost.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -63,62 +66,99 @@ def _series(
     rule: str | None,
     orders: Sequence[Ints],
 ) -> dict[str, Floats]:
-    """Shapes: N samples, K = N prefixes, C classes of answers, G grades in ascending order."""
-    right_N = np.array(verdicts, dtype=float)
-    answered_N = np.array([s.answer is not None for s in samples])
-    class_NC = _one_hot([None if s.answer is None else classes[s.answer] for s in samples])
-    grades = sorted({s.mean_grade for s in samples if s.mean_grade is not None})
-    grade_N = np.array([-1 if s.mean_grade is None else grades.index(s.mean_grade) for s in samples])
-    grade_NG = _one_hot([None if g < 0 else int(g) for g in grade_N])
-    series = {"pass_at_1": np.full(len(samples), right_N.mean()), "vote": np.zeros(len(samples))}
-    if grades:
-        series["best_of"] = np.zeros(len(samples))
+    drawn = [
+        _Sample(index, None if s.answer is None else classes[s.answer], s.mean_grade, right)
+        for index, (s, right) in enumerate(zip(samples, verdicts, strict=True))
+    ]
+    metrics: dict[str, Callable[[], _Metric]] = {"vote": _LargestClass}
+    if any(sample.grade is not None for sample in drawn):
+        metrics["best_of"] = _BestGrade
     if rule in ("vote", "grade"):
-        series["selected"] = np.zeros(len(samples))
-    for order in orders:
-        votes_KC = class_NC[order].cumsum(axis=0)
-        series["vote"] += _share_of_largest(votes_KC, (class_NC * right_N[:, None])[order].cumsum(axis=0))
-        if "best_of" in series:
-            counts_KG = grade_NG[order].cumsum(axis=0)
-            series["best_of"] += _share_of_best(counts_KG, (grade_NG * right_N[:, None])[order].cumsum(axis=0))
-        if "selected" in series:
-            votes_KN = votes_KC @ class_NC.T
-            series["selected"] += right_N[_selected(votes_KN, grade_N, answered_N, order, rule == "vote")]
-    return {name: values if name == "pass_at_1" else values / len(orders) for name, values in series.items()}
+        metrics["selected"] = partial(_Selected, by_vote=rule == "vote")
+    series = {"pass_at_1": np.full(len(drawn), np.mean(verdicts))}
+    for name, metric in metrics.items():
+        values = [[*map(metric().add, (drawn[index] for index in order))] for order in orders]
+        series[name] = np.mean(values, axis=0)
+    return series
 
 
-def _one_hot(labels: Sequence[int | None]) -> Floats:
-    known = sorted({label for label in labels if label is not None})
-    return np.array([[float(label == one) for one in known] for label in labels]).reshape(len(labels), len(known))
+class _Sample(NamedTuple):
+    index: int
+    answer: int | None
+    """The class of its answer."""
+    grade: float | None
+    right: bool
 
 
-def _share_of_largest(sizes_KC: Floats, rights_KC: Floats) -> Floats:
+class _Metric(Protocol):
+    """A metric of the samples so far."""
+
+    def add(self, sample: _Sample) -> float:
+        """Add a sample and return the new value."""
+        ...
+
+
+class _LargestClass:
     """The share of right answers in the largest class, averaged over tied classes; 0 without answers."""
-    if not sizes_KC.shape[1]:
-        return np.zeros(len(sizes_KC))
-    largest_KC = (sizes_KC == sizes_KC.max(axis=1, keepdims=True)) & (sizes_KC > 0)
-    shares_KC = np.divide(rights_KC, sizes_KC, out=np.zeros_like(rights_KC), where=sizes_KC > 0)
-    return (shares_KC * largest_KC).sum(axis=1) / np.maximum(largest_KC.sum(axis=1), 1)
+
+    def __init__(self) -> None:
+        self._sizes: defaultdict[int, int] = defaultdict(int)
+        self._rights: defaultdict[int, int] = defaultdict(int)
+        self._largest = self._tied = 0
+        self._shares = 0.0  # sum over the tied classes
+
+    def add(self, sample: _Sample) -> float:
+        if sample.answer is not None:
+            self._sizes[sample.answer] += 1
+            self._rights[sample.answer] += sample.right
+            size = self._sizes[sample.answer]
+            if size > self._largest:
+                self._largest, self._tied, self._shares = size, 0, 0.0
+            if size == self._largest:
+                self._tied += 1
+                self._shares += self._rights[sample.answer] / size
+        return self._shares / self._tied if self._tied else 0.0
 
 
-def _share_of_best(counts_KG: Floats, rights_KG: Floats) -> Floats:
+class _BestGrade:
     """The share of right samples among those with the highest grade; 0 without a grade."""
-    best_K = counts_KG.shape[1] - 1 - np.argmax(counts_KG[:, ::-1] > 0, axis=1)
-    rows = np.arange(len(counts_KG))
-    counts_K = counts_KG[rows, best_K]
-    return np.divide(rights_KG[rows, best_K], counts_K, out=np.zeros(len(counts_KG)), where=counts_K > 0)
+
+    def __init__(self) -> None:
+        self._grade = -1.0
+        self._count = self._rights = 0
+
+    def add(self, sample: _Sample) -> float:
+        if sample.grade is not None:
+            if sample.grade > self._grade:
+                self._grade, self._count, self._rights = sample.grade, 0, 0
+            if sample.grade == self._grade:
+                self._count += 1
+                self._rights += sample.right
+        return self._rights / self._count if self._count else 0.0
 
 
-def _selected(votes_KN: Floats, grade_N: Ints, answered_N: npt.NDArray[np.bool_], order: Ints, by_vote: bool) -> Ints:
-    """The index of the sample that :mod:`tmas.methods.selection` selects from each prefix of ``order``."""
-    n = len(order)
-    place_N = np.empty(n, dtype=np.int64)
-    place_N[order] = np.arange(n)
-    scale = float(grade_N.max() + 2)
-    primary_KN, secondary_KN = (
-        (votes_KN, grade_N + 1) if by_vote else ((grade_N + 1) * np.ones_like(votes_KN), votes_KN)
-    )
-    base = max(scale, n + 1.0)
-    key_KN = ((answered_N * base + primary_KN) * base + secondary_KN) * (n + 1) + (n - np.arange(n))
-    key_KN[place_N[None, :] > np.arange(n)[:, None]] = -1
-    return np.argmax(key_KN, axis=1)
+class _Selected:
+    """Whether the sample that :mod:`tmas.methods.selection` selects is right.
+
+    Each class of answers is represented by its best sample: the highest grade, and of equal grades the first sample. A
+    new sample can only raise its own class, so one comparison with the best class so far is enough.
+    """
+
+    def __init__(self, by_vote: bool) -> None:
+        self._by_vote = by_vote
+        self._votes: defaultdict[int, int] = defaultdict(int)
+        self._best: dict[int, tuple[float, int, bool]] = {}
+        self._selected: tuple[bool, float, float, int, bool] | None = None
+
+    def add(self, sample: _Sample) -> float:
+        best = (-1.0 if sample.grade is None else sample.grade, -sample.index, sample.right)
+        votes = 0
+        if sample.answer is not None:
+            self._votes[sample.answer] += 1
+            votes = self._votes[sample.answer]
+            best = self._best[sample.answer] = max(best, self._best.get(sample.answer, best))
+        grade, place, right = best
+        primary, secondary = (votes, grade) if self._by_vote else (grade, votes)
+        candidate = (sample.answer is not None, primary, secondary, place, right)
+        self._selected = max(candidate, self._selected or candidate)
+        return float(self._selected[-1])
