@@ -214,7 +214,7 @@ def test_undecided_candidates_are_left_out_and_counted(steps: Path, tmp_path: Pa
     assert report(tmp_path / "rows")["skipped"]["candidate: undecided"] > 0
 
 
-@pytest.mark.parametrize("wrong", [{"per_problem": 1}, {"bins": 0}])
-def test_settings_that_give_no_pair_are_refused(wrong: dict[str, int]):
-    with pytest.raises(ValidationError):
-        VerificationRowSettings.model_validate(wrong)
+@pytest.mark.parametrize(("key", "value"), [("per_problem", 1), ("bins", 0)])
+def test_settings_that_give_no_pair_are_refused(key: str, value: int):
+    with pytest.raises(ValidationError, match=rf"{key}\n  Input should be greater than or equal to {value + 1}"):
+        VerificationRowSettings.model_validate({key: value})
