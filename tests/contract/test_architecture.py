@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -311,3 +312,22 @@ def test_no_file_names_a_package_registry_or_a_place_on_one_machine():
     checked = [(file, file.read_bytes()) for file in files()]
     assert len(checked) > 50
     assert [f"{file}: {word}" for file, text in checked for word in forbidden if word.encode() in text] == []
+
+
+def lint(tool: str, checked: list[Path]) -> None:
+    """Run a linter of the dev dependencies, pytest's own group: where it is missing, a test must not pass or skip."""
+    done = subprocess.run([Path(sys.executable).with_name(tool), *checked], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_shellcheck_finds_nothing():
+    scripts = [file for file in files() if re.match(rb"#!.*\b(ba)?sh\n", file.read_bytes())]
+    known = {".ci/run", "docker/install_gpu.sh", "examples/train_the_miniature.sh", "recipes/slurm/train.sbatch"}
+    assert {str(file.relative_to(ROOT)) for file in scripts} >= known
+    lint("shellcheck", scripts)
+
+
+def test_hadolint_finds_nothing():
+    dockerfiles = [file for file in files() if file.suffix == ".Dockerfile"]
+    assert {file.stem for file in dockerfiles} == {"serve", "train"}
+    lint("hadolint", dockerfiles)

@@ -1,4 +1,4 @@
-"""The launch scripts and images: short, lint-clean, and every key that they give exists. None of them is run for real.
+"""The launch scripts and images: short, and every key that they give exists. None of them is run for real.
 
 Each script runs with stand-ins for the programs that it calls; they write down how they were called.
 """
@@ -31,8 +31,9 @@ from tmas.training.sft.settings import SFTSettings
 pytest.importorskip("verl", reason="needs the cpu or gpu extra")
 
 ROOT = Path(__file__).parents[2]
-MINIATURE = sorted(ROOT.glob("recipes/miniature/*.sh"))
-SCRIPTS = sorted({*ROOT.glob("recipes/**/*.sh"), *ROOT.glob("recipes/**/*.sbatch")} - {*MINIATURE})
+SCRIPTS = sorted(
+    {*ROOT.glob("recipes/**/*.sh"), *ROOT.glob("recipes/**/*.sbatch")} - {*ROOT.glob("recipes/miniature/*.sh")}
+)
 DOCKERFILES = sorted(ROOT.glob("docker/*.Dockerfile"))
 REQUIRED = {
     "BENCHMARKS": "benchmarks",
@@ -42,6 +43,8 @@ REQUIRED = {
     "BASE_URL": "http://server/v1",
 }
 SLURM = {"SLURM_JOB_ID": "77", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node-[1-2]", "SLURM_NODEID": "1"}
+RAY_ALONE = ("recipes/multi_node/cluster.sh", "recipes/multi_node/worker.sh")
+"""Scripts that start Ray and run no ``tmas``."""
 SETTINGS: dict[str, type[Settings]] = {
     **{"solve": SolveSettings, "serve": ServeSettings},
     **{"sft": SFTSettings, "export": ExportSettings},
@@ -71,13 +74,6 @@ if arguments[:1] == ["list"]:
 
 def names(files: list[Path]) -> list[str]:
     return [str(file.relative_to(ROOT)) for file in files]
-
-
-def tool(name: str) -> str:
-    found = Path(sys.executable).with_name(name)
-    if not found.exists():
-        pytest.skip(f"{name} is not installed")
-    return str(found)
 
 
 def run(script: str, folder: Path, *arguments: str, **knobs: str) -> subprocess.CompletedProcess[str]:
@@ -128,6 +124,7 @@ def composes(command: str, overrides: list[str]) -> None:
 def test_every_key_that_a_script_gives_exists_and_further_ones_reach_the_last_command(script: str, tmp_path: Path):
     more = {"sft": "seed=7", "train": "data.seed=7", "solve": "seed=7"}
     made = calls(script, tmp_path)
+    assert bool(commands(made)) == (script not in RAY_ALONE)
     for command, overrides in commands(made):
         composes(command, overrides)
     last = [command for command, _ in commands(made) if command in more]
@@ -236,10 +233,6 @@ def test_a_script_is_short_executable_and_clean(script: str):
     subprocess.run(["bash", "-n", path], check=True)
 
 
-def test_shellcheck_finds_nothing():
-    subprocess.run([tool("shellcheck"), *SCRIPTS, *MINIATURE], check=True)
-
-
 SOLVE = (ROOT / "recipes/miniature/solve.sh").read_text("utf-8")
 MINIATURE_METHODS = re.findall(r"^    \[(\w+)\]=", SOLVE, re.MULTILINE)
 UNTRAINED = {"rsa", "genselect"}
@@ -303,11 +296,6 @@ def test_every_method_of_the_miniature_composes(tmp_path: Path):
         assert {"seed=3", "model.name=sft", "model.tokenizer=policy", f"output_dir=out/{method}-3"} <= set(overrides)
 
 
-@pytest.mark.parametrize("dockerfile", names(DOCKERFILES))
-def test_hadolint_finds_nothing(dockerfile: str):
-    subprocess.run([tool("hadolint"), ROOT / dockerfile], check=True)
-
-
 def test_the_compose_file_names_what_there_is():
     text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", (ROOT / "docker" / "compose.yaml").read_text("utf-8"))
     services = yaml.safe_load(text)["services"]
@@ -361,6 +349,7 @@ def pod(group: dict[str, Any]) -> dict[str, Any]:
 def test_the_images_have_the_versions_of_the_locks():
     gpu, cpu = ((ROOT / "locks" / name).read_text("utf-8") for name in ("gpu.txt", "cpu.txt"))
     [uv] = re.findall(r"^uv==(\S+)", cpu, re.MULTILINE)
+    assert {dockerfile.stem for dockerfile in DOCKERFILES} == {"serve", "train"}
     for dockerfile in DOCKERFILES:
         assert f"ARG UV_VERSION={uv}\n" in dockerfile.read_text("utf-8")
         lock = "locks/serve.txt" if dockerfile.stem == "serve" else "locks/gpu.txt"

@@ -10,6 +10,7 @@ import orjson
 
 from tmas.files import digest, read_lines
 from tmas.records import SCHEMA_VERSION, Problem, Usage
+from tmas.run.budget import recorded_charges
 
 Line = dict[str, Any]
 ITEM = {"created": 0, "last_seen": 0}
@@ -118,3 +119,8 @@ def question(problem_id: str) -> str:
 
 def problem(problem_id: str, gold: str) -> Problem:
     return Problem(problem_id=problem_id, question=question(problem_id), answer=gold)
+
+
+def recorded_tokens(directory: Path) -> int:
+    """The tokens that the traces of a run have charged to its budget."""
+    return sum(usage.total_tokens for usage in recorded_charges(directory).values())

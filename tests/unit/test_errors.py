@@ -54,10 +54,7 @@ def test_it_passes_unchanged_between_processes(error: UserError):
 
 
 def test_a_bug_is_no_mistake_of_the_user():
-    assert not issubclass(UserError, ValueError)
-    with pytest.raises(ValueError, match="shorter") as bug:
-        list(zip([1, 2], [1], strict=True))
-    assert not isinstance(bug.value, UserError)
+    assert not issubclass(UserError, ValueError)  # which zip(strict=True) raises, for example
 
 
 def test_a_damaged_line_of_a_run_s_file_is_named(tmp_path: Path):

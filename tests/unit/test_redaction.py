@@ -1,5 +1,6 @@
 import io
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -69,5 +70,7 @@ def test_records_of_a_clean_logger_are_clean_for_the_handlers_of_another_program
 
 def test_every_logger_of_the_project_is_clean():
     modules = [file for top in ("tmas", "data_prep") for file in (ROOT / top).rglob("*.py")]
-    plain = [str(file) for file in modules if "logging.getLogger(__name__)" in file.read_text("utf-8")]
-    assert plain == []
+    others = re.compile(
+        r"getLogger\((?!\"(?:ray|accelerate\.accelerator)\"\))"
+    )  # the loggers of two libraries are quieted
+    assert [file.name for file in modules if others.search(file.read_text("utf-8"))] == ["redaction.py"]

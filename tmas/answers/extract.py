@@ -46,13 +46,8 @@ def last_boxes(text: str) -> tuple[str, list[str]]:
     return ", ".join(items), items
 
 
-def all_boxed(text: str) -> list[str]:
-    """Return the contents of all such boxes, in order of appearance. Of nested boxes only the innermost counts."""
-    return [text[begin:end].strip() for _, begin, end in _innermost(text)]
-
-
 def _innermost(text: str) -> list[tuple[int, int, int]]:
-    """Return where each box starts, and where its content starts and ends."""
+    """Where each box starts, and where its content starts and ends. Of nested boxes only the innermost counts."""
     opened: list[re.Match[str]] = []
     found = [(match.start(), match.start("content"), match.end()) for match in _BARE_BOX.finditer(text)]
     for token in _BRACES.finditer(text):

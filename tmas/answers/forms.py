@@ -7,7 +7,7 @@ another order it is undecided.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import lcm
 from typing import Any, Protocol
@@ -24,6 +24,9 @@ _HALF_OPEN = re.compile(r"\([^()\[\]]*\]|\[[^()\[\]]*\)")
 _SEVERAL_VALUES = re.compile(r"\\pm|\\mp|\\vec|\\math|\\over|\(-1\)\^|[A-Z]|(?<![A-Za-z\\])[ij](?![A-Za-z])")
 _SIGNS = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
 _WHOLE_NUMBER_NAMES = frozenset("nmklNMK")
+_SYMPY_ERRORS = (TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError, RecursionError)
+"""What SymPy raises for sets that it cannot solve for or compare. It wraps calls of SymPy alone: a bug in this module
+must not look like an answer without a verdict."""
 
 
 class Comparer(Protocol):
@@ -242,12 +245,15 @@ def compare_regions(one: str, other: str) -> Comparison | None:
     """Compare two sets of real numbers: intervals, their unions, inequalities in one letter. None: other answers."""
     if not any(_REGION.search(side) or _HALF_OPEN.fullmatch(side) for side in (one, other)):
         return None
-    with suppress(TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError, RecursionError):
+    try:
         (first, name), (second, other_name) = _region(one), _region(other)
-        if first is None or second is None:
-            return None
-        if name and other_name and name != other_name:
-            return undecided("different, unless letters are renamed")
+    except RecursionError:  # a text such as x\in x\in x..., nested thousands of times
+        return None
+    if first is None or second is None:
+        return None
+    if name and other_name and name != other_name:
+        return undecided("different, unless letters are renamed")
+    with suppress(*_SYMPY_ERRORS):
         if first == second or first.symmetric_difference(second).simplify().is_empty:
             return EQUAL
         if {name, other_name} & _WHOLE_NUMBER_NAMES:
@@ -259,6 +265,7 @@ def compare_regions(one: str, other: str) -> Comparison | None:
 def _region(text: str) -> tuple[Any, str]:
     """Return the set of real numbers that ``text`` states, or None, and the name of its letter, or nothing."""
     from sympy import Intersection, Set, Union
+    from sympy.logic.boolalg import Boolean
 
     form = read(text)
     if form.kind == "builder":
@@ -271,13 +278,20 @@ def _region(text: str) -> tuple[Any, str]:
             found = [_region(part) for part in parts]
             names = {name for _, name in found}
             regions = [region for region, _ in found]
-            return (None if None in regions or len(names) > 1 else combine(*regions)), names.pop()
-    expressions = parse(text, "")
+            return (None if None in regions or len(names) > 1 else _attempted(combine, *regions)), names.pop()
+    expressions = _attempted(parse, text, "") or []
     if len(expressions) != 1 or (form.kind not in ("atom", "tuple", "brackets", "set")):
         return None, ""
     [expression] = expressions
     if isinstance(expression, Set):
         return (expression if not expression.free_symbols else None), ""
-    if has_relation(text) and len(symbols := expression.free_symbols) == 1:
-        return expression.as_set(), str(next(iter(symbols)))
+    if isinstance(expression, Boolean) and has_relation(text) and len(symbols := expression.free_symbols) == 1:
+        return _attempted(expression.as_set), str(next(iter(symbols)))
     return None, ""
+
+
+def _attempted(make: Callable[..., Any], *given: Any) -> Any:
+    """Return what SymPy makes, or None if it cannot."""
+    with suppress(*_SYMPY_ERRORS):
+        return make(*given)
+    return None

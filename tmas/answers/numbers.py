@@ -18,6 +18,8 @@ _SAMPLES = (
     *(("-1009/7", "2003/11", "401/3"), ("1511/13", "-977/6", "-1301/9")),
 )
 _ERRORS = (TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError)
+"""What SymPy and mpmath raise for a number that they cannot evaluate, such as a divergent sum (ValueError) or a size
+that depends on the letter of a sum (TypeError). They have no narrower type in common."""
 
 
 def is_number(expression: Any) -> bool:
@@ -131,9 +133,13 @@ def rounds_to(value: Decimal, rounded: Decimal) -> bool:
 
 
 def to_decimal(expression: Any) -> Decimal | None:
-    """Return a real number to 40 digits, or None."""
+    """Return a real number to 40 digits, or None. Conditions and matrices have no value either."""
+    from sympy import Expr
+
+    if not isinstance(expression, Expr):
+        return None
     with suppress(*_ERRORS):
-        value = expression.evalf(_DIGITS)
+        value: Any = expression.evalf(_DIGITS)
         if value.is_Float or value.is_Rational:
             return Decimal(str(value)) if value.is_Float else Decimal(value.p) / Decimal(value.q)
     return None

@@ -100,7 +100,7 @@ def _are_proportional(one: Any, other: Any) -> bool:
     with suppress(TypeError, ValueError, ArithmeticError, AttributeError):
         ratio = simplify((one.lhs - one.rhs) / (other.lhs - other.rhs))
         return bool(ratio.is_number and ratio.is_finite and not ratio.is_zero)
-    return False
+    return False  # SymPy has no quotient, as of equations between sets: math-verify's verdict stands, which is unequal
 
 
 def doubt_about_equal(one: str, other: str) -> str | None:
@@ -206,7 +206,7 @@ def _equal_at_whole_numbers(one: Any, other: Any) -> bool:
         return False
     with suppress(TypeError, ValueError, ArithmeticError):
         return all(_equal_at(one, other, point) for point in range(_POINTS))
-    return False
+    return False  # without a value at a point, as of a divergent sum, nothing speaks for equality
 
 
 def _equal_at(one: Any, other: Any, point: int) -> bool:

@@ -10,7 +10,6 @@ from typing import Literal
 
 from tmas.errors import UserError
 from tmas.evaluation.compute import (
-    SELECTED,
     Key,
     Measure,
     accuracy_after,
@@ -85,16 +84,6 @@ class Group:
     def cost(self) -> float | None:
         """Mean cost per problem in :attr:`currency`. None if it is not known."""
         return None if self.currency is None else tokens_in_all(self.evaluations, MONEY)
-
-    @property
-    def largest_cost(self) -> int:
-        """Tokens of the most expensive problem up to the end of its last iteration, prompt and completion."""
-        return int(self.largest_spent(SELECTED))
-
-    @property
-    def first_cost(self) -> int:
-        """Smallest budget at which every problem has a value, in tokens, prompt and completion."""
-        return math.ceil(self.first_spent(SELECTED))
 
     def largest_spent(self, measure: Measure) -> float:
         """What the most expensive problem took up to the end of its last iteration, in the unit of ``measure``."""

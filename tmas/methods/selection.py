@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -104,9 +104,6 @@ async def _votes(candidates: Sequence[Rollout], checker: AnswerChecker) -> list[
     classes = await group_equivalent(answers, checker)
     sizes = Counter(classes)
     return [sizes[c] for c in classes]
-
-
-Order = Callable[[Rollout, int], tuple[float, float]]
 
 
 def _grade(rollout: Rollout) -> float:

@@ -134,7 +134,7 @@ def _wrong_renderings(prompts: Prompts) -> Iterator[str]:
 def _wrong_rendering(prompts: Prompts, name: str, values: dict[str, Any]) -> str | None:
     try:
         text = prompts.render(name, **values)
-    except Exception as error:  # whatever a user's template raises is a mistake in that template
+    except Exception as error:  # Jinja compiles and runs the user's text here, which may raise anything
         return f"{_raised_in(prompts, name, error)}: {error}"
     if name in MUST_SHOW and values[MUST_SHOW[name]] not in text:
         return f"{prompts.place(name)}: the prompt does not show {{{{ {MUST_SHOW[name]} }}}}"

@@ -80,7 +80,7 @@ def read_growing_run(path: Path) -> ReportedRuns:
     """
     try:
         evaluation = _stored_evaluation(path)
-    except (FileNotFoundError, UserError):  # not evaluated, or the run was resumed after that
+    except (FileNotFoundError, UserError):  # not evaluated, resumed after that, or a damaged file
         [evaluation] = uvloop.run(evaluations_of(EvaluateSettings(runs=(path,))))
     return _reported([path], [evaluation])
 

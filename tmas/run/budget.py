@@ -193,11 +193,6 @@ def _trace_files(directory: Path) -> dict[Path, os.stat_result]:
     return {trace: trace.stat() for trace in directory.glob("trace/*.jsonl")}
 
 
-def recorded_tokens(directory: Path) -> int:
-    """The tokens that a run has used according to :func:`recorded_charges`."""
-    return sum(usage.total_tokens for usage in recorded_charges(directory).values())
-
-
 def recorded_charges(directory: Path, traces: Mapping[Path, os.stat_result] | None = None) -> dict[str, Usage]:
     """What the traces of a run have charged to its budget, by role, including failed and cancelled calls.
 

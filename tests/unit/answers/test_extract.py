@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmas.answers.extract import all_boxed, extract_boxed, extract_stated
+from tmas.answers.extract import extract_boxed, extract_stated
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,9 @@ def test_the_last_balanced_box_is_found(text: str, content: str | None) -> None:
         (r"\boxed{1} is wrong, \boxed{2}", "2"),
         (r"\boxed{1}\boxed{2}", "2"),
         (r"\boxed{\boxed{2} and \boxed{3}}", "2, 3"),
+        (r"\boxed{1} or \fbox{2} or $\boxed 3$", "1, 2, 3"),
+        (r"\boxed{\boxed{9}} and \boxed{a \boxed{b} \boxed{c}}", "b, c"),
+        (r"\boxed{4} \boxed{} \boxed{ }", "4"),
     ],
 )
 def test_boxes_of_one_list_are_one_answer(text: str, content: str) -> None:
@@ -99,21 +102,8 @@ def test_a_stated_answer_counts_where_there_is_no_box(text: str, answer: str | N
     assert extract_stated(text) == answer
 
 
-@pytest.mark.parametrize(
-    ("text", "contents"),
-    [
-        (r"\boxed{1} or \fbox{2}, so $\boxed 3$", ["1", "2", "3"]),
-        (r"\boxed{\boxed{9}} and \boxed{a \boxed{b} \boxed{c}}", ["9", "b", "c"]),
-        (r"\boxed{4} \boxed{} \boxed{ }", ["4"]),
-        ("none", []),
-    ],
-)
-def test_all_boxes_are_found_in_order_the_innermost_of_each(text: str, contents: list[str]):
-    assert all_boxed(text) == contents
-
-
 @pytest.mark.parametrize("text", [r"\boxed{a" * 30_000 + "}" * 30_000, r"\boxed{1}" * 30_000])
 def test_boxes_without_end_take_no_time(text: str):
     started = time.process_time()
-    assert all_boxed(text)
+    assert extract_boxed(text) in ("a", "1")
     assert time.process_time() - started < 5

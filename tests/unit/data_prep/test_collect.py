@@ -275,9 +275,11 @@ def test_a_row_group_of_parquet_is_never_in_memory_as_a_whole(tmp_path: Path):
     parquet.write_table(table, file, row_group_size=20_000, compression="none", use_dictionary=False)
     whole = table.nbytes
     del table
-    before = pyarrow.total_allocated_bytes()
+    before, rows = pyarrow.total_allocated_bytes(), 0
     for _ in read_source(local(file)):
         assert pyarrow.total_allocated_bytes() - before < whole / 4
+        rows += 1
+    assert rows == 20_000
 
 
 def test_a_file_that_is_interrupted_leaves_the_old_one(tmp_path: Path):

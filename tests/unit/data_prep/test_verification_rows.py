@@ -73,7 +73,9 @@ def test_every_problem_gives_as_many_right_as_wrong_candidates(steps: Path, tmp_
 
 def test_the_label_is_the_verdict_of_the_run_and_the_candidate_is_from_it(steps: Path, tmp_path: Path):
     run, problems = RecordedRun(steps / "teacher"), {p.problem_id: p for p in read_problems(steps / "problems.jsonl")}
-    for row in made(steps, tmp_path):
+    rows = made(steps, tmp_path)
+    assert len(rows) == 24
+    for row in rows:
         assert row.truth
         info, gold = row.extra_info, problems[row.extra_info.problem_id].answer
         candidates = run.prediction(info.problem_id).iterations[info.iteration].candidates
@@ -90,7 +92,9 @@ def test_a_row_has_the_prompt_that_the_verifier_got_in_the_run(steps: Path, tmp_
         for call in read_calls(file)
         if call.key.role == "verification"
     }
-    for row in made(steps, tmp_path):
+    rows = made(steps, tmp_path)
+    assert len(rows) == 24
+    for row in rows:
         [message] = row.prompt
         key = calls[message.content]
         assert (key.problem_id, key.iteration) == (row.extra_info.problem_id, row.extra_info.iteration)
@@ -210,7 +214,7 @@ def test_undecided_candidates_are_left_out_and_counted(steps: Path, tmp_path: Pa
     assert report(tmp_path / "rows")["skipped"]["candidate: undecided"] > 0
 
 
-@pytest.mark.parametrize("wrong", [{"per_problem": 1}, {"bins": 0}])
-def test_settings_that_give_no_pair_are_refused(wrong: dict[str, int]):
-    with pytest.raises(ValidationError):
-        VerificationRowSettings.model_validate(wrong)
+@pytest.mark.parametrize(("key", "value"), [("per_problem", 1), ("bins", 0)])
+def test_settings_that_give_no_pair_are_refused(key: str, value: int):
+    with pytest.raises(ValidationError, match=rf"{key}\n  Input should be greater than or equal to {value + 1}"):
+        VerificationRowSettings.model_validate({key: value})

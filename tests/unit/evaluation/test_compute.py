@@ -9,7 +9,7 @@ import pytest
 
 from tmas.errors import UserError
 from tmas.evaluation.compare import by_benchmark, comparison, group_runs, rounded_up_money, shared_currency
-from tmas.evaluation.compute import Measure, accuracy_after, accuracy_at, difference_at, tokens_after
+from tmas.evaluation.compute import SELECTED, Measure, accuracy_after, accuracy_at, difference_at, tokens_after
 from tmas.evaluation.estimators import BootstrapSettings
 from tmas.records.evaluation_files import (
     BootstrapUsed,
@@ -162,8 +162,8 @@ def test_a_sampling_method_has_a_value_from_its_first_sample_on():
     votes = evaluation({"p": [(60, 40, 1.0)]}, group="h", method="vote")
     sampled = votes.by_problem[0].model_copy(update={"by_samples": {"rule": {"selected": (0.2, 0.6, 0.8, 1.0)}}})
     [group] = group_runs([Path("a")], [votes.model_copy(update={"by_problem": (sampled,)})])
-    assert (group.first_cost, group.largest_cost) == (25, 100)
-    assert accuracy_at(group.evaluations, group.first_cost, settings=FEW).value == 0.2
+    assert (group.first_spent(SELECTED), group.largest_spent(SELECTED)) == (25, 100)
+    assert accuracy_at(group.evaluations, 25, settings=FEW).value == 0.2
 
 
 def test_methods_are_compared_at_their_ends_with_a_chosen_baseline():

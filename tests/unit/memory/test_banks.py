@@ -346,7 +346,7 @@ def test_new_items_extend_the_text() -> None:
 
 def test_defaults_and_immutability() -> None:
     assert (ExperienceBank().settings.capacity, GuidelineBank().settings.capacity) == (48, 24)
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match="Instance is frozen"):
         ExperienceBank().items = ()  # type: ignore[misc]
 
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from tests.support.runs import recorded_tokens
 from tmas import Result, asolve_all
 from tmas.files import read_lines
 from tmas.methods.allocation import AllocationSettings
 from tmas.methods.stopping import VerificationSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Rollout, Trajectory
-from tmas.run.budget import recorded_tokens
 from tmas.run.replay import RecordedRun
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer

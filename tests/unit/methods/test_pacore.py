@@ -134,7 +134,7 @@ async def test_too_long_the_longest_references_go_first_and_the_last_one_keeps_i
 
 
 def test_a_round_has_at_least_one_response():
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=r"widths\.1\n  Input should be greater than or equal to 1"):
         PaCoReSettings.model_validate({"widths": [4, 0]})
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=r"widths\n  Tuple should have at least 1 item"):
         PaCoReSettings.model_validate({"widths": []})

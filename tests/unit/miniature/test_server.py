@@ -89,6 +89,7 @@ async def test_it_judges(url: str):
         verdicts = await judge.ask(
             prompt(PROMPTS, QUESTION, solution(GOLD), [item]), ExperienceVerdict, passes=2, coded=True
         )
+    assert len(verdicts) == 2
     for verdict in verdicts:
         assert isinstance(verdict, ExperienceVerdict), verdict
         assert [(use.id, use.use, use.correct) for use in verdict.items] == [("E1", "applied", True)]

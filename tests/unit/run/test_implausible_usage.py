@@ -10,12 +10,13 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.support.runs import recorded_tokens
 from tmas import Result, solve_all
 from tmas.concurrency import PriorityLimiter
 from tmas.llm.tokens import ContextWindow
 from tmas.methods.majority_vote import MajorityVoteSettings
 from tmas.records import CallKey, Problem, Sampling, UsageEntry
-from tmas.run.budget import CANCELLED_PREFIX, UNREPORTED_PREFIX, recorded_tokens, unreported_usage
+from tmas.run.budget import CANCELLED_PREFIX, UNREPORTED_PREFIX, unreported_usage
 from tmas.run.session import ProblemSession
 from tmas.run.state import RoleModel, RunState
 from tmas.run.trace import Trace, read_calls, trace_path

@@ -12,13 +12,13 @@ import pytest
 
 pytest.importorskip("ray", reason="needs the cpu or gpu extra")
 
+from tests.support.runs import recorded_tokens
 from tests.support.waiting import until
 from tests.unit.run.test_ray_workers import Remote
 from tmas import Result, asolve_all
 from tmas.methods.tmas import TMASSettings
 from tmas.run import ray_workers as workers
 from tmas.run import runtime
-from tmas.run.budget import recorded_tokens
 from tmas.run.share_messages import RemoteShares, ShareDesk
 from tmas.run.shares import Amount, Grant, ShareRequest, Shares
 from tmas.settings import Limits

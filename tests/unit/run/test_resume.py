@@ -10,12 +10,12 @@ import orjson
 import pytest
 from aiohttp import web
 
+from tests.support.runs import recorded_tokens
 from tests.support.waiting import until
 from tmas import Problem, Result, asolve_all
 from tmas.errors import UserError
 from tmas.files import read_lines
 from tmas.llm.endpoint import EndpointDown
-from tmas.run.budget import recorded_tokens
 from tmas.run.directory import RunRefused
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Fault, Script, ScriptedServer

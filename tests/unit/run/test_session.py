@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.runs import recorded_tokens
 from tests.support.waiting import LIMIT
 from tmas.agents.packing import Prompt
 from tmas.concurrency import PriorityLimiter
@@ -22,7 +23,7 @@ from tmas.records import CallKey, Completion, Failure, FailureReason, Problem, R
 from tmas.records.checksums import add_checksum
 from tmas.records.prices import Price
 from tmas.records.trace_lines import DecisionLine, trace_bytes
-from tmas.run.budget import TokenBudget, recorded_charges, recorded_tokens
+from tmas.run.budget import TokenBudget, recorded_charges
 from tmas.run.session import ProblemSession
 from tmas.run.solver import ProblemSolver
 from tmas.run.state import RoleModel, RunState

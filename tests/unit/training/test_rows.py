@@ -177,6 +177,7 @@ def test_an_empty_bank_makes_no_row():
 
 def test_the_gold_answer_is_nowhere_but_in_the_reward_model(run: tuple[Path, list[Result]]):
     rows = [*map(normal, PROBLEMS), *rows_from_run(RecordedRun(run[0]), PROBLEMS, WIDE, per_problem=9)]
+    assert {row.source for row in rows} == {"normal", "experience", "guideline"}
     for row in rows:
         assert row.reward_model.ground_truth.startswith("CANARY-")
         without = row.model_dump(exclude={"reward_model"})

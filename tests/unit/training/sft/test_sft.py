@@ -21,8 +21,6 @@ from tmas.training.sft.settings import SFTSettings
 
 CONF = Path(__file__).parents[4] / "conf" / "sft.yaml"
 
-FLASH = {"path": "m", "attn_implementation": "flash_attention_2"}
-
 
 def settings(**changes: Any) -> SFTSettings:
     given = {"model": {"path": "m"}, "train_files": "a.jsonl", "output_dir": "out"}
