@@ -1,19 +1,17 @@
 """`tmas sft` with DeepSpeed ZeRO on the CPU: sharded, killed and resumed, and its result solving problems on vLLM.
 
-torchrun starts the run that is killed and resumed with ZeRO, and the runs of the slow tests except ``grouped``. The
-other runs are forks (tests/support/ranks.py), which train in the same way.
+torchrun resumes the run with ZeRO that was killed, and starts the runs of the slow tests except ``grouped``. The other
+runs are forks (tests/support/ranks.py), which train in the same way.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,7 +27,6 @@ from tests.support.installed import needs_deepspeed
 from tests.support.ranks import Ranks, forked_ranks
 from tmas.engines.vllm import free_port
 from tmas.files import read_lines
-from tmas.testing.processes import naming
 
 pytestmark = [pytest.mark.e2e, needs_deepspeed, pytest.mark.timeout(3600)]
 
@@ -85,15 +82,6 @@ def until_step(output: Path, step: int, running: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def kill(output: Path) -> int:
-    """Kill every process whose command line names ``output``, as a machine that goes down would; how many they were."""
-    found = naming(str(output))
-    for pid in found:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    return len(found)
-
-
 @dataclass(frozen=True)
 class Whole:
     """A run of two processes that nothing interrupted, with its settings."""
@@ -131,15 +119,9 @@ def test_two_processes_killed_and_resumed_end_as_if_nothing_had_happened(
 ):
     expected, broken = whole(kind), tmp_path / "broken"
     words = sft([], task, broken, *expected.settings)
-    if kind == "zero":
-        running = subprocess.Popen([*TWO, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until_step(broken, 10, lambda: running.poll() is None)
-        assert kill(broken) >= 3
-        running.wait()
-    else:
-        launch = ranks.launch(words, 2, tmp_path / "killed")
-        until_step(broken, 10, lambda: launch.running)
-        launch.kill()
+    launch = ranks.launch(words, 2, tmp_path / "killed")
+    until_step(broken, 10, lambda: launch.running)
+    launch.kill()
     assert not (broken / "final").exists()
     printed = carried_out([*TWO, *words]) if kind == "zero" else ranks.launch(words, 2, tmp_path / "resumed").output()
     assert "resuming from" in printed
