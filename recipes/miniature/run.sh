@@ -183,7 +183,7 @@ trained=()
 for form in $FORMS; do
     for seed in $SEEDS; do trained+=("$form-$seed"); done
 done
-train() { # train FORM-SEED: trains a policy, and solves the test problems with it
+train() { # train FORM-SEED
     local form=${1%-*} seed=${1##*-} run=$OUT/rl/$1 files=$OUT/rows/train.parquet
     local given=(reward=hybrid judge.name=rules judge.base_url="$(cat "$OUT/teacher")" judge.structured_outputs=false)
     case $form in
@@ -199,9 +199,10 @@ train() { # train FORM-SEED: trains a policy, and solves the test problems with 
             policy.path="$OUT/sft/final" trainer.total_training_steps="$STEPS" > "$run.log" 2>&1
         tmas export checkpoint="$run" output_dir="$run/policy"
     }
-    solve "$run/policy" "$form" "$OUT/test/$1" test "vllm-$1" "tmas-$seed"
 }
-each train "${trained[@]}"
+solve_test() { solve "$OUT/rl/$1/policy" "${1%-*}" "$OUT/test/$1" test "vllm-$1" "tmas-${1##*-}"; } # solve_test FORM-SEED
+for name in "${trained[@]}"; do train "$name"; done # one at a time: each takes 11 GB of memory
+each solve_test "${trained[@]}"
 before=()
 for seed in $SEEDS; do before+=("$OUT/test/tmas-$seed"); done
 after=()

@@ -58,7 +58,7 @@ LIGHT = [*list(ORDER)[: list(ORDER).index("tmas/engines/")], "tmas/rewards/"]
 """Rooms that load no heavy package."""
 HEAVY = ("torch", "vllm", "verl", "ray", "transformers")
 IN_A_TRAINER = {
-    *("rl.checkpoint_callback", "rl.task_runner", "rl.trainer"),  # loaded by verl
+    *("rl.checkpoint_callback", "rl.liveness", "rl.task_runner", "rl.trainer"),  # loaded by verl
     *("rl.cpu", "rl.cpu_vllm", "rl.reward_manager"),  # loaded by verl and vLLM
     # subclasses and functions of torch's and transformers' own
     *("sft.chunked_loss", "sft.grouping", "sft.optimizer", "sft.progress", "sft.trainer"),

@@ -32,10 +32,12 @@ from tmas.testing.judge import code_in, with_code
 from tmas.testing.processes import writing_to
 from tmas.training.contexts import TrainingProblem, verification_row
 from tmas.training.rl.group_advantages import group_advantages
+from tmas.training.rl.liveness import ActorDied, ends_with
 from tmas.training.rl.rollouts import kept_files, read_step
 from tmas.training.rows import TrainingRow, read_rows, write_rows
 
 pytest.importorskip("verl", reason="needs the cpu or gpu extra")
+ray = pytest.importorskip("ray", reason="needs the cpu or gpu extra")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
 SETTINGS = "reward.custom_reward_function.reward_kwargs.settings"
@@ -131,6 +133,13 @@ def verifications(count: int) -> Iterator[TrainingRow]:
         yield row
 
 
+def started_by(pid: int) -> Iterator[int]:
+    """The processes that ``pid`` and its children have started."""
+    for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        yield child
+        yield from started_by(child)
+
+
 def steps(output: Path, start: int) -> dict[int, dict[str, Any]]:
     lines = read_lines(output / "starts" / f"{start:04d}" / "metrics.jsonl")
     return {line["step"]: line["data"] for line in lines}
@@ -186,6 +195,51 @@ def test_hybrid_grpo_trains_exports_and_solves(task: Path, tmp_path: Path, judge
     predictions = list(read_lines(tmp_path / "solved" / "predictions.jsonl"))
     assert len(predictions) == 8
     assert sum(line["answer"] is not None for line in predictions) >= 6
+
+
+def test_the_death_of_an_actor_interrupts_what_waits_for_another():
+    @ray.remote
+    class Actor:
+        def pid(self) -> int:
+            return os.getpid()
+
+        def wait(self) -> None:
+            time.sleep(3600)
+
+    with ray.init(address="local", num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1"):
+        busy, killed = Actor.remote(), Actor.remote()
+        pid, waiting = ray.get(killed.pid.remote()), busy.wait.remote()
+
+        def interrupted() -> None:
+            with ends_with({"actor": [busy], "vLLM server": [killed]}, interval=0.1):
+                os.kill(pid, signal.SIGKILL)
+                ray.get(waiting)
+
+        with pytest.raises(ActorDied, match="vLLM server: "):
+            interrupted()
+        with ends_with({"actor": [Actor.remote()]}, interval=0.1):
+            time.sleep(1)
+
+
+@pytest.mark.slow
+def test_a_training_ends_when_its_server_is_killed(task: Path, tmp_path: Path, judge: ScriptedServer):
+    output = tmp_path / "run"
+    command = train(task, output, judge, "trainer.total_training_steps=50", "trainer.save_freq=-1")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "tmas.cli", *command],
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while not any(output.glob("starts/0001/metrics.jsonl")):
+        assert running.poll() is None, "it ended before its server could be killed"
+        time.sleep(0.2)
+    [server] = [pid for pid in started_by(running.pid) if "vLLMHttpServer" in Path(f"/proc/{pid}/cmdline").read_text()]
+    os.kill(server, signal.SIGKILL)
+    printed, _ = running.communicate()
+    assert running.returncode == 1
+    assert "A part of the training has died: vLLM server" in printed
 
 
 @pytest.mark.slow

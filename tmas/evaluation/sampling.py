@@ -74,7 +74,7 @@ def _series(
     if any(sample.grade is not None for sample in drawn):
         metrics["best_of"] = _BestGrade
     if rule in ("vote", "grade"):
-        metrics["selected"] = partial(_Selected, by_vote=rule == "vote")
+        metrics["selected"] = partial(_MethodsChoice, by_vote=rule == "vote")
     series = {"pass_at_1": np.full(len(drawn), np.mean(verdicts))}
     for name, metric in metrics.items():
         values = [[*map(metric().add, (drawn[index] for index in order))] for order in orders]
@@ -137,7 +137,7 @@ class _BestGrade:
         return self._rights / self._count if self._count else 0.0
 
 
-class _Selected:
+class _MethodsChoice:
     """Whether the sample that :mod:`tmas.methods.selection` selects is right.
 
     Each class of answers is represented by its best sample: the highest grade, and of equal grades the first sample. A

@@ -1,7 +1,8 @@
-"""verl's synchronous and asynchronous V1 trainers with three additions for the hybrid reward.
+"""verl's synchronous and asynchronous V1 trainers with three additions for the hybrid reward, and one for safety.
 
 The advantage is that of correctness, as verl computes it, plus that of the bonus (:mod:`tmas.rewards.advantage`).
-Every component of the reward is logged by ``_source``. The responses of each step are kept with their rewards.
+Every component of the reward is logged by ``_source``. The responses of each step are kept with their rewards. A
+training whose vLLM server or other actor has died ends with an error.
 """
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportCallIssue=false, reportAbstractUsage=false
@@ -30,6 +31,7 @@ from tmas.rewards.advantage import bonus_advantages, correctness_groups, uncompa
 from tmas.rewards.hybrid import correctness_score, impute, is_masked
 from tmas.rewards.settings import WITHOUT_JUDGE, AdvantageSettings, RewardSettings
 from tmas.settings import flatten
+from tmas.training.rl.liveness import ends_with
 from tmas.training.rl.objective_checks import COMPARES_SAMPLES
 from tmas.training.rl.reward_metrics import reward_metrics
 from tmas.training.rl.rollouts import UNKEPT, KeptPrompt, KeptResponse, KeptStep, kept_response, prompt_text, write_step
@@ -47,6 +49,17 @@ class HybridRewardHooks(PPOTrainer):
     Dr. GRPO changes the advantage of correctness, which verl computes. GSPO, clips and the correction of vLLM's
     probabilities change the loss alone. Dynamic sampling drops prompts before this class sees them.
     """
+
+    def fit(self, agent_loop_manager: Any) -> None:
+        """Train, or raise :class:`~tmas.training.rl.liveness.ActorDied`."""
+        actors = {
+            "actor": self.actor_rollout_wg.workers,
+            "vLLM server": [server for replica in self.llm_server_manager.get_replicas() for server in replica.servers],
+            "agent loop": agent_loop_manager.agent_loop_workers,
+            "reward": self.get_reward_handles() or [],
+        }
+        with ends_with(actors):
+            super().fit(agent_loop_manager)
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         data = _get(batch, "uid", "extra_fields", "rm_scores")
