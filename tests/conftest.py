@@ -24,7 +24,7 @@ class FilesBesideEngines(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        return "engines" if re.match(r"tests/e2e/test_(\w+_vllm|sft|train|data_chain)\.py", file) else file
+        return "engines" if re.match(r"tests/e2e/test_(\w+_vllm|train|data_chain)\.py", file) else file
 
 
 @pytest.hookimpl(optionalhook=True)
