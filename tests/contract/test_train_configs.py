@@ -29,9 +29,12 @@ pytestmark = pytest.mark.timeout(3600)
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny policy and 256 rows."""
+    """A tiny policy and 256 rows. Its config says that it has the heads of a large one; no weights are loaded."""
     folder = tmp_path_factory.mktemp("task")
     prepare(folder, n_train=256, n_val=8, n_sft=1)
+    config = json.loads((folder / "policy" / "config.json").read_text())
+    heads = {"num_attention_heads": 32, "num_key_value_heads": 8}
+    (folder / "policy" / "config.json").write_text(json.dumps(config | heads))
     return folder
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import fields
 from math import prod
@@ -18,6 +19,7 @@ from tmas.settings import secret_names
 from tmas.training.rl.inputs import Policy, RowFile
 from tmas.training.rl.objective_checks import check_objective
 from tmas.training.rl.settings import REWARD_KEY, RolloutSettings
+from tmas.training.rl.worker_checks import check_heads, check_ranges, check_workers, uses_critic, uses_reference
 
 TRAINER_MODES = ("sync", "colocate_async")
 """verl's trainers that this project extends (tmas/training/rl/trainer.py)."""
@@ -75,11 +77,15 @@ def find_defects(
     if engine_defects := list(_check_engine(config)):
         yield from engine_defects  # the other checks read the settings of the chosen engine
         return
+    if impossible := list(check_ranges(config)):
+        yield from impossible  # the other checks divide by these numbers
+        return
     yield from check_sizes(config)
     yield from _check_reward(config)
     yield from _check_rollouts(config)
     if policy:  # verl's configuration objects load the policy's own configuration
         yield from _check_by_verl(config)
+        yield from check_heads(config, policy.shape)
     yield from _check_lengths(config, policy, [*train, *validation])
     yield from _check_judge(config, [*train, *validation])
     yield from _check_number_of_rows(config, train)
@@ -120,6 +126,7 @@ def check_sizes(config: DictConfig) -> Iterator[str]:
     yield from _check_updates(config)
     yield from _check_generation(config)
     yield from check_objective(config)
+    yield from check_workers(config)
     if config.trainer.v1.trainer_mode not in TRAINER_MODES:
         yield (
             f"trainer.v1.trainer_mode={config.trainer.v1.trainer_mode}: choose one of {', '.join(TRAINER_MODES)}; only"
@@ -241,7 +248,12 @@ def _token_limits(config: DictConfig) -> Iterator[tuple[str, int, int]]:
             ("actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu", rollout.log_prob_max_token_len_per_gpu),
         ):
             yield key, tokens, sequence_parallel_size(config)
-    if config.algorithm.adv_estimator == "gae":  # verl 0.9.1 also reads this key for updates
+    reference = config.actor_rollout_ref.ref
+    if uses_reference(config) and reference.log_prob_use_dynamic_bsz:
+        parallel = 0 if _is_megatron(config) else reference.ulysses_sequence_parallel_size
+        key = "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu"
+        yield key, reference.log_prob_max_token_len_per_gpu, parallel or sequence_parallel_size(config)
+    if uses_critic(config):  # verl 0.9.1 also reads this key for updates
         megatron = _is_megatron(config)
         parallel = critic.megatron.context_parallel_size if megatron else critic.fsdp.ulysses_sequence_parallel_size
         yield "critic.ppo_infer_max_token_len_per_gpu", critic.ppo_infer_max_token_len_per_gpu, parallel
@@ -256,24 +268,41 @@ def _check_judge(config: DictConfig, files: Sequence[RowFile]) -> Iterator[str]:
 
 
 def _check_number_of_rows(config: DictConfig, train: Sequence[RowFile]) -> Iterator[str]:
-    batch, rows = config.data.train_batch_size, sum(file.rows for file in train)
+    batch, rows = config.data.train_batch_size, training_rows(config, train)
     if 0 < rows < batch:
         yield f"data.train_batch_size {batch}: there are only {rows} rows to train on"
 
 
+def training_rows(config: DictConfig, train: Sequence[RowFile]) -> int:
+    """Number of rows that verl trains on: all rows of the files, or ``data.train_max_samples`` of them."""
+    rows, limit = sum(file.rows for file in train), config.data.get("train_max_samples")
+    return min(rows, limit) if limit is not None and limit > 0 else rows
+
+
 def _check_by_verl(config: DictConfig) -> Iterator[str]:
-    """Run verl's own check, which builds verl's configuration objects.
+    """Run verl's own check, which builds verl's configuration objects, and build those that its workers need.
 
     Its output is dropped, because it says that all checks passed, while our own checks may still fail. The trainer
     prints it again.
     """
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
-    from verl.utils.config import validate_config
+    from verl.utils.config import omega_conf_to_dataclass, validate_config
 
-    try:
-        with redirect_stdout(io.StringIO()):
-            validate_config(config, need_reference_policy(config), need_critic(config))
-    except (AssertionError, ValueError, TypeError, NotImplementedError) as error:
-        yield f"verl: {error}"
-    except InstantiationException as error:  # one of these errors, raised in a class that Hydra created
-        yield f"verl: {error.__cause__ or error}"
+    checks: list[Callable[[], object]] = [
+        lambda: validate_config(config, need_reference_policy(config), need_critic(config)),
+        lambda: omega_conf_to_dataclass(config.actor_rollout_ref.rollout),
+        lambda: omega_conf_to_dataclass(config.algorithm),
+    ]
+    for check in checks:
+        try:
+            with redirect_stdout(io.StringIO()):
+                check()
+        except (AssertionError, ValueError, TypeError, NotImplementedError, InstantiationException) as error:
+            # InstantiationException: one of the other errors, raised in a class that Hydra created
+            yield f"verl: {_text(error.__cause__ or error)}"
+
+
+def _text(error: BaseException) -> str:
+    """The message of the error, or the line that raised it: some of verl's assertions have no message."""
+    raised_by = traceback.extract_tb(error.__traceback__)
+    return str(error) or (f"{type(error).__name__} in {raised_by[-1].line}" if raised_by else type(error).__name__)

@@ -17,6 +17,7 @@ from tmas.training.rl.checks import device_count
 from tmas.training.rl.inputs import RowFile
 from tmas.training.rl.model_shape import BF16, ModelShape
 from tmas.training.rl.settings import REWARD_KEY, EstimateSettings
+from tmas.training.rl.worker_checks import uses_critic, uses_reference
 
 FP32 = 4
 GB = 1e9
@@ -173,7 +174,7 @@ def training_time(
     backward = 4 if config.actor_rollout_ref.model.enable_gradient_checkpointing else 3
     forwards = int(computes_log_probs(config)) + int(uses_reference(config)) + int(critic)
     updates = actor.ppo_epochs + (config.critic.ppo_epochs if critic else 0)
-    sharded = shape.parameters / devices
+    sharded = shape.parameters / shards(config)
     offloaded = sharded * FP32 * 2 * (1 + forwards if actor.fsdp_config.param_offload else 0)
     offloaded += sharded * 2 * FP32 * 2 * int(actor.fsdp_config.optimizer_offload)
     return TrainingTime(
@@ -200,17 +201,6 @@ def _micro_batch_tokens(config: DictConfig, work: Workload) -> tuple[int, int]:
     return rollout.log_prob_micro_batch_size_per_gpu * longest, actor.ppo_micro_batch_size_per_gpu * longest
 
 
-def uses_critic(config: DictConfig) -> bool:
-    """Whether a critic is trained, as verl decides it."""
-    enabled = OmegaConf.select(config, "critic.enable")
-    return config.algorithm.adv_estimator == "gae" if enabled is None else bool(enabled)
-
-
-def uses_reference(config: DictConfig) -> bool:
-    """Whether the reference policy's log-probs are computed."""
-    return bool(config.algorithm.use_kl_in_reward or config.actor_rollout_ref.actor.use_kl_loss)
-
-
 def computes_log_probs(config: DictConfig) -> bool:
     """Whether the policy's log-probs are computed again before the update, instead of taken from vLLM."""
     return not OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode")
@@ -219,10 +209,15 @@ def computes_log_probs(config: DictConfig) -> bool:
 # --- memory
 
 
+def shards(config: DictConfig) -> int:
+    """Number of devices that share the policy's weights: all, or ``fsdp_size`` of them, and each group has a copy."""
+    devices, group = device_count(config), config.actor_rollout_ref.actor.fsdp_config.fsdp_size
+    return group if 0 < group < devices else devices
+
+
 def training_memory(config: DictConfig, shape: ModelShape, work: Workload) -> Mapping[str, float]:
     """Bytes per device in the update of the actor, by part. vLLM sleeps then."""
-    devices, model = device_count(config), config.actor_rollout_ref.model
-    sharded = shape.parameters / devices
+    model, sharded = config.actor_rollout_ref.model, shape.parameters / shards(config)
     _, tokens = _micro_batch_tokens(config, work)
     gathered = BF16 * (2 * shape.layer + shape.embedding * (1 if shape.tied else 2))  # this layer and the next one
     layer = 2 * tokens * _layer_numbers(shape) * BF16  # values and their gradients
@@ -242,8 +237,8 @@ def log_prob_memory(config: DictConfig, shape: ModelShape, work: Workload) -> Ma
     gathered = BF16 * (2 * shape.layer + shape.embedding * (1 if shape.tied else 2))
     resident = 0 if config.actor_rollout_ref.actor.fsdp_config.optimizer_offload else 2
     return {
-        "weights": shape.parameters / device_count(config) * FP32 + gathered,
-        "optimizer": resident * shape.parameters / device_count(config) * FP32,
+        "weights": shape.parameters / shards(config) * FP32 + gathered,
+        "optimizer": resident * shape.parameters / shards(config) * FP32,
         "activations": tokens * _layer_numbers(shape) * BF16,
         "logits": logit_bytes(config, shape, tokens, entropy=True),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from tmas.training.rl.checks import device_count
 from tmas.training.rl.estimate import (
@@ -16,13 +16,14 @@ from tmas.training.rl.estimate import (
     checkpoint_bytes,
     generation,
     log_prob_memory,
+    shards,
     training_memory,
     training_time,
-    uses_critic,
     workload,
 )
 from tmas.training.rl.inputs import RowFile
 from tmas.training.rl.model_shape import ModelShape
+from tmas.training.rl.worker_checks import uses_critic, uses_reference
 
 
 def estimate_entries(
@@ -44,7 +45,10 @@ def estimate_entries(
         f"a mean prompt of {work.prompt:,.0f} tokens and a mean response of {work.response:,.0f}"
         " (estimate.response_tokens)",
     )
-    yield "tokens per step", f"{work.tokens:,.0f}, of which {work.responses * work.response:,.0f} are generated"
+    tokens = f"{work.tokens:,.0f}, of which {work.responses * work.response:,.0f} are generated"
+    dropped = "; more are generated for the prompts that dynamic sampling drops, and none of it is counted here"
+    filtered = OmegaConf.select(config, "algorithm.filter_groups.enable")
+    yield "tokens per step", tokens + (dropped if filtered else "")
     if work.judge_calls is not None:
         yield "judge", f"up to {work.judge_calls:,.0f} questions per step, where all answers are right"
     yield from _times(config, shape, settings, work, made)
@@ -98,7 +102,7 @@ def _validation(
 def _memory(
     config: DictConfig, shape: ModelShape, settings: EstimateSettings, work: Workload, made: Generation
 ) -> Iterator[tuple[str, str]]:
-    sharded = shape.parameters / device_count(config) * (2 if uses_critic(config) else 1)  # of policy and critic
+    sharded = shape.parameters / shards(config) * (2 if uses_critic(config) else 1)  # of policy and critic
     offload = config.actor_rollout_ref.actor.fsdp_config
     yield "memory of update", _parts(training_memory(config, shape, work), settings)
     yield "memory of log-probs", _parts(log_prob_memory(config, shape, work), settings)
@@ -113,6 +117,8 @@ def _memory(
     yield "memory of rollout", f"{_parts(parts, settings)}; the cache of a replica holds {tokens:,.0f} tokens"
     per_node = config.trainer.n_gpus_per_node * sharded * FP32
     host = per_node * (int(offload.param_offload) + 2 * int(offload.optimizer_offload))
+    if uses_reference(config) and config.actor_rollout_ref.ref.fsdp_config.param_offload:
+        host += config.trainer.n_gpus_per_node * shape.parameters / shards(config) * FP32
     if host:
         yield "host memory", f"{_gb(host / GB)} per node for offloaded weights and optimizer"
 

@@ -30,10 +30,16 @@ _ACTOR_KEYS = (
 )
 _CRITIC_KEYS = (*_LOSS_KEYS, "cliprange_value", "model.path")
 _SAMPLING_KEYS = ("temperature", "top_p", "top_k", "calculate_log_probs")
+_MODEL_KEYS = (
+    *("custom_chat_template", "tokenizer_path"),
+    *("lora_rank", "lora_alpha", "target_modules", "exclude_modules", "lora_adapter_path"),
+)
 _OBJECTIVE_KEYS = (
     *(f"actor_rollout_ref.actor.{key}" for key in _ACTOR_KEYS),
     *(f"actor_rollout_ref.rollout.{key}" for key in _SAMPLING_KEYS),
-    *("data.max_response_length", "trainer.v1.trainer_mode"),
+    *("data.max_response_length", "data.train_max_samples", "data.shuffle", "data.apply_chat_template_kwargs"),
+    *("trainer.v1.trainer_mode", "trainer.v1.sampler"),
+    *(f"actor_rollout_ref.model.{key}" for key in _MODEL_KEYS),
 )
 _SCHEDULE_KEYS = ("lr_scheduler_type", "lr_decay_style", "weight_decay_incr_style")  # of FSDP, and of Megatron
 _LENGTH_KEYS = ("trainer.total_training_steps", "trainer.total_epochs")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,24 +21,32 @@ from tmas.training.rows import RowFileError, read_rows, validate_rows
 
 @dataclass(frozen=True)
 class Policy:
-    """The policy's context length in tokens, its tokenizer and its shape."""
+    """The policy's context length in tokens, its tokenizer, its shape, and the arguments of its chat template."""
 
     context_length: int
     tokenizer: Any
     shape: ModelShape
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: str) -> Policy:
+    def load(cls, config: DictConfig) -> Policy:
+        """Load the policy of ``config`` as verl does, except for its weights."""
         from transformers import AutoConfig, AutoTokenizer
 
-        config = AutoConfig.from_pretrained(path)
-        context_length = config.get_text_config().max_position_embeddings
-        return cls(context_length, AutoTokenizer.from_pretrained(path), ModelShape.from_config(config))
+        model = config.actor_rollout_ref.model
+        policy_config = AutoConfig.from_pretrained(model.path)
+        tokenizer = AutoTokenizer.from_pretrained(model.get("tokenizer_path") or model.path)
+        if model.get("custom_chat_template"):
+            tokenizer.chat_template = model.custom_chat_template
+        context_length = policy_config.get_text_config().max_position_embeddings
+        arguments: Any = OmegaConf.to_container(config.data.get("apply_chat_template_kwargs") or OmegaConf.create())
+        return cls(context_length, tokenizer, ModelShape.from_config(policy_config), arguments)
 
     def prompt_tokens(self, messages: Sequence[Message]) -> int:
         """Length of a prompt in tokens, chat template included."""
         chat = [message.model_dump() for message in messages]
-        return len(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
+        given = {**self.template_arguments, "add_generation_prompt": True, "return_dict": False}
+        return len(self.tokenizer.apply_chat_template(chat, **given))
 
 
 @dataclass(frozen=True)
@@ -86,12 +94,12 @@ def embedded_prompts(config: DictConfig) -> Prompts:
     return Prompts.unpacked(packed) if packed else BUILT_IN
 
 
-def load_policy(path: str, defects: list[str]) -> Policy | None:
-    """Load the policy at ``path``. If that fails, append the reason to ``defects`` and return None."""
+def load_policy(config: DictConfig, defects: list[str]) -> Policy | None:
+    """Load the policy of ``config``. If that fails, append the reason to ``defects`` and return None."""
     try:
-        return Policy.load(path)
+        return Policy.load(config)
     except (OSError, ValueError) as error:
-        defects.append(f"policy.path {path}: {str(error).splitlines()[0]}")
+        defects.append(f"policy.path {config.actor_rollout_ref.model.path}: {str(error).splitlines()[0]}")
         return None
 
 

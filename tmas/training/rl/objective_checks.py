@@ -101,6 +101,10 @@ def _check_filter(config: DictConfig) -> Iterator[str]:
         yield f"algorithm.filter_groups.metric {groups.metric}: choose one of {', '.join(FILTER_METRICS)}"
     if config.actor_rollout_ref.rollout.n < 2:
         yield f"{_ROLLOUT}.n must be at least 2: algorithm.filter_groups compares a prompt's samples with each other"
+    if groups.max_inflight_gen_batches < 1:
+        yield (
+            f"algorithm.filter_groups.max_inflight_gen_batches {groups.max_inflight_gen_batches}: it must be at least 1"
+        )
 
 
 def _check_correction(config: DictConfig) -> Iterator[str]:
@@ -128,7 +132,7 @@ def _check_correction(config: DictConfig) -> Iterator[str]:
 def _check_names(config: DictConfig) -> Iterator[str]:
     """Call verl's functions with one token, to find names and bounds that they would reject after the first rollout."""
     import torch
-    from verl.trainer.ppo.core_algos import get_policy_loss_fn, kl_penalty
+    from verl.trainer.ppo.core_algos import get_kl_controller, get_policy_loss_fn, kl_penalty
     from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_rejection_mask
 
     actor, algorithm = config.actor_rollout_ref.actor, config.algorithm
@@ -139,6 +143,7 @@ def _check_names(config: DictConfig) -> Iterator[str]:
         (f"{_ACTOR}.policy_loss.loss_mode", True, lambda: get_policy_loss_fn(actor.policy_loss.loss_mode)),
         (f"{_ACTOR}.kl_loss_type", actor.use_kl_loss, lambda: kl_penalty(token, token, actor.kl_loss_type)),
         ("algorithm.kl_penalty", algorithm.use_kl_in_reward, lambda: kl_penalty(token, token, algorithm.kl_penalty)),
+        ("algorithm.kl_ctrl.type", algorithm.use_kl_in_reward, lambda: get_kl_controller(algorithm.kl_ctrl)),
         (
             _CORRECTION,
             True,
@@ -149,12 +154,12 @@ def _check_names(config: DictConfig) -> Iterator[str]:
         try:
             if is_used:
                 trial()
-        except (ValueError, TypeError, NotImplementedError) as error:
+        except (ValueError, TypeError, NotImplementedError, AssertionError) as error:
             yield f"{key}: verl 0.9.1 refuses it: {str(error) or OmegaConf.select(config, key)}"
 
 
 def _check_loss(config: DictConfig) -> Iterator[str]:
-    """Refuse losses that average otherwise than the configuration says."""
+    """Refuse losses that average otherwise than the configuration says, or lack a setting."""
     actor = config.actor_rollout_ref.actor
     key = f"{_ACTOR}.policy_loss.loss_mode={actor.policy_loss.loss_mode}"
     if actor.policy_loss.loss_mode == "geo_mean":
@@ -164,6 +169,11 @@ def _check_loss(config: DictConfig) -> Iterator[str]:
         )
     if actor.policy_loss.loss_mode == "sapo" and actor.loss_agg_mode != "seq-mean-token-mean":
         yield f"{key}: verl 0.9.1 ignores loss_agg_mode there; set {_ACTOR}.loss_agg_mode=seq-mean-token-mean"
+
+    if actor.policy_loss.loss_mode == "dro" and not (actor.policy_loss.dro_beta or 0) > 0:
+        yield f"{key}: set {_ACTOR}.policy_loss.dro_beta to a positive number"
+    if actor.policy_loss.loss_mode == "clip_cov" and not actor.policy_loss.clip_cov_ratio > 0:
+        yield f"{key}: {_ACTOR}.policy_loss.clip_cov_ratio must be greater than 0"
 
 
 def _check_routing(config: DictConfig) -> Iterator[str]:

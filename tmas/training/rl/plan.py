@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from tmas.errors import UserError
-from tmas.training.rl.checks import data_parallel_ranks, device_count, find_defects, needs_judge
+from tmas.training.rl.checks import data_parallel_ranks, device_count, find_defects, needs_judge, training_rows
 from tmas.training.rl.estimate import load_estimate_settings
 from tmas.training.rl.estimate_entries import estimate_entries
 from tmas.training.rl.inputs import load_files, load_policy
 from tmas.training.rl.model_shape import ModelShape, known_shape
 from tmas.training.rl.settings import REWARD_KEY
+from tmas.training.rl.worker_checks import check_ranges
 
 _REQUIRED = {
     "data.train_files": "data.train_files",
@@ -67,18 +68,19 @@ def make_plan(config: DictConfig) -> Plan:
     if missing := [name for name, key in required.items() if OmegaConf.select(config, key) is None]:
         raise PlanError("not set: " + ", ".join(missing))
     defects: list[str] = []
-    policy = load_policy(config.actor_rollout_ref.model.path, defects)
+    policy = load_policy(config, defects)
     train, validation = (load_files(config.data[key], policy, defects) for key in ("train_files", "val_files"))
     shape = policy.shape if policy else known_shape(config.actor_rollout_ref.model.path)
     defects += find_defects(config, policy, train, validation)
     defects += check_fused_kernels(config, shape)
     settings = load_estimate_settings(config, defects)
     estimate: Entries = ()
-    if shape and settings and OmegaConf.select(config, "model_engine") == "dp":
+    is_computable = OmegaConf.select(config, "model_engine") == "dp" and not list(check_ranges(config))
+    if shape and settings and is_computable:
         estimate = tuple(estimate_entries(config, shape, settings, train, validation))
     if defects:
         raise PlanError("this run cannot work:\n" + "\n".join(f"  {defect}" for defect in defects), estimate)
-    rows = sum(file.rows for file in train)
+    rows = training_rows(config, train)
     files = (("rows", str(file)) for file in (*train, *validation))
     return Plan((*_resources(config), *_workload(config, rows), *files), estimate)
 
@@ -90,7 +92,8 @@ def _resources(config: DictConfig) -> Iterator[tuple[str, str]]:
     yield "training", f"{config.actor_rollout_ref.actor.strategy}, {data_parallel_ranks(config)} data-parallel ranks"
     yield (
         "generation",
-        f"{device_count(config) // rollout.tensor_model_parallel_size} vLLM replicas on the same devices",
+        f"{device_count(config) // (rollout.tensor_model_parallel_size * rollout.data_parallel_size)} vLLM replicas on"
+        " the same devices",
     )
     model = config.reward.reward_model
     if model.enable:

@@ -105,6 +105,27 @@ def test_memory_is_sharded_over_all_devices(composed: Composed):
     assert training_memory(config, DENSE, workload(config, settings, []))["optimizer"] == parts["optimizer"] / 2
 
 
+def test_memory_is_sharded_over_the_devices_of_a_group(composed: Composed):
+    """With fsdp_size, each group of devices has a copy of the weights."""
+    config, settings = composed("hybrid_grpo_30b")
+    work = workload(config, settings, [])
+    assert training_memory(config, EXPERTS, work)["optimizer"] == 8 * EXPERTS.parameters / 32
+    config.actor_rollout_ref.actor.fsdp_config.fsdp_size = 8
+    assert training_memory(config, EXPERTS, work)["optimizer"] == 8 * EXPERTS.parameters / 8
+    assert "DOES NOT FIT" not in dict(estimate_entries(config, DENSE, settings, [], []))["memory of update"]
+
+
+def test_a_reference_policy_takes_host_memory_and_dynamic_sampling_is_not_counted(composed: Composed):
+    config, settings = composed("hybrid_grpo")
+    alone = dict(estimate_entries(config, DENSE, settings, [], []))
+    config.actor_rollout_ref.actor.use_kl_loss = True
+    config.algorithm.filter_groups.enable = True
+    entries = dict(estimate_entries(config, DENSE, settings, [], []))
+    assert [found["host memory"].split(" per")[0] for found in (alone, entries)] == ["48 GB", "64 GB"]
+    assert "dynamic sampling" in entries["tokens per step"]
+    assert "dynamic sampling" not in alone["tokens per step"]
+
+
 @pytest.mark.parametrize(
     ("fused", "chunked", "gb"), [("false", "false", 29.9), ("false", "true", 13.7), ("true", "true", 1.2)]
 )

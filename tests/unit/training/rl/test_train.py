@@ -127,11 +127,12 @@ def objective(path: str = "", value: Any = None, **algorithm: Any) -> dict[str, 
         {
             "actor_rollout_ref": {
                 "actor": ACTOR,
+                "model": {"lora_rank": 0},
                 "rollout": {"n": 8, "temperature": 1.0, "gpu_memory_utilization": 0.5},
             },
             "critic": {"optim": {"lr": 1e-5}, "cliprange_value": 0.5},
             "algorithm": {"adv_estimator": "grpo", "rollout_correction": {"rollout_is": "token"}, **algorithm},
-            "data": {"seed": 1, "max_response_length": 512},
+            "data": {"seed": 1, "max_response_length": 512, "train_max_samples": -1, "apply_chat_template_kwargs": {}},
         }
     )
     if path:
@@ -159,6 +160,9 @@ def saved(tmp_path: Path) -> None:
         ("algorithm.rollout_correction.rollout_is", "token", "sequence"),
         ("algorithm.adv_estimator", "grpo", "rloo"),
         ("data.max_response_length", 512, 1024),
+        ("data.train_max_samples", -1, 100),
+        ("data.apply_chat_template_kwargs.enable_thinking", None, False),
+        ("actor_rollout_ref.model.lora_rank", 0, 8),
     ],
 )
 def test_a_checkpoint_resumes_with_its_own_objective_alone(
@@ -184,6 +188,17 @@ def test_what_changes_no_step_may_change_on_resume(start: Callable[..., None], t
     saved(tmp_path)
     start(lambda _: None, **objective())
     start(lambda _: None, **objective(key, value))
+
+
+def test_the_age_of_responses_is_part_of_the_objective(start: Callable[..., None], tmp_path: Path):
+    def trainer(threshold: int) -> dict[str, Any]:
+        sampler = {"max_off_policy_threshold": threshold}
+        return {"default_local_dir": str(tmp_path / "run" / "checkpoints"), "v1": {"sampler": sampler}}
+
+    saved(tmp_path)
+    start(lambda _: None, **objective(), trainer=trainer(4))
+    with pytest.raises(RunRefused, match=r"sampler\.max_off_policy_threshold: 4 in the run, 8 now$"):
+        start(lambda _: None, **objective(), trainer=trainer(8))
 
 
 def test_the_critic_is_part_of_a_run_that_has_one(start: Callable[..., None], tmp_path: Path):
