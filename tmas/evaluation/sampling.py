@@ -10,6 +10,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
+from statistics import fmean
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -22,7 +23,6 @@ from tmas.records.run_files import PredictedCandidate, Prediction
 Series = dict[str, tuple[float, ...]]
 """Metric -> value with k samples, at index k - 1."""
 Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 
 def by_samples(
@@ -65,7 +65,7 @@ def _series(
     classes: Classes,
     rule: str | None,
     orders: Sequence[Ints],
-) -> dict[str, Floats]:
+) -> dict[str, list[float]]:
     drawn = [
         _Sample(index, None if s.answer is None else classes[s.answer], s.mean_grade, right)
         for index, (s, right) in enumerate(zip(samples, verdicts, strict=True))
@@ -75,15 +75,15 @@ def _series(
         metrics["best_of"] = _BestGrade
     if rule in ("vote", "grade"):
         metrics["selected"] = partial(_MethodsChoice, by_vote=rule == "vote")
-    series = {"pass_at_1": np.full(len(drawn), np.mean(verdicts))}
+    series = {"pass_at_1": [fmean(verdicts)] * len(drawn)}
     for name, metric in metrics.items():
-        values = [[*map(metric().add, (drawn[index] for index in order))] for order in orders]
-        series[name] = np.mean(values, axis=0)
+        values = [map(metric().add, (drawn[index] for index in order)) for order in orders]
+        series[name] = [fmean(by_order) for by_order in zip(*values, strict=True)]
     return series
 
 
 class _Sample(NamedTuple):
-    index: int
+    place: int
     answer: int | None
     """The class of its answer."""
     grade: float | None
@@ -151,7 +151,7 @@ class _MethodsChoice:
         self._selected: tuple[bool, float, float, int, bool] | None = None
 
     def add(self, sample: _Sample) -> float:
-        best = (-1.0 if sample.grade is None else sample.grade, -sample.index, sample.right)
+        best = (-1.0 if sample.grade is None else sample.grade, -sample.place, sample.right)
         votes = 0
         if sample.answer is not None:
             self._votes[sample.answer] += 1
