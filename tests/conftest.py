@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 import uvloop
+import yaml
 from xdist.scheduler import LoadFileScheduling
 
 from tmas.cli.main import register_resolvers
@@ -30,6 +33,21 @@ class FilesBesideEngines(LoadFileScheduling):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
     return FilesBesideEngines(config, log)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def parsed_once() -> Iterator[None]:
+    """Each text of YAML is parsed once: hundreds of tests compose verl's configuration, of 28 files."""
+    load, parsed = yaml.load, dict[str, Any]()
+
+    def cached(stream: Any, Loader: Any) -> Any:
+        text = stream if isinstance(stream, str) else stream.read()
+        if text not in parsed:
+            parsed[text] = load(text, Loader)
+        return copy.deepcopy(parsed[text])
+
+    with mock.patch("omegaconf.omegaconf.yaml.load", cached):
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
