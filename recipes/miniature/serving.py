@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -40,13 +41,14 @@ async def serve(policy: Path, name: str, log: Path, command: list[str]) -> int:
         async with vllm_server(model, SERVING, port, log):
             url = f"http://{SERVING.host}:{port}/v1"
             environment = {**os.environ, "MODEL_URL": url, "MODEL_NAME": name}
-            process = await asyncio.create_subprocess_exec(*command, env=environment, start_new_session=True)
+            # asyncio.create_subprocess_exec can be cancelled when the command runs already, and would leave it behind.
+            process = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: ASYNC220
             try:
-                return await process.wait()
+                return await asyncio.to_thread(process.wait)
             finally:
-                if process.returncode is None:  # the command and what it started
+                if process.poll() is None:  # the command and what it started
                     os.killpg(process.pid, signal.SIGTERM)
-                    await process.wait()
+                    process.wait()
 
 
 if __name__ == "__main__":

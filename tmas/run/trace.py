@@ -153,14 +153,14 @@ class Trace:
         if str(key) not in self._calls:
             return None
         recorded, offset, length = self._calls[str(key)]
-        if recorded != digest(request.model_dump()):
+        line = trace_line(os.pread(self._file, length, offset), f"{self.path}: byte {offset}")
+        assert isinstance(line, CallLine)
+        if recorded != digest(request.model_dump()) and not _differs_in_lengths_alone(line, request):
             if self._is_repaired:
                 return None
             raise TraceError(
                 f"{key} was recorded for another request, so this is not the run that was started", where=self.path
             )
-        line = trace_line(os.pread(self._file, length, offset), f"{self.path}: byte {offset}")
-        assert isinstance(line, CallLine)
         if self._is_repaired:
             self._used.add(str(key))
             if line.prompt not in self._prompts:  # its line was damaged
@@ -299,3 +299,21 @@ def read_trace(
 def read_calls(path: Path) -> Iterator[CallLine]:
     """The calls in a trace file; see :func:`read_trace`."""
     return (line for line in read_trace(path) if isinstance(line, CallLine))
+
+
+def _differs_in_lengths_alone(line: CallLine, request: Request) -> bool:
+    """Whether the recorded request is ``request``, except that its schema limits the lengths of texts.
+
+    Older versions sent such limits. Their runs can still be resumed.
+    """
+    asked = request.model_dump()
+    if line.prompt != digest(asked.pop("messages")):
+        return False
+    schema = _without_lengths(line.request.output_schema)
+    return line.request.model_copy(update={"output_schema": schema}) == RecordedRequest(**asked)
+
+
+def _without_lengths(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {name: _without_lengths(value) for name, value in node.items() if name not in ("minLength", "maxLength")}
+    return [_without_lengths(value) for value in node] if isinstance(node, list) else node
