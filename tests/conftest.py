@@ -37,10 +37,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 
 @pytest.fixture(autouse=True, scope="session")
 def parsed_once() -> Iterator[None]:
-    """Each text of YAML is parsed once: hundreds of tests compose verl's configuration, of 28 files."""
+    """OmegaConf parses each text once: hundreds of tests compose verl's configuration, which has 28 files."""
     load, parsed = yaml.load, dict[str, Any]()
 
     def cached(stream: Any, Loader: Any) -> Any:
+        if Loader.__name__ != "OmegaConfLoader" or isinstance(stream, bytes):
+            return load(stream, Loader)
         text = stream if isinstance(stream, str) else stream.read()
         if text not in parsed:
             parsed[text] = load(text, Loader)
