@@ -170,3 +170,9 @@ def test_prompts_of_siblings_share_everything_before_the_solution():
     first, second = (prompt(BUILT_IN, QUESTION, text, EXPERIENCE) for text in (SOLUTION, "Another one. \\boxed{1}"))
     cut = first.index("# Solution")
     assert first[:cut] == second[:cut]
+
+
+def test_a_quote_that_is_too_long_is_cut_and_leaves_the_verdict_readable():
+    item = {"id": "E1", "use": "applied", "correct": True, "quote": "\\frac{1}{2} " * 500}
+    verdict = ExperienceVerdict.model_validate({"items": [item]})
+    assert len(verdict.items[0].quote) == 1000
