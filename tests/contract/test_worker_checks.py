@@ -18,8 +18,9 @@ from tmas.training.rl.checks import find_defects
 from tmas.training.rl.inputs import Policy, RowFile
 from tmas.training.rl.model_shape import KNOWN
 from tmas.training.rl.plan import PlanError, make_plan
-from tmas.training.rl.worker_checks import check_heads
+from tmas.training.rl.worker_checks import LOAD_FORMATS, check_heads
 
+MODEL = "actor_rollout_ref.model"
 ACTOR, ROLLOUT, REFERENCE = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.ref"
 SAMPLER, FILTER = "trainer.v1.sampler", "algorithm.filter_groups"
 CRITIC_PARALLEL = "critic.fsdp.ulysses_sequence_parallel_size"
@@ -85,6 +86,15 @@ def changed(composed: Compose, found: dict[str, DictConfig]) -> Changed:  # noqa
             "fsdp_config.ulysses_sequence_parallel_size: set actor_rollout_ref.actor.ulysses",
         ),
         ([f"{ACTOR}.optim.optimizer=Adamw"], "torch.optim has no Adamw"),
+        ([f"{ACTOR}.fsdp_config.model_dtype=fp8"], "actor.fsdp_config.model_dtype fp8: choose fp32, bf16 or fp16"),
+        ([f"{ACTOR}.fsdp_config.mixed_precision.reduce_dtype=f32"], "mixed_precision.reduce_dtype f32: choose"),
+        ([f"{ACTOR}.use_kl_loss=true", f"{REFERENCE}.fsdp_config.model_dtype=bf"], "ref.fsdp_config.model_dtype bf:"),
+        ([f"{ROLLOUT}.load_format=dumy"], "rollout.load_format dumy: choose from auto, .*dummy"),
+        ([f"{ROLLOUT}.dtype=bf16"], "rollout.dtype bf16: choose from auto, .*bfloat16"),
+        (["distillation.enabled=true"], "distillation.enabled=True: it must be False"),
+        (["data.train_files=[]"], "data.train_files: no file is given"),
+        ([f"{MODEL}.lora.rank=8"], "model.lora.rank=8: .* set actor_rollout_ref.model.lora_rank"),
+        ([f"{MODEL}.lora_adapter_path=adapter"], "lora_adapter_path: verl's FSDP engine ignores it unless lora_rank"),
         ([f"{ACTOR}.optim.clip_grad=null"], "optim.clip_grad must be a number"),
         ([f"{ACTOR}.optim.lr_scheduler_type=linear"], "lr_scheduler_type linear: choose constant or cosine"),
         ([f"{ACTOR}.policy_loss.loss_mode=dro"], "policy_loss.dro_beta to a positive number"),
@@ -111,6 +121,8 @@ def test_what_the_workers_reject_or_ignore_is_refused_with_the_key(
             [f"{ROLLOUT}.gpu_memory_utilization=80"],
             "gpu_memory_utilization 80: it must be greater than 0 and at most 1",
         ),
+        (["trainer.total_training_steps=0"], "trainer.total_training_steps 0: it must be at least 1"),
+        (["trainer.total_epochs=0"], "trainer.total_epochs 0: it must be at least 1"),
         (["data.train_batch_size=0"], "data.train_batch_size 0: it must be greater than 0"),
         ([f"{ACTOR}.use_dynamic_bsz=false"], "ppo_micro_batch_size_per_gpu must be set with"),
     ],
@@ -153,6 +165,23 @@ def test_parallel_sizes_must_fit_the_heads(composed: Compose) -> None:  # noqa: 
         f"{ROLLOUT}.tensor_model_parallel_size 64",
         f"{ACTOR}.ulysses_sequence_parallel_size 3",
     ]
+
+
+def test_every_name_of_an_adapters_layers_must_fit_one(changed: Changed) -> None:
+    """PEFT ignores a name that fits no layer, if another one fits."""
+    given = [f"{MODEL}.lora_rank=8", f"{MODEL}.target_modules=[q_proj,v_project]"]
+    with pytest.raises(PlanError, match=r"no linear layer v_project; it has down_proj, .*v_proj"):
+        make_plan(changed(*given))
+    with pytest.raises(PlanError, match="no linear layer all-linears"):
+        make_plan(changed(given[0], f"{MODEL}.target_modules=all-linears"))
+    for targets in ("[q_proj,mlp.up_proj]", "all-linear", r"'.*\.[qv]_proj'"):
+        make_plan(changed(given[0], f"{MODEL}.target_modules={targets}"))
+
+
+def test_every_way_in_which_vllm_loads_weights_is_accepted() -> None:
+    from vllm.model_executor.model_loader import _LOAD_FORMAT_TO_MODEL_LOADER
+
+    assert set(LOAD_FORMATS) == set(_LOAD_FORMAT_TO_MODEL_LOADER)
 
 
 def test_only_the_rows_that_verl_samples_are_counted(changed: Changed) -> None:

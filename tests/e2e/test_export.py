@@ -23,10 +23,13 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``policy/``, and ``checkpoints/`` as a training run leaves them."""
-    folder = tmp_path_factory.mktemp("run")
+    return training_run(tmp_path_factory.mktemp("run"))
+
+
+def training_run(folder: Path, *form: str) -> Path:
     tiny_sums.write(folder, tiny_sums.problems(4))
     actor = folder / "checkpoints" / "global_step_4" / "actor"
-    write = [sys.executable, "-m", "tests.support.fsdp_checkpoint", str(folder / "policy"), str(actor)]
+    write = [sys.executable, "-m", "tests.support.fsdp_checkpoint", str(folder / "policy"), str(actor), *form]
     subprocess.run(write, check=True, cwd=ROOT, env={**os.environ, "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1"})
     (folder / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("4")
     record_checkpoint(actor.parent, 4)
@@ -72,3 +75,25 @@ def test_a_damaged_shard_is_one_message_and_leaves_no_folder(run: Path, tmp_path
     assert "cannot be merged. A shard may be damaged" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_adapter_is_merged_into_the_weights(tmp_path: Path):
+    """verl's merger leaves it in a folder beside the policy as it was before training."""
+    import torch
+
+    run, output = training_run(tmp_path / "run", "lora"), tmp_path / "trained"
+    done = tmas("export", f"checkpoint={run}", f"output_dir={output}")
+    assert done.returncode == 0, done.stderr
+    assert not (output / "lora_adapter").exists()
+
+    shards = [torch.load(shard, weights_only=False) for shard in sorted(run.rglob("model_world_size_2_rank_*.pt"))]
+    whole = {name: torch.cat([shard[name].to_local() for shard in shards]) for name in shards[0]}
+    before, after = ({n: w.float() for n, w in loaded(folder).items()} for folder in (run / "policy", output))
+    assert before.keys() == after.keys()
+    for name, weights in after.items():
+        layer, expected = f"base_model.model.{name.removesuffix('.weight')}", before[name]
+        if name.endswith(("q_proj.weight", "up_proj.weight")):
+            a, b = (whole[f"{layer}.lora_{matrix}.default.weight"] for matrix in "AB")
+            expected = expected + 8 / 4 * b @ a
+            assert not torch.allclose(expected, before[name], atol=0.1)
+        assert torch.allclose(weights, expected, atol=0.03, rtol=0.02), name  # bf16

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
 from pathlib import Path
 from pickle import UnpicklingError
@@ -43,7 +44,7 @@ class ExportError(UserError):
 
 
 def export(settings: ExportSettings, console: Console) -> Path:
-    """Merge the checkpoint's shards into bf16 safetensors and return the new folder.
+    """Merge the checkpoint's shards, and a LoRA adapter, into bf16 safetensors and return the new folder.
 
     The folder also has the tokenizer, the chat template and the generation config. It appears only when it is complete
     and the model in it could be loaded. Raises :class:`ExportError`, also for a checkpoint that the run has not listed,
@@ -60,6 +61,7 @@ def export(settings: ExportSettings, console: Console) -> Path:
     with whole_folder(output) as building:
         with contextlib.redirect_stdout(sys.stderr):  # verl prints to stdout, which is for our output
             _merge(actor, building)
+            _merge_adapter(building)
         parameters = check_loadable(building)
     console.print(f"{output}: {parameters:,} parameters, loaded successfully", markup=False)
     return output
@@ -125,6 +127,20 @@ def _merge(actor: Path, target: Path) -> None:
         FSDPModelMerger(config).merge_and_save()
     except (RuntimeError, KeyError, EOFError, UnpicklingError) as error:  # raised by torch and verl for a damaged shard
         raise ExportError(f"{actor}: cannot be merged. A shard may be damaged: {error!r}") from error
+
+
+def _merge_adapter(folder: Path) -> None:
+    """Add a LoRA adapter to the weights: verl's merger saves it in a folder beside the untrained ones."""
+    if not (adapter := folder / "lora_adapter").exists():
+        return
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    if not json.loads((adapter / "adapter_config.json").read_text("utf-8"))["lora_alpha"]:
+        raise ExportError(f"{folder.name}: without lora_train_meta.json, the scale of the adapter is unknown")
+    untrained = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    PeftModel.from_pretrained(untrained, adapter).merge_and_unload(safe_merge=True).save_pretrained(folder)
+    shutil.rmtree(adapter)
 
 
 def check_loadable(folder: Path) -> int:

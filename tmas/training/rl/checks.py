@@ -16,10 +16,17 @@ from pydantic import ValidationError
 
 from tmas.rewards.settings import JUDGE_PROMPTS, reward_settings
 from tmas.settings import secret_names
-from tmas.training.rl.inputs import Policy, RowFile
+from tmas.training.rl.inputs import Policy, RowFile, linear_layers
 from tmas.training.rl.objective_checks import check_objective
 from tmas.training.rl.settings import REWARD_KEY, RolloutSettings
-from tmas.training.rl.worker_checks import check_heads, check_ranges, check_workers, uses_critic, uses_reference
+from tmas.training.rl.worker_checks import (
+    check_adapter,
+    check_heads,
+    check_ranges,
+    check_workers,
+    uses_critic,
+    uses_reference,
+)
 
 TRAINER_MODES = ("sync", "colocate_async")
 """verl's trainers that this project extends (tmas/training/rl/trainer.py)."""
@@ -86,6 +93,8 @@ def find_defects(
     if policy:  # verl's configuration objects load the policy's own configuration
         yield from _check_by_verl(config)
         yield from check_heads(config, policy.shape)
+        if config.actor_rollout_ref.model.lora_rank:
+            yield from check_adapter(config, linear_layers(config.actor_rollout_ref.model.path))
     yield from _check_lengths(config, policy, [*train, *validation])
     yield from _check_judge(config, [*train, *validation])
     yield from _check_number_of_rows(config, train)
@@ -268,6 +277,9 @@ def _check_judge(config: DictConfig, files: Sequence[RowFile]) -> Iterator[str]:
 
 
 def _check_number_of_rows(config: DictConfig, train: Sequence[RowFile]) -> Iterator[str]:
+    for key in ("data.train_files", "data.val_files"):
+        if not OmegaConf.select(config, key):
+            yield f"{key}: no file is given"
     batch, rows = config.data.train_batch_size, training_rows(config, train)
     if 0 < rows < batch:
         yield f"data.train_batch_size {batch}: there are only {rows} rows to train on"

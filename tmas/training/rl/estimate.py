@@ -143,6 +143,18 @@ def _cache_bytes(config: DictConfig, settings: EstimateSettings, weights: float)
 # --- training
 
 
+def trained_parameters(config: DictConfig, shape: ModelShape, model: str = "actor_rollout_ref.model") -> int:
+    """Parameters that training changes: all, or those of the LoRA adapter. ``model``: the key of the model's settings.
+
+    verl also takes the critic to have the policy's shape.
+    """
+    settings = OmegaConf.select(config, model)
+    if not settings.get("lora_rank"):
+        return shape.parameters
+    targets = settings.get("target_modules") or ()
+    return shape.adapter_parameters(settings.lora_rank, targets if isinstance(targets, str) else list(targets))
+
+
 @dataclass(frozen=True)
 class TrainingTime:
     """Seconds of the parts of a step after generation. ``sync``: weights to vLLM, and what is offloaded and loaded."""
@@ -163,24 +175,30 @@ def training_time(
     flops = devices * settings.tflops * 1e12 * settings.flops_utilization
     rate = _gather_rate(config, settings)
     weights = shape.parameters * BF16
-    gradients = shape.parameters * FP32
-    critic = uses_critic(config)
+    epochs = {"actor_rollout_ref.model": actor.ppo_epochs}
+    if uses_critic(config):
+        epochs["critic.model"] = config.critic.ppo_epochs
 
     def passes(factor: float, traffic: float, tokens_per_device: int) -> float:
         micro_batches = work.tokens / devices / tokens_per_device
         return max(factor * forward / flops, micro_batches * traffic / rate)
 
     inference, training = _micro_batch_tokens(config, work)
-    backward = 4 if config.actor_rollout_ref.model.enable_gradient_checkpointing else 3
-    forwards = int(computes_log_probs(config)) + int(uses_reference(config)) + int(critic)
-    updates = actor.ppo_epochs + (config.critic.ppo_epochs if critic else 0)
-    sharded = shape.parameters / shards(config)
+
+    def update(trained: int) -> float:
+        """Seconds of an epoch. Frozen weights save the gradients of the weights, which are half of a backward pass."""
+        factor = 3 + int(config.actor_rollout_ref.model.enable_gradient_checkpointing)
+        return passes(factor - int(trained < shape.parameters), 2 * weights + trained * FP32, training)
+
+    forwards = int(computes_log_probs(config)) + int(uses_reference(config)) + len(epochs) - 1
+    trained, sharded = trained_parameters(config, shape), shape.parameters / shards(config)
     offloaded = sharded * FP32 * 2 * (1 + forwards if actor.fsdp_config.param_offload else 0)
-    offloaded += sharded * 2 * FP32 * 2 * int(actor.fsdp_config.optimizer_offload)
+    offloaded += trained / shards(config) * 2 * FP32 * 2 * int(actor.fsdp_config.optimizer_offload)
+    sent = shape.parameters if config.actor_rollout_ref.model.lora.get("merge") else trained
     return TrainingTime(
         log_probs=forwards * passes(1, weights, inference),
-        update=updates * passes(backward, 2 * weights + gradients, training),
-        sync=gradients / rate + offloaded / (settings.host_link_gb * GB),
+        update=sum(count * update(trained_parameters(config, shape, model)) for model, count in epochs.items()),
+        sync=sent * FP32 / rate + offloaded / (settings.host_link_gb * GB),
     )
 
 
@@ -218,14 +236,15 @@ def shards(config: DictConfig) -> int:
 def training_memory(config: DictConfig, shape: ModelShape, work: Workload) -> Mapping[str, float]:
     """Bytes per device in the update of the actor, by part. vLLM sleeps then."""
     model, sharded = config.actor_rollout_ref.model, shape.parameters / shards(config)
+    trained = trained_parameters(config, shape)
     _, tokens = _micro_batch_tokens(config, work)
     gathered = BF16 * (2 * shape.layer + shape.embedding * (1 if shape.tied else 2))  # this layer and the next one
     layer = 2 * tokens * _layer_numbers(shape) * BF16  # values and their gradients
     kept = tokens * shape.hidden * BF16 if model.enable_gradient_checkpointing else layer / 2
     return {
         "weights": sharded * FP32 + gathered,
-        "gradients": sharded * FP32 + shape.layer * FP32,
-        "optimizer": 2 * sharded * FP32,
+        "gradients": (trained / shards(config) + trained / shape.parameters * shape.layer) * FP32,
+        "optimizer": 2 * trained / shards(config) * FP32,
         "activations": shape.layers * kept + layer,
         "logits": logit_bytes(config, shape, tokens, entropy=bool(config.actor_rollout_ref.actor.entropy_coeff)),
     }
@@ -238,7 +257,7 @@ def log_prob_memory(config: DictConfig, shape: ModelShape, work: Workload) -> Ma
     resident = 0 if config.actor_rollout_ref.actor.fsdp_config.optimizer_offload else 2
     return {
         "weights": shape.parameters / shards(config) * FP32 + gathered,
-        "optimizer": resident * shape.parameters / shards(config) * FP32,
+        "optimizer": resident * trained_parameters(config, shape) / shards(config) * FP32,
         "activations": tokens * _layer_numbers(shape) * BF16,
         "logits": logit_bytes(config, shape, tokens, entropy=True),
     }
@@ -273,11 +292,18 @@ def _layer_numbers(shape: ModelShape) -> int:
 
 
 def checkpoint_bytes(config: DictConfig, shape: ModelShape) -> float:
-    """Bytes of a checkpoint on disk: fp32 weights, two fp32 moments of Adam, and weights in bf16 for Hugging Face."""
-    parts = {"model": FP32, "optimizer": 2 * FP32, "hf_model": BF16}
+    """Bytes of a checkpoint on disk: fp32 weights, two fp32 moments of Adam for those that are trained, and the weights
+    in bf16 for Hugging Face."""
 
-    def size(contents: Sequence[str]) -> float:
-        return shape.parameters * sum(parts.get(part, 0) for part in contents)
+    def size(settings: str, model: str) -> float:
+        trained = trained_parameters(config, shape, model)
+        adapter = trained if trained < shape.parameters else 0
+        parts = {
+            "model": (shape.parameters + adapter) * FP32,
+            "optimizer": 2 * trained * FP32,
+            "hf_model": shape.parameters * BF16,
+        }
+        return sum(parts.get(part, 0) for part in OmegaConf.select(config, settings).checkpoint.save_contents)
 
-    actor = size(config.actor_rollout_ref.actor.checkpoint.save_contents)
-    return actor + (size(config.critic.checkpoint.save_contents) if uses_critic(config) else 0)
+    actor = size("actor_rollout_ref.actor", "actor_rollout_ref.model")
+    return actor + (size("critic", "critic.model") if uses_critic(config) else 0)

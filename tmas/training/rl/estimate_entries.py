@@ -17,6 +17,7 @@ from tmas.training.rl.estimate import (
     generation,
     log_prob_memory,
     shards,
+    trained_parameters,
     training_memory,
     training_time,
     workload,
@@ -39,7 +40,9 @@ def estimate_entries(
     made = generation(config, shape, settings, work)
     yield "estimate", f"{device_count(config)} x {settings.device} (docs/estimate.md has the formulas)"
     active = f", of which a token meets {_count(shape.active_parameters)}" if shape.experts else ""
-    yield "parameters", f"{_count(shape.parameters)}{active}"
+    trained = trained_parameters(config, shape)
+    adapter = f"; LoRA trains {_count(trained)} more" if trained < shape.parameters else ""
+    yield "parameters", f"{_count(shape.parameters)}{active}{adapter}"
     yield (
         "assumed",
         f"a mean prompt of {work.prompt:,.0f} tokens and a mean response of {work.response:,.0f}"
@@ -102,11 +105,13 @@ def _validation(
 def _memory(
     config: DictConfig, shape: ModelShape, settings: EstimateSettings, work: Workload, made: Generation
 ) -> Iterator[tuple[str, str]]:
-    sharded = shape.parameters / shards(config) * (2 if uses_critic(config) else 1)  # of policy and critic
+    models = ["actor_rollout_ref.model", *(["critic.model"] if uses_critic(config) else [])]
+    weights = shape.parameters / shards(config) * len(models) * FP32
+    optimizer = sum(trained_parameters(config, shape, model) for model in models) / shards(config) * 2 * FP32
     offload = config.actor_rollout_ref.actor.fsdp_config
     yield "memory of update", _parts(training_memory(config, shape, work), settings)
     yield "memory of log-probs", _parts(log_prob_memory(config, shape, work), settings)
-    stay = sharded * FP32 * (int(not offload.param_offload) + 2 * int(not offload.optimizer_offload))
+    stay = weights * int(not offload.param_offload) + optimizer * int(not offload.optimizer_offload)
     parts = {
         "weights": made.weights,
         "KV cache": made.cache,
@@ -115,10 +120,11 @@ def _memory(
     }
     tokens = made.cache * config.actor_rollout_ref.rollout.tensor_model_parallel_size / shape.kv_bytes
     yield "memory of rollout", f"{_parts(parts, settings)}; the cache of a replica holds {tokens:,.0f} tokens"
-    per_node = config.trainer.n_gpus_per_node * sharded * FP32
-    host = per_node * (int(offload.param_offload) + 2 * int(offload.optimizer_offload))
-    if uses_reference(config) and config.actor_rollout_ref.ref.fsdp_config.param_offload:
-        host += config.trainer.n_gpus_per_node * shape.parameters / shards(config) * FP32
+    host = weights * int(offload.param_offload) + optimizer * int(offload.optimizer_offload)
+    with_adapter = trained_parameters(config, shape) < shape.parameters  # then the policy without it is the reference
+    if uses_reference(config) and not with_adapter and config.actor_rollout_ref.ref.fsdp_config.param_offload:
+        host += shape.parameters / shards(config) * FP32
+    host *= config.trainer.n_gpus_per_node
     if host:
         yield "host memory", f"{_gb(host / GB)} per node for offloaded weights and optimizer"
 

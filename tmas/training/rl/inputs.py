@@ -49,6 +49,17 @@ class Policy:
         return len(self.tokenizer.apply_chat_template(chat, **given))
 
 
+def linear_layers(path: str) -> list[str]:
+    """Names of the linear layers of the model at ``path``, except for its output layer. No weights are loaded."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path))
+    output = model.get_output_embeddings()
+    return [name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear) and layer is not output]
+
+
 @dataclass(frozen=True)
 class RowFile:
     """Statistics of a valid row file.

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Self
 
 BF16 = 2
 """Bytes of a number in bfloat16, in which weights are computed with, sent to vLLM and cached."""
+
+
+def is_adapted(name: str, targets: str | Collection[str]) -> bool:
+    """Whether the linear layer ``name`` gets a LoRA adapter. ``targets``: see :meth:`ModelShape.adapter_parameters`."""
+    if isinstance(targets, str):
+        return targets == "all-linear" or re.fullmatch(targets, name) is not None
+    return any(name == target or name.endswith(f".{target}") for target in targets)
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,23 @@ class ModelShape:
         """
         mlp = self.experts_per_token * self.mlp + self.experts * self.hidden if self.experts else self.mlp
         return self.layers * (self.attention + mlp) + self.embedding
+
+    def adapter_parameters(self, rank: int, targets: str | Collection[str]) -> int:
+        """Parameters of a LoRA adapter of this rank: rank x (inputs + outputs) for each linear layer that has one.
+
+        ``targets``: ``all-linear``, a regular expression for whole names, or the last parts of names, as for PEFT.
+        """
+        queries, keys, hidden = self.heads * self.head_dim, self.kv_heads * self.head_dim, self.hidden
+        sizes = {
+            "self_attn.q_proj": hidden + queries,
+            "self_attn.k_proj": hidden + keys,
+            "self_attn.v_proj": hidden + keys,
+            "self_attn.o_proj": queries + hidden,
+        }
+        if not self.experts:  # transformers keeps all experts of a layer in one tensor, which is no linear layer
+            sizes |= {f"mlp.{name}": hidden + self.intermediate for name in ("gate_proj", "up_proj", "down_proj")}
+        named = {f"model.layers.{n}.{name}": size for n in range(self.layers) for name, size in sizes.items()}
+        return rank * sum(size for name, size in named.items() if is_adapted(name, targets))
 
     @property
     def kv_bytes(self) -> int:

@@ -9,14 +9,15 @@ was found by reading the assertions of verl's V1 trainer, its FSDP engine, its r
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tmas.training.rl.model_shape import ModelShape
+from tmas.training.rl.model_shape import ModelShape, is_adapted
 
 _ACTOR, _ROLLOUT, _REFERENCE = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.ref"
+_MODEL = "actor_rollout_ref.model"
 _POSITIVE = (
     *("trainer.nnodes", "trainer.n_gpus_per_node", "data.train_batch_size", "data.max_prompt_length"),
     *("data.max_response_length", "reward.num_workers"),
@@ -32,12 +33,20 @@ _FIXED: dict[str, tuple[Any, str]] = {
     "trainer.use_v1": (True, "this project extends verl's V1 trainer, and no other"),
     "actor_rollout_ref.hybrid_engine": (True, "only separate_async reads it"),
     f"{_ROLLOUT}.name": ("vllm", "no other engine has been tested"),
+    "distillation.enabled": (False, "verl's on-policy distillation has not been tested with this project's trainers"),
     "data.prompt_key": ("prompt", "the rows have this column"),
     "reward.custom_reward_function.name": ("compute_score", "tmas.rewards.verl_entry has this function"),
     "reward.reward_manager.source": ("importlib", "the reward needs this project's manager"),
     "reward.reward_manager.name": ("TMASRewardManager", "no other manager gives the reward what it reads"),
 }
 """Settings with one possible value, and the reason."""
+LOAD_FORMATS = (
+    *("auto", "bitsandbytes", "dummy", "fastsafetensors", "hf", "instanttensor", "mistral", "modelexpress", "npcache"),
+    *("pt", "runai_streamer", "runai_streamer_sharded", "safetensors", "sharded_state", "tensorizer"),
+)
+"""Ways in which vLLM can load weights."""
+_ENGINE_DTYPES = ("auto", "half", "float16", "bfloat16", "float", "float32")
+"""Types that vLLM can compute in."""
 _LEGACY = ("reward_model", "custom_reward_function", "sandbox_fusion")
 """Settings of older versions of verl. Its V1 trainer reads those under ``reward`` instead."""
 _CONTENTS = ("model", "optimizer", "extra", "hf_model")
@@ -65,6 +74,10 @@ def check_ranges(config: DictConfig) -> Iterator[str]:
         value = OmegaConf.select(config, key)
         if not isinstance(value, int | float) or not 0 < value <= 1:
             yield f"{key} {value}: it must be greater than 0 and at most 1"
+    for key in ("trainer.total_epochs", "trainer.total_training_steps"):
+        value = OmegaConf.select(config, key)
+        if value is not None and value < 1:
+            yield f"{key} {value}: it must be at least 1"
     if config.actor_rollout_ref.actor.use_dynamic_bsz:
         return
     for key in (f"{_ACTOR}.ppo_micro_batch_size_per_gpu", f"{_ROLLOUT}.log_prob_micro_batch_size_per_gpu"):
@@ -94,6 +107,20 @@ def check_heads(config: DictConfig, shape: ModelShape) -> Iterator[str]:
             yield f"{key} {size} does not divide the policy's {shape.heads} attention heads"
         elif shape.kv_heads % size and size % shape.kv_heads:
             yield f"{key} {size} and the policy's {shape.kv_heads} key-value heads: one must divide the other"
+
+
+def check_adapter(config: DictConfig, layers: Collection[str]) -> Iterator[str]:
+    """Yield what is wrong with the policy's LoRA adapter. ``layers``: the names of the policy's linear layers.
+
+    PEFT ignores a name that fits no layer, as long as another name fits.
+    """
+    model = config.actor_rollout_ref.model
+    targets = model.get("target_modules")
+    for target in [targets] if isinstance(targets, str) else list(targets or ()):
+        given = target if isinstance(targets, str) else [target]
+        if not any(is_adapted(layer, given) for layer in layers):
+            known = sorted({layer.rpartition(".")[2] for layer in layers})
+            yield f"{_MODEL}.target_modules: the policy has no linear layer {target}; it has {', '.join(known)}"
 
 
 def _check_fixed(config: DictConfig) -> Iterator[str]:
@@ -147,6 +174,9 @@ def _check_generation(config: DictConfig) -> Iterator[str]:
             f"{_ROLLOUT}: tensor_model_parallel_size x data_parallel_size is {replica}, which does not divide the"
             f" {devices} devices"
         )
+    for key, known in (("load_format", LOAD_FORMATS), ("dtype", _ENGINE_DTYPES)):
+        if rollout[key] not in known:
+            yield f"{_ROLLOUT}.{key} {rollout[key]}: choose from {', '.join(known)}"
     agent = rollout.agent
     if agent.default_agent_loop not in ("single_turn_agent", "tool_agent") and agent.agent_loop_config_path is None:
         yield f"{_ROLLOUT}.agent.default_agent_loop {agent.default_agent_loop}: verl 0.9.1 does not have it"
@@ -220,11 +250,38 @@ def _check_training(config: DictConfig) -> Iterator[str]:
     engines = {f"{_ACTOR}.fsdp_config": config.actor_rollout_ref.actor.fsdp_config}
     if uses_critic(config):
         engines["critic.fsdp"] = config.critic.fsdp
+    if uses_reference(config):
+        yield from _check_types(f"{_REFERENCE}.fsdp_config", config.actor_rollout_ref.ref.fsdp_config)
+    yield from _check_lora(config)
     for key, engine in engines.items():
+        yield from _check_types(key, engine)
         if engine.fsdp_size == 0 or (0 < engine.fsdp_size < devices and devices % engine.fsdp_size):
             yield f"{key}.fsdp_size {engine.fsdp_size} does not divide the {devices} devices; -1 shards over all"
     for key in (f"{_ACTOR}.optim", *(["critic.optim"] if uses_critic(config) else [])):
         yield from _check_optimizer(key, OmegaConf.select(config, key))
+
+
+def _check_types(key: str, engine: DictConfig) -> Iterator[str]:
+    """Check the names of number types of an FSDP engine."""
+    from verl.utils.torch_dtypes import PrecisionType
+
+    mixed = engine.get("mixed_precision") or {}
+    given = {f"{key}.mixed_precision.{name}": mixed[name] for name in mixed if name.endswith("_dtype")}
+    given[f"{key}.model_dtype"] = engine.model_dtype
+    for name, value in given.items():
+        try:
+            PrecisionType.to_dtype(value)
+        except RuntimeError:
+            yield f"{name} {value}: choose fp32, bf16 or fp16"
+
+
+def _check_lora(config: DictConfig) -> Iterator[str]:
+    """Check the adapter's settings that do not depend on the policy."""
+    model = config.actor_rollout_ref.model
+    if model.lora.get("rank"):
+        yield f"{_MODEL}.lora.rank={model.lora.rank}: verl's FSDP engine ignores it; set {_MODEL}.lora_rank"
+    if model.get("lora_adapter_path") and not model.lora_rank:
+        yield f"{_MODEL}.lora_adapter_path: verl's FSDP engine ignores it unless lora_rank is the adapter's rank"
 
 
 def _check_optimizer(key: str, optimizer: DictConfig) -> Iterator[str]:

@@ -23,6 +23,7 @@ from tmas.training.rl.estimate import (
     generation,
     load_estimate_settings,
     logit_bytes,
+    trained_parameters,
     training_memory,
     training_time,
     workload,
@@ -203,3 +204,30 @@ def test_every_setting_of_the_estimate_is_in_the_presets(hardware: str):
     """Hydra refuses a key on the command line that no file has. multi_node includes one_node."""
     preset = yaml.safe_load((CONF / "hardware" / f"{hardware}.yaml").read_text("utf-8"))
     assert preset["estimate"].keys() == EstimateSettings.model_fields.keys()
+
+
+def test_an_adapter_is_all_that_lora_trains(composed: Composed):
+    """Rank 32 on Qwen3-4B: 36 layers x 32 x (2 x (2560 + 4096) + 2 x (2560 + 1024) + 3 x (2560 + 9728))."""
+    config, settings = composed("hybrid_grpo")
+    work, adapter = workload(config, settings, []), 36 * 32 * (2 * 6656 + 2 * 3584 + 3 * 12288)
+    before, whole = training_memory(config, DENSE, work), training_time(config, DENSE, settings, work)
+    config.actor_rollout_ref.model.update({"lora_rank": 32, "target_modules": "all-linear"})
+    assert trained_parameters(config, DENSE) == adapter
+    after, times = training_memory(config, DENSE, work), training_time(config, DENSE, settings, work)
+    assert after["optimizer"] == 8 * adapter / 8
+    assert after["gradients"] < before["gradients"] / 50
+    assert {part for part in before if after[part] != before[part]} == {"optimizer", "gradients"}
+    assert whole
+    assert times
+    assert times.update == pytest.approx(whole.update * 3 / 4)  # no gradients of the policy's own weights
+    assert times.sync < whole.sync
+    assert checkpoint_bytes(config, DENSE) == 4 * (DENSE.parameters + adapter) + 8 * adapter
+    config.actor_rollout_ref.model.target_modules = ["q_proj", "v_proj"]
+    assert trained_parameters(config, DENSE) == 36 * 32 * (6656 + 3584)
+
+
+def test_experts_have_no_adapter(composed: Composed):
+    """transformers keeps the experts of a layer in one tensor, which is no linear layer."""
+    config, _ = composed("hybrid_grpo_30b")
+    config.actor_rollout_ref.model.update({"lora_rank": 16, "target_modules": "all-linear"})
+    assert trained_parameters(config, EXPERTS) == 48 * 16 * 2 * (2048 + 4096 + 2048 + 512)
