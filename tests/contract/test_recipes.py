@@ -17,10 +17,9 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from tmas.cli.main import register_resolvers
+from tests.support.composing import composed
 from tmas.serve.settings import ServeSettings
 from tmas.settings import Settings, SolveSettings
 from tmas.training.export import ExportSettings
@@ -109,9 +108,7 @@ def commands(made: list[list[str]], dry_run: str = "false") -> list[tuple[str, l
 
 def composes(command: str, overrides: list[str]) -> None:
     """Fails where a key is unknown, or where the settings of a command that has checks of its own are refused."""
-    register_resolvers()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose(command, overrides=overrides)
+    config = composed(command, *overrides)
     if command in SETTINGS:
         SETTINGS[command].model_validate(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     if command == "train":
