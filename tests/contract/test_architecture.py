@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -112,12 +113,12 @@ def imports(source: str) -> Iterator[tuple[int, str]]:
         left += ast.iter_child_nodes(node)
 
 
-def imported_modules(module: str) -> Iterator[tuple[int, str]]:
+@functools.cache
+def imported_modules(module: str) -> tuple[tuple[int, str], ...]:
     """Line and module of each import of the project's own in ``module``; of a name it is the module that holds it."""
-    for line, name in imports((ROOT / FILES[module]).read_text("utf-8")):
-        found = name if name in FILES else name.rpartition(".")[0]
-        if found in FILES:
-            yield line, found
+    found = imports((ROOT / FILES[module]).read_text("utf-8"))
+    owners = ((line, name if name in FILES else name.rpartition(".")[0]) for line, name in found)
+    return tuple((line, owner) for line, owner in owners if owner in FILES)
 
 
 def test_every_module_has_a_room_and_every_room_a_module():

@@ -17,10 +17,9 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from tmas.cli.main import register_resolvers
+from tests.support.composing import composed
 from tmas.serve.settings import ServeSettings
 from tmas.settings import Settings, SolveSettings
 from tmas.training.export import ExportSettings
@@ -109,9 +108,7 @@ def commands(made: list[list[str]], dry_run: str = "false") -> list[tuple[str, l
 
 def composes(command: str, overrides: list[str]) -> None:
     """Fails where a key is unknown, or where the settings of a command that has checks of its own are refused."""
-    register_resolvers()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose(command, overrides=overrides)
+    config = composed(command, *overrides)
     if command in SETTINGS:
         SETTINGS[command].model_validate(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     if command == "train":
@@ -239,12 +236,16 @@ UNTRAINED = {"rsa", "genselect"}
 """Methods that the teacher plays and whose prompts no policy of the recipe is trained on."""
 
 
-def test_every_key_and_method_that_the_miniature_gives_exists(tmp_path: Path):
+def test_every_key_and_method_that_the_miniature_gives_exists_and_it_does_not_go_on_with_other_sizes(tmp_path: Path):
     forms = "vanilla hybrid hybrid_additive hybrid_verification"
     sizes = {"TRAIN": "2", "EASY": "2", "TEST": "2", "FORMS": forms, "OUT": str(tmp_path / "out")}
     done = run("recipes/miniature/run.sh", tmp_path, **sizes)
     assert done.returncode == 0, done.stderr
     made = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
+    again = run("recipes/miniature/run.sh", tmp_path, **sizes | {"TEST": "3"})
+    assert again.returncode == 2
+    assert "was started with TRAIN=2" in again.stderr
+    assert "TEST=3" in again.stderr
     found = commands(made)
     started = [call[call.index("tmas.cli") + 1 :] for call in made if call[0] == "python" and "tmas.cli" in call]
     found += [(command, overrides) for command, *overrides in started]
@@ -276,15 +277,6 @@ def kind_of(overrides: list[str]) -> tuple[str, str, str, bool]:
         given.get(f"{reward}verification.form", "none"),
         "rows_verification" in given["data.train_files"],
     )
-
-
-def test_the_miniature_does_not_go_on_with_other_sizes(tmp_path: Path):
-    sizes = {"TRAIN": "2", "EASY": "2", "TEST": "2", "OUT": str(tmp_path / "out")}
-    assert run("recipes/miniature/run.sh", tmp_path, **sizes).returncode == 0
-    done = run("recipes/miniature/run.sh", tmp_path, **sizes | {"TEST": "3"})
-    assert done.returncode == 2
-    assert "was started with TRAIN=2" in done.stderr
-    assert "TEST=3" in done.stderr
 
 
 def test_every_method_of_the_miniature_composes(tmp_path: Path):

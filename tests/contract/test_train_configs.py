@@ -16,11 +16,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from recipes.cpu.prepare import prepare
+from tests.support import composing
 from tests.support.commands import tmas, tmas_process
-from tmas.cli.main import register_resolvers
+from tests.support.composing import CONF, resolved_training
 from tmas.training.rl.plan import PlanError, make_plan
 
-CONF = Path(__file__).parents[2] / "conf"
 JUDGE = "reward.custom_reward_function.reward_kwargs.settings.judge"
 MODEL = "actor_rollout_ref.model.path"
 EXPERIMENTS = ["hybrid_grpo", "vanilla_grpo", "hybrid_ppo", "hybrid_grpo_30b", "grpo_cpu"]
@@ -41,8 +41,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def composed(task: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., DictConfig]:
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    register_resolvers()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
     def composed(experiment: str, *overrides: str) -> DictConfig:
         given = [
@@ -55,18 +54,26 @@ def composed(task: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., DictC
         ]
         if experiment in ("hybrid_grpo", "hybrid_ppo", "hybrid_grpo_30b"):
             given = ["judge.name=judge", "judge.base_url=http://127.0.0.1:1/v1", *given]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("train", overrides=given, return_hydra_config=True)
-        OmegaConf.set_struct(config, False)
-        config.trainer.experiment_name = "test"  # Hydra's run-time value is not there outside of a run
-        del config["hydra"]
-        OmegaConf.resolve(config)
-        return config
+        return resolved_training(*given)
 
     return composed
 
 
 SHORT = ("data.max_prompt_length=512", "data.max_response_length=64")  # the tiny policy's context is 2,048 tokens
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["experiment=hybrid_grpo_30b", "hardware=multi_node_megatron", "judge.name=j", "+data.new=1"],
+        ["experiment=grpo_cpu", "judge.name=j", "judge={name: k}", "switches=[dr_grpo,gspo]", "~data.shuffle"],
+    ],
+)
+def test_these_tests_see_what_hydra_composes(overrides: list[str]) -> None:
+    given = ["output_dir=out", "updates_per_step=2", *overrides]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        whole = compose("train", overrides=given)
+    assert composing.composed("train", *given) == whole
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -357,7 +364,10 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(task: Path, tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dry_run_estimates_a_step_of_a_known_policy_that_is_not_here(task: Path, tmp_path: Path) -> None:
+def test_a_dry_run_estimates_a_step_of_a_known_policy_that_is_not_here(
+    task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     given = [f"data.train_files={task}/train.parquet", f"data.val_files={task}/val.parquet", "dry_run=true"]
     given += ["policy.path=missing/Qwen3-4B-Thinking-2507", f"output_dir={tmp_path / 'run'}"]
     done = tmas("train", "experiment=vanilla_grpo", *given, cwd=CONF.parent)

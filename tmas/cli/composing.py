@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
@@ -50,7 +52,7 @@ def compose_settings(command: str, arguments: Sequence[str], directory: Path) ->
     _refuse_unknown_options(command, arguments)
     try:
         with _command_line(command, arguments):
-            collect()
+            _composed_once(collect, arguments)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise _HydraErrorExplainer(command, arguments, directory).explain(error) from None
     settings: list[dict[str, Any]] = []
@@ -84,6 +86,26 @@ def _command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = full_error
+
+
+def _composed_once(collect: Callable[[], None], arguments: Sequence[str]) -> None:
+    """Call ``collect`` without Hydra's first composition, which takes as long as the second one.
+
+    Hydra composes once only to read ``hydra.mode``. A command without options has one job, unless an argument or a file
+    sets another mode: Hydra then refuses that mode, or several values for a setting, and reads it as usual.
+    """
+    if any(word.startswith("-") for word in arguments):
+        return collect()
+    read_mode = Hydra.get_mode
+    Hydra.get_mode = lambda *_, **__: RunMode.RUN
+    try:
+        return collect()
+    except (AssertionError, HydraException) as error:
+        if isinstance(error, HydraException) and not _COMMA.search(str(error)):
+            raise
+    finally:
+        Hydra.get_mode = read_mode
+    return collect()
 
 
 def _refuse_unknown_options(command: str, arguments: Sequence[str]) -> None:

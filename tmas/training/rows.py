@@ -56,6 +56,8 @@ SCHEMA = pyarrow.schema(
 )
 """The schema of every row file. verl concatenates the files, which fails if their structs differ."""
 _BATCH = 256
+_EXPERIENCES = TypeAdapter(list[Experience])
+_GUIDELINES = TypeAdapter(list[Guideline])
 
 
 def _not_blank(text: str) -> str:
@@ -120,11 +122,11 @@ class TrainingRow(_Strict):
 
     @property
     def experiences(self) -> list[Experience]:
-        return TypeAdapter(list[Experience]).validate_json(self.extra_info.experience)
+        return _EXPERIENCES.validate_json(self.extra_info.experience)
 
     @property
     def guidelines(self) -> list[Guideline]:
-        return TypeAdapter(list[Guideline]).validate_json(self.extra_info.guidelines)
+        return _GUIDELINES.validate_json(self.extra_info.guidelines)
 
     @property
     def truth(self) -> VerificationTruth | None:

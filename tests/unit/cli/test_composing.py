@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra._internal.hydra import Hydra
 from pydantic import BaseModel, Field
 
 from tmas.cli.composing import compose_settings, validated
@@ -167,10 +168,19 @@ def test_settings_are_plain_values_and_the_process_is_left_as_it_was(monkeypatch
     assert (sys.argv, dict(os.environ)) == before
 
 
-def test_each_job_of_a_sweep_has_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("sweep", ["--multirun", "hydra.mode=MULTIRUN"])
+def test_each_job_of_a_sweep_has_its_settings(sweep: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    jobs = compose_settings("solve", ["--multirun", *GIVEN, "seed=1,2"], CONF)
+    jobs = compose_settings("solve", [sweep, *GIVEN, "seed=1,2"], CONF)
     assert [job["seed"] for job in jobs] == [1, 2]
+
+
+def test_the_settings_of_one_job_are_composed_once(monkeypatch: pytest.MonkeyPatch):
+    made: list[object] = []
+    compose = Hydra.compose_config
+    monkeypatch.setattr(Hydra, "compose_config", lambda *a, **k: made.append(k) or compose(*a, **k))
+    assert compose_settings("solve", [*GIVEN], CONF)[0]["problems"] == "p.jsonl"
+    assert len(made) == 1
 
 
 class Sizes(BaseModel):

@@ -6,6 +6,7 @@ import pkgutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from tests.support import commands
 from tests.support.commands import TMAS
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT, wait_until
 from tmas.cli import main as cli
 from tmas.cli.config_files import config_name
 from tmas.cli.main import COMMANDS, usage
@@ -108,16 +109,19 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, number: s
 
 
 def test_two_runs_cannot_use_one_directory(tmp_path: Path):
-    refused = False
+    refused = threading.Event()
 
-    def held(body: Body) -> Script:
-        return Script(tuple(team.reply(body)), first_delay=0.01 if refused else 5)
+    def held(body: Body) -> list[str]:
+        assert refused.wait(LIMIT)
+        return team.reply(body)
 
     with run_in_thread(ScriptedServer(held)) as server:
         running = subprocess.Popen([*TMAS, *command(tmp_path, server.base_url)], stdout=subprocess.DEVNULL)
-        wait_until(lambda: server.requests)
-        second = tmas(tmp_path, server.base_url)
-        refused = True
+        try:
+            wait_until(lambda: server.requests)
+            second = tmas(tmp_path, server.base_url)
+        finally:
+            refused.set()
         assert running.wait() == 0
     assert second.returncode == 2
     assert f"in use by another run (process {running.pid}" in second.stderr

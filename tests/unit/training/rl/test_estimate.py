@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,10 +10,9 @@ import yaml
 
 pytest.importorskip("verl")
 
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from tmas.cli.main import register_resolvers
+from tests.support.composing import CONF, resolved_training
 from tmas.training.rl.estimate import (
     GB,
     EstimateSettings,
@@ -32,7 +29,6 @@ from tmas.training.rl.estimate_entries import estimate_entries
 from tmas.training.rl.inputs import RowFile
 from tmas.training.rl.model_shape import KNOWN
 
-CONF = Path(__file__).parents[4] / "conf"
 DENSE, EXPERTS = KNOWN["Qwen3-4B-Thinking-2507"], KNOWN["Qwen3-30B-A3B-Thinking-2507"]
 MODEL, ROLLOUT = "actor_rollout_ref.model", "actor_rollout_ref.rollout"
 ROWS = RowFile(
@@ -43,21 +39,9 @@ Composed = Callable[..., tuple[DictConfig, EstimateSettings]]
 
 @pytest.fixture(scope="module")
 def composed() -> Composed:
-    register_resolvers()
-
-    @cache
-    def compose_once(experiment: str, *overrides: str) -> DictConfig:
-        given = [f"experiment={experiment}", "output_dir=out", "judge.name=j", "judge.base_url=http://j/v1", *overrides]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("train", overrides=given, return_hydra_config=True)
-        OmegaConf.set_struct(config, False)
-        config.trainer.experiment_name = "test"
-        del config["hydra"]
-        OmegaConf.resolve(config)
-        return config
-
     def composed(experiment: str, *overrides: str) -> tuple[DictConfig, EstimateSettings]:
-        config = deepcopy(compose_once(experiment, *overrides))
+        judge = ("judge.name=j", "judge.base_url=http://j/v1")
+        config = resolved_training(f"experiment={experiment}", "output_dir=out", *judge, *overrides)
         settings = load_estimate_settings(config, [])
         assert settings
         return config, settings
