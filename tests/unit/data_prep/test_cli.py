@@ -77,7 +77,7 @@ def test_from_files_to_rows_with_a_kill_on_the_way(tmp_path: Path):
         running.wait()
     recorded = len(team.recorded_calls(workspace / "teacher"))
     with run_in_thread(ScriptedServer(slow)) as server:
-        done = tmas("distill", workspace, *distil, *model(server))
+        done = commands.tmas("distill", f"workspace={workspace}", *distil, *model(server))
         assert done.returncode == 0, done.stderr
         assert "problems to distill, about" in done.stdout
         assert "max_iterations): " in done.stdout
