@@ -11,4 +11,5 @@ from importlib.util import find_spec
 import pytest
 
 needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="needs the cpu or gpu extra")
+needs_datasketch = pytest.mark.skipif(find_spec("datasketch") is None, reason="needs the data extra")
 needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs the cpu or gpu extra")

@@ -34,12 +34,13 @@ _REASONS: dict[type[BaseException], str] = {
 
 
 def _prepare_worker() -> None:
-    """Limit memory, let SIGTERM end even a blocked C call, and load math-verify before any comparison is timed."""
+    """Limit memory, let SIGTERM end even a blocked C call, and be ready before any comparison is timed."""
+    import tmas.answers.prepared  # noqa: F401 - loaded before the fork, unless others have started the fork server
+
     logging.disable(logging.WARNING)  # math-verify warns that it has no time limit; the pool has one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    decide("1", "2")
 
 
 def _decide_within(seconds: float, gold: str, answer: str, digits: int | None) -> Comparison:
@@ -144,8 +145,8 @@ class AnswerChecker:
         return pool, future
 
     def _new_pool(self) -> ProcessPool:
-        context = multiprocessing.get_context("forkserver")  # forks from a clean process with all imports done
-        context.set_forkserver_preload([__name__, "math_verify"])
+        context = multiprocessing.get_context("forkserver")  # forks from a clean process that is ready to compare
+        context.set_forkserver_preload([__name__, "tmas.answers.prepared"])
         return ProcessPool(self._workers, self._max_tasks, initializer=_prepare_worker, context=context)
 
     def _stop(self) -> None:

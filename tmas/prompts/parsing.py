@@ -126,7 +126,8 @@ def _without_invalid_entries(value: Any, model: type[M], repaired: bool) -> Pars
         return Parsed(model.model_validate(value), repaired, 0)
     except ValidationError as error:
         bad = {problem["loc"][:2] for problem in error.errors() if len(problem["loc"]) > 1}
-    kept = {name: [entry for i, entry in enumerate(value[name]) if (name, i) not in bad] for name, _ in bad}
+    names = {name for name, _ in bad}
+    kept = {name: [entry for i, entry in enumerate(value[name]) if (name, i) not in bad] for name in names}
     if not any((value | kept).get(name) for name in model.model_fields):
         raise Unparsable("no list entry is valid")
     return Parsed(model.model_validate(value | kept), repaired, len(bad))

@@ -68,22 +68,33 @@ def settings(steps: Path, output: Path, **changes: Any) -> BuildSettings:
 
 def made(steps: Path, output: Path, **changes: Any) -> dict[str, list[TrainingRow]]:
     build(settings(steps, output, **changes), silent)
-    return {path.stem: list(read_rows(path)) for path in output.glob("[tv]*.parquet")}
+    return rows_of(output)
 
 
 def report(output: Path) -> dict[str, Any]:
     return orjson.loads((output / "report.json").read_bytes())
 
 
-def test_rows_are_as_many_as_wanted_and_splits_share_no_problem(steps: Path, tmp_path: Path):
-    rows = made(steps, tmp_path)
+@pytest.fixture(scope="module")
+def usual(steps: Path) -> Path:
+    """What is built with the settings above. Tests only read it."""
+    build(settings(steps, steps / "usual"), silent)
+    return steps / "usual"
+
+
+def rows_of(output: Path) -> dict[str, list[TrainingRow]]:
+    return {path.stem: list(read_rows(path)) for path in output.glob("[tv]*.parquet")}
+
+
+def test_rows_are_as_many_as_wanted_and_splits_share_no_problem(usual: Path):
+    rows = rows_of(usual)
     assert Counter(row.source for row in rows["train"]) == ROWS
     assert Counter(row.source for row in rows["validation"]) == {"normal": 2, "experience": 2, "guideline": 1}
     problems = {split: {row.extra_info.problem_id for row in found} for split, found in rows.items()}
     assert problems["train"].isdisjoint(problems["validation"])
     assert {row.extra_info.split for row in rows["validation"]} == {"validation"}
     for split, found in rows.items():
-        assert validate_rows(tmp_path / f"{split}.parquet") == len(found)
+        assert validate_rows(usual / f"{split}.parquet") == len(found)
         assert all(0 < row.extra_info.baseline_pass_rate < 1 for row in found)
     assert [row.source for row in rows["train"]] != sorted(row.source for row in rows["train"])  # shuffled
 
@@ -108,23 +119,23 @@ def test_only_the_chosen_iterations_make_rows(steps: Path, tmp_path: Path):
     assert {row.extra_info.iteration for row in rows} == {-1, 3}
 
 
-def test_the_seed_decides_everything(steps: Path, tmp_path: Path):
-    def files(folder: Path, seed: int) -> list[bytes]:
-        made(steps, folder, seed=seed)
+def test_the_seed_decides_everything(steps: Path, usual: Path, tmp_path: Path):
+    def files(folder: Path) -> list[bytes]:
         return [path.read_bytes() for path in sorted(folder.glob("*.parquet"))]
 
-    first = files(tmp_path / "a", 0)
+    first = files(usual)
     assert len(first) == 4
-    assert files(tmp_path / "b", 0) == first
-    assert files(tmp_path / "b", 1) != first
+    for seed in (0, 1):
+        build(settings(steps, tmp_path, seed=seed), silent)
+        assert (files(tmp_path) == first) == (seed == 0)
 
 
 def sizes(rows: Iterable[TrainingRow]) -> list[int]:
     return [token_counter("estimate")(row.prompt[0].content) for row in rows]
 
 
-def test_prompts_stay_within_the_limit_and_what_does_not_fit_is_counted(steps: Path, tmp_path: Path):
-    whole = made(steps, tmp_path)["train"]
+def test_prompts_stay_within_the_limit_and_what_does_not_fit_is_counted(steps: Path, usual: Path, tmp_path: Path):
+    whole = rows_of(usual)["train"]
     limit = min(sizes(row for row in whole if row.source != "normal")) - 60
     rows = made(steps, tmp_path, max_prompt_tokens=limit + 64)["train"]
     assert {row.source for row in rows} == {"normal"}
@@ -189,9 +200,8 @@ def sft(path: Path) -> list[dict[str, Any]]:
     return parquet.read_table(path / "sft_train.parquet").to_pylist()
 
 
-def test_chats_are_successes_of_every_role_as_they_were_sent(steps: Path, tmp_path: Path):
-    made(steps, tmp_path)
-    found = sft(tmp_path)
+def test_chats_are_successes_of_every_role_as_they_were_sent(steps: Path, usual: Path):
+    found = sft(usual)
     assert {chat["role"] for chat in found} == {"solution", "verification", "summary", "experience", "guideline"}
     calls = team.recorded_calls(steps / "teacher")
     gold = {f"p{i}": str(i % 3) for i in range(24)}
@@ -358,9 +368,8 @@ def test_a_further_run_on_other_questions_is_refused(steps: Path, tmp_path: Path
 # --- card and page
 
 
-def test_the_card_says_what_is_in_the_files(steps: Path, tmp_path: Path):
-    made(steps, tmp_path)
-    found, card = report(tmp_path), (tmp_path / "README.md").read_text()
+def test_the_card_says_what_is_in_the_files(steps: Path, usual: Path):
+    found, card = report(usual), (usual / "README.md").read_text()
     for name, file in found["files"].items():
         assert f"| {name} | {file['rows']} |" in card
         assert file["sha256"] in card
@@ -376,9 +385,9 @@ def test_the_card_says_what_is_in_the_files(steps: Path, tmp_path: Path):
     assert header == "| tokens | experience | guideline | normal |"
 
 
-def test_the_page_shows_samples_and_what_was_removed(steps: Path, tmp_path: Path):
-    rows = made(steps, tmp_path)["train"]
-    page = (tmp_path / "look.html").read_text()
+def test_the_page_shows_samples_and_what_was_removed(usual: Path):
+    rows = rows_of(usual)["train"]
+    page = (usual / "look.html").read_text()
     assert all(f"<h3>{source}</h3>" in page for source in ROWS)
     assert rows[0].prompt[0].content.splitlines()[2] in page
     assert "too hard" in page
@@ -456,10 +465,9 @@ def test_a_run_on_other_questions_is_refused(steps: Path, tmp_path: Path):
         build(settings(steps, tmp_path, problems=pool), silent)
 
 
-def test_rows_that_were_damaged_later_do_not_pass(steps: Path, tmp_path: Path):
-    made(steps, tmp_path)
+def test_rows_that_were_damaged_later_do_not_pass(usual: Path, tmp_path: Path):
     path = tmp_path / "train.parquet"
-    path.write_bytes(path.read_bytes()[:-9])
+    path.write_bytes((usual / path.name).read_bytes()[:-9])
     with pytest.raises(RowFileError):
         validate_rows(path)
 

@@ -12,6 +12,7 @@ import pytest
 from tests.support import commands
 from tests.support.commands import TMAS, tmas_process
 from tests.support.data_steps import problem_file
+from tests.support.installed import needs_datasketch
 from tests.support.waiting import wait_until
 from tmas.data_prep.reports import earlier_reports
 from tmas.errors import UserError
@@ -19,8 +20,7 @@ from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer, run_in_thread
 from tmas.training.rows import validate_rows
 
-pytest.importorskip("datasketch", reason="needs the data extra")
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [needs_datasketch, pytest.mark.timeout(3600)]
 
 
 def command(name: str, workspace: Path, *overrides: str) -> list[str]:
@@ -77,7 +77,7 @@ def test_from_files_to_rows_with_a_kill_on_the_way(tmp_path: Path):
         running.wait()
     recorded = len(team.recorded_calls(workspace / "teacher"))
     with run_in_thread(ScriptedServer(slow)) as server:
-        done = tmas("distill", workspace, *distil, *model(server))
+        done = commands.tmas("distill", f"workspace={workspace}", *distil, *model(server))
         assert done.returncode == 0, done.stderr
         assert "problems to distill, about" in done.stdout
         assert "max_iterations): " in done.stdout

@@ -17,6 +17,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pyarrow import parquet
 
+from tests.support.installed import needs_datasketch
 from tmas.data_prep.clean import CleanSettings, clean
 from tmas.data_prep.collect import CollectSettings, collect, collect_source
 from tmas.data_prep.decontaminate import Benchmark, Benchmarks, DecontaminationSettings
@@ -29,7 +30,7 @@ from tmas.problems.ids import read_ids
 from tmas.problems.loader import ProblemFields, ProblemFileError
 from tmas.training.contexts import TrainingProblem
 
-pytest.importorskip("datasketch", reason="needs the data extra")
+pytestmark = needs_datasketch
 CONF = Path(__file__).parents[3] / "conf"
 DAPO = (
     "Solve the following math problem step by step. The last line of your response should be of the form Answer: "

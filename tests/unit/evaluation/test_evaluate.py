@@ -220,7 +220,7 @@ def test_the_command_prints_differences_by_iteration_and_the_boundary(tmp_path: 
     runs = [write_run(tmp_path / f"a{seed}", equal, seed=seed) for seed in (0, 1)]
     better = [prediction("p", "1/2", [iteration([right, right], "1/2")] * 2, [(10, 10)] * 2)]
     runs.append(write_run(tmp_path / "b", better, method__name="majority_vote"))
-    done = tmas_process("evaluate", f"runs=[{','.join(map(str, runs))}]", env={"COLUMNS": "160"})
+    done = tmas("evaluate", f"runs=[{','.join(map(str, runs))}]", env={"COLUMNS": "160"})
     assert done.returncode == 0, done.stderr
     for text in (
         "majority_vote minus tmas by iteration (rule; percentage points)",

@@ -177,7 +177,7 @@ async def test_prompts_are_made_to_fit_the_context(name: str, tmp_path: Path):
     """Solutions are long, and the context has room for little more than one."""
 
     def reply(body: Body) -> list[str]:
-        filler = " and so on" * 420
+        filler = f" {'and_so_on_' * 10}" * 42
         return [f"Let us see{filler}.\n{text}" if "boxed" in text else text for text in team.reply(body)]
 
     model = team.model("", context_length=2800)

@@ -10,8 +10,6 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.support import commands
 from tests.support.example_evaluation import reply as judge
 from tests.support.example_run import SETTINGS, reply
 from tmas.memory.settings import OLDER_RULES
@@ -50,8 +49,8 @@ def old(tmp_path: Path) -> Path:
 
 
 def tmas(old: Path, *arguments: str) -> None:
-    command = [str(Path(sys.executable).with_name("tmas")), *arguments]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=old)
+    done = commands.tmas(*arguments, cwd=old)
+    assert done.returncode == 0, done.stderr
 
 
 def lines(file: Path) -> list[dict[str, Any]]:

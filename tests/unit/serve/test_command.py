@@ -92,15 +92,21 @@ def test_a_vllm_of_its_own_ends_with_it_and_when_it_has_died_before_that_is_told
     assert (process.returncode, output) == (0, "stopped\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_vllm_of_its_own_is_stopped_with_it(tmp_path: Path, number: signal.Signals):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_with_nothing_to_wait_for_it_ends_at_once_and_its_vllm_with_it(
+    tmp_path: Path, number: signal.Signals, code: int
+):
     (engines := tmp_path / "engines").mkdir()
-    with serving(tmp_path, "null", *OWN_VLLM, environment=stand_in(engines)) as (process, _):
+    with serving(tmp_path, "null", *OWN_VLLM, environment=stand_in(engines)) as (process, url):
+        with urllib.request.urlopen(f"{url}/models") as response:
+            assert response.status == 200
         [engine] = [int(file.stem) for file in engines.glob("*.jsonl")]
         assert alive(engine)
         process.send_signal(number)
-        process.communicate(timeout=LIMIT)
+        _, errors = process.communicate(timeout=LIMIT)
         assert not alive(engine)
+    assert process.returncode == code
+    assert "Traceback" not in errors
 
 
 def test_a_vllm_that_does_not_start_is_one_message(tmp_path: Path):
@@ -133,14 +139,11 @@ def test_it_says_where_it_is_and_sigterm_lets_what_runs_end(tmp_path: Path):
     assert [path.name for path in (tmp_path / "served").iterdir()] == [replies[0]["id"]]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_with_nothing_to_wait_for_it_ends_at_once(tmp_path: Path, number: signal.Signals, code: int):
-    with serving(tmp_path, "http://127.0.0.1:9/v1") as (process, url):
-        with urllib.request.urlopen(f"{url}/models") as response:
-            assert response.status == 200
-        process.send_signal(number)
+def test_ctrl_c_ends_it_at_once_where_others_run_the_model(tmp_path: Path):
+    with serving(tmp_path, "http://127.0.0.1:9/v1") as (process, _):
+        process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=LIMIT)
-    assert process.returncode == code
+    assert process.returncode == 130
     assert "Traceback" not in errors
 
 
