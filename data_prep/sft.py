@@ -54,13 +54,14 @@ class SFTDataSettings(Settings):
 
     per_role: NonNegativeInt | dict[str, NonNegativeInt] = Field(
         default=2,
-        description="Maximum number of chats of a role that one problem of a run gives: a number for all roles, or a "
+        description="Maximum number of chats per role from one problem of a run: a number for all roles, or a "
         "mapping by role. A mode as a key limits solutions by mode, as in {initial: 1, exploit: 6, "
         "explore: 2, verification: 4}. Roles and modes that are not in the mapping give no chats.",
     )
     keep: Literal["successful", "readable"] = Field(
         default="successful",
-        description="successful: replies that led to a correct answer. readable: all replies that can be parsed.",
+        description="successful: correct solutions, verifications and summaries that agree with the gold answer, and,"
+        " on solved problems, bank updates that change something. readable: all replies that can be parsed.",
     )
     max_tokens: int = Field(default=32_768, ge=1, description="Longest chat in tokens; longer chats are left out.")
     reasoning: bool = Field(
@@ -73,7 +74,7 @@ class SFTDataSettings(Settings):
         keys = set() if isinstance(per_role, int) else per_role.keys()
         if unknown := sorted(keys - {*all_roles(), *MODES}):
             raise ValueError(
-                f"no such role or mode: {', '.join(unknown)} (there are {', '.join([*all_roles(), *MODES])})"
+                f"no such role or mode: {', '.join(unknown)} (choose from {', '.join([*all_roles(), *MODES])})"
             )
         if "solution" in keys and not keys.isdisjoint(MODES):
             raise ValueError(f"limit solutions either as the role solution or by mode ({', '.join(MODES)})")
@@ -107,24 +108,26 @@ def chats(
     run: RecordedRun,
     problems: Iterable[TrainingProblem],
     settings: SFTDataSettings,
-    count: Count,
+    count_tokens: Count,
     seed: int,
-    counts: Counter[str],
-    template: int = CHAT_TEMPLATE_TOKENS,
+    tally: Counter[str],
+    template_tokens: int = CHAT_TEMPLATE_TOKENS,
 ) -> Iterator[Chat]:
     """Yield the chats of all ``problems`` in order. The run must have each of them.
 
-    ``template``: tokens of the chat template, which are part of a chat's length. Adds to ``counts`` the number of chats
-    by role (or mode), and the number of chats that were ``too long``. Raises ``UserError`` if the run has another
+    ``template_tokens``: tokens of the chat template, which are part of a chat's length. Adds to ``tally`` the number of
+    chats by role (or mode), and the number of chats that were ``too long``. Raises ``UserError`` if the run has another
     question or answer under a problem's id.
     """
     for problem in problems:
         run.check(problem)
         found = (
-            _drawn(_kept(run, problem, settings), settings, count, seed, counts, template) if settings.per_role else {}
+            _drawn(_kept(run, problem, settings), settings, count_tokens, seed, tally, template_tokens)
+            if settings.per_role
+            else {}
         )
         for kind in sorted(found):
-            counts[kind] += len(found[kind])
+            tally[kind] += len(found[kind])
             yield from (chat for _, chat in found[kind])
 
 
@@ -141,28 +144,28 @@ def write_chats(path: Path, chats: Iterable[Chat]) -> int:
 def _drawn(
     found: Iterable[_TeacherReply],
     settings: SFTDataSettings,
-    count: Count,
+    count_tokens: Count,
     seed: int,
-    counts: Counter[str],
-    template: int,
+    tally: Counter[str],
+    template_tokens: int,
 ) -> dict[str, list[tuple[int, Chat]]]:
     """At most ``limit_for`` chats of each role or mode, drawn by ``seed`` and the call's name.
 
     Only the chats drawn so far are in memory, because a trace can be long.
     """
-    kept: defaultdict[str, list[tuple[int, Chat]]] = defaultdict(list)
+    drawn: defaultdict[str, list[tuple[int, Chat]]] = defaultdict(list)
     by_mode = isinstance(settings.per_role, dict) and not settings.per_role.keys().isdisjoint(MODES)
     for name, mode, chat in found:
         kind = mode if mode and by_mode else chat.role
         limit = settings.limit_for(kind)
         if not limit:
             continue
-        if sum(count(m.content) for m in chat.messages) + template > settings.max_tokens:
-            counts["too long"] += 1
+        if sum(count_tokens(m.content) for m in chat.messages) + template_tokens > settings.max_tokens:
+            tally["too long"] += 1
             continue
-        drawn = [*kept[kind], (keyed_hash(seed, chat.problem_id, name), chat)]
-        kept[kind] = sorted(drawn, key=lambda pair: pair[0])[:limit]
-    return kept
+        candidates = [*drawn[kind], (keyed_hash(seed, chat.problem_id, name), chat)]
+        drawn[kind] = sorted(candidates, key=lambda pair: pair[0])[:limit]
+    return drawn
 
 
 def _kept(run: RecordedRun, problem: TrainingProblem, settings: SFTDataSettings) -> Iterator[_TeacherReply]:
@@ -214,7 +217,8 @@ def _is_success(key: CallKey, text: str, prediction: Prediction) -> bool:
         update = _bank_update(text, key.role)
         return prediction.correct == "equal" and update is not None and bool(update.new or update.updates)
     candidate = prediction.iterations[key.iteration].candidates[key.index]
-    right = None if candidate.correct == "undecided" else candidate.correct == "equal"  # no answer counts as wrong
+    # a missing answer counts as wrong
+    right = None if candidate.correct == "undecided" else candidate.correct == "equal"
     match key.role:
         case "solution":
             return right is True

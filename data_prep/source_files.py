@@ -66,7 +66,9 @@ def _parquet(path: Path, columns: set[str]) -> Iterator[FileRow]:
         ):
             if missing := columns - set(file.schema_arrow.names):
                 names = ", ".join(map(repr, file.schema_arrow.names))
-                raise ProblemFileError([f"{path}: no column {name!r} (there are {names})" for name in sorted(missing)])
+                raise ProblemFileError(
+                    [f"{path}: no column {name!r} (the columns are {names})" for name in sorted(missing)]
+                )
             for batch in file.iter_batches(_BATCH, columns=sorted(columns)):
                 for values in batch.to_pylist():
                     number += 1

@@ -188,5 +188,5 @@ async def _solve_pending(
             solve = calls.solve
         control.use(calls, earlier_cost)
         await run_problems(
-            pending.problems, solve, directory, runtime.checker, lambda: control.terms, control.active, finish
+            pending.problems, solve, directory, runtime.checker, lambda: control.terms, control.problem_limiter, finish
         )

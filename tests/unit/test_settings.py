@@ -127,7 +127,7 @@ def test_a_role_s_values_are_held_to_the_model_s_limits(own: dict[str, Any]):
 
 
 def test_a_role_that_does_not_exist_is_refused():
-    with pytest.raises(ValidationError, match=r"no such role: verifier \(there are solution, verification"):
+    with pytest.raises(ValidationError, match=r"no such role: verifier \(choose from solution, verification"):
         run(model=model(roles={"verifier": {"name": "judge"}}))
 
 

@@ -18,10 +18,12 @@ from pebble import ProcessExpired, ProcessPool
 from tmas.answers.equivalence import Comparison, compare_texts, decide, normalise, undecided
 
 _MEMORY_BYTES = 4 * 2**30
-_MOST_KNOWN = 1 << 16
-"""Comparisons that a checker caches. A method compares the same answers again after each iteration."""
-_LONGEST_WAIT = 20
-"""Wall time after which a comparison is ended, as a multiple of its CPU time: only one that sleeps can reach it."""
+_MAX_CACHED = 1 << 16
+"""Maximum number of comparisons that a checker caches. A method compares the same answers again after each
+iteration."""
+_WALL_TIME_FACTOR = 20
+"""The limit of a comparison's wall time, as a multiple of its limit of CPU time. It ends comparisons that sleep, which
+use no CPU time."""
 _POOL_CHECK = 1.0
 """Seconds between two checks of the pool while a comparison waits."""
 _REASONS: dict[type[BaseException], str] = {
@@ -78,14 +80,16 @@ class AnswerChecker:
         self._lock = threading.Lock()
 
     async def compare(self, gold: str, answer: str) -> Comparison:
-        """Compare ``answer`` with ``gold``. The verdict does not depend on their order; a reason names the side.
+        """Compare ``answer`` with ``gold``.
 
-        It never raises because of an answer: a comparison that fails, hangs or kills its worker is undecided.
+        The verdict does not depend on their order. Only the reason does, where it names one of the two. This never
+        raises because of an answer: a comparison that fails, hangs or kills its worker is undecided.
         """
         if seen := compare_texts(gold, answer) or self._known.get((gold, answer)):
             return seen
         [outcome] = await asyncio.gather(self._decide(gold, answer), return_exceptions=True)
-        if isinstance(outcome, BrokenProcessPool):  # an idle worker was killed from outside before this one began
+        # an idle worker was killed from outside before this comparison began
+        if isinstance(outcome, BrokenProcessPool):
             [outcome] = await asyncio.gather(self._decide(gold, answer), return_exceptions=True)
         if isinstance(outcome, ProcessExpired) and outcome.exitcode == -signal.SIGPROF:
             outcome = TimeoutError()
@@ -99,7 +103,7 @@ class AnswerChecker:
 
     def _remember(self, gold: str, answer: str, verdict: Comparison) -> None:
         with self._lock:
-            if len(self._known) >= _MOST_KNOWN:
+            if len(self._known) >= _MAX_CACHED:
                 self._known.pop(next(iter(self._known)))
             self._known[gold, answer] = verdict
 
@@ -137,7 +141,7 @@ class AnswerChecker:
             pool = self._pool = self._pool or self._new_pool()
             try:
                 given = (self._timeout, gold, answer, self._approximation_digits)
-                future = pool.schedule(_decide_within, args=given, timeout=self._timeout * _LONGEST_WAIT)
+                future = pool.schedule(_decide_within, args=given, timeout=self._timeout * _WALL_TIME_FACTOR)
             except RuntimeError as error:  # the pool broke in the meantime
                 raise BrokenProcessPool from error
             self._pending.add(future)
@@ -176,14 +180,14 @@ async def group_equivalent(answers: Sequence[str], checker: AnswerChecker) -> li
     Answers whose equality is undecided are not connected.
     """
     plain_of = {answer: normalise(answer) for answer in answers}
-    first: dict[str, str] = {}
+    shortest_of: dict[str, str] = {}
     for answer in sorted(plain_of, key=lambda answer: (len(answer), answer)):
-        first.setdefault(plain_of[answer], answer)
+        shortest_of.setdefault(plain_of[answer], answer)
     classes: list[set[str]] = []
-    for plain in sorted(first):
+    for plain in sorted(shortest_of):
         joined = {plain}
         for members in list(classes):
-            if await _is_connected(first[plain], [first[member] for member in sorted(members)], checker):
+            if await _is_connected(shortest_of[plain], [shortest_of[member] for member in sorted(members)], checker):
                 classes.remove(members)
                 joined |= members
         classes.append(joined)

@@ -4,8 +4,9 @@ Answers are compared as text, then by their structure (sets, tuples, intervals, 
 with SymPy and math-verify. Answers with words are equal if their words are the same and the mathematics between the
 words is equal.
 
-math-verify sometimes finds different answers equal: it drops what looks like a unit (``2c`` is 2) and reads words as
-products of letters (``listen`` is ``silent``). This module avoids both; :mod:`tmas.answers.symbolic` handles the rest.
+math-verify sometimes calls different answers equal: it drops what looks like a unit (``2c`` is 2) and reads words as
+products of letters (``listen`` is ``silent``). This module avoids both; :mod:`tmas.answers.symbolic` deals with its
+other weaknesses.
 """
 
 from __future__ import annotations
@@ -63,14 +64,14 @@ _TEMPERATURE = re.compile(r"(?P<value>.*\d) ?\^\{?\\circ\}? ?(?P<unit>[CFK])")
 _NOT_UNITS = re.compile(
     r"\b(?:hundred|thousand|million|billion|trillion|dozen|percent|times|factorial|mod|or|and|if|for)\b|\d", re.I
 )
-_LETTERS_OF_NUMBERS = ("i", "e")
+_LETTER_CONSTANTS = ("i", "e")
 _SHORT_WORDS = "all|any|are|but|cis|for|has|if|is|mod|no|non|not|odd|of|the|to|yes|sin|cos|tan|log|exp|gcd|lcm|max|min"
 _WORDS = re.compile(rf"(?<![A-Za-z])(?:[A-Za-z]{{4,}}|(?i:{_SHORT_WORDS}))(?![A-Za-z])")
 _LETTERS = re.compile(r"\\[A-Za-z]+|(?<![\dA-Za-z])(?P<word>[A-Za-z]{2,})")
 
 
 _MULTISET = re.compile(r"\((?:\s|\\!)*(?:\\!|\\left\()(?:\s|\\!)*\\[dt]?binom")  # n multichoose k
-_MOST_CHARACTERS = 20_000
+_MAX_CHARACTERS = 20_000
 Sides = tuple[str, str]
 
 
@@ -80,7 +81,7 @@ def decide(gold: str, answer: str, approximation_digits: int | None = None) -> C
     ``approximation_digits``: see :class:`tmas.answers.checker.AnswerChecker`. This may hang or exhaust memory: call it
     through :mod:`tmas.answers.checker`.
     """
-    if max(len(gold), len(answer)) > _MOST_CHARACTERS:
+    if max(len(gold), len(answer)) > _MAX_CHARACTERS:
         return undecided("an answer is too long")
     if seen := compare_texts(gold, answer) or compare_statements(gold, answer):
         return seen
@@ -90,10 +91,10 @@ def decide(gold: str, answer: str, approximation_digits: int | None = None) -> C
         return choice
     (one, name), (other, other_name) = sorted(((gold, "gold answer"), (answer, "answer")))
     (one, unit), (other, other_unit) = _split_unit(one), _split_unit(other)
-    money = "$" in gold + answer and re.search("cents?", f"{unit} {other_unit}")
-    if money or (unit and other_unit and unit != other_unit):
+    may_mix_dollars_and_cents = "$" in gold + answer and re.search("cents?", f"{unit} {other_unit}")
+    if may_mix_dollars_and_cents or (unit and other_unit and unit != other_unit):
         return undecided("the units differ")
-    return Values(approximation_digits, (name, other_name)).compare(one, other)
+    return ValueComparer(approximation_digits, (name, other_name)).compare(one, other)
 
 
 def _split_unit(answer: str) -> tuple[str, str]:
@@ -111,12 +112,12 @@ def _split_unit(answer: str) -> tuple[str, str]:
         return normalise(answer), ""  # a size, such as 2 by 3 metres
     a_list = re.search(r",(?!\d{3}(?!\d))", value)
     numeric = any(map(str.isdigit, value)) and not re.search("[A-Za-z]", without_commands(value))
-    if a_list or not numeric or unit in _LETTERS_OF_NUMBERS or _NOT_UNITS.search(unit):
+    if a_list or not numeric or unit in _LETTER_CONSTANTS or _NOT_UNITS.search(unit):
         return normalise(answer), ""
     return value, unit + (match["power"] or "")
 
 
-class Values:
+class ValueComparer:
     """Compares two normalised values without units. ``names``: how a reason refers to the two sides."""
 
     def __init__(self, approximation_digits: int | None, names: Sides) -> None:
@@ -133,25 +134,27 @@ class Values:
         if family := compare_families(one, other, self):
             return family
         one, other = _without_membership(one, other)
-        if defined := self._definitions(one, other):
+        if defined := self._compare_definitions(one, other):
             return defined
         one, other = without_name(one, other), without_name(other, one)
         if one and one == other:
             return EQUAL
-        if chain := self._chains(one, other):
+        if chain := self._compare_chains(one, other):
             return chain
         if one.endswith("%") != other.endswith("%"):
-            return self._expressions(one, other)
+            return self._compare_expressions(one, other)
         if special := compare_special(read(one), read(other), self):
             return special
-        holding_words = [bool(_WORDS.search(without_commands(value))) for value in (one, other)]
-        if any(holding_words):
+        has_words = [bool(_WORDS.search(without_commands(value))) for value in (one, other)]
+        if any(has_words):
             return (
-                EQUAL if self._same_words(one, other) else undecided(f"the {self._first(holding_words)} contains words")
+                EQUAL
+                if self._same_words(one, other)
+                else undecided(f"the {self._side_to_name(has_words)} contains words")
             )
         verdict = compare_regions(one, other) or compare_forms(read(one), read(other), self)
-        verdict = verdict or self._expressions(one, other)
-        if verdict.equivalence is Equivalence.DIFFERENT and _same_digits(one, other):
+        verdict = verdict or self._compare_expressions(one, other)
+        if verdict.equivalence is Equivalence.DIFFERENT and _equal_without_digit_separators(one, other):
             return undecided("different, unless the digits are in groups of three")
         if verdict.equivalence is Equivalence.DIFFERENT and self._equal_without_percent_signs(one, other):
             return undecided("different, unless a percent sign is left out")
@@ -163,7 +166,7 @@ class Values:
             return False
         return self.compare(one.replace("%", ""), other.replace("%", "")) == EQUAL
 
-    def _chains(self, one: str, other: str) -> Comparison | None:
+    def _compare_chains(self, one: str, other: str) -> Comparison | None:
         r"""Compare ``\sqrt{2}=1.414`` with a value: every number of the chain must give the same verdict."""
         chains = [_numbers_of_chain(side) for side in (one, other)]
         parts = [chain or [without_name(side, "")] for side, chain in zip((one, other), chains, strict=True)]
@@ -171,17 +174,18 @@ class Values:
             return None
         pairs = product(*parts)
         verdicts = [self.compare(*sorted(pair)) for pair in pairs]
-        same = {verdict.equivalence for verdict in verdicts}
-        return verdicts[0] if len(same) == 1 else undecided("an answer states unequal values")
+        outcomes = {verdict.equivalence for verdict in verdicts}
+        return verdicts[0] if len(outcomes) == 1 else undecided("an answer states unequal values")
 
-    def _first(self, concerned: list[bool]) -> str:
+    def _side_to_name(self, concerned: list[bool]) -> str:
         """Return the name of the side that a reason concerns; the gold answer if it concerns both."""
+        # "gold answer" sorts after "answer"
         return max(name for name, concerns in zip(self._names, concerned, strict=True) if concerns)
 
     def unreadable(self) -> Comparison:
         return undecided(f"the {max(self._names)} cannot be parsed")
 
-    def _definitions(self, one: str, other: str) -> Comparison | None:
+    def _compare_definitions(self, one: str, other: str) -> Comparison | None:
         """Compare two functions or sequences of the same name, whatever their arguments are called."""
         first, second = definition(one), definition(other)
         if first is None or second is None or (first.name, first.sequence) != (second.name, second.sequence):
@@ -190,18 +194,18 @@ class Values:
         if values is None:
             return None
         plain = all(read(value).kind == "atom" and not _WORDS.search(without_commands(value)) for value in values)
-        return self._expressions(*values, arbitrary_constants=True) if plain else self.compare(*values)
+        return self._compare_expressions(*values, arbitrary_constants=True) if plain else self.compare(*values)
 
-    def _expressions(self, one: str, other: str, arbitrary_constants: bool = False) -> Comparison:
+    def _compare_expressions(self, one: str, other: str, arbitrary_constants: bool = False) -> Comparison:
         parsed = parse(one, other), parse(other, one)
         if not all(parsed):
-            return undecided(f"the {self._first([not side for side in parsed])} cannot be parsed")
+            return undecided(f"the {self._side_to_name([not side for side in parsed])} cannot be parsed")
         if same_digits_in_another_base(one, other):
             return undecided("equal but for number bases")
         if equal(*parsed):
             doubt = doubt_about_equal(one, other)
             return undecided(f"equal but for {doubt}") if doubt else EQUAL
-        if approximate := self._approximation(one, other, parsed):
+        if approximate := self._compare_approximation(one, other, parsed):
             return approximate
         if arbitrary_constants and (names := renamings(parsed[0][0], parsed[1][0])) and are_constants(names[0]):
             return EQUAL
@@ -210,8 +214,11 @@ class Values:
         doubt = doubt_about_different(one, other, parsed)
         return undecided(f"different, unless {doubt}") if doubt else DIFFERENT
 
-    def _approximation(self, one: str, other: str, parsed: Parsed) -> Comparison | None:
-        """Compare a decimal with an unequal number by the rule on approximations. None: neither is rounded."""
+    def _compare_approximation(self, one: str, other: str, parsed: Parsed) -> Comparison | None:
+        """Compare a decimal with an unequal number that may round to it, by ``approximation_digits``.
+
+        None: this decides nothing.
+        """
         decimals = as_decimal(one), as_decimal(other)
         values = [to_decimal(side[0]) for side in parsed]
         for rounded, exact in ((decimals[0], values[1]), (decimals[1], values[0])):
@@ -233,7 +240,7 @@ class Values:
         )
 
     def _same_piece(self, one: str, other: str) -> bool:
-        return one == other or bool(one and other and self._expressions(one, other).equal)
+        return one == other or bool(one and other and self._compare_expressions(one, other).equal)
 
 
 _MEMBER = re.compile(r"([A-Za-z](?:_\{\w+\})?)\\in ?(\\\{.*\\\})")
@@ -258,23 +265,30 @@ def _numbers_of_chain(text: str) -> list[str]:
 
 
 _ROUNDED_DIGITS = 3
-"""Two decimals of which one may be the other rounded: undecided from this many significant digits on."""
+"""If one of two decimals may be the other one rounded, and has at least this many significant digits, the verdict is
+undecided."""
 
 
-def _same_digits(one: str, other: str) -> bool:
+def _equal_without_digit_separators(one: str, other: str) -> bool:
+    """Whether the two are equal once separators between groups of three digits are removed, and one has such
+    separators.
+    """
     return bool(re.search(r"\d[ ,]\d{3}", f"{one}|{other}")) and grouped(one) == grouped(other)
 
 
 def _words_and_pieces(value: str) -> tuple[list[str], list[str]]:
-    """Return the words (adjacent letters without a preceding digit) and the pieces between words and commas."""
+    """Return the words (adjacent letters without a preceding digit) and the pieces between them.
+
+    Commas and semicolons outside all brackets also separate pieces.
+    """
     words = [match for match in _LETTERS.finditer(value) if match["word"]]
     starts, ends = [0, *(word.end() for word in words)], [*(word.start() for word in words), len(value)]
     between = [value[start:end] for start, end in zip(starts, ends, strict=True)]
-    return [word[0] for word in words], [piece for text in between for piece in _split_at_commas(text)]
+    return [word[0] for word in words], [piece for text in between for piece in _split_at_commas_and_semicolons(text)]
 
 
-def _split_at_commas(text: str) -> list[str]:
-    """Split at the commas outside all brackets."""
+def _split_at_commas_and_semicolons(text: str) -> list[str]:
+    """Split at the commas and semicolons outside all brackets."""
     pieces, depth = [""], 0
     for character in text:
         depth += (character in "([{") - (character in ")]}")

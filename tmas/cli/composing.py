@@ -26,7 +26,7 @@ from tmas.errors import UserError
 T = TypeVar("T")
 _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'\.|Could not delete from config\. '([^']+)' does not exist")
 _DUPLICATE_KEY = re.compile(r"Could not append to config\. An item is already at '([^']+)'")
-_OF_OPEN_MAPPING = re.compile(r"(serving\.env|(model(\.roles\.\w+)?|judge)\.sampling\.extra)\.[^.=]+=")
+_FREE_KEY_OVERRIDE = re.compile(r"(serving\.env|(model(\.roles\.\w+)?|judge)\.sampling\.extra)\.[^.=]+=")
 """A value in a mapping whose keys the user chooses. Hydra adds a new key only with a ``+``, which surprises users."""
 _MISSING = re.compile(r"Missing mandatory value: ([\w.]+)")
 _COMMA = re.compile(r"Ambiguous value for argument '([^\n]+)'\n")
@@ -39,7 +39,7 @@ def compose_settings(command: str, arguments: Sequence[str], directory: Path) ->
     ``--info``). ``directory``: the folder conf/. The command itself does not run inside Hydra, so every Hydra exception
     is about the arguments. Raises :class:`UserError` for wrong arguments.
     """
-    arguments = [f"++{word}" if _OF_OPEN_MAPPING.match(word) else word for word in arguments]
+    arguments = [f"++{word}" if _FREE_KEY_OVERRIDE.match(word) else word for word in arguments]
     jobs: list[dict[str, Any] | UserError] = []
 
     @hydra.main(config_path=str(directory), config_name=config_name(command), version_base="1.3")
@@ -152,7 +152,7 @@ class _HydraErrorExplainer:
             return self._unknown_key(found[1] or found[2])
         if found := _DUPLICATE_KEY.search(text):
             remedy = f"Give {found[1]}=VALUE without the +."
-            return UserError("there is such a setting already", where=f"+{found[1]}", remedy=remedy)
+            return UserError("this setting already exists", where=f"+{found[1]}", remedy=remedy)
         if found := _COMMA.search(text):
             remedy = "Write a list as KEY=[A,B] and a text with a comma as 'KEY=\"A,B\"'."
             return UserError("the value has a comma", where=found[1], remedy=remedy)

@@ -37,7 +37,7 @@ def _of_its_method(settings: Any) -> Any:
         return settings
     name = settings.get("name")
     if name not in METHODS:
-        raise ValueError(f"no such method: {name!r} (there are {', '.join(METHODS)})")
+        raise ValueError(f"no such method: {name!r} (choose from {', '.join(METHODS)})")
     return METHODS[name].settings_type.model_validate(settings)
 
 

@@ -59,7 +59,7 @@ def _rows(source: HubSource, columns: Sequence[str]) -> list[dict[str, Any]]:
     remote = {column: source.columns.get(column, column) for column in columns}
     needed = [*dict.fromkeys([*remote.values(), *source.where])]
     if missing := [column for column in needed if column not in data.column_names]:
-        raise HubError(f"{source.path} has no column {missing[0]!r} (there are {', '.join(data.column_names)})")
+        raise HubError(f"{source.path} has no column {missing[0]!r} (the columns are {', '.join(data.column_names)})")
     selected: Iterable[dict[str, Any]] = data.select_columns(needed)  # images are never decoded
     return [
         {column: row[there] for column, there in remote.items()}

@@ -35,8 +35,8 @@ from tmas.records import Problem
 
 SAMPLE = Path(__file__).with_name("sample_problems.jsonl")
 """A few problems that ship with the package; ``tmas solve problems=sample`` runs them."""
-_REFERENCE = 8
-"""Bytes of a reference to a value in a Python list."""
+_REFERENCE_BYTES = 8
+"""Size in bytes of a reference to a value in a Python list."""
 
 
 class ProblemFields(BaseModel):
@@ -71,7 +71,9 @@ class ProblemFields(BaseModel):
     max_bytes: int = Field(default=500_000_000, ge=1, description="Largest problem file in bytes.")
     max_rows: int = Field(default=1_000_000, ge=1, description="Maximum number of rows of a problem file.")
     max_characters: int = Field(
-        default=1_000_000, ge=1, description="Longest question, answer, id or kept column of a problem in characters."
+        default=1_000_000,
+        ge=1,
+        description="Maximum length, in characters, of a problem's question, answer, id or kept column.",
     )
     hub: HubSource | None = Field(
         default=None, description="The Hugging Face data set that problems=hub reads. null: there is none."
@@ -130,10 +132,10 @@ def load_problems(
     """Load all problems of a file. Its suffix (.jsonl, .json, .csv, .parquet) determines the format; text is UTF-8.
 
     The path ``hub`` loads the data set that ``fields.hub`` names. Raises :class:`~tmas.problems.hub.HubError` if it
-    cannot be loaded. Raises :class:`ProblemFileError` for a file that cannot be read, is no regular file, exceeds a
-    limit in ``fields``, lacks a column or has no valid row, and, unless ``on_bad`` is ``skip``, for any bad row (a
-    missing, empty, mistyped or too long field, a repeated id). With ``fields.ids`` all other rows are ignored, and a
-    listed id that the file does not have is always an error.
+    cannot be loaded. Raises :class:`ProblemFileError` for a file that cannot be read, is not a regular file, exceeds a
+    limit in ``fields``, lacks a column or has no valid row. Unless ``on_bad`` is ``skip``, also raises it for any bad
+    row (a missing, empty, mistyped or too long field, a repeated id). With ``fields.ids``, rows whose ids are not
+    listed are ignored, and a listed id that the file does not have is always an error.
     """
     path, fields = Path(path), fields or ProblemFields()
     if path == Path("hub"):
@@ -149,7 +151,7 @@ def load_problems(
             problem = _problem(row, fields, f"{path.stem}-{number}")
             if first := places.get(problem.problem_id):
                 raise _Defect(
-                    f"field {fields.problem_id!r}: {problem.problem_id!r} is the id at {path.name}:{first} too"
+                    f"field {fields.problem_id!r}: {problem.problem_id!r} is already the id at {path.name}:{first}"
                 )
             places[problem.problem_id] = row.place
             problems.append(problem)
@@ -171,8 +173,8 @@ def _read(path: Path, fields: ProblemFields) -> list[FileRow]:
     except FileTooLarge as error:
         raise _over_limit(path, "max_bytes", str(error)) from error
     except UnreadableFile as error:
-        remedy = None if path.exists() else "Give the path of a problem file. It starts at the current folder."
-        raise ProblemFileError([f"{path}: {error}"], remedy) from error
+        remedy = "Give the path of a problem file. A relative path starts at the current folder."
+        raise ProblemFileError([f"{path}: {error}"], None if path.exists() else remedy) from error
     if reader is parquet_rows:
         wanted = [column for column in (*fields.required, fields.answer) if column]
         _check_shape(path, parquet_shape(content, wanted), fields)
@@ -197,21 +199,21 @@ def _check_shape(path: Path, shape: ParquetShape, fields: ProblemFields) -> None
     _check_columns(path, shape.columns, fields)
     if shape.rows > fields.max_rows:
         raise _over_limit(path, "max_rows", f"has {shape.rows:,} rows, more than {fields.max_rows:,}")
-    if shape.nested * _REFERENCE > fields.max_bytes:
-        message = f"has lists of {shape.nested:,} values, which need more than {fields.max_bytes:,} bytes"
+    if shape.nested * _REFERENCE_BYTES > fields.max_bytes:
+        message = f"has lists with {shape.nested:,} values in total, which need more than {fields.max_bytes:,} bytes"
         raise _over_limit(path, "max_bytes", message)
 
 
 def _over_limit(place: Path | str, setting: str, message: str) -> ProblemFileError:
-    return ProblemFileError([f"{place}: {message}"], f"Raise {setting} (of tmas solve: data.{setting}) to read it.")
+    return ProblemFileError([f"{place}: {message}"], f"Raise {setting} (data.{setting} for tmas solve) to read it.")
 
 
 def _check_columns(path: Path, columns: Collection[str], fields: ProblemFields) -> None:
     missing = [column for column in fields.required if column not in columns]
     if columns and missing:
-        there = ", ".join(map(repr, columns))
+        present = ", ".join(map(repr, columns))
         raise ProblemFileError(
-            [f"{path}:1: field {column!r}: no such column (there are {there})" for column in missing]
+            [f"{path}:1: field {column!r}: no such column (the columns are {present})" for column in missing]
         )
 
 

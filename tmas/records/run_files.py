@@ -23,7 +23,7 @@ REMEDY = "Resume the run with its own command. It sets the damaged line aside an
 class Manifest(Record):
     """``manifest.json``: everything that identifies a run.
 
-    ``settings`` is flat, with dotted keys. ``told``: settings that were null and that servers reported instead.
+    ``settings`` is flat, with dotted keys. ``told``: values that servers reported for settings that are null.
     ``chat_template``: the run counts the tokens of its models' chat templates; runs of older versions do not.
     ``prices``: the price of each role's model, where it was known when the run was last started.
     """

@@ -26,7 +26,8 @@ Grade = Annotated[float, AfterValidator(_on_the_scale)]
 class Solution(Record):
     """A candidate: the text after the thinking, and the answer found in it (None if none was found).
 
-    ``own_grade``: the grade that the candidate gave itself, if it was asked for one.
+    ``own_grade``: the grade that the candidate gave itself, if it was asked for one. ``thinking``: where the thinking
+    was: in the server's own field, between tags, or nowhere.
     """
 
     iteration: int
@@ -52,9 +53,9 @@ class Verification(Record):
 class Rollout(Record):
     """A candidate with its M verifications and the summary of them. Each part may be a failure instead.
 
-    ``parents``: the (iteration, candidate) pairs that the candidate rewrites or aggregates. ``cut_summary``: the record
-    that the summary reached ``max_tokens`` and was kept up to its last whole sentence. ``shown``: ids of the bank items
-    that the candidate's prompt showed.
+    ``parents``: the (iteration, candidate) pairs that the candidate rewrites or aggregates. ``cut_summary``: set if the
+    summary reached ``max_tokens`` and was kept up to its last whole sentence; the ``Failure`` that reports this.
+    ``shown``: ids of the bank items that the candidate's prompt showed.
     """
 
     iteration: int
@@ -114,9 +115,10 @@ class Experience(Record):
     """A low-level finding: a validated intermediate conclusion, or an error pattern with the way to avoid it.
 
     ``rollouts``: the (iteration, candidate) pairs that it was found in. ``support``: how often it was found.
-    ``contradictions``: how often it was contradicted. ``echoes``: number of rollouts that found it although their
-    prompt showed it. ``shortfall``: sum over its rollouts of the mean grade of their iteration minus their own grade.
-    ``refuted``: the iteration in which its contradictions used up its support; it stays in the bank as a warning.
+    ``contradictions``: how often it was contradicted. ``echoes``: number of rollouts that stated it after their prompt
+    had shown it. ``shortfall``: by how much the grades of its rollouts are below the mean grades of their iterations,
+    in total; negative if they are above. ``refuted``: the iteration in which its contradictions used up its support; it
+    stays in the bank as a warning.
     """
 
     item_id: str
@@ -164,10 +166,11 @@ class Guideline(Record):
 class BankChange(Record):
     """How one reply changed a bank, as item ids.
 
-    ``merged``: items that the reply stated again. ``echoed``: items that were confirmed only by rollouts that had been
-    shown them, or by none. ``contradicted``: items that lost support to a drop or correction, and stayed. ``dropped``:
-    items that were refuted or removed. ``refused``: refuted items that the reply stated again. ``shortened``: items
-    whose text was too long.
+    ``merged``: items that the reply stated again. ``echoed``: items that were confirmed without gaining support,
+    because the rollouts had been shown them or were already counted, or none was named. ``contradicted``: items that
+    the reply dropped or corrected, but that stayed because they still had enough support. ``dropped``: items that were
+    refuted or removed. ``refused``: refuted items that the reply stated again. ``shortened``: items whose text was too
+    long.
 
     ``over_limit``: number of new items beyond the limit. ``copied``: number of new items that repeat the example of
     the prompt. ``unknown``: number of updates with an id that is not in the bank. ``unknown_rollouts``: number of named
@@ -222,6 +225,7 @@ class Iteration(Record):
 
 
 StopReason = Literal["max_iterations", "early_stop", "budget", "worker"]
+"""Why a method stopped. ``worker``: the processes that worked on the problem died, one after the other."""
 
 
 class Trajectory(Record):
@@ -246,9 +250,9 @@ class UsageEntry(Record):
 class ReplyCounts(Record):
     """How many replies of one role could be read. A reply is one completion; a call may ask for several.
 
-    ``replies``: completions that arrived. ``unreadable``: those that could not be parsed, including those that reached
-    ``max_tokens`` before they could be. ``truncated``: those that reached ``max_tokens``. ``thinking_tags`` and
-    ``thinking_field``: those with thinking between tags, and in the server's own field.
+    ``replies``: completions that arrived. ``unreadable``: those that could not be parsed, including those that
+    ``max_tokens`` cut off too early to be parsed. ``truncated``: those that reached ``max_tokens``. ``thinking_tags``
+    and ``thinking_field``: those with thinking between tags, and in the server's own field.
     """
 
     role: str
@@ -268,7 +272,10 @@ class ReplyCounts(Record):
 
 
 class Result(Record):
-    """A finished problem: the trajectory, all failures, the usage by role and iteration, and the replies by role."""
+    """A finished problem: the trajectory, all failures, the usage by role and iteration, and the replies by role.
+
+    ``packed_prompts``: number of prompts that had to be shortened to fit.
+    """
 
     problem: Problem
     method: str

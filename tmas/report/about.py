@@ -27,7 +27,7 @@ LEFT_OUT = (
 ALL_THERE = "Every prompt, reply and reasoning of the problems that can be opened is in this file."
 
 
-def about(runs: ReportedRuns, trainings: Sequence[TrainingRun], budget: TextBudget) -> Section:
+def about_section(runs: ReportedRuns, trainings: Sequence[TrainingRun], budget: TextBudget) -> Section:
     """Return the last tab. ``budget`` must already account for all problems."""
     items = [*(_of_runs(runs.runs, budget) if runs.runs else []), *(_of_trainings(trainings) if trainings else [])]
     return Section("about", "About", items, f"Made by tmas report {metadata.version('tmas')}.")

@@ -10,7 +10,7 @@ from tmas.report.items import Bars, Cell, Item, Note, Parts, Section, Table
 from tmas.report.runs import ReportedRun
 
 
-def costs(runs: Sequence[ReportedRun]) -> Section:
+def costs_section(runs: Sequence[ReportedRun]) -> Section:
     """Return the tab of costs and failures. Each run is listed separately, and seeds are not pooled."""
     usage = [run.evaluation.roles for run in runs]
     roles = list(dict.fromkeys(role for by_role in usage for role in by_role))

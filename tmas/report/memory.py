@@ -22,7 +22,7 @@ FIELDS = {
 }
 
 
-def memory(runs: ReportedRuns, bank_items: int = 20) -> Section | None:
+def memory_section(runs: ReportedRuns, bank_items: int = 20) -> Section | None:
     """Return the tab, or None if no run keeps a bank or explores. ``bank_items``: number of items listed per run."""
     banks = {bank: kept for bank in BANKS if (kept := [run for run in runs.runs if _keeps(run, bank)])}
     modes = [

@@ -12,20 +12,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from tmas.errors import UserError
 from tmas.evaluation.runs import matching_runs
-from tmas.report.about import about
+from tmas.report.about import about_section
 from tmas.report.boundary import boundary_section
-from tmas.report.costs import costs
+from tmas.report.costs import costs_section
 from tmas.report.figures import draw_all
 from tmas.report.inspect_logs import write_logs
 from tmas.report.items import Section
-from tmas.report.memory import memory
+from tmas.report.memory import memory_section
 from tmas.report.page import write_page
 from tmas.report.problems import Browser, TextBudget
-from tmas.report.results import results
+from tmas.report.results import results_section
 from tmas.report.runs import ReportedRuns, read_runs
-from tmas.report.training import training
+from tmas.report.training import training_section
 from tmas.report.training_runs import TrainingRun, read_training
-from tmas.report.verifier import verifier
+from tmas.report.verifier import verifier_section
 from tmas.settings import Paths
 
 MEGABYTE = 10**6
@@ -59,26 +59,28 @@ class ReportSettings(BaseModel):
     max_mb: float = Field(
         default=100.0,
         ge=0,
-        description="Megabytes of the page for prompts, replies and reasoning; everything else is always included.",
+        description="Maximum size of prompts, replies and reasoning in the page, in megabytes; everything else is"
+        " always included.",
     )
     bank_items: int = Field(
         default=20,
         ge=0,
-        description="Items of the memory banks that the tab Memory lists for each run, those shown to the most"
-        " candidates first. The page of a problem lists all of its own.",
+        description="Number of bank items that the tab 'Memory and modes' lists for each run, starting with those shown"
+        " to the most candidates. A problem in the tab 'Problems' lists all its items.",
     )
     smooth: int = Field(
         default=5,
         ge=1,
-        description="Training steps that the line of a curve averages over, an odd number. 1: no smoothing.",
+        description="Number of training steps that each point of a smoothed curve averages; must be odd. 1: no"
+        " smoothing.",
     )
     figures: Path | None = Field(
         default=None, description="Folder for the charts as PNG and SVG files. null: none are written."
     )
     inspect: Path | None = Field(
         default=None,
-        description="Folder for .eval logs, one per run of tmas solve, which inspect view opens. null: none are"
-        " written.",
+        description="Folder for .eval logs, one per run of tmas solve. The command `inspect view` opens them. null:"
+        " none are written.",
     )
 
     @field_validator("runs", "training")
@@ -111,8 +113,8 @@ class ReportSettings(BaseModel):
 def make_report(settings: ReportSettings, say: Callable[[str], None] = lambda _: None) -> Path:
     """Write the page and, if requested, figures and logs. Returns the page. ``say`` is called with progress messages.
 
-    Raises ``UserError`` if a directory is not a run, was resumed after its evaluation, or lacks a requested problem.
-    Also raises it if a line of a training run cannot be read, or if a package is missing that a setting needs.
+    Raises ``UserError`` if a directory is not a run or was resumed after its evaluation, or if no run has a requested
+    problem. Also raises it if a line of a training run cannot be read, or if a package is missing that a setting needs.
     """
     if settings.inspect and find_spec("inspect_ai") is None:
         raise UserError("logs for inspect need inspect_ai", where="inspect", remedy="Run pip install 'tmas[inspect]'.")
@@ -123,7 +125,7 @@ def make_report(settings: ReportSettings, say: Callable[[str], None] = lambda _:
     trainings = read_training(settings.training, first_color=len(runs.groups))
     sections = _sections(runs, trainings, settings)
     browsers = [Browser(run, number, runs.scoring, settings.problems) for number, run in enumerate(runs.runs)]
-    budget = TextBudget(round(settings.max_mb * MEGABYTE), _count(runs, settings.problems))
+    budget = TextBudget(round(settings.max_mb * MEGABYTE), _check_and_count_problems(runs, settings.problems))
     settings.page.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile("w+", encoding="ascii", dir=settings.page.parent) as blocks:
         for browser in browsers:
@@ -131,7 +133,7 @@ def make_report(settings: ReportSettings, say: Callable[[str], None] = lambda _:
                 _write_block(blocks, block_id, lines)
         blocks.seek(0)
         problems = [Section("problems", "Problems")] if browsers else []
-        data = _data([*sections, *problems, about(runs, trainings, budget)], browsers)
+        data = _data([*sections, *problems, about_section(runs, trainings, budget)], browsers)
         write_page(
             settings.page,
             title([*(g.label for g in runs.groups), *(run.name for run in trainings)]),
@@ -154,12 +156,18 @@ def title(names: Sequence[str]) -> str:
 
 def _sections(runs: ReportedRuns, trainings: Sequence[TrainingRun], settings: ReportSettings) -> list[Section]:
     of_runs = run_sections(runs, settings.bank_items) if runs.runs else []
-    return [section for section in (*of_runs, training(trainings, settings.smooth)) if section]
+    return [section for section in (*of_runs, training_section(trainings, settings.smooth)) if section]
 
 
 def run_sections(runs: ReportedRuns, bank_items: int = 20) -> list[Section]:
     """Return the tabs about runs of ``tmas solve``. ``bank_items``: see :class:`ReportSettings`."""
-    found = (results(runs), costs(runs.runs), verifier(runs), boundary_section(runs), memory(runs, bank_items))
+    found = (
+        results_section(runs),
+        costs_section(runs.runs),
+        verifier_section(runs),
+        boundary_section(runs),
+        memory_section(runs, bank_items),
+    )
     return [section for section in found if section]
 
 
@@ -174,9 +182,12 @@ def _data(sections: Sequence[Section], browsers: Sequence[Browser]) -> dict[str,
     return {"sections": sections, "runs": entries}
 
 
-def _count(runs: ReportedRuns, wanted: Sequence[str] | None) -> int:
-    """Return the number of problems that can be opened, over all runs."""
+def _check_and_count_problems(runs: ReportedRuns, wanted: Sequence[str] | None) -> int:
+    """Return the number of problems that can be opened, over all runs.
+
+    Raises ``UserError`` if no run has one of the ``wanted`` problems.
+    """
     present = [line.problem_id for run in runs.runs for line in run.predictions()]
     if missing := set(wanted or ()) - set(present):
-        raise UserError(f"no run holds the problem {', '.join(sorted(missing))}", where="problems")
+        raise UserError(f"no run has these problems: {', '.join(sorted(missing))}", where="problems")
     return sum(wanted is None or problem in wanted for problem in present)

@@ -38,7 +38,7 @@ INTRO = (
 )
 
 
-def results(runs: ReportedRuns) -> Section:
+def results_section(runs: ReportedRuns) -> Section:
     """Return the first tab. Without gold answers, it only says that there are none."""
     scores = Scores(runs)
     if not scores.groups:

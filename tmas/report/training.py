@@ -49,7 +49,7 @@ INTRO = (
 )
 
 
-def training(runs: Sequence[TrainingRun], smooth: int) -> Section | None:
+def training_section(runs: Sequence[TrainingRun], smooth: int) -> Section | None:
     """Return the tab, or None without runs. Noisy lines are the mean of ``smooth`` steps."""
     if not runs:
         return None

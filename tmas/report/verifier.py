@@ -12,7 +12,7 @@ from tmas.report.runs import ReportedRun, ReportedRuns
 GRADES = {"0": "0 (fatal)", "0.5": "0.5 (gaps)", "1": "1 (complete)"}
 
 
-def verifier(runs: ReportedRuns) -> Section | None:
+def verifier_section(runs: ReportedRuns) -> Section | None:
     """Return the tab, or None if no run grades its candidates or no problem has a gold answer."""
     graded = [(run, found) for run in runs.runs if (found := run.evaluation.calibration[runs.scoring]).pairs]
     if not graded:

@@ -1,7 +1,8 @@
-"""Control of a live run: its status, and changes to its limits, which :mod:`tmas.run.live_socket` carries.
+"""Control of a live run: reports its status and changes its limits.
 
-A change holds until the run's process ends, and is recorded in ``control.jsonl``. A resumed run has the limits of its
-command again. A pause changes nothing but time: no new call starts, and calls in flight finish and are recorded.
+Requests arrive through :mod:`tmas.run.live_socket`. A change holds until the run's process ends, and is recorded in
+``control.jsonl``. A resumed run has the limits of its command again. A pause only delays the run: no new call starts,
+and calls in flight finish and are recorded.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tmas.records.reading import defect, read_records
 from tmas.records.run_files import FailureLine
 from tmas.redaction import clean_logger
 from tmas.run.activity import Activity
-from tmas.run.directory import lock_holder
+from tmas.run.directory import last_lock_holder
 from tmas.run.live_socket import answer_requests
 from tmas.run.runtime import Runtime
 from tmas.run.solver import ProblemSolver
@@ -50,12 +51,21 @@ class BudgetUse(NamedTuple):
     exhausted: bool = False
 
 
-class _Left(NamedTuple):
+class _Remaining(NamedTuple):
     """Estimates of what the rest of a run takes."""
 
     seconds: float
     completion_tokens: int
     money: float
+
+
+class _EstimateStart(NamedTuple):
+    """The state at the first new call: the work since then is what the rest is estimated from."""
+
+    time: float
+    fraction: float
+    tokens: int
+    cost: float
 
 
 class CallMaker(Protocol):
@@ -76,7 +86,7 @@ class CallMaker(Protocol):
 
 @dataclass(frozen=True)
 class LocalCallMaker:
-    """The calls of this process. ``solver``: None for a server, whose requests have no common budget."""
+    """Makes the calls in this process. ``solver``: None for a server, whose requests have no common budget."""
 
     runtime: Runtime
     solver: ProblemSolver | None = None
@@ -118,8 +128,8 @@ class RunControl:
     ) -> None:
         self.directory, self.settings, self.activity = directory, settings, activity
         self.problems, self.finished = problems, finished
-        self.active = PriorityLimiter(settings.active_problems)
-        self._most_active = settings.active_problems
+        self.problem_limiter = PriorityLimiter(settings.active_problems)
+        self._max_active_problems = settings.active_problems
         self._lock = asyncio.Lock()
         self._changeable = changeable
         self._maker: CallMaker | None = None
@@ -127,7 +137,7 @@ class RunControl:
         self._failures_of_finished = Counter(line.reason.value for line in failures)
         self._started = time.monotonic()
         self._samples: deque[tuple[float, Counter[str]]] = deque([(self._started, Counter())])
-        self._first_call: tuple[float, float, int, float] | None = None
+        self._estimate_start: _EstimateStart | None = None
         file = directory / CONTROL_FILE
         if file.exists():  # a full disk or a kill may have left half a line, and the next one must not be joined to it
             cut_torn_line(file, max((line.end for line in complete_lines(file)), default=0))
@@ -135,7 +145,7 @@ class RunControl:
 
     @property
     def terms(self) -> dict[str, Any]:
-        """The settings that a problem is finished under if it finishes now. See :meth:`RunSettings.terms`."""
+        """The method and limits in force, which are recorded with each problem when it finishes."""
         return self.settings.terms()
 
     def use(self, maker: CallMaker, earlier_cost: float = 0.0) -> None:
@@ -146,7 +156,7 @@ class RunControl:
         self._maker, self._earlier_cost = maker, earlier_cost
 
     def mark_finished(self, problem_id: str, result: Result | None = None) -> None:
-        """Count a finished problem. ``result``: None for a request of a server that has ended without one."""
+        """Count a finished problem. ``result``: None if a server's request ended without a result."""
         self.finished += 1
         self.activity.iterations.pop(problem_id, None)
         self.activity.failures.pop(problem_id, None)
@@ -197,7 +207,7 @@ class RunControl:
         if "concurrency" in differing:
             maker.resize(settings.concurrency)
         if "active_problems" in differing:
-            self.active.resize(settings.active_problems)
+            self.problem_limiter.resize(settings.active_problems)
         if "pause" in differing:
             await maker.pause(differing["pause"])
             self.activity.is_paused = differing["pause"]
@@ -209,9 +219,9 @@ class RunControl:
         for name in changes:
             if name not in self._changeable:
                 raise UserError(f"{name} cannot be changed here", remedy=f"Give {' or '.join(self._changeable)}.")
-        if self.settings.on_ray and changes.get("active_problems", 0) > self._most_active:
+        if self.settings.on_ray and changes.get("active_problems", 0) > self._max_active_problems:
             remedy = "Give a larger one when you resume the run."
-            raise UserError(f"on Ray, active_problems can be at most {self._most_active}", remedy=remedy)
+            raise UserError(f"on Ray, active_problems can be at most {self._max_active_problems}", remedy=remedy)
         budgets = {name: changes[name] for name in ("tokens_per_run", "money_per_run") if name in changes}
         for name in budgets if self.settings.method.allocates else ():
             remedy = f"Stop the run, and run its command again with the new limits.{name}."
@@ -222,8 +232,8 @@ class RunControl:
         given = {name: getattr(self.settings, name) for name in RunSettings.model_fields}
         if budgets:
             given["limits"] = Limits.model_validate({**self.settings.limits.model_dump(), **budgets})
-        own = {name: value for name, value in changes.items() if name in ("concurrency", "active_problems")}
-        return RunSettings(**{**given, **own})
+        top_level = {name: value for name, value in changes.items() if name in ("concurrency", "active_problems")}
+        return RunSettings(**{**given, **top_level})
 
     @property
     def _limits(self) -> dict[str, Any]:
@@ -239,10 +249,10 @@ class RunControl:
 
     def _record_resumed_limits(self) -> None:
         """Record and log each limit of this start that differs from what ``tmas control`` set last."""
-        left = {line.setting: line.after for line in self._changes}
+        last_recorded = {line.setting: line.after for line in self._changes}
         now = self._limits
-        differing = {name: now[name] for name in left if name in now and now[name] != left[name]}
-        self._record(left, differing)
+        differing = {name: now[name] for name in last_recorded if name in now and now[name] != last_recorded[name]}
+        self._record(last_recorded, differing)
         if differing.keys() - {"pause"}:
             log.warning("tmas control changed these limits in an earlier start; this start uses those of its command")
 
@@ -263,15 +273,15 @@ class RunControl:
         """The status now."""
         activity, maker = self.activity, self._maker
         rates = self._tokens_per_second()
-        left = self._left(self._share())
+        remaining = self._estimate_remaining(self._finished_fraction())
         failures = sum(activity.failures.values(), self._failures_of_finished)
         limits = self._limits
         del limits["pause"]
-        paused = "paused" if activity.is_paused else "running"
+        state = "paused" if activity.is_paused else "running"
         return RunStatus(
-            state="starting" if maker is None else paused,
+            state="starting" if maker is None else state,
             waits_for=activity.status or None,
-            process=lock_holder(self.directory),
+            process=last_lock_holder(self.directory),
             seconds=time.monotonic() - self._started,
             problems=self.problems,
             finished=self.finished,
@@ -289,33 +299,34 @@ class RunControl:
             tokens_spent=maker.budget_use.spent if maker and self.settings.limits.tokens_per_run else None,
             currency=self._currency,
             money_spent=self._earlier_cost + activity.cost if maker and self._currency else None,
-            seconds_left=left and left.seconds,
-            completion_tokens_left=left and left.completion_tokens,
-            money_left=left.money if left and self._currency else None,
+            seconds_left=remaining and remaining.seconds,
+            completion_tokens_left=remaining and remaining.completion_tokens,
+            money_left=remaining.money if remaining and self._currency else None,
             bank_changes=activity.bank_changes,
             changes=tuple(self._changes),
         )
 
-    def _share(self) -> float:
-        """The finished share of the work, from 0 to 1, counted in iterations."""
+    def _finished_fraction(self) -> float:
+        """The finished part of the work, from 0 to 1, counted in iterations."""
         iterations = self.settings.method.max_iterations
         done = self.finished * iterations + sum(self.activity.iterations.values())
         return done / max(1, self.problems * iterations)
 
-    def _left(self, share: float) -> _Left | None:
+    def _estimate_remaining(self, fraction: float) -> _Remaining | None:
         """Estimate what the rest of the work takes, from the work since the first new call."""
         activity = self.activity
         if not activity.calls:
             return None
         now = time.monotonic()
-        self._first_call = self._first_call or (now, share, activity.tokens, activity.cost)
-        since, share_then, tokens_then, cost_then = self._first_call
-        done = share - share_then
+        if self._estimate_start is None:
+            self._estimate_start = _EstimateStart(now, fraction, activity.tokens, activity.cost)
+        start = self._estimate_start
+        done = fraction - start.fraction
         if done <= 0:
             return None
-        factor = (1 - share) / done
-        tokens = round((activity.tokens - tokens_then) * factor)
-        return _Left((now - since) * factor, tokens, (activity.cost - cost_then) * factor)
+        factor = (1 - fraction) / done
+        tokens = round((activity.tokens - start.tokens) * factor)
+        return _Remaining((now - start.time) * factor, tokens, (activity.cost - start.cost) * factor)
 
     async def _sample(self) -> None:
         while True:
@@ -324,7 +335,8 @@ class RunControl:
             self._samples.append((now, self._tokens()))
             while now - self._samples[0][0] > RATE_WINDOW:
                 self._samples.popleft()
-            self._left(self._share())  # so that the estimate begins at the first call, not at the first status request
+            # so that the estimate begins at the first call, not at the first status request
+            self._estimate_remaining(self._finished_fraction())
 
     def _tokens(self) -> Counter[str]:
         return Counter({name: counters.tokens for name, counters in self.activity.roles.items()})

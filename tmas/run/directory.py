@@ -1,8 +1,8 @@
-"""The run directory: the output contract, the lock for one writer, and the check whether a run can be resumed.
+"""The run directory: the output contract, the lock for one writer, and the check that a run can be resumed.
 
 - ``config.yaml``: the composed settings
 - ``manifest.json``: the fingerprint of the run
-- ``prompts/``: the prompts that a user replaced
+- ``prompts/``: the user's own agent prompts, used instead of built-in ones
 - ``trace/``: every call, one file for each problem
 - ``predictions.jsonl``: one line for each finished problem
 - ``failures.jsonl``: one line for each failure
@@ -63,7 +63,7 @@ class RunDirectory:
 
     ``fingerprint``: the settings that the outcome depends on (dotted key -> value). ``may_increase``:
     keys of the fingerprint whose values may be larger when the run is resumed (``method.max_iterations``). ``config``:
-    written to ``config.yaml``. ``prompts``: the prompts of the run; agent prompts that a user replaced are stored in
+    written to ``config.yaml``. ``prompts``: the prompts of the run; the user's own agent prompts are stored in
     ``prompts/``. ``prices``: the price of each role's model, written to the manifest. A resumed run without prices
     keeps the recorded ones.
 
@@ -92,7 +92,7 @@ class RunDirectory:
                 manifest = _merged_manifest(path, manifest, set(may_increase))
             self._write_manifest(manifest)
             self.prices = manifest.prices
-            _write_replaced_prompts(path / "prompts", prompts)
+            _write_own_prompts(path / "prompts", prompts)
             if config is not None:
                 text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
                 write_whole(path / "config.yaml", text.encode())
@@ -105,7 +105,8 @@ class RunDirectory:
     def record_reported(self, reported: Mapping[str, Any]) -> None:
         """Record values that servers reported for settings that are null (dotted key -> value).
 
-        From now on they are part of the fingerprint. Raises :class:`RunRefused` if another value was recorded before.
+        They are ``told`` in the manifest, and from now on part of the fingerprint. Raises :class:`RunRefused` if
+        another value was recorded before.
         """
         manifest = _parse_manifest(self.path, _load_manifest_json(self.path))
         before = manifest.told or {}
@@ -158,13 +159,13 @@ def check_resumable(path: Path, fingerprint: Mapping[str, Any], problems: Sequen
 
 def _merged_manifest(path: Path, new: Manifest, may_increase: set[str]) -> Manifest:
     """The manifest of a resumed run. Raises :class:`RunRefused` if the fingerprints differ."""
-    # Read it even if nothing is recorded yet: a manifest that this project did not write must not be overwritten.
+    # Read it even if nothing is recorded yet: a manifest that tmas did not write must not be overwritten.
     content = _load_manifest_json(path)
-    if not _has_recorded(path):
+    if not _has_trace_or_predictions(path):
         return new
     old = _parse_manifest(path, content)
     differing = [
-        *_differences(_with_former(old.settings, new.settings), new.settings, may_increase),
+        *_differences(_with_implied(old.settings, new.settings), new.settings, may_increase),
         *_changed_prompts(path, old.prompts, new.prompts),
         *_changed_problems(old.problems, new.problems),
     ]
@@ -191,10 +192,12 @@ def _check_is_run_or_empty(path: Path) -> None:
         return
     for entry in path.rglob("*"):
         if str(entry.relative_to(path)) not in (".lock", "trace", ".manifest.json.new"):
-            raise RunRefused(f"{path} is no run directory and not empty (it contains {entry}): use another output_dir")
+            raise RunRefused(
+                f"{path} is neither a run directory nor empty (it contains {entry}): use another output_dir"
+            )
 
 
-def _has_recorded(path: Path) -> bool:
+def _has_trace_or_predictions(path: Path) -> bool:
     """Whether the run has a trace or a prediction. Before that, its settings may still change."""
     files = [*path.glob("trace/*"), path / "predictions.jsonl"]
     return any(file.exists() and file.stat().st_size for file in files)
@@ -205,10 +208,10 @@ def _load_manifest_json(path: Path) -> dict[str, Any]:
         manifest = orjson.loads((path / "manifest.json").read_bytes())
     except orjson.JSONDecodeError as error:
         raise RunRefused(
-            f"{path / 'manifest.json'} is damaged, or not of this project ({error}): use another output_dir"
+            f"{path / 'manifest.json'} is damaged, or was not written by tmas ({error}): use another output_dir"
         ) from None
     if not isinstance(manifest, dict) or "schema_version" not in manifest:
-        raise RunRefused(f"{path / 'manifest.json'} is not of this project: use another output_dir")
+        raise RunRefused(f"{path / 'manifest.json'} was not written by tmas: use another output_dir")
     return manifest
 
 
@@ -239,8 +242,8 @@ def _new_manifest(
 def counts_chat_template(path: Path) -> bool:
     """Whether the run in ``path`` counts the tokens of its models' chat templates to limit its prompts.
 
-    True if there is no run yet. A run that an older version started reserves 64 tokens for every template, also when it
-    is resumed.
+    True if there is no run yet. A run that an older version started reserves 64 tokens for every template, even after
+    it is resumed.
     """
     return not (path / "manifest.json").exists() or CHAT_TEMPLATE in _load_manifest_json(path)
 
@@ -253,16 +256,16 @@ def _version(package: str) -> str | None:
         return None
 
 
-FORMER = {
+IMPLIED_BY_OLDER_VERSIONS = {
     "method.agents.max_item_chars": 1000,
     **{f"method.{bank}.{name}": value for bank in ("experience", "guidelines") for name, value in OLDER_RULES.items()},
 }
 """Settings that older versions did not have, with the values that correspond to what those versions did."""
 
 
-def _with_former(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run, with the values of settings that did not exist when it started."""
-    return {**{name: value for name, value in FORMER.items() if name in new}, **old}
+def _with_implied(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an older run, completed with the values that its version implied."""
+    return {**{name: value for name, value in IMPLIED_BY_OLDER_VERSIONS.items() if name in new}, **old}
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], may_increase: set[str]) -> list[str]:
@@ -280,13 +283,12 @@ def _common(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, A
 
 
 def _changed_prompts(path: Path, old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    # A file that only one of two versions of tmas has is ignored: either the run did not have it, or it is unused now.
+    # Ignore a prompt file that only the run's version or only this version of tmas has: the run did not use it, or it
+    # is not used any more.
     old, new = ({f"{name}.jinja": value for name, value in hashes.items()} for hashes in _common(old, new))
     lines = [f"prompt {line}" for line in _differences(old, new, set())]
     kept = path / "prompts"
-    return (
-        [*lines, f"(set prompts={kept} to use the replaced prompts of this run)"] if lines and kept.is_dir() else lines
-    )
+    return [*lines, f"(set prompts={kept} to use this run's own prompts)"] if lines and kept.is_dir() else lines
 
 
 def _changed_problems(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
@@ -311,7 +313,7 @@ def lock_file(path: Path) -> int:
     return file
 
 
-def lock_holder(path: Path) -> str | None:
+def last_lock_holder(path: Path) -> str | None:
     """The process that opened the run directory ``path`` last, and its host. None if nothing opened it yet."""
     try:
         return (path / ".lock").read_text(errors="replace").strip() or None
@@ -319,12 +321,12 @@ def lock_holder(path: Path) -> str | None:
         return None
 
 
-def _write_replaced_prompts(folder: Path, prompts: Prompts) -> None:
-    """Write the agent prompts that a user replaced into ``folder``, and delete other prompts there."""
-    replaced = {f"{name}.jinja": text for name, text in prompts.replaced.items() if not name.startswith(JUDGE)}
+def _write_own_prompts(folder: Path, prompts: Prompts) -> None:
+    """Write the user's own agent prompts to ``folder``, and delete other prompts there."""
+    own = {f"{name}.jinja": text for name, text in prompts.replaced.items() if not name.startswith(JUDGE)}
     for file in folder.glob("*.jinja"):
-        if file.name not in replaced:
+        if file.name not in own:
             file.unlink()
-    for name, text in replaced.items():
+    for name, text in own.items():
         folder.mkdir(exist_ok=True)
         write_whole(folder / name, text.encode())

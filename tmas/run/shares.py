@@ -1,10 +1,10 @@
-"""Shares of the problems in the budget of a run, for a method that allocates (``method.allocation``).
+"""Each problem's share of a run's budget, for a method that allocates (``method.allocation``).
 
 The budget is ``limits.tokens_per_run``, ``limits.money_per_run``, or both. Each problem has an equal share. A problem
 that ends leaves what it did not use to a common pool. A problem whose share is used up takes the expected cost of its
-next iteration from the pool, which is the cost of its last iteration. If the pool has too little, the problem waits for
-others to end. Of the waiting problems, the one that made progress most recently is served first. If all problems wait,
-the one that has made no progress for longest is refused. This ends it, and leaves the rest of its share to the others.
+next iteration, which is what its last one cost, from the pool. If the pool has too little, the problem waits for others
+to end. Of the waiting problems, the one that made progress most recently is served first. If all problems wait, the one
+that has made no progress for longest is refused. This ends it, and leaves the rest of its share to the others.
 
 Who gets what depends on the order in which problems end. Therefore each grant is a recorded decision of the problem
 that asked, and a resumed run repeats it. The pool of a resumed run is computed from the traces.
@@ -42,8 +42,8 @@ ENDED = "share_ended"
 class Amount:
     """Tokens, and money in the currency of the prices.
 
-    If the run has no limit on one of them, :class:`Shares` computes with 0 of it. All operations work on each of the
-    two separately.
+    If the run has no limit on one of them, :class:`Shares` uses 0 for it. All operations work on each of the two
+    separately.
     """
 
     tokens: int = 0
@@ -142,7 +142,10 @@ class _Waiting(NamedTuple):
 
     @property
     def order(self) -> tuple[int, int, float, str]:
-        """Sort key: the first request is served first, and the last one is refused if all problems wait."""
+        """Sort key: the request with the lowest key is served first.
+
+        If all problems wait, the one with the highest key is refused.
+        """
         return self.stalled, self.needed.tokens, self.needed.money, self.name
 
 
@@ -210,7 +213,7 @@ class Shares:
         name = trace_name(problem_id)
         account = self.accounts[name]
         if not account.ended:  # a worker repeats the report if the answer was lost
-            account.spent, account.ended = limited(spent, self.limits), True
+            account.spent, account.ended = only_limited_kinds(spent, self.limits), True
             self.pool += self.share + account.taken - account.spent
         self._running.discard(name)
         self._serve()
@@ -221,8 +224,8 @@ class Shares:
         if request.allowance is None:
             known_allowance = self.share + account.taken
         else:
-            known_allowance = limited(request.allowance, self.limits)
-        cost, spent = limited(request.cost, self.limits), limited(request.spent, self.limits)
+            known_allowance = only_limited_kinds(request.allowance, self.limits)
+        cost, spent = only_limited_kinds(request.cost, self.limits), only_limited_kinds(request.spent, self.limits)
         left = self.share + account.taken - spent
         needed = (cost - left).at_least_zero()
         wanted = (cost.times(1 + (self.reserve or 0.0)) - left).at_least_zero()
@@ -266,13 +269,13 @@ class Shares:
 
 
 def share_of(limits: Limits, problems: int) -> Amount:
-    """The share of each problem in the budget of the run."""
+    """Each problem's share of the run's budget."""
     count = max(1, problems)
     return Amount((limits.tokens_per_run or 0) // count, (limits.money_per_run or 0.0) / count)
 
 
-def limited(amount: Amount, limits: Limits) -> Amount:
-    """``amount`` with 0 for the units that have no limit in the run."""
+def only_limited_kinds(amount: Amount, limits: Limits) -> Amount:
+    """``amount`` with 0 tokens, or 0 money, where the run has no limit on them."""
     return Amount(amount.tokens if limits.tokens_per_run else 0, amount.money if limits.money_per_run else 0.0)
 
 
@@ -301,7 +304,9 @@ def _recorded_account(trace: Path, limits: Limits, share: Amount, prices: Mappin
     charges = line_charges(read())
     tokens = sum(usage.total_tokens for usage in charges.values())
     account.ended = ended_with is not None
-    account.spent = limited(Amount(tokens if ended_with is None else ended_with, cost_of(charges, prices)), limits)
+    account.spent = only_limited_kinds(
+        Amount(tokens if ended_with is None else ended_with, cost_of(charges, prices)), limits
+    )
     if not account.ended:  # an iteration may have cost more than was granted
         over = (account.spent - share - account.taken).at_least_zero()
         account.taken += over

@@ -13,7 +13,7 @@ from tmas.records.prices import cost_of
 from tmas.records.reading import read_record, read_records
 from tmas.records.run_files import FailureLine, Manifest, PredictedIteration, Prediction
 from tmas.run.control import CONTROL_FILE
-from tmas.run.directory import lock_holder
+from tmas.run.directory import last_lock_holder
 from tmas.run.live_socket import NotLive, ask_live
 from tmas.run.rounds import KEPT, recent_changes
 
@@ -69,7 +69,7 @@ def recorded_status(directory: Path) -> RunStatus:
     cost = cost_of(usage, manifest.prices or {})
     return RunStatus(
         state="finished" if finished == len(manifest.problems) else "unfinished",
-        process=lock_holder(directory),
+        process=last_lock_holder(directory),
         problems=len(manifest.problems),
         finished=finished,
         by_iteration=dict(sorted(by_iteration.items())),

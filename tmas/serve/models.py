@@ -74,7 +74,7 @@ class Decoding(Settings):
     @classmethod
     def _roles_exist(cls, roles: dict[str, RoleDecoding]) -> dict[str, RoleDecoding]:
         if unknown := sorted(roles.keys() - set(ROLES)):
-            raise ValueError(f"no such role: {', '.join(unknown)} (there are {', '.join(ROLES)})")
+            raise ValueError(f"no such role: {', '.join(unknown)} (choose from {', '.join(ROLES)})")
         return roles
 
     def over(self, model: ModelSettings) -> ModelSettings:

@@ -150,7 +150,7 @@ class ModelSettings(Settings):
     @classmethod
     def _roles_exist(cls, roles: dict[str, RoleOverride]) -> dict[str, RoleOverride]:
         if unknown := sorted(roles.keys() - set(ROLES)):
-            raise ValueError(f"no such role: {', '.join(unknown)} (there are {', '.join(ROLES)})")
+            raise ValueError(f"no such role: {', '.join(unknown)} (choose from {', '.join(ROLES)})")
         return roles
 
     def for_role(self, role: str) -> ModelSettings:

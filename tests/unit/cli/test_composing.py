@@ -108,7 +108,7 @@ def message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ),
         pytest.param(
             ["solve", "+seed=1"],
-            "+seed: there is such a setting already. Give seed=VALUE without the +.",
+            "+seed: this setting already exists. Give seed=VALUE without the +.",
             id="added twice",
         ),
         pytest.param(

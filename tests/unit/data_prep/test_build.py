@@ -254,8 +254,8 @@ def test_a_bank_update_that_had_to_be_repaired_or_led_nowhere_is_no_success(tmp_
     # The tokens of the chat template are part of a chat's length.
     longest = max(sum(len(message.content) for message in chat.messages) for chat in found)
     exact = SFTDataSettings(per_role=99, max_tokens=longest + 10)
-    assert len(list(chats(run, read_problems(pool), exact, len, 0, Counter(), template=10))) == len(found)
-    assert len(list(chats(run, read_problems(pool), exact, len, 0, Counter(), template=11))) < len(found)
+    assert len(list(chats(run, read_problems(pool), exact, len, 0, Counter(), template_tokens=10))) == len(found)
+    assert len(list(chats(run, read_problems(pool), exact, len, 0, Counter(), template_tokens=11))) < len(found)
 
 
 MODES = {"initial": 1, "exploit": 2, "explore": 0, "verification": 3}

@@ -229,7 +229,7 @@ def test_a_link_to_a_device_or_a_fifo_is_refused_without_reading_it(tmp_path: Pa
 def test_a_missing_column_and_a_missing_file_are_named(tmp_path: Path):
     file = tmp_path / "mine.parquet"
     parquet.write_table(pyarrow.Table.from_pylist([{"problem": "Q", "answer": "1"}]), file)
-    with pytest.raises(ProblemFileError, match=r"no column 'question' \(there are 'problem', 'answer'\)"):
+    with pytest.raises(ProblemFileError, match=r"no column 'question' \(the columns are 'problem', 'answer'\)"):
         collect_source("mine", local(file), tmp_path / "out", print)
     with pytest.raises(ProblemFileError, match=r"nowhere.jsonl: No such file"):
         collect_source("mine", local(tmp_path / "nowhere.jsonl"), tmp_path / "out", print)

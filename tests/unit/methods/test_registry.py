@@ -76,7 +76,7 @@ def test_plain_settings_become_those_of_the_method_they_name(name: str):
 @pytest.mark.parametrize(
     ("method", "place", "message"),
     [
-        ({"name": "tmsa"}, "method", "no such method: 'tmsa' (there are tmas, "),
+        ({"name": "tmsa"}, "method", "no such method: 'tmsa' (choose from tmas, "),
         ({}, "method", "no such method: None"),
         ({"name": "pacore", "epsilon": 0.1}, "method.epsilon", "Extra inputs are not permitted"),
         ({"name": "rse", "agents": {"task": "essay"}}, "method.agents.task", "Input should be"),

@@ -137,7 +137,7 @@ NOT_UTF8 = jsonl(GOOD).replace(b"What", b"Wh\xe4t")
         (jsonl({**GOOD, "answer": True}), "field 'answer': is bool, not text"),
         (jsonl({**GOOD, "answer": float("nan")}), "field 'answer': is float, not text"),
         (jsonl({**GOOD, "question": "\ud800"}), "field 'question': not valid UTF-8"),
-        (jsonl({**GOOD, "problem_id": "first"}), "field 'problem_id': 'first' is the id at in.jsonl:1 too"),
+        (jsonl({**GOOD, "problem_id": "first"}), "field 'problem_id': 'first' is already the id at in.jsonl:1"),
         (NOT_UTF8, "not valid UTF-8"),
         (b"[1, 2]\n", "not a JSON object"),
         (b'{"problem_id": "p", \n', "invalid JSON: Expecting property name"),
@@ -170,7 +170,7 @@ def test_every_defect_of_every_row_is_listed_up_to_twenty_lines(written: Callabl
 def test_a_missing_column_is_said_once(written: Callable[..., Path]) -> None:
     path = written(jsonl({"id": "1", "prompt": "Q"}, {"id": "2", "prompt": "Q"}))
     assert defects(path, ProblemFields(problem_id="id")) == [
-        "in.jsonl:1: field 'question': no such column (there are 'id', 'prompt')"
+        "in.jsonl:1: field 'question': no such column (the columns are 'id', 'prompt')"
     ]
 
 
@@ -297,7 +297,7 @@ def test_a_small_parquet_file_of_very_many_rows_is_refused_before_a_row_is_read(
     found: list[str] = []
     assert peak_of(lambda: found.extend(defects(path))) < 10_000_000
     assert found == ["in.parquet: has 2,000,000 rows, more than 1,000,000"]
-    with pytest.raises(ProblemFileError, match=r"Raise max_rows \(of tmas solve: data\.max_rows\) to read it"):
+    with pytest.raises(ProblemFileError, match=r"Raise max_rows \(data\.max_rows for tmas solve\) to read it"):
         load_problems(path)
 
 
@@ -328,7 +328,7 @@ def test_a_small_parquet_file_of_a_very_long_list_is_refused_before_it_is_read(t
     fields = ProblemFields(metadata=("note",) if name == "note" else (), max_bytes=20_000_000)
     found: list[str] = []
     assert peak_of(lambda: found.extend(defects(path, fields))) < 10_000_000
-    assert found == ["in.parquet: has lists of 4,999,999 values, which need more than 20,000,000 bytes"]
+    assert found == ["in.parquet: has lists with 4,999,999 values in total, which need more than 20,000,000 bytes"]
 
 
 def test_a_column_that_is_not_kept_is_not_read(tmp_path: Path) -> None:
@@ -339,7 +339,8 @@ def test_a_column_that_is_not_kept_is_not_read(tmp_path: Path) -> None:
 def test_a_missing_column_of_a_parquet_file_is_named_with_all_columns(tmp_path: Path) -> None:
     path = as_parquet(tmp_path / "in.parquet", [{"id": 1, "other": "x"}])
     assert defects(path) == [
-        f"in.parquet:1: field '{name}': no such column (there are 'id', 'other')" for name in ("problem_id", "question")
+        f"in.parquet:1: field '{name}': no such column (the columns are 'id', 'other')"
+        for name in ("problem_id", "question")
     ]
 
 

@@ -33,7 +33,7 @@ from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.methods import METHODS
 from tmas.prompts import BUILT_IN, PromptError, Prompts
 from tmas.prompts.variables import VARIABLES
-from tmas.report.about import about
+from tmas.report.about import about_section
 from tmas.report.items import Table
 from tmas.report.problems import TextBudget
 from tmas.report.runs import read_runs
@@ -350,7 +350,11 @@ async def test_the_report_shows_what_was_replaced(folder: Path, tmp_path: Path):
     trained = make_training(tmp_path / "trained", [range(1, 4)])
     Prompts.load(mine).write(trained / "starts" / "0001" / "prompts")
     runs = read_runs([run], lambda _: None)
-    tables = [item for item in about(runs, read_training([trained]), TextBudget(0, 0)).items if isinstance(item, Table)]
+    tables = [
+        item
+        for item in about_section(runs, read_training([trained]), TextBudget(0, 0)).items
+        if isinstance(item, Table)
+    ]
     rows = [table.rows for table in tables if table.title == "Replaced prompts"]
     judge = ["judge_equivalence.jinja", Prompts.load(mine).hash("judge_equivalence")]
     name = runs.runs[0].name
@@ -358,5 +362,5 @@ async def test_the_report_shows_what_was_replaced(folder: Path, tmp_path: Path):
         [[name, "problem.jinja", Prompts.load(folder).hash("problem")], [name, *judge]],
         [["trained", *judge]],
     ]
-    shown = about(read_runs([plain], lambda _: None), [], TextBudget(0, 0)).items
+    shown = about_section(read_runs([plain], lambda _: None), [], TextBudget(0, 0)).items
     assert "Replaced prompts" not in [item.title for item in shown if isinstance(item, Table)]

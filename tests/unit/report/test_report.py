@@ -29,16 +29,16 @@ from tmas.methods import METHODS
 from tmas.records import Problem
 from tmas.records.evaluation_files import Estimate, Evaluation
 from tmas.records.prices import Price, cost_of
-from tmas.report.about import about
+from tmas.report.about import about_section
 from tmas.report.boundary import boundary_section
-from tmas.report.costs import costs
+from tmas.report.costs import costs_section
 from tmas.report.figures import charts, draw_all, file_name
 from tmas.report.items import Cell, Choice, ItemRow, Lines, Note, Section, Stack, Table, Tiles
-from tmas.report.memory import memory
+from tmas.report.memory import memory_section
 from tmas.report.page import policy
 from tmas.report.problems import TextBudget
 from tmas.report.report import ReportSettings, make_report, title
-from tmas.report.results import results
+from tmas.report.results import results_section
 from tmas.report.runs import ReportedRun, ReportedRuns, read_runs
 from tmas.report.tables import cells
 from tmas.testing import team
@@ -88,7 +88,7 @@ def test_seeds_are_pooled_and_other_settings_are_not(runs: dict[str, Path]):
 
 
 def test_table_1_is_that_of_the_evaluation(runs: dict[str, Path]):
-    table = tables(results(read(runs["b"])), "Pass@1")[0]
+    table = tables(results_section(read(runs["b"])), "Pass@1")[0]
     found = json.loads((runs["b"] / "evaluation.json").read_text())["iterations"]
     estimates = [step["scores"]["rule"]["pass_at_1"] for step in found]
     assert table.columns == ["Method", "It 0", "It 1"]
@@ -100,7 +100,7 @@ def test_table_1_is_that_of_the_evaluation(runs: dict[str, Path]):
 
 
 def test_a_method_with_fewer_iterations_has_no_entry(runs: dict[str, Path]):
-    table = tables(results(read(runs["a1"], runs["b"])), "Selected answer")[0]
+    table = tables(results_section(read(runs["a1"], runs["b"])), "Selected answer")[0]
     assert table.columns[1:] == ["It 0", "It 1", "It 2", "It 3"]
     assert [bool(cell) for cell in table.rows[2][1:]] == [True, True, False, False]
 
@@ -112,13 +112,13 @@ def test_long_runs_show_the_iterations_of_the_paper(runs: dict[str, Path]):
     read_in = read(runs["a1"])
     [group] = read_in.groups
     long = type(group)(group.label, group.runs, tuple(map(longer, group.evaluations)))
-    table = tables(results(ReportedRuns(read_in.runs, [long], "rule", read_in.bootstrap)), "Pass@1")[0]
+    table = tables(results_section(ReportedRuns(read_in.runs, [long], "rule", read_in.bootstrap)), "Pass@1")[0]
     assert table.columns[1:] == ["It 0", *(f"It {t}" for t in (1, 3, 9, 11, 17, 19))]
 
 
 def test_equal_compute_covers_all_that_was_spent_and_gives_paired_differences(runs: dict[str, Path]):
     read_in = read(runs["a1"], runs["b"])
-    table = tables(results(read_in), "Pass@1")[1]
+    table = tables(results_section(read_in), "Pass@1")[1]
     assert len(table.columns) == len(table.rows[0]) == len(table.rows[1])
     assert table.rows[0][-1] == ""
     assert isinstance(table.rows[1][-1], Cell)
@@ -130,7 +130,7 @@ def test_equal_compute_covers_all_that_was_spent_and_gives_paired_differences(ru
 
 def test_differences_by_iteration_are_those_of_the_evaluation(runs: dict[str, Path]):
     read_in = read(*runs.values())
-    table = tables(results(read_in), "Pass@1")[-1]
+    table = tables(results_section(read_in), "Pass@1")[-1]
     found = read_in.groups[1].evaluations[0].differences
     assert found is not None
     assert table.columns == ["Method", "It 0", "It 1", "It 2", "It 3"]
@@ -139,7 +139,7 @@ def test_differences_by_iteration_are_those_of_the_evaluation(runs: dict[str, Pa
     assert label == found.label
     assert [cell.text for cell in shown[:2]] == [f"{100 * (s.difference.value or 0):+.2f}" for s in steps]  # type: ignore[union-attr]
     assert shown[2:] == ["", ""]  # the other method has two iterations
-    assert len(tables(results(read(runs["b"])), "Pass@1")) == 2  # nothing to compare a single method with
+    assert len(tables(results_section(read(runs["b"])), "Pass@1")) == 2  # nothing to compare a single method with
 
 
 def test_the_boundary_is_that_of_the_evaluation(runs: dict[str, Path]):
@@ -191,10 +191,12 @@ def test_each_benchmark_has_charts_and_a_comparison_of_its_own(runs: dict[str, P
     named = [e.run.model_copy(update={"benchmark": "other"}) for e in second.evaluations]
     other = tuple(e.model_copy(update={"run": run}) for e, run in zip(second.evaluations, named, strict=True))
     moved = ReportedRuns(read_in.runs, [first, replace(second, evaluations=other)], "rule", read_in.bootstrap)
-    _, here, there = tables(results(moved), "Pass@1")
+    _, here, there = tables(results_section(moved), "Pass@1")
     assert [[row[0] for row in table.rows] for table in (here, there)] == [[first.label], [second.label]]
     assert there.title.endswith(" at equal compute on other")
-    charts = [c for item in measure(results(moved), "Pass@1").items if isinstance(item, ItemRow) for c in item.items]
+    charts = [
+        c for item in measure(results_section(moved), "Pass@1").items if isinstance(item, ItemRow) for c in item.items
+    ]
     drawn = [[series.name for series in chart.series] for chart in charts if isinstance(chart, Lines)]
     assert drawn == [[first.label]] * 2 + [[second.label]] * 2
 
@@ -205,7 +207,7 @@ def test_a_method_on_two_benchmarks_is_one_row_of_table_1(runs: dict[str, Path])
     [evaluation] = group.evaluations
     elsewhere = evaluation.model_copy(update={"run": evaluation.run.model_copy(update={"benchmark": "other"})})
     other = replace(group, runs=(Path("elsewhere"),), evaluations=(elsewhere,))
-    section = results(ReportedRuns(read_in.runs, [group, other], "rule", read_in.bootstrap))
+    section = results_section(ReportedRuns(read_in.runs, [group, other], "rule", read_in.bootstrap))
     table = tables(section, "Pass@1")[0]
     assert [span.name for span in table.groups] == ["", "problems", "other"]
     [[model], row] = table.rows
@@ -218,7 +220,7 @@ def test_a_method_on_two_benchmarks_is_one_row_of_table_1(runs: dict[str, Path])
 
 def test_candidates_that_could_not_be_judged_are_in_no_share(runs: dict[str, Path]):
     read_in = read(runs["a1"])
-    section = memory(replace(read_in, runs=[undecided_at_first(run) for run in read_in.runs]))
+    section = memory_section(replace(read_in, runs=[undecided_at_first(run) for run in read_in.runs]))
     assert section is not None
     [table] = [item for item in section.items if isinstance(item, Table)]
     assert [row[3] for row in table.rows if row[1] == "initial"] == ["–"]
@@ -229,13 +231,13 @@ async def test_a_point_says_what_it_would_be_if_undecided_answers_were_right(tmp
     answers = [candidate(answer) for answer in ("7", "all odd n", "8", "8")]
     run = write_run(tmp_path / "run", [prediction("p", "7", [iteration(answers, "7")] * 2, [(50, 10), (60, 10)])])
     await evaluate(EvaluateSettings(runs=(run,)))
-    rows = [item for item in measure(results(read(run)), "Pass@1").items if isinstance(item, ItemRow)]
+    rows = [item for item in measure(results_section(read(run)), "Pass@1").items if isinstance(item, ItemRow)]
     charts = [chart for row in rows for chart in row.items if isinstance(chart, Lines)]
     points = [point for chart in charts for series in chart.series for point in series.points]
     assert [(p.y, p.note) for p in points] == [(0.25, "50.00 if all undecided answers are right")] * 4
-    [tiles] = [item for item in results(read(run)).items if isinstance(item, Tiles)]
+    [tiles] = [item for item in results_section(read(run)).items if isinstance(item, Tiles)]
     assert [tile.value for tile in tiles.tiles] == ["100.0 %"]  # the selected answer is decided
-    section = memory(read(run))
+    section = memory_section(read(run))
     assert section is not None
     [modes] = [item for item in section.items if isinstance(item, Table)]
     assert modes.rows == [
@@ -251,7 +253,7 @@ async def test_undecided_answers_give_ranges_in_tiles_and_differences(tmp_path: 
         for name, said in written
     ]
     await evaluate(EvaluateSettings(runs=tuple(paths)))
-    tiles, overview, *_ = results(read(*paths)).items
+    tiles, overview, *_ = results_section(read(*paths)).items
     assert isinstance(tiles, Tiles)
     assert [tile.value for tile in tiles.tiles] == ["0.0–100.0 %", "0.0 %"]
     assert isinstance(overview, Table)
@@ -264,7 +266,7 @@ async def test_undecided_answers_give_ranges_in_tiles_and_differences(tmp_path: 
 
 def test_the_overview_has_a_row_per_method_with_the_baseline_first(runs: dict[str, Path]):
     read_in = read_runs([*runs.values()], silent, str(runs["b"]))
-    _, table, *_ = results(read_in).items
+    _, table, *_ = results_section(read_in).items
     assert isinstance(table, Table)
     assert [list(row[:2]) for row in table.rows] == [[group.label, str(len(group.seeds))] for group in read_in.groups]
     assert [group.runs[0] for group in read_in.groups] == [runs["b"], runs["a1"]]
@@ -281,7 +283,7 @@ def test_the_items_of_the_banks_are_listed_with_the_candidates_that_were_shown_t
     runs: dict[str, Path], recycled: Path
 ):
     for run in (runs["b"], recycled):
-        section = memory(read(run), bank_items=3)
+        section = memory_section(read(run), bank_items=3)
         assert section is not None
         _, items = [item for item in section.items if isinstance(item, Choice)]
         table = items.options[0].item
@@ -302,7 +304,7 @@ def recycled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_bank_is_drawn_for_the_runs_that_keep_it(runs: dict[str, Path], recycled: Path):
     read_in = read(runs["b"], recycled)
-    section = memory(read_in)
+    section = memory_section(read_in)
     assert section is not None
     choice, _items = [item for item in section.items if isinstance(item, Choice)]
     charts = choice.options[0].item
@@ -313,7 +315,9 @@ def test_a_bank_is_drawn_for_the_runs_that_keep_it(runs: dict[str, Path], recycl
 
 def test_settings_that_differ_are_not_those_of_roles_that_are_as_the_solver(runs: dict[str, Path], recycled: Path):
     [choice] = [
-        item for item in about(read(runs["b"], recycled), [], TextBudget(0, 0)).items if isinstance(item, Choice)
+        item
+        for item in about_section(read(runs["b"], recycled), [], TextBudget(0, 0)).items
+        if isinstance(item, Choice)
     ]
     differing, every = ([str(row[0]) for row in option.item.rows] for option in choice.options)  # type: ignore[union-attr]
     assert {"method.name", "method.n_verifications"} <= set(differing)
@@ -358,7 +362,7 @@ def test_a_folder_as_the_page_is_refused_before_runs_are_read(tmp_path: Path):
 
 
 def test_a_problem_that_no_run_holds_is_refused(runs: dict[str, Path]):
-    with pytest.raises(UserError, match="no run holds the problem p99"):
+    with pytest.raises(UserError, match="no run has these problems: p99"):
         make_report(ReportSettings(runs=(runs["b"],), problems=("synthetic-001", "p99")))
 
 
@@ -535,7 +539,7 @@ def test_with_prices_methods_show_what_a_problem_cost(runs: dict[str, Path], tmp
     price = Price(input=1000, output=1000)
     asyncio.run(evaluate(EvaluateSettings(runs=tuple(copies), timeout=60.0, price=price)))
     read_in = read(*copies)
-    tiles, table, measures = results(read_in).items
+    tiles, table, measures = results_section(read_in).items
     drawn = {chart.title: chart for chart in charts(measures) if isinstance(chart, Lines)}
     by_tokens, by_money = drawn["Selected answer by tokens"], drawn["Selected answer by money"]
     assert by_money.x_label == "cost of a problem, USD (log)"
@@ -555,7 +559,7 @@ def test_methods_are_compared_at_equal_cost_and_an_unknown_cost_says_so(runs: di
 
     def at_equal_cost() -> list[Table | Note]:
         """The tables of all metrics, and the notes of the whole tab."""
-        section = results(read(*copies))
+        section = results_section(read(*copies))
         [choice] = [item for item in section.items if isinstance(item, Choice)]
         shown = [*(item for option in choice.options for item in measure(section, option.name).items), *section.items]
         return [
@@ -576,7 +580,7 @@ def test_methods_are_compared_at_equal_cost_and_an_unknown_cost_says_so(runs: di
     [priced, *others] = at_equal_cost()
     assert isinstance(priced, Table)
     assert all(isinstance(table, Table) for table in others)
-    at_tokens = tables(results(read(*copies)), "Pass@1")[1]
+    at_tokens = tables(results_section(read(*copies)), "Pass@1")[1]
     assert priced.rows == [*map(list, at_tokens.rows)]  # a token costs the same everywhere
     assert priced.columns == [re.sub(r"^([\d.]+)k tokens$", as_cost, column) for column in at_tokens.columns]
 
@@ -603,12 +607,12 @@ def test_costs_are_shown_by_role_and_unknown_ones_say_so(runs: dict[str, Path]):
     usage = first.evaluation.roles
     cost = cost_of(usage, {"solution": Price(input=1000, output=1000)})
     priced = replace(first, evaluation=first.evaluation.model_copy(update={"cost": cost}))
-    table = costs([priced, second]).items[1]
+    table = costs_section([priced, second]).items[1]
     assert isinstance(table, Table)
     shown = {row[0]: row[-1] for row in table.rows[1 : len(usage) + 2]}
     assert shown["solution"] == f"{usage['solution'].total_tokens / 1000:.2f} USD"
     assert (shown["verification"], shown["all"], table.rows[-1][-1]) == ("unknown", "unknown", "unknown")
-    plain = costs([first, second]).items[1]
+    plain = costs_section([first, second]).items[1]
     assert isinstance(plain, Table)
     assert "Cost" not in plain.columns
 
@@ -616,7 +620,7 @@ def test_costs_are_shown_by_role_and_unknown_ones_say_so(runs: dict[str, Path]):
 def test_figures_are_written_as_png_and_svg(runs: dict[str, Path], tmp_path: Path):
     pytest.importorskip("matplotlib")
     read_in = read(runs["a1"], runs["b"])
-    shown = [measure(results(read_in), "Pass@1"), costs(read_in.runs).items[0]]
+    shown = [measure(results_section(read_in), "Pass@1"), costs_section(read_in.runs).items[0]]
     written = draw_all([Section("main", "Main", shown)], tmp_path / "figures")
     names = ["pass-1-by-iteration", "pass-1-by-tokens", "tokens-by-role-prompt-and-completion"]
     assert [file.name for file in written] == [f"{name}.{suffix}" for name in names for suffix in ("png", "svg")]
@@ -636,7 +640,7 @@ def test_names_of_figures_are_plain():
 
 
 def test_a_chart_has_a_curve_for_each_group_in_its_own_color(runs: dict[str, Path]):
-    row = measure(results(read(*runs.values())), "Pass@1").items[0]
+    row = measure(results_section(read(*runs.values())), "Pass@1").items[0]
     charts = [chart for chart in row.items if isinstance(chart, Lines)]  # type: ignore[union-attr]
     assert [[(s.color, len(s.points)) for s in chart.series] for chart in charts] == [[(0, 4), (1, 2)]] * 2
     assert [chart.log_x for chart in charts] == [False, True]

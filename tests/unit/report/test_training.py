@@ -18,7 +18,7 @@ from tmas.errors import UserError
 from tmas.report.figures import charts, draw, file_name
 from tmas.report.items import Bars, Choice, Item, Lines, Note, Point, Section, Series, Table
 from tmas.report.report import ReportSettings, make_report
-from tmas.report.training import Charts, training
+from tmas.report.training import Charts, training_section
 from tmas.report.training_runs import TrainingRun, read_training
 from tmas.report.training_tables import masked, no_numbers, seconds_by_part, summary
 from tmas.testing import team
@@ -36,7 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def section(runs: list[Path]) -> Section:
-    section = training(read_training(runs), smooth=5)
+    section = training_section(read_training(runs), smooth=5)
     assert section
     return section
 
@@ -177,7 +177,9 @@ def test_the_curve_is_what_was_logged(runs: list[Path], section: Section):
 def test_verification_rows_have_curves_of_their_own(tmp_path: Path):
     under = "reward/verification/"
     values = {"samples": 8.0, "acc": 0.5, "critique": 0.25, "false_accept": 0.5, "false_reject": 0.0, "half": 0.1}
-    section = training([run_of(tmp_path, [(1, {f"{under}{name}": value for name, value in values.items()})])], smooth=1)
+    section = training_section(
+        [run_of(tmp_path, [(1, {f"{under}{name}": value for name, value in values.items()})])], smooth=1
+    )
     assert section
     names = {"accuracy": 0.5, "critique": 0.25, "false accepts": 0.5, "false rejects": 0.0, "grades of 0.5": 0.1}
     for name, value in names.items():
@@ -221,7 +223,7 @@ def test_an_outcome_that_no_sample_had_is_0_but_a_component_that_was_not_scored_
             (3, {"reward/all/samples": 8.0}),
         ],
     )
-    section = training([run], smooth=1)
+    section = training_section([run], smooth=1)
     assert section
     [no_answer] = chart(section, "Training outcome: no answer, guideline rows").series
     [novelty] = chart(section, "Training novelty, guideline rows").series
@@ -231,7 +233,7 @@ def test_an_outcome_that_no_sample_had_is_0_but_a_component_that_was_not_scored_
 
 def test_names_of_data_sources_may_hold_anything(tmp_path: Path):
     names = [f"val-core/{data}/acc/mean@2" for data in ("math", "open/acc/r1", "<b>", "数学")]
-    section = training([run_of(tmp_path, [(0, dict.fromkeys(names, 0.5))])], smooth=1)
+    section = training_section([run_of(tmp_path, [(0, dict.fromkeys(names, 0.5))])], smooth=1)
     assert section
     [choice] = [i for i in section.items if isinstance(i, Choice) and i.label == "Validation, by data source"]
     assert [option.name for option in choice.options] == ["math", "open/acc/r1", "<b>", "数学"]

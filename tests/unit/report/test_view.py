@@ -26,7 +26,7 @@ from tmas.errors import UserError
 from tmas.files import append_lines
 from tmas.records.checksums import checked_line
 from tmas.records.live import ControlLine, RunStatus
-from tmas.report.about import about
+from tmas.report.about import about_section
 from tmas.report.items import Table, Tiles
 from tmas.report.problems import TextBudget
 from tmas.report.runs import read_runs
@@ -157,7 +157,7 @@ def test_a_report_says_which_limits_changed_while_the_run_was_live(tmp_path: Pat
     asyncio.run(make(tmp_path / "run", problems(1), team.method(max_iterations=1), Writer(1)))
     line = ControlLine(time=0.0, setting="concurrency", before=800, after=200)
     append_lines(tmp_path / "run" / "control.jsonl", [line], checked_line)
-    section = about(read_runs([tmp_path / "run"], lambda _: None), [], TextBudget(0, 0))
+    section = about_section(read_runs([tmp_path / "run"], lambda _: None), [], TextBudget(0, 0))
     [table] = [item for item in section.items if isinstance(item, Table) and "Limits changed" in item.title]
     assert [row[1:] for row in table.rows] == [["concurrency", "800", "200"]]
 

@@ -178,7 +178,7 @@ def test_replaced_prompts_of_agents_are_kept_and_named_when_they_are_left_out(tm
     (tmp_path / "predictions.jsonl").write_text('{"problem_id": "p1"}\n')
     message = refusal(tmp_path)
     assert "prompt summary.jinja: " in message
-    assert f"(set prompts={tmp_path / 'prompts'} to use the replaced prompts of this run)" in message
+    assert f"(set prompts={tmp_path / 'prompts'} to use this run's own prompts)" in message
     with_prompts(tmp_path, summary="Ünlike.").close()
 
 
@@ -201,7 +201,7 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path: 
     file.write_text("mine")
     before = set(tmp_path.rglob("*"))
     message = refusal(tmp_path)
-    assert "is no run directory and not empty" in message
+    assert "is neither a run directory nor empty" in message
     assert message.count(str(tmp_path)) == 2
     assert set(tmp_path.rglob("*")) == before
 
@@ -217,7 +217,7 @@ def test_a_manifest_of_something_else_is_refused_by_name(tmp_path: Path, manifes
     (tmp_path / "manifest.json").write_text(manifest)
     message = refusal(tmp_path)
     assert str(tmp_path / "manifest.json") in message
-    assert "not of this project" in message
+    assert "was not written by tmas" in message
     assert (tmp_path / "manifest.json").read_text() == manifest
 
 
