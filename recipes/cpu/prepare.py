@@ -35,25 +35,27 @@ SOURCE_WEIGHTS: dict[Source, float] = {"normal": 2200, "experience": 1600, "guid
 """Weights of the sources: the numbers of rows in the paper's training set."""
 
 
-def prepare(folder: Path, n_train: int = 512, n_val: int = 32, n_sft: int = 4096, seed: int = 0) -> None:
-    """Write all files to ``folder``. The same arguments give the same files."""
+def prepare(
+    folder: Path, n_train: int = 512, n_val: int = 32, n_sft: int = 4096, seed: int = 0, terms: int = 10
+) -> None:
+    """Write all files to ``folder``: sums of two numbers below ``terms``. The same arguments give the same files."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(seed)
     estimated = ContextWindow(token_counter("estimate"), 100 * CONTEXT, REPLY_TOKENS)
-    texts = [_row(draw, estimated, "train", i).prompt[0].content for i in range(256)]
+    texts = [_row(draw, estimated, "train", i, terms).prompt[0].content for i in range(256)]
     build(folder / "policy", [*texts, *(_reply(3, b, 3 + b) for b in range(10))], seed)
     window = ContextWindow(token_counter(str(folder / "policy")), CONTEXT, REPLY_TOKENS)
-    write_rows(folder / "train.parquet", (_row(draw, window, "train", i) for i in range(n_train)))
-    write_rows(folder / "val.parquet", (_row(draw, window, "validation", i) for i in range(n_val)))
-    chats = list(_chats(draw, window, n_sft))
+    write_rows(folder / "train.parquet", (_row(draw, window, "train", i, terms) for i in range(n_train)))
+    write_rows(folder / "val.parquet", (_row(draw, window, "validation", i, terms) for i in range(n_val)))
+    chats = list(_chats(draw, window, n_sft, terms))
     parquet.write_table(pyarrow.Table.from_pylist([{"messages": chat} for chat in chats]), folder / "sft.parquet")
-    problems = [_problem(draw.randrange(10), draw.randrange(10), "validation", i) for i in range(n_val)]
+    problems = [_problem(draw.randrange(terms), draw.randrange(terms), "validation", i) for i in range(n_val)]
     lines = [p.model_dump(include={"problem_id", "question", "answer"}) for p in problems]
     write_lines(folder / "problems.jsonl", lines)
 
 
-def _row(draw: random.Random, window: ContextWindow, split: str, index: int) -> TrainingRow:
-    a, b = draw.randrange(10), draw.randrange(10)
+def _row(draw: random.Random, window: ContextWindow, split: str, index: int, terms: int) -> TrainingRow:
+    a, b = draw.randrange(terms), draw.randrange(terms)
     problem = _problem(a, b, split, index)
     [source] = draw.choices(list(SOURCE_WEIGHTS), list(SOURCE_WEIGHTS.values()))
     if source == "normal":
@@ -91,11 +93,11 @@ def _guideline() -> Guideline:
     return Guideline(item_id="g1", name="Counting on", description=described, created=0, last_seen=0)
 
 
-def _chats(draw: random.Random, window: ContextWindow, n: int) -> Iterator[list[dict[str, str]]]:
+def _chats(draw: random.Random, window: ContextWindow, n: int, terms: int) -> Iterator[list[dict[str, str]]]:
     for index in range(n):
-        row = _row(draw, window, "train", index)
+        row = _row(draw, window, "train", index, terms)
         a, b = (int(term) for term in row.extra_info.question.removeprefix("What is ").removesuffix("?").split(" + "))
-        stated = a + b if draw.random() < SKILL else draw.randrange(19)
+        stated = a + b if draw.random() < SKILL else draw.randrange(2 * terms - 1)
         yield [row.prompt[0].model_dump(), {"role": "assistant", "content": _reply(a, b, stated)}]
 
 

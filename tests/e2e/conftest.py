@@ -1,7 +1,7 @@
 """One vLLM server for every end-to-end test that needs a real model, but not a server of its own.
 
 A start of vLLM costs about 40 seconds of CPU, more than most of these tests. Where the start itself is under test, a
-test starts its own: test_demo_vllm.py (on this machine) and test_train.py (on Ray, with a policy just trained).
+slow test starts its own: test_demo_vllm.py (on this machine) and test_train.py (on Ray).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def policy_server(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The base URL of a vLLM server that serves the shipped policy as ``miniature``.
+    """The base URL of a vLLM server as ``tmas demo`` starts it; the policy is called tests.support.policy_server.NAME.
 
     It starts with the first test that asks for it and runs until the session ends. All tests that use it run in one
     xdist worker, the one for engines (tests/conftest.py), so a session has one.

@@ -18,8 +18,14 @@ SMALL = ["max_problems=12", "method.max_iterations=4"]
 METHODS = ("tmas", "best_of_n", "majority_vote")
 
 
-def test_pass_at_1_rises_and_the_methods_generate_as_many_tokens(tmp_path: Path):
+@pytest.mark.parametrize("server", ["running", pytest.param("its own", marks=pytest.mark.slow)])
+def test_pass_at_1_rises_and_the_methods_generate_as_many_tokens(
+    tmp_path: Path, server: str, request: pytest.FixtureRequest
+):
+    """The running server has the settings of conf/demo.yaml, which saves the start of another one."""
     command = [sys.executable, "-m", "tmas.cli", "demo", f"output_dir={tmp_path}", *SMALL]
+    if server == "running":
+        command += ["serving=endpoint", f"model.base_url={request.getfixturevalue('policy_server')}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Three methods with the same number of generated tokens per problem" in done.stdout

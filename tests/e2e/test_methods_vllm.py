@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tests.support.installed import needs_vllm
+from tests.support.policy_server import NAME
 from tests.support.runs import candidate, iteration, prediction, write_run
 from tmas.api import run
 from tmas.concurrency import gather_all
@@ -100,7 +101,7 @@ async def solved(base_url: str, folder: Path) -> dict[str, tuple[Result, int]]:
 
 async def solve(name: str, base_url: str, directory: Path) -> tuple[Result, int]:
     settings = composed(
-        *("experiment=miniature", f"model.base_url={base_url}", f"model.tokenizer={POLICY}"),
+        *("experiment=miniature", f"model.name={NAME}", f"model.base_url={base_url}", f"model.tokenizer={POLICY}"),
         *(f"prompts={PROMPTS}", f"method={name}", *SMALL[name]),
     )
     results: list[Result] = []
@@ -190,7 +191,7 @@ ANSWERS = ["12", "12.0", r"\frac{24}{2}", "13", "all odd n"]
 async def test_a_real_judge_gives_verdicts_that_can_be_read_and_are_kept(tmp_path: Path, policy_server: str):
     run = write_run(tmp_path / "run", [prediction("p", "12", [iteration([candidate(a) for a in ANSWERS], "12")])])
     judge = JudgeSettings.model_validate(
-        {"name": "miniature", "base_url": policy_server, "passes": 3, "sampling": {"max_tokens": 300}}
+        {"name": NAME, "base_url": policy_server, "passes": 3, "sampling": {"max_tokens": 300}}
     )
     [evaluation] = await evaluate(EvaluateSettings(runs=(run,), judge=judge))
     found = evaluation.model_dump(mode="json")

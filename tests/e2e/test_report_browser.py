@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,16 +56,21 @@ class HostileWriter(Writer):
         return Writer._bank_reply(attacks, field, prefix, prompt, dice)
 
 
-def made(folder: Path, tasks: Sequence[Problem], method: MethodSettings, writer: Writer) -> Path:
-    """A run in ``folder`` and its report beside it; in a thread, since Playwright has a loop running in this one."""
-    output = folder.parent / "report.html"
-
-    def make_both() -> Path:
-        asyncio.run(make(folder, tasks, method, writer))
-        return make_report(ReportSettings(runs=(folder,), output=output))
-
+def in_thread(function: Callable[..., Path], *given: Any) -> Path:
+    """What ``function`` returns. It has a thread of its own, since Playwright has a loop running in this one."""
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(make_both).result()
+        return pool.submit(function, *given).result()
+
+
+def made(folder: Path, tasks: Sequence[Problem], method: MethodSettings, writer: Writer) -> Path:
+    """A run in ``folder``."""
+    in_thread(lambda: asyncio.run(make(folder, tasks, method, writer)))
+    return folder
+
+
+def reported(run: Path) -> Path:
+    """The report of ``run``, beside it."""
+    return in_thread(make_report, ReportSettings(runs=(run,), output=run.parent / "report.html"))
 
 
 @pytest.fixture(scope="module")
@@ -78,18 +84,23 @@ def chrome() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "run"
     method = team.method(n_candidates=3, n_verifications=3, max_iterations=4)
-    made(folder, problems(6), method, Writer(seed=5, ability=-1.0, reasoning=300))
-    return folder
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return made(folder, problems(6), method, Writer(seed=5, ability=-1.0, reasoning=300))
 
 
 @pytest.fixture(scope="module")
 def report(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of two runs, the other one a narrower TMAS."""
-    other = tmp_path_factory.mktemp("other") / "narrow"
-    made(other, problems(6), team.method(n_candidates=2, max_iterations=2), Writer(seed=5))
-    return make_report(ReportSettings(runs=(run, other), output=run.parent / "both.html"))
+    narrow = team.method(n_candidates=2, max_iterations=2)
+    other = made(tmp_path_factory.mktemp("other") / "narrow", problems(6), narrow, Writer(seed=5))
+    return in_thread(make_report, ReportSettings(runs=(run, other), output=run.parent / "both.html"))
+
+
+@pytest.fixture(scope="module")
+def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hostile") / "run"
+    return made(folder, problems(3), team.method(max_iterations=2), HostileWriter(seed=5))
 
 
 @pytest.fixture
@@ -222,17 +233,21 @@ def test_a_bank_shows_what_an_iteration_changed(watched: Watched, report: Path, 
     assert [int(match[1]) if match else 0 for match in found] == uses
 
 
-@pytest.mark.parametrize("address", ["nonsense", "problems/9/9", "problems/0/0/99/constructor", "problems/0/0/x/c99"])
-def test_an_address_that_leads_nowhere_still_shows_something(watched: Watched, report: Path, address: str):
-    page = watched.open(report, address)
+def test_an_address_that_leads_nowhere_still_shows_something(watched: Watched, report: Path):
+    page = watched.open(report, "problems/9/9")
     page.wait_for_selector("main section.card")
+    for address in ("nonsense", "problems/0/0/99/constructor", "problems/0/0/x/c99"):
+        page.evaluate("document.querySelector('main').replaceChildren()")
+        watched.go(address)
+        page.wait_for_selector("main section.card")
 
 
 def test_methods_without_banks_grades_or_calls_of_their_own_can_be_browsed(watched: Watched, tmp_path: Path):
     for name in ("rse", "self_refine", "majority_vote"):
         settings = METHODS[name].settings_type
         method = settings.model_validate({"name": name, "max_iterations": min(3, settings().max_iterations)})
-        page = watched.open(made(tmp_path / name / "run", problems(1), method, Writer(seed=1)), "problems/0/0")
+        run = made(tmp_path / name / "run", problems(1), method, Writer(seed=1))
+        page = watched.open(reported(run), "problems/0/0")
         depth = page.locator("table.grid thead th").count() - 1
         for panel in ("experience", "guideline", "calls", "c0", "c1", "c2"):
             watched.go(f"problems/0/0/{depth - 1}/{panel}")
@@ -261,7 +276,7 @@ def test_punctuation_after_a_formula_on_its_own_line_stays_with_it(watched: Watc
 
 
 def test_texts_that_were_left_out_are_said_to_be(watched: Watched, run: Path, tmp_path: Path):
-    small = make_report(ReportSettings(runs=(run,), output=tmp_path / "small.html", max_mb=0))
+    small = in_thread(make_report, ReportSettings(runs=(run,), output=tmp_path / "small.html", max_mb=0))
     page = watched.open(small, "problems/0/0/0/c0")
     page.wait_for_selector("article.call")
     assert "Left out of this file" in page.locator("article.call").first.inner_text()
@@ -307,8 +322,7 @@ def test_names_in_metrics_cannot_become_markup_or_script(watched: Watched, tmp_p
     assert page.evaluate("Object.keys(window).includes('hacked')") is False
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
 def test_training_fits_the_window_in_light_and_dark(chrome: Any, training: Path, scheme: str, width: int):
     watched = Watched(chrome, color_scheme=scheme, viewport={"width": width, "height": 900})
     page = watched.open(training)
@@ -323,7 +337,7 @@ def test_model_text_cannot_become_markup_or_script(watched: Watched, tmp_path: P
     attack = "<img src=x onerror=hacked()>"
     task = Problem(problem_id=f'"{attack}', question="\n".join(HOSTILE), answer="</script><b>")
     method = team.method(n_candidates=2, n_verifications=2, max_iterations=2)
-    page = watched.open(made(tmp_path / attack, [task], method, HostileWriter(seed=1)))
+    page = watched.open(reported(made(tmp_path / attack, [task], method, HostileWriter(seed=1))))
     for address in (
         "results",
         "cost",
@@ -345,8 +359,7 @@ def test_model_text_cannot_become_markup_or_script(watched: Watched, tmp_path: P
     assert page.locator("h2").inner_text().startswith(f'"{attack}')
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
 def test_it_fits_the_window_in_light_and_dark(chrome: Any, report: Path, scheme: str, width: int):
     watched = Watched(chrome, color_scheme=scheme, viewport={"width": width, "height": 900})
     page = watched.open(report)
@@ -361,10 +374,10 @@ def test_it_fits_the_window_in_light_and_dark(chrome: Any, report: Path, scheme:
     assert watched.troubles == []
 
 
-def test_tmas_view_shows_a_run_that_grows_and_keeps_what_is_being_read(watched: Watched, tmp_path: Path):
-    run = tmp_path / "run"
-    made(run, problems(3), team.method(max_iterations=2), HostileWriter(seed=5))
-    (run / "evaluation.json").unlink()
+def test_tmas_view_shows_a_run_that_grows_and_keeps_what_is_being_read(
+    watched: Watched, hostile_run: Path, tmp_path: Path
+):
+    run = shutil.copytree(hostile_run, tmp_path / "run")
     lines = (run / "predictions.jsonl").read_bytes().splitlines(keepends=True)
     (run / "predictions.jsonl").write_bytes(b"")
     with served_view(run) as url:
@@ -389,13 +402,11 @@ def test_tmas_view_shows_a_run_that_grows_and_keeps_what_is_being_read(watched: 
         page.goto("about:blank")  # a page that asks a server which has ended writes an error to the console
 
 
-def test_the_status_is_shown_first_although_the_report_has_come_before_it(watched: Watched, tmp_path: Path):
-    run, reports = tmp_path / "run", list[str]()
-    made(run, problems(3), team.method(max_iterations=2), HostileWriter(seed=5))
-    page = watched.page
+def test_the_status_is_shown_first_although_the_report_has_come_before_it(watched: Watched, hostile_run: Path):
+    page, reports = watched.page, list[str]()
     page.on("response", lambda response: reports.append(response.url) if response.url.endswith("/report") else None)
     page.route("**/status", lambda route: route.continue_() if reports else route.fulfill(status=304))
-    with served_view(run) as url:
+    with served_view(hostile_run) as url:
         watched.allowed += (url,)
         page.goto(url)
         page.wait_for_selector("main .tiles >> text=3 of 3")

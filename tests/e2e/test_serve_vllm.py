@@ -19,7 +19,7 @@ import pytest
 from recipes.miniature.language import blocks_in, read_answer
 from tests.support.commands import TMAS
 from tests.support.installed import needs_vllm
-from tests.support.miniature import PLAYED
+from tests.support.policy_server import PLAYED
 from tmas.answers.extract import extract_boxed
 from tmas.miniature import PROBLEMS
 from tmas.problems.loader import load_problems

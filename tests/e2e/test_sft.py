@@ -94,11 +94,11 @@ class Whole:
 @pytest.fixture(scope="module")
 def whole(task: Path, ranks: Ranks, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Whole]:
     """The whole run of each kind: ``zero``, ``muon_packed`` or ``grouped``. Each is made once."""
-    validated = [f"val_files={task / 'traces.jsonl'}", "eval_steps=40"]
+    validated = [f"val_files={task / 'traces.jsonl'}", "eval_steps=24"]
     grouped = ["deepspeed=null", "group_by_length=true", "batch_size=4", "micro_batch_size=1", "save_steps=3"]
     kinds = {
-        "zero": ["max_steps=30", "zero_stage=2"],
-        "muon_packed": ["max_steps=40", *FAST, *validated],
+        "zero": ["max_steps=16", "zero_stage=2"],
+        "muon_packed": ["max_steps=24", *FAST, *validated],
         "grouped": ["max_steps=30", *grouped],  # four updates an epoch: a run is resumed within an epoch
     }
 
@@ -112,7 +112,7 @@ def whole(task: Path, ranks: Ranks, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.mark.parametrize(
-    ("kind", "steps"), [("zero", 30), ("muon_packed", 40), pytest.param("grouped", 30, marks=pytest.mark.slow)]
+    ("kind", "steps"), [("zero", 16), ("muon_packed", 24), pytest.param("grouped", 30, marks=pytest.mark.slow)]
 )
 def test_two_processes_killed_and_resumed_end_as_if_nothing_had_happened(
     whole: Callable[[str], Whole], ranks: Ranks, task: Path, tmp_path: Path, kind: str, steps: int
@@ -120,7 +120,7 @@ def test_two_processes_killed_and_resumed_end_as_if_nothing_had_happened(
     expected, broken = whole(kind), tmp_path / "broken"
     words = sft([], task, broken, *expected.settings)
     launch = ranks.launch(words, 2, tmp_path / "killed")
-    until_step(broken, 10, lambda: launch.running)
+    until_step(broken, 6, lambda: launch.running)
     launch.kill()
     assert not (broken / "final").exists()
     printed = carried_out([*TWO, *words]) if kind == "zero" else ranks.launch(words, 2, tmp_path / "resumed").output()

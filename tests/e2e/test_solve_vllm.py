@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.commands import TMAS, tmas, tmas_process
 from tests.support.installed import needs_vllm
-from tests.support.miniature import PLAYED
+from tests.support.policy_server import PLAYED
 from tests.support.waiting import wait_until
 from tmas.files import read_lines
 from tmas.miniature import PROBLEMS
@@ -20,7 +20,7 @@ from tmas.run.trace import read_calls
 
 pytestmark = [pytest.mark.e2e, needs_vllm, pytest.mark.timeout(3600)]
 
-SIZE = 12
+SIZE = 8
 SOLVE = [
     *("solve", "experiment=miniature", *PLAYED, f"problems={PROBLEMS}", f"max_problems={SIZE}"),
     *("method.n_candidates=4", "method.n_verifications=1"),

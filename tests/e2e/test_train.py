@@ -1,4 +1,4 @@
-"""`tmas train` on the CPU: real Ray, verl, FSDP, vLLM rollouts and weight sync, the real reward; export; solving.
+"""`tmas train` on the CPU: real Ray, verl, FSDP, vLLM rollouts and weight sync, the real reward; export; answers.
 
 The judge is scripted, and down in part of a test: what it says is not what these tests are about.
 """
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from tests.support import commands
-from tests.support.policy_server import ONE_PROCESS
+from tmas.answers.extract import extract_boxed
 from tmas.files import read_lines
 from tmas.llm.tokens import ContextWindow, token_counter
 from tmas.rewards.settings import AdvantageSettings
@@ -38,9 +38,12 @@ from tmas.training.rows import TrainingRow, read_rows, write_rows
 
 pytest.importorskip("verl", reason="needs the cpu or gpu extra")
 ray = pytest.importorskip("ray", reason="needs the cpu or gpu extra")
+torch = pytest.importorskip("torch", reason="needs the cpu or gpu extra")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
 SETTINGS = "reward.custom_reward_function.reward_kwargs.settings"
+ONE_PROCESS = "+serving.args.distributed-executor-backend=vllm.v1.executor.uniproc_executor.UniProcExecutor"
+"""vLLM's engine computes in its own process, as in conf/demo.yaml. test_data_chain.py has a server with the default."""
 BOMB = "9^{9^{9^{9}}}"
 KNOWN = {
     "name": "Counting on",
@@ -61,17 +64,29 @@ def unimpressed(body: dict[str, Any]) -> Script:
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The task of recipes/cpu, smaller, and a policy that has learned to box an answer (``sft/final``)."""
+    return taught(tmp_path_factory.mktemp("task"), 100, 8, n_train=64, n_val=8, n_sft=1024)
+
+
+@pytest.fixture(scope="module")
+def easy_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Like ``task``, but with the sums of 0 and 1 alone: there are so few answers that every third guess is right."""
+    return taught(tmp_path_factory.mktemp("easy_task"), 60, 4, n_train=14, n_val=8, n_sft=256, terms=2)
+
+
+def taught(folder: Path, updates: int, batch: int, **sizes: int) -> Path:
+    """Prepare the task in ``folder``, and fine-tune its policy with so many updates of ``batch`` chats."""
     from recipes.cpu.prepare import prepare
 
-    folder = tmp_path_factory.mktemp("task")
-    prepare(folder, n_train=64, n_val=8, n_sft=1024)
-    tmas(
+    prepare(folder, **sizes)
+    torch.set_num_threads(1)  # two threads share so little work here that they mostly wait for each other
+    done = commands.tmas(
         *("sft", f"model.path={folder}/policy", f"train_files={folder}/sft.parquet", f"output_dir={folder}/sft"),
-        *("device=cpu", "max_length=512", "gradient_checkpointing=false", "batch_size=8", "micro_batch_size=8"),
-        *("optimizer=muon", "max_grad_norm=null", "learning_rate=3e-3", "max_steps=100"),
+        *("device=cpu", "max_length=512", "gradient_checkpointing=false", f"max_steps={updates}"),
+        *(f"batch_size={batch}", f"micro_batch_size={batch}"),
+        *("optimizer=muon", "max_grad_norm=null", "learning_rate=3e-3"),
         "deepspeed=null",  # DeepSpeed's Muon compiles its kernels, for a minute: test_sft.py has a slow test of it
-        OMP_NUM_THREADS="1",  # two threads share so little work here that they mostly wait for each other
     )
+    assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -145,12 +160,17 @@ def steps(output: Path, start: int) -> dict[int, dict[str, Any]]:
     return {line["step"]: line["data"] for line in lines}
 
 
-def test_hybrid_grpo_trains_exports_and_solves(task: Path, tmp_path: Path, judge: ScriptedServer):
-    output = tmp_path / "run"
-    write_rows(tmp_path / "verification.parquet", verifications(8))
-    files = f"data.train_files=[{task}/train.parquet,{tmp_path}/verification.parquet]"
-    longer = "data.max_prompt_length=768"  # the tokenizer was not trained on the verifier's prompt
-    tmas(*train(task, output, judge, "trainer.total_training_steps=2", "trainer.save_freq=2", files, longer))
+def test_hybrid_grpo_trains_exports_and_answers(easy_task: Path, tmp_path: Path, judge: ScriptedServer):
+    output, prompts, responses = tmp_path / "run", 8, 4
+    rows = [*read_rows(easy_task / "train.parquet"), *verifications(2)]
+    assert len(rows) == 2 * prompts
+    write_rows(tmp_path / "train.parquet", rows)
+    tmas(
+        *train(easy_task, output, judge, "trainer.total_training_steps=2", "trainer.save_freq=2"),
+        *(f"data.train_files={tmp_path}/train.parquet", f"data.train_batch_size={prompts}"),
+        f"actor_rollout_ref.rollout.n={responses}",
+        "data.max_prompt_length=768",  # the tokenizer was not trained on the verifier's prompt
+    )
     curves = steps(output, 1)
     assert sorted(curves) == [1, 2]
     verified = [data for data in curves.values() if "reward/verification/samples" in data]
@@ -159,7 +179,7 @@ def test_hybrid_grpo_trains_exports_and_solves(task: Path, tmp_path: Path, judge
     shares = [sum(data.get(f"{under}/{o}", 0) for o in ("graded", "no_grade", "truncated")) for data in verified]
     assert shares == pytest.approx([1] * len(verified))
     first = curves[1]
-    assert first["reward/all/samples"] == 32 * 8
+    assert first["reward/all/samples"] == prompts * responses
     assert 0 < first["reward/all/acc"] < 1
     assert first["reward/all/outcome/answered"] > 0.5
     assert first["actor/grad_norm"] > 0
@@ -174,17 +194,42 @@ def test_hybrid_grpo_trains_exports_and_solves(task: Path, tmp_path: Path, judge
 
     assert [file.name for file in kept_files(output)] == ["000001.jsonl.gz", "000002.jsonl.gz"]
     kept = [(prompt, response) for prompt in read_step(kept_files(output)[0])[1] for response in prompt.responses]
-    assert len(kept) == 32 * 8
+    assert len(kept) == prompts * responses
     assert all(prompt.extra_info["question"] in prompt.prompt for prompt, _ in kept)
-    rewards, prompts = [response.reward for _, response in kept], [prompt.uid for prompt, _ in kept]
-    computed = group_advantages(rewards, prompts, AdvantageSettings(), "grpo", by_std=True)
+    rewards, uids = [response.reward for _, response in kept], [prompt.uid for prompt, _ in kept]
+    computed = group_advantages(rewards, uids, AdvantageSettings(), "grpo", by_std=True)
     assert [response.advantage for _, response in kept] == pytest.approx(computed, abs=1e-4)
 
     exported = commands.tmas("export", f"checkpoint={output}", f"output_dir={tmp_path / 'policy'}")
     assert exported.returncode == 0, exported.stderr
+    replies = greedy_replies(tmp_path / "policy", read_rows(easy_task / "val.parquet"))
+    assert len(replies) == 8
+    assert sum(extract_boxed(reply) is not None for reply in replies) >= 6
+
+
+def greedy_replies(policy: Path, rows: Iterable[TrainingRow]) -> list[str]:
+    """The most probable reply of ``policy`` to each row. Transformers generates it: a start of vLLM takes a minute."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(policy), AutoModelForCausalLM.from_pretrained(policy)
+    replies = []
+    for row in rows:
+        messages = [message.model_dump() for message in row.prompt]
+        given = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        tokens = model.generate(**given, do_sample=False, max_new_tokens=48)[0, given["input_ids"].shape[1] :]
+        replies.append(tokenizer.decode(tokens, skip_special_tokens=True))
+    return replies
+
+
+@pytest.mark.slow
+def test_a_trained_policy_solves_on_vllm_that_ray_starts(task: Path, tmp_path: Path):
+    """The policy is one of ``tmas sft``. An exported one is a folder of the same kind (test_export.py), and
+    test_miniature_recipe.py has vLLM serve it."""
     tmas(
         *("solve", f"problems={task}/problems.jsonl", f"output_dir={tmp_path / 'solved'}", "method=majority_vote"),
-        *("method.n_candidates=4", "serving=vllm", "model.name=policy", f"model.path={tmp_path / 'policy'}"),
+        *("method.n_candidates=4", "serving=vllm", "model.name=policy", f"model.path={task}/sft/final"),
         *("model.context_length=2048", "model.sampling.max_tokens=48", "+serving.args.enforce-eager=true"),
         ONE_PROCESS,
         '+serving.env={VLLM_CPU_KVCACHE_SPACE: "1", VLLM_CPU_NUM_OF_RESERVED_CPU: "0", HF_HUB_OFFLINE: "1"}',

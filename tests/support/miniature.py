@@ -30,11 +30,6 @@ SHIPPED = (
     *("+serving.env.VLLM_CPU_KVCACHE_SPACE='2'", "+serving.env.VLLM_CPU_NUM_OF_RESERVED_CPU='0'"),
 )
 """Arguments in addition to ``experiment=miniature``: the shipped policy, on a vLLM server that the command starts."""
-PLAYED = (
-    *(f"model.tokenizer={POLICY}", f"prompts={SHIPPED_PROMPTS}"),
-    *("method.agents.max_new_items=16", "method.agents.structured_outputs=off"),
-)
-"""Arguments in addition to ``experiment=miniature`` and ``model.base_url``: the shipped policy, on a running server."""
 
 blocks = st.lists(
     st.builds(Block, st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.integers(0, 9)),

@@ -1,4 +1,4 @@
-"""Runs a vLLM server with the shipped policy: ``python -m tests.support.policy_server LOG``.
+"""Runs a vLLM server with the shipped policy, as ``tmas demo`` does: ``python -m tests.support.policy_server LOG``.
 
 It prints the server's base URL when the server is ready. It ends the server and itself when its standard input is
 closed.
@@ -14,24 +14,27 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from tests.support.miniature import SHIPPED
+from tmas.cli.demo import DemoSettings, with_policy
 from tmas.cli.main import register_resolvers
 from tmas.engines.vllm import free_port, vllm_server
-from tmas.settings import SolveSettings
+from tmas.miniature import POLICY, PROMPTS, read_manifest
 
 CONF = str(Path(__file__).parents[2] / "conf")
-ONE_PROCESS = "+serving.args.distributed-executor-backend=vllm.v1.executor.uniproc_executor.UniProcExecutor"
-"""vLLM's engine computes in its own process. By default it starts another one on a CPU: that process imports vLLM once
-more, and each of the two spins while it waits for the other. test_data_chain.py has a server with the default."""
+NAME = with_policy({"path": None, "name": "miniature"}, read_manifest())["name"]
+"""The policy's name on the server. ``tmas demo`` calls it that."""
+PLAYED = (
+    *(f"model.name={NAME}", f"model.tokenizer={POLICY}", f"prompts={PROMPTS}"),
+    *("method.agents.max_new_items=16", "method.agents.structured_outputs=off"),
+)
+"""Arguments in addition to ``experiment=miniature`` and ``model.base_url``, for a command that calls the server."""
 
 
-def settings() -> SolveSettings:
-    """The settings of ``tmas solve experiment=miniature`` with the shipped policy."""
-    given = ["problems=sample", "output_dir=unused", "experiment=miniature", *SHIPPED, ONE_PROCESS]
+def settings() -> DemoSettings:
+    """The settings of ``tmas demo``."""
     register_resolvers()
     with initialize_config_dir(CONF, version_base="1.3"):
-        config: Any = OmegaConf.to_container(compose("solve", overrides=given), resolve=True, throw_on_missing=True)
-    return SolveSettings.model_validate(config)
+        config: Any = OmegaConf.to_container(compose("demo", overrides=["output_dir=unused"]), resolve=True)
+    return DemoSettings.model_validate({**config, "model": with_policy(config["model"], read_manifest())})
 
 
 async def serve(log: Path) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import IO
+from typing import IO, Any
 
 from tmas.engines.ray_cluster import LOOPBACK, QUIET
 from tmas.testing.processes import marked
@@ -80,14 +80,27 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def _joined(cluster: Any) -> bool:
+    """Start a node. False if it was too slow: Ray gives it 30 seconds, which no setting changes."""
+    try:
+        cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1", object_store_memory=10**8, include_dashboard=False)
+    except Exception as error:
+        if "timed out during startup" in str(error):
+            return False
+        raise
+    return True
+
+
 def main() -> None:
     from ray.cluster_utils import Cluster
 
     cluster = Cluster()
     for line in sys.stdin:
-        mark = {MARK: f"{sys.argv[1]}-{line.strip()}"}
-        os.environ.update(mark)  # inherited by the head's GCS, by every raylet, and by all processes that these start
-        cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1", object_store_memory=10**8, include_dashboard=False)
+        mark = f"{sys.argv[1]}-{line.strip()}"
+        os.environ[MARK] = mark  # inherited by the head's GCS, by every raylet, and by all processes that these start
+        while not _joined(cluster):
+            for pid in marked(f"{MARK}={mark}"):
+                _kill(pid)
         print("joined", cluster.address, flush=True)
     cluster.shutdown()
 

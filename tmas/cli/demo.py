@@ -56,7 +56,7 @@ class DemoSettings(RunSettings):
 def demo_command(config: dict[str, Any], console: Console) -> None:
     """``tmas demo``: three runs on one vLLM server, their evaluation, a report, and a summary for the terminal."""
     manifest = read_manifest()
-    shipped = {"model": _with_policy(config["model"], manifest), "prompts": str(PROMPTS)}
+    shipped = {"model": with_policy(config["model"], manifest), "prompts": str(PROMPTS)}
     settings = validated(DemoSettings.model_validate, {**config, **shipped})
     problems = load_problems(PROBLEMS).problems[: settings.max_problems]
     with exit_when_stopped(settings.output_dir):
@@ -66,7 +66,7 @@ def demo_command(config: dict[str, Any], console: Console) -> None:
     print_demo(console, evaluations, manifest["parameters"], page)
 
 
-def _with_policy(model: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
+def with_policy(model: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of ``model`` with the policy that is part of the package.
 
     The model's name contains the policy's hash, so that a run is not resumed with another version of the policy.
