@@ -108,7 +108,7 @@ def judge() -> Iterator[ScriptedServer]:
 
 
 def tmas(*arguments: str, **variables: str) -> str:
-    """Run a command. A training whose cluster does not start is started again: Ray gives its processes 15 seconds,
+    """Run a command. A training whose cluster does not start is started again: Ray gives its processes 30 seconds,
     which no setting changes and which may be too short on a busy machine."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", **variables}
     command = [sys.executable, "-m", "tmas.cli", *arguments]
