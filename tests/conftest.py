@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 import re
 import signal
 from collections.abc import Callable, Iterator
@@ -20,6 +21,9 @@ from tmas.cli.main import register_resolvers
 # A shell has what it runs in the background ignore SIGINT, and so would the commands under test.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+ENVIRON = os.environ
 
 
 class FilesBesideEngines(LoadFileScheduling):
@@ -56,6 +60,12 @@ def parsed_once() -> Iterator[None]:
 def resolvers() -> None:
     """Tests that compose conf/ themselves need the functions that its files call."""
     register_resolvers()
+
+
+@pytest.fixture(autouse=True)
+def environment() -> None:
+    """Some code replaces ``os.environ`` by a copy, such as ``datasets``, but Rich goes on reading the first one."""
+    os.environ = ENVIRON  # noqa: B003 - it is the same object again
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
