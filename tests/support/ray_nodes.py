@@ -30,7 +30,7 @@ class RayNodes:
             [sys.executable, "-m", __name__, self._name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **LOOPBACK, **QUIET},
+            env={**os.environ, **LOOPBACK, **QUIET, "RAY_worker_niceness": "0"},  # with 15, other work starves them
             text=True,
         )
         self._commands: IO[str] = self._host.stdin  # type: ignore[assignment]
