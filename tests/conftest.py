@@ -64,7 +64,7 @@ def resolvers() -> None:
 
 @pytest.fixture(autouse=True)
 def environment() -> None:
-    """Some code replaces ``os.environ`` by a copy, such as ``datasets``, but Rich goes on reading the first one."""
+    """Give each test the original ``os.environ``: ``datasets`` replaces it by a copy, which Rich does not read."""
     os.environ = ENVIRON  # noqa: B003 - it is the same object again
 
 

@@ -78,10 +78,17 @@ def test_a_damaged_shard_is_one_message_and_leaves_no_folder(run: Path, tmp_path
 
 
 def test_an_adapter_is_merged_into_the_weights(tmp_path: Path):
-    """verl's merger leaves it in a folder beside the policy as it was before training."""
+    """verl's merger writes the untrained weights, and the adapter to a folder of its own."""
     import torch
 
     run, output = training_run(tmp_path / "run", "lora"), tmp_path / "trained"
+    scale = next(run.rglob("lora_train_meta.json")).rename(tmp_path / "scale.json")
+    refused = tmas("export", f"checkpoint={run}", f"output_dir={output}")
+    assert refused.returncode == 2
+    assert "actor: has no lora_train_meta.json, so the scale of the adapter is unknown" in refused.stderr
+    assert not output.exists()
+
+    scale.rename(run / "checkpoints" / "global_step_4" / "actor" / "lora_train_meta.json")
     done = tmas("export", f"checkpoint={run}", f"output_dir={output}")
     assert done.returncode == 0, done.stderr
     assert not (output / "lora_adapter").exists()

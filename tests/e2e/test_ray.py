@@ -219,9 +219,10 @@ def test_the_driver_is_killed_and_after_it_a_worker_an_engine_and_a_node(launch:
         wait_until(lambda: len(list(launch.logs.glob("*.jsonl"))) > engines)
 
     launch.until_recorded(len(before) + 20)
-    assert launch.nodes.processes("ray::RayWorker", 2)
-    launch.nodes.kill(2)
-    before = launch.settled() | before
+    with launch.held():  # a worker that was killed may not be there again yet
+        wait_until(lambda: launch.nodes.processes("ray::RayWorker", 2))
+        before = launch.settled() | before
+        launch.nodes.kill(2)
     launch.finish(driver)
     launch.nodes.add()
     holds(launch, whole, before)

@@ -69,7 +69,7 @@ def made(folder: Path, tasks: Sequence[Problem], method: MethodSettings, writer:
 
 
 def reported(run: Path) -> Path:
-    """The report of ``run``, beside it."""
+    """Write the report of ``run`` next to the run, and return its path."""
     return in_thread(make_report, ReportSettings(runs=(run,), output=run.parent / "report.html"))
 
 

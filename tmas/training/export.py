@@ -61,7 +61,7 @@ def export(settings: ExportSettings, console: Console) -> Path:
     with whole_folder(output) as building:
         with contextlib.redirect_stdout(sys.stderr):  # verl prints to stdout, which is for our output
             _merge(actor, building)
-            _merge_adapter(building)
+            _merge_adapter(actor, building)
         parameters = check_loadable(building)
     console.print(f"{output}: {parameters:,} parameters, loaded successfully", markup=False)
     return output
@@ -129,15 +129,18 @@ def _merge(actor: Path, target: Path) -> None:
         raise ExportError(f"{actor}: cannot be merged. A shard may be damaged: {error!r}") from error
 
 
-def _merge_adapter(folder: Path) -> None:
-    """Add a LoRA adapter to the weights: verl's merger saves it in a folder beside the untrained ones."""
+def _merge_adapter(actor: Path, folder: Path) -> None:
+    """Add the LoRA adapter, if there is one, to the weights in ``folder``.
+
+    verl's merger writes the untrained weights to ``folder``, and the adapter to ``folder/lora_adapter``.
+    """
     if not (adapter := folder / "lora_adapter").exists():
         return
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     if not json.loads((adapter / "adapter_config.json").read_text("utf-8"))["lora_alpha"]:
-        raise ExportError(f"{folder.name}: without lora_train_meta.json, the scale of the adapter is unknown")
+        raise ExportError("has no lora_train_meta.json, so the scale of the adapter is unknown", where=str(actor))
     untrained = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     PeftModel.from_pretrained(untrained, adapter).merge_and_unload(safe_merge=True).save_pretrained(folder)
     shutil.rmtree(adapter)
