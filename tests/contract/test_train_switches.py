@@ -215,7 +215,8 @@ def test_the_megatron_preset_composes_and_verl_accepts_it(composed: Compose, lon
 
 @pytest.mark.parametrize("experiment", ["vanilla_grpo", "hybrid_ppo"])
 def test_other_experiments_have_a_megatron_form_too(experiment: str, composed: Compose, long: str) -> None:  # noqa: F811
-    make_plan(composed(experiment, long, MEGATRON))
+    plan = dict(make_plan(composed(experiment, long, MEGATRON)).entries)
+    assert plan["training"].startswith("megatron, ")
 
 
 @pytest.mark.parametrize(
