@@ -56,8 +56,8 @@ class LeftOut:
     """A row that is not used.
 
     ``place``: line or row in the file. ``reason``: ``unreadable`` (the row cannot be parsed), ``malformed`` (it is
-    not a chat of non-empty messages that ends with the assistant's), ``control_token`` (a message contains a special token), ``template`` (the chat
-    template refuses the chat), or ``too_long``.
+    not a chat of non-empty messages that ends with the assistant's), ``control_token`` (a message contains a special
+    token), ``template`` (the chat template refuses the chat), or ``too_long``.
     """
 
     file: Path
