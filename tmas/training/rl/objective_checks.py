@@ -44,7 +44,7 @@ _IGNORED: dict[str, tuple[Any, str]] = {
     "trainer.balance_batch": (True, "the V1 trainer always balances the batch"),
     "trainer.esi_redundant_time": (0, "the V1 trainer saves no checkpoint ahead of time; lower trainer.save_freq"),
 }
-"""Settings that verl's V1 trainer ignores or applies wrongly: the value that changes nothing, and a remedy or reason."""
+"""Settings that verl's V1 trainer ignores or applies wrongly: the value that changes nothing, a remedy or reason."""
 _IGNORED_ON_FSDP: dict[str, tuple[Any, str]] = {
     f"{_ACTOR}.grad_clip": (1.0, "set actor.optim.clip_grad"),
     "critic.grad_clip": (1.0, "set critic.optim.clip_grad"),
