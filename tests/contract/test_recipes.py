@@ -23,7 +23,7 @@ from tests.support.composing import composed
 from tmas.serve.settings import ServeSettings
 from tmas.settings import Settings, SolveSettings
 from tmas.training.export import ExportSettings
-from tmas.training.rl.checks import check_sizes
+from tmas.training.rl.checks import check_settings
 from tmas.training.rl.inputs import REWARD_KEY
 from tmas.training.sft.settings import SFTSettings
 
@@ -114,7 +114,7 @@ def composes(command: str, overrides: list[str]) -> None:
     if command == "train":
         config.trainer.experiment_name = "test"  # Hydra's run-time value is not there outside of a run
         assert not OmegaConf.missing_keys(config)
-        assert not list(check_sizes(config))
+        assert not list(check_settings(config))
 
 
 @pytest.mark.parametrize("script", names(SCRIPTS))

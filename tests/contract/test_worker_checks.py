@@ -47,7 +47,7 @@ def changed(composed: Compose, found: dict[str, DictConfig]) -> Changed:  # noqa
     [
         ([f"{ROLLOUT}.name=sglang"], "rollout.name=sglang: it must be vllm"),
         ([f"{ROLLOUT}.data_parallel_size=3"], "x data_parallel_size is 3, which does not divide the 8 devices"),
-        ([f"{ROLLOUT}.log_prob_use_dynamic_bsz=false"], "log_prob_use_dynamic_bsz=False: it must be .*use_dynamic_bsz"),
+        ([f"{ROLLOUT}.log_prob_use_dynamic_bsz=false"], "log_prob_use_dynamic_bsz=False: it must equal .*dynamic_bsz"),
         ([f"{ROLLOUT}.response_length=9"], "rollout.response_length 9: set data.max_response_length"),
         ([f"{ROLLOUT}.agent.default_agent_loop=x"], "default_agent_loop x: verl 0.9.1 does not have it"),
         (["custom_reward_function.path=x.py"], "custom_reward_function.path=x.py: verl 0.9.1's V1 trainer ignores it"),

@@ -32,7 +32,7 @@ from tmas.testing.judge import code_in, with_code
 from tmas.testing.processes import writing_to
 from tmas.training.contexts import TrainingProblem, verification_row
 from tmas.training.rl.group_advantages import group_advantages
-from tmas.training.rl.liveness import ActorDied, ends_with
+from tmas.training.rl.liveness import ActorDied, watch_actors
 from tmas.training.rl.rollouts import kept_files, read_step
 from tmas.training.rows import TrainingRow, read_rows, write_rows
 
@@ -256,7 +256,7 @@ def test_the_death_of_an_actor_interrupts_what_waits_for_another():
         pid, waiting = ray.get(killed.pid.remote()), busy.wait.remote()
 
         def interrupted() -> None:
-            with ends_with({"actor": [busy], "vLLM server": [killed]}, interval=0.1):
+            with watch_actors({"actor": [busy], "vLLM server": [killed]}, interval=0.1):
                 os.kill(pid, signal.SIGKILL)
                 ray.get(waiting)
 

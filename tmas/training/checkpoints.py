@@ -1,8 +1,8 @@
 """The list of a training run's own checkpoints, so that ``tmas export`` loads no others by mistake.
 
 verl loads the shards of a checkpoint with pickle, which can run any code. ``checkpoints/manifest.jsonl`` lists the
-shards that the run itself saved. Anyone who can change the shards can also change this list: it shows that a
-checkpoint is of this run, and does not protect a folder that others can write.
+shards that the run itself saved. The list shows that a checkpoint was saved by this run. It does not protect a folder
+that others can write to, because anyone who can change the shards can also change the list.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def record_checkpoint(folder: Path, step: int) -> None:
 
 
 def unknown_shards(actor: Path) -> list[Path]:
-    """The shards in the folder ``actor`` that the manifest of the run's checkpoints does not list as they are now.
+    """The shards in the folder ``actor`` that are not in the run's manifest, or have changed since they were listed.
 
     Raises :class:`~tmas.records.reading.DefectiveFile` if the manifest is damaged.
     """
@@ -64,7 +64,7 @@ def _shard(file: Path, checkpoints: Path) -> Shard:
 
 
 def _pickle_digest(file: Path) -> str:
-    """Digest of the pickle in a file of ``torch.save``, a zip archive; of the whole file if it is something else."""
+    """Digest of the pickle in a zip archive of ``torch.save``, or of the whole file if it is not a zip archive."""
     try:
         with zipfile.ZipFile(file) as archive:
             pickles = [name for name in archive.namelist() if name.endswith(".pkl")]

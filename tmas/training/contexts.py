@@ -1,8 +1,8 @@
 """Makes training rows from problems and from recorded runs of TMAS.
 
-:class:`tmas.agents.team.Team` renders the prompts, as in inference: a row has the prompt that ``tmas solve`` sends in
-the same iteration and mode, or to the verifier of the same candidate. A recorded run is replayed, so that the rollouts
-R, the experience E and the guidelines G in a prompt are those of the run.
+:class:`tmas.agents.team.Team` renders the prompts, as in inference: a row has the prompt that ``tmas solve`` sends to
+the solution agent in that iteration and mode, or to the verification agent for that candidate. A recorded run is
+replayed, so that the rollouts R, the experience E and the guidelines G in a prompt are those of the run.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def verification_row(
     """Make a row with the prompt of the verification agent for ``truth.candidate``, a candidate of ``iteration``.
 
     Returns a failure with the reason ``context`` if the prompt does not fit ``window``, and with the reason
-    ``shortened`` if only a part of the candidate does: the part that decides about the grade may be missing.
+    ``shortened`` if only a part of the candidate fits: the part that decides the grade may be missing.
     """
     team = _team(problem, window, agents, prompts)
     prompt = team.verification_prompt(truth.candidate, structured=agents.structured_verification is True)
@@ -191,7 +191,8 @@ def rows_from_run(
     has reached the smallest share of its wanted number. ``prompts``: see :func:`row_prompts`. ``on_skip`` is called
     with the failure of each row that cannot be made.
 
-    Raises ``UserError`` if ``run`` used another method, or another question or answer under a problem's id.
+    Raises ``UserError`` if ``run`` used another method, if it had another question or answer for one of the problems,
+    or if the prompts differ from its own.
     """
     prompts = row_prompts(run, prompts)
     made: Counter[Source] = Counter()

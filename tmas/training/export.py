@@ -35,7 +35,7 @@ class ExportSettings(Settings):
     trust_checkpoint: bool = Field(
         default=False,
         description="Also load a checkpoint that checkpoints/manifest.jsonl of its run does not list. verl loads it"
-        " with pickle, which can run any code: set this only for files of people whom you trust.",
+        " with pickle, which can run any code: set this only for files from people you trust.",
     )
 
 
@@ -47,8 +47,10 @@ def export(settings: ExportSettings, console: Console) -> Path:
     """Merge the checkpoint's shards, and a LoRA adapter, into bf16 safetensors and return the new folder.
 
     The folder also has the tokenizer, the chat template and the generation config. It appears only when it is complete
-    and the model in it could be loaded. Raises :class:`ExportError`, also for a checkpoint that the run has not listed,
-    unless ``trust_checkpoint`` is set; then no partial folder is left behind.
+    and the model in it could be loaded. Otherwise, no partial folder is left behind.
+
+    Raises :class:`ExportError` if the checkpoint cannot be exported, or if the run has not listed it and
+    ``trust_checkpoint`` is not set.
     """
     actor = find_actor(settings.checkpoint)
     check_complete(actor)
@@ -99,7 +101,7 @@ def check_complete(actor: Path) -> None:
 
 
 def check_known(actor: Path) -> None:
-    """Raise :class:`ExportError` if the run's manifest does not list a shard, or lists it with another content."""
+    """Raise :class:`ExportError` if the run's manifest does not list a shard, or if the shard has changed."""
     if not (unknown := unknown_shards(actor)):
         return
     manifest = actor.absolute().parent.parent / MANIFEST

@@ -141,7 +141,10 @@ class TrainingRow(_Strict):
         if info.source != self.source:
             raise ValueError(f"field _source: {self.source!r}, but extra_info.source is {info.source!r}")
         if self.reward_model.style != STYLES[self.data_source]:
-            raise ValueError(f"field reward_model.style: {self.reward_model.style!r} for {self.data_source!r}")
+            raise ValueError(
+                f"field reward_model.style: {self.reward_model.style!r} for {self.data_source!r}, must be "
+                f"{STYLES[self.data_source]!r}"
+            )
         if (self.source == "verification") != (self.data_source == "verification"):
             raise ValueError(f"field data_source: {self.data_source!r} in a {self.source!r} row")
         self._check_truth()
@@ -149,9 +152,14 @@ class TrainingRow(_Strict):
             raise ValueError("field prompt: contains an empty message")
         roles = [message.role for message in self.prompt]
         if "system" in roles[1:] or roles[-1] != "user":
-            raise ValueError("field prompt: only the first message may be from the system, and the last is the user's")
+            raise ValueError(
+                "field prompt: only the first message may be a system message, and the last must be the user's"
+            )
         if (info.iteration < 0) != (self.source == "normal"):
-            raise ValueError(f"field extra_info.iteration: {info.iteration} in a {self.source!r} row")
+            raise ValueError(
+                f"field extra_info.iteration: {info.iteration} in a {self.source!r} row; must be -1 in 'normal' rows "
+                "and at least 0 in others"
+            )
         for field, owner in (("experience", "experience"), ("guidelines", "guideline")):
             if bool(self._items(field)) != (self.source == owner):
                 raise ValueError(
@@ -206,16 +214,16 @@ def validate_rows(path: Path) -> int:
     Raises :class:`RowFileError` with every defect, each with its file, row (from 1) and field.
     """
     defects: list[str] = []
-    first: dict[int, int] = {}
+    row_by_index: dict[int, int] = {}
     count = 0
     for count, checked in enumerate(_checked(path), 1):
         if isinstance(checked, str):
             defects.append(checked)
             continue
         index = checked.extra_info.index
-        if first.setdefault(index, count) != count:
+        if row_by_index.setdefault(index, count) != count:
             defects.append(
-                f"{path}: row {count}: field extra_info.index: row {first[index]} also has the index {index}"
+                f"{path}: row {count}: field extra_info.index: row {row_by_index[index]} also has the index {index}"
             )
     if not count:
         defects.append(f"{path}: contains no rows")
@@ -242,7 +250,7 @@ def _checked(path: Path) -> Iterator[TrainingRow | str]:
 
 
 def _type_defects(name: str, found: pyarrow.DataType, wanted: pyarrow.DataType) -> Iterator[str]:
-    """Compare the type of the field ``name`` with the wanted type, fields of structs and lists included."""
+    """Yield the defects of the type of the field ``name``, including the fields of structs and the items of lists."""
     if pyarrow.types.is_struct(wanted) and pyarrow.types.is_struct(found):
         present, required = ({field.name: field.type for field in struct} for struct in (found, wanted))
         for field in dict.fromkeys([*required, *present]):

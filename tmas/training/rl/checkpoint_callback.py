@@ -17,5 +17,5 @@ class RecordCheckpoint(CheckpointCallback):
         self, trainer: Any, global_step: int, checkpoint_dir: str, async_save: bool = False, **kwargs: Any
     ) -> None:
         """Called by verl's trainer, in its own process, after a checkpoint was saved."""
-        if not async_save:  # otherwise the shards are still being written; tmas export cannot merge them anyway
+        if not async_save:  # an asynchronous save (Megatron) is not complete yet, and tmas export cannot merge it
             record_checkpoint(Path(checkpoint_dir).absolute(), global_step)

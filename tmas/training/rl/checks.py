@@ -84,10 +84,10 @@ def find_defects(
     if engine_defects := list(_check_engine(config)):
         yield from engine_defects  # the other checks read the settings of the chosen engine
         return
-    if impossible := list(check_ranges(config)):
-        yield from impossible  # the other checks divide by these numbers
+    if out_of_range := list(check_ranges(config)):
+        yield from out_of_range  # the other checks divide by these numbers
         return
-    yield from check_sizes(config)
+    yield from check_settings(config)
     yield from _check_reward(config)
     yield from _check_rollouts(config)
     if policy:  # verl's configuration objects load the policy's own configuration
@@ -111,7 +111,7 @@ def _check_secrets(config: DictConfig) -> Iterator[str]:
 
 
 def _check_engine(config: DictConfig) -> Iterator[str]:
-    """Refuse settings of another engine: verl would reject them with the name of a class, without a key."""
+    """Refuse settings of another engine: verl's own error would name a class instead of the key."""
     engine = OmegaConf.select(config, "model_engine")
     if engine not in ENGINES:
         yield f"model_engine={engine}: choose one of {', '.join(ENGINES)}; no other engine has been tested"
@@ -129,11 +129,12 @@ def _check_engine(config: DictConfig) -> Iterator[str]:
             yield f"{place}.strategy={node.strategy}: model_engine={engine} needs {' or '.join(STRATEGIES[engine])}"
 
 
-def check_sizes(config: DictConfig) -> Iterator[str]:
-    """Check that batch sizes and numbers of devices fit together, and settings that verl itself checks too late."""
+def check_settings(config: DictConfig) -> Iterator[str]:
+    """Check what the settings alone show: whether batch sizes and numbers of devices fit together, the objective, and
+    what verl itself checks too late. The settings of the reward are checked separately."""
     yield from _check_devices(config)
     yield from _check_updates(config)
-    yield from _check_generation(config)
+    yield from _check_gen_batch_size(config)
     yield from check_objective(config)
     yield from check_workers(config)
     if config.trainer.v1.trainer_mode not in TRAINER_MODES:
@@ -187,7 +188,7 @@ def _check_updates(config: DictConfig) -> Iterator[str]:
         yield f"data.train_batch_size {batch} is not divisible by {_ACTOR}.ppo_mini_batch_size {mini_batch}"
 
 
-def _check_generation(config: DictConfig) -> Iterator[str]:
+def _check_gen_batch_size(config: DictConfig) -> Iterator[str]:
     """Check ``data.gen_batch_size``, the number of prompts that verl reads from the data at a time."""
     chunk, batch = config.data.get("gen_batch_size"), config.data.train_batch_size
     samples_dynamically = bool(OmegaConf.select(config, "algorithm.filter_groups.enable"))
@@ -259,12 +260,14 @@ def _token_limits(config: DictConfig) -> Iterator[tuple[str, int, int]]:
             yield key, tokens, sequence_parallel_size(config)
     reference = config.actor_rollout_ref.ref
     if uses_reference(config) and reference.log_prob_use_dynamic_bsz:
+        # 0: the same as the policy's
         parallel = 0 if _is_megatron(config) else reference.ulysses_sequence_parallel_size
         key = "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu"
         yield key, reference.log_prob_max_token_len_per_gpu, parallel or sequence_parallel_size(config)
-    if uses_critic(config):  # verl 0.9.1 also reads this key for updates
+    if uses_critic(config):
         megatron = _is_megatron(config)
         parallel = critic.megatron.context_parallel_size if megatron else critic.fsdp.ulysses_sequence_parallel_size
+        # verl 0.9.1 also reads this key for updates.
         yield "critic.ppo_infer_max_token_len_per_gpu", critic.ppo_infer_max_token_len_per_gpu, parallel
 
 

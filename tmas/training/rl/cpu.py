@@ -149,7 +149,7 @@ def _adapt() -> None:
     """Patch the places in torch and verl that assume an accelerator, in this process.
 
     - verl registers its FSDP engines only for ``cuda`` and ``npu``. verl's variable ``VERL_ENGINE_DEVICE`` selects one.
-    - verl asks torch for the backend ``cpu:gloo,<device>:gloo``. torch refuses it if the device is the CPU, too.
+    - verl asks torch for the backend ``cpu:gloo,<device>:gloo``. torch refuses it if ``<device>`` is ``cpu``.
     - The reference worker pins memory (``CPUOffloadPolicy``), which needs an accelerator.
     - verl loads a critic with ``flash_attention_2``, even if the configuration names another attention.
     """

@@ -26,7 +26,7 @@ _FUSED_CHUNK = 512
 
 
 def load_estimate_settings(config: DictConfig, defects: list[str]) -> EstimateSettings | None:
-    """Read ``estimate`` in ``config``. Append what is wrong with it to ``defects``, and return None then."""
+    """Read ``estimate`` in ``config``. If it is invalid, append its defects to ``defects`` and return None."""
     given = OmegaConf.select(config, "estimate")
     try:
         return EstimateSettings.model_validate(OmegaConf.to_container(given) if given else {})
@@ -37,10 +37,11 @@ def load_estimate_settings(config: DictConfig, defects: list[str]) -> EstimateSe
 
 @dataclass(frozen=True)
 class Workload:
-    """The work of a training step. ``prompt`` and ``response`` are mean lengths in tokens, ``longest`` is a response's
-    limit.
+    """The work of a training step.
 
-    ``judge_calls``: most questions to the judge per step; None if the rows are not known.
+    ``prompts``: their number. ``samples``: responses per prompt. ``prompt`` and ``response``: mean lengths in tokens.
+    ``longest``: the limit of a response. ``judge_calls``: the largest possible number of questions to the judge; None
+    if the rows are not known.
     """
 
     prompts: int
@@ -69,20 +70,20 @@ def workload(config: DictConfig, settings: EstimateSettings, rows: Sequence[RowF
     """The workload of a training step. Without ``rows``, a mean prompt has half of ``data.max_prompt_length``."""
     count = sum(file.rows for file in rows)
     total = sum(file.rows * file.mean_prompt for file in rows)
-    judged = None
+    judge_calls = None
     if count:
         forms = {source: OmegaConf.select(config, f"{REWARD_KEY}.{bonus}.form") for source, bonus in BONUS.items()}
         bonuses = [source for source, form in forms.items() if form == "judge"]
         questions = sum(file.judged + sum(file.sources.get(source, 0) for source in bonuses) for file in rows)
         passes = OmegaConf.select(config, f"{REWARD_KEY}.judge.passes") or 0
-        judged = config.data.train_batch_size * config.actor_rollout_ref.rollout.n * questions / count * passes
+        judge_calls = config.data.train_batch_size * config.actor_rollout_ref.rollout.n * questions / count * passes
     return Workload(
         prompts=config.data.train_batch_size,
         samples=config.actor_rollout_ref.rollout.n,
         prompt=total / count if total else config.data.max_prompt_length / 2,
         response=settings.response_tokens or config.data.max_response_length / 2,
         longest=config.data.max_response_length,
-        judge_calls=judged,
+        judge_calls=judge_calls,
     )
 
 
@@ -91,9 +92,10 @@ def workload(config: DictConfig, settings: EstimateSettings, rows: Sequence[RowF
 
 @dataclass(frozen=True)
 class Generation:
-    """Generation on one replica of vLLM. Bytes are per device; ``concurrency`` is in responses.
+    """Generation on one replica of vLLM. Bytes are per device.
 
-    ``tokens_per_second``: of all replicas together, in the bulk of the rollout.
+    ``concurrency``: number of responses that are generated at once. ``tokens_per_second``: of all replicas together, in
+    the bulk of the rollout.
     """
 
     weights: float
@@ -119,15 +121,15 @@ def generation(config: DictConfig, shape: ModelShape, settings: EstimateSettings
         return Generation(weights, cache, concurrency, None, None)
     bandwidth = settings.memory_bandwidth_gb * GB * settings.bandwidth_utilization * parallel
     flops = settings.tflops * 1e12 * settings.flops_utilization * parallel
-    read = work.prompt + work.response / 2  # tokens of the cache that a step reads for each response
+    read = work.prompt + work.response / 2  # tokens of the cache that a decoding step reads for each response
 
-    def step(responses: float) -> float:
+    def decoding_seconds(responses: float) -> float:
         moved = shape.weights_read(responses) + responses * shape.kv_bytes * read
         return max(moved / bandwidth, responses * 2 * shape.active_parameters / flops)
 
-    per_second = concurrency / step(concurrency)
+    per_second = concurrency / decoding_seconds(concurrency)
     bulk = per_replica * work.response / per_second
-    tail = (work.longest - work.response) * step(1)
+    tail = (work.longest - work.response) * decoding_seconds(1)
     prefill = per_replica / shared * work.prompt * shape.forward_flops(work.prompt) / flops
     return Generation(weights, cache, concurrency, per_second * replicas, bulk + tail + prefill)
 
@@ -146,7 +148,7 @@ def _cache_bytes(config: DictConfig, settings: EstimateSettings, weights: float)
 def trained_parameters(config: DictConfig, shape: ModelShape, model: str = "actor_rollout_ref.model") -> int:
     """Parameters that training changes: all, or those of the LoRA adapter. ``model``: the key of the model's settings.
 
-    verl also takes the critic to have the policy's shape.
+    The critic is assumed to have the policy's shape.
     """
     settings = OmegaConf.select(config, model)
     if not settings.get("lora_rank"):
@@ -157,7 +159,7 @@ def trained_parameters(config: DictConfig, shape: ModelShape, model: str = "acto
 
 @dataclass(frozen=True)
 class TrainingTime:
-    """Seconds of the parts of a step after generation. ``sync``: weights to vLLM, and what is offloaded and loaded."""
+    """Seconds of the parts of a step after generation. ``sync``: sending weights to vLLM, and offloading."""
 
     log_probs: float
     update: float
@@ -167,7 +169,7 @@ class TrainingTime:
 def training_time(
     config: DictConfig, shape: ModelShape, settings: EstimateSettings, work: Workload
 ) -> TrainingTime | None:
-    """Time of the passes over all tokens: the larger of their FLOPs and the traffic of FSDP. None without a peak."""
+    """Time of the passes over all tokens; each is bound by FLOPs or by FSDP's traffic. None without ``tflops``."""
     if settings.tflops is None:
         return None
     actor, devices = config.actor_rollout_ref.actor, device_count(config)
@@ -228,7 +230,7 @@ def computes_log_probs(config: DictConfig) -> bool:
 
 
 def shards(config: DictConfig) -> int:
-    """Number of devices that share the policy's weights: all, or ``fsdp_size`` of them, and each group has a copy."""
+    """Number of devices that share the policy's weights: all, or ``fsdp_size``; then each such group has a copy."""
     devices, group = device_count(config), config.actor_rollout_ref.actor.fsdp_config.fsdp_size
     return group if 0 < group < devices else devices
 
@@ -293,7 +295,7 @@ def _layer_numbers(shape: ModelShape) -> int:
 
 def checkpoint_bytes(config: DictConfig, shape: ModelShape) -> float:
     """Bytes of a checkpoint on disk: fp32 weights, two fp32 moments of Adam for those that are trained, and the weights
-    in bf16 for Hugging Face."""
+    in bf16 for Hugging Face. Parts that are not in ``save_contents`` are left out."""
 
     def size(settings: str, model: str) -> float:
         trained = trained_parameters(config, shape, model)

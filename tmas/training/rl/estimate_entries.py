@@ -39,7 +39,7 @@ def estimate_entries(
     work = workload(config, settings, train)
     made = generation(config, shape, settings, work)
     yield "estimate", f"{device_count(config)} x {settings.device} (docs/estimate.md has the formulas)"
-    active = f", of which a token meets {_count(shape.active_parameters)}" if shape.experts else ""
+    active = f", {_count(shape.active_parameters)} active per token" if shape.experts else ""
     trained = trained_parameters(config, shape)
     adapter = f"; LoRA trains {_count(trained)} more" if trained < shape.parameters else ""
     yield "parameters", f"{_count(shape.parameters)}{active}{adapter}"
@@ -49,11 +49,11 @@ def estimate_entries(
         " (estimate.response_tokens)",
     )
     tokens = f"{work.tokens:,.0f}, of which {work.responses * work.response:,.0f} are generated"
-    dropped = "; more are generated for the prompts that dynamic sampling drops, and none of it is counted here"
+    dropped = "; more are generated for the prompts that dynamic sampling drops, and they are not counted here"
     filtered = OmegaConf.select(config, "algorithm.filter_groups.enable")
     yield "tokens per step", tokens + (dropped if filtered else "")
     if work.judge_calls is not None:
-        yield "judge", f"up to {work.judge_calls:,.0f} questions per step, where all answers are right"
+        yield "judge", f"up to {work.judge_calls:,.0f} questions per step, if all answers are right"
     yield from _times(config, shape, settings, work, made)
     yield from _validation(config, shape, settings, work, validation)
     yield from _memory(config, shape, settings, work, made)
@@ -88,7 +88,7 @@ def _times(
 def _validation(
     config: DictConfig, shape: ModelShape, settings: EstimateSettings, work: Workload, files: Sequence[RowFile]
 ) -> Iterator[tuple[str, str]]:
-    """Yield how much a validation generates: ``data.val_max_samples`` rows, or all, as often as ``val_kwargs.n``."""
+    """Yield how much a validation generates: ``data.val_max_samples`` rows, or all, ``val_kwargs.n`` times each."""
     rows, limit = sum(file.rows for file in files), config.data.val_max_samples
     if not rows:
         return

@@ -42,18 +42,22 @@ _OBJECTIVE_KEYS = (
     *(f"actor_rollout_ref.model.{key}" for key in _MODEL_KEYS),
 )
 _SCHEDULE_KEYS = ("lr_scheduler_type", "lr_decay_style", "weight_decay_incr_style")  # of FSDP, and of Megatron
-_LENGTH_KEYS = ("trainer.total_training_steps", "trainer.total_epochs")
+_TOTAL_STEPS_KEYS = ("trainer.total_training_steps", "trainer.total_epochs")
 _JUDGE_CONNECTION = ("base_url", "api_key_env", "timeout", "concurrency", "stream", "patience")
 _IGNORED_REWARD_KEYS = ("checker", "prompts", *(f"judge.{name}" for name in _JUDGE_CONNECTION))
-"""Settings of the reward that do not change its value: how the judge is called, and the limits of the computation."""
+"""Settings of the reward that do not change its value: how the judge is called, and the limits of the computation.
+
+The identity has the hashes of the ``prompts`` instead.
+"""
 
 
 def identity(config: DictConfig) -> dict[str, Any]:
     """The identity as a mapping from dotted keys to values.
 
     It has the settings of the policy, the objective and the reward. The training rows and the judge's prompts are
-    represented by hashes of their content. The number of steps, validation, checkpoints, loggers, hardware and
-    everything that only changes speed or memory are not in it.
+    represented by hashes of their content. Validation, checkpoints, loggers, hardware and everything that only changes
+    speed or memory are not in it. The number of steps is in it only if the learning rate or the weight decay of a step
+    depends on it.
     """
     files = OmegaConf.select(config, "data.train_files") or []
     rows = {"data.train_files": [file_digest(Path(f)) for f in ([files] if isinstance(files, str) else files)]}
@@ -70,21 +74,23 @@ def objective(config: DictConfig) -> dict[str, Any]:
     """The settings of sampling, loss and optimizer, as a mapping from dotted keys to values.
 
     The critic's settings are part of it if the run has a critic. The number of steps is part of it if the learning rate
-    of a step depends on it.
+    or the weight decay of a step depends on it.
     """
     keys = [*_OBJECTIVE_KEYS]
-    has_critic = OmegaConf.select(config, "critic.enable")  # null: as the estimator needs it
-    if OmegaConf.select(config, "algorithm.adv_estimator") == "gae" if has_critic is None else has_critic:
+    has_critic = OmegaConf.select(config, "critic.enable")
+    if has_critic is None:  # then the estimator decides
+        has_critic = OmegaConf.select(config, "algorithm.adv_estimator") == "gae"
+    if has_critic:
         keys += ["trainer.critic_warmup", *(f"critic.{key}" for key in _CRITIC_KEYS)]
     # verl sets optim.total_training_steps itself, from the number of steps. _target_ is the name of a class.
     ignored = ("._target_", ".optim.total_training_steps")
     found = {key: value for key, value in _selected(config, keys) if not key.endswith(ignored)}
-    if any(_depends_on_length(found, f"{model}.optim") for model in ("actor_rollout_ref.actor", "critic")):
-        found |= dict(_selected(config, _LENGTH_KEYS))
+    if any(_depends_on_total_steps(found, f"{model}.optim") for model in ("actor_rollout_ref.actor", "critic")):
+        found |= dict(_selected(config, _TOTAL_STEPS_KEYS))
     return found
 
 
-def _depends_on_length(found: Mapping[str, Any], optim: str) -> bool:
+def _depends_on_total_steps(found: Mapping[str, Any], optim: str) -> bool:
     """Whether the learning rate or the weight decay of a step depends on the number of all steps."""
     schedules = [found.get(f"{optim}.{key}") or "constant" for key in _SCHEDULE_KEYS]
     warmup_by_share = (found.get(f"{optim}.lr_warmup_steps_ratio") or 0) > 0

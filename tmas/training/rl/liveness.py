@@ -22,7 +22,7 @@ class ActorDied(RuntimeError):
 
 
 @contextmanager
-def ends_with(actors: Mapping[str, Sequence[Any]], interval: float = 10.0) -> Iterator[None]:
+def watch_actors(actors: Mapping[str, Sequence[Any]], interval: float = 10.0) -> Iterator[None]:
     """Raise :class:`ActorDied` in the block when one of ``actors`` (lists of Ray handles by name) has died.
 
     A thread asks each actor every ``interval`` seconds whether it runs. A busy actor replies later. A signal interrupts
@@ -46,9 +46,9 @@ def ends_with(actors: Mapping[str, Sequence[Any]], interval: float = 10.0) -> It
                 pending[actor.__ray_ready__.remote()] = name, actor
 
     def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt  # the only exception of a signal that ends ray.get
+        raise KeyboardInterrupt  # the only exception of a signal handler that ends ray.get
 
-    before = signal.signal(signal.SIGUSR1, interrupt)
+    previous_handler = signal.signal(signal.SIGUSR1, interrupt)
     thread = threading.Thread(target=watch, name="liveness", daemon=True)
     thread.start()
     try:
@@ -61,4 +61,4 @@ def ends_with(actors: Mapping[str, Sequence[Any]], interval: float = 10.0) -> It
     finally:
         stop.set()
         thread.join()
-        signal.signal(signal.SIGUSR1, before)
+        signal.signal(signal.SIGUSR1, previous_handler)

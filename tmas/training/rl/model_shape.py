@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any, Self
 
 BF16 = 2
-"""Bytes of a number in bfloat16, in which weights are computed with, sent to vLLM and cached."""
+"""Bytes of a number in bfloat16, the type of vLLM's weights and KV cache, and of the weights in training passes."""
 
 
 def is_adapted(name: str, targets: str | Collection[str]) -> bool:
@@ -59,7 +59,7 @@ class ModelShape:
 
     @property
     def embedding(self) -> int:
-        """Parameters of the embedding, and of the output layer."""
+        """Parameters of the embedding. The output layer has as many."""
         return self.vocabulary * self.hidden
 
     @property
@@ -122,15 +122,15 @@ class ModelShape:
         """
         return 2 * self.active_parameters + 2 * self.layers * self.heads * self.head_dim * length
 
-    def weights_read(self, tokens: float) -> float:
-        """Bytes of weights that one decoding step over ``tokens`` sequences reads.
+    def weights_read(self, sequences: float) -> float:
+        """Bytes of weights that one decoding step reads: one token for each of ``sequences``.
 
         An expert is read if one of the tokens is routed to it. With uniform routing, that happens with probability
-        1 - (1 - k / E) ** tokens for k of E experts per token.
+        1 - (1 - k / E) ** sequences for k of E experts per token.
         """
         if not self.experts:
             return BF16 * self.active_parameters
-        reached = self.experts * (1 - (1 - self.experts_per_token / self.experts) ** tokens)
+        reached = self.experts * (1 - (1 - self.experts_per_token / self.experts) ** sequences)
         layer = self.attention + reached * self.mlp + self.experts * self.hidden
         return BF16 * (self.layers * layer + self.embedding)
 

@@ -44,7 +44,7 @@ _IGNORED: dict[str, tuple[Any, str]] = {
     "trainer.balance_batch": (True, "the V1 trainer always balances the batch"),
     "trainer.esi_redundant_time": (0, "the V1 trainer saves no checkpoint ahead of time; lower trainer.save_freq"),
 }
-"""Settings that verl's V1 trainer ignores or applies wrongly: the value that changes nothing, and what to do."""
+"""Settings that verl's V1 trainer ignores or applies wrongly: the value that changes nothing, a remedy or reason."""
 _IGNORED_ON_FSDP: dict[str, tuple[Any, str]] = {
     f"{_ACTOR}.grad_clip": (1.0, "set actor.optim.clip_grad"),
     "critic.grad_clip": (1.0, "set critic.optim.clip_grad"),
@@ -71,10 +71,10 @@ def check_objective(config: DictConfig) -> Iterator[str]:
     if config.model_engine == "megatron":
         yield from _check_routing(config)
     ignored = _IGNORED | _IGNORED_ON_FSDP if config.model_engine == "dp" else _IGNORED
-    for key, (harmless, remedy) in ignored.items():
+    for key, (harmless, advice) in ignored.items():
         value = OmegaConf.select(config, key)
         if value not in (None, harmless):
-            yield f"{key}={value}: verl 0.9.1 accepts and ignores it here; {remedy}"
+            yield f"{key}={value}: verl 0.9.1 accepts and ignores it here; {advice}"
     if config.actor_rollout_ref.actor.use_fused_kernels and not config.actor_rollout_ref.model.use_fused_kernels:
         yield f"{_ACTOR}.use_fused_kernels: verl 0.9.1 reads actor_rollout_ref.model.use_fused_kernels instead"
 
@@ -159,13 +159,13 @@ def _check_names(config: DictConfig) -> Iterator[str]:
 
 
 def _check_loss(config: DictConfig) -> Iterator[str]:
-    """Refuse losses that average otherwise than the configuration says, or lack a setting."""
+    """Refuse losses that do not average as the configuration says, or that lack a setting."""
     actor = config.actor_rollout_ref.actor
     key = f"{_ACTOR}.policy_loss.loss_mode={actor.policy_loss.loss_mode}"
     if actor.policy_loss.loss_mode == "geo_mean":
         yield (
-            f"{key}: verl 0.9.1 ignores loss_agg_mode there and averages over each micro batch, so that their number"
-            " changes the gradient; choose another loss, such as gspo"
+            f"{key}: verl 0.9.1 ignores loss_agg_mode there and averages over each micro batch, so that the"
+            " number of micro batches changes the gradient; choose another loss, such as gspo"
         )
     if actor.policy_loss.loss_mode == "sapo" and actor.loss_agg_mode != "seq-mean-token-mean":
         yield f"{key}: verl 0.9.1 ignores loss_agg_mode there; set {_ACTOR}.loss_agg_mode=seq-mean-token-mean"

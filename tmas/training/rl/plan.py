@@ -1,4 +1,4 @@
-"""The resource plan of a training run. It is made, and the configuration checked, before any device is used."""
+"""The resource plan of a training run. Making it checks the configuration, before any device is used."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REQUIRED = {
     "policy.path": "actor_rollout_ref.model.path",
     "judge.name": f"{REWARD_KEY}.judge.name",
 }
-"""Settings without a default: the configuration key of each by its short name. Some rewards need no judge."""
+"""Settings without a default, by short name, with their configuration keys. Some rewards need no judge."""
 
 
 Entries = tuple[tuple[str, str], ...]

@@ -66,7 +66,7 @@ class RescoreSettings(Settings):
 
     @classmethod
     def composed(cls, config: Mapping[str, Any]) -> Self:
-        """From the composed configuration. The reward needs no judge: its verdicts were kept."""
+        """Create the settings from the composed configuration. No judge is required: its verdicts were kept."""
         reward: dict[str, Any] = config["reward"]["custom_reward_function"]["reward_kwargs"]["settings"]
         judge = reward["judge"] if (reward["judge"] or {}).get("name") is not None else None
         given = {key: config[key] for key in ("rollouts", "output", "algorithm")}
@@ -75,7 +75,7 @@ class RescoreSettings(Settings):
 
 
 class Change(Record):
-    """A number with the reward of the training and with the new one. None: there is nothing to compute it from."""
+    """A number under the training's reward and under the new one. None: there is nothing to compute it from."""
 
     before: float | None
     after: float | None
@@ -90,7 +90,7 @@ class RescoredSource(Record):
     prompt needs a judge, no response to that prompt is compared. ``advantage``: mean absolute value of the advantages
     of compared responses. ``sign_changes``: number of compared responses whose advantage has a different sign
     (positive, negative or 0) after than before.
-    ``outcomes``: how often an outcome became another one.
+    ``outcomes``: number of responses by change of outcome, such as ``wrong -> right``.
     """
 
     responses: int
@@ -118,7 +118,11 @@ class Rescoring(Record):
 
 
 class Pair(NamedTuple):
-    """A response before and after. ``after``: None if it needs a judge. An advantage is None if it is not known."""
+    """The reports of the reward for a response, before and after.
+
+    ``prompt``: the prompt's uid. ``after``: None if the response needs a judge. ``advantages``: before and after; None
+    if they are not known.
+    """
 
     prompt: str
     before: Mapping[str, Any]
@@ -166,7 +170,10 @@ async def _rescored(scorer: Scorer, prompt: KeptPrompt) -> list[Pair]:
 
 
 def _with_advantages(pairs: Sequence[Pair], step: KeptStep, settings: RescoreSettings) -> list[Pair]:
-    """Add the advantages of the prompts without a response that needs a judge. ``pairs``: those of one step."""
+    """Add the advantages to the ``pairs`` of one step.
+
+    Prompts with a response that needs a judge get none. No prompt gets any if an estimator needs more than the scores.
+    """
     was, now = _algorithms(step, settings)
     incomplete = {pair.prompt for pair in pairs if pair.after is None}
     whole = [pair for pair in pairs if pair.prompt not in incomplete]
@@ -216,7 +223,7 @@ def _summary(pairs: Sequence[Pair]) -> RescoredSource:
 
 
 def _outcome(report: Mapping[str, Any]) -> str:
-    """The outcome; for an answer that was compared also whether it is right."""
+    """The outcome; instead of ``answered``, whether the answer is ``right``, ``wrong`` or ``masked``."""
     if report["outcome"] != "answered":
         return str(report["outcome"])
     return "masked" if report["correctness_state"] == "masked" else "right" if report["correctness"] == 1 else "wrong"

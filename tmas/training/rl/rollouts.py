@@ -1,7 +1,7 @@
 """Kept rollouts: the responses of each training step with their rewards, for reading and for ``tmas rescore``.
 
-verl's own form has the prompt, the response, the gold answer and the score. It lacks the row's source and memory bank,
-the parts of the reward and the judge's verdicts, without which no response can be rewarded again.
+verl's own format has the prompt, the response, the gold answer and the score. It lacks the row's source and memory
+bank, the parts of the reward and the judge's verdicts, without which no response can be rewarded again.
 """
 
 from __future__ import annotations
@@ -77,7 +77,10 @@ def prompt_text(messages: Iterable[Mapping[str, str]]) -> str:
 
 
 def kept_response(text: str, report: dict[str, Any], advantage: float, thinking: bool) -> KeptResponse:
-    """``report``: of the reward function, with the verdicts. ``thinking``: keep the text of the thinking, too."""
+    """Make the record of a response.
+
+    ``report``: the reward function's report, with the verdicts. ``thinking``: keep the text of the thinking, too.
+    """
     reward = {key: value for key, value in report.items() if key not in ("verdicts", "thinking_opened")}
     opened = bool(report["thinking_opened"])
     if not thinking:
@@ -112,7 +115,7 @@ def write_step(folder: Path, step: KeptStep, prompts: Iterable[KeptPrompt], max_
 
 
 def kept_files(folder: Path) -> list[Path]:
-    """The files of ``folder``, or of the folder ``rollouts`` in it, by step."""
+    """The files of ``folder``, or of the folder ``rollouts`` in it, in the order of the steps."""
     place = folder / "rollouts" if (folder / "rollouts").is_dir() else folder
     return sorted(place.glob(f"[0-9]*{_SUFFIX}"), key=lambda file: int(file.name.removesuffix(_SUFFIX)))
 
@@ -144,7 +147,7 @@ def existing_files(places: Iterable[Path]) -> list[Path]:
             raise UserError(
                 "contains no kept rollouts",
                 where=str(place),
-                remedy="name the output_dir of a training run, its folder rollouts, or files in it",
+                remedy="Name the output_dir of a training run, its folder rollouts, or files in it.",
             )
         found += files
     return found

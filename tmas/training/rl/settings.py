@@ -115,7 +115,8 @@ class TrainSettings(Settings):
         " (docs/estimate.md), and stop.",
     )
     estimate: EstimateSettings = Field(
-        default_factory=EstimateSettings, description="What the estimate of dry_run is for. hardware=NAME sets it."
+        default_factory=EstimateSettings,
+        description="Hardware and assumptions of the estimate of dry_run; hardware=NAME sets them.",
     )
     updates_per_step: int = Field(
         default=4,
@@ -127,5 +128,5 @@ class TrainSettings(Settings):
     env: dict[str, Any] = Field(
         default_factory=dict,
         description="Environment variables of the trainer and of all processes that it starts. A variable that is"
-        " already set outside wins. Must not hold secrets.",
+        " already set in the environment takes precedence. Must not hold secrets.",
     )

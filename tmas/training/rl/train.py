@@ -18,7 +18,7 @@ from tmas.training.rl.inputs import embed_prompts
 from tmas.training.rl.plan import PlanError, make_plan, show
 
 OWN_KEYS = ("env", "dry_run", "estimate", "output_dir", "prompts", "policy", "judge", "updates_per_step")
-"""Keys that verl does not know."""
+"""Top-level keys that verl does not know."""
 
 
 def train(config: DictConfig, console: Console) -> None:
@@ -62,7 +62,7 @@ def train(config: DictConfig, console: Console) -> None:
 def set_environment(config: DictConfig) -> dict[str, str]:
     """Set the variables of ``config.env`` in this process, unless they are set already. Returns all with their values.
 
-    verl reads some of them when it is imported, so this function is called before.
+    verl reads some of them when it is imported, so call this function first.
     """
     for name, value in config.env.items():
         os.environ.setdefault(str(name), str(value))

@@ -1,8 +1,9 @@
 """verl's synchronous and asynchronous V1 trainers with three additions for the hybrid reward, and one for safety.
 
-The advantage is that of correctness, as verl computes it, plus that of the bonus (:mod:`tmas.rewards.advantage`).
+By default, the advantage is that of correctness, as verl computes it, plus that of the bonus
+(:mod:`tmas.rewards.advantage`).
 Every component of the reward is logged by ``_source``. The responses of each step are kept with their rewards. A
-training whose vLLM server or other actor has died ends with an error.
+training ends with an error if a vLLM server or another actor that it depends on dies.
 """
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportCallIssue=false, reportAbstractUsage=false
@@ -31,7 +32,7 @@ from tmas.rewards.advantage import bonus_advantages, correctness_groups, uncompa
 from tmas.rewards.hybrid import correctness_score, impute, is_masked
 from tmas.rewards.settings import WITHOUT_JUDGE, AdvantageSettings, RewardSettings
 from tmas.settings import flatten
-from tmas.training.rl.liveness import ends_with
+from tmas.training.rl.liveness import watch_actors
 from tmas.training.rl.objective_checks import COMPARES_SAMPLES
 from tmas.training.rl.reward_metrics import reward_metrics
 from tmas.training.rl.rollouts import UNKEPT, KeptPrompt, KeptResponse, KeptStep, kept_response, prompt_text, write_step
@@ -44,7 +45,9 @@ Reward = dict[str, Any]
 
 
 class HybridRewardHooks(PPOTrainer):
-    """Computes the decoupled advantage and logs the reward's components. Everything else is verl's trainer.
+    """Computes the advantage, logs the reward's components, keeps the responses, and watches the actors.
+
+    Everything else is verl's trainer.
 
     Dr. GRPO changes the advantage of correctness, which verl computes. GSPO, clips and the correction of vLLM's
     probabilities change the loss alone. Dynamic sampling drops prompts before this class sees them.
@@ -58,7 +61,7 @@ class HybridRewardHooks(PPOTrainer):
             "agent loop": agent_loop_manager.agent_loop_workers,
             "reward": self.get_reward_handles() or [],
         }
-        with ends_with(actors):
+        with watch_actors(actors):
             super().fit(agent_loop_manager)
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
@@ -68,26 +71,31 @@ class HybridRewardHooks(PPOTrainer):
         metrics.update(reward_metrics("reward", list(compress(rewards, real))))
         metrics["reward/all/masked"] = float(sum(map(is_masked, compress(rewards, real))))
         # Each padding sample gets a group of its own, so that no sample is compared with it.
-        prompts = enumerate(zip(data["uid"], real, strict=True))
-        uids = [str(uid) if is_real else f"padding {i}" for i, (uid, is_real) in prompts]
+        numbered = enumerate(zip(data["uid"], real, strict=True))
+        uids = [str(uid) if is_real else f"padding {i}" for i, (uid, is_real) in numbered]
         settings = _advantage_settings(self.config)
         if settings.form == "additive":
             filled = iter(impute(list(compress(rewards, real)), list(compress(uids, real))))
-            _put(batch, rm_scores=_at_last_token(data["rm_scores"], [next(filled) if one else 0.0 for one in real]))
+            _put(
+                batch,
+                rm_scores=_at_last_token(data["rm_scores"], [next(filled) if is_real else 0.0 for is_real in real]),
+            )
             return super()._compute_advantage(batch, metrics)
         # verl computes the advantage of correctness. Afterwards the scores and groups are restored for verl's metrics.
         # A padding sample has a copy of a real sample's reward, but verl gives it the score 0.
-        right = [(correctness_score(reward) or 0.0) * is_real for reward, is_real in zip(rewards, real, strict=True)]
+        scores = [(correctness_score(reward) or 0.0) * is_real for reward, is_real in zip(rewards, real, strict=True)]
         groups = [str(group) for group in correctness_groups(rewards, uids)]
-        _put(batch, rm_scores=_at_last_token(data["rm_scores"], right), uid=groups)
+        _put(batch, rm_scores=_at_last_token(data["rm_scores"], scores), uid=groups)
         batch = super()._compute_advantage(batch, metrics)
         _put(batch, rm_scores=data["rm_scores"], uid=list(data["uid"]))
         bonuses = bonus_advantages(rewards, uids, settings.bonus_by_std)
         metrics["reward/all/bonus_advantage"] = fmean(map(abs, compress(bonuses, real)))
-        self._add(batch, bonuses, uncompared(rewards, groups, self.config.algorithm.adv_estimator in COMPARES_SAMPLES))
+        self._add_bonuses(
+            batch, bonuses, uncompared(rewards, groups, self.config.algorithm.adv_estimator in COMPARES_SAMPLES)
+        )
         return batch
 
-    def _add(self, batch: KVBatchMeta, bonuses: Sequence[float], uncompared: Sequence[bool]) -> None:
+    def _add_bonuses(self, batch: KVBatchMeta, bonuses: Sequence[float], uncompared: Sequence[bool]) -> None:
         """Add the bonus of each sample to the advantage of its tokens.
 
         The advantage of correctness is 0 for a sample that has no other sample to be compared with (``uncompared``).
@@ -149,8 +157,8 @@ class HybridRewardHooks(PPOTrainer):
         sample_turns: Sequence[int],
         expected_acc_counts: dict[tuple[str, str], int] | None = None,
     ) -> dict[str, float]:
-        own = {name: values for name, values in reward_extra_infos_dict.items() if name in VERL_METRICS}
-        metrics = super()._val_metrics_update(data_sources, sample_uids, own, sample_turns, expected_acc_counts)
+        for_verl = {name: values for name, values in reward_extra_infos_dict.items() if name in VERL_METRICS}
+        metrics = super()._val_metrics_update(data_sources, sample_uids, for_verl, sample_turns, expected_acc_counts)
         names = list(reward_extra_infos_dict)
         rewards = [dict(zip(names, row, strict=True)) for row in zip(*reward_extra_infos_dict.values(), strict=True)]
         return {**metrics, **reward_metrics("val-reward", rewards)}

@@ -31,7 +31,7 @@ _SHARES = tuple(f"{_ROLLOUT}.{key}" for key in ("gpu_memory_utilization", "top_p
 """Numbers in (0, 1]."""
 _FIXED: dict[str, tuple[Any, str]] = {
     "trainer.use_v1": (True, "this project extends verl's V1 trainer, and no other"),
-    "actor_rollout_ref.hybrid_engine": (True, "only separate_async reads it"),
+    "actor_rollout_ref.hybrid_engine": (True, "only verl's trainer mode separate_async reads it"),
     f"{_ROLLOUT}.name": ("vllm", "no other engine has been tested"),
     "distillation.enabled": (False, "verl's on-policy distillation has not been tested with this project's trainers"),
     "data.prompt_key": ("prompt", "the rows have this column"),
@@ -64,7 +64,7 @@ def uses_critic(config: DictConfig) -> bool:
 
 
 def check_ranges(config: DictConfig) -> Iterator[str]:
-    """Yield every number that is out of range. With one of them, nothing can be computed from the configuration."""
+    """Yield every number that is missing or out of range. Other checks and the estimate compute with these numbers."""
     on_fsdp = _POSITIVE_ON_FSDP if config.model_engine == "dp" else ()
     for key in (*_POSITIVE, *on_fsdp):
         value = OmegaConf.select(config, key)
@@ -110,7 +110,7 @@ def check_heads(config: DictConfig, shape: ModelShape) -> Iterator[str]:
 
 
 def check_adapter(config: DictConfig, layers: Collection[str]) -> Iterator[str]:
-    """Yield what is wrong with the policy's LoRA adapter. ``layers``: the names of the policy's linear layers.
+    """Yield every LoRA target that the policy does not have. ``layers``: the names of the policy's linear layers.
 
     PEFT ignores a name that fits no layer, as long as another name fits.
     """
@@ -154,7 +154,7 @@ def _check_batches(config: DictConfig) -> Iterator[str]:
     actor, rollout, reference = (config.actor_rollout_ref[name] for name in ("actor", "rollout", "ref"))
     if actor.use_dynamic_bsz != rollout.log_prob_use_dynamic_bsz:
         yield (
-            f"{_ROLLOUT}.log_prob_use_dynamic_bsz={rollout.log_prob_use_dynamic_bsz}: it must be"
+            f"{_ROLLOUT}.log_prob_use_dynamic_bsz={rollout.log_prob_use_dynamic_bsz}: it must equal"
             f" {_ACTOR}.use_dynamic_bsz"
         )
     if not uses_reference(config) or reference.log_prob_use_dynamic_bsz:
@@ -183,9 +183,9 @@ def _check_generation(config: DictConfig) -> Iterator[str]:
     sampler = config.trainer.v1.sampler
     if sampler.max_off_policy_strategy not in ("drop", "wait"):
         yield f"trainer.v1.sampler.max_off_policy_strategy {sampler.max_off_policy_strategy}: choose drop or wait"
-    oldest = sampler.max_off_policy_threshold
-    if oldest is not None and (not isinstance(oldest, int) or oldest < 1):
-        yield f"trainer.v1.sampler.max_off_policy_threshold {oldest}: it must be null or at least 1"
+    threshold = sampler.max_off_policy_threshold
+    if threshold is not None and (not isinstance(threshold, int) or threshold < 1):
+        yield f"trainer.v1.sampler.max_off_policy_threshold {threshold}: it must be null or at least 1"
 
 
 def _check_critic(config: DictConfig) -> Iterator[str]:

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import CausalLMOutput
 from tmas.errors import UserError
 from tmas.training.sft.rows import IGNORED
 
-CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
+LOGIT_KEYS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 """Keys of a model's config that change the logits after the output layer (Gemma 2, Cohere, Granite, Falcon-H1, ...)."""
 
 
@@ -27,10 +27,10 @@ def use_chunked_loss(model: Any, chunk: int) -> None:
     The model calls its output layer once, and the output layer computes the loss. ZeRO 3 gathers the weights of a layer
     at each call, so processes whose chats have different numbers of chunks must not make different numbers of calls.
 
-    Raises ``UserError`` if the model changes its logits or adds a loss of its own: the loss would be another one.
+    Raises ``UserError`` if the model changes its logits or adds a loss of its own, because the chunked loss lacks both.
     """
     config = model.config.get_text_config()
-    changed = [key for key in CHANGED_LOGITS if getattr(config, key, None) not in (None, 1.0)]
+    changed = [key for key in LOGIT_KEYS if getattr(config, key, None) not in (None, 1.0)]
     if getattr(config, "output_router_logits", False):
         changed.append("output_router_logits")
     head = model.get_output_embeddings()

@@ -32,8 +32,8 @@ def pack(examples: Sequence[Example], length: int, seed: int) -> list[list[Examp
             if not rows_by_space[space]:
                 del rows_by_space[space], spaces[place]
         rows[row].append(examples[index])
-        if (left := space - size) not in rows_by_space:
-            rows_by_space[left] = []
-            bisect.insort(spaces, left)
-        rows_by_space[left].append(row)
+        if (remaining := space - size) not in rows_by_space:
+            rows_by_space[remaining] = []
+            bisect.insort(spaces, remaining)
+        rows_by_space[remaining].append(row)
     return rows

@@ -55,9 +55,9 @@ class Example:
 class LeftOut:
     """A row that is not used.
 
-    ``place``: line or row in the file. ``reason``: ``unreadable`` (the row cannot be parsed), ``malformed`` (it is no
-    chat that ends with the assistant), ``control_token`` (a message contains a special token), ``template`` (the chat
-    template refuses the chat), or ``too_long``.
+    ``place``: line or row in the file. ``reason``: ``unreadable`` (the row cannot be parsed), ``malformed`` (it is
+    not a chat of non-empty messages that ends with the assistant's), ``control_token`` (a message contains a special
+    token), ``template`` (the chat template refuses the chat), or ``too_long``.
     """
 
     file: Path
@@ -119,7 +119,7 @@ class ChatEncoder:
             raise UserError(str(error).splitlines()[0], where=where) from error
         try:
             ends = GenerationConfig.from_pretrained(path).eos_token_id
-        except OSError:  # not every model has a generation config; its model config has the tokens, too
+        except OSError:  # a model without a generation config has these tokens in its model config
             ends = GenerationConfig.from_model_config(config).eos_token_id
         if not tokenizer.chat_template:
             raise UserError("the tokenizer has no chat template, which is needed to render chats", where=where)
@@ -156,7 +156,7 @@ class ChatEncoder:
         labels = tokens.copy()
         if self._loss_on == "assistant":
             labels[numpy.repeat([not by_model for _, by_model in pieces], [len(ids) for ids, _ in pieces])] = IGNORED
-        labels[0] = IGNORED  # the first token has no token before it from which to predict it
+        labels[0] = IGNORED  # the first token cannot be predicted: no token precedes it
         if int(tokens[-1]) not in self._end_tokens:
             raise UserError(
                 f"model.path: the chat template ends a turn with {self.tokenizer.decode(tokens[-1:])!r}, which does "
@@ -205,11 +205,11 @@ class ChatEncoder:
     def _reply(self, prompt: str, messages: Sequence[Message]) -> str | None:
         """The text that the model should generate after ``prompt``: the last message with its end token.
 
-        None if the template renders the chat so that it does not begin with ``prompt``.
-
         Some templates write more after the end token than a model generates: a line break (Qwen) or the token that
-        ends a text (Phi). The template of DeepSeek-R1's distilled models drops the thinking, although its prompt begins
-        a thought; the thinking is put back.
+        ends a text (Phi). This is cut off. The template of DeepSeek-R1's distilled models drops the thinking, although
+        its generation prompt opens it; the thinking is put back.
+
+        None if the rendered chat does not begin with ``prompt`` for another reason.
         """
         rendered = self._render(messages)
         if rendered.startswith(prompt):

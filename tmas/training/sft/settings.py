@@ -49,13 +49,14 @@ class SFTSettings(Settings):
     )
     packing: bool = Field(
         default=False,
-        description="Put several chats into one row of up to pack_length tokens; they do not see each other.",
+        description="Put several chats into one row of up to pack_length tokens. No chat attends to another.",
     )
     pack_length: int | None = Field(default=None, ge=2, description="Tokens of a packed row. null: max_length.")
     group_by_length: bool = Field(
         default=False,
-        description="Update on rows of similar length, in an order that seed draws: less padding and less waiting of"
-        " processes for each other, but an update no longer mixes short and long rows. For training without packing.",
+        description="Use rows of similar length in each update, in an order drawn with seed. There is less padding, and"
+        " processes wait less for each other, but an update no longer mixes short and long rows. For training without"
+        " packing.",
     )
     epochs: float = Field(default=3, gt=0, description="Passes over the training rows.")
     max_steps: int | None = Field(default=None, ge=1, description="Number of updates. null: epochs decides.")
@@ -63,7 +64,7 @@ class SFTSettings(Settings):
         default=64, ge=1, description="Rows per update over all processes; a row is a chat or a packed row."
     )
     micro_batch_size: int = Field(
-        default=1, ge=1, description="Rows that a process computes at once; gradients of the others are accumulated."
+        default=1, ge=1, description="Rows that a process computes at once; gradients are accumulated up to batch_size."
     )
     optimizer: Literal["adamw", "muon"] = Field(
         default="adamw", description="adamw, or muon: Muon for the matrices of the layers and AdamW for the rest."
@@ -87,8 +88,9 @@ class SFTSettings(Settings):
     loss_chunk: int | None = Field(
         default=1024,
         ge=1,
-        description="Number of tokens whose logits a process computes at once for the loss; long chats with a large"
-        " vocabulary need it. null: all logits at once, which saves computing them again in the backward pass.",
+        description="Number of tokens whose logits a process computes at once for the loss. Saves memory if chats"
+        " are long and the vocabulary is large. null: all logits at once, which saves computing them again in the"
+        " backward pass.",
     )
     liger_kernels: bool = Field(
         default=False,
@@ -105,8 +107,8 @@ class SFTSettings(Settings):
     )
     deepspeed: dict[str, JsonValue] | None = Field(
         default_factory=dict,
-        description="DeepSpeed settings that override those which the other keys give. null: train without DeepSpeed,"
-        " for small policies; fast on a CPU.",
+        description="DeepSpeed settings that override the values derived from the other keys. null: train without"
+        " DeepSpeed, for small policies; fast on a CPU.",
     )
     device: Literal["cuda", "cpu"] = Field(default="cuda", description="Where to train.")
     seed: int = Field(default=0, description="Seed of the order of the rows and of all random numbers.")
@@ -160,9 +162,9 @@ class SFTSettings(Settings):
         Training files are compared separately, by content. ``liger_kernels`` and ``group_by_length`` are included only
         if they are on, so that a run that was begun before these settings existed can be resumed.
         """
-        free = {"output_dir", "train_files", "val_files", "save_steps", "eval_steps", "report_to"}
+        ignored = {"output_dir", "train_files", "val_files", "save_steps", "eval_steps", "report_to"}
         off = {key for key in ("liger_kernels", "group_by_length") if not getattr(self, key)}
-        return self.model_dump(mode="json", exclude=free | off)
+        return self.model_dump(mode="json", exclude=ignored | off)
 
     def accumulation(self, processes: int) -> int:
         """Number of micro batches per update and process. Raises ``UserError`` if ``batch_size`` is not divisible."""

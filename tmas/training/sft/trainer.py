@@ -32,7 +32,10 @@ from tmas.training.sft.settings import SFTSettings
 
 
 def check_device(settings: SFTSettings, console: Console) -> None:
-    """Raise ``UserError`` if the device is missing. Print a hint if some GPUs stay idle."""
+    """Raise ``UserError`` if the device is missing. Print a hint if some GPUs stay idle.
+
+    On the CPU, it also makes DeepSpeed use gloo.
+    """
     if settings.device == "cpu":
         if settings.deepspeed is not None:
             from deepspeed import ops
@@ -130,7 +133,8 @@ class SFTTrainer(Trainer):
     def get_train_dataloader(self) -> Any:
         loader: Any = super().get_train_dataloader()
         if self.groups:
-            # As accelerate does for its own sampler: a run that is resumed within an epoch needs it to set the epoch.
+            # accelerate does this only for its own sampler. A run that is resumed within an epoch needs it here, too:
+            # otherwise the epoch would not be set.
             loader.set_sampler(self.groups)
         return loader
 
@@ -149,7 +153,7 @@ def _tokens(row: Sequence[Example]) -> int:
 
 
 def _check_liger(model: Any) -> None:
-    """Raise ``UserError`` if liger-kernel is missing or has no kernels for the model; it would then do nothing."""
+    """Raise ``UserError`` if liger-kernel is missing, or has no kernels for the model and would do nothing."""
     try:
         # liger-kernel is only in the GPU environment (locks/gpu.txt).
         from liger_kernel.transformers.monkey_patch import (  # pyright: ignore[reportMissingImports]
@@ -228,7 +232,7 @@ def _arguments(settings: SFTSettings, run: SFTRun, accumulation: int, validate: 
         max_grad_norm=settings.max_grad_norm or 0,
         gradient_checkpointing=settings.gradient_checkpointing,
         use_liger_kernel=settings.liger_kernels,
-        # The loss is computed as without Liger, in chunks: Liger's own keeps all logits during validation.
+        # Liger's own loss is off, because it keeps all logits during validation. loss_chunk applies as without Liger.
         liger_kernel_config={"cross_entropy": False, "fused_linear_cross_entropy": False},
         bf16=True,
         use_cpu=settings.device == "cpu",
