@@ -77,12 +77,12 @@ def _convert(gguf: Path, folder: Path) -> None:
         with contextlib.redirect_stderr(io.StringIO()):  # progress bars
             model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
             model.save_pretrained(folder)
-            _tokenizer(gguf).save_pretrained(folder)
+            _build_tokenizer(gguf).save_pretrained(folder)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress log lines below an error: importing transformers loads DeepSpeed, which writes to stdout."""
+    """Suppress log lines below the level ERROR: importing transformers loads DeepSpeed, which writes to stdout."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -91,28 +91,28 @@ def _quiet() -> Iterator[None]:
         logging.disable(level)
 
 
-def _tokenizer(gguf: Path) -> Any:
+def _build_tokenizer(gguf: Path) -> Any:
     """Build the tokenizer as published. transformers reads the end token and the splitting of digits incorrectly from
     GGUF.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    read = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    bpe = json.loads(read.backend_tokenizer.to_str())["model"]
+    from_gguf = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    bpe = json.loads(from_gguf.backend_tokenizer.to_str())["model"]
     tokenizer = Tokenizer(models.BPE(vocab=bpe["vocab"], merges=[tuple(pair) for pair in bpe["merges"]]))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([token for _, token in sorted(read.added_tokens_decoder.items())])
+    tokenizer.add_special_tokens([token for _, token in sorted(from_gguf.added_tokens_decoder.items())])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<|im_start|>",
         eos_token=EOS,
         pad_token=EOS,
         unk_token=UNK,
-        chat_template=read.chat_template,
+        chat_template=from_gguf.chat_template,
         clean_up_tokenization_spaces=False,
         model_max_length=8192,
     )

@@ -16,6 +16,7 @@ from tmas.errors import UserError
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray's switch to bind only to 127.0.0.1. Ray reads it on import."""
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+"""Ray's switches: no usage reports, and no change to the visible GPUs of actors that require none."""
 CONNECT_TIMEOUT = 10.0
 """Seconds in which the head of a cluster must answer."""
 

@@ -21,8 +21,8 @@ from tmas.settings import ModelSettings, ServingSettings
 
 log = clean_logger(__name__)
 
-STARTS = 3
-"""Consecutive failures after which a replica is given up."""
+MAX_FAILURES = 3
+"""Give up on a replica after this many consecutive failures."""
 STOP_TIMEOUT = 30.0
 """Seconds for a server to stop before its actor is killed."""
 
@@ -36,10 +36,10 @@ class Replica:
         log_to_stderr()
 
     async def start(self, key: str) -> str:
-        """Start the server, which clients need ``key`` for.
+        """Start the server. Clients must send ``key``.
 
-        Returns its base URL in the cluster once it is healthy. Raises :class:`ServerFailed`. The key is no argument of
-        the constructor: Ray would keep it in its control store.
+        Returns its base URL in the cluster once it is healthy. Raises :class:`ServerFailed`. The key is not an argument
+        of the constructor, because Ray would keep it in its control store.
         """
         self._log_file.parent.mkdir(parents=True, exist_ok=True)
         serving = self._serving.model_copy(update={"host": ray.util.get_node_ip_address()})
@@ -59,9 +59,9 @@ class Replica:
 
 @dataclass
 class Placement:
-    """Resources of one replica: GPUs, or one CPU if the cluster has no GPU.
+    """Resources of one replica, as options of its actor: GPUs, or one CPU if the cluster has no GPU.
 
-    ``room``: number of replicas that fit the cluster.
+    ``room``: number of replicas that fit on the cluster.
     """
 
     options: dict[str, Any]
@@ -122,29 +122,30 @@ class _Fleet:
         self._base_urls: list[str] = []
         self.ready = asyncio.Event()
 
-    async def keep(self, key: str, *given: Any) -> str:
-        """Start a replica, made with the arguments ``given``, and restart it whenever it ends.
+    async def keep(self, key: str, *arguments: Any) -> str:
+        """Start a replica with these constructor arguments, and restart it whenever it ends.
 
-        Returns the last reason after :data:`STARTS` failures.
+        Returns the last reason after :data:`MAX_FAILURES` consecutive failures.
         """
         failed = 0
         while True:
-            replica = self._actor.remote(*given)
+            replica = self._actor.remote(*arguments)
             try:
                 base_url = await replica.start.remote(key)
                 failed = 0
-                reason = await self._while_ready(replica, base_url)
+                reason = await self._report_until_ended(replica, base_url)
             except (RayActorError, ServerFailed) as error:
                 reason = str(getattr(error, "cause", error))
             finally:
-                await _stopped(replica)
-            log.warning("a vLLM replica ended and is being restarted: %s", reason)
+                await _stop(replica)
             failed += 1
-            if failed == STARTS:
+            is_given_up = failed == MAX_FAILURES
+            log.warning("a vLLM replica ended and is %s: %s", "given up" if is_given_up else "being restarted", reason)
+            if is_given_up:
                 return reason
 
-    async def _while_ready(self, replica: Any, base_url: str) -> str:
-        """Report the replica as ready until it has ended."""
+    async def _report_until_ended(self, replica: Any, base_url: str) -> str:
+        """Report the replica as ready until it has ended. Returns the last lines of its log."""
         self._change([*self._base_urls, base_url])
         self.ready.set()
         try:
@@ -157,7 +158,7 @@ class _Fleet:
         self._on_change(tuple(base_urls))
 
 
-async def _stopped(replica: Any) -> None:
+async def _stop(replica: Any) -> None:
     with contextlib.suppress(RayActorError, TimeoutError):
         await asyncio.wait_for(replica.stop.remote(), STOP_TIMEOUT)
     ray.kill(replica)

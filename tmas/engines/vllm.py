@@ -23,13 +23,14 @@ from tmas.settings import ModelSettings, ServingSettings
 ON_CPU = {"no-enable-chunked-prefill": True}
 """vLLM's CPU build crashes when a seeded prompt is prefilled in chunks: a CPU generator cannot go back a step."""
 PRIVATE = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+"""Environment variables that keep vLLM from sending usage statistics."""
 _ERROR = re.compile(r"\b\w+(?:Error|Exception): ")
 HEALTH_TIMEOUT = 5.0
 """Seconds to wait for an answer to a health request."""
 
 
 class ServerFailed(Exception):
-    """vLLM did not start. The message ends with the last lines of its log."""
+    """vLLM did not start, or could not be restarted. The message contains the last lines of its log."""
 
 
 @asynccontextmanager
@@ -95,7 +96,7 @@ async def _until_healthy(guard: subprocess.Popen[bytes], url: str, timeout: floa
 
 
 def log_tail(log: Path, lines: int = 25) -> str:
-    """The first error in a server's output if it is above the last lines, these lines, and the path of the whole log.
+    """The last lines of a server's log and the path of the whole log; before them, the first error above these lines.
 
     vLLM's last lines often say only that the engine did not start. Its reason is in the engine's own error above them.
     """

@@ -92,12 +92,12 @@ class TokenBudget:
         self._close_at_limit()
 
     def count_recorded(self, charges: Mapping[str, Usage], prices: Mapping[str, Price]) -> None:
-        """Count what the traces of a run hold: its earlier starts, and what this process has charged already.
+        """Count what traces hold: the usage of earlier starts, and what this process has charged already.
 
-        ``charges``: from :func:`recorded_charges`. ``prices``: the price of each role's model.
+        ``charges``: usage by role, from :func:`line_charges`. ``prices``: the price of each role's model.
         """
         self.spent = max(self.spent, sum(usage.total_tokens for usage in charges.values()))
-        self.spent_money = max(self.spent_money, cost_of(charges, prices))
+        self.spent_money = max(self.spent_money, known_cost(charges, prices))
         self._close_at_limit()
 
     async def run_limited(
@@ -106,11 +106,11 @@ class TokenBudget:
         prompt_tokens: int,
         price: Price = UNKNOWN_PRICE,
     ) -> T:
-        """Run ``call(on_progress)`` within the budget. Raises :class:`BudgetReached` if the budget ends first.
+        """Run ``call(report_tokens)`` within the budget. Raises :class:`BudgetReached` if the budget ends first.
 
-        ``on_progress`` takes the number of completion tokens streamed so far. ``prompt_tokens``: length of the prompt.
-        Until the server reports the call's usage, no token of the prompt counts as cached. The caller must pass the
-        call's usage to :meth:`charge`, also when the call is cancelled.
+        ``report_tokens`` takes the number of completion tokens streamed so far. ``prompt_tokens``: length of the
+        prompt. Until the server reports the call's usage, no token of the prompt counts as cached. The caller must pass
+        the call's usage to :meth:`charge`, also when the call is cancelled.
         """
         if not self.is_limited:
             return await call(lambda _: None)
@@ -120,13 +120,13 @@ class TokenBudget:
         prompt_cost = price.cost(Usage(prompt_tokens=prompt_tokens)) or 0.0
         cost_per_token = price.cost(Usage(completion_tokens=1)) or 0.0
 
-        def count(tokens: int) -> None:
+        def report_tokens(tokens: int) -> None:
             nonlocal streamed
             streamed = tokens
             self._set_in_flight(task, prompt_tokens + tokens, prompt_cost + tokens * cost_per_token)
 
-        task = asyncio.create_task(call(count))
-        count(0)
+        task = asyncio.create_task(call(report_tokens))
+        report_tokens(0)
         try:
             if self.exhausted:
                 task.cancel()  # before its first step: the prompt is never sent
@@ -161,9 +161,9 @@ class TokenBudget:
     def _close_at_limit(self) -> None:
         if self._closed:
             return
-        tokens_end = self.limit is not None and self.spent + self._tokens_in_flight >= self.limit
+        tokens_reached = self.limit is not None and self.spent + self._tokens_in_flight >= self.limit
         money = self.spent_money + self._money_in_flight
-        if tokens_end or (self.money_limit is not None and money >= self.money_limit):
+        if tokens_reached or (self.money_limit is not None and money >= self.money_limit):
             self.close()
 
 
@@ -186,7 +186,7 @@ async def count_earlier_starts(budget: TokenBudget, directory: Path, prices: Map
         except TraceReplaced:
             continue
         tokens = sum(usage.total_tokens for usage in charges.values())
-        budget.add_earlier(max(0, tokens - spent), max(0.0, cost_of(charges, prices) - spent_money))
+        budget.add_earlier(max(0, tokens - spent), max(0.0, known_cost(charges, prices) - spent_money))
 
 
 def _trace_files(directory: Path) -> dict[Path, os.stat_result]:
@@ -196,15 +196,16 @@ def _trace_files(directory: Path) -> dict[Path, os.stat_result]:
 def recorded_charges(directory: Path, traces: Mapping[Path, os.stat_result] | None = None) -> dict[str, Usage]:
     """What the traces of a run have charged to its budget, by role, including failed and cancelled calls.
 
-    ``traces``: read these traces, each up to its size in bytes at that time; None: all traces of the run. Damaged lines
-    are skipped: what they cost is not known. Raises :class:`TraceReplaced` if one of ``traces`` was replaced.
+    ``traces``: the traces to read, each up to the size in its ``stat_result``; None: all traces of the run. Damaged
+    lines are skipped: what they cost is not known. Raises :class:`TraceReplaced` if one of ``traces`` was replaced.
     """
     totals: dict[str, Usage] = {}
     for trace in sorted(directory.glob("trace/*.jsonl") if traces is None else traces):
-        then = None if traces is None else traces[trace]
-        for role, usage in line_charges(read_trace(trace, skip_damaged=True, end=then and then.st_size)).items():
+        expected = None if traces is None else traces[trace]
+        lines = read_trace(trace, skip_damaged=True, end=expected and expected.st_size)
+        for role, usage in line_charges(lines).items():
             totals[role] = totals.get(role, Usage()) + usage
-        if then and trace.stat().st_ino != then.st_ino:
+        if expected and trace.stat().st_ino != expected.st_ino:
             raise TraceReplaced
     return totals
 
@@ -225,7 +226,7 @@ def line_charges(lines: Iterable[PromptLine | CallLine | DecisionLine]) -> dict[
     return totals
 
 
-def cost_of(charges: Mapping[str, Usage], prices: Mapping[str, Price]) -> float:
+def known_cost(charges: Mapping[str, Usage], prices: Mapping[str, Price]) -> float:
     """The cost of usage by role. ``prices``: the price of each role's model; usage without one costs nothing here."""
     return sum(prices.get(role, UNKNOWN_PRICE).cost(usage) or 0.0 for role, usage in charges.items())
 
@@ -233,7 +234,7 @@ def cost_of(charges: Mapping[str, Usage], prices: Mapping[str, Price]) -> float:
 def unreported_usage(name: str, value: Any) -> UsageEntry:
     """The tokens of a decision with the prefix :data:`UNREPORTED_PREFIX`, as completion tokens of the call's role.
 
-    Their price is therefore that of completion tokens, which is rarely the lower one.
+    They therefore have the price of completion tokens, which is rarely lower than that of prompt tokens.
     """
     call = re.search(r"/it(\d+)/([^/\[\]]+)\[\d+(?:\+\d+)?\]#\d+$", name)
     iteration, role = (int(call[1]), call[2]) if call else (0, "")
@@ -242,7 +243,7 @@ def unreported_usage(name: str, value: Any) -> UsageEntry:
 
 
 def recorded_usage(value: Any) -> UsageEntry:
-    """The usage of a cancelled call from a trace. Older versions recorded counts that cannot be true as well."""
+    """The usage of a cancelled call from a trace. Counts that cannot be true become 0: older versions recorded them."""
     entry = UsageEntry.model_validate(value)
     counts = {name: plausible_tokens(getattr(entry.usage, name)) for name in ("prompt_tokens", "completion_tokens")}
     return entry.model_copy(update={"usage": entry.usage.model_copy(update=counts)})

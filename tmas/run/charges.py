@@ -12,7 +12,7 @@ from tmas.run.budget import (
     CANCELLED_PREFIX,
     UNREPORTED_PREFIX,
     TokenBudget,
-    cost_of,
+    known_cost,
     recorded_usage,
     unreported_usage,
 )
@@ -37,12 +37,12 @@ class ProblemCharges:
     ) -> None:
         self.trace, self.run, self.allowance = trace, run, allowance
         self._usage: dict[tuple[str, int], Usage] = {}
-        self._of_share = TokenBudget(parent=run.budget)
-        self._of_share.count_recorded(earlier_usage or {}, run.prices)
-        self._used_before = Amount(self._of_share.spent, self._of_share.spent_money)
-        self.allow(Amount())
+        self._share_budget = TokenBudget(parent=run.budget)
+        self._share_budget.count_recorded(earlier_usage or {}, run.prices)
+        self._used_before = Amount(self._share_budget.spent, self._share_budget.spent_money)
+        self.allow(Amount())  # sets the limits of the share
         limits = run.limits
-        self.budget = TokenBudget(limits.tokens_per_problem, self._of_share, limits.money_per_problem)
+        self.budget = TokenBudget(limits.tokens_per_problem, self._share_budget, limits.money_per_problem)
         for name, tokens in trace.decisions(UNREPORTED_PREFIX).items():
             unreported = unreported_usage(name, tokens)
             self._charge(unreported.role, unreported.usage, recorded=True)
@@ -62,7 +62,7 @@ class ProblemCharges:
     def used_in_iteration(self, iteration: int) -> Amount:
         """What the calls of an iteration have used."""
         used = {role: usage for (role, t), usage in self._usage.items() if t == iteration}
-        return Amount(sum(usage.total_tokens for usage in used.values()), cost_of(used, self.run.prices))
+        return Amount(sum(usage.total_tokens for usage in used.values()), known_cost(used, self.run.prices))
 
     def price(self, role: str) -> Price:
         return self.run.prices.get(role, UNKNOWN_PRICE)
@@ -73,7 +73,7 @@ class ProblemCharges:
             return
         self.allowance += more
         limits, used, allowed = self.run.limits, self._used_before, self.allowance
-        self._of_share.set_limits(
+        self._share_budget.set_limits(
             max(allowed.tokens, used.tokens + 1) if limits.tokens_per_run else None,
             max(allowed.money, math.nextafter(used.money, math.inf)) if limits.money_per_run else None,
         )

@@ -21,7 +21,7 @@ from tmas.run.runtime import open_runtime
 from tmas.run.trace import read_calls, trace_path
 from tmas.settings import Limits, RunSettings, Settings
 
-SECOND_ITERATION = frozenset({"feedback", "distill"})
+NEED_SECOND_ITERATION = frozenset({"feedback", "distill"})
 """Roles that are called for the first time between the first two iterations."""
 
 
@@ -35,8 +35,8 @@ class CheckOptions(Settings):
     )
     problem: str | None = Field(
         default=None,
-        description="Id of a problem in problems that is asked in place of question, for a model that was trained for"
-        " such problems alone. null: question is asked.",
+        description="Id of a problem in the file problems that is asked instead of question, for a model that was"
+        " trained only for such problems. null: question is asked.",
     )
     candidates: int = Field(
         default=2, ge=1, description="Maximum number of candidates in the check. A method with fewer keeps its number."
@@ -108,19 +108,22 @@ class CheckResult:
         return sum(rollout.answer is None for rollout in written), len(written)
 
 
-def unfit_roles(checked: CheckResult, settings: RunSettings, least: float) -> list[str]:
-    """The roles whose replies were too seldom readable, each with the reason. ``least``: smallest share that is fit."""
+def unfit_roles(checked: CheckResult, settings: RunSettings, min_readable: float) -> list[str]:
+    """A line for each role with too few readable replies, and one if too few candidates have an answer.
+
+    ``min_readable``: see :class:`CheckOptions`.
+    """
     found: list[str] = []
     for role in settings.method.roles:
         counts = checked.replies.get(role, ReplyCounts(role=role))
         was_called_or_blocked = role in checked.usage or found or checked.result.trajectory.stop == "budget"
         if not counts.replies:
-            # Some settings of a method leave a role out.
+            # Otherwise the settings of the method leave the role out.
             found += [f"{role} gave no reply"] * bool(was_called_or_blocked)
-        elif counts.readable < least * counts.replies:
+        elif counts.readable < min_readable * counts.replies:
             found.append(f"{role} has {counts.readable} readable of {counts.replies} replies")
     missing, written = checked.unanswered
-    if settings.method.agents.task == "answer" and written - missing < least * written:
+    if settings.method.agents.task == "answer" and written - missing < min_readable * written:
         found.append(f"{missing} of {written} candidates have no final answer")
     return found
 
@@ -164,7 +167,7 @@ def small_method(method: MethodSettings, options: CheckOptions) -> MethodSetting
         "n_verifications": options.verifications,
         "n_votes": 1,
         "n_summaries": 1,
-        "max_iterations": 2 if SECOND_ITERATION & set(method.roles) else 1,
+        "max_iterations": 2 if NEED_SECOND_ITERATION & set(method.roles) else 1,
     }
     fields = type(method).model_fields
     # These settings could end the problem before every role has been called.

@@ -177,7 +177,7 @@ class RunControl:
                 await sampling
 
     async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The status, after the changes in ``request``, if there are any, have been made."""
+        """Make the changes in ``request``, if there are any, and return the status after them."""
         try:
             changes = LimitChanges.model_validate(request.get("changes", {}))
             if changes.model_fields_set:

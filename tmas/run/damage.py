@@ -1,4 +1,4 @@
-"""Moves damaged lines of a run's files to ``FILE.damaged``, so that the run can be resumed without them."""
+"""Copies damaged lines of a run's files to ``FILE.damaged``, so that the run can be resumed without them."""
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@
 - ``predictions.jsonl``: one line for each finished problem
 - ``failures.jsonl``: one line for each failure
 - ``metrics.json``: the totals
+- ``control.jsonl``: the changes that ``tmas control`` made, if any (written by :mod:`tmas.run.control`)
+- ``FILE.damaged``: lines of ``FILE`` that were set aside, if any
 """
 
 from __future__ import annotations
@@ -122,7 +124,7 @@ class RunDirectory:
     def undamaged_lines(self, name: str, kind: type[Line]) -> tuple[list[Line], bool]:
         """Like :meth:`lines`, but damaged lines are set aside (:func:`~tmas.run.damage.set_aside`).
 
-        Returns the other lines, and whether any line was damaged. The caller must replace the file.
+        Returns the other lines, and whether any line was damaged. If so, the caller must replace the file.
         """
         file = self.path / name
         found: list[Line] = []
@@ -218,7 +220,10 @@ def _load_manifest_json(path: Path) -> dict[str, Any]:
 def _parse_manifest(path: Path, content: Mapping[str, Any]) -> Manifest:
     """The manifest of the run in ``path``; :class:`RunRefused` if it is of another version or damaged."""
     if content["schema_version"] != SCHEMA_VERSION:
-        raise RunRefused(f"{path} was written in schema version {content['schema_version']}, not {SCHEMA_VERSION}")
+        raise RunRefused(
+            f"{path} was written in schema version {content['schema_version']}, not {SCHEMA_VERSION}: use another"
+            " output_dir"
+        )
     try:
         return Manifest.model_validate(content)
     except ValidationError as error:
@@ -283,8 +288,8 @@ def _common(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, A
 
 
 def _changed_prompts(path: Path, old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    # Ignore a prompt file that only the run's version or only this version of tmas has: the run did not use it, or it
-    # is not used any more.
+    # Ignore a prompt file that only one of the two versions of tmas has: the run did not use a file that is new, and a
+    # file that was removed is not used any more.
     old, new = ({f"{name}.jinja": value for name, value in hashes.items()} for hashes in _common(old, new))
     lines = [f"prompt {line}" for line in _differences(old, new, set())]
     kept = path / "prompts"

@@ -11,8 +11,8 @@ RARE = (500_000, 20, 100)
 Python's default thresholds, this is up to half of a call's CPU time at 4,000 calls in flight."""
 
 RARE_IN_A_SERVER = (50_000, 20, 20)
-"""Thresholds for a server, which makes new garbage with every request for as long as it runs: about 100 to 200 objects
-for each visit, in cycles of exceptions, tasks and connections. At ``RARE`` they take 60 to 100 MiB."""
+"""Thresholds for a server, which makes new garbage for as long as it runs: about 100 to 200 objects for each
+request of a client, in cycles of exceptions, tasks and connections. At ``RARE`` they take 60 to 100 MiB."""
 
 
 @contextmanager

@@ -41,8 +41,11 @@ class ReplyCounter:
         )
 
     def counts(self, failures: Iterable[Failure]) -> tuple[ReplyCounts, ...]:
-        """The counts by role. ``failures``: those of the result. One without a reply, such as a call that could not be
-        made for lack of input, does not count."""
+        """The counts by role. Call this once, at the end.
+
+        ``failures``: those of the result. One without a reply, such as a call that could not be made for lack of input,
+        does not count.
+        """
         for failure in failures:
             if failure.key and failure.reason in UNREADABLE and str(failure.key) in self._answered:
                 self._add(ReplyCounts(role=failure.key.role, unreadable=1))

@@ -14,11 +14,12 @@ from tmas.settings import Limits
 
 @dataclass(frozen=True)
 class HeartbeatRequest:
-    """What the run sends to a worker with each heartbeat: its number of slots and the base URLs of its servers.
+    """What the run sends to a worker with each heartbeat.
 
-    ``is_paused``: start no new call. ``limits``: the budgets in force; None means those of the settings.
-    ``server_key``: the key of the run's own servers. ``environment``: the environment variables that contain the API
-    keys. A worker uses both when it starts. ``grants``: answers to the worker's questions about shares of the budget.
+    ``slots``: completions that the worker may have in flight. ``base_urls``: the run's own servers. ``is_paused``:
+    start no new call. ``limits``: the budgets in force; None means those of the settings. ``server_key``: the key of
+    the run's own servers. ``environment``: the environment variables that contain the API keys. A worker uses both when
+    it starts. ``grants``: answers to the worker's questions about shares of the budget.
     """
 
     slots: int

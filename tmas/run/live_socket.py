@@ -29,7 +29,7 @@ SOCKET = ".control.sock"
 TIMEOUT = 60.0
 """Longest wait for a request, and for an answer, in seconds. A run with thousands of calls is busy."""
 
-Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+RequestHandler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 """Answers a request. Raises :class:`UserError` for a request that cannot be granted."""
 
 
@@ -38,7 +38,7 @@ class NotLive(UserError):
 
 
 @asynccontextmanager
-async def answer_requests(directory: Path, answer: Answer) -> AsyncIterator[None]:
+async def answer_requests(directory: Path, handle: RequestHandler) -> AsyncIterator[None]:
     """Answer the requests on the socket of ``directory`` while the block runs.
 
     If the socket cannot be created (the file system has no sockets, or another process answers on it), a warning is
@@ -58,7 +58,7 @@ async def answer_requests(directory: Path, answer: Answer) -> AsyncIterator[None
         assert task
         connections.add(task)
         try:
-            await _answer_one(reader, writer, answer)
+            await _answer_one(reader, writer, handle)
         finally:
             connections.discard(task)
             writer.close()
@@ -99,7 +99,7 @@ def ask_live(directory: Path, request: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-async def _answer_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer) -> None:
+async def _answer_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: RequestHandler) -> None:
     try:
         async with asyncio.timeout(TIMEOUT):
             request = orjson.loads(await reader.readline())
@@ -111,7 +111,7 @@ async def _answer_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
         return
     else:
         try:
-            reply = await answer(request)
+            reply = await handle(request)
         except UserError as error:
             reply = {"error": str(error)}
     with suppress(ConnectionError):
@@ -151,7 +151,7 @@ def _is_answered(path: str) -> bool:
 
 @contextmanager
 def _short_path(directory: Path) -> Iterator[str]:
-    """A path of the socket below 108 bytes, the operating system's limit, however long the directory's own path is."""
+    """A path of the socket shorter than 108 bytes, the operating system's limit, however long ``directory`` is."""
     try:
         folder = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     except (FileNotFoundError, NotADirectoryError):

@@ -19,7 +19,7 @@ def metrics(
     ``prices``: the price of each role's model; without any, ``cost`` is None.
 
     Rates are None if they cannot be computed (no gold answers, no grades). ``pass_at_1`` is the mean correctness over
-    an iteration's candidates (the paper's). A candidate that failed or gave no answer is not correct. Neither is one
+    an iteration's candidates, as in the paper. A candidate that failed or gave no answer is not correct. Neither is one
     whose answer is undecided by rule; ``undecided`` counts these, and in ``pass_at_1_upper`` they count as correct. One
     that was never sampled (see :data:`~tmas.records.NOT_SAMPLED`) is left out. A problem that stopped keeps its last
     iteration in all later ones, so that their rates and means are over the same problems and can be compared. The
@@ -61,8 +61,8 @@ def _iteration(t: int, lines: Sequence[Prediction]) -> IterationMetrics:
         undecided=judged.count("undecided"),
         selected_accuracy=_rate([r.selected_correct for line, r in last if line.gold is not None]),
         mean_grade=_mean([c.mean_grade for _, c in sampled if c.mean_grade is not None]),
-        experience_items=_mean([_live(r.experience_bank) for _, r in last]),
-        guideline_items=_mean([_live(r.guideline_bank) for _, r in last]),
+        experience_items=_mean([_count_valid(r.experience_bank) for _, r in last]),
+        guideline_items=_mean([_count_valid(r.guideline_bank) for _, r in last]),
         usage=sum(usage, Usage()),
     )
 
@@ -84,6 +84,6 @@ def _usage_by_role(lines: Sequence[Prediction]) -> dict[str, Usage]:
     return dict(totals)
 
 
-def _live(bank: Sequence[Experience | Guideline]) -> int:
+def _count_valid(bank: Sequence[Experience | Guideline]) -> int:
     """The number of items that are not refuted."""
     return sum(item.refuted is None for item in bank)

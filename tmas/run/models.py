@@ -23,25 +23,25 @@ from tmas.run.state import RoleModel
 from tmas.settings import ModelSettings, RunSettings
 
 OnServersReady = Callable[[tuple[str, ...]], None]
-"""Called with the base URLs of the run's own servers when they are ready."""
+"""Called with the base URLs of the run's own servers when they are ready, and after each change."""
 
 
 class Clients:
     """The chat clients of a method's roles. Roles with the same endpoint share a client. An async context manager.
 
-    ``key``: the API key of the run's own servers. ``counts_template``: count the tokens of the models' chat templates;
-    False for a run that an older version started. ``others``: settings of further runs whose models are opened, too.
-    Raises ``UserError`` for a wrong API key, tokenizer or context length.
+    ``key``: the API key of the run's own servers. ``counts_chat_template``: count the tokens of the models' chat
+    templates; False for a run that an older version started. ``others``: settings of further runs whose models are
+    opened, too. Raises ``UserError`` for a wrong API key, tokenizer or context length.
     """
 
     def __init__(
         self,
         settings: RunSettings,
         key: str | None = None,
-        counts_template: bool = True,
+        counts_chat_template: bool = True,
         others: Sequence[RunSettings] = (),
     ) -> None:
-        self._counts_template = counts_template
+        self._counts_chat_template = counts_chat_template
         self._counted_templates: dict[tuple[str, bytes], int] = {}
         models = [model for run in (settings, *others) for model in run.role_models().values()]
         slots = settings.concurrency
@@ -107,21 +107,21 @@ class Clients:
         )
 
     async def _reported_length(self, chat: OpenAIChat, model_name: str) -> int:
-        known = self._known_lengths.get((chat, model_name)) or await chat.context_length(model_name)
-        if known is None:
+        length = self._known_lengths.get((chat, model_name)) or await chat.context_length(model_name)
+        if length is None:
             raise UserError(
                 f"the server does not report the context length of {model_name}",
                 where="model.context_length",
                 remedy="Set it, in tokens.",
             )
-        self._known_lengths[chat, model_name] = known
-        return known
+        self._known_lengths[chat, model_name] = length
+        return length
 
     def _window(self, model: ModelSettings, context_length: int) -> ContextWindow:
         tokenizer = model.tokenizer
         if tokenizer == "auto":
-            tokenizer = _existing(model.path) if model.path else "estimate"
-        template = self._template_tokens(tokenizer, model) if self._counts_template else CHAT_TEMPLATE_TOKENS
+            tokenizer = _checked_path(model.path) if model.path else "estimate"
+        template = self._template_tokens(tokenizer, model) if self._counts_chat_template else CHAT_TEMPLATE_TOKENS
         return ContextWindow(
             _counter(tokenizer), context_length, model.sampling.max_tokens, model.max_window_tokens, template
         )
@@ -129,11 +129,11 @@ class Clients:
     def _template_tokens(self, tokenizer: str, model: ModelSettings) -> int:
         """Tokens of the model's chat template. Counted once, because that reads the tokenizer's files."""
         variables = model.sampling.extra.get("chat_template_kwargs")
-        known = (tokenizer, orjson.dumps(variables))
-        if known not in self._counted_templates:
+        key = (tokenizer, orjson.dumps(variables))
+        if key not in self._counted_templates:
             counted = chat_template_tokens(tokenizer, variables if isinstance(variables, dict) else None)
-            self._counted_templates[known] = counted
-        return self._counted_templates[known]
+            self._counted_templates[key] = counted
+        return self._counted_templates[key]
 
 
 @asynccontextmanager
@@ -166,7 +166,8 @@ async def own_servers(
 class SharedServers:
     """vLLM servers that several runs with the same model share. They start with the first call of :meth:`base_urls`.
 
-    An async context manager that stops the servers at its end. ``directory``: the folder for their logs.
+    An async context manager that stops the servers at its end. They do not work on Ray. ``directory``: the folder for
+    their logs.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -195,7 +196,7 @@ class SharedServers:
         self._base_urls = base_urls
 
 
-def _existing(path: str) -> str:
+def _checked_path(path: str) -> str:
     """Return ``path``, a folder or a hub name. Raises ``UserError`` for a folder that does not exist."""
     is_hub_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) and not path.startswith(".")
     if not is_hub_name and not Path(path).exists():
@@ -208,10 +209,10 @@ def _existing(path: str) -> str:
 
 
 def _is_unconstrained_first(settings: RunSettings, model: ModelSettings) -> bool:
-    """Whether ``model`` gets the first attempt of each call without its schema.
+    """Whether the first attempt of each call is sent to ``model`` without its schema.
 
-    ``structured_outputs=auto`` decides by how the candidates think. This says nothing about a model other than that of
-    the candidates. Models are compared by name alone, because their servers may change when the run is resumed.
+    ``structured_outputs=auto`` decides by how the model of the candidates thinks, which says nothing about any other
+    model. Models are compared by name alone, because their servers may change when the run is resumed.
     """
     agents = settings.method.agents
     return agents.structured_outputs == "auto" and model.name != settings.model.for_role("solution").name

@@ -102,7 +102,7 @@ def print_progress(progress: RunProgress) -> None:
 
 
 def until_it_fails(on_progress: OnProgress) -> OnProgress:
-    """``on_progress``, which is called no more after it has raised an exception.
+    """A callback that calls ``on_progress`` until it raises an exception, and never after that.
 
     The exception is logged and not raised: it must not cost the results of a run that has been paid for.
     """

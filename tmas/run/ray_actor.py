@@ -34,8 +34,8 @@ class RayWorker:
     def __init__(self, settings: RunSettings, directory: Path, prompts: str) -> None:
         self._arguments, self._prompts, self._process_id = (settings, directory), prompts, secrets.token_hex(4)
         self._activity = Activity()
-        divides = settings.has_run_budget and settings.has_several_workers and settings.method.allocates
-        self._shares = RemoteShares(settings.limits) if divides else None
+        divides_budget = settings.has_run_budget and settings.has_several_workers and settings.method.allocates
+        self._shares = RemoteShares(settings.limits) if divides_budget else None
         log_to_stderr()
         self._startup: asyncio.Task[tuple[Runtime, ProblemSolver]] | None = None
         self._latest = HeartbeatRequest(0, ())
@@ -99,7 +99,7 @@ class RayWorker:
             )
         if digest(settings.prompts.hashes()) != self._prompts:
             raise UserError(
-                f"the Ray node {node} has another version of tmas, with other prompts, than this machine",
+                f"the Ray node {node} has a version of tmas with other prompts than this machine",
                 remedy="Install the same version on all nodes.",
             )
         os.environ.update(request.environment)
@@ -107,7 +107,7 @@ class RayWorker:
             opened = Runtime(settings, request.server_key, settings.active_problems, counts_chat_template(directory))
             runtime = await close_on_error.enter_async_context(opened)
             self._apply_latest(runtime)
-            runtime.show_in(self._activity)
+            runtime.show_retries_in(self._activity)
             await runtime.ready()
             solver = await runtime.solver(settings, directory, self._activity, shares=self._shares)
             self._apply_latest(runtime)  # later heartbeats may have brought a pause

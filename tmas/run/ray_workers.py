@@ -4,7 +4,7 @@ The run's own process keeps the queue of problems and gives each problem to the 
 another worker solves its problems and answers the finished calls from their traces. Therefore ``directory`` must be on
 storage that all nodes share.
 
-API keys travel in the heartbeats alone. Ray sends the arguments of a method directly to the actor's process. It keeps
+API keys travel only in the heartbeats. Ray sends the arguments of a method directly to the actor's process. It keeps
 the arguments of a constructor in its control store, and the variables of a runtime environment in a log file, too.
 """
 
@@ -61,25 +61,25 @@ MAX_DEATHS = 3
 class _WorkerState:
     """One worker, as seen by the run's own process.
 
-    ``open_problems``: problems that were assigned to it and are not solved yet. ``granted``: slots that the last
-    heartbeat gave to it. ``budget``: what it last reported, also while it starts again after a death.
+    ``open_problems``: number of problems that were assigned to it and are not solved yet. ``given_slots``: slots that
+    the last heartbeat gave to it. ``budget``: what it last reported, also while it starts again after a death.
     """
 
     actor: Any
     open_problems: int = 0
     is_responsive: bool = False
     reply: HeartbeatReply = field(default_factory=HeartbeatReply)
-    granted: int = 0
+    given_slots: int = 0
     budget: BudgetUse = field(default_factory=BudgetUse)
 
     @property
     def reserved(self) -> int:
         """Slots that it uses, or may use without another heartbeat."""
-        return max(self.reply.in_use, self.granted)
+        return max(self.reply.in_use, self.given_slots)
 
     def mark_lost(self) -> None:
         """Assign nothing to it until its next heartbeat, and free its slots."""
-        self.is_responsive, self.reply, self.granted = False, HeartbeatReply(), 0
+        self.is_responsive, self.reply, self.given_slots = False, HeartbeatReply(), 0
 
     async def is_reachable(self) -> bool:
         """Ask the actor now. A worker may have died since its last heartbeat.
@@ -121,9 +121,10 @@ class WorkerPool:
         self._last_reply = time.monotonic()
 
     async def solve(self, order: int, problem: Problem) -> Result:
-        """Like :meth:`tmas.run.solver.ProblemSolver.solve`, on a worker. If it dies, the problem goes to another one.
+        """Like :meth:`tmas.run.solver.ProblemSolver.solve`, on a worker.
 
-        After :data:`MAX_DEATHS` deaths without a finished call in between, the problem fails.
+        If the worker dies, another one solves the problem. After :data:`MAX_DEATHS` deaths without a finished call in
+        between, the problem fails.
         """
         deaths, size, last_dead = 0, -1, None
         while deaths < MAX_DEATHS:
@@ -225,14 +226,17 @@ class WorkerPool:
         return min(responsive, key=lambda worker: worker.open_problems)
 
     def _heartbeat_request(self, worker: _WorkerState) -> HeartbeatRequest:
-        """Divide the slots. Slots of other workers stay reserved until their own heartbeats have taken them away."""
+        """The next heartbeat of ``worker``, with its slots.
+
+        Slots of other workers stay reserved until their own heartbeats have taken them away.
+        """
         loads = [(w.reply.in_use if w is worker else w.reserved, w.reply.demand) for w in self.workers]
         slots = divide_slots(loads, self._slots)
-        worker.granted = slots[self.workers.index(worker)]
+        worker.given_slots = slots[self.workers.index(worker)]
         runtime = self._runtime
         grants = self._desk.answers(worker.reply.process_id) if self._desk else {}
         servers = (runtime.key, self._environment)
-        return HeartbeatRequest(worker.granted, runtime.base_urls, self._is_paused, self._limits, *servers, grants)
+        return HeartbeatRequest(worker.given_slots, runtime.base_urls, self._is_paused, self._limits, *servers, grants)
 
     def _answer_questions(self, worker: _WorkerState) -> None:
         if self._desk:

@@ -92,7 +92,7 @@ class RecordedRun:
         The problem may have stopped before the last iteration. Only its recorded iterations are replayed.
         """
         method_settings = prediction.terms.method | {"max_iterations": len(prediction.iterations)}
-        # Older versions had no such setting, and asked again for every truncated summary.
+        # Older versions had no setting ``cut_summaries``, and asked again for every truncated summary.
         if "summary" in METHODS[prediction.method].settings_type.roles:
             agents = method_settings.get("agents")
             method_settings["agents"] = {"cut_summaries": None, **(agents if isinstance(agents, dict) else {})}

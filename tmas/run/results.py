@@ -1,4 +1,4 @@
-"""Turn results into the records of ``predictions.jsonl`` and ``failures.jsonl``.
+"""Turns results into the records of ``predictions.jsonl`` and ``failures.jsonl``.
 
 What the models wrote stays in the trace, except for the selected solution.
 """

@@ -17,13 +17,13 @@ from tmas.records.live import RecentBankChange
 from tmas.run.activity import Activity
 from tmas.run.session import ProblemSession
 
-KEPT = 10
-"""Bank changes that are kept."""
+MAX_BANK_CHANGES = 10
+"""Number of the latest bank changes that are kept."""
 
 
 @asynccontextmanager
 async def observed_rounds(session: ProblemSession, activity: Activity) -> AsyncIterator[OnRound]:
-    """A progress callback for a method that solves the session's problem in the block, shown in ``activity``.
+    """Yield a progress callback for the method that solves the session's problem. It updates ``activity``.
 
     The failures are those of all finished iterations of the problem, including replayed ones. The caller removes them
     once it has the result, which contains them. Bank changes of replayed iterations are left out: they were shown when
@@ -40,7 +40,7 @@ async def observed_rounds(session: ProblemSession, activity: Activity) -> AsyncI
             sizes = len(found.experiences), len(found.guidelines)
             changes = found.experience_change, found.guideline_change
             recent = recent_changes(problem_id, iteration, sizes, changes, time.time())
-            activity.bank_changes = (*activity.bank_changes, *recent)[-KEPT:]
+            activity.bank_changes = (*activity.bank_changes, *recent)[-MAX_BANK_CHANGES:]
 
     def on_round(iteration: int, rollouts: Round, memory: Callable[[], Awaitable[Memory]]) -> None:
         failures.update(failure.reason.value for rollout in rollouts for failure in rollout.failures)
@@ -77,7 +77,7 @@ def add_up_details(total: Activity, known: Sequence[Activity], live: Sequence[Ac
     """
     total.failures = {problem: reasons for activity in live for problem, reasons in activity.failures.items()}
     changes = [change for activity in known for change in activity.bank_changes]
-    total.bank_changes = tuple(sorted(changes, key=lambda change: change.time or 0)[-KEPT:])
+    total.bank_changes = tuple(sorted(changes, key=lambda change: change.time or 0)[-MAX_BANK_CHANGES:])
     for name in {name for activity in known for name in activity.roles}:
         of_role = total.role(name)
         for counter in ("calls", "failed", "tokens"):

@@ -34,7 +34,7 @@ async def run_problems(
 
     Each result is written to ``directory`` before it is passed to ``on_result``. ``terms``: called when a problem is
     finished, see :func:`~tmas.run.results.prediction_line`. Raises the exception that stopped the run; if there are
-    several, an :class:`~tmas.llm.endpoint.EndpointDown` comes first. Finished results stay in the directory.
+    several, an :class:`~tmas.llm.endpoint.EndpointDown` takes precedence. Finished results stay in the directory.
     """
 
     async def run(order: int, problem: Problem) -> None:
@@ -75,8 +75,8 @@ def pending_problems(
     """The problems that are not finished yet.
 
     ``terms``: the current settings; a problem that was finished under other settings may have to be solved again.
-    ``reuse_finished``: False treats all problems as not finished. A damaged line is set aside, and its problem is not
-    finished: the trace answers its calls.
+    ``reuse_finished``: False treats all problems as not finished. A damaged line is set aside, and its problem
+    counts as not finished: it is solved again, with its calls answered from the trace.
     """
     ids = {p.problem_id for p in problems}
     predictions, _ = directory.undamaged_lines("predictions.jsonl", Prediction)

@@ -38,7 +38,7 @@ class Runtime:
 
     ``key``: the key of the run's own servers. ``files``: number of files that are open at once, in addition to the
     sockets of the calls in flight. ``counts_chat_template``: see :func:`~tmas.run.directory.counts_chat_template`.
-    ``others``: settings of further runs that :meth:`solver` must be able to solve, with other roles for example.
+    ``others``: settings of further runs, for example with other roles, that :meth:`solver` will be called with.
     Raises ``UserError`` for a wrong API key, tokenizer or context length.
     """
 
@@ -85,7 +85,7 @@ class Runtime:
         self.base_urls = base_urls
         self._clients.use_servers(base_urls)
 
-    def show_in(self, activity: Activity) -> None:
+    def show_retries_in(self, activity: Activity) -> None:
         """Show in ``activity`` why calls are being retried."""
         self._clients.on_retry(activity.note_retry)
 
@@ -115,9 +115,9 @@ class Runtime:
         """A solver for one run in ``directory``, a run directory. ``activity`` counts its calls.
 
         ``settings``: the settings of the runtime, or others with the same endpoints. ``method``: defaults to the method
-        of ``settings``, without a progress callback. ``shares``: given in one of several workers, where the allowances
-        of the problems limit what the run uses; defaults to the shares recorded in the traces, if the method divides
-        the budget.
+        of ``settings``, without a progress callback. ``shares``: only given in one of several workers.
+        There, the allowances of the problems limit the usage instead of a budget of the run. Defaults to the shares
+        recorded in the traces, if the method divides the budget.
         """
         limits, prices = settings.limits, settings.role_prices()
         budget = TokenBudget()
@@ -155,8 +155,8 @@ async def open_runtime(
     """A runtime that is ready, with the Ray cluster and the servers that ``settings`` ask for.
 
     ``directory``: the folder for the servers' logs. ``activity`` shows that they are being started. ``files``: see
-    :class:`Runtime`, which also describes ``others``. ``shared``: servers to use in place of the run's own. Raises
-    :class:`~tmas.llm.endpoint.EndpointDown` and :class:`~tmas.engines.vllm.ServerFailed`.
+    :class:`Runtime`, which also describes ``others``. ``shared``: servers to use in place of the run's own, not on Ray.
+    Raises :class:`~tmas.llm.endpoint.EndpointDown` and :class:`~tmas.engines.vllm.ServerFailed`.
     """
     key = shared.key if shared else secrets.token_urlsafe(32)
     opened = Runtime(settings, key, files, counts_chat_template(directory), others)
@@ -168,7 +168,7 @@ async def open_runtime(
         else:
             servers = own_servers(settings, key, directory, activity, runtime.use_servers)
             await stack.enter_async_context(servers)
-        runtime.show_in(activity)
+        runtime.show_retries_in(activity)
         activity.status = "waiting for the model server"
         await runtime.ready()
         activity.status = ""

@@ -70,8 +70,8 @@ class ProblemSession:
         self.reply_counter = ReplyCounter()
         self.charges = ProblemCharges(trace, run, allowance, earlier_usage)
         self._iterations_with_new_calls: set[int] = set()
-        # True at once if the budget stopped the run before it was resumed under the same limits. Recorded calls are
-        # still answered, and all new calls are refused.
+        # True from the beginning if a budget stopped the problem in an earlier start, and the limits have not changed.
+        # Recorded calls are still answered, and all new calls are refused.
         self._refuses_new_calls = _stop_applies(trace.decision("budget"), run.limits)
 
     @property

@@ -42,7 +42,7 @@ class RemoteShares:
         self._open: dict[int, tuple[ShareQuestion, asyncio.Future[Grant]]] = {}
 
     def allow(self, problem_id: str, allowance: Amount) -> None:
-        """The run's process has begun the problem with this allowance, and this worker solves it."""
+        """Note the allowance of a problem that this worker is about to solve."""
         self._allowances[problem_id] = allowance
 
     def begin(self, problem_id: str) -> Amount | None:
@@ -56,7 +56,7 @@ class RemoteShares:
 
     @property
     def questions(self) -> tuple[ShareQuestion, ...]:
-        """The questions without an answer, for the next answer to a heartbeat."""
+        """The questions without an answer, for the next reply to a heartbeat."""
         return tuple(question for question, _ in self._open.values())
 
     def receive(self, answers: Mapping[int, Grant]) -> None:

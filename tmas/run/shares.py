@@ -28,7 +28,7 @@ from typing import NamedTuple, Protocol
 from tmas.records import Record
 from tmas.records.prices import Price
 from tmas.records.trace_lines import CallLine, DecisionLine, PromptLine
-from tmas.run.budget import cost_of, line_charges
+from tmas.run.budget import known_cost, line_charges
 from tmas.run.trace import read_trace, trace_name
 from tmas.settings import Limits
 
@@ -226,9 +226,9 @@ class Shares:
         else:
             known_allowance = only_limited_kinds(request.allowance, self.limits)
         cost, spent = only_limited_kinds(request.cost, self.limits), only_limited_kinds(request.spent, self.limits)
-        left = self.share + account.taken - spent
-        needed = (cost - left).at_least_zero()
-        wanted = (cost.times(1 + (self.reserve or 0.0)) - left).at_least_zero()
+        remaining = self.share + account.taken - spent
+        needed = (cost - remaining).at_least_zero()
+        wanted = (cost.times(1 + (self.reserve or 0.0)) - remaining).at_least_zero()
         granted = True
         if request.begun and not self.is_strict:
             self._take(account, needed)  # even if the pool is then below zero
@@ -305,7 +305,7 @@ def _recorded_account(trace: Path, limits: Limits, share: Amount, prices: Mappin
     tokens = sum(usage.total_tokens for usage in charges.values())
     account.ended = ended_with is not None
     account.spent = only_limited_kinds(
-        Amount(tokens if ended_with is None else ended_with, cost_of(charges, prices)), limits
+        Amount(tokens if ended_with is None else ended_with, known_cost(charges, prices)), limits
     )
     if not account.ended:  # an iteration may have cost more than was granted
         over = (account.spent - share - account.taken).at_least_zero()

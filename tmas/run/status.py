@@ -15,7 +15,7 @@ from tmas.records.run_files import FailureLine, Manifest, PredictedIteration, Pr
 from tmas.run.control import CONTROL_FILE
 from tmas.run.directory import last_lock_holder
 from tmas.run.live_socket import NotLive, ask_live
-from tmas.run.rounds import KEPT, recent_changes
+from tmas.run.rounds import MAX_BANK_CHANGES, recent_changes
 
 
 def run_status(directory: Path) -> RunStatus:
@@ -63,7 +63,7 @@ def recorded_status(directory: Path) -> RunStatus:
         for entry in line.usage:
             usage[entry.role] += entry.usage
         changes += [change for step in line.iterations for change in _bank_changes(line.problem_id, step)]
-        changes = changes[-KEPT:]
+        changes = changes[-MAX_BANK_CHANGES:]
     failures = Counter(line.reason.value for line in read_records(directory / "failures.jsonl", FailureLine))
     finished = by_iteration.total()
     cost = cost_of(usage, manifest.prices or {})

@@ -159,7 +159,7 @@ class Trace:
             if self._is_repaired:
                 return None
             raise TraceError(
-                f"{key} was recorded for another request, so this is not the run that was started", where=self.path
+                f"{key} was recorded for another request, so the trace was written by another run", where=self.path
             )
         if self._is_repaired:
             self._used.add(str(key))
@@ -176,14 +176,15 @@ class Trace:
         started: float = 0.0,
     ) -> None:
         """Record a finished call; returns once it is on disk. ``started``: Unix time in seconds."""
-        asked = request.model_dump()
-        whole, messages = digest(asked), asked.pop("messages")
+        fields = request.model_dump()
+        request_digest = digest(fields)
+        messages = fields.pop("messages")
         prompt = digest(messages)
         call = CallLine(
             key=key,
-            digest=whole,
+            digest=request_digest,
             prompt=prompt,
-            request=RecordedRequest(**asked),
+            request=RecordedRequest(**fields),
             started=started,
             packing=tuple(packing),
             reply=None if isinstance(outcome, Failure) else outcome,
@@ -229,8 +230,8 @@ class Trace:
     def finish(self) -> None:
         """Remove the mark and the unused calls of a repaired trace, after its problem was solved.
 
-        Unused are calls that were made again, and calls that only followed from them. They are set aside. The lines of
-        prompts come first. A trace that was not repaired does not change.
+        Unused are calls that were made again, and calls that only followed from them. They are set aside. In the
+        new file, the prompts come first. A trace that was not repaired does not change.
         """
         if not self._is_repaired:
             return
@@ -265,9 +266,10 @@ def read_trace(
 ) -> Iterator[PromptLine | CallLine | DecisionLine]:
     """The lines of a trace file, calls with their ``messages``. A last line that a kill has cut off is skipped.
 
-    Raises :class:`TraceError` at a damaged line. ``skip_damaged``: skip such lines instead; a call whose prompt is
-    missing then has no messages. In a repaired trace, such a call is skipped: it is not used any more, or the resumed
-    run has not reached it yet. ``end``: read only the lines that end within this number of bytes.
+    Raises :class:`TraceError` at a damaged line and at a call whose prompt is missing. In a repaired trace, such a call
+    is skipped: it is not used any more, or the resumed run has not reached it yet. ``skip_damaged``: skip damaged
+    lines, and yield calls whose prompt is missing without messages, also in a repaired trace. ``end``: read only the
+    lines that end within this number of bytes.
     """
     prompts: dict[str, tuple[Message, ...]] = {}
     is_repaired = False

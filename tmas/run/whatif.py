@@ -168,8 +168,9 @@ class WhatIfSession(Replay):
         return Failure(reason=FailureReason.BUDGET, message="the run did not make this call", key=key)
 
     def _add_usage(self, key: CallKey, usage: Usage) -> None:
-        of = (key.role, key.iteration)
-        self._usage[of] = self._usage.get(of, Usage()) + usage.model_copy(update={"seconds": 0.0})
+        role_and_iteration = (key.role, key.iteration)
+        before = self._usage.get(role_and_iteration, Usage())
+        self._usage[role_and_iteration] = before + usage.model_copy(update={"seconds": 0.0})
 
 
 def _usage(taken: Sequence[RecordedCompletion]) -> tuple[Usage, bool]:
@@ -290,9 +291,9 @@ async def replay(
         recorded.prediction.problem_id, recorded.calls, run.manifest.seed, run.prompts, baseline, repeats, subset
     )
     trajectory = await METHODS[settings.name](settings, checker).solve(recorded.problem, session)
-    # A missing call leaves out its own iteration. There are two exceptions. A missing bank update, which a problem that
-    # ended early lacks in its last iteration, only leaves out the iterations after it. Missing further verifications of
-    # a candidate (offset > 0) leave out nothing.
+    # A missing call leaves out its own iteration. There are two exceptions. A missing bank update only leaves out the
+    # iterations after its own; a problem that ended early has none in its last iteration. Missing further verifications
+    # of a candidate (offset > 0) leave out nothing.
     bank_roles = FEEDS_LATER_ITERATIONS - {"summary"}
     missing = (key.iteration + (key.role in bank_roles) for key in session.not_recorded if not key.offset)
     kept = min(missing, default=len(trajectory.iterations))

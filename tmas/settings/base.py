@@ -10,16 +10,19 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 
-def _in_a_list(value: Any) -> Any:
+def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str | Path) else value
 
 
-Paths = Annotated[tuple[Path, ...], BeforeValidator(_in_a_list)]
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)]
 """Field type for a list of paths. A single path is a list of one, so that KEY=DIR works like KEY=[DIR]."""
 
 
 class Settings(BaseModel):
-    """Base class of settings: immutable, and unknown keys are errors. Errors hide wrong values (secrets)."""
+    """Base class of settings: immutable, and unknown keys are errors.
+
+    Errors do not show wrong values, because they may be secrets.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -30,9 +33,9 @@ def secret_names(names: Iterable[str]) -> list[str]:
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one mapping with dotted keys. ``prefix``: put before each key."""
+    """Nested mappings as one mapping with dotted keys. ``prefix``: put before each key. An empty mapping is a value."""
     items: dict[str, Any] = {}
     for key, value in nested.items():
-        inner = isinstance(value, Mapping) and value
-        items.update(flatten(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value})
+        is_nested = isinstance(value, Mapping) and value
+        items.update(flatten(value, f"{prefix}{key}.") if is_nested else {f"{prefix}{key}": value})
     return items

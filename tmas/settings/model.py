@@ -55,21 +55,24 @@ class SamplingOverride(Settings):
 class RoleOverride(Settings):
     """Settings of one role's model that differ from those of the model."""
 
-    name: str | None = Field(default=None, description="This role's model, as its server calls it. null: model.name.")
+    name: str | None = Field(default=None, description="Name of this role's model on its server. null: model.name.")
     base_url: BaseUrl | None = Field(
         default=None,
-        description="This role's server or servers. null: model.base_url. Another server gets neither the key nor the"
-        " priority of the model.",
+        description="This role's server or servers. null: model.base_url. model.api_key_env and model.send_priority do"
+        " not apply to a server other than model.base_url.",
     )
     api_key_env: str | None = Field(
         default=None,
-        description="NAME of the environment variable that holds this role's key. null: model.api_key_env.",
+        description="NAME of the environment variable that holds this role's key. null: model.api_key_env, if the role"
+        " has no other base_url.",
     )
     token_limit_field: TokenLimitField | None = Field(
         default=None, description="Request field for the completion limit. null: model.token_limit_field."
     )
     send_priority: bool | None = Field(
-        default=None, description="Whether requests carry vLLM's priority. null: model.send_priority."
+        default=None,
+        description="Whether requests carry vLLM's priority. null: model.send_priority, if the role has no other"
+        " base_url.",
     )
     context_length: int | None = Field(
         default=None, ge=64, description="Context length of this role's model in tokens. null: model.context_length."
@@ -84,14 +87,15 @@ class RoleOverride(Settings):
     sampling: SamplingOverride = Field(default=SamplingOverride(), description="Decoding settings of this role.")
     price: Price = Field(
         default=Price(),
-        description="Price of this role's model. Without one, a role with the model's name and server has its price.",
+        description="Price of this role's model. If it is not set, model.price applies to a role with the name and"
+        " server of model, and prices to any other.",
     )
 
 
 class ModelSettings(Settings):
     """A model behind an OpenAI-compatible server."""
 
-    name: str = Field(description="The model, as its server calls it.")
+    name: str = Field(description="Name of the model on its server.")
     base_url: BaseUrl | None = Field(
         default=None,
         description="OpenAI-compatible server, such as http://HOST:8000/v1, or a list of servers of the same model. A"
@@ -125,9 +129,9 @@ class ModelSettings(Settings):
         default=None,
         ge=64,
         description="Maximum of prompt and completion together in tokens. A completion may use what its prompt leaves,"
-        " up to sampling.max_tokens; prompts use at most half of it, unless sampling.max_tokens is smaller. null:"
-        " only context_length limits the window, and every prompt leaves sampling.max_tokens free for its completion."
-        " The paper: 130000.",
+        " up to sampling.max_tokens. A prompt leaves at least half of this maximum, or sampling.max_tokens if that is"
+        " less. null: only context_length limits the window, and every prompt leaves sampling.max_tokens free for its"
+        " completion. The paper: 130000.",
     )
     tokenizer: str = Field(
         default="auto",
@@ -139,7 +143,8 @@ class ModelSettings(Settings):
     )
     sampling: Sampling = Field(default=Sampling(), description="Decoding settings of all roles.")
     price: Price = Field(
-        default=Price(), description="Price of the model, for costs and budgets in money. Replaces that in prices."
+        default=Price(),
+        description="Price of the model, for costs and budgets in money. Used instead of that in prices.",
     )
     patience: RetrySettings = Field(default=RetrySettings(), description="Time limits and retries.")
     roles: dict[str, RoleOverride] = Field(
@@ -156,7 +161,7 @@ class ModelSettings(Settings):
     def for_role(self, role: str) -> ModelSettings:
         """The model settings of ``role`` with its overrides.
 
-        Another ``base_url`` inherits no key and no priority; another ``base_url`` or ``name`` inherits no price.
+        A role with another ``base_url`` inherits no key, no priority and no price. Another ``name`` inherits no price.
         """
         own = self.roles.get(role, RoleOverride())
         changed = {k: v for k, v in own.model_dump(exclude={"sampling", "price"}).items() if v is not None}

@@ -71,7 +71,8 @@ class RaySettings(Settings):
         default=0.5,
         ge=0,
         description="With several workers and a method that divides the run's budget: a problem that asks for an"
-        " iteration gets its expected cost and this share of it in addition, if the pool has it.",
+        " iteration gets the expected cost of the iteration and, if the pool has it, this fraction of the cost in"
+        " addition.",
     )
 
 
@@ -91,8 +92,8 @@ class RunSettings(Settings):
     limits: Limits = Field(default=Limits(), description="Hard budgets, in tokens and in money.")
     prices: dict[str, ListPrice] = Field(
         default_factory=dict,
-        description="List prices by the model's name, which must be equal to model.name. A price in model.price is used"
-        " first.",
+        description="List prices by the model's name, which must be equal to model.name. A price in model.price"
+        " takes precedence.",
     )
     ray: RaySettings = Field(default=RaySettings(), description="How the work is spread over a Ray cluster.")
     prompts: PromptsSetting = Field(
@@ -143,7 +144,7 @@ class RunSettings(Settings):
 
     @property
     def has_several_workers(self) -> bool:
-        """Whether Ray workers make the calls, and their number is not set to 1. There may still be only one node."""
+        """Whether Ray workers make the calls, and ``ray.workers`` is not 1. There may still be only one."""
         return self.on_ray and self.ray.workers != 1
 
     @property
@@ -165,7 +166,8 @@ class RunSettings(Settings):
     def role_prices(self) -> dict[str, Price]:
         """The price of each role's model, without the roles for which none is known.
 
-        It is the model's own price or, if that is not set, that of a row of ``prices`` with the model's name and host.
+        It is ``model.price``. If that is not set, it is the row of ``prices`` with the model's name, unless that row
+        names a ``host`` other than the model's.
         """
         found: dict[str, Price] = {}
         for role, model in self.role_models().items():

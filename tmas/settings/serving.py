@@ -18,7 +18,7 @@ FLAGS_WITH_SETTING = {
     "scheduling-policy": "the run itself",
     "api-key": "the run itself",
 }
-"""Flags of ``vllm serve`` that another setting sets, with that setting."""
+"""Flags of ``vllm serve`` that ``serving.args`` must not contain, with what sets them instead."""
 FLAGS_WITHOUT_EFFECT_ON_REPLIES = {
     "max-num-seqs", "max-num-batched-tokens", "gpu-memory-utilization", "cpu-offload-gb", "block-size",
     "enforce-eager", "compilation-config", "enable-prefix-caching", "async-scheduling",
@@ -70,7 +70,7 @@ class ServingSettings(Settings):
 
     @field_validator("env", mode="before")
     @classmethod
-    def _as_typed(cls, env: Any) -> Any:
+    def _values_as_text(cls, env: Any) -> Any:
         """``serving.env.X=4`` means the text 4, and ``serving.env.X=true`` the text true."""
         if not isinstance(env, Mapping):
             return env
