@@ -55,7 +55,7 @@ class ItemCollection(Record, Generic[ItemT]):
     def rank(self, item: ItemT) -> float:
         """The rank of an item: support plus the iteration it was last seen in.
 
-        So in each iteration in which an item is not seen, it falls behind those that are seen by one rollout of support.
+        So an item falls behind by one rollout of support in each iteration in which it is not seen.
         """
         return item.support + item.last_seen
 

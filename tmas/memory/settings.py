@@ -33,8 +33,8 @@ class BankSettings(BaseModel):
         default=0.5,
         ge=0,
         le=1,
-        description="What each rollout whose prompt showed an item adds to the item's support. The sum over these rollouts"
-        " is rounded down.",
+        description="What each rollout whose prompt showed an item adds to the item's support. The sum over these"
+        " rollouts is rounded down.",
     )
     drop_cost: int | None = Field(
         default=2,
