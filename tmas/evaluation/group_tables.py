@@ -46,8 +46,9 @@ def print_overview(console: Console, found: MethodComparison, confidence: float)
     console.print(
         Text(
             f"Means over the {found.problems} problems that all methods have, and over seeds. tokens: per problem, "
-            f"prompt and completion. diff.: percentage points over {first}, paired by problem; p: permutation test of the "
-            f"signs, for this difference alone.{bounds} Methods with different tokens are compared at equal compute below."
+            f"prompt and completion. diff.: percentage points over {first}, paired by problem; p: permutation test of "
+            f"the signs, for this difference alone.{bounds} Methods with different tokens are compared at equal "
+            "compute below."
         )
     )
 

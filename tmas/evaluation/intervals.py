@@ -73,8 +73,8 @@ def unanimous_interval(value: float, problems: int, confidence: float, bounds: B
 def sign_flip_p(differences: Sequence[float], resamples: int, seed: int) -> float | None:
     """Return the two-sided p-value of a paired permutation test that the mean difference is 0. None without pairs.
 
-    Under the null hypothesis, each difference is equally likely to have either sign. All sign patterns are tried if there
-    are at most ``resamples`` of them, otherwise a random sample of that size.
+    Under the null hypothesis, each difference is equally likely to have either sign. All sign patterns are tried if
+    there are at most ``resamples`` of them, otherwise a random sample of that size.
     """
     from scipy.stats import permutation_test
 

@@ -35,8 +35,8 @@ def group_names(methods: Sequence[str], settings: Sequence[Mapping[str, Any]], r
     """Return a different name for each group.
 
     A group that is the only one of its method is named after the method. Others get the settings in which the groups of
-    the method differ: ``tmas (epsilon=0.4)``. If there are more than :data:`MAX_NAMED`, each group gets those in which it
-    differs from the value that most groups have; a group without any is named after the method. If the settings are
+    the method differ: ``tmas (epsilon=0.4)``. If there are more than :data:`MAX_NAMED`, each group gets those in which
+    it differs from the value that most groups have; a group without any is named after the method. If the settings are
     unknown or the same, the name of the group's first run is added instead.
 
     ``settings``: the settings of each group, from :func:`own_settings`; empty if they are unknown. ``runs``: the name
