@@ -1,7 +1,7 @@
 """Boundary analysis: do generation and verification fail on the same problems?
 
-Sorts the problems by difficulty, and measures in each bin how often candidates are right, how often the verifier
-accepts wrong ones and rejects right ones, and how well it ranks the candidates of a problem.
+Sorts the problems into bins by difficulty, and measures in each bin how often candidates are right, how often the
+verifier accepts wrong ones and rejects right ones, and how well it ranks the candidates of a problem.
 
 The difficulty of a problem is its Pass@1: problems near 0 are the hardest. It is never estimated from the samples
 that are measured. Otherwise the accuracy of a bin would only repeat the limits of the bin, and the hardest bin would
@@ -112,7 +112,7 @@ def _bin(
     accept_grade: float,
     bootstrap: BootstrapSettings,
 ) -> BoundaryBin:
-    """Measure the problems with a difficulty between ``low`` and ``high``. Each problem counts the same."""
+    """Measure the problems with a difficulty between ``low`` and ``high``. All problems have the same weight."""
     accuracy = [mean([step.scores[scoring]["pass_at_1"] for step in problem.steps]) for problem in problems]
     outcomes = [[o for step in problem.steps for o in step.graded.get(scoring, ())] for problem in problems]
     return BoundaryBin(

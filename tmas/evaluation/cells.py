@@ -19,7 +19,7 @@ LEFT = ("method", "role", "check")
 
 
 def new_table(columns: Iterable[str]) -> Table:
-    """Create a table without a title, which would be wrapped to the width of the table."""
+    """Create a table without a title: a title would be wrapped to the width of the table."""
     table = Table(box=box.SQUARE, padding=0)
     for column in columns:
         is_left = column in LEFT

@@ -129,8 +129,8 @@ def group_members(
         return groups
     chosen = [group for group in groups if _is_named(baseline, group[0], [runs[i] for i in group[1]])]
     chosen = chosen or [group for group in groups if described[group[1][0]].method == baseline]
-    places = [described[indices[0]].benchmark for _, indices in chosen]
-    if not chosen or len(set(places)) < len(places):
+    benchmarks = [described[indices[0]].benchmark for _, indices in chosen]
+    if not chosen or len(set(benchmarks)) < len(benchmarks):
         what = "no method has this name" if not chosen else "several methods have this name"
         labels = dict.fromkeys(label for label, _ in groups)
         raise UserError(f"{what}: {baseline}", where="baseline", remedy=f"Give one of: {', '.join(labels)}.")
@@ -163,7 +163,7 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 
 
 def by_benchmark(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """Sort groups by benchmark. Only groups of the same benchmark can be compared."""
+    """Collect the groups of each benchmark. Only groups of the same benchmark can be compared."""
     found: dict[str, list[Group]] = {}
     for group in groups:
         found.setdefault(group.benchmark, []).append(group)
@@ -178,7 +178,7 @@ def scoring_of(evaluations: Sequence[Evaluation]) -> str:
 def comparison(
     groups: Sequence[Group], budgets: Sequence[float], settings: BootstrapSettings, unit: Unit = "tokens"
 ) -> MethodComparison | None:
-    """Compare the groups of one benchmark: at their ends, and at each of ``budgets``.
+    """Compare the groups of one benchmark: after the last iteration, and at each of ``budgets``.
 
     Only problems that all groups have are compared. Returns None if there is no such problem. Differences are those to
     the first group, paired by problem. ``budgets``: tokens per problem, prompt and completion, or money per problem; if
@@ -211,7 +211,7 @@ def default_budgets(groups: Sequence[Group], unit: Unit = "tokens") -> list[floa
     """Return up to four budgets at which every method has a value, in tokens or money per problem.
 
     They range from the largest :meth:`Group.first_spent` to the smallest :meth:`Group.largest_spent`, in equal steps,
-    and are rounded up to two digits. If the first iteration of a method takes more than another method in all, that
+    and are rounded up to two digits. If the first iteration of a method takes more than another method in total, that
     first iteration is the only budget.
     """
     measure = Measure(unit=unit)
@@ -241,7 +241,7 @@ def final_results(
     """Estimate each metric after the last iteration, and its difference to ``first``.
 
     The methods may end after different numbers of iterations and tokens. The differences are empty if ``group`` is
-    ``first``; a metric is missing in them if one of both does not have it.
+    ``first``; a metric is missing in them if one of the two groups does not have it.
     """
     last = max(group.depth, first.depth) - 1
     measures = {metric: Measure(metric, scoring) for metric in METRICS}

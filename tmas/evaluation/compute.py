@@ -46,7 +46,7 @@ class Measure:
         return step.completion_tokens + (step.prompt_tokens if self.unit == "tokens" else 0)
 
     def limit(self, problem: EvaluatedProblem) -> float | None:
-        """Return the problem's own budget. A budget in tokens also limits the generated ones."""
+        """Return the problem's own budget. A token budget also limits the generated tokens."""
         return problem.money_limit if self.unit == "money" else problem.limit
 
     def value(self, step: EvaluatedStep) -> float | None:
@@ -117,10 +117,10 @@ def difference_at(
 
     The difference is paired by problem. Only problems that occur on both sides are used.
     """
-    left, right = (_at(side, tokens, measure) for side in (ours, theirs))
-    most_left, most_right = (_at(side, tokens, measure, upper=True) for side in (ours, theirs))
-    found = estimate(paired_differences(left, right), settings or BootstrapSettings(), DIFFERENCE)
-    return _bounded(found, left, most_left, right, most_right)
+    our_values, their_values = (_at(side, tokens, measure) for side in (ours, theirs))
+    our_uppers, their_uppers = (_at(side, tokens, measure, upper=True) for side in (ours, theirs))
+    found = estimate(paired_differences(our_values, their_values), settings or BootstrapSettings(), DIFFERENCE)
+    return _bounded(found, our_values, our_uppers, their_values, their_uppers)
 
 
 def difference_after(
@@ -136,34 +136,41 @@ def difference_after(
     problems that occur on both sides are used; those that have no value on one side are left out. A problem that
     stopped early keeps the value of its last iteration.
     """
-    left, right = (values_after(side, iteration, measure) for side in (ours, theirs))
-    most_left, most_right = (_values(side, lambda one: measure.upper(_step(one, iteration))) for side in (ours, theirs))
-    differences = paired_differences(left, right)
+    our_values, their_values = (values_after(side, iteration, measure) for side in (ours, theirs))
+    our_uppers, their_uppers = (
+        _values(side, lambda one: measure.upper(_step(one, iteration))) for side in (ours, theirs)
+    )
+    differences = paired_differences(our_values, their_values)
     known = [difference for difference in differences if difference is not None]
     return PairedDifference(
         iteration=iteration,
-        difference=_bounded(estimate(differences, settings, DIFFERENCE), left, most_left, right, most_right),
+        difference=_bounded(
+            estimate(differences, settings, DIFFERENCE), our_values, our_uppers, their_values, their_uppers
+        ),
         p=sign_flip_p(known, settings.resamples, settings.seed),
     )
 
 
 def _bounded(
     difference: Estimate,
-    left: Mapping[Key, float | None],
-    most_left: Mapping[Key, float | None],
-    right: Mapping[Key, float | None],
-    most_right: Mapping[Key, float | None],
+    our_values: Mapping[Key, float | None],
+    our_uppers: Mapping[Key, float | None],
+    their_values: Mapping[Key, float | None],
+    their_uppers: Mapping[Key, float | None],
 ) -> Estimate:
     """Add the lowest and highest difference that undecided answers allow, if there are undecided answers."""
-    lower, upper = mean(paired_differences(left, most_right)), mean(paired_differences(most_left, right))
+    lower, upper = (
+        mean(paired_differences(our_values, their_uppers)),
+        mean(paired_differences(our_uppers, their_values)),
+    )
     if lower is None or upper is None or upper - lower < ROUNDING:
         return difference
     return difference.model_copy(update={"lower": lower, "upper": upper})
 
 
-def paired_differences(left: Mapping[Key, float | None], right: Mapping[Key, float | None]) -> list[float | None]:
-    """Subtract the values of the problems that occur on both sides. None if a side has no value."""
-    pairs = [(left[problem], right[problem]) for problem in sorted(left.keys() & right.keys())]
+def paired_differences(ours: Mapping[Key, float | None], theirs: Mapping[Key, float | None]) -> list[float | None]:
+    """Subtract ``theirs`` from ``ours`` for the problems that occur on both sides. None if a side has no value."""
+    pairs = [(ours[problem], theirs[problem]) for problem in sorted(ours.keys() & theirs.keys())]
     return [None if a is None or b is None else a - b for a, b in pairs]
 
 

@@ -19,9 +19,12 @@ from tmas.records.run_files import Prediction
 Correct = Mapping[Pair, bool | None]
 """Whether each answer is equivalent to its gold answer. None: undecided."""
 Scoring = Sequence[Correct]
-"""One :data:`Correct` per pass of the judge, or a single one for the rule. A metric is averaged over the passes."""
-_SAID: tuple[str, ...] = ("equivalent", "different", "split", "failed")
-_SHOWN = 100
+"""One :data:`Correct` per pass of the judge, or a single one for the rule. A metric is averaged over the passes.
+
+Where a ``scoring`` is a string, it is the name of one: ``rule`` or ``judge``.
+"""
+_JUDGE_MAJORITIES: tuple[str, ...] = ("equivalent", "different", "split", "failed")
+_MAX_DISAGREEMENTS = 100
 """Maximum number of disagreements listed in evaluation.json."""
 
 
@@ -61,7 +64,7 @@ def by_judge(judged: Mapping[Pair, Sequence[Outcome]], rule: Mapping[Pair, Compa
     ]
 
 
-def counts(rule: Mapping[Pair, Comparison]) -> RuleCounts:
+def rule_counts(rule: Mapping[Pair, Comparison]) -> RuleCounts:
     """Count the verdicts of the rule by kind, and the undecided ones by reason."""
     kinds = Counter(verdict.equivalence.value for verdict in rule.values())
     reasons = Counter(verdict.reason for verdict in rule.values() if verdict.reason)
@@ -109,7 +112,7 @@ def agreement_of_rule_and_judge(
     The majority is ``split`` if as many passes say ``equivalent`` as ``different``, and ``failed`` if no pass gave a
     verdict. ``agreement`` covers only answers that both decided; it is None if there are none.
     """
-    table = {kind.value: dict.fromkeys(_SAID, 0) for kind in Equivalence}
+    table = {kind.value: dict.fromkeys(_JUDGE_MAJORITIES, 0) for kind in Equivalence}
     against = []
     for pair, passes in sorted(judged.items()):
         share = mean(_verdicts(passes))
@@ -120,7 +123,7 @@ def agreement_of_rule_and_judge(
     agree = table["equal"]["equivalent"] + table["different"]["different"]
     both = agree + len(against)
     agreement = agree / both if both else None
-    return RuleAndJudge(table=table, agreement=agreement, disagreements=tuple(against[:_SHOWN]))
+    return RuleAndJudge(table=table, agreement=agreement, disagreements=tuple(against[:_MAX_DISAGREEMENTS]))
 
 
 def _verdicts(passes: Sequence[Outcome]) -> list[float]:

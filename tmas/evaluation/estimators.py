@@ -28,7 +28,7 @@ class BootstrapSettings(BaseModel):
     subsets: int = Field(
         default=100,
         ge=1,
-        description="Number of random subsets of the samples with which a method of one iteration is scored at a"
+        description="How many random subsets of its samples are averaged to score a method with one iteration at a"
         " smaller budget.",
     )
     interval: Literal["auto", "t", "bca", "percentile"] = Field(

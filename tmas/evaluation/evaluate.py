@@ -15,8 +15,8 @@ from tmas.evaluation.correctness import (
     agreement_between_passes,
     agreement_of_rule_and_judge,
     answer_classes,
-    counts,
     judge_counts,
+    rule_counts,
 )
 from tmas.evaluation.estimators import BootstrapSettings
 from tmas.evaluation.naming import own_settings
@@ -49,8 +49,8 @@ class EvaluateSettings(ScoringSettings):
     budgets: tuple[int, ...] = Field(
         default=(),
         description="Tokens per problem at which several methods are compared. Empty: up to four budgets in equal"
-        " steps. The lowest is the smallest budget at which every method has a value. For the highest, the tokens of"
-        " the most expensive problem of each method are compared, and the smallest number is taken.",
+        " steps. The lowest is the smallest budget at which every method has a value. For the highest, take"
+        " the tokens of the most expensive problem of each method: it is the smallest of these numbers.",
     )
     money_budgets: tuple[float, ...] = Field(
         default=(),
@@ -136,7 +136,7 @@ def _evaluation(
             boundary=BoundaryUsed.model_validate(settings.boundary.model_dump()),
         ),
         verdicts=VerdictCounts(
-            rule=counts(verdicts.rule),
+            rule=rule_counts(verdicts.rule),
             judge=None if judged is None else judge_counts(judged, len(verdicts.rule) - len(judged)),
         ),
         agreement=None

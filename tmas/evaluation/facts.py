@@ -19,7 +19,7 @@ CHANGES = ("added", "merged", "confirmed", "corrected", "contradicted", "dropped
 def iteration_facts(lines: Sequence[Prediction], t: int, prices: Mapping[str, Price]) -> dict[str, Any]:
     """Return the fields of ``EvaluatedIteration`` that do not depend on correctness.
 
-    ``prices``: those of each role's model. The fields cover the problems that reached iteration t, except
+    ``prices``: role -> price of its model. The fields cover the problems that reached iteration t, except
     ``cumulative``, which is a mean over all problems.
     """
     running = [line for line in lines if len(line.iterations) > t]

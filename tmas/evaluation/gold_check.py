@@ -52,7 +52,7 @@ class Check(NamedTuple):
     gold: str
     answer: str
 
-    def is_right(self, verdict: Comparison) -> bool:
+    def is_expected(self, verdict: Comparison) -> bool:
         wanted = Equivalence.DIFFERENT if self.name == OTHER else Equivalence.EQUAL
         return verdict.equivalence is wanted
 
@@ -87,7 +87,7 @@ async def gold_check(problems: Sequence[Problem], checker: AnswerChecker) -> Gol
         failures=tuple(
             GoldCheckFailure(**check._asdict(), verdict=verdict.equivalence.value, reason=verdict.reason)
             for check, verdict in outcomes
-            if not check.is_right(verdict)
+            if not check.is_expected(verdict)
         ),
     )
 
@@ -105,7 +105,7 @@ async def _verdict(check: Check, checker: AnswerChecker) -> Comparison:
 
 
 def _names(found: Sequence[Check]) -> list[str]:
-    """Return the names of the checks: as written, another problem's answer, then the rest by falling answer count."""
+    """Return the names of the checks: as written, another problem's answer, then the rest, most answers first."""
     names = [check.name for check in found]
     return sorted(set(names), key=lambda name: (name != AS_WRITTEN, name != OTHER, -names.count(name), name))
 

@@ -16,7 +16,10 @@ from tmas.records.prices import money
 
 TITLES = {"pass_at_1": "Pass@1", "selected": "selected"}
 Column = tuple[str, Callable[[ComparedGroup, str], str]]
-"""Heading of a column of the overview, and the text of a group's cell. The second argument separates its parts."""
+"""Heading of a column of the overview, and a function that returns the text of a group's cell.
+
+The second argument of the function separates the parts of the cell.
+"""
 COLUMNS: list[Column] = [
     ("seeds", lambda group, _: str(len(group.seeds))),
     ("tokens", lambda group, _: short(group.tokens_per_problem)),
@@ -27,7 +30,7 @@ COLUMNS: list[Column] = [
 def print_overview(console: Console, found: MethodComparison, confidence: float) -> None:
     """Print one row per method: its seeds, tokens and final accuracy, and its difference to the first method."""
     costs: list[Column] = [(found.currency, lambda group, _: money(group.cost_per_problem))] if found.currency else []
-    columns = [*COLUMNS, *costs, *(column for metric in PAIRED_METRICS for column in _of_metric(metric))]
+    columns = [*COLUMNS, *costs, *(column for metric in PAIRED_METRICS for column in _metric_columns(metric))]
 
     def build(separator: str) -> Table:
         table = new_table(["method", *(name for name, _ in columns)])
@@ -42,14 +45,15 @@ def print_overview(console: Console, found: MethodComparison, confidence: float)
     print_fitting(console, title, build)
     console.print(
         Text(
-            f"Means over the {found.problems} problems that all have, and over seeds. tokens: per problem, prompt and "
-            f"completion. diff.: percentage points over {first}, paired by problem; p: permutation test of the signs, "
-            f"for this difference alone.{bounds} Methods with different tokens are compared at equal compute below."
+            f"Means over the {found.problems} problems that all methods have, and over seeds. tokens: per problem, "
+            f"prompt and completion. diff.: percentage points over {first}, paired by problem; p: permutation test of "
+            f"the signs, for this difference alone.{bounds} Methods with different tokens are compared at equal "
+            "compute below."
         )
     )
 
 
-def _of_metric(metric: str) -> list[Column]:
+def _metric_columns(metric: str) -> list[Column]:
     def difference(group: ComparedGroup, separator: str) -> str:
         paired = group.final_difference.get(metric)
         return "-" if paired is None else separator.join([points(paired.difference, separator, 0), f"p {_p(paired.p)}"])

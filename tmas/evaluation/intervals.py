@@ -16,7 +16,7 @@ Bounds = tuple[float, float]
 SHARE: Bounds = (0.0, 1.0)
 DIFFERENCE: Bounds = (-1.0, 1.0)
 BATCH_CELLS = 4_000_000
-"""Resampled values that are in memory at the same time."""
+"""Maximum number of resampled values in memory at the same time."""
 
 
 def t_interval(values_PC: Floats, confidence: float, bounds: Bounds) -> tuple[Floats, Floats]:
@@ -60,7 +60,7 @@ def unanimous_interval(value: float, problems: int, confidence: float, bounds: B
 
     If all shares are 0 (or all are 1), the limit is that of Clopper and Pearson for no success (or no failure). It also
     holds for shares of several samples: a problem with a mean of m has a share above 0 with a probability of at least
-    m. Other values have an interval without width, except that of a single problem, which is ``bounds``.
+    m. Any other value has an interval without width, or the interval ``bounds`` if there is only one problem.
     """
     limit = ((1 - confidence) / 2) ** (1 / problems)
     if bounds == SHARE and value == 0:
@@ -73,8 +73,8 @@ def unanimous_interval(value: float, problems: int, confidence: float, bounds: B
 def sign_flip_p(differences: Sequence[float], resamples: int, seed: int) -> float | None:
     """Return the two-sided p-value of a paired permutation test that the mean difference is 0. None without pairs.
 
-    Under the hypothesis, each difference could as well have the other sign. All sign patterns are tried if there are at
-    most ``resamples`` of them, otherwise a random sample of that size.
+    Under the null hypothesis, each difference is equally likely to have either sign. All sign patterns are tried if
+    there are at most ``resamples`` of them, otherwise a random sample of that size.
     """
     from scipy.stats import permutation_test
 

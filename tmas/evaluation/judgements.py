@@ -1,7 +1,7 @@
 """Judges with an LLM whether final answers are equivalent. Every pass is written to disk before it is used.
 
-``judgements.jsonl`` in a run directory is append-only. The judge is never asked again for a verdict in this file. A
-failed pass is repeated by the next evaluation. Each line ends with its checksum. A damaged line is set aside, and its
+``judgements.jsonl`` in a run directory is append-only. The judge is never asked again for a verdict that the file has.
+A failed pass is repeated by the next evaluation. Each line ends with its checksum. A damaged line is set aside, and its
 pass is repeated, too.
 """
 
@@ -25,7 +25,7 @@ Outcome = bool | Failure
 """Result of one pass: whether the judge found both answers equivalent, or the failure."""
 
 
-class Key(NamedTuple):
+class VerdictKey(NamedTuple):
     """Identifies a verdict across evaluations.
 
     ``judge``: identity of the judge. ``prompt``: hash of the prompt as it was sent. ``number``: the pass, from 0.
@@ -47,7 +47,7 @@ class Judgements:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._lines: dict[Key, JudgementLine] = {}
+        self._lines: dict[VerdictKey, JudgementLine] = {}
         if not file.exists():
             return
         end, damage = 0, list[Damage]()
@@ -67,7 +67,7 @@ class Judgements:
         else:
             cut_torn_line(file, end)
 
-    def get(self, key: Key) -> JudgementLine | None:
+    def get(self, key: VerdictKey) -> JudgementLine | None:
         """Return the line of the verdict; None if there is none yet."""
         return self._lines.get(key)
 
@@ -79,7 +79,7 @@ class Judgements:
 
     def _take(self, line: JudgementLine) -> None:
         if line.verdict is not None:
-            self._lines[Key(line.gold, line.answer, line.judge, line.prompt, line.number)] = line
+            self._lines[VerdictKey(line.gold, line.answer, line.judge, line.prompt, line.number)] = line
 
 
 def recorded_majorities(file: Path) -> dict[Pair, bool | None]:
@@ -108,7 +108,7 @@ async def judge_pairs(
 
     ``runs`` gives the judgements file of each run and the pairs that occur in the run. Existing verdicts are taken
     from any of these files. Each file receives all outcomes for the pairs of its run. ``on_judged`` is called after
-    each pair. ``questions``: the problem of a pair, which the judge is shown; a pair may be missing.
+    each pair. ``questions``: the problem text that the judge is shown with a pair; pairs may be missing.
     """
 
     async def outcomes(pair: Pair) -> tuple[Pair, list[Outcome]]:
@@ -121,11 +121,13 @@ async def judge_pairs(
     return dict(await gather_all(outcomes(pair) for pair in wanted))
 
 
-async def _lines(pair: Pair, question: str, files: Collection[Judgements], judge: Judge) -> dict[Key, JudgementLine]:
+async def _lines(
+    pair: Pair, question: str, files: Collection[Judgements], judge: Judge
+) -> dict[VerdictKey, JudgementLine]:
     gold, answer = pair
     prompt = equivalence_prompt(judge.prompts, gold, answer, question, judge.approximation_digits)
     asked_with = text_digest(prompt.encode(errors="replace"), 16)
-    keys = [Key(gold, answer, judge.settings.identity, asked_with, number) for number in range(judge.settings.passes)]
+    keys = [VerdictKey(gold, answer, judge.settings.identity, asked_with, n) for n in range(judge.settings.passes)]
     known = {key: line for key in keys for file in files if (line := file.get(key))}
     missing = [key for key in keys if key not in known]
     verdicts = await judge.ask(prompt, EquivalenceVerdict, len(missing)) if missing else []
@@ -133,7 +135,7 @@ async def _lines(pair: Pair, question: str, files: Collection[Judgements], judge
     return {key: known.get(key) or asked[key] for key in keys}
 
 
-def _line(key: Key, model: str, verdict: EquivalenceVerdict | Failure) -> JudgementLine:
+def _line(key: VerdictKey, model: str, verdict: EquivalenceVerdict | Failure) -> JudgementLine:
     failed = isinstance(verdict, Failure)
     return JudgementLine(
         gold=key.gold,

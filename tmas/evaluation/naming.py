@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-NAMED = 3
+MAX_NAMED = 3
 """Maximum number of settings in a name. More are counted."""
-LONGEST = 24
+MAX_VALUE_CHARS = 24
 """Maximum number of characters of a value in a name."""
 _OF_A_ROLE = re.compile(r"model\.(\w+)\.(.+)")
 
@@ -18,7 +18,7 @@ _OF_A_ROLE = re.compile(r"model\.(\w+)\.(.+)")
 def is_repeated(key: str, settings: Mapping[str, Any]) -> bool:
     """Return whether a role's model has the same value of this setting as the solver's model.
 
-    There are dozens of such settings, because some roles are only called by some methods.
+    Such a setting says nothing new. Otherwise, groups that call different roles would differ in dozens of settings.
     """
     of_role = _OF_A_ROLE.fullmatch(key)
     if of_role is None or of_role[1] == "solution":
@@ -35,8 +35,8 @@ def group_names(methods: Sequence[str], settings: Sequence[Mapping[str, Any]], r
     """Return a different name for each group.
 
     A group that is the only one of its method is named after the method. Others get the settings in which the groups of
-    the method differ: ``tmas (epsilon=0.4)``. If these are more than :data:`NAMED`, each group gets those in which it
-    differs from the value that most groups have; a group without any is named after the method. If the settings are
+    the method differ: ``tmas (epsilon=0.4)``. If there are more than :data:`MAX_NAMED`, each group gets those in which
+    it differs from the value that most groups have; a group without any is named after the method. If the settings are
     unknown or the same, the name of the group's first run is added instead.
 
     ``settings``: the settings of each group, from :func:`own_settings`; empty if they are unknown. ``runs``: the name
@@ -66,10 +66,13 @@ def _differences(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     names = _short_names(differing)
     columns = [_short_values([one.get(key) for one in settings]) for key in differing]
     rows = [[f"{name}={value}" for name, value in zip(names, row, strict=True)] for row in zip(*columns, strict=True)]
-    if len(differing) > NAMED:  # name only what is unusual; of equally frequent values, the first group's is usual
+    if len(differing) > MAX_NAMED:  # name only what is unusual; of equally frequent values, the first group's is usual
         usual = [Counter(column).most_common(1)[0][0] for column in zip(*rows, strict=True)]
         rows = [[text for text, most in zip(row, usual, strict=True) if text != most] for row in rows]
-    return [", ".join(row[:NAMED]) + (f", and {len(row) - NAMED} more" if len(row) > NAMED else "") for row in rows]
+    return [
+        ", ".join(row[:MAX_NAMED]) + (f", and {len(row) - MAX_NAMED} more" if len(row) > MAX_NAMED else "")
+        for row in rows
+    ]
 
 
 def _short_names(keys: Sequence[str]) -> list[str]:
@@ -92,7 +95,7 @@ def _short_values(values: Sequence[Any]) -> list[str]:
         deepest = max(map(len, parts))
         depth = next((n for n in range(1, deepest) if _distinct(parts, n) == len(set(texts))), deepest)
         texts = ["/".join(part[-depth:]) for part in parts]
-    return [text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…" for text in texts]
+    return [text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 1]}…" for text in texts]
 
 
 def _distinct(parts: Sequence[Sequence[str]], depth: int) -> int:

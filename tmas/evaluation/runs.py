@@ -100,7 +100,7 @@ def read_run(path: Path) -> RunData:
 def _benchmark(config: Path) -> str | None:
     """Return ``data.name``, or else the name of the problem file or hub data set.
 
-    None for a run from Python or of a served request. Runs of older versions have no ``data.name``.
+    None for a run that was started from Python or for a served request. Runs of older versions have no ``data.name``.
     """
     settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else {}
     if "problems" not in settings:

@@ -1,7 +1,7 @@
-"""A method of one round, scored with the first k of its samples, for comparisons at smaller budgets.
+"""Scores a method of one round with k of its samples, for comparisons at smaller budgets.
 
-A run of 64 samples also tells how 8 samples would have done: the mean over random subsets of 8. Without this a method
-that samples once scored 0 at every budget below its own cost.
+A run of 64 samples also shows how 8 samples would have scored: the mean over random subsets of 8. Without this, a
+method of one round would score 0 at every budget below its own cost.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tmas.evaluation.correctness import Scoring
-from tmas.evaluation.scores import Classes, judged
+from tmas.evaluation.scores import Classes, correctness_of
 from tmas.records.run_files import PredictedCandidate, Prediction
 
 Series = dict[str, tuple[float, ...]]
@@ -33,7 +33,7 @@ def by_samples(
     ``undecided_as``: False for the lower bounds, True for the upper bounds.
 
     Each value is a mean over ``subsets`` random subsets, the prefixes of random orders drawn from ``seed`` and the
-    problem's id, and over the passes of the judge. ``selected`` repeats the method's rule of selection; it is missing
+    problem's id, and over the passes of the judge. ``selected`` applies the method's selection rule; it is missing
     if that rule is not ``vote`` or ``grade``. Empty unless the problem has exactly one round, with two or more samples.
     """
     if len(line.iterations) != 1 or not line.rounds or line.gold is None:
@@ -49,7 +49,7 @@ def by_samples(
     found = [
         _series(
             samples,
-            [undecided_as if v is None else v for v in judged(gold, samples, correct)],
+            [undecided_as if v is None else v for v in correctness_of(gold, samples, correct)],
             classes,
             rule,
             orders,

@@ -1,7 +1,8 @@
 """Metrics of a problem by iteration, under one scoring, with bounds.
 
-An undecided answer counts as wrong in a metric's value, its lower bound, and as correct in its upper bound. A metric is
-None only if nothing was sampled.
+An undecided answer counts as wrong in a metric's value, which is thus a lower bound, and as correct in its upper bound.
+A metric is None if it is not defined: nothing was sampled, no candidate was graded (``best_of``), or there are fewer
+than k candidates (``pass_at_k``).
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def problem_scores(
     return [{name: mean([one[t][name] for one in by_pass]) for name in metric_names(widths)} for t in range(len(found))]
 
 
-def judged(gold: str, candidates: Sequence[PredictedCandidate | Selection], correct: Correct) -> list[bool | None]:
+def correctness_of(
+    gold: str, candidates: Sequence[PredictedCandidate | Selection], correct: Correct
+) -> list[bool | None]:
     """Return whether each candidate is correct. A candidate without an answer is not. None: undecided."""
     return [False if c.answer is None else correct[gold, c.answer] for c in candidates]
 
@@ -50,7 +53,7 @@ def judged(gold: str, candidates: Sequence[PredictedCandidate | Selection], corr
 def _bounded(
     gold: str, candidates: Sequence[PredictedCandidate | Selection], correct: Correct, undecided_as: bool
 ) -> list[bool]:
-    return [undecided_as if verdict is None else verdict for verdict in judged(gold, candidates, correct)]
+    return [undecided_as if verdict is None else verdict for verdict in correctness_of(gold, candidates, correct)]
 
 
 def _scores(
@@ -94,7 +97,7 @@ def _best_of(candidates: Sequence[PredictedCandidate], verdicts: Sequence[bool])
     return mean([v for grade, v in graded if grade == best])
 
 
-def undecided(lines: Sequence[Prediction], scoring: Scoring, t: int) -> float:
+def undecided_count(lines: Sequence[Prediction], scoring: Scoring, t: int) -> float:
     """Number of undecided candidates in iteration t, averaged over the passes."""
     counts = [sum(verdict is None for _, verdict in _verdicts(lines, correct, t)) for correct in scoring]
     return sum(counts) / len(counts)
@@ -116,4 +119,4 @@ def by_mode(lines: Sequence[Prediction], scoring: Scoring, t: int) -> dict[str, 
 
 def _verdicts(lines: Sequence[Prediction], correct: Correct, t: int) -> list[tuple[PredictedCandidate, bool | None]]:
     found = [(line.gold, line.iterations[t].samples) for line in lines if line.gold and len(line.iterations) > t]
-    return [pair for gold, c in found for pair in zip(c, judged(gold, c, correct), strict=True)]
+    return [pair for gold, c in found for pair in zip(c, correctness_of(gold, c, correct), strict=True)]

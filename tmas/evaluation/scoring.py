@@ -19,7 +19,7 @@ from tmas.prompts import BUILT_IN, PromptsSetting
 from tmas.settings import Paths
 
 MAX_ANSWER = 4000
-"""Maximum length of a judged answer, in characters. Longer text is no final answer and is scored by the rule alone."""
+"""Maximum length of a judged answer, in characters. Longer texts are no final answers; only the rule scores them."""
 StepProgressCallback = Callable[[str, int, int], None]
 """Progress callback: called with the name of the current step, the number of finished items, and their total."""
 
@@ -92,7 +92,7 @@ async def find_verdicts(
 ) -> Verdicts:
     """Compare every answer of ``runs`` with its gold answer, by rule and, if there is one, by judge.
 
-    Verdicts in ``judgements.jsonl`` are reused. Raises ``UserError`` if such a file is damaged.
+    Verdicts in ``judgements.jsonl`` are reused. Raises ``UserError`` if such a file has another schema version.
     """
     pairs = frozenset(pair for run in runs for pair in run.pairs)
     on_progress("comparing answers", 0, len(pairs))

@@ -1,7 +1,7 @@
 """``tmas subset``: selects the problems that a model seldom solves.
 
 The paper's IMO-AnswerBench-50 are the problems of IMO-AnswerBench that Qwen3-4B-Thinking-2507 solved fewer than 2 times
-in 8 runs. In this module, a "run" of the paper is one candidate of a first iteration. The eight candidates may come
+in 8 runs. What the paper calls a run is one candidate of a first iteration here. The eight candidates may come
 from one run directory, or one each from eight.
 """
 
@@ -19,7 +19,7 @@ from tmas.errors import UserError
 from tmas.evaluation.correctness import Scoring
 from tmas.evaluation.estimators import mean
 from tmas.evaluation.runs import RunData, read_run
-from tmas.evaluation.scores import judged
+from tmas.evaluation.scores import correctness_of
 from tmas.evaluation.scoring import ScoringSettings, StepProgressCallback, find_verdicts
 from tmas.files import digest, write_lines
 from tmas.problems.loader import ProblemFields
@@ -145,7 +145,7 @@ def _candidates(runs: Sequence[RunData], problem: Problem) -> list[PredictedCand
 def _solved(problem: Problem, candidates: Sequence[PredictedCandidate], scoring: Scoring) -> Solved:
     """Count the candidates that most passes found correct. A tie, or no decided pass, is undecided."""
     assert problem.answer is not None
-    by_pass = [judged(problem.answer, candidates, correct) for correct in scoring]
+    by_pass = [correctness_of(problem.answer, candidates, correct) for correct in scoring]
     shares = [mean([one[i] for one in by_pass]) for i in range(len(candidates))]
     return Solved(
         problem,

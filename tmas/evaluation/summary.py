@@ -12,7 +12,7 @@ from tmas.evaluation.estimators import BootstrapSettings, estimates, mean
 from tmas.evaluation.facts import cost_until, iteration_facts, tokens_until, usage_by_role
 from tmas.evaluation.runs import RunData
 from tmas.evaluation.sampling import Series, by_samples
-from tmas.evaluation.scores import Classes, Scores, by_mode, metric_names, problem_scores, undecided
+from tmas.evaluation.scores import Classes, Scores, by_mode, metric_names, problem_scores, undecided_count
 from tmas.evaluation.verifier import calibration, grade_outcomes
 from tmas.records.evaluation_files import Estimate, EvaluatedIteration, EvaluatedProblem, EvaluatedStep, ProblemCounts
 from tmas.records.prices import Price, cost_of, cost_of_entries
@@ -69,7 +69,7 @@ def summary(
             EvaluatedIteration(
                 **iteration_facts(run.lines, t, prices),
                 scores=estimated[t],
-                undecided={name: undecided(golden, scoring, t) for name, scoring in scorings.items()},
+                undecided={name: undecided_count(golden, scoring, t) for name, scoring in scorings.items()},
                 modes={name: by_mode(golden, scoring, t) for name, scoring in scorings.items()},
             )
             for t in range(depth)
@@ -106,8 +106,8 @@ def _scored(
 
 def _widths(lines: Sequence[Prediction]) -> list[int]:
     """Return the k of pass@k: 2, 4, 8, ... up to the largest number of candidates in an iteration, and that number."""
-    most = max((len(r.candidates) for line in lines for r in line.iterations), default=1)
-    return sorted({k for k in (*(2**i for i in range(1, 20)), most) if 1 < k <= most})
+    largest = max((len(r.candidates) for line in lines for r in line.iterations), default=1)
+    return sorted({k for k in (*(2**i for i in range(1, 20)), largest) if 1 < k <= largest})
 
 
 def _estimates(
@@ -128,9 +128,9 @@ def _estimates(
         [[p[scoring][min(t, len(p[scoring]) - 1)][metric] for t, scoring, metric in columns] for p in bounds]
         for bounds in ([problem.lower for problem in problems], [problem.upper for problem in problems])
     )
-    most = [mean(column) for column in zip(*upper_rows, strict=True)]
+    upper_means = [mean(column) for column in zip(*upper_rows, strict=True)]
     found: list[dict[str, dict[str, Estimate]]] = [{scoring: {} for scoring in scorings} for _ in range(depth)]
-    for (t, scoring, metric), estimate, upper in zip(columns, estimates(rows, settings), most, strict=True):
+    for (t, scoring, metric), estimate, upper in zip(columns, estimates(rows, settings), upper_means, strict=True):
         found[t][scoring][metric] = estimate.model_copy(update={"upper": upper})
     return found
 
@@ -151,7 +151,7 @@ def _problem(
         digest=digest,
         stop=line.stop,
         limit=line.terms.tokens_per_problem,
-        # the limit applied at the run's own prices, and not at others
+        # the limit applied only at the run's own prices
         money_limit=line.terms.money_per_problem if own_prices else None,
         prompt_tokens=used.prompt_tokens,
         completion_tokens=used.completion_tokens,

@@ -53,8 +53,8 @@ def print_comparison(console: Console, comparison: MethodComparison, metrics: Se
         if len(groups) > 1:
             title = f"{NAMES[metric]} at equal {equal} ({comparison.scoring}; columns: {unit} per problem)"
             print_fitting(console, title, partial(_equal_compute, comparison, metric, groups))
-    over = f"Over the {comparison.problems} problems of {comparison.benchmark} that all have"
-    note = f"{over}; " + ("costs are a problem's. " if in_money else "tokens are a problem's, prompt and completion. ")
+    over = f"Over the {comparison.problems} problems of {comparison.benchmark} that all methods have"
+    note = f"{over}; " + ("costs: per problem. " if in_money else "tokens: per problem, prompt and completion. ")
     most = "highest cost" if in_money else "most tokens"
     console.print(Text(f"{note}Gain: over {first.label} at the {most}, paired by problem."))
 
@@ -82,7 +82,7 @@ def print_gold_check(console: Console, found: GoldCheck) -> None:
         reason = f" ({failure.reason})" if failure.reason else ""
         console.print(Text(f"{told}{reason}: {_line(failure.gold)} | {_line(failure.answer)}"), soft_wrap=True)
     if len(found.failures) > MAX_FAILURES:
-        console.print(f"... and {len(found.failures) - MAX_FAILURES} more: output=FILE has them all")
+        console.print(f"... and {len(found.failures) - MAX_FAILURES} more: output=FILE saves all of them")
 
 
 def _line(text: str) -> str:
@@ -111,7 +111,7 @@ def _accuracy(group: Group, scoring: str, settings: BootstrapSettings, separator
     for t in range(group.depth):
         estimates = [accuracy_after(group.evaluations, t, Measure(m, scoring), settings) for m in metrics]
         steps = _steps(group, t)
-        explore = mean([_explored(step, scoring) for step in steps])
+        explore = mean([_explore_accuracy(step, scoring) for step in steps])
         undecided = sum(step.undecided[scoring] for step in steps)
         tokens = short(tokens_after(group.evaluations, t))
         cost = [money(tokens_after(group.evaluations, t, MONEY))] if group.currency else []
@@ -121,7 +121,7 @@ def _accuracy(group: Group, scoring: str, settings: BootstrapSettings, separator
 
 
 def _facts(group: Group) -> Table:
-    """Build the table of figures that do not depend on correctness. Counts are summed over runs, others averaged."""
+    """Build the table of figures that do not depend on correctness. Counts are summed over runs, means averaged."""
     steps = [step for evaluation in group.evaluations for step in evaluation.iterations]
     banks = [bank for bank in ("experience", "guideline") if any(step.banks[bank].size for step in steps)]
     columns = [name for bank in banks for name in (bank[0].upper(), "turn.")]
@@ -149,7 +149,7 @@ def _steps(group: Group, t: int) -> list[EvaluatedIteration]:
     return [evaluation.iterations[t] for evaluation in group.evaluations if len(evaluation.iterations) > t]
 
 
-def _explored(step: EvaluatedIteration, scoring: str) -> float | None:
+def _explore_accuracy(step: EvaluatedIteration, scoring: str) -> float | None:
     counts = step.modes[scoring].get("explore")
     return counts and counts.accuracy
 

@@ -14,7 +14,7 @@ from tmas.evaluation.estimators import (
     mean,
     reliability,
 )
-from tmas.evaluation.scores import judged
+from tmas.evaluation.scores import correctness_of
 from tmas.records.evaluation_files import Calibration, GradeCounts, GradeOutcomes
 from tmas.records.run_files import PredictedCandidate, Prediction
 
@@ -38,12 +38,12 @@ def calibration(
     single = [(grade, right) for c, right in found for grade in c.grades]
     bins = reliability(grades, correct)
     samples = [c for line in lines for r in line.rounds for c in r.samples]
-    ungraded = [c for c in samples if c.mean_grade is None]
+    without_grade = [c for c in samples if c.mean_grade is None]
     return Calibration(
         pairs=len(found),
-        graded=len(samples) - len(ungraded),
-        ungraded=sum(c.failure is None for c in ungraded),
-        unwritten=sum(c.failure is not None for c in ungraded),
+        graded=len(samples) - len(without_grade),
+        ungraded=sum(c.failure is None for c in without_grade),
+        unwritten=sum(c.failure is not None for c in without_grade),
         accuracy=mean([float(right) for right in correct]),
         brier=brier(grades, correct),
         ece=expected_calibration_error(bins),
@@ -65,8 +65,8 @@ def grade_outcomes(line: Prediction, scoring: Scoring, t: int) -> tuple[GradeOut
     assert line.gold is not None
     rounds = line.rounds
     candidates = [c for c in rounds[t].samples if c.mean_grade is not None] if t < len(rounds) else []
-    by_pass = [judged(line.gold, candidates, correct) for correct in scoring]
-    counts: dict[float, list[int]] = {}
+    by_pass = [correctness_of(line.gold, candidates, correct) for correct in scoring]
+    counts: dict[float, list[int]] = {}  # grade -> numbers of right and wrong candidates
     for candidate, *verdicts in zip(candidates, *by_pass, strict=True):
         share = mean([None if verdict is None else float(verdict) for verdict in verdicts])
         if candidate.mean_grade is not None and share is not None and share != 0.5:
@@ -99,7 +99,7 @@ def _graded(line: Prediction, scoring: Scoring) -> Iterator[tuple[PredictedCandi
     assert line.gold is not None
     candidates = [c for r in line.rounds for c in r.samples if c.mean_grade is not None]
     for correct in scoring:
-        verdicts = judged(line.gold, candidates, correct)
+        verdicts = correctness_of(line.gold, candidates, correct)
         yield from ((c, right) for c, right in zip(candidates, verdicts, strict=True) if right is not None)
 
 

@@ -28,7 +28,7 @@ from tmas.run.replay import RecordedRun
 from tmas.run.whatif import Gaps, RecordedProblem, ReplayedProblem, replay
 from tmas.settings import Settings, flatten
 
-Report = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Progress callback: number of finished problems, and of all."""
 
 
@@ -44,7 +44,7 @@ class SelectionChanges(Settings):
 
 
 class MethodChanges(Settings):
-    """The settings of the method that can be changed, because the recorded calls can answer for them."""
+    """The settings of the method that can be changed, because recorded calls are enough to replay them."""
 
     n_candidates: int | None = Field(
         default=None, ge=1, description="Fewer candidates: the first ones of each iteration. null: as in the run."
@@ -68,8 +68,8 @@ class MethodChanges(Settings):
     )
     allocation: AllocationSettings | Literal["none"] | None = Field(
         default=None,
-        description="Candidates by the progress of the problem (docs/adaptive.md): {} for its defaults, or {KEY:"
-        " VALUE}. none: N in each iteration. null: as in the run.",
+        description="Number of candidates by the progress of the problem (docs/adaptive.md): {} for its defaults, or"
+        " {KEY: VALUE}. none: N in each iteration. null: as in the run.",
     )
 
     def given(self) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class WhatIfSettings(Settings):
     output: Path | None = Field(default=None, description="JSON file for the table. null: none is written.")
 
 
-async def whatif(settings: WhatIfSettings, report: Report = lambda *_: None) -> WhatIf:
+async def whatif(settings: WhatIfSettings, on_progress: ProgressCallback = lambda *_: None) -> WhatIf:
     """Replay the finished problems of a run with other settings of its method, and compare.
 
     Raises ``UserError`` if the run cannot be read, if its method does not have a setting, or if the recorded calls are
@@ -128,7 +128,7 @@ async def whatif(settings: WhatIfSettings, report: Report = lambda *_: None) -> 
     not_replayed: list[str] = []
     async with AnswerChecker(settings.timeout, settings.workers) as checker:
         for done, problem_id in enumerate(run.problem_ids):
-            report(done, len(run.problem_ids))
+            on_progress(done, len(run.problem_ids))
             prediction = run.prediction(problem_id)
             recorded = RecordedProblem.read(run, prediction, _correct(prediction, majorities))
             baseline = await replay(recorded, recorded.settings, checker)
@@ -154,12 +154,16 @@ async def whatif(settings: WhatIfSettings, report: Report = lambda *_: None) -> 
 async def _pair(
     recorded: RecordedProblem, baseline: ReplayedProblem, settings: WhatIfSettings, checker: AnswerChecker
 ) -> ReplayedPair:
+    """Replay a problem with the other settings, once for each subset of its verifications.
+
+    A problem that the budget or dead workers ended gets no more iterations than it had.
+    """
     assert baseline.line
     stop, depth = recorded.prediction.stop, len(recorded.prediction.iterations)
     ended_by = stop if stop in ("budget", "worker") else None
     limit = recorded.prediction.terms.method.get("max_iterations")
-    most = depth if ended_by or not isinstance(limit, int) else limit
-    other = settings.method.of(recorded.settings, most)
+    max_iterations = depth if ended_by or not isinstance(limit, int) else limit
+    other = settings.method.of(recorded.settings, max_iterations)
     if ended_by:
         other = other.model_copy(update={"max_iterations": min(depth, other.max_iterations)})
     subsets = [None] if settings.subsets is None else range(settings.subsets)

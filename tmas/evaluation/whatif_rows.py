@@ -18,8 +18,9 @@ SPLIT = (
     " server processes it once. Its completion tokens are divided in proportion to the characters of its completions."
 )
 REDRAWN = (
-    "{} of {} problems would have had other random draws of the same completions: a later round of verifications has"
-    " seeds of its own, and random subsets are not the first ones. The recorded ones are just as likely."
+    "For {} of {} problems, a real run would have sampled some completions with other seeds: a later round of"
+    " verifications has its own seeds, and a random subset is not the first ones. The recorded completions are just as"
+    " likely."
 )
 
 
@@ -106,12 +107,12 @@ def _reasons_of_missing_calls(pairs: Sequence[ReplayedPair]) -> list[str]:
     if ended := [key for pair in pairs if (key := pair.gaps.not_recorded)]:
         reasons.append(
             f"{len(ended)} of {len(pairs)} problems would have continued where the record ends (the first one with the"
-            f" {ended[0].role} agent in iteration {ended[0].iteration}). They count as they were there."
+            f" {ended[0].role} agent in iteration {ended[0].iteration}). What is recorded of them counts."
         )
     if stopped := [pair.ended_by for pair in pairs if pair.ended_by]:
         reasons.append(
             f"{len(stopped)} of {len(pairs)} problems were ended by {stopped[0]}. With other settings they might have"
-            " come further. They count as they were there."
+            " continued. What is recorded of them counts."
         )
     return reasons
 
@@ -134,7 +135,7 @@ def _approximations(name: str, pairs: Sequence[ReplayedPair]) -> list[str]:
         reasons.append(
             f"{len(others)} of {len(pairs)} problems would have sent other prompts, first those of the {first.role}"
             f" agent in iteration {first.iteration}. What the model would have replied is not known: the recorded"
-            " replies stand in, from there on. Prompt tokens are scaled with the length of the prompt."
+            " replies stand in from there on. Prompt tokens are scaled with the length of the prompt."
         )
     if redrawn := sum(pair.gaps.is_redrawn for pair in pairs):
         reasons.append(REDRAWN.format(redrawn, len(pairs)))

@@ -2,19 +2,19 @@
 
 These are the rules. Names in code font are settings (:class:`~tmas.memory.settings.BankSettings`).
 
-- An item's *support* is the number of distinct rollouts from which, as the agent says, the item was derived. Numbers
-  of rollouts that do not exist are ignored. A rollout whose prompt showed the item only counts
-  ``shown_weight``. Stating an item again is the same as confirming it.
+- An item's *support* is the number of distinct rollouts that the item was derived from, according to the agent. If the
+  agent names a rollout that does not exist, it is ignored. A rollout whose prompt showed the item counts as
+  ``shown_weight`` instead of 1. Stating an item again is the same as confirming it.
 - The agent can *drop* an item and name the rollouts that contradict it. This adds the number of these rollouts (at
   least 1, at most ``drop_cost``) to the item's *contradictions*. An item can be contradicted once per iteration. When
   the contradictions reach the support, the item is *refuted*: it stays as a warning (``tombstones``), and its text
   cannot be added again.
 - A correction counts as a drop. If the contradictions then reach the support, the new text replaces the old one in the
   item. Otherwise the new text becomes another item.
-- The *shortfall* of an item: by how much the grades of its rollouts are below the mean grades of their iterations, in
-  total. It only counts for conclusions.
+- An item's *shortfall* says by how much the grades of its rollouts are below the mean grades of their iterations, in
+  total. It only counts for conclusions, and a negative shortfall counts as 0.
 - The *rank* of an item is support - contradictions - ``grade_weight`` * shortfall + the iteration it was last seen in.
-  The lowest rank is evicted first, and left out of a prompt first.
+  Items with the lowest rank are the first to be evicted, and the first to be left out of a prompt.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class ItemCollection(Record, Generic[ItemT]):
         """The text for prompts, one line per item, in order; empty if there are no items."""
 
     def rank(self, item: ItemT) -> float:
-        """The rank of an item: support plus the iteration it was last seen in. The lowest rank is left out first.
+        """The rank of an item: support plus the iteration it was last seen in.
 
-        So an item that is not seen in an iteration falls behind those that are, by as much as one rollout of support.
+        So an item falls behind by one rollout of support in each iteration in which it is not seen.
         """
         return item.support + item.last_seen
 
@@ -100,7 +100,7 @@ class Bank(ItemCollection[ItemT], Generic[ItemT, OutputT]):
         """Whether low grades of the item's rollouts are evidence against the item."""
 
     def alike(self, a: ItemT, b: ItemT) -> bool:
-        """Whether two items say the same, so that the bank merges them."""
+        """Whether two items say the same thing, so that the bank merges them."""
         similarity = self.settings.similarity
         return same_statement(a.text, b.text) or (similarity is not None and near_duplicate(a.text, b.text, similarity))
 
@@ -118,8 +118,8 @@ class Bank(ItemCollection[ItemT], Generic[ItemT, OutputT]):
     ) -> tuple[Self, BankChange]:
         """Apply the reply ``output`` by the rules in the module's docstring. Returns the new bank and the change.
 
-        ``rollouts``: the rollouts of ``iteration``, to which the reply refers by index. ``max_new``: at most this
-        number of items is added, including those of corrections; later ones are left out. Texts longer than
+        ``rollouts``: the rollouts of ``iteration``, to which the reply refers by index. ``max_new``: maximum
+        number of added items, including those that corrections add; later ones are left out. Texts longer than
         ``max_chars`` are cut at the end of a word. Updates are applied first, because they refer to the bank that the
         model was shown.
         """

@@ -60,7 +60,7 @@ class Draft(Generic[ItemT]):
                 self._correct(item, named, update.content)
 
     def add(self, new: NewExperience | NewGuideline) -> None:
-        """Add a new item, or confirm the item that says the same."""
+        """Add a new item, or confirm the item that says the same thing."""
         item = self._new(self._existing(new.rollouts), new.content)
         twin = self._twin(item)
         if twin is not None:
@@ -69,7 +69,7 @@ class Draft(Generic[ItemT]):
             self._store_new(item, new.content)
 
     def evict(self) -> None:
-        """Remove the live items of lowest rank above ``capacity``, and the oldest refuted above ``tombstones``."""
+        """Evict the lowest-ranked live items beyond ``capacity``, and the items refuted first beyond ``tombstones``."""
         live = [item for item in self.items.values() if item.refuted is None]
         refuted = sorted((i for i in self.items.values() if i.refuted is not None), key=lambda i: i.refuted or 0)
         surplus = self.bank.weakest_first(live)[: max(0, len(live) - self.settings.capacity)]
@@ -89,15 +89,15 @@ class Draft(Generic[ItemT]):
 
     def _new(self, named: Sequence[RolloutKey], content: dict[str, Any]) -> ItemT:
         """An item with the next id. If the reply names no rollout for it, its support is 1."""
-        now = {"item_id": self._next_name(), "created": self.iteration, "last_seen": self.iteration}
+        now = {"item_id": self._next_item_id(), "created": self.iteration, "last_seen": self.iteration}
         item = self.bank.item_type(**now, **content, rollouts=tuple(named))
-        return item.model_copy(update=self._evidence(named, content))
+        return item.model_copy(update=self._text_and_evidence(named, content))
 
-    def _next_name(self) -> str:
+    def _next_item_id(self) -> str:
         return f"{self.bank.prefix}{self.next_id}"
 
-    def _evidence(self, named: Sequence[RolloutKey], content: dict[str, Any]) -> dict[str, Any]:
-        """The fields of an item whose text is new: what is known about it comes from ``named`` alone."""
+    def _text_and_evidence(self, named: Sequence[RolloutKey], content: dict[str, Any]) -> dict[str, Any]:
+        """The fields of an item whose text is new: the text, and the evidence, which comes from ``named`` alone."""
         texts = {name: self._cut(name, text) for name, text in content.items()}
         support = max(1, len(named)) if self.settings.support == "rollouts" else 1
         return texts | {
@@ -114,7 +114,7 @@ class Draft(Generic[ItemT]):
         return shortened(text, min(self.max_chars, MAX_NAME) if name == "name" else self.max_chars)
 
     def _shortfall(self, keys: Sequence[RolloutKey]) -> float:
-        """By how much the grades of ``keys`` are below the mean grade, in total. Other iterations do not count."""
+        """By how much the grades of ``keys`` are below the mean grade, in total. Other iterations' keys are ignored."""
         weighed = keys if self.settings.grade_weight else ()
         found = [self.grades[i] for t, i in weighed if t == self.iteration and i in self.grades]
         return len(found) * sum(self.grades.values()) / len(self.grades) - sum(found) if found else 0.0
@@ -137,7 +137,7 @@ class Draft(Generic[ItemT]):
             self._note("shortened", item)
 
     def _absorb(self, twin: ItemT, item: ItemT) -> None:
-        """Let ``twin`` take over the rollouts of ``item``, which says the same. A refuted item refuses them."""
+        """Let ``twin`` take over the rollouts of ``item``, which says the same thing. A refuted twin refuses them."""
         if twin.refuted is not None:
             self._note("refused", twin)
             return
@@ -168,13 +168,16 @@ class Draft(Generic[ItemT]):
         }
         self.items[item.item_id] = item.model_copy(update=found)
 
-    def _contradict(self, item: ItemT, named: int) -> bool:
-        """Count a contradiction by ``named`` rollouts, once per iteration. Returns whether it uses up the support."""
+    def _contradict(self, item: ItemT, n_named: int) -> bool:
+        """Count a contradiction by ``n_named`` rollouts, once per iteration.
+
+        Returns whether it uses up the support, which it always does if ``drop_cost`` is None.
+        """
         if self.settings.drop_cost is None:
             return True
         if item.item_id in self.log["contradicted"]:
             return False
-        against = item.contradictions + min(max(1, named), self.settings.drop_cost)
+        against = item.contradictions + min(max(1, n_named), self.settings.drop_cost)
         self.items[item.item_id] = item.model_copy(update={"contradictions": against})
         if against >= item.support:
             return True
@@ -190,9 +193,9 @@ class Draft(Generic[ItemT]):
 
     def _correct(self, item: ItemT, named: Sequence[RolloutKey], content: dict[str, Any]) -> None:
         """Count a contradiction. If it uses up the support, replace the text of ``item``. Otherwise add a new item."""
-        evidence = self._evidence(named, content)
+        fields = self._text_and_evidence(named, content)
         rollouts = tuple(sorted({*item.rollouts, *named}))
-        corrected = item.model_copy(update=evidence | {"rollouts": rollouts})
+        corrected = item.model_copy(update=fields | {"rollouts": rollouts})
         if self.bank.alike(item, corrected):
             self._note("confirmed", item)
             self._confirm(item, named)
@@ -205,7 +208,7 @@ class Draft(Generic[ItemT]):
                 self._store(corrected, content)
         else:
             other = corrected.model_copy(
-                update={"item_id": self._next_name(), "created": self.iteration, "rollouts": tuple(named)}
+                update={"item_id": self._next_item_id(), "created": self.iteration, "rollouts": tuple(named)}
             )
             if twin := self._twin(other):
                 self._absorb(twin, other)

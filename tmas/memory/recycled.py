@@ -12,6 +12,7 @@ from tmas.prompts.schemas import DistillOutput
 from tmas.records import BankChange, Experience
 
 KINDS = {"conclusion": "verified_propositions", "pitfall": "critical_pitfalls"}
+"""Kind of an item -> the field of :class:`~tmas.prompts.schemas.DistillOutput` with the statements of this kind."""
 
 
 class _Head(NamedTuple):
@@ -44,13 +45,13 @@ class RecycledBank(ItemCollection[Experience]):
         heads: dict[str, list[_Head]] = {kind: [] for kind in KINDS}
         merged: set[int] = set()
         for item in [*_longest_first(new), *_longest_first(self.items)]:
-            twin = self._repeated(item, heads[item.kind])
-            if twin is None:
+            place = self._place_of_repeated(item, heads[item.kind])
+            if place is None:
                 heads[item.kind].append(_Head(item.statement, bool(item.item_id), len(kept)))
                 kept.append(item)
             else:
-                kept[twin] = _united(kept[twin], item)
-                merged.add(twin)
+                kept[place] = _united(kept[place], item)
+                merged.add(place)
         ids = count(self.next_id)
         items = tuple(item if item.item_id else item.model_copy(update={"item_id": f"E{next(ids)}"}) for item in kept)
         before, after = [item.item_id for item in self.items], [item.item_id for item in items]
@@ -61,10 +62,10 @@ class RecycledBank(ItemCollection[Experience]):
         )
         return self.model_copy(update={"items": items, "next_id": next(ids)}), change
 
-    def _repeated(self, item: Experience, heads: Sequence[_Head]) -> int | None:
+    def _place_of_repeated(self, item: Experience, heads: Sequence[_Head]) -> int | None:
         """Return the place of the first of ``heads`` that ``item`` repeats; None if it repeats none.
 
-        Two old statements get no near-duplicate test: an earlier iteration has made it.
+        Two old statements are not tested for near-duplication: an earlier iteration has already done so.
         """
         said, is_old = item.statement, bool(item.item_id)
         for statement, head_is_old, place in heads:

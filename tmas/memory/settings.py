@@ -33,13 +33,14 @@ class BankSettings(BaseModel):
         default=0.5,
         ge=0,
         le=1,
-        description="What a rollout adds to the support of an item that its prompt showed. Fractions are rounded down.",
+        description="What each rollout whose prompt showed an item adds to the item's support. The sum over these"
+        " rollouts is rounded down.",
     )
     drop_cost: int | None = Field(
         default=2,
         ge=1,
-        description="Maximum number of contradictions that one drop or correction adds to an item. null: it always "
-        "removes or replaces the item.",
+        description="Maximum number of contradictions that one drop or correction adds to an item. null: one "
+        "drop always refutes the item, and one correction always replaces its text.",
     )
     tombstones: int = Field(
         default=16,
@@ -68,4 +69,7 @@ OLDER_RULES: dict[str, Any] = {
     "grade_weight": 0.0,
     "cap_new": False,
 }
-"""The values that give the rules from before these settings existed. ``similarity`` was 0.7 then."""
+"""The values that reproduce the rules from before these settings existed.
+
+``similarity`` is not one of them: it existed before, with a default of 0.7, and older runs recorded it.
+"""

@@ -1,4 +1,4 @@
-"""When two texts say the same.
+"""Tests whether two texts say the same thing.
 
 - :func:`same_statement` decides about memory: two texts are one statement if they are equal up to typesetting and
   function words. Any other word, and any change of order, makes another statement: "reducible" and "irreducible",
@@ -80,8 +80,8 @@ def same_statement(a: str, b: str) -> bool:
 def statement(text: str) -> tuple[str, ...]:
     """The tokens of ``text`` in order, without layout and function words, but with the brackets that group.
 
-    Square brackets stay what they are, because an interval may be open on one side. A round or curly bracket around one
-    token groups nothing, so ``x^{2}`` is ``x^2``.
+    Square brackets do not become round ones, because an interval may be open on one side. A round or curly bracket
+    around one token groups nothing, so ``x^{2}`` is ``x^2``.
     """
     found: list[str] = []
     for token in _raw(text):

@@ -1,7 +1,7 @@
 """The miniature policy that ships with the package, and held-out problems of its task (docs/miniature.md).
 
 ``policy/`` is a Hugging Face folder, ``problems.jsonl`` a problem file. ``prompts/`` has the prompts that the policy
-was trained on; it knows no other wording, so it needs them also when the built-in prompts have changed.
+was trained on. The policy knows no other wording, so it needs them even if the built-in prompts have changed since.
 ``manifest.json`` says how the policy was made and contains the SHA-256 of each file. ``python -m
 recipes.miniature.ship`` writes all of them.
 """

@@ -41,7 +41,7 @@ def print_demo(console: Console, evaluations: Sequence[Evaluation], parameters: 
     for label, text in (
         ("HTML report", str(page)),
         ("Next, a real model", f"{_program()} {NEXT_COMMAND}"),
-        ("Again", f"the same command shows this result; delete {page.parent} to run anew"),
+        ("Again", f"the same command shows this result; delete {page.parent} to run the demo again"),
     ):
         console.print(Text.assemble((f"{label}: ", "bold"), text), soft_wrap=True)
 

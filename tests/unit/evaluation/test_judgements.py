@@ -20,8 +20,8 @@ from tmas.evaluation.correctness import (
     answer_classes,
     by_judge,
     by_rule,
-    counts,
     judge_counts,
+    rule_counts,
 )
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.evaluation.judgements import Judgements, judge_pairs
@@ -306,7 +306,7 @@ def test_scorings():
 
 
 def test_counts_keep_the_failed_apart():
-    assert counts(RULE).model_dump() == {"equal": 1, "different": 2, "undecided": 1, "reasons": {"words": 1}}
+    assert rule_counts(RULE).model_dump() == {"equal": 1, "different": 2, "undecided": 1, "reasons": {"words": 1}}
     assert judge_counts(JUDGED, not_asked=3).model_dump() == {
         "equivalent": 8,
         "different": 4,

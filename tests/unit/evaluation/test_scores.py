@@ -14,7 +14,7 @@ from tests.support.runs import Line, candidate, iteration
 from tmas.evaluation.correctness import Scoring
 from tmas.evaluation.estimators import BootstrapSettings
 from tmas.evaluation.facts import iteration_facts
-from tmas.evaluation.scores import by_mode, problem_scores, undecided
+from tmas.evaluation.scores import by_mode, problem_scores, undecided_count
 from tmas.evaluation.verifier import calibration
 from tmas.records.prices import Price
 from tmas.records.run_files import Prediction
@@ -154,8 +154,8 @@ def test_modes_and_undecided_candidates():
         "explore": {"candidates": 2, "accuracy": 0.5, "upper": 0.5},
         "exploit": {"candidates": 2, "accuracy": 0.0, "upper": 0.5},
     }
-    assert undecided(lines, RULE, 0) == 1
-    assert undecided(lines, RULE, 1) == 0
+    assert undecided_count(lines, RULE, 0) == 1
+    assert undecided_count(lines, RULE, 1) == 0
 
 
 def test_what_an_iteration_held_and_cost():

@@ -152,7 +152,7 @@ async def test_verification_in_rounds_uses_the_recorded_grades_in_their_order(tm
     assert fewer
     rows = await compared(path, method={"verification": {}})
     assert rows["selected"].certainty == "approximate"
-    assert "a later round of verifications has seeds of its own" in " ".join(rows["selected"].reasons)
+    assert "a later round of verifications has its own seeds" in " ".join(rows["selected"].reasons)
 
 
 async def test_where_the_record_ends_figures_are_bounds(tmp_path: Path):
