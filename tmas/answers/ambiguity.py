@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tmas.answers.notation import reread
+from tmas.answers.notation import for_math_verify
 from tmas.answers.numbers import is_number, same_function, same_number
 
 _ONE_SIDED = {
@@ -21,13 +21,15 @@ _ONE_SIDED = {
     "the modulus is given by the problem": re.compile(r"\\pmod|\\pod|\(mod"),
     "the base of a logarithm is known": re.compile(r"\\(?:log|lg)(?![A-Za-z_])(?! ?_)"),
 }
+"""Notations that raise a doubt if only one side has them. The key completes "different, unless ..."."""
 _RELATION = re.compile(r"[<>]|\\(?:leq|geq)(?![A-Za-z])")
 _SIGNS = {
     "an exponent is an operator": re.compile(r"\^(?:\{(?:T|c|\*|\\(?:top|dagger|ast))\}|\*|\\(?:top|dagger|ast))"),
     "another relation": re.compile(r"\\(?:equiv|sim|simeq|cong|approx|propto|mid|nmid|neq|parallel|perp)(?![A-Za-z])"),
     "a chain of equations": re.compile(r"[A-Za-z]=[A-Za-z]="),
 }
-"""Signs that math-verify ignores or mistakes for other signs."""
+"""Signs that math-verify ignores or mistakes for other signs. The key completes "equal but for ..."."""
+_SLASH_DOUBT = "a slash divides by less or more than was assumed"
 _SLASH = re.compile(r"/ ?(?:\d+|[a-z]) ?(?:[A-Za-z(]|\\(?:sqrt|pi|frac|ln|log|sin|cos|tan)(?![A-Za-z]))")
 _BASE = re.compile(r"\\(?:log|lg|ln) ?_\{[^{}]*\}|\\ln(?![A-Za-z])")
 _FUNCTION = re.compile(r"[A-Za-z](?:_\{[^{}]*\})?'*\(")
@@ -41,12 +43,12 @@ def _ambiguous_slash(one: str, other: str) -> bool:
 
 
 def only_in(side: str, other: str) -> list[str]:
-    """The doubts about different values that a notation raises which ``side`` has and ``other`` has not.
+    """Return the doubts about the verdict "different" that notations raise which only ``side`` has.
 
-    Both are normalised. Logarithms with and without a base count as the same notation.
+    Both sides are normalised. Logarithms with and without a base count as the same notation.
     """
-    side, other = reread(side), reread(_BASE.sub(r"\\log ", other))
-    signs = {"a slash divides by less or more than its reading": _SLASH, "a function is known": _FUNCTION, **_ONE_SIDED}
+    side, other = for_math_verify(side), for_math_verify(_BASE.sub(r"\\log ", other))
+    signs = {_SLASH_DOUBT: _SLASH, "a function is known": _FUNCTION, **_ONE_SIDED}
     return [doubt for doubt, sign in signs.items() if sign.search(side) and not sign.search(other)]
 
 
@@ -63,13 +65,13 @@ def doubt_about_notation(one: str, other: str, first: Any, second: Any) -> str |
     ``one`` and ``other`` are normalised; ``first`` and ``second`` are their expressions.
     """
     if _ambiguous_slash(one, other):
-        return "a slash divides by less or more than its reading"
+        return _SLASH_DOUBT
     relations = [len(_RELATION.findall(side)) for side in (one, other)]
     if max(relations) > 1:
         return "a chain of inequalities has another form"
     if _LETTER_FONT.sub(r"\1", one) == _LETTER_FONT.sub(r"\1", other):
         return "a letter has another font"
-    one, other = reread(one), reread(other)
+    one, other = for_math_verify(one), for_math_verify(other)
     for doubt, pattern in _ONE_SIDED.items():
         if bool(pattern.search(one)) != bool(pattern.search(other)):
             return doubt
@@ -90,7 +92,7 @@ def _is_unevaluated(expression: Any) -> bool:
 def _equal_with_real_roots(one: Any, other: Any, radical: bool) -> bool:
     """Whether two expressions may be equal if odd roots of negative numbers are real: ``(-8)^{1/3}`` is -2.
 
-    Without a root sign (``radical``), only roots of numbers are considered.
+    ``radical``: whether an answer has a root sign. Without one, only roots of negative numbers are considered.
     """
     from sympy import Expr
 

@@ -22,8 +22,8 @@ _MAX_CACHED = 1 << 16
 """Maximum number of comparisons that a checker caches. A method compares the same answers again after each
 iteration."""
 _WALL_TIME_FACTOR = 20
-"""The limit of a comparison's wall time, as a multiple of its limit of CPU time. It ends comparisons that sleep, which
-use no CPU time."""
+"""Wall-time limit of a comparison, as a multiple of its CPU-time limit. It ends comparisons that sleep and so use no
+CPU time."""
 _POOL_CHECK = 1.0
 """Seconds between two checks of the pool while a comparison waits."""
 _REASONS: dict[type[BaseException], str] = {
@@ -36,8 +36,8 @@ _REASONS: dict[type[BaseException], str] = {
 
 
 def _prepare_worker() -> None:
-    """Limit memory, let SIGTERM end even a blocked C call, and be ready before any comparison is timed."""
-    import tmas.answers.prepared  # noqa: F401 - loaded before the fork, unless others have started the fork server
+    """Limit memory, let SIGTERM end even a blocked C call, and load everything before a comparison is timed."""
+    import tmas.answers.prepared  # noqa: F401 - loaded before the fork, unless other code started the fork server
 
     logging.disable(logging.WARNING)  # math-verify warns that it has no time limit; the pool has one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -59,8 +59,8 @@ class AnswerChecker:
 
     ``timeout``: seconds of CPU time per comparison, so that verdicts do not depend on the machine's other load.
     ``max_tasks``: comparisons after which a worker is replaced. ``approximation_digits``: a decimal equals an exact
-    value that rounds to it if the decimal has at least this many significant digits; None: an approximation is
-    different from the exact value. Results are cached. The checker works in any thread and event loop.
+    value that rounds to it if the decimal has at least this many significant digits; None: an approximation never
+    equals the exact value. Results are cached. The checker works in any thread and event loop.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class AnswerChecker:
         self._max_tasks = max_tasks
         self._pool: ProcessPool | None = None
         self._pending: set[Future[Comparison]] = set()
-        self._known: dict[tuple[str, str], Comparison] = {}
+        self._cached: dict[tuple[str, str], Comparison] = {}
         self._lock = threading.Lock()
 
     async def compare(self, gold: str, answer: str) -> Comparison:
@@ -85,8 +85,8 @@ class AnswerChecker:
         The verdict does not depend on their order. Only the reason does, where it names one of the two. This never
         raises because of an answer: a comparison that fails, hangs or kills its worker is undecided.
         """
-        if seen := compare_texts(gold, answer) or self._known.get((gold, answer)):
-            return seen
+        if verdict := compare_texts(gold, answer) or self._cached.get((gold, answer)):
+            return verdict
         [outcome] = await asyncio.gather(self._decide(gold, answer), return_exceptions=True)
         # an idle worker was killed from outside before this comparison began
         if isinstance(outcome, BrokenProcessPool):
@@ -103,9 +103,9 @@ class AnswerChecker:
 
     def _remember(self, gold: str, answer: str, verdict: Comparison) -> None:
         with self._lock:
-            if len(self._known) >= _MAX_CACHED:
-                self._known.pop(next(iter(self._known)))
-            self._known[gold, answer] = verdict
+            if len(self._cached) >= _MAX_CACHED:
+                self._cached.pop(next(iter(self._cached)))
+            self._cached[gold, answer] = verdict
 
     async def close(self) -> None:
         """End the workers. Comparisons in progress become undecided. A later comparison starts new workers."""
@@ -124,15 +124,15 @@ class AnswerChecker:
         except asyncio.CancelledError:
             starting.add_done_callback(_cancel_comparison)  # nobody waits for it: it must not keep its worker
             raise
-        verdict = asyncio.wrap_future(future)
+        comparison = asyncio.wrap_future(future)
         try:
-            while not verdict.done():
-                await asyncio.wait([verdict], timeout=_POOL_CHECK)
-                if not (verdict.done() or pool.active):
+            while not comparison.done():
+                await asyncio.wait([comparison], timeout=_POOL_CHECK)
+                if not (comparison.done() or pool.active):
                     raise BrokenProcessPool  # a broken pool never answers what was in its queue
-            return verdict.result()
+            return comparison.result()
         finally:
-            verdict.cancel()
+            comparison.cancel()
 
     def _schedule(self, gold: str, answer: str) -> tuple[ProcessPool, Future[Comparison]]:
         with self._lock:
@@ -140,8 +140,8 @@ class AnswerChecker:
                 self._stop_pool()
             pool = self._pool = self._pool or self._new_pool()
             try:
-                given = (self._timeout, gold, answer, self._approximation_digits)
-                future = pool.schedule(_decide_within, args=given, timeout=self._timeout * _WALL_TIME_FACTOR)
+                arguments = (self._timeout, gold, answer, self._approximation_digits)
+                future = pool.schedule(_decide_within, args=arguments, timeout=self._timeout * _WALL_TIME_FACTOR)
             except RuntimeError as error:  # the pool broke in the meantime
                 raise BrokenProcessPool from error
             self._pending.add(future)
@@ -173,7 +173,7 @@ def _cancel_comparison(started: asyncio.Task[tuple[ProcessPool, Future[Compariso
 
 
 async def group_equivalent(answers: Sequence[str], checker: AnswerChecker) -> list[int]:
-    """Return the class of each answer, numbered in order of first occurrence.
+    """Return the number of each answer's class. Classes are numbered in the order of their first answers.
 
     Two answers are in one class if a chain of equal answers connects them. So the classes depend on the set of answers
     alone, not on their order. (Equality is symmetric but not transitive: ``1,2`` equals both ``(1,2)`` and ``2,1``.)
@@ -191,7 +191,7 @@ async def group_equivalent(answers: Sequence[str], checker: AnswerChecker) -> li
                 classes.remove(members)
                 joined |= members
         classes.append(joined)
-    class_of = {plain: place for place, members in enumerate(classes) for plain in members}
+    class_of = {plain: index for index, members in enumerate(classes) for plain in members}
     found = [class_of[plain_of[answer]] for answer in answers]
     numbers = {class_: number for number, class_ in enumerate(dict.fromkeys(found))}
     return [numbers[class_] for class_ in found]

@@ -5,8 +5,8 @@ with SymPy and math-verify. Answers with words are equal if their words are the 
 words is equal.
 
 math-verify sometimes calls different answers equal: it drops what looks like a unit (``2c`` is 2) and reads words as
-products of letters (``listen`` is ``silent``). This module avoids both; :mod:`tmas.answers.symbolic` deals with its
-other weaknesses.
+products of letters (``listen`` is ``silent``). This module avoids both; :mod:`tmas.answers.symbolic` deals with
+the other weaknesses of math-verify.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from itertools import product
 from tmas.answers.families import compare_families
 from tmas.answers.forms import compare_forms, compare_regions, compare_special
 from tmas.answers.normalize import normalise
-from tmas.answers.notation import number_word, same_digits_in_another_base
+from tmas.answers.notation import same_digits_in_another_base, word_to_digits
 from tmas.answers.numbers import as_decimal, rounds_to, significant_digits, to_decimal
 from tmas.answers.statements import compare_choices_with_texts, compare_statements
 from tmas.answers.structure import definition, has_relation, in_the_same_names, in_the_same_order, read, without_name
@@ -29,16 +29,18 @@ from tmas.answers.symbolic import (
     doubt_about_equal,
     equal,
     equal_if_constants_are_swapped,
-    grouped,
+    find_renaming,
     parse,
-    renamings,
     without_commands,
+    without_digit_separators,
 )
 from tmas.answers.verdicts import DIFFERENT, EQUAL, Comparison, Equivalence, undecided
 
 _WHOLE_NUMBER = re.compile(r"-?(\d{1,1000})")
-_PADDED_DIGITS = 3
-"""AIME answers have three digits: ``025`` is 25. A longer number with leading zeros may be a code."""
+_MAX_PADDED_DIGITS = 3
+"""Maximum number of digits, including leading zeros, of a number whose leading zeros are ignored.
+
+AIME answers have three digits: ``025`` is 25. A longer number with leading zeros may be a code."""
 
 
 def compare_texts(gold: str, answer: str) -> Comparison | None:
@@ -51,7 +53,7 @@ def compare_texts(gold: str, answer: str) -> Comparison | None:
         return None
     if int(gold) != int(answer):
         return DIFFERENT
-    padded = any(match and len(match[1]) > _PADDED_DIGITS and match[1][0] == "0" for match in numbers)
+    padded = any(match and len(match[1]) > _MAX_PADDED_DIGITS and match[1][0] == "0" for match in numbers)
     return undecided("equal but for leading zeros") if padded else EQUAL
 
 
@@ -67,11 +69,12 @@ _NOT_UNITS = re.compile(
 _LETTER_CONSTANTS = ("i", "e")
 _SHORT_WORDS = "all|any|are|but|cis|for|has|if|is|mod|no|non|not|odd|of|the|to|yes|sin|cos|tan|log|exp|gcd|lcm|max|min"
 _WORDS = re.compile(rf"(?<![A-Za-z])(?:[A-Za-z]{{4,}}|(?i:{_SHORT_WORDS}))(?![A-Za-z])")
-_LETTERS = re.compile(r"\\[A-Za-z]+|(?<![\dA-Za-z])(?P<word>[A-Za-z]{2,})")
-
-
+_COMMAND_OR_WORD = re.compile(r"\\[A-Za-z]+|(?<![\dA-Za-z])(?P<word>[A-Za-z]{2,})")
 _MULTISET = re.compile(r"\((?:\s|\\!)*(?:\\!|\\left\()(?:\s|\\!)*\\[dt]?binom")  # n multichoose k
 _MAX_CHARACTERS = 20_000
+_MIN_ROUNDED_DIGITS = 3
+"""If one of two decimals may be the other one rounded, and has at least this many significant digits, the verdict is
+undecided."""
 Sides = tuple[str, str]
 
 
@@ -83,8 +86,8 @@ def decide(gold: str, answer: str, approximation_digits: int | None = None) -> C
     """
     if max(len(gold), len(answer)) > _MAX_CHARACTERS:
         return undecided("an answer is too long")
-    if seen := compare_texts(gold, answer) or compare_statements(gold, answer):
-        return seen
+    if verdict := compare_texts(gold, answer) or compare_statements(gold, answer):
+        return verdict
     if any(_MULTISET.search(side) for side in (gold, answer)):
         return undecided("the brackets may be a multiset coefficient")
     if choice := compare_choices_with_texts(gold, answer, partial(decide, approximation_digits=approximation_digits)):
@@ -98,8 +101,9 @@ def decide(gold: str, answer: str, approximation_digits: int | None = None) -> C
 
 
 def _split_unit(answer: str) -> tuple[str, str]:
-    r"""Split a number from its unit (``5 \text{ cm}^2``). The unit is empty if the text before it is not a plain
-    number.
+    r"""Return a normalised number and its unit (``5 \text{ cm}^2``).
+
+    The unit is empty, and the whole answer is returned, if the text before the unit is not a plain number.
     """
     if temperature := _TEMPERATURE.fullmatch(normalise(answer)):
         return temperature["value"], temperature["unit"]
@@ -125,7 +129,7 @@ class ValueComparer:
         self._names = names
 
     def compare(self, one: str, other: str) -> Comparison:
-        one, other = number_word(one), number_word(other)
+        one, other = word_to_digits(one), word_to_digits(other)
         if any(_SEVERAL_POINTS.search(side) for side in (one, other)):
             return undecided("a number has several decimal points")
         if (ordered := in_the_same_order(one, other)) is None:
@@ -183,6 +187,7 @@ class ValueComparer:
         return max(name for name, concerns in zip(self._names, concerned, strict=True) if concerns)
 
     def unreadable(self) -> Comparison:
+        """Return the verdict for answers that cannot be parsed."""
         return undecided(f"the {max(self._names)} cannot be parsed")
 
     def _compare_definitions(self, one: str, other: str) -> Comparison | None:
@@ -207,7 +212,7 @@ class ValueComparer:
             return undecided(f"equal but for {doubt}") if doubt else EQUAL
         if approximate := self._compare_approximation(one, other, parsed):
             return approximate
-        if arbitrary_constants and (names := renamings(parsed[0][0], parsed[1][0])) and are_constants(names[0]):
+        if arbitrary_constants and (names := find_renaming(parsed[0][0], parsed[1][0])) and are_constants(names):
             return EQUAL
         if arbitrary_constants and equal_if_constants_are_swapped(parsed[0][0], parsed[1][0]):
             return undecided("different, unless constants are renamed")
@@ -226,7 +231,7 @@ class ValueComparer:
                 continue
             if self._digits is not None and significant_digits(rounded) >= self._digits:
                 return EQUAL
-            if all(decimals) and significant_digits(rounded) >= _ROUNDED_DIGITS:
+            if all(decimals) and significant_digits(rounded) >= _MIN_ROUNDED_DIGITS:
                 return undecided("different, unless a decimal is rounded")
         return None
 
@@ -247,7 +252,7 @@ _MEMBER = re.compile(r"([A-Za-z](?:_\{\w+\})?)\\in ?(\\\{.*\\\})")
 
 
 def _without_membership(one: str, other: str) -> Sides:
-    r"""Write ``p\in\{2,3\}`` as the set if the other side states the values of the same letter: ``p=2,3``."""
+    r"""Remove the letter from both sides if one is ``p\in\{2,3\}`` and the other states values of it: ``p=2,3``."""
     for side, listed in ((one, other), (other, one)):
         member = _MEMBER.fullmatch(side)
         if member and re.match(re.escape(member[1]) + "=", listed):
@@ -264,16 +269,12 @@ def _numbers_of_chain(text: str) -> list[str]:
     return parts if is_chain else []
 
 
-_ROUNDED_DIGITS = 3
-"""If one of two decimals may be the other one rounded, and has at least this many significant digits, the verdict is
-undecided."""
-
-
 def _equal_without_digit_separators(one: str, other: str) -> bool:
     """Whether the two are equal once separators between groups of three digits are removed, and one has such
     separators.
     """
-    return bool(re.search(r"\d[ ,]\d{3}", f"{one}|{other}")) and grouped(one) == grouped(other)
+    has_separators = bool(re.search(r"\d[ ,]\d{3}", f"{one}|{other}"))
+    return has_separators and without_digit_separators(one) == without_digit_separators(other)
 
 
 def _words_and_pieces(value: str) -> tuple[list[str], list[str]]:
@@ -281,7 +282,7 @@ def _words_and_pieces(value: str) -> tuple[list[str], list[str]]:
 
     Commas and semicolons outside all brackets also separate pieces.
     """
-    words = [match for match in _LETTERS.finditer(value) if match["word"]]
+    words = [match for match in _COMMAND_OR_WORD.finditer(value) if match["word"]]
     starts, ends = [0, *(word.end() for word in words)], [*(word.start() for word in words), len(value)]
     between = [value[start:end] for start, end in zip(starts, ends, strict=True)]
     return [word[0] for word in words], [piece for text in between for piece in _split_at_commas_and_semicolons(text)]

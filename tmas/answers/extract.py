@@ -11,14 +11,17 @@ _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s+(?P<content>[-+]?\d(?:[\d.,/]*[\d/])
 _BETWEEN = re.compile(
     r"(?:[\s$,;]|\\[()\[\],;:! ]|\\q?quad|(?:\\text\s*\{\s*)?\b(?:and|or)\b(?:\s*\})?|[A-Za-z](?:_\{?\w\}?)?\s*=)*"
 )
-_LONGEST_BETWEEN = 60
-"""Characters between two boxes of one list."""
+_MAX_BETWEEN = 60
+"""Maximum number of characters between two boxes of one list."""
 _NOT_BLANK = re.compile(r"\S")
 _STATED = re.compile(r"answer\s*(?:is|:|=)[\s:*$]*(-?\d[\d,]*(?:\.\d+)?(?:/\d+)?)", re.IGNORECASE)
 
 
 def extract_stated(text: str) -> str | None:
-    """Return the boxed answer or else the number in the last "answer is 12". For models too small to write a box."""
+    """Return the boxed answer or, if there is none, the number in the last phrase such as "answer is 12".
+
+    For models that are too small to write a box.
+    """
     stated = _STATED.findall(text)
     return extract_boxed(text) or (stated[-1].rstrip(",") if stated else None)
 
@@ -33,12 +36,12 @@ def extract_boxed(text: str) -> str | None:
 
 
 def last_boxes(text: str) -> tuple[str, list[str]]:
-    """Return the final answer as :func:`extract_boxed` does, or an empty text, and its boxes in order."""
-    boxes = _innermost(text)
+    """Return the final answer (see :func:`extract_boxed`; empty if there is none) and the contents of its boxes."""
+    boxes = _innermost_boxes(text)
     first = len(boxes) - 1
     while first > 0:
         between = text[boxes[first - 1][2] + 1 : boxes[first][0]]
-        if len(between) > _LONGEST_BETWEEN or not between or not _BETWEEN.fullmatch(between):
+        if len(between) > _MAX_BETWEEN or not between or not _BETWEEN.fullmatch(between):
             break
         first -= 1
     found = [text[begin:end].strip() for _, begin, end in boxes[max(first, 0) :]]
@@ -46,17 +49,17 @@ def last_boxes(text: str) -> tuple[str, list[str]]:
     return ", ".join(items), items
 
 
-def _innermost(text: str) -> list[tuple[int, int, int]]:
-    """Where each box starts, and where its content starts and ends. Of nested boxes only the innermost counts."""
+def _innermost_boxes(text: str) -> list[tuple[int, int, int]]:
+    """Return where each innermost box starts, and where its content starts and ends, in the order of the text."""
     opened: list[re.Match[str]] = []
     found = [(match.start(), match.start("content"), match.end()) for match in _BARE_BOX.finditer(text)]
     for token in _BRACES.finditer(text):
         if token[0].endswith("{") and (token["box"] or token[0] == "{"):
             opened.append(token)
         elif token[0] == "}" and opened:
-            start = opened.pop()
-            if start["box"] and _NOT_BLANK.search(text, start.end(), token.start()):
-                found.append((start.start(), start.end(), token.start()))
+            opening = opened.pop()
+            if opening["box"] and _NOT_BLANK.search(text, opening.end(), token.start()):
+                found.append((opening.start(), opening.end(), token.start()))
     found.sort()
     next_starts = [start for start, _, _ in found[1:]] + [len(text)] * bool(found)
     return [box for box, start in zip(found, next_starts, strict=True) if box[2] <= start]

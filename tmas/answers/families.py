@@ -18,8 +18,8 @@ _FAMILY = re.compile(
 )
 
 
-def compare_families(one: str, other: str, values: Comparer) -> Comparison | None:
-    """Compare two normalised answers if a letter stands for every whole number in at least one. None: in neither."""
+def compare_families(one: str, other: str, comparer: Comparer) -> Comparison | None:
+    """Compare two normalised answers if at least one has a letter for every whole number. None: neither has one."""
     first, second = _FAMILY.fullmatch(one), _FAMILY.fullmatch(other)
     if first is None and second is None:
         return None
@@ -33,7 +33,7 @@ def compare_families(one: str, other: str, values: Comparer) -> Comparison | Non
         return undecided("the answers use letters in different ways")
     left, right = first["values"], rename(second["values"], {other_index: index})
     left, right = without_name(left, right), without_name(right, left)
-    if values.compare(*sorted((left, right))).equal:
+    if comparer.compare(*sorted((left, right))).equal:
         return EQUAL
     return _compare_progressions(left, right, index) or undecided("different, unless both give the same values")
 

@@ -16,17 +16,18 @@ from tmas.answers.structure import Form, case_parts, has_relation, in_the_same_n
 from tmas.answers.symbolic import parse
 from tmas.answers.verdicts import DIFFERENT, EQUAL, Comparison, Equivalence, undecided
 
-_MOST_ITEMS = 40
-"""Items without an equal text on the other side that are compared pair by pair."""
-_MOST_RESIDUES = 100_000
+_MAX_ITEMS = 40
+"""Maximum number of items that are compared pair by pair. Items with an equal text on the other side do not count."""
+_MAX_RESIDUES = 100_000
 _REGION = re.compile(r"[<>]|\\(?:leq|geq|neq|infty|cup|cap|setminus|mathbb|emptyset)(?![A-Za-z])")
 _HALF_OPEN = re.compile(r"\([^()\[\]]*\]|\[[^()\[\]]*\)")
 _SEVERAL_VALUES = re.compile(r"\\pm|\\mp|\\vec|\\math|\\over|\(-1\)\^|[A-Z]|(?<![A-Za-z\\])[ij](?![A-Za-z])")
+"""Signs that a single expression may stand for several values, a vector or a set."""
 _SIGNS = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
 _WHOLE_NUMBER_NAMES = frozenset("nmklNMK")
 _SYMPY_ERRORS = (TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError, RecursionError)
-"""What SymPy raises for sets that it cannot solve for or compare. It wraps calls of SymPy alone: a bug in this module
-must not look like an answer without a verdict."""
+"""What SymPy raises for sets that it cannot solve for or compare. These are caught around calls of SymPy alone: a bug
+in this module must not look like an answer without a verdict."""
 
 
 class Comparer(Protocol):
@@ -44,8 +45,8 @@ def all_equal(verdicts: Sequence[Comparison]) -> Comparison:
     return next((verdict for verdict in verdicts if not verdict.equal), EQUAL)
 
 
-def compare_special(one: Form, other: Form, values: Comparer) -> Comparison | None:
-    """Compare congruences, cases, and sets that a condition defines. None: at least one side has another structure."""
+def compare_special(one: Form, other: Form, comparer: Comparer) -> Comparison | None:
+    """Compare congruences, cases, and sets that a condition defines. None: another comparison must decide."""
     kinds = {one.kind, other.kind}
     if kinds == {"congruence"}:
         return _compare_congruences(one, other)
@@ -55,14 +56,14 @@ def compare_special(one: Form, other: Form, values: Comparer) -> Comparison | No
         same = number is not None and not name and residue.items == (str(int(number[0])),)
         return EQUAL if same else undecided("different, unless the modulus is given by the problem")
     if kinds == {"cases"}:
-        return _compare_cases(one, other, values)
+        return _compare_cases(one, other, comparer)
     if kinds == {"builder"} and (names := tuple(re.findall(r"[A-Za-z]", one.head))):
         conditions = in_the_same_names(
             (one.items[0], other.items[0]), (names, tuple(re.findall(r"[A-Za-z]", other.head)))
         )
         swapped = one.head != other.head and set(names) == set(re.findall(r"[A-Za-z]", other.head))
         if conditions and not swapped and not re.search(r"\\|\d", one.head + other.head):
-            verdict = _unordered(split(conditions[0]), split(conditions[1]), values)
+            verdict = _unordered(split(conditions[0]), split(conditions[1]), comparer)
             return verdict if verdict.equal else None
     return None
 
@@ -75,20 +76,20 @@ def _compare_congruences(one: Form, other: Form) -> Comparison:
     residues = [
         {int(item) + int(step) * k for item in form.items for k in range(common // int(step))}
         for form, step in ((one, modulus), (other, other_modulus))
-        if common // int(step) * len(form.items) <= _MOST_RESIDUES
+        if common // int(step) * len(form.items) <= _MAX_RESIDUES
     ]
     if len(residues) < 2:
         return undecided("the moduli are too large")
     return EQUAL if residues[0] == residues[1] else DIFFERENT
 
 
-def _compare_cases(one: Form, other: Form, values: Comparer) -> Comparison:
+def _compare_cases(one: Form, other: Form, comparer: Comparer) -> Comparison:
     """Compare row by row, in any order. Different rows may still define the same function."""
     rows, other_rows = ([case_parts(row) for row in form.items] for form in (one, other))
     if len(rows) == len(other_rows):
         equal = [
             [
-                all_equal([values.compare(*both) for both in zip(row, other_row, strict=True)]).equal
+                all_equal([comparer.compare(*both) for both in zip(row, other_row, strict=True)]).equal
                 for other_row in other_rows
             ]
             for row in rows
@@ -97,13 +98,13 @@ def _compare_cases(one: Form, other: Form, values: Comparer) -> Comparison:
             return EQUAL
         pairs = list(zip(rows, other_rows, strict=True))
         if all(condition == other_condition for (_, condition), (_, other_condition) in pairs):
-            return all_equal([values.compare(value, other_value) for (value, _), (other_value, _) in pairs])
+            return all_equal([comparer.compare(value, other_value) for (value, _), (other_value, _) in pairs])
     return undecided("the cases differ")
 
 
-def compare_forms(one: Form, other: Form, values: Comparer) -> Comparison | None:
+def compare_forms(one: Form, other: Form, comparer: Comparer) -> Comparison | None:
     """Compare sets, tuples, lists and ratios. None: neither side has such a structure, or math-verify must decide."""
-    verdict = _compare_structures(one, other, values)
+    verdict = _compare_structures(one, other, comparer)
     if verdict is not DIFFERENT:
         return verdict
     parts = [part for form in (one, other) for part in (form.items if form.kind == "list" else (",".join(form.items),))]
@@ -115,7 +116,7 @@ def compare_forms(one: Form, other: Form, values: Comparer) -> Comparison | None
     return DIFFERENT
 
 
-def _compare_structures(one: Form, other: Form, values: Comparer) -> Comparison | None:
+def _compare_structures(one: Form, other: Form, comparer: Comparer) -> Comparison | None:
     if one.kind == other.kind == "atom":
         return None
     if any(r"\dots" in item for form in (one, other) for item in form.items):
@@ -124,26 +125,26 @@ def _compare_structures(one: Form, other: Form, values: Comparer) -> Comparison 
     if "congruence" in kinds:
         return undecided("one answer is a congruence")
     if "ratio" in kinds:
-        return _compare_ratios(one, other, values)
+        return _compare_ratios(one, other, comparer)
     if kinds & {"cases", "builder"}:
-        return values.unreadable()
+        return comparer.unreadable()
     if "atom" in kinds:
-        return _compare_with_atom(*((one, other) if other.kind == "atom" else (other, one)), values)
+        return _compare_with_atom(*((one, other) if other.kind == "atom" else (other, one)), comparer)
     ordered = kinds & {"tuple", "brackets"}
     if not ordered:
-        return _compare_sets(one, other, values)
+        return _compare_sets(one, other, comparer)
     if "set" in kinds:
         listing, ordered_one = (one, other) if one.kind == "set" else (other, one)
-        return compare_forms(read(listing.items[0]), ordered_one, values) if len(listing.items) == 1 else DIFFERENT
+        return compare_forms(read(listing.items[0]), ordered_one, comparer) if len(listing.items) == 1 else DIFFERENT
     if kinds == {"tuple", "brackets"} and len(one.items) == 2:
         return DIFFERENT
     items, other_items = _without_names(one, other), _without_names(other, one)
     in_order = len(items) == len(other_items) and all_equal(
-        [values.compare(*both) for both in zip(items, other_items, strict=True)]
+        [comparer.compare(*both) for both in zip(items, other_items, strict=True)]
     )
     if "list" not in kinds or not in_order or in_order.equal:
         return in_order or DIFFERENT
-    verdict = _unordered(items, other_items, values)
+    verdict = _unordered(items, other_items, comparer)
     return undecided("different, unless the order is irrelevant") if verdict.equal else verdict
 
 
@@ -155,34 +156,34 @@ def _without_names(form: Form, other: Form) -> list[str]:
     return [*form.items]
 
 
-def _compare_sets(one: Form, other: Form, values: Comparer) -> Comparison:
-    verdict = _unordered(one.items, other.items, values)
+def _compare_sets(one: Form, other: Form, comparer: Comparer) -> Comparison:
+    verdict = _unordered(one.items, other.items, comparer)
     if verdict.equivalence is not Equivalence.DIFFERENT or len(one.items) == len(other.items):
         return verdict
-    if max(len(one.items), len(other.items)) > _MOST_ITEMS:
+    if max(len(one.items), len(other.items)) > _MAX_ITEMS:
         return undecided("an answer has too many items")
-    distinct = _unordered(_distinct(one.items, values), _distinct(other.items, values), values)
+    distinct = _unordered(_distinct(one.items, comparer), _distinct(other.items, comparer), comparer)
     if one.kind == other.kind == "list" and distinct.equivalence is not Equivalence.DIFFERENT:
         return undecided("different, unless repeated items count once")
     return distinct
 
 
-def _distinct(items: Sequence[str], values: Comparer) -> list[str]:
+def _distinct(items: Sequence[str], comparer: Comparer) -> list[str]:
     kept: list[str] = []
     for item in items:
-        if not any(values.compare(*sorted((item, other))).equal for other in kept):
+        if not any(comparer.compare(*sorted((item, other))).equal for other in kept):
             kept.append(item)
     return kept
 
 
-def _compare_with_atom(listing: Form, atom: Form, values: Comparer) -> Comparison | None:
+def _compare_with_atom(listing: Form, atom: Form, comparer: Comparer) -> Comparison | None:
     from sympy import Expr
 
     [text] = atom.items
     if listing.kind == "list" and any(map(has_relation, listing.items)):
         return undecided("only one answer states a condition")
     if listing.kind == "set" and len(listing.items) == 1:
-        return values.compare(*sorted((listing.items[0], text)))
+        return comparer.compare(*sorted((listing.items[0], text)))
     expressions = parse(text, "")
     if expressions and all(isinstance(expression, Expr) for expression in expressions):
         return undecided("one answer has several parts") if _SEVERAL_VALUES.search(text) else DIFFERENT
@@ -191,21 +192,21 @@ def _compare_with_atom(listing: Form, atom: Form, values: Comparer) -> Compariso
     return undecided("one answer has several parts")
 
 
-def _compare_ratios(one: Form, other: Form, values: Comparer) -> Comparison | None:
+def _compare_ratios(one: Form, other: Form, comparer: Comparer) -> Comparison | None:
     if one.kind == other.kind == "ratio" and len(one.items) == len(other.items):
         first, other_first = one.items[0], other.items[0]
         pairs = zip(one.items[1:], other.items[1:], strict=True)
         products = [sorted((f"({a})\\cdot ({other_first})", f"({b})\\cdot ({first})")) for a, b in pairs]
-        return all_equal([values.compare(*both) for both in products])
+        return all_equal([comparer.compare(*both) for both in products])
     if "atom" in (one.kind, other.kind):
         ratio, atom = (one, other) if one.kind == "ratio" else (other, one)
         if len(ratio.items) == 2:
-            return values.compare(*sorted((f"\\frac{{{ratio.items[0]}}}{{{ratio.items[1]}}}", atom.items[0])))
+            return comparer.compare(*sorted((f"\\frac{{{ratio.items[0]}}}{{{ratio.items[1]}}}", atom.items[0])))
         return undecided("one answer is a ratio")
     return DIFFERENT if one.kind == other.kind else undecided("one answer is a ratio")
 
 
-def _unordered(items: Sequence[str], other_items: Sequence[str], values: Comparer) -> Comparison:
+def _unordered(items: Sequence[str], other_items: Sequence[str], comparer: Comparer) -> Comparison:
     """Compare two collections whose order is irrelevant: they are equal if their items can be paired off."""
     if len(items) != len(other_items):
         return DIFFERENT
@@ -214,9 +215,9 @@ def _unordered(items: Sequence[str], other_items: Sequence[str], values: Compare
         if item in others:
             rest.remove(item)
             others.remove(item)
-    if len(rest) > _MOST_ITEMS:
+    if len(rest) > _MAX_ITEMS:
         return undecided("an answer has too many items")
-    verdicts = [[values.compare(item, other) for other in others] for item in rest]
+    verdicts = [[comparer.compare(item, other) for other in others] for item in rest]
     if _has_matching([[verdict.equal for verdict in row] for row in verdicts]):
         return EQUAL
     different = Equivalence.DIFFERENT
@@ -263,7 +264,7 @@ def compare_regions(one: str, other: str) -> Comparison | None:
 
 
 def _region(text: str) -> tuple[Any, str]:
-    """Return the set of real numbers that ``text`` states, or None, and the name of its letter, or nothing."""
+    """Return the set of real numbers that ``text`` states (None: no set), and the name of its letter (or "")."""
     from sympy import Intersection, Set, Union
     from sympy.logic.boolalg import Boolean
 
@@ -278,20 +279,20 @@ def _region(text: str) -> tuple[Any, str]:
             found = [_region(part) for part in parts]
             names = {name for _, name in found}
             regions = [region for region, _ in found]
-            return (None if None in regions or len(names) > 1 else _attempted(combine, *regions)), names.pop()
-    expressions = _attempted(parse, text, "") or []
+            return (None if None in regions or len(names) > 1 else _call_sympy(combine, *regions)), names.pop()
+    expressions = _call_sympy(parse, text, "") or []
     if len(expressions) != 1 or (form.kind not in ("atom", "tuple", "brackets", "set")):
         return None, ""
     [expression] = expressions
     if isinstance(expression, Set):
         return (expression if not expression.free_symbols else None), ""
     if isinstance(expression, Boolean) and has_relation(text) and len(symbols := expression.free_symbols) == 1:
-        return _attempted(expression.as_set), str(next(iter(symbols)))
+        return _call_sympy(expression.as_set), str(next(iter(symbols)))
     return None, ""
 
 
-def _attempted(make: Callable[..., Any], *given: Any) -> Any:
-    """Return what SymPy makes, or None if it cannot."""
+def _call_sympy(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the result of a call of SymPy, or None if SymPy fails."""
     with suppress(*_SYMPY_ERRORS):
-        return make(*given)
+        return function(*arguments)
     return None

@@ -58,7 +58,7 @@ _REWRITES: list[tuple[re.Pattern[str], _Replacement]] = [
         (r"(\\frac\s*\{[^{}]*\})\s*(\d)(?!\d)", r"\1{\2}"),
         (r"\\binom\s*(\d)\s*(\d)(?!\d)", r"\\binom{\1}{\2}"),
         (r"\\sqrt\s*([\dA-Za-z])(?![\dA-Za-z])", r"\\sqrt{\1}"),
-        # the first letter of a word, if the word cannot be a product of letters
+        # lower case for the first letter of a word that cannot be a product of letters
         (
             rf"(?<![A-Za-z\\])[A-Z](?=[a-z]{{5,}})|(?<![A-Za-z\\])(?:{_WORDS})(?![A-Za-z])",
             lambda match: match[0].lower(),
@@ -77,7 +77,7 @@ _REWRITES: list[tuple[re.Pattern[str], _Replacement]] = [
 def normalise(answer: str) -> str:
     """Return ``answer`` without typesetting that cannot change its meaning: dollars, spacing, fonts, a final full stop.
 
-    Where LaTeX or Unicode have several commands for a sign, one is used, and every script gets braces.
+    Of several commands or characters for one sign, only one is used. Every superscript and subscript gets braces.
     """
     answer = answer.translate(_SIGNS)
     for pattern, replacement in _REWRITES:

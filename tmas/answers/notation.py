@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-MOST_DOUBLE_FACTORIAL = 500
+_MAX_DOUBLE_FACTORIAL = 500
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NUMBER_WORDS = [
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
@@ -32,7 +32,8 @@ def number_base(text: str) -> int | None:
     return base if all(_DIGITS.index(digit) < base for digit in match["digits"] or match["enclosed"]) else None
 
 
-def _in_base(match: re.Match[str]) -> str:
+def _in_base_ten(match: re.Match[str]) -> str:
+    """Write ``10101_2`` in base ten."""
     base = number_base(match[0])
     return match[0] if base is None else str(int(match["digits"] or match["enclosed"], base))
 
@@ -45,8 +46,9 @@ def _repeating(match: re.Match[str]) -> str:
 
 
 def _double_factorial(match: re.Match[str]) -> str:
+    """Write ``5!!`` as its value."""
     n = int(match[1])
-    return match[0] if n > MOST_DOUBLE_FACTORIAL else str(math.prod(range(n, 0, -2)))
+    return match[0] if n > _MAX_DOUBLE_FACTORIAL else str(math.prod(range(n, 0, -2)))
 
 
 def _angle(match: re.Match[str]) -> str:
@@ -57,11 +59,11 @@ def _angle(match: re.Match[str]) -> str:
 
 def _base_word(match: re.Match[str]) -> str:
     """Write the base of ``1010_{two}`` in digits."""
-    return f"_{{{number_word(match[1])}}}"
+    return f"_{{{word_to_digits(match[1])}}}"
 
 
 _Replacement = str | Callable[[re.Match[str]], str]
-_WHOLE: list[tuple[re.Pattern[str], _Replacement]] = [
+_WHOLE_TEXT: list[tuple[re.Pattern[str], _Replacement]] = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"0[xX]([\da-fA-F]{1,50})", lambda match: str(int(match[1], 16))),
@@ -81,7 +83,7 @@ _ANYWHERE: list[tuple[re.Pattern[str], _Replacement]] = [
         ),
         (r"(?<=\d) (?=[A-Za-z])", ""),
         (r"(?<=\d)_\{ ?(two|three|four|five|six|seven|eight|nine|ten) ?\}", _base_word),
-        (_BASE.pattern, _in_base),
+        (_BASE.pattern, _in_base_ten),
         (r"(?<![\d.)!])(\d{1,4})!!(?!!)", _double_factorial),
         (r"\\(max|min|gcd|lcm)\\\{([^{}]*)\\\}", r"\\\1(\2)"),
         (r"(?<![A-Za-z\\])C\((\d+),(\d+)\)", r"\\binom{\1}{\2}"),
@@ -92,9 +94,9 @@ _ANYWHERE: list[tuple[re.Pattern[str], _Replacement]] = [
 ]
 
 
-def reread(text: str) -> str:
+def for_math_verify(text: str) -> str:
     """Rewrite a normalised answer, or an item of it, so that math-verify reads it correctly."""
-    for pattern, replacement in _WHOLE:
+    for pattern, replacement in _WHOLE_TEXT:
         if match := pattern.fullmatch(text):
             return match.expand(replacement) if isinstance(replacement, str) else replacement(match)
     for pattern, replacement in _ANYWHERE:
@@ -112,7 +114,7 @@ def exact_decimals(text: str) -> str:
     return DECIMAL.sub(fraction, text) if len(text) < 4000 else text
 
 
-def number_word(text: str) -> str:
+def word_to_digits(text: str) -> str:
     """Return the digits of a number from zero to twenty written as a word; any other text unchanged."""
     return str(_NUMBER_WORDS.index(text.lower())) if text.lower() in _NUMBER_WORDS else text
 

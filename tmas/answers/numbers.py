@@ -8,9 +8,9 @@ from decimal import ROUND_HALF_UP, Decimal, localcontext
 from typing import Any
 
 _DIGITS = 40
-_MOST_DIGITS = 3000
-_LARGEST_POWER = 100_000  # digits
-_LARGEST_FACTORIAL = 20_000
+_MAX_DIGITS = 3000
+_MAX_POWER = 100_000  # digits of a power, or argument of exp
+_MAX_FACTORIAL = 20_000
 _PLAIN_DECIMAL = re.compile(r"(-?)(\d{0,40})(?:\.(\d{0,40}))?(?:(?:\\cdot|\\times) ?10\^\{(-?\d{1,3})\})?")
 _SAMPLES = (
     *(("-17/11", "7/9", "23/13"), ("5/7", "-19/8", "3/11")),
@@ -31,7 +31,7 @@ def is_number(expression: Any) -> bool:
 
 
 def same_number(one: Any, other: Any) -> bool | None:
-    """Whether two numbers are equal: exact ones exactly, others to 35 digits (large ones to 35 places after the point).
+    """Whether two numbers are equal: rational ones exactly, others to 35 digits (large ones to 35 decimal places).
 
     None: they cannot be evaluated.
     """
@@ -49,7 +49,7 @@ def same_number(one: Any, other: Any) -> bool | None:
         if abs(left - right) > size * Rational(1, 10 ** (_DIGITS - 5)):
             return False
         digits = _DIGITS + max(0, int(_log10(size))) if size else _DIGITS
-        if digits > _MOST_DIGITS:
+        if digits > _MAX_DIGITS:
             return None
         left, right = one.evalf(digits + 20), other.evalf(digits + 20)
         return bool(abs(left - right) <= (min(size, 1) or 1) * Rational(1, 10 ** (_DIGITS - 5)))
@@ -64,11 +64,11 @@ def _is_huge(expression: Any) -> bool:
         return True
     if isinstance(expression, factorial | exp):
         [argument] = expression.args
-        largest = _LARGEST_POWER if isinstance(expression, exp) else _LARGEST_FACTORIAL
+        largest = _MAX_POWER if isinstance(expression, exp) else _MAX_FACTORIAL
         return bool(abs(N(argument, 15)) > largest)
     if expression.is_Pow and not expression.base.is_zero:
         size = abs(log(Float(abs(expression.base.evalf(15)), 15), 10))
-        return bool(size * abs(expression.exp.evalf(15)) > _LARGEST_POWER)
+        return bool(size * abs(expression.exp.evalf(15)) > _MAX_POWER)
     return False
 
 
@@ -85,9 +85,9 @@ def _is_value(number: Any) -> bool:
 
 
 def same_function(one: Any, other: Any) -> bool | None:
-    """Whether two expressions with the same free symbols agree at six sample points of either sign.
+    """Whether two expressions agree at six sample points, whose coordinates have either sign.
 
-    None: they cannot be evaluated there, or they have steps or corners, which sample points may miss.
+    None: they can be evaluated at fewer than three of them, or have steps or corners, which sample points may miss.
     """
     from sympy import Abs, Expr, Max, Min, Mod, Piecewise, Rational, ceiling, floor, sign
 
@@ -125,7 +125,7 @@ def rounds_to(value: Decimal, rounded: Decimal) -> bool:
     """Whether ``rounded`` is ``value`` rounded to the places that ``rounded`` has."""
     exponent = int(rounded.as_tuple().exponent)
     digits = value.adjusted() - exponent + 1
-    if digits > _MOST_DIGITS:
+    if digits > _MAX_DIGITS:
         return False
     with localcontext() as context:
         context.prec = max(digits, 1) + 1  # the default precision is too small for 2^100 rounded to one place
@@ -133,7 +133,7 @@ def rounds_to(value: Decimal, rounded: Decimal) -> bool:
 
 
 def to_decimal(expression: Any) -> Decimal | None:
-    """Return a real number to 40 digits, or None. Conditions and matrices have no value either."""
+    """Return a real number to 40 digits. None: the expression is not one, for example a condition or a matrix."""
     from sympy import Expr
 
     if not isinstance(expression, Expr):

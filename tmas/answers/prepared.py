@@ -1,6 +1,6 @@
 """Makes one comparison when it is imported, so that the next ones are fast.
 
-The first comparison with math-verify takes a third of a second of CPU more than the next ones: it reads the tables of
+The first comparison with math-verify takes a third of a second more CPU time than the next ones: it reads the tables of
 its grammar and fills caches of SymPy. The process that the checker's workers are forked from imports this module, so
 that this is done once, for all workers.
 """

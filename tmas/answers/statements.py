@@ -14,7 +14,7 @@ _NO = frozenset(
     | {"the answer is no", "no it is not", "no it isn't", "untrue"}
 )
 _WITH_REASON = re.compile(r"(yes|no|true|false) ?[,.;:] ?(.*)")
-_LETTER_FOR = {"t": True, "y": True, "f": False, "n": False}
+_TRUTH_OF_LETTER = {"t": True, "y": True, "f": False, "n": False}
 _CHOICES = re.compile(r"\(?([A-J])\)?(?:(?:,|;|,? ?and|,? ?or) ?\(?([A-J])\)?)*")
 _CHOICE_WITH_TEXT = re.compile(
     r"[\s$]*(?:\\(?:text|textbf|textrm|mathrm|mathbf)\s*\{)?\s*(?:\((?P<enclosed>[A-J])\)|(?P<letter>[A-J])[.:)])\s*\}?"
@@ -30,7 +30,10 @@ def compare_statements(one: str, other: str) -> Comparison | None:
 
 
 def truth(answer: str) -> tuple[bool, str] | None:
-    """Return whether an answer says yes (or true), and its reason: ``No, 3 fails`` is (False, "3 fails")."""
+    """Return whether an answer says yes (or true), and its reason: ``No, 3 fails`` is (False, "3 fails").
+
+    None: it says neither yes nor no.
+    """
     text = re.sub(r"\\(?:text|textbf|mathrm)|[{}$*!.]+$|^[{$*]+", "", normalise(answer)).strip(" ,;").lower()
     if text in _YES or text in _NO:
         return text in _YES, ""
@@ -67,8 +70,8 @@ def _compare_polarity(one: str, other: str) -> Comparison | None:
     if first is None or second is None:
         said, text = (first or second), (other if second is None else one)
         assert said is not None
-        if text.lower() in _LETTER_FOR and not said[1]:
-            return EQUAL if _LETTER_FOR[text.lower()] == said[0] else DIFFERENT
+        if text.lower() in _TRUTH_OF_LETTER and not said[1]:
+            return EQUAL if _TRUTH_OF_LETTER[text.lower()] == said[0] else DIFFERENT
         if _NUMBER.fullmatch(text):
             return DIFFERENT
         return undecided("one answer is not yes or no")
@@ -81,8 +84,9 @@ def _compare_polarity(one: str, other: str) -> Comparison | None:
 
 
 def _compare_choices(one: str, other: str) -> Comparison | None:
-    """Compare ``A`` with ``B``, or ``BD`` with ``B, D``. Whether the order of letters without commas matters is not
-    known.
+    """Compare ``A`` with ``B``, or ``BD`` with ``B, D``.
+
+    It is not known whether the order of letters without commas matters.
     """
     if all(re.fullmatch(r"\(?[A-J]\)?", side) for side in (one, other)):
         return EQUAL if one.strip("()") == other.strip("()") else DIFFERENT

@@ -59,7 +59,7 @@ def split(text: str, separators: str = ",;") -> list[str]:
 
 
 def has_relation(text: str) -> bool:
-    """Whether ``text`` has an inequality or a membership."""
+    """Whether ``text`` has an inequality, a membership or an inclusion."""
     return bool(_RELATION.search(text))
 
 
@@ -143,7 +143,11 @@ def _both_signs(item: str) -> list[str]:
 
 
 def in_the_same_order(one: str, other: str) -> tuple[str, str] | None:
-    """Write ``(k,n)=(2,3)`` as ``(n,k)=(3,2)`` if the other side has this order; None if its values are no tuple."""
+    """Return both sides, with the named values of ``other`` in the order of ``one``.
+
+    If ``one`` begins with ``(n,k)=``, ``(k,n)=(2,3)`` becomes ``(n,k)=(3,2)``. None: the values of ``other`` are not a
+    tuple of this size.
+    """
     first, second = _ORDERED_NAMES.match(one), _ORDERED_NAMES.match(other)
     if first is None or second is None or first[0] == second[0]:
         return one, other
@@ -190,14 +194,17 @@ def letters(text: str) -> set[str]:
 
 
 def rename(text: str, names: dict[str, str]) -> str:
-    """Rename single letters at the same time. LaTeX commands keep theirs."""
+    """Rename single letters, all at once. LaTeX commands do not change."""
     return _LETTER.sub(lambda match: names.get(match[0], match[0]), text)
 
 
 def in_the_same_names(
     values: tuple[str, str], bound: tuple[tuple[str, ...], tuple[str, ...]]
 ) -> tuple[str, str] | None:
-    """Give the bound letters of two values the same new names; None if there are not as many in both."""
+    """Give the bound letters of two values the same new names.
+
+    None: their numbers differ, or too few letters are free.
+    """
     if len(bound[0]) != len(bound[1]):
         return None
     if bound[0] == bound[1]:
@@ -220,7 +227,7 @@ _NAMED = re.compile(
 
 
 def without_name(text: str, other: str) -> str:
-    """Remove the name of a value: ``x=5`` is 5 if the other side has no name, or the same."""
+    """Remove the name of a value: ``x=5`` is 5 if the other side has no name or the same name."""
     match = _NAMED.fullmatch(text)
     if match is None or has_relation(match["value"]):
         return text

@@ -16,13 +16,13 @@ from itertools import permutations
 from typing import Any
 
 from tmas.answers.ambiguity import doubt_about_notation, doubt_about_signs
-from tmas.answers.notation import DEGREES, exact_decimals, reread
+from tmas.answers.notation import DEGREES, exact_decimals, for_math_verify
 from tmas.answers.numbers import is_number, same_function, same_number
 
 _COMMAND = re.compile(r"\\(?:(?:begin|end|operatorname)\s*\{[^{}]*\}|[A-Za-z]+)")
 _FREE_LETTERS = "abcjkmnpqrstuvwxyz"  # letters without a meaning of their own, so without d, e, f and i
 # Functions that may agree only at whole numbers.
-_WHOLE = re.compile(r"\\lfloor|\\lceil|\\binom|!|\(-1\)\^|\\cos|\\sin|\\bmod|\\sum|\\prod")
+_WHOLE_NUMBER_FUNCTIONS = re.compile(r"\\lfloor|\\lceil|\\binom|!|\(-1\)\^|\\cos|\\sin|\\bmod|\\sum|\\prod")
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _ODD_ROOT = re.compile(r"\\sqrt\s*\[\d*[13579]\]")
 _INDEX_I = re.compile(r"_\{?i(?![A-Za-z])|(?<![A-Za-z\\])i(?:=|\\in|\\neq|\\leq|\\geq|<|>)|\\(?:sum|prod)")
@@ -31,7 +31,7 @@ _NAMED_CONSTANT = re.compile(r"\\(?:varphi|phi|omega)(?![A-Za-z])")
 _PRIMES = re.compile(r"'|\\prime")
 _CONSTANTS = frozenset("cCkK")
 _GCD = re.compile(r"\\(?:gcd|lcm)(?![A-Za-z])|\\operatorname\s*\{\s*(?:gcd|lcm)\s*\}")
-_HUNDREDTHS = re.compile(r"(\d+(?:\.\d+)?)%")
+_PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?)%")
 _THOUSANDS = re.compile(r"((?:[A-Za-z](?:_\{\w+\})?=)?-?)(\d{1,3}(?:,\d{3})+(?:\.\d+)?)")
 _POINTS = 8
 Parsed = tuple[Sequence[Any], Sequence[Any]]
@@ -100,12 +100,12 @@ def _are_proportional(one: Any, other: Any) -> bool:
     with suppress(TypeError, ValueError, ArithmeticError, AttributeError):
         ratio = simplify((one.lhs - one.rhs) / (other.lhs - other.rhs))
         return bool(ratio.is_number and ratio.is_finite and not ratio.is_zero)
-    return False  # SymPy has no quotient, as of equations between sets: math-verify's verdict stands, which is unequal
+    return False  # SymPy cannot divide the sides, for example sets; math-verify's verdict (unequal) stands
 
 
 def doubt_about_equal(one: str, other: str) -> str | None:
     """Return what may distinguish two sides that have equal values, or None."""
-    one, other = reread(one), reread(other)
+    one, other = for_math_verify(one), for_math_verify(other)
     if _PRIMES.findall(one) != _PRIMES.findall(other):
         return "primes"
     if sorted(_CAPITALS.findall(one)) != sorted(_CAPITALS.findall(other)):
@@ -116,7 +116,7 @@ def doubt_about_equal(one: str, other: str) -> str | None:
 
 
 def doubt_about_different(one: str, other: str, parsed: Parsed) -> str | None:
-    """Return what may make two sides equal that have different values, or None."""
+    """Return how two sides with different values may still be equal, or None."""
     if "'" in one + other and any(DEGREES.search(side) for side in (one, other)):
         return "an angle is in degrees"
     first, second = parsed[0][0], parsed[1][0]
@@ -126,7 +126,7 @@ def doubt_about_different(one: str, other: str, parsed: Parsed) -> str | None:
         return "a percent sign is left out"
     if _has_unknown_function(first) != _has_unknown_function(second):
         return "a function is known"
-    if _WHOLE.search(one + other) and _equal_at_whole_numbers(first, second):
+    if _WHOLE_NUMBER_FUNCTIONS.search(one + other) and _equal_at_whole_numbers(first, second):
         return "the letters stand for whole numbers"
     if _equal_if_renamed(first, second):
         return "letters are renamed"
@@ -142,25 +142,25 @@ def _has_unknown_function(expression: Any) -> bool:
 
 def _equal_if_renamed(one: Any, other: Any) -> bool:
     """Whether two expressions are equal after a renaming of the letters that occur on only one side."""
-    return any(True for _ in renamings(one, other))
+    return find_renaming(one, other) is not None
 
 
-def renamings(one: Any, other: Any) -> list[dict[Any, Any]]:
-    """Return at most one renaming, of the letters that occur on only one side, that makes both sides equal."""
+def find_renaming(one: Any, other: Any) -> dict[Any, Any] | None:
+    """Return a renaming of the letters that occur on only one side that makes both sides equal, or None."""
     from sympy import Expr
 
     if not (isinstance(one, Expr) and isinstance(other, Expr)):
-        return []
+        return None
     own, others = (
         sorted(s, key=str) for s in (one.free_symbols - other.free_symbols, other.free_symbols - one.free_symbols)
     )
     if not own or len(own) != len(others) or len(own) > 3:
-        return []
+        return None
     for order in permutations(others):
         names = dict(zip(own, order, strict=True))
         if same_function(one.xreplace(names), other) is True:
-            return [names]
-    return []
+            return names
+    return None
 
 
 def equal_if_constants_are_swapped(one: Any, other: Any) -> bool:
@@ -175,7 +175,7 @@ def are_constants(names: dict[Any, Any]) -> bool:
     return all({str(old), str(new)} <= _CONSTANTS for old, new in names.items())
 
 
-def grouped(value: str) -> str:
+def without_digit_separators(value: str) -> str:
     """Remove the separators between groups of three digits."""
     return re.sub(r"(?<=\d)(?: |, ?)(?=\d{3}(?!\d))", "", value)
 
@@ -206,7 +206,7 @@ def _equal_at_whole_numbers(one: Any, other: Any) -> bool:
         return False
     with suppress(TypeError, ValueError, ArithmeticError):
         return all(_equal_at(one, other, point) for point in range(_POINTS))
-    return False  # without a value at a point, as of a divergent sum, nothing speaks for equality
+    return False  # a side has no value at a point, for example a divergent sum, so nothing speaks for equality
 
 
 def _equal_at(one: Any, other: Any, point: int) -> bool:
@@ -225,7 +225,7 @@ def _readings(value: str, other: str) -> list[str]:
         if _is_percentage(other):
             return [number]
         return [hundredths] if "%" in other else [number, hundredths]
-    value = reread(_HUNDREDTHS.sub(r"(\\frac{\1}{100})", value))
+    value = for_math_verify(_PERCENTAGE.sub(r"(\\frac{\1}{100})", value))
     if not DEGREES.search(value):
         return [value]
     radians = DEGREES.sub(r"\\cdot\\frac{\\pi}{180}", _enclose_angles(value))
@@ -235,7 +235,7 @@ def _readings(value: str, other: str) -> list[str]:
 
 
 def _is_percentage(value: str) -> bool:
-    """Whether all of ``value`` is one number of percent. In ``x+5%`` only a part of it is."""
+    """Whether ``value`` is a single percentage. ``x+5%`` is not: only a part of it is one."""
     number = without_commands(value.rpartition("=")[2].removesuffix("%"))
     is_sum = re.search("(?<=.)[+-]", re.sub(r"\{[^{}]*\}", "", number))
     return value.endswith("%") and not is_sum and not re.search("[A-Za-z%]", number)
@@ -267,7 +267,7 @@ def _as_meant(expression: Any, value: str) -> Any:
 
     if not isinstance(expression, Basic):
         return expression
-    # the value of \gcd is wrapped, and SymPy recurses without end where it compares the size of a sum with such a part
+    # SymPy wraps the value of \gcd, and recurses without end when it compares the size of a sum with such a part
     expression = expression.xreplace({part: part.args[0] for part in expression.atoms(UnevaluatedExpr)})
     known = {"\\zeta": zeta, "\\Gamma": gamma, "C": binomial}
     for call in expression.atoms(AppliedUndef):

@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 _BATCH_BYTES = 64 * 2**20
-"""Bytes of a parquet file that are decoded at once, at most, as long as a single row is not larger."""
+"""Maximum number of bytes of a parquet file that are decoded at once, unless a single row is larger."""
 _BETWEEN_ITEMS = re.compile(r"[\s,]*")
 
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """One row as a mapping by column, or the defect that prevents reading it. ``place``: its first line, counted from
-    1.
+    """One row as a mapping by column, or the defect that prevents reading it.
+
+    ``place``: its first line, counted from 1; in a parquet file ``row N``.
     """
 
     place: str
@@ -46,8 +47,8 @@ class FileTooLarge(UnreadableFile):
 def open_regular(path: Path) -> Iterator[BinaryIO]:
     """Open a regular file for reading.
 
-    Raises :class:`UnreadableFile` for a device, a FIFO or anything else that is no regular file, also behind a symbolic
-    link, and for a file that cannot be opened.
+    Raises :class:`UnreadableFile` for a device, a FIFO or anything else that is not a regular file, also behind a
+    symbolic link, and for a file that cannot be opened.
     """
     try:
         # Without O_NONBLOCK, opening a FIFO waits for a writer.
@@ -56,7 +57,7 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
         raise UnreadableFile(str(error.strerror)) from error
     with file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise UnreadableFile("is no regular file, but a device, a FIFO or the like")
+            raise UnreadableFile("is not a regular file, but a device, a FIFO or the like")
         yield file
 
 
@@ -76,9 +77,10 @@ def read_content(path: Path, max_bytes: int | None = None) -> bytes:
 
 
 class ParquetShape(NamedTuple):
-    """What a parquet file says about itself. ``columns``: the names of all columns.
+    """Sizes and columns according to a parquet file's metadata. ``columns``: the names of all columns.
 
-    ``nested``: values within the lists of the wanted columns. A file of a kilobyte can hold a list of 100 million.
+    ``nested``: number of values within the lists of the wanted columns. A file of a kilobyte can hold a list of 100
+    million.
     """
 
     rows: int = 0
@@ -87,7 +89,7 @@ class ParquetShape(NamedTuple):
 
 
 def parquet_shape(content: bytes, wanted: Collection[str]) -> ParquetShape:
-    """The shape of a parquet file, before a row is read. It is empty for a broken file, which its reader reports."""
+    """The shape of a parquet file, before a row is read. Empty if it is broken, which :func:`parquet_rows` reports."""
     import pyarrow
     from pyarrow import parquet
 
@@ -164,14 +166,14 @@ def _csv(data: bytes) -> Iterator[FileRow]:
         try:
             cells, error = next(rows, []), None
         except csv.Error as broken:
-            cells, error = _leniently(lines[start : rows.line_num]), f"broken CSV: {broken}"
+            cells, error = _lenient_cells(lines[start : rows.line_num]), f"broken CSV: {broken}"
         if header is None:
             header = cells
         elif cells or error:
             yield _csv_row(str(start + 1), header, cells, error)
 
 
-def _leniently(lines: Sequence[str]) -> list[str]:
+def _lenient_cells(lines: Sequence[str]) -> list[str]:
     """Read the cells of an invalid CSV record, or none if that is impossible."""
     try:
         return next(csv.reader(lines), [])

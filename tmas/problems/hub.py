@@ -1,4 +1,4 @@
-"""Loads benchmarks from the Hugging Face hub: ``problems=hub`` takes the rows that the preset ``data=NAME`` names.
+"""Loads benchmarks from the Hugging Face hub: ``problems=hub`` reads the one that the preset ``data=NAME`` names.
 
 They are written once, as JSONL, to ``$XDG_CACHE_HOME/tmas/benchmarks``, and then read like any problem file.
 """
@@ -27,7 +27,7 @@ class HubSource(BaseModel):
     revision: str | None = Field(default=None, description="Commit or tag of the data set. null: the newest.")
     columns: dict[str, str] = Field(
         default_factory=dict,
-        description="Names of columns on the hub, by their names in the local file, where they differ.",
+        description="Maps a column's name in the local file to its name on the hub, where they differ.",
     )
     where: dict[str, str] = Field(
         default_factory=dict, description='Keep only rows with these values, by column. "": an empty value.'
@@ -41,10 +41,10 @@ class HubError(UserError):
 def fetch(source: HubSource, columns: Sequence[str]) -> Path:
     """Return a JSONL file of the rows with ``columns`` (by their local names), downloaded if it is missing.
 
-    Raises :class:`HubError` without access or network, and if rows or columns are not as expected.
+    Raises :class:`HubError` if the data set cannot be loaded or lacks a column.
     """
-    wanted = text_digest(f"{source.model_dump_json()} {columns}", 12)
-    target = _cache() / f"{source.path.strip('/').replace('/', '--')}-{wanted}.jsonl"
+    digest = text_digest(f"{source.model_dump_json()} {columns}", 12)
+    target = _cache() / f"{source.path.strip('/').replace('/', '--')}-{digest}.jsonl"
     if not target.exists():
         write_lines(target, _rows(source, columns))
     return target
@@ -62,7 +62,7 @@ def _rows(source: HubSource, columns: Sequence[str]) -> list[dict[str, Any]]:
         raise HubError(f"{source.path} has no column {missing[0]!r} (the columns are {', '.join(data.column_names)})")
     selected: Iterable[dict[str, Any]] = data.select_columns(needed)  # images are never decoded
     return [
-        {column: row[there] for column, there in remote.items()}
+        {column: row[remote_name] for column, remote_name in remote.items()}
         for row in selected
         if all((row[column] or "") == value for column, value in source.where.items())
     ]

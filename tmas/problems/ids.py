@@ -8,17 +8,17 @@ from tmas.errors import UserError
 from tmas.problems.files import UnreadableFile, read_content
 
 MAX_BYTES = 100_000_000
-"""Largest list of ids: far more than any benchmark needs."""
+"""Maximum size of a list of ids: far more than any benchmark needs."""
 
 
-def read_ids(listed: Path) -> frozenset[str]:
+def read_ids(file_or_name: Path) -> frozenset[str]:
     """Read a list of ids: one id a line; empty lines and lines that begin with ``#`` are ignored.
 
-    ``listed``: a file, or the name of a list that the package has (``hle_math_100``). Raises
+    ``file_or_name``: a file, or the name of a list that the package has (``hle_math_100``). Raises
     :class:`~tmas.errors.UserError` if there is no such list, or if it has no id.
     """
-    shipped = Path(__file__).parent / f"{listed.name}.txt"
-    path = shipped if listed == Path(listed.name) and shipped.is_file() else listed
+    shipped = Path(__file__).parent / f"{file_or_name.name}.txt"
+    path = shipped if file_or_name == Path(file_or_name.name) and shipped.is_file() else file_or_name
     try:
         lines = [line.strip() for line in read_content(path, MAX_BYTES).decode().splitlines()]
     except (UnreadableFile, UnicodeDecodeError) as error:

@@ -68,7 +68,9 @@ class ProblemFields(BaseModel):
         description="Keep only the problems whose ids are in this list: a file with one id a line, or the name of a"
         " list that the package has (hle_math_100). All of them must be in the problem file. null: all problems.",
     )
-    max_bytes: int = Field(default=500_000_000, ge=1, description="Largest problem file in bytes.")
+    max_bytes: int = Field(
+        default=500_000_000, ge=1, description="Maximum size in bytes of a problem file, and of the text in its rows."
+    )
     max_rows: int = Field(default=1_000_000, ge=1, description="Maximum number of rows of a problem file.")
     max_characters: int = Field(
         default=1_000_000,

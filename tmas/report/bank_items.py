@@ -22,9 +22,9 @@ PLACES = 4
 """Maximum number of candidates that are named in a cell."""
 NOTE = (
     "The {shown} of {of} items that were shown to the most candidates. A candidate was shown an item if its prompt "
-    "contained it; iteration/candidate. This does not say that the item helped or misled it: all exploiting "
-    "candidates of an iteration share one prompt. Others: the candidates of the same iterations that were not shown "
-    "the item. Undecided candidates are neither right nor wrong."
+    "contained it; candidates are named iteration/candidate. This does not say that the item helped or misled it: "
+    "all exploiting candidates of an iteration share one prompt. Others: the candidates of the same iterations that "
+    "were not shown the item. Undecided candidates are neither right nor wrong."
 )
 UNKNOWN = "No candidate was shown an item, or the run was made by a version that did not record it."
 
@@ -33,7 +33,7 @@ UNKNOWN = "No candidate was shown an item, or the run was made by a version that
 class ShownItem:
     """An item of a problem's bank in its latest form, and the candidates that were shown it, as (iteration, index).
 
-    ``others``: the judged candidates of the same iterations that were not shown it, and how many of them are right.
+    ``others``: the sampled candidates of the same iterations that were not shown it, and how many of them are right.
     """
 
     problem_id: str
@@ -45,7 +45,7 @@ class ShownItem:
     others_right: int = 0
 
 
-def items_shown(runs: Sequence[ReportedRun], scoring: str, limit: int) -> list[Item]:
+def bank_item_tables(runs: Sequence[ReportedRun], scoring: str, limit: int) -> list[Item]:
     """Return the tables of the items of each run. Empty if there are no runs or ``limit`` is 0."""
     if not runs or not limit:
         return []

@@ -1,4 +1,4 @@
-"""Shows accuracy and verification by difficulty: whether both fail on the same problems."""
+"""Shows accuracy and verification by difficulty, to see whether both fail on the same problems."""
 
 from __future__ import annotations
 
@@ -68,7 +68,11 @@ def _points(analysis: Boundary, rate: Callable[[BoundaryBin], Estimate]) -> list
 
 
 def _table(group: Group, analysis: Boundary) -> Table:
-    left_out = f" Problems without samples of both kinds, left out: {analysis.left_out}." if analysis.left_out else ""
+    left_out = (
+        f" Problems left out, without a difficulty or a measured sample: {analysis.left_out}."
+        if analysis.left_out
+        else ""
+    )
     return Table(
         title=f"By difficulty: {group.label}",
         columns=["Pass@1", "Problems", *(f"{name} (%)" for name in RATES), "AUROC", "problems with AUROC"],

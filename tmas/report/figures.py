@@ -70,8 +70,8 @@ def draw(axes: Axes, chart: Lines | Bars) -> None:
         _bars(axes, chart)
     axes.set_xlabel(chart.x_label)
     if len(chart.series) > 1:
-        above = axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, columnspacing=1.2)
-        for text in above.get_texts():
+        legend = axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, columnspacing=1.2)
+        for text in legend.get_texts():
             text.set_parse_math(False)
 
 

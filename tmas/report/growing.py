@@ -40,7 +40,7 @@ class GrowingReport:
         return text_digest(repr([(name, state.st_mtime_ns, state.st_size) for name, state in states]))
 
     def status(self) -> RunStatus:
-        """The status of the run, which is read again from its files only if they have changed."""
+        """The status of the run. Without a live process, it is read from the files again only if they have changed."""
         try:
             return live_status(self.path)
         except NotLive:
@@ -50,7 +50,10 @@ class GrowingReport:
             return self._recorded[1]
 
     def data(self) -> bytes:
-        """The sections and the list of finished problems, as JSON for the page. A file that cannot be read is named."""
+        """The sections and the list of finished problems, as JSON for the page.
+
+        If the run cannot be read, its only section says why.
+        """
         try:
             runs = read_growing_run(self.path)
         except UserError as error:

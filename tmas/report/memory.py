@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tmas.records.evaluation_files import ROUNDING
-from tmas.report.bank_items import items_shown
+from tmas.report.bank_items import bank_item_tables
 from tmas.report.items import Cell, Choice, ItemRow, Lines, Option, Point, Section, Series, Table
 from tmas.report.runs import ReportedRun, ReportedRuns
 
@@ -44,7 +44,7 @@ def memory_section(runs: ReportedRuns, bank_items: int = 20) -> Section | None:
         [
             *([charts] if banks else []),
             *([_modes(modes, runs.scoring)] if modes else []),
-            *items_shown([run for run in runs.runs if _keeps_any(run)], runs.scoring, bank_items),
+            *bank_item_tables([run for run in runs.runs if _keeps_any(run)], runs.scoring, bank_items),
         ],
         "Means over problems. A candidate explores when it is asked for a strategy that is not in the guideline bank.",
     )

@@ -28,7 +28,7 @@ def write_page(file: Path, title: str, data: Mapping[str, Any], blocks: Iterable
 def page_parts(
     title: str, data: Mapping[str, Any], blocks: Iterable[str] = (), connects: bool = False
 ) -> Iterator[str]:
-    """Return the page in pieces. ``connects``: it may ask the server that it is from for more data."""
+    """Return the page in pieces. ``connects``: it may request more data from the server that it came from."""
     script = _script()
     style = "\n".join([_katex_style(), _read("report.css")])
     environment = Environment(loader=FileSystemLoader(VIEWER), autoescape=True, undefined=StrictUndefined)

@@ -20,7 +20,11 @@ QUESTION = 300
 
 @dataclass
 class TextBudget:
-    """The page's budget for texts, in characters: total, problems that share it, used, and left out."""
+    """The page's budget for texts, in characters.
+
+    ``problems``: number of problems that share what is not ``used`` yet. ``left_out``: characters that are not in the
+    page.
+    """
 
     total: int
     problems: int

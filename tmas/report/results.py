@@ -48,7 +48,7 @@ def results_section(runs: ReportedRuns) -> Section:
         interval=INTERVALS[runs.bootstrap.interval].format(**runs.bootstrap.model_dump()),
         scoring=SCORINGS[runs.scoring],
     )
-    measures = Choice("Measure", [Option(name, _by(scores, metric)) for metric, name in scores.metrics.items()])
+    measures = Choice("Measure", [Option(name, _of_metric(scores, metric)) for metric, name in scores.metrics.items()])
     return Section("results", "Results", [_tiles(scores), *_overviews(scores), measures, *_without_cost(scores)], intro)
 
 
@@ -88,23 +88,21 @@ def _tile(scores: Scores, group: Group, label: str) -> Tile:
     return Tile(label, value, note)
 
 
-def _by(scores: Scores, metric: str) -> Stack:
+def _of_metric(scores: Scores, metric: str) -> Stack:
     benchmarks = by_benchmark(scores.groups)
-    several = {name: f" on {name}" if len(benchmarks) > 1 else "" for name in benchmarks}
+    where = {name: f" on {name}" if len(benchmarks) > 1 else "" for name in benchmarks}
     charts = [
-        ItemRow([_chart(scores, groups, metric, by, several[name]) for by in _axes(scores, groups)])
+        ItemRow([_chart(scores, groups, metric, by, where[name]) for by in _axes(scores, groups)])
         for name, groups in benchmarks.items()
     ]
     compared = [
         table
         for name, groups in benchmarks.items()
         for at_equal in (equal_compute, equal_cost)
-        if (table := at_equal(scores, groups, metric, several[name])) is not None
+        if (table := at_equal(scores, groups, metric, where[name])) is not None
     ]
     paired = [
-        equal_iterations(scores, groups, metric, several[name])
-        for name, groups in benchmarks.items()
-        if len(groups) > 1
+        equal_iterations(scores, groups, metric, where[name]) for name, groups in benchmarks.items() if len(groups) > 1
     ]
     return Stack([*charts, table_1(scores, metric), *compared, *paired])
 

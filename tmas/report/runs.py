@@ -109,14 +109,14 @@ def _name(label: str, group: Group, evaluation: Evaluation) -> str:
 
 def _evaluation(path: Path, say: Callable[[str], None]) -> Evaluation:
     if not (path / "evaluation.json").exists():
-        say(f"{path} has not been evaluated: doing it by rule")
+        say(f"{path} has not been evaluated: evaluating it by rule")
         [evaluation] = uvloop.run(evaluate(EvaluateSettings(runs=(path,))))
         return evaluation
     return _stored_evaluation(path)
 
 
 def _stored_evaluation(path: Path) -> Evaluation:
-    """Read ``evaluation.json``. Raises ``UserError`` if it is of an earlier state of the run."""
+    """Read ``evaluation.json``. Raises ``UserError`` if it describes an earlier state of the run."""
     file = path / "evaluation.json"
     try:
         evaluation = read_record(file, Evaluation)

@@ -22,7 +22,7 @@ class Scores:
         self.groups = [group for group in runs.groups if group.evaluations[0].by_problem]
         self.colors = {group.runs: color for color, group in enumerate(runs.groups)}
         self.scoring, self.bootstrap = runs.scoring, runs.bootstrap
-        self.metrics = METRICS | self._widest()
+        self.metrics = METRICS | self._pass_at_largest_k()
         self.tokens = {g.runs: [tokens_after(g.evaluations, t) for t in range(g.depth)] for g in self.groups}
         money = Measure(unit="money")
         priced = [group for group in self.groups if _is_priced(group)]
@@ -45,7 +45,7 @@ class Scores:
         measure = Measure(metric, self.scoring)
         return difference_after(group.evaluations, other.evaluations, t, measure, self.bootstrap)
 
-    def _widest(self) -> dict[str, str]:
+    def _pass_at_largest_k(self) -> dict[str, str]:
         """Return pass@k for the largest k for which every group has enough candidates."""
         found = [set(group.evaluations[0].iterations[0].scores[self.scoring]) for group in self.groups]
         common = set.intersection(*found) - METRICS.keys() if found else set()

@@ -15,14 +15,14 @@ from tmas.report.items import Item, Note, Section, Table, Tile, Tiles
 STATES = {
     "starting": "The run is starting.",
     "running": "The run is live.",
-    "paused": "The run is paused: it starts no new call.",
+    "paused": "The run is paused: it starts no new calls.",
     "finished": "The run is finished.",
-    "unfinished": "The run is not finished, and no process of this machine works on it.",
+    "unfinished": "The run is not finished, and no process on this machine works on it.",
 }
 
 
 def status_section(status: RunStatus) -> Section:
-    """Return the tab. Texts are data: the page shows them as text."""
+    """Return the tab. The page shows all texts as plain text."""
     items: list[Item] = [Tiles(_tiles(status))]
     if status.waits_for:
         items.append(Note(f"It waits for: {status.waits_for}"))
@@ -41,15 +41,15 @@ def _tiles(status: RunStatus) -> list[Tile]:
     if not status.is_live:
         return tiles
     rate = sum(role.tokens_per_second or 0 for role in status.roles.values())
-    left = "?" if status.seconds_left is None else _clock(status.seconds_left)
-    tokens = "?" if status.completion_tokens_left is None else f"{status.completion_tokens_left:,}"
+    time_left = "?" if status.seconds_left is None else _clock(status.seconds_left)
+    tokens_left = "?" if status.completion_tokens_left is None else f"{status.completion_tokens_left:,}"
     tiles += [
         Tile("Calls in flight", f"{status.in_flight:,}", f"at most {status.concurrency:,} completions"),
         Tile("Calls made", f"{status.calls:,}", f"{status.replayed:,} from the trace, {status.failed:,} failed"),
         Tile("Tokens per second", f"{rate:,.0f}", "completion tokens, last minute"),
         Tile("Running for", _clock(status.seconds or 0)),
-        Tile("Time left", left, "an estimate"),
-        Tile("Tokens left", tokens, "completion tokens, an estimate"),
+        Tile("Time left", time_left, "an estimate"),
+        Tile("Tokens left", tokens_left, "completion tokens, an estimate"),
     ]
     if status.tokens_per_run is not None:
         tiles.append(Tile("Token budget", f"{status.tokens_per_run:,}", f"{status.tokens_spent or 0:,} used"))

@@ -63,8 +63,9 @@ def overview(scores: Scores, groups: Sequence[Group], where: str) -> Table | Non
         rows=[*zip(*(column for _, column in columns), strict=True)],
         note=f"Means over the {len(common)} problems that all methods have, and over seeds. Tokens: per problem, "
         f"prompt and completion. {'Cost: per problem. ' if currency else ''}Differences are in percentage points and "
-        "paired by problem; an interval without 0 is more than chance. p: permutation test of the signs, for one "
-        "difference alone. Methods that took different numbers of tokens are compared at equal compute below.",
+        "paired by problem; if the interval does not contain 0, the difference is more than chance. p: permutation "
+        "test of the signs, for one difference alone. Methods that took different numbers of tokens are compared at "
+        "equal compute below.",
     )
 
 
@@ -117,8 +118,9 @@ def equal_iterations(scores: Scores, groups: Sequence[Group], metric: str, where
         title=f"{scores.metrics[metric]} minus {first.label} (percentage points) by iteration{where}",
         columns=["Method", *(f"It {t}" for t in columns)],
         rows=[[group.label, *(_difference(scores, group, first, metric, t) for t in columns)] for group in others],
-        note="Paired by problem, over the problems that both have, with the seeds of a method averaged. An interval "
-        "without 0 is more than chance. p: permutation test of the signs, for this iteration alone.",
+        note="Paired by problem, over the problems that both have, with the seeds of a method averaged. If the "
+        "interval does not contain 0, the difference is more than chance. p: permutation test of the signs, for this "
+        "iteration alone.",
     )
 
 

@@ -10,13 +10,13 @@ from statistics import fmean
 
 from tmas.report.items import Choice, ItemRow, Lines, Option, Point, Section, Series, Stack
 from tmas.report.training_runs import TrainingRun
-from tmas.report.training_tables import masked, no_numbers, parts, seconds_by_part, summary
+from tmas.report.training_tables import masked, non_finite_values, parts, seconds_by_part, summary
 
 SOURCES = ("all", "normal", "experience", "guideline", "verification")
 REWARD = ("score", "acc", "correctness", "experience", "novelty", "critique", "false_accept", "false_reject", "half")
 REPLIES = ("truncated", "response_tokens", "overlong_penalty", "outcome/*")
 MASKED = ("*_masked", "masked", "samples")
-"""Names from :func:`tmas.training.rl.reward_metrics.reward_metrics` for each source. ``*`` matches any text."""
+"""SOURCES to MASKED: names from :func:`tmas.training.rl.reward_metrics.reward_metrics`. ``*`` matches any text."""
 LABELS = {
     "acc": "accuracy",
     "experience": "experience utilisation",
@@ -44,19 +44,19 @@ OPTIMISATION = {
 }
 ACCURACY = re.compile(r"val-core/(?P<data>.+)/acc/(?P<measure>[^/]+)(/mean)?")
 INTRO = (
-    "By step. Rewards are means over the samples of a step, a component's over those in which it was scored. A run "
-    "without a curve in a chart did not log that value."
+    "By step. A reward is the mean over the samples of a step; a component is the mean over those in which it was "
+    "scored. A run without a curve in a chart did not log that value."
 )
 
 
 def training_section(runs: Sequence[TrainingRun], smooth: int) -> Section | None:
-    """Return the tab, or None without runs. Noisy lines are the mean of ``smooth`` steps."""
+    """Return the tab, or None without runs. Each point of a noisy curve is the mean of ``smooth`` steps."""
     if not runs:
         return None
     smoothed, plain = Charts(runs, smooth), Charts(runs, 1)
     items = [
         summary(runs),
-        *no_numbers(runs),
+        *non_finite_values(runs),
         *smoothed.by_source("Reward in training", "Training", "reward", REWARD),
         *smoothed.by_source("Replies in training", "Training", "reward", REPLIES),
         *plain.accuracies("Validation, by data source"),

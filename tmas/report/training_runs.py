@@ -16,8 +16,8 @@ from tmas.errors import UserError
 from tmas.evaluation.compare import distinct_names
 from tmas.settings import flatten
 
-NOT_THERE = (
-    "no line in {path}/starts/*/metrics.jsonl, so there are no curves. Either this is no output_dir of tmas "
+NO_CURVES = (
+    "no line in {path}/starts/*/metrics.jsonl, so there are no curves. Either this is not an output_dir of tmas "
     "train, or its first step has not ended, or trainer.logger of the run lacks file"
 )
 
@@ -60,7 +60,7 @@ class TrainingRun:
         return {step: value for step, value in found if value is not None and isfinite(value)}
 
     @property
-    def no_numbers(self) -> dict[str, list[int]]:
+    def non_finite_steps(self) -> dict[str, list[int]]:
         """Return by name the steps at which a value was logged as NaN or infinite."""
         found: dict[str, list[int]] = {}
         for step, data in self.steps.items():
@@ -114,7 +114,7 @@ def _read(path: Path) -> tuple[list[int], Steps]:
     files = sorted(path.glob("starts/*/metrics.jsonl"))
     starts = [lines for lines in (list(_lines(file)) for file in files) if lines]
     if not starts:
-        raise UserError(NOT_THERE.format(path=path), where=path)
+        raise UserError(NO_CURVES.format(path=path), where=path)
     return [lines[0].step for lines in starts], joined(starts)
 
 

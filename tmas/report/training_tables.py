@@ -14,9 +14,9 @@ ENDS = 5
 COUNT = re.compile(r"(val-)?reward/all/\w+_masked")
 REASON = re.compile(r"(?P<prefix>reward|val-reward)/all/(?P<component>\w+)_masked/(?P<reason>.+)")
 PHASES = {"reward": "training", "val-reward": "validation"}
-BESIDE = ("testing", "dump_rollout_generations")
+OUTSIDE_STEP = ("testing", "dump_rollout_generations")
 """Parts that verl runs after the timing of a step has ended. All other timed parts belong to the step."""
-WIDEST = 7
+MAX_PARTS = 7
 """Maximum number of parts that a bar shows separately. The others are combined into one."""
 NONE = "–"
 
@@ -51,28 +51,28 @@ def _time(run: TrainingRun) -> list[str]:
     return [f"{median(steps):.1f}", f"{(sum(steps) + sum(tests)) / 3600:.2f}"] if steps else [NONE, NONE]
 
 
-def no_numbers(runs: Sequence[TrainingRun]) -> Iterator[Table]:
-    """Yield a table of the logged values that are not numbers, if any.
+def non_finite_values(runs: Sequence[TrainingRun]) -> Iterator[Table]:
+    """Yield a table of the logged values that are NaN or infinite, if any.
 
-    A gradient that is not a number usually ends a training. ``val-aux/`` is not shown.
+    A gradient that is NaN or infinite usually ends a training. ``val-aux/`` is not shown.
     """
     rows = [
         [run.name, name, f"{len(steps):,}", str(steps[0]), str(steps[-1])]
         for run in runs
-        for name, steps in run.no_numbers.items()
+        for name, steps in run.non_finite_steps.items()
         if not name.startswith("val-aux/")
     ]
     if rows:
         columns = ["Run", "Value", "Times", "first at step", "last at step"]
-        yield Table("Values that were no number (NaN or infinite)", columns, rows, text_columns=2)
+        yield Table("Values that were NaN or infinite", columns, rows, text_columns=2)
 
 
 def masked(runs: Sequence[TrainingRun]) -> Iterator[Table | Note]:
-    """Yield the masked samples of each whole run by reason. Yields nothing if masked samples were not counted."""
+    """Yield a table of masked samples by reason, over all steps. Yields nothing if masked samples were not counted."""
     rows = [row for run in runs for row in _masked(run)]
     if rows:
         columns = ["Run", "Phase", "Component", "Reason", "Samples", "of all"]
-        yield Table("Samples of which a component was masked", columns, rows, text_columns=4)
+        yield Table("Samples with a masked component", columns, rows, text_columns=4)
     elif any(COUNT.fullmatch(name) for run in runs for name in run.names):
         yield Note("Nothing was masked: every judge and checker gave a verdict on every sample.")
 
@@ -91,17 +91,17 @@ def parts(runs: Sequence[TrainingRun]) -> list[str]:
 
 
 def seconds_by_part(runs: Sequence[TrainingRun]) -> Iterator[Bars]:
-    """Yield the mean step of each timed run, plus the parts outside the step. Small parts are combined."""
+    """Yield bars of each timed run's mean step, plus the parts outside the step. Small parts are combined."""
     timed = [run for run in runs if run.values("timing_s/step")]
     if not timed:
         return
     means = {part: [_mean(run, part) for run in timed] for part in ("step", *parts(runs))}
-    widest = sorted(parts(runs), key=lambda part: sum(means[part]))[-WIDEST:]
+    widest = sorted(parts(runs), key=lambda part: sum(means[part]))[-MAX_PARTS:]
     series = [Parts(part, color, means[part]) for color, part in enumerate(p for p in parts(runs) if p in widest)]
-    wholes = map(sum, zip(means["step"], *(means[part] for part in BESIDE if part in means), strict=True))
+    wholes = map(sum, zip(means["step"], *(means[part] for part in OUTSIDE_STEP if part in means), strict=True))
     rest = [max(0.0, whole - sum(one.values[i] for one in series)) for i, whole in enumerate(wholes)]
     names = [run.name for run in timed]
-    yield Bars("Mean seconds a step, by part", "seconds", names, [*series, Parts("other", WIDEST, rest)])
+    yield Bars("Mean seconds a step, by part", "seconds", names, [*series, Parts("other", MAX_PARTS, rest)])
 
 
 def _mean(run: TrainingRun, part: str) -> float:

@@ -132,7 +132,7 @@ def _agreement(run: ReportedRun, found: Agreement) -> Table:
         title=f"Rule and judge: {run.name}",
         columns=["Rule says", *(f"judge: {word}" for word in said)],
         rows=[[verdict, *(f"{counts[word]:,}" for word in said)] for verdict, counts in table.items()],
-        note=f"Where both decide they agree on {_percent(share)}. Between the judge's passes: all the same on "
+        note=f"Where both decide, they agree on {_percent(share)}. Between the judge's passes: all the same on "
         f"{_percent(passes.unanimous)} of {passes.pairs:,} answers, kappa {_number(passes.kappa)}.",
     )
 

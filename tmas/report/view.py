@@ -41,17 +41,17 @@ class ViewSettings(Settings):
     run: Path = Field(description="Run directory of tmas solve. tmas view DIR sets it.")
     host: str = Field(
         default="127.0.0.1",
-        description="Address to listen on. Anybody who can reach another address than 127.0.0.1 and knows the printed"
-        " URL can read the run; the connection is not encrypted.",
+        description="Address to listen on. If it is not 127.0.0.1, anybody who can reach it and knows the printed URL"
+        " can read the run; the connection is not encrypted.",
     )
     port: int = Field(default=0, ge=0, le=65535, description="Port to listen on. 0: any free port, which is printed.")
     every: float = Field(
-        default=10.0, gt=0, description="Seconds between two looks at the files of the run for more finished problems."
+        default=10.0, gt=0, description="Seconds between two checks of the run's files for newly finished problems."
     )
     max_mb: float = Field(
         default=10.0,
         gt=0,
-        description="Megabytes for the prompts, replies and reasoning of each problem that is opened.",
+        description="Maximum size, in megabytes, of the prompts, replies and reasoning of each problem that is opened.",
     )
 
 
@@ -110,14 +110,14 @@ class _Viewer:
         except UserError as error:  # a damaged file
             return web.Response(status=500, text=str(error), headers=HEADERS)
         body = orjson.dumps(section)
-        return _changed(request, text_digest(body), body)
+        return _response_if_changed(request, text_digest(body), body)
 
     async def report(self, request: web.Request) -> web.StreamResponse:
         async with self._reading:
             version = await asyncio.to_thread(self._report.version)
             if version != self._data[0]:
                 self._data = version, await asyncio.to_thread(self._report.data)
-        return _changed(request, *self._data)
+        return _response_if_changed(request, *self._data)
 
     async def block(self, request: web.Request) -> web.StreamResponse:
         async with self._reading:
@@ -127,7 +127,7 @@ class _Viewer:
         return web.Response(text=text, content_type="text/plain", headers=HEADERS)
 
 
-def _changed(request: web.Request, version: str, body: bytes) -> web.StreamResponse:
+def _response_if_changed(request: web.Request, version: str, body: bytes) -> web.StreamResponse:
     """The JSON ``body``, or 304 if the page has this version already."""
     headers = {**HEADERS, "ETag": f'"{version}"'}
     if request.headers.get("If-None-Match") == f'"{version}"':

@@ -222,7 +222,7 @@ def test_a_link_to_a_device_or_a_fifo_is_refused_without_reading_it(tmp_path: Pa
     os.mkfifo(tmp_path / "fifo")
     link = tmp_path / f"in.{suffix}"
     link.symlink_to(tmp_path / device)
-    with pytest.raises(ProblemFileError, match=f"{link.name}: is no regular file"):
+    with pytest.raises(ProblemFileError, match=f"{link.name}: is not a regular file"):
         rows(local(link))
 
 

@@ -77,5 +77,5 @@ def test_the_ids_are_those_of_the_rse_release():
 
 
 def test_a_list_that_is_a_device_is_refused():
-    with pytest.raises(UserError, match="/dev/zero: the list of problem ids cannot be read: is no regular file"):
+    with pytest.raises(UserError, match="/dev/zero: the list of problem ids cannot be read: is not a regular file"):
         read_ids(Path("/dev/zero"))

@@ -260,7 +260,7 @@ def test_a_link_to_a_device_or_a_fifo_is_refused_without_reading_it(tmp_path: Pa
         os.mkfifo(tmp_path / "fifo")
     path = tmp_path / f"in.{suffix}"
     path.symlink_to(device)
-    assert defects(path) == [f"in.{suffix}: is no regular file, but a device, a FIFO or the like"]
+    assert defects(path) == [f"in.{suffix}: is not a regular file, but a device, a FIFO or the like"]
 
 
 def test_a_link_to_a_file_is_read(tmp_path: Path, written: Callable[..., Path]) -> None:

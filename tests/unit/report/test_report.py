@@ -339,7 +339,7 @@ def test_a_run_that_was_not_evaluated_is_evaluated_by_rule(runs: dict[str, Path]
     (run / "evaluation.json").unlink()
     said: list[str] = []
     assert read_runs([run], said.append).scoring == "rule"
-    assert said == [f"{run} has not been evaluated: doing it by rule"]
+    assert said == [f"{run} has not been evaluated: evaluating it by rule"]
     assert (run / "evaluation.json").exists()
 
 

@@ -20,7 +20,7 @@ from tmas.report.items import Bars, Choice, Item, Lines, Note, Point, Section, S
 from tmas.report.report import ReportSettings, make_report
 from tmas.report.training import Charts, training_section
 from tmas.report.training_runs import TrainingRun, read_training
-from tmas.report.training_tables import masked, no_numbers, seconds_by_part, summary
+from tmas.report.training_tables import masked, non_finite_values, seconds_by_part, summary
 from tmas.testing import team
 from tmas.testing.synthetic_run import Writer, problems
 from tmas.testing.synthetic_run import make as make_run
@@ -117,7 +117,7 @@ def test_a_line_that_cannot_be_read_is_named(tmp_path: Path, line: bytes, said: 
 
 
 def test_a_directory_without_curves_is_refused_in_words(tmp_path: Path):
-    with pytest.raises(UserError, match=rf"{tmp_path}: no line in .* no output_dir of tmas train"):
+    with pytest.raises(UserError, match=rf"{tmp_path}: no line in .* not an output_dir of tmas train"):
         read_training([tmp_path])
 
 
@@ -266,10 +266,10 @@ def test_what_a_run_did_not_log_is_left_open_in_the_summary(tmp_path: Path):
 def test_values_that_are_no_number_are_reported_and_not_drawn(tmp_path: Path):
     nan = {"actor/grad_norm": None, "val-aux/math/acc/std@1": None}
     run = run_of(tmp_path / "x", [(1, {"actor/grad_norm": 0.5}), (2, nan), (3, nan)])
-    [table] = no_numbers([run])
+    [table] = non_finite_values([run])
     assert table.rows == [["x", "actor/grad_norm", "2", "2", "3"]]
     assert run.values("actor/grad_norm") == {1: 0.5}
-    assert list(no_numbers([run_of(tmp_path / "y", [(1, {"actor/grad_norm": 0.5})])])) == []
+    assert list(non_finite_values([run_of(tmp_path / "y", [(1, {"actor/grad_norm": 0.5})])])) == []
 
 
 def test_the_clip_and_the_importance_ratios_have_charts(tmp_path: Path):
