@@ -17,7 +17,10 @@ BOX = re.compile(r"\\boxed\{([^{}]*)\}")
 
 
 def accuracy(base_url: str, model: str) -> float:
-    """The share of questions whose last boxed answer is right. A TMAS request can take long: hence the timeout."""
+    """The share of questions whose last boxed answer is right.
+
+    The timeout is long because a TMAS request can take hours.
+    """
     client = OpenAI(base_url=base_url, api_key=os.environ.get("MODEL_KEY", "none"), timeout=86400)
     right = 0
     for question, answer in QUESTIONS.items():

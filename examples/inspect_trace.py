@@ -1,4 +1,4 @@
-"""Solves one problem and shows each call of the run: its role, its prompt, its reply, and what was read from it.
+"""Solves one problem and prints each call of the run: its role, the length of its prompt, and the start of its reply.
 
 MODEL_URL=http://HOST:8000/v1 MODEL_NAME=NAME python examples/inspect_trace.py [FOLDER]
 """
@@ -23,7 +23,7 @@ result = solve(problem, model, TMASSettings(n_candidates=2, n_verifications=2, m
 [trace] = (folder / "trace").iterdir()
 for call in read_calls(trace):
     prompt = call.messages[-1].content
-    print(f"iteration {call.key.iteration} {call.key.role} {call.key.index}: {len(prompt)} characters asked")
+    print(f"iteration {call.key.iteration} {call.key.role} {call.key.index}: prompt of {len(prompt)} characters")
     for completion in call.reply.completions if call.reply else ():
         print("    ", completion.text[:100].replace("\n", " "))
     if call.failure:

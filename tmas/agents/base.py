@@ -1,8 +1,8 @@
 """The session that a method works in, and the class that makes the calls of agents.
 
-An agent packs a prompt into the model's window, makes a call under a key, and parses the reply. It never raises on
-what a model or a server did: it returns a :class:`~tmas.records.Failure`. It reaches the outside only through
-:class:`Session`, so the same code runs live, from a recorded trace, and in distillation.
+An agent packs a prompt into the model's window, makes a call under a key, and parses the reply. It never raises
+because of what a model or a server did: it returns a :class:`~tmas.records.Failure`. It reaches the outside only
+through :class:`Session`, so the same code runs live, from a recorded trace, and in distillation.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Session(Protocol):
     async def share_allows(self, iteration: int, stalled: int) -> bool:
         """Whether the problem's share of the run's token budget allows ``iteration``. If not, the session is stopped.
 
-        ``stalled``: iterations without progress so far. The answer may depend on other problems; it is recorded.
+        ``stalled``: number of consecutive iterations without progress, up to the latest one. The result may depend on
+        other problems; it is recorded.
         """
         ...
 
@@ -112,8 +113,11 @@ class Caller:
         not repeated here, because the session has retried it already.
 
         ``schema`` goes with every call. With ``as_json`` the first call asks for free text and has no schema; later
-        calls send the prompt that ``as_json`` makes, with the schema. ``parse_cut`` parses a completion that reached
-        ``max_tokens``; without it such a completion counts as one that cannot be parsed.
+        calls send the prompt that ``as_json`` makes, with the schema. If that prompt does not fit, they repeat
+        the first call.
+
+        ``parse_cut`` parses a completion that reached ``max_tokens``; without it such a completion counts as one that
+        cannot be parsed.
         """
         if isinstance(prompt, Failure):
             return [prompt.model_copy(update={"key": key})] * n
@@ -148,7 +152,7 @@ def _parsed(
                 return parse_cut(completion, key)
         return Failure(reason=FailureReason.TRUNCATED, message="the reply reached max_tokens", key=key)
     if not completion.text.strip():
-        return Failure(reason=FailureReason.UNPARSABLE, message="the reply holds no text after the thinking", key=key)
+        return Failure(reason=FailureReason.UNPARSABLE, message="the reply has no text after the thinking", key=key)
     try:
         return parse(completion)
     except Unparsable as error:

@@ -22,7 +22,7 @@ class AgentSettings(BaseModel):
         "sentence such as 'the answer is 12' counts",
     )
     parse_attempts: int = Field(
-        default=3, ge=1, description="calls made for one reply, the first included, until it can be parsed"
+        default=3, ge=1, description="maximum number of calls for a reply that cannot be parsed, the first included"
     )
     structured_outputs: Literal["auto", "on", "off"] = Field(
         default="auto",

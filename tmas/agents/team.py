@@ -63,7 +63,8 @@ class Evolved(Generic[BankT]):
 class Team(Caller):
     """The agents of one problem. Each is one prompt, one call and one parse.
 
-    The methods that make a call are named after the agent's role.
+    The methods ``solution``, ``verification`` and ``summary`` call the agents of these roles. ``evolve`` calls the
+    experience agent or the guideline agent, depending on the bank.
     """
 
     def __init__(self, problem: Problem, session: Session, settings: AgentSettings) -> None:
@@ -124,7 +125,9 @@ class Team(Caller):
         parents: tuple[tuple[int, int], ...] = (),
         parse: ParseSolution | None = None,
     ) -> Rollout:
-        """Write one candidate. Returns a rollout without verifications or summary. A failed candidate is never retried.
+        """Write one candidate. Returns a rollout without verifications or summary.
+
+        A completion that was cut short or cannot be parsed is never requested again.
 
         ``parents``: the (iteration, index) of the candidates that this one is derived from. ``parse``: turns the
         completion into a solution record; the default is :meth:`parse_solution`.

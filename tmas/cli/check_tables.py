@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tmas.cli.health import advice, missing_answers
+from tmas.cli.health import advice, missing_answer_advice
 from tmas.data_prep.cost import CostEstimate, Expected, Length, cost_line, expected_estimate
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Failure, Problem, ReplyCounts, Usage
@@ -18,12 +18,12 @@ from tmas.run.health import UNREADABLE
 from tmas.run.progress import clock
 from tmas.settings import RunSettings
 
-MOST_NAMES, MOST_NAME_CHARACTERS = 8, 100
+MAX_NAMES, MAX_NAME_CHARACTERS = 8, 100
 """Maximum number of names of models that are shown, and of characters of each."""
 CHAIN = frozenset({"solution", "verification", "summary"})
 """Roles of TMAS that are called for every candidate, one after the other."""
-EXCERPT = 160
-"""Characters of a reply that could not be read."""
+MAX_EXCERPT = 160
+"""Maximum number of characters shown of a reply that could not be read."""
 NOTES = {
     "seed_refused": "The server refuses the field seed: another run gives other replies. model.send_seed=false stops"
     " sending it.",
@@ -68,8 +68,8 @@ def _servers(checked: CheckResult, settings: RunSettings) -> Iterator[str]:
             f" completions of up to {models[role].sampling.max_tokens:,}"
         )
         if names := checked.served[role]:
-            more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-            shown = ", ".join(name[:MOST_NAME_CHARACTERS] for name in names[:MOST_NAMES])
+            more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+            shown = ", ".join(name[:MAX_NAME_CHARACTERS] for name in names[:MAX_NAMES])
             yield f"  the server lists {shown}{more}"
 
 
@@ -113,14 +113,14 @@ def _planned_run(checked: CheckResult, settings: RunSettings, problems: int | No
     usage = estimate.usage
     yield (
         f"The planned run ({f'{count:,} problems' if problems else 'one problem'}): {usage.calls:,} calls, about"
-        f" {_about(usage.prompt_tokens)} tokens in prompts and {_about(usage.completion_tokens)} in replies, if"
-        " its replies are as long as here. Hard problems take longer replies."
+        f" {_two_digits(usage.prompt_tokens)} tokens in prompts and {_two_digits(usage.completion_tokens)} in replies,"
+        " if its replies are as long as here. Hard problems need longer replies."
     )
     yield f"  {cost_line(estimate, settings)}"
     rate = checked.tokens_per_second
     steps = settings.method.max_iterations * checked.seconds
     yield (
-        f"  time: {clock(steps)} if the server runs all calls of an iteration at once as fast as here;"
+        f"  time: {clock(steps)} if the server runs all calls of an iteration at once, each as fast as here;"
         f" {clock(usage.completion_tokens / max(rate, 1e-9))} at {rate:,.0f} tokens/s, the speed of this check"
     )
 
@@ -139,7 +139,7 @@ def _estimate(checked: CheckResult, method: TMASSettings, problems: int) -> Cost
     return expected_estimate(planned, method, expected, lambda text: len(text) // 4, checked.prompt_limits)
 
 
-def _about(number: int) -> str:
+def _two_digits(number: int) -> str:
     """``number`` with two significant digits."""
     return f"{round(number, 2 - len(str(number))):,}"
 
@@ -151,7 +151,7 @@ def _advice(checked: CheckResult, settings: RunSettings, time_limit: float) -> I
             f"The check was ended after {time_limit:g} s, at {checked.tokens_per_second:,.1f} tokens/s. Raise"
             f" check.seconds, or lower model.sampling.max_tokens (now {settings.model.sampling.max_tokens:,})."
         )
-    found += [*missing_answers(*checked.unanswered, settings), *_about_size(checked, settings)]
+    found += [*missing_answer_advice(*checked.unanswered, settings), *_about_size(checked, settings)]
     found += [text for note, text in NOTES.items() if note in checked.notes]
     if found:
         yield "Advice:"
@@ -159,7 +159,7 @@ def _advice(checked: CheckResult, settings: RunSettings, time_limit: float) -> I
 
 
 def _about_size(checked: CheckResult, settings: RunSettings) -> Iterator[str]:
-    """Advice if a role may be unreadable only because the check had fewer candidates than the planned run has."""
+    """Advice if replies may be unreadable only because the check had fewer candidates than the planned run has."""
     planned = getattr(settings.method, "n_candidates", 0)
     asked = sum(len(iteration.rollouts) for iteration in checked.result.trajectory.iterations[:1])
     if any(counts.unreadable for counts in checked.replies.values()) and 0 < asked < planned:
@@ -178,4 +178,4 @@ def _excerpts(checked: CheckResult) -> Iterator[str]:
             shown[failure.key.role] = failure, reply.completions[-1].text
     for role, (failure, text) in shown.items():
         line = " ".join(text.split())
-        yield f"{role}, {failure.message}: {line[:EXCERPT]}{'…' if len(line) > EXCERPT else ''}"
+        yield f"{role}, {failure.message}: {line[:MAX_EXCERPT]}{'…' if len(line) > MAX_EXCERPT else ''}"

@@ -52,7 +52,7 @@ def compose_settings(command: str, arguments: Sequence[str], directory: Path) ->
     _refuse_unknown_options(command, arguments)
     try:
         with _command_line(command, arguments):
-            _composed_once(collect, arguments)
+            _compose_once(collect, arguments)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise _HydraErrorExplainer(command, arguments, directory).explain(error) from None
     settings: list[dict[str, Any]] = []
@@ -88,11 +88,12 @@ def _command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = full_error
 
 
-def _composed_once(collect: Callable[[], None], arguments: Sequence[str]) -> None:
+def _compose_once(collect: Callable[[], None], arguments: Sequence[str]) -> None:
     """Call ``collect`` without Hydra's first composition, which takes as long as the second one.
 
-    Hydra composes once only to read ``hydra.mode``. A command without options has one job, unless an argument or a file
-    sets another mode: Hydra then refuses that mode, or several values for a setting, and reads it as usual.
+    Hydra's first composition only reads ``hydra.mode``, which says whether there is one job. This function assumes one
+    job if no argument is an option. If an argument or a file sets another mode, Hydra raises an error, for the mode or
+    for several values of a setting. Then ``collect`` is called again, and Hydra reads the mode as usual.
     """
     if any(word.startswith("-") for word in arguments):
         return collect()

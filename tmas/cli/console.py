@@ -13,8 +13,8 @@ from tmas.redaction import clean
 class CleanConsole(Console):
     """A console that cleans all text.
 
-    Tables and advice repeat what models and servers sent. An escape sequence in it could change the terminal. Rich
-    removes only a few control characters. Its own styles are no part of the text, so they stay.
+    Tables and advice repeat text that models and servers sent. An escape sequence in such text could change the
+    terminal, and Rich removes only a few control characters. Rich's own styles are not part of the text, so they stay.
     """
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:

@@ -28,8 +28,8 @@ from tmas.problems.loader import LoadedProblems, load_problems
 from tmas.records.comparison_files import GoldCheck
 from tmas.records.evaluation_files import Evaluation
 
-FEW_METHODS = 3
-"""Maximum number of methods whose own tables are printed by default."""
+MAX_DETAILED_METHODS = 3
+"""With more methods than this, the tables of the single methods are not printed by default."""
 
 
 def evaluate_command(config: dict[str, Any], console: Console) -> None:
@@ -37,13 +37,13 @@ def evaluate_command(config: dict[str, Any], console: Console) -> None:
     settings = validated(EvaluateSettings.model_validate, config)
     if settings.dry_run:
         if settings.judge is not None:
-            Judge(settings.judge)  # refuses a missing key
+            Judge(settings.judge)  # raises UserError if the API key is missing
         console.print("The settings of the evaluation are valid.")
         return
     with _progress(console) as on_progress:
         evaluations = uvloop.run(evaluate(settings, on_progress))
     groups = group_runs(settings.runs, evaluations, settings.baseline)
-    is_detailed = len(groups) <= FEW_METHODS if settings.details is None else settings.details
+    is_detailed = len(groups) <= MAX_DETAILED_METHODS if settings.details is None else settings.details
     for group in groups if is_detailed else []:
         print_evaluation(console, group, settings.bootstrap)
         found = group.evaluations[0].boundary.get(scoring_of(group.evaluations))

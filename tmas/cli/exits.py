@@ -31,7 +31,10 @@ def fail(message: str, code: int) -> NoReturn:
 
 @contextmanager
 def cancel_on_sigterm() -> Iterator[None]:
-    """While the block runs, SIGTERM cancels the current task, as Ctrl-C does. Afterwards it ends the process again."""
+    """While the block runs, SIGTERM cancels the current task, as Ctrl-C does.
+
+    After the block, SIGTERM ends the process, as usual.
+    """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task, "must be called in a task"
     loop.add_signal_handler(signal.SIGTERM, task.cancel)

@@ -9,20 +9,23 @@ from tmas.records.run_files import Prediction
 from tmas.settings import RunSettings
 
 TOLERATED = 0.1
-"""Share of unreadable replies, and of candidates without an answer, below which no advice is given."""
+"""Share of unreadable replies, and of candidates without an answer, up to which no advice is given."""
 JSON_ROLES = frozenset({"experience", "guideline", "distill"})
 """Roles that always reply in JSON."""
+MAX_TOKENS_KEY = "model.sampling.max_tokens"
+SHORT_SUMMARY = 60
+"""Words of a summary that a small model can write."""
 
 
 def health_lines(replies: Mapping[str, ReplyCounts], settings: RunSettings) -> list[str]:
-    """How many replies were readable, with advice for the roles where too many were not. Empty if nothing is known."""
+    """How many replies were readable, with advice for roles where too many were not. Empty if there are no replies."""
     total = sum(counts.replies for counts in replies.values())
-    unfit = {role: counts for role, counts in replies.items() if counts.unreadable}
-    if total and not unfit:
+    with_unreadable = {role: counts for role, counts in replies.items() if counts.unreadable}
+    if total and not with_unreadable:
         return [f"All {total:,} replies were readable."]
     return [
         "; ".join([f"{role}: {counts.readable:,} of {counts.replies:,} replies readable", *advice(counts, settings)])
-        for role, counts in unfit.items()
+        for role, counts in with_unreadable.items()
     ]
 
 
@@ -35,14 +38,14 @@ def advice(counts: ReplyCounts, settings: RunSettings) -> list[str]:
     return found
 
 
-def answer_advice(lines: Sequence[Prediction], settings: RunSettings) -> list[str]:
+def answer_advice(predictions: Sequence[Prediction], settings: RunSettings) -> list[str]:
     """Advice if many candidates were written, but state no final answer that can be found."""
-    candidates = [c for line in lines for iteration in line.iterations for c in iteration.candidates if not c.failure]
-    return missing_answers(sum(c.answer is None for c in candidates), len(candidates), settings)
+    candidates = [c for p in predictions for iteration in p.iterations for c in iteration.candidates if not c.failure]
+    return missing_answer_advice(sum(c.answer is None for c in candidates), len(candidates), settings)
 
 
-def missing_answers(missing: int, candidates: int, settings: RunSettings) -> list[str]:
-    """See :func:`answer_advice`."""
+def missing_answer_advice(missing: int, candidates: int, settings: RunSettings) -> list[str]:
+    """The advice of :func:`answer_advice`, from the number of candidates without an answer."""
     agents = settings.method.agents
     if agents.task == "proof" or missing <= TOLERATED * candidates:
         return []
@@ -52,7 +55,7 @@ def missing_answers(missing: int, candidates: int, settings: RunSettings) -> lis
 
 def _about_length(role: str, cut: int, settings: RunSettings) -> Iterator[str]:
     model = settings.model.for_role(role)
-    key = f"model.roles.{role}.sampling.max_tokens" if model.sampling != settings.model.sampling else _MAX_TOKENS
+    key = f"model.roles.{role}.sampling.max_tokens" if model.sampling != settings.model.sampling else MAX_TOKENS_KEY
     yield f"{cut:,} of them reached max_tokens: raise {key} (now {model.sampling.max_tokens:,})"
     if role == "summary" and settings.method.agents.summary_words > SHORT_SUMMARY:
         yield f"or ask for shorter summaries: method.agents.summary_words={SHORT_SUMMARY}"
@@ -72,8 +75,3 @@ def _about_form(counts: ReplyCounts, settings: RunSettings) -> str:
         if agents.structured_outputs == "off":
             return "try method.agents.structured_outputs=on"
     return f"the model may be too small for this role: try method=tmas_small, or another model.roles.{role}.name"
-
-
-_MAX_TOKENS = "model.sampling.max_tokens"
-SHORT_SUMMARY = 60
-"""Words of a summary that a small model can write."""

@@ -71,7 +71,7 @@ class ControlSettings(Settings):
 
 
 def status_command(config: dict[str, Any], console: Console) -> None:
-    """``tmas status DIR``: show what a live run does, or what another run has done."""
+    """``tmas status DIR``: show what a live run is doing, or what another run has done."""
     settings = validated(StatusSettings.model_validate, config)
     while True:
         status = run_status(settings.run)
@@ -90,7 +90,7 @@ def control_command(config: dict[str, Any], console: Console) -> None:
     try:
         status = change_limits(settings.run, settings.changes())
     except NotLive as error:
-        remedy = "Only a live run can be changed. Give another run its limits when you resume it."
+        remedy = "Only a live run can be changed. Set the limits of this run when you resume it."
         raise UserError(error.what, where=error.where, remedy=remedy) from None
     print_status(console, settings.run, status)
 
@@ -151,7 +151,9 @@ def _facts(status: RunStatus) -> list[str]:
         facts.append(f"last opened by: {status.process}")
     if status.state == "unfinished":
         elsewhere = status.process and not status.process.endswith(f" on {socket.gethostname()}")
-        facts.append("It may be live on that host: ask there." if elsewhere else "Run its command again to resume.")
+        facts.append(
+            "It may be live on that host: run tmas status there." if elsewhere else "Run its command again to resume."
+        )
     return facts
 
 

@@ -32,8 +32,8 @@ NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", Pa
 PLACEHOLDERS = {"roles": "ROLE", "prices": "MODEL"}
 """Placeholder for the keys of a mapping in the list of settings, by the mapping's name. Defaults to NAME."""
 
-JUDGE_OF_REWARD = "reward.custom_reward_function.reward_kwargs.settings.judge."
-"""Keys of tmas train that are listed under their short name, judge.*."""
+LONG_JUDGE_PREFIX = "reward.custom_reward_function.reward_kwargs.settings.judge."
+"""Prefix of the settings of tmas train that are listed under the short prefix ``judge.``."""
 METHOD = "method"
 """The key whose settings depend on the method that is chosen."""
 
@@ -66,7 +66,7 @@ def options_of_command(command: str, settings_class: str) -> list[SettingEntry]:
     defaults = {key: "" if value == "???" else _format_default(value) for key, value in flatten(composed).items()}
     options: list[SettingEntry] = []
     for option in options_of(pkgutil.resolve_name(settings_class)):
-        if option.key.startswith(JUDGE_OF_REWARD):  # listed under its short name
+        if option.key.startswith(LONG_JUDGE_PREFIX):  # listed under its short name
             continue
         options += options_of(METHODS["tmas"].settings_type, "method.") if option.key == METHOD else [option]
     return [option._replace(default=defaults.get(option.key, option.default)) for option in options]

@@ -16,6 +16,6 @@ def write_built_in(arguments: Sequence[str]) -> None:
     parser.add_argument("folder", type=Path, help="it is created; a file there that differs is not overwritten")
     folder: Path = parser.parse_args(arguments).folder
     if folder.exists() and not folder.is_dir():
-        raise UserError("is a file", where=folder, remedy="Name a new folder or an empty one.")
+        raise UserError("this is a file, not a folder", where=folder, remedy="Name a new folder or an empty one.")
     BUILT_IN.write_all(folder)
     print(f"Wrote {len(BUILT_IN.texts)} prompts. Change some, delete the others if you like, and add prompts={folder}.")

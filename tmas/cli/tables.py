@@ -20,12 +20,12 @@ ANSWER_WIDTH, ID_WIDTH = 32, 16
 """Maximum number of characters. Longer answers are cut at their end, longer ids at their beginning."""
 
 
-def print_result(console: Console, path: Path, totals: Metrics, lines: Sequence[Prediction]) -> None:
+def print_result(console: Console, path: Path, totals: Metrics, predictions: Sequence[Prediction]) -> None:
     """Print tables of iterations, selected answers and tokens by role, then the failures and the run directory."""
     console.print(_iterations(totals))
-    console.print(_answers(lines))
-    if len(lines) > MAX_ANSWERS:
-        console.print(f"... and {len(lines) - MAX_ANSWERS} more in predictions.jsonl")
+    console.print(_answers(predictions))
+    if len(predictions) > MAX_ANSWERS:
+        console.print(f"... and {len(predictions) - MAX_ANSWERS} more in predictions.jsonl")
     console.print(_usage(totals))
     if totals.cost is None:
         console.print("Cost: unknown. model.price.input and model.price.output set the prices of a million tokens.")
@@ -33,10 +33,10 @@ def print_result(console: Console, path: Path, totals: Metrics, lines: Sequence[
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(totals.failures.items()))
         console.print(f"Failures: {reasons} (each one in failures.jsonl).")
     if totals.selected_accuracy is not None:
-        open_ = totals.selected_undecided
+        undecided = totals.selected_undecided
         console.print(
             f"Correct selected answers: {_percent(totals.selected_accuracy)}"
-            + (f" ({open_} undecided, counted as wrong)." if open_ else ".")
+            + (f" ({undecided} undecided, counted as wrong)." if undecided else ".")
         )
     console.print(Text(f"Run directory: {path}"), soft_wrap=True)
 
@@ -65,20 +65,20 @@ def _iterations(totals: Metrics) -> Table:
     return table
 
 
-def _answers(lines: Sequence[Prediction]) -> Table:
+def _answers(predictions: Sequence[Prediction]) -> Table:
     table = _table("Selected answers", "problem", "answer", "gold", "", "grade", "votes", "it", "cand.", "stop")
-    for line in lines[:MAX_ANSWERS]:
-        chosen = line.selected
+    for prediction in predictions[:MAX_ANSWERS]:
+        chosen = prediction.selected
         table.add_row(
-            _short_id(line.problem_id),
-            _short_answer(line.answer),
-            _short_answer(line.gold),
-            {"equal": "right", "different": "wrong", "undecided": "undecided", None: ""}[line.correct],
+            _short_id(prediction.problem_id),
+            _short_answer(prediction.answer),
+            _short_answer(prediction.gold),
+            {"equal": "right", "different": "wrong", "undecided": "undecided", None: ""}[prediction.correct],
             _number(chosen and chosen.mean_grade, ".2f"),
             str(chosen.votes) if chosen else "-",
             str(chosen.iteration) if chosen else "-",
             str(chosen.candidate) if chosen else "-",
-            "-" if line.stop == "max_iterations" else line.stop,
+            "-" if prediction.stop == "max_iterations" else prediction.stop,
         )
     return table
 

@@ -38,7 +38,7 @@ def whatif_command(config: dict[str, Any], console: Console) -> None:
 
 
 def print_whatif(console: Console, result: WhatIf) -> None:
-    """Print the table, and for each mark in it the reasons, each one once."""
+    """Print the table, and each reason for a mark in it once."""
     changes = ", ".join(f"method.{key}={'none' if value is None else value}" for key, value in result.changes.items())
     title = f"{result.problems} problems, with {changes or 'the recorded settings'}: means per problem"
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SQUARE, padding=0)
@@ -62,7 +62,7 @@ def print_whatif(console: Console, result: WhatIf) -> None:
 
 
 def _reasons(rows: tuple[WhatIfRow, ...]) -> list[str]:
-    """The marks that occur, each with its reasons."""
+    """One line for each reason: the marks that it explains, and the reason."""
     lines: dict[str, set[Certainty]] = {}
     for row in rows:
         for reason in row.reasons:

@@ -1,4 +1,4 @@
-"""The methods by name. A new method is a file here, its line below, and a config in conf/method/."""
+"""The methods by name. To add a method, add a file here, a line to ``METHODS``, and a config in conf/method/."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ METHODS: dict[str, type[Method[Any]]] = {
 }
 
 
-def _of_its_method(settings: Any) -> Any:
+def _validate_by_name(settings: Any) -> Any:
     """Validate plain settings as the settings of the method that they name."""
     if not isinstance(settings, Mapping):
         return settings
@@ -41,7 +41,7 @@ def _of_its_method(settings: Any) -> Any:
     return METHODS[name].settings_type.model_validate(settings)
 
 
-AnyMethodSettings = Annotated[MethodSettings, BeforeValidator(_of_its_method)]
+AnyMethodSettings = Annotated[MethodSettings, BeforeValidator(_validate_by_name)]
 """Field type for the settings of any method: a mapping is validated as the settings of the method in its ``name``."""
 
 

@@ -13,7 +13,7 @@ from tmas.agents.team import Team
 from tmas.answers.checker import AnswerChecker
 from tmas.answers.normalize import normalise
 from tmas.methods.base import Round
-from tmas.methods.selection import SelectionSettings, selected
+from tmas.methods.selection import SelectionSettings, select_and_record
 from tmas.methods.stopping import VerificationSettings, accepted, next_checks
 from tmas.records import Failure, FailureReason, Rollout, Verification
 
@@ -41,7 +41,7 @@ async def verify_in_rounds(
         rollout = await team.verification(rollout, count)
         if any(isinstance(v, Failure) and v.reason in REFUSED for v in rollout.verifications[-count:]):
             # session.stopped must not be used here. Another candidate can set it at any time, so a replay could make
-            # another number of rounds.
+            # a different number of rounds.
             break
     return rollout
 
@@ -59,14 +59,16 @@ async def verify_selected_in_full(
     Updates ``iterations`` in place. The new critiques are removed, because no later prompt shows them.
     """
     while iterations and team.session.stopped is None:
-        chosen = await selected(team.session, iterations, selection, checker)
+        chosen = await select_and_record(team.session, iterations, selection, checker)
         if chosen is None:
             return
         rollouts = list(iterations[chosen.iteration])
-        left = n_verifications - len(rollouts[chosen.candidate].verifications)
-        if left <= 0:
+        remaining = n_verifications - len(rollouts[chosen.candidate].verifications)
+        if remaining <= 0:
             return
-        rollouts[chosen.candidate] = (await team.verification(rollouts[chosen.candidate], left)).without_critiques()
+        rollouts[chosen.candidate] = (
+            await team.verification(rollouts[chosen.candidate], remaining)
+        ).without_critiques()
         iterations[chosen.iteration] = tuple(rollouts)
 
 

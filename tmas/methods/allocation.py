@@ -1,4 +1,6 @@
-"""Decides how many candidates a problem gets in its next iteration, and what share explores, from earlier iterations.
+"""Decides how many candidates the next iteration of a problem has, and what share of them explores.
+
+The decision depends on the problem's earlier iterations.
 
 All functions are pure.
 
@@ -7,8 +9,8 @@ All functions are pure.
 
 The default policy, ``progress``:
 
-- *Sampling in proportion.* The next iteration has one candidate more than the last one had different answers, between
-  ``least_candidates`` and N. If candidates repeat each other, fewer are sampled; if all differ, N are.
+- *Sampling in proportion.* The next iteration has as many candidates as the last one had different answers, plus one,
+  but at least ``least_candidates`` and at most N. So fewer are sampled if they repeat each other, and N if all differ.
 - *Exploration in proportion.* An iteration makes progress if its best mean grade is higher than that of all earlier
   iterations (with ``progress="grade_or_answer"`` also if it has a new answer). After ``stalled_after`` iterations in a
   row without progress, epsilon rises by ``epsilon_step`` in each iteration, up to ``most_epsilon``.
@@ -26,7 +28,7 @@ from tmas.answers.normalize import normalise
 
 
 class GradedCandidate(Protocol):
-    """What a policy sees of a candidate. Rollouts and the candidates in ``predictions.jsonl`` have it."""
+    """The fields of a candidate that a policy sees. Rollouts and the candidates in ``predictions.jsonl`` have them."""
 
     @property
     def answer(self) -> str | None: ...
@@ -69,7 +71,7 @@ class AllocationSettings(BaseModel):
 class NextIteration(NamedTuple):
     """The next iteration: its number of candidates and its epsilon.
 
-    ``iterations_without_progress``: number of latest iterations in a row without progress.
+    ``iterations_without_progress``: number of consecutive iterations without progress, up to the latest one.
     """
 
     candidates: int
@@ -78,7 +80,7 @@ class NextIteration(NamedTuple):
 
 
 class AllocationPolicy(Protocol):
-    """Decides about the next iteration of a problem."""
+    """Plans the next iteration of a problem."""
 
     def __call__(
         self, iterations: Iterations, n_candidates: int, epsilon: float, settings: AllocationSettings
@@ -96,14 +98,17 @@ def answer_classes(candidates: Sequence[GradedCandidate]) -> set[str]:
 
 
 def iterations_without_progress(iterations: Iterations, by: str = "grade") -> int:
-    """Number of latest iterations in a row that made no progress. The first one makes progress. ``by``: the setting."""
-    best, known, stalled = -1.0, set[str](), 0
+    """Number of consecutive iterations without progress, up to the latest one.
+
+    The first iteration always makes progress. ``by``: the setting ``progress``.
+    """
+    best, known, count = -1.0, set[str](), 0
     for candidates in iterations:
         grade = max((c.mean_grade for c in candidates if c.mean_grade is not None), default=-1.0)
         answers = answer_classes(candidates)
-        stalled = 0 if grade > best or (by == "grade_or_answer" and answers - known) else stalled + 1
+        count = 0 if grade > best or (by == "grade_or_answer" and answers - known) else count + 1
         best, known = max(best, grade), known | answers
-    return stalled
+    return count
 
 
 def progress(
@@ -112,14 +117,14 @@ def progress(
     """The default policy; see the module."""
     if not iterations:
         return NextIteration(n_candidates, epsilon)
-    stalled = iterations_without_progress(iterations, settings.progress)
-    if settings.give_up_after is not None and stalled >= settings.give_up_after:
+    without_progress = iterations_without_progress(iterations, settings.progress)
+    if settings.give_up_after is not None and without_progress >= settings.give_up_after:
         return None
-    steps = max(0, stalled - settings.stalled_after + 1)
-    explored = max(epsilon, min(settings.most_epsilon, epsilon + steps * settings.epsilon_step))
+    steps = max(0, without_progress - settings.stalled_after + 1)
+    next_epsilon = max(epsilon, min(settings.most_epsilon, epsilon + steps * settings.epsilon_step))
     different = len(answer_classes(iterations[-1])) or n_candidates  # proofs have no answers
     candidates = min(n_candidates, max(settings.least_candidates, different + 1))
-    return NextIteration(candidates, explored, stalled)
+    return NextIteration(candidates, next_epsilon, without_progress)
 
 
 POLICIES: Mapping[str, AllocationPolicy] = {"progress": progress}

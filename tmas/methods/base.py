@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, field_serializer, model_validator
 from tmas.agents.base import Session
 from tmas.agents.settings import AgentSettings
 from tmas.answers.checker import AnswerChecker
-from tmas.methods.selection import SelectionSettings, selected
+from tmas.methods.selection import SelectionSettings, select_and_record
 from tmas.records import BankChange, Experience, Failure, Guideline, Iteration, Problem, Rollout, Selection, Trajectory
 
 Round = tuple[Rollout, ...]
@@ -73,9 +73,9 @@ S = TypeVar("S", bound=MethodSettings)
 class Method(ABC, Generic[S]):
     """Solves one problem at a time; holds no state between problems.
 
-    A method is a deterministic function of (problem, seed) whose only effects are the session's calls: it draws by
-    name, uses results by index, and never sees time or order. A problem is resumed by running the method again on the
-    recorded calls.
+    A method is a deterministic function of (problem, seed), and its only effects are the session's calls. Each random
+    draw has a name, results are used by index, and nothing depends on the time or on the order in which calls finish.
+    A problem is resumed by running the method again on the recorded calls.
     """
 
     settings_type: ClassVar[type[MethodSettings]]
@@ -99,7 +99,7 @@ class Method(ABC, Generic[S]):
         return both
 
     def continues(self, session: Session, iteration: int) -> bool:
-        """Whether ``iteration`` (from 0) may begin: calls are still made, and it is not beyond ``max_iterations``."""
+        """Whether ``iteration`` (from 0) may begin: the session is not stopped, and ``max_iterations`` not reached."""
         return session.stopped is None and iteration < self.settings.max_iterations
 
     def report(self, iteration: int, rollouts: Round, memory: Callable[[], Awaitable[Memory]] = no_memory) -> None:
@@ -116,13 +116,13 @@ class Method(ABC, Generic[S]):
     ) -> Trajectory:
         """The trajectory of ``rounds``, with the answer selected after each. ``memories``: one for each round.
 
-        ``chosen``: the selection after the last round, if the method has made it itself.
+        ``chosen``: the selection after the last round, if the method itself has made it.
         """
         iterations = []
         for t, rollouts in enumerate(rounds):
             selection = chosen if t == len(rounds) - 1 else None
             if selection is None:
-                selection = await selected(session, rounds[: t + 1], self.settings.selection, self.checker)
+                selection = await select_and_record(session, rounds[: t + 1], self.settings.selection, self.checker)
             memory = memories[t] if memories else Memory()
             iterations.append(Iteration(index=t, rollouts=rollouts, selected=selection, **memory._asdict()))
         stop = session.stopped or ("early_stop" if early_stop else "max_iterations")

@@ -1,8 +1,8 @@
-"""Best of N by the model's own verifier: N samples of the bare problem, M verifications each; the best mean grade.
+"""Best of N by the model's own verifier: N samples, M verifications of each; the best mean grade wins.
 
 This baseline is not in the paper. It has the same solution and verification agents as TMAS and spends its whole budget
-in one round, so TMAS's iterations must beat it at equal tokens. Of equal grades the answer with more votes wins, then
-the one sampled first.
+in one round, so TMAS's iterations must beat it at equal tokens. Among samples with equal grades, the one
+whose answer has more votes wins, then the earliest one.
 
 The prompts are our own, those of TMAS. ``prompts=FOLDER`` with the files ``solution.jinja`` and ``verification.jinja``
 replaces them (docs/prompts.md).

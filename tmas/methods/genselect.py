@@ -9,9 +9,9 @@
 
 Published: the first paper has N = 64, subsets of n = 16 and 64 votes in its tables (8 votes in a figure), temperature
 0.6 and top-p 0.95; conf/method/genselect.yaml sets the last two. It shows summaries: for each solution the model writes
-4 of at most 2048 tokens, those with another answer are dropped, and the longest is kept (``shown=summary``). The second
-paper compares whole solutions without their thinking, which is the default here. We know its tournaments and its 8
-votes only from a public description.
+4 of at most 2048 tokens, summaries with another answer are dropped, and the longest is kept (``shown=summary``). The
+second paper compares whole solutions without their thinking, which is the default here. We know its tournaments and
+its 8 votes only from a public description.
 
 The prompts are rewritten in our own words. ``prompts=FOLDER`` with the files ``genselect.jinja`` and
 ``genselect_summary.jinja`` replaces them (docs/prompts.md), for example by the originals. The reply must end with
@@ -46,13 +46,13 @@ from tmas.agents.team import Team
 from tmas.answers.normalize import normalise
 from tmas.concurrency import gather_all, resolved
 from tmas.methods.base import Memory, Method, MethodSettings, Round
-from tmas.methods.selection import SelectionSettings, selected
+from tmas.methods.selection import SelectionSettings, select_and_record
 from tmas.prompts.parsing import Unparsable
 from tmas.records import Failure, Problem, Rollout, Selection, Solution, Trajectory
 
 _JUDGMENT = re.compile(r"\bjudge?ment\b\W*(?:(?:boxed|text|solution|index|idx)\W*)*(\d+)", re.IGNORECASE)
-_SHORTEST = 200
-"""Length in characters below which no solution is cut."""
+_MIN_CUT_LENGTH = 200
+"""Solutions are only cut to lengths above this, in characters."""
 
 
 class GenSelectSettings(MethodSettings, frozen=True):
@@ -62,7 +62,7 @@ class GenSelectSettings(MethodSettings, frozen=True):
 
     name: Literal["genselect"] = Field(default="genselect", description="the method")
     n_candidates: int = Field(default=64, ge=1, description="N: samples")
-    n_compared: int = Field(default=16, ge=2, description="n: the most candidates that one prompt compares")
+    n_compared: int = Field(default=16, ge=2, description="n: maximum number of candidates that one prompt compares")
     n_votes: int = Field(default=8, ge=1, description="votes: each compares the candidates in an order of its own")
     arrangement: Literal["tournament", "subset"] = Field(
         default="tournament",
@@ -105,7 +105,7 @@ class GenSelect(Method[GenSelectSettings]):
         """The majority of the winners; None if there is none. Each winner without an answer (a proof) counts alone."""
         wins = Counter(winner.index for winner in winners)
         by_wins = sorted(winners, key=lambda winner: (-wins[winner.index], winner.index))
-        chosen = await selected(session, [by_wins], SelectionSettings(rule="vote"), self.checker)
+        chosen = await select_and_record(session, [by_wins], SelectionSettings(rule="vote"), self.checker)
         if chosen is None:
             return None
         votes = wins[chosen.candidate] if chosen.answer is None else chosen.votes
@@ -113,7 +113,10 @@ class GenSelect(Method[GenSelectSettings]):
 
 
 class Vote(NamedTuple):
-    """The outcome of a vote: the winner, None if its last comparison failed, and all failures."""
+    """The outcome of a vote, with all its failures.
+
+    ``winner``: None if the last comparison failed or there was no candidate.
+    """
 
     winner: Rollout | None
     failures: tuple[Failure, ...] = ()
@@ -134,7 +137,9 @@ class Selector:
         written = await gather_all(self._summaries(candidate) for candidate in self.candidates)
         for candidate, summaries in zip(self.candidates, written, strict=True):
             self.failures += [summary for summary in summaries if isinstance(summary, Failure)]
-            faithful = [s.text for s in summaries if isinstance(s, Solution) and _same(s.answer, candidate.answer)]
+            faithful = [
+                s.text for s in summaries if isinstance(s, Solution) and _states_answer(s.answer, candidate.answer)
+            ]
             self.texts[candidate.index] = max(faithful, key=len, default=self.texts[candidate.index])
 
     async def _summaries(self, candidate: Rollout) -> list[Solution | Failure]:
@@ -160,13 +165,14 @@ class Selector:
         if self.settings.arrangement == "subset":
             order = order[: self.settings.n_compared]
         failures: list[Failure] = []
-        made, decided = v * len(self.candidates), bool(order)  # a vote makes fewer comparisons than it has candidates
+        first_index = v * len(self.candidates)  # a vote makes fewer comparisons than there are candidates
+        decided = bool(order)
         while len(order) > 1:
             groups = self._groups(order)
-            found = await gather_all(self._best(made + g, *group) for g, group in enumerate(groups))
+            found = await gather_all(self._best(first_index + g, *group) for g, group in enumerate(groups))
             failures += [failure for _, failure in found if failure]
             order = [winner for winner, _ in found]
-            made += sum(prompt is not None for _, prompt in groups)
+            first_index += sum(prompt is not None for _, prompt in groups)
             decided = found[-1][1] is None
         return Vote(order[0] if decided else None, tuple(failures))
 
@@ -210,7 +216,7 @@ class Selector:
 
 
 def chosen_index(text: str, count: int) -> int:
-    """The index after the last "Judgment:". Raises Unparsable if there is none below ``count``."""
+    """The index after the last "Judgment:". Raises Unparsable if there is none, or if it is not below ``count``."""
     *_, last = ("", *_JUDGMENT.findall(text))
     if not last:
         raise Unparsable('a comparison without "Judgment:" and an index')
@@ -223,7 +229,7 @@ def _equal_cuts(pieces: Mapping[str, str]) -> list[tuple[str, Shorten]]:
     """Steps that cut all pieces to the same length, which is halved until they fit. So no piece has an advantage."""
     steps: list[tuple[str, Shorten]] = []
     length = max(map(len, pieces.values())) // 2
-    while length > _SHORTEST:
+    while length > _MIN_CUT_LENGTH:
         for name, text in pieces.items():
             if len(text) > length:
                 shorter = cut_middle(text)(lambda shortened, most=length: len(shortened) <= most)
@@ -237,6 +243,6 @@ def _comparable(candidates: Round) -> list[Rollout]:
     return [candidate for candidate in solved if candidate.answer is not None] or solved
 
 
-def _same(summary: str | None, solution: str | None) -> bool:
-    """Whether a summary states the answer of its solution; always true for a solution without an answer."""
-    return solution is None or (summary is not None and normalise(summary) == normalise(solution))
+def _states_answer(stated: str | None, answer: str | None) -> bool:
+    """Whether a summary that states ``stated`` has its solution's ``answer``; always true if the solution has none."""
+    return answer is None or (stated is not None and normalise(stated) == normalise(answer))

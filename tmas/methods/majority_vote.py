@@ -1,7 +1,8 @@
 """Majority vote (self-consistency, arXiv 2203.11171): the largest class of equal answers among K samples.
 
 Answers belong to one class if they are mathematically equivalent; two answers whose equivalence cannot be decided
-stay in two classes. Of classes of equal size the one sampled first wins. The original votes over equal strings.
+stay in two classes. Among classes of equal size, the one that was sampled first wins. The original votes
+over equal strings.
 
 The prompt is our own, the bare problem of TMAS. ``prompts=FOLDER`` with a file ``solution.jinja`` replaces it
 (docs/prompts.md).

@@ -11,13 +11,13 @@ the first round) replaces them, for example by the originals; docs/prompts.md li
 
 Differences from the original:
 
-- The defaults are those of Table 1 of TMAS: 20 rounds of 8 responses, reported as Pass@1. The last of ``widths`` holds
-  for all later rounds, so the published high setting is ``widths=[32, 4, 1] max_iterations=3``. If the last round
-  has more than one response, their majority is the answer.
+- The defaults are those of Table 1 of TMAS: 20 rounds of 8 responses, reported as Pass@1. The last of ``widths``
+  applies to all later rounds, so the published high setting is ``widths=[32, 4, 1] max_iterations=3``. If the last
+  round has more than one response, the answer is their majority vote.
 - The prompt says that the references may be wrong. The original does not.
 - The original shuffles with one seed for all problems. Here the draw is a function of the run's seed and the problem.
-- A response that was cut short is a failure and no reference, because unfinished thinking never enters a prompt here.
-  The original passes it on.
+- A response that was cut short is a failure and not a reference, because unfinished thinking never enters a prompt
+  here. The original passes it on.
 - The original assumes that all references fit. Here references that do not fit are left out, the longest first; the
   last one is cut in the middle.
 - A round that has no reference works on the bare problem again.
@@ -47,7 +47,7 @@ class PaCoReSettings(MethodSettings, frozen=True):
 
     name: Literal["pacore"] = Field(default="pacore", description="the method")
     widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        default=(8,), min_length=1, description="responses in each round; the last holds for all later rounds"
+        default=(8,), min_length=1, description="responses in each round; the last number applies to all later rounds"
     )
     max_iterations: int = Field(default=20, ge=1, description="maximum number of rounds")
     agents: AgentSettings = Field(default=AgentSettings(), description="how agents are prompted and replies parsed")
@@ -79,7 +79,7 @@ class PaCoRe(Method[PaCoReSettings]):
 
 
 def _compacted(session: Session, t: int, responses: Round) -> list[str]:
-    """The references of round ``t``, made of the responses of the round before."""
+    """The references of round ``t``, made from the responses of the round before."""
     texts = [r.solution.text for r in responses if isinstance(r.solution, Solution)]
     return shuffled(session, f"references/{t}", sorted(texts, key=len))
 

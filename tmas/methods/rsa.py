@@ -18,8 +18,8 @@ Differences from the original:
 
 - The original aggregates reasoning chains. Here a candidate is the text after the thinking, because thinking never
   enters a prompt. For a model without separate thinking, this text is the whole chain.
-- A candidate that was cut short is a failure and no member of the population. With fewer than K members, all are
-  aggregated; without any, the step works on the bare problem again.
+- A candidate that was cut short is a failure and does not become a member of the population. With fewer
+  than K members, all are aggregated; without any, the step works on the bare problem again.
 - The original draws from one random stream. Here a draw is a function of the run's seed, the problem, the step and the
   candidate. The candidates of a prompt are in the order drawn, as in the original.
 - The original assumes that all candidates fit. Here candidates that do not fit are left out, the longest first; the

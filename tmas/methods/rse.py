@@ -4,8 +4,8 @@
 2. Each rollout is distilled independently, from its full reasoning and its answer and without any feedback, into two
    lists: verified propositions and critical pitfalls. JSON that cannot be parsed is requested again up to 5 times and
    then dropped.
-3. Each list is merged with the previous bank. Of equal statements, substrings and near-duplicates one is kept: the new
-   one rather than the old one, the longer rather than the shorter. The bank has no size limit.
+3. Each list is merged with the previous bank. If statements are equal, contain each other or are near-duplicates, one
+   is kept: the new one rather than the old one, the longer rather than the shorter. The bank has no size limit.
 4. The next iteration samples the problem with the bank in the system message: first the pitfalls to avoid, then the
    propositions to verify before use.
 
@@ -18,9 +18,9 @@ reply.
 
 Differences from the original:
 
-- The project's own test finds near-duplicates (shared words, and equal numbers and symbols). The original takes a
-  cosine above 0.8 of sentence embeddings, but the core has no embedding model, and "x = 2" must not be merged with
-  "x = 3".
+- The project's own test finds near-duplicates (shared words, and equal numbers and symbols). The original tests
+  whether the cosine similarity of sentence embeddings is above 0.8. The core has no embedding model, and "x = 2" must
+  not be merged with "x = 3".
 - In the bank, new statements come before old ones and longer before shorter ones. The original sorts each list
   alphabetically.
 - The system message has only the bank and how to use it; the user message has the problem and the form of the answer.
@@ -69,7 +69,8 @@ class RSESettings(MethodSettings, frozen=True):
         default=0.7,
         ge=0,
         le=1,
-        description="Jaccard similarity of words from which two items may be duplicates (memory/similarity.py)",
+        description="two items may be duplicates if the Jaccard similarity of their words is at least this"
+        " (memory/similarity.py)",
     )
     agents: AgentSettings = Field(
         default=AgentSettings(parse_attempts=6), description="how agents are prompted and replies parsed"
@@ -114,13 +115,14 @@ class _Found(NamedTuple):
 
 def _remember(bank: RecycledBank, t: int, found: Sequence[_Found]) -> tuple[RecycledBank, Memory]:
     """The bank after iteration ``t``, and the memory that the iteration's record holds."""
-    read = {f.rollout.index: f.distilled for f in found if isinstance(f.distilled, Parsed)}
+    parsed_by_index = {f.rollout.index: f.distilled for f in found if isinstance(f.distilled, Parsed)}
     failures = tuple(f.distilled for f in found if isinstance(f.distilled, Failure))
     change = None
-    if read:
-        bank, change = bank.evolve({index: parsed.record for index, parsed in read.items()}, t)
-        left_out, repaired = sum(p.dropped for p in read.values()), any(p.repaired for p in read.values())
-        change = change.model_copy(update={"unreadable": left_out, "repaired": repaired})
+    if parsed_by_index:
+        bank, change = bank.evolve({index: parsed.record for index, parsed in parsed_by_index.items()}, t)
+        unreadable = sum(parsed.dropped for parsed in parsed_by_index.values())
+        repaired = any(parsed.repaired for parsed in parsed_by_index.values())
+        change = change.model_copy(update={"unreadable": unreadable, "repaired": repaired})
     return bank, Memory(experiences=bank.items, experience_change=change, failures=failures)
 
 

@@ -33,7 +33,7 @@ class SelectionSettings(BaseModel):
 
 
 class Selected(Record):
-    """The outcome of a selection; None if there is no candidate."""
+    """The outcome of a selection. ``selection``: None if there is no candidate."""
 
     selection: Selection | None
 
@@ -48,10 +48,10 @@ def fingerprint(rounds: Sequence[Sequence[Rollout]]) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 
-async def selected(
+async def select_and_record(
     session: Session, rounds: Sequence[Sequence[Rollout]], settings: SelectionSettings, checker: AnswerChecker
 ) -> Selection | None:
-    """:func:`select`, recorded in the session: comparing answers may time out, and a replay must repeat the outcome."""
+    """Call :func:`select` and record its outcome: comparing answers may time out, and a replay must not differ."""
     name = f"selection/{len(rounds) - 1}/{fingerprint(rounds)}"
     draw = session.draw(f"selection/{len(rounds) - 1}")
     return (await session.decide(name, lambda: select(rounds, settings, checker, draw), Selected)).selection
@@ -60,10 +60,10 @@ async def selected(
 async def select(
     rounds: Sequence[Sequence[Rollout]], settings: SelectionSettings, checker: AnswerChecker, draw: float = 0.0
 ) -> Selected:
-    """The selected candidate after the last of ``rounds`` (rollouts by iteration); None if there is no candidate.
+    """Select a candidate after the last of ``rounds`` (rollouts by iteration).
 
-    Candidates with an answer come before those without one. Of candidates with equal grade and votes the earliest
-    is selected. ``draw``: the number in [0, 1) that decides the rule ``random``.
+    Candidates with an answer come before those without one. Among candidates with equal grade
+    and votes, the earliest is selected. ``draw``: the number in [0, 1) that decides the rule ``random``.
     """
     scope = rounds if settings.scope == "all" else _last(rounds)
     solved = [r for rollouts in scope for r in rollouts if isinstance(r.solution, Solution)]
@@ -74,8 +74,8 @@ async def select(
     if settings.rule == "random":
         best = int(draw * len(candidates))
     else:
-        order = _by_grade if settings.rule == "grade" else _by_vote
-        best = max(range(len(candidates)), key=lambda i: (*order(candidates[i], votes[i]), -i))
+        sort_key = _by_grade if settings.rule == "grade" else _by_vote
+        best = max(range(len(candidates)), key=lambda i: (*sort_key(candidates[i], votes[i]), -i))
     chosen = candidates[best]
     selection = Selection(
         iteration=chosen.iteration,
@@ -89,7 +89,7 @@ async def select(
 
 
 def _last(rounds: Sequence[Sequence[Rollout]]) -> Sequence[Sequence[Rollout]]:
-    """The last round in which a candidate was sampled: a budget may end a round before that."""
+    """The last round in which a candidate was sampled, as a list; a budget may end a later round before any sample."""
     return [rollouts for rollouts in rounds if any(_was_sampled(rollout) for rollout in rollouts)][-1:]
 
 

@@ -1,8 +1,8 @@
-"""Self-Refine (arXiv 2303.17651), its mathematics task: write a draft, then rewrite it by the model's own feedback.
+"""Self-Refine (arXiv 2303.17651), its mathematics task: write a draft, then rewrite it with the model's own feedback.
 
 1. The model writes a draft from the bare problem.
-2. One call gives the same model's feedback on the draft and the rewritten solution, which is the next draft. The next
-   call sees only the draft, not the feedback.
+2. In one call, the same model gives feedback on the draft and then rewrites the solution, which is the next draft. The
+   next call sees only the new draft, not the feedback.
 3. It stops when the feedback finds nothing to correct ("it is correct"), or after ``max_iterations``.
 
 The original has one trajectory. Here N independent ones run, so that Pass@1 by iteration can be compared with Table 1
@@ -54,9 +54,9 @@ _ANSWER = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 """A boxed answer. Some replies end with one, whatever they say before it."""
-_NEW = r"\b(?:rewritten|corrected|revised|improved|refined|updated)\ solution\b"
+_NEW_SOLUTION = r"\b(?:rewritten|corrected|revised|improved|refined|updated)\ solution\b"
 _REWRITE = re.compile(
-    rf"^(?:\s*\#[^\n]*{_NEW}[^\n]* | \s*\*\*[^\n*]*{_NEW}[^\n*]*\*\*:? | \s*{_NEW}[:\s]*$)",
+    rf"^(?:\s*\#[^\n]*{_NEW_SOLUTION}[^\n]* | \s*\*\*[^\n*]*{_NEW_SOLUTION}[^\n*]*\*\*:? | \s*{_NEW_SOLUTION}[:\s]*$)",
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
 
@@ -87,7 +87,7 @@ class SelfRefine(Method[SelfRefineSettings]):
             pasts = [[r[i] for r in rounds] for i in range(self.settings.n_candidates)]
             rounds.append(tuple(await gather_all(refiner.next(t, i, past) for i, past in enumerate(pasts))))
             self.report(t, rounds[-1])
-        return await self.trajectory(session, rounds, _all_stopped(rounds), refiner.unread_in(len(rounds)))
+        return await self.trajectory(session, rounds, _all_stopped(rounds), refiner.memories(len(rounds)))
 
 
 class Refiner:
@@ -95,12 +95,12 @@ class Refiner:
 
     def __init__(self, team: Team) -> None:
         self.team = team
-        self._unread: dict[tuple[int, int], Failure] = {}
+        self._failures: dict[tuple[int, int], Failure] = {}
 
-    def unread_in(self, rounds: int) -> list[Memory]:
-        """For each iteration, the failures of feedback that could not be parsed."""
-        failed = [(place, self._unread[place]) for place in sorted(self._unread)]
-        return [Memory(failures=tuple(failure for (at, _), failure in failed if at == t)) for t in range(rounds)]
+    def memories(self, n_rounds: int) -> list[Memory]:
+        """For each iteration, the failures of its feedback."""
+        failed = [(iteration, self._failures[iteration, i]) for iteration, i in sorted(self._failures)]
+        return [Memory(failures=tuple(f for iteration, f in failed if iteration == t)) for t in range(n_rounds)]
 
     async def next(self, t: int, i: int, past: Sequence[Rollout]) -> Rollout:
         """The rollout of trajectory ``i`` in iteration ``t``."""
@@ -112,7 +112,10 @@ class Refiner:
         return await self.refined(t, i, drafts[-1])
 
     async def refined(self, t: int, i: int, draft: Solution) -> Rollout:
-        """The rewritten draft; the draft itself if the feedback finds nothing to correct or cannot be parsed."""
+        """The rewritten draft; the draft itself if the feedback finds nothing to correct or fails.
+
+        A failure if the model was not asked, for example because the budget is spent.
+        """
         prompt = self.team.pack(
             "feedback",
             lambda texts: self.team.render("feedback", **texts),
@@ -126,7 +129,7 @@ class Refiner:
             max_calls=self.team.settings.parse_attempts,
         )
         if isinstance(found, Failure) and found.reason not in NOT_SAMPLED:
-            self._unread[t, i] = found
+            self._failures[t, i] = found
             found = draft.model_copy(update={"iteration": t})
         parents = ((draft.iteration, draft.index),)
         return Rollout(iteration=t, index=i, mode="exploit", parents=parents, solution=found)

@@ -3,7 +3,7 @@
 A *check* is one verification of a candidate. A candidate is checked in rounds, M checks at most. Each round's grades
 decide whether there is another round:
 
-1. *It cannot be selected any more.* Even if all checks that are left graded it 1, its mean grade would stay below that
+1. *It cannot be selected any more.* Even if all its remaining checks graded it 1, its mean grade would stay below that
    of a candidate that is already fully checked. This rule makes no error.
 2. *Its checks agree that it is wrong.* A sequential test compares two hypotheses about the mean score p of unlimited
    checks: p >= ``right`` and p <= ``wrong``. A check with score s (the grade, 0.5 replaced by ``half``) adds
@@ -117,31 +117,32 @@ def next_checks(
 ) -> int:
     """The number of checks in the next round of a candidate with these ``grades``; 0: no further round.
 
-    ``full``: M, the number of all checks. ``best``: the mean grade that the candidate has to reach to be selected; None
-    if there is no such grade. ``earlier``: grades that the same answer received in earlier iterations.
+    ``full``: M, the number of checks of a fully checked candidate. ``best``: the mean grade that the candidate has to
+    reach to be selected; None if there is no such grade. ``earlier``: grades that the same answer received in earlier
+    iterations.
 
     Every candidate has a first round, because later prompts need a critique of it. A round has at least ``round_size``
     checks. If grades of 0 in all of them could not stop the candidate, the round has the smallest number of checks that
     could.
     """
-    left = full - len(grades)
-    if left <= 0:
+    remaining = full - len(grades)
+    if remaining <= 0:
         return 0
-    if grades and (_cannot_reach(best, grades, left) or rejected(grades, settings, earlier)):
+    if grades and (_cannot_reach(best, grades, remaining) or rejected(grades, settings, earlier)):
         return 0
     zeros = next(
         (
             k
-            for k in range(1, left)
+            for k in range(1, remaining)
             if rejected([*grades, *[0.0] * k], settings, earlier)
-            or _cannot_reach(best, [*grades, *[0.0] * k], left - k)
+            or _cannot_reach(best, [*grades, *[0.0] * k], remaining - k)
         ),
-        left,
+        remaining,
     )
-    return min(left, max(settings.round_size, zeros))
+    return min(remaining, max(settings.round_size, zeros))
 
 
-def _cannot_reach(best: float | None, grades: Grades, left: int) -> bool:
-    """Whether the mean grade stays below ``best`` even if the ``left`` checks grade 1."""
+def _cannot_reach(best: float | None, grades: Grades, remaining: int) -> bool:
+    """Whether the mean grade stays below ``best`` even if all ``remaining`` checks grade 1."""
     known = [grade for grade in grades if grade is not None]
-    return best is not None and (sum(known) + left) / (len(known) + left) < best - _ROUNDING
+    return best is not None and (sum(known) + remaining) / (len(known) + remaining) < best - _ROUNDING

@@ -1,10 +1,10 @@
 """Verify-Refine (DeepSeekMath-V2, arXiv 2511.22570): keep a pool of graded candidates and rewrite the best ones.
 
 1. The model writes N candidates from the bare problem. Each ends with a self-evaluation and its own grade.
-2. Each candidate gets M analyses (verifications) graded 1, 0.5 or 0. Candidates that were cut short or could not be
-   graded are dropped. The others form the pool, where equal texts count once.
+2. Each candidate gets M analyses (verifications), each with a grade of 1, 0.5 or 0. Candidates that were cut short or
+   could not be graded are dropped. The others form the pool, where equal texts count once.
 3. Each round takes the n best candidates of the pool by (mean grade, own grade), with ties in random order. It pairs
-   each with up to 8 of its analyses, those that found faults first and at most 4 of one grade (8 if all have the same
+   each with up to 8 of its analyses, the lowest grades first and at most 4 with the same grade (8 if all have the same
    grade), and rewrites it. ``n_analyses`` and ``n_analyses_of_a_grade`` are these numbers.
 4. The N rewrites are analysed and join the pool. It stops when a candidate passes all M analyses.
 
@@ -68,8 +68,8 @@ _GRADED_ITSELF = re.compile(
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
 """Matches the last line of a self-evaluation that has no heading."""
-_HEADINGS_TRIED = 8
-"""Headings that are tried, counted from the last one."""
+_MAX_HEADINGS = 8
+"""Maximum number of headings that are tried, from the last one backwards."""
 
 
 class VerifyRefineSettings(MethodSettings, frozen=True):
@@ -83,11 +83,13 @@ class VerifyRefineSettings(MethodSettings, frozen=True):
     )
     n_verifications: int = Field(default=8, ge=1, description="M: analyses of each candidate")
     n_best: int = Field(default=8, ge=1, description="n: best candidates of the pool, which a round rewrites")
-    n_analyses: int = Field(default=8, ge=1, description="the most analyses that a rewrite is shown")
+    n_analyses: int = Field(
+        default=8, ge=1, description="maximum number of analyses that the prompt for a rewrite shows"
+    )
     n_analyses_of_a_grade: int = Field(
         default=4,
         ge=1,
-        description="the most of them with one grade; has no effect if all analyses have the same grade",
+        description="maximum number of them with the same grade; has no effect if all analyses have the same grade",
     )
     max_iterations: int = Field(default=20, ge=1, description="rounds, the first included")
     agents: AgentSettings = Field(default=AgentSettings(), description="how agents are prompted and replies parsed")
@@ -130,7 +132,7 @@ class VerifyRefine(Method[VerifyRefineSettings]):
 
 
 class _Task(NamedTuple):
-    """A prompt for a candidate, and the candidate that it rewrites; None: a new one."""
+    """A prompt for a candidate. ``source``: the candidate that it rewrites; None if it asks for a new one."""
 
     prompt: Prompt | Failure
     source: Rollout | None = None
@@ -155,16 +157,18 @@ def best_of(session: Session, t: int, pool: Sequence[Rollout]) -> list[Rollout]:
     return sorted(shuffled(session, f"pool/{t}", pool), key=grades, reverse=True)
 
 
-def paired_analyses(session: Session, t: int, rollout: Rollout, most: int, most_of_a_grade: int) -> list[Verification]:
+def paired_analyses(
+    session: Session, t: int, rollout: Rollout, limit: int, limit_of_a_grade: int
+) -> list[Verification]:
     """The analyses that the prompt shows for a rewrite of ``rollout`` in round ``t``: step 3 of the module.
 
-    ``most``: analyses in all. ``most_of_a_grade``: analyses with one grade, unless all have the same grade.
+    ``limit``: maximum number of analyses. ``limit_of_a_grade``: the same for one grade, unless all have the same grade.
     """
     analyses = [v for v in rollout.verifications if isinstance(v, Verification)]
     drawn = shuffled(session, f"analyses/{t}/{rollout.iteration}/{rollout.index}", analyses)
     by_grade = [list(group) for _, group in groupby(sorted(drawn, key=_grade), key=_grade)]
-    of_a_grade = most if len(by_grade) == 1 else most_of_a_grade
-    return [analysis for group in by_grade for analysis in group[:of_a_grade]][:most]
+    of_a_grade = limit if len(by_grade) == 1 else limit_of_a_grade
+    return [analysis for group in by_grade for analysis in group[:of_a_grade]][:limit]
 
 
 def _grade(analysis: Verification) -> float:
@@ -191,8 +195,8 @@ class Prover:
         analyses = {f"analysis {v.index}": graded(v) for v in shown}
 
         def prompt(texts: Mapping[str, str]) -> str:
-            left = [texts[name] for name in analyses if texts[name]]
-            return self.team.render("refinement", solution=texts["solution"], analyses=left)
+            remaining = [texts[name] for name in analyses if texts[name]]
+            return self.team.render("refinement", solution=texts["solution"], analyses=remaining)
 
         first, *others = analyses
         steps = [(name, replace_by("")) for name in reversed(others)]
@@ -203,11 +207,11 @@ class Prover:
         self, t: int, i: int, mode: Mode, prompt: Prompt | Failure, parents: tuple[tuple[int, int], ...]
     ) -> Rollout:
         """One candidate, without its self-evaluation."""
-        return await self.team.solution(t, i, mode, prompt, parents, parse=self.candidate)
+        return await self.team.solution(t, i, mode, prompt, parents, parse=self.parse_candidate)
 
-    def candidate(self, iteration: int, index: int, mode: Mode, completion: Completion) -> Solution:
-        """The solution without its self-evaluation, with its own grade. A grade is never taken for the answer."""
-        text, evaluation = _parted(completion.text)
+    def parse_candidate(self, iteration: int, index: int, mode: Mode, completion: Completion) -> Solution:
+        """The solution without its self-evaluation, but with the grade in it, which is never taken for the answer."""
+        text, evaluation = _split_reply(completion.text)
         if not text.strip():
             raise Unparsable("a self-evaluation without a solution")
         solution = self.team.parse_solution(
@@ -216,8 +220,11 @@ class Prover:
         return solution.model_copy(update={"own_grade": _own_grade(evaluation)})
 
 
-def _parted(text: str) -> tuple[str, str]:
-    """Solution and self-evaluation. Without a heading the whole text is searched for the grade."""
+def _split_reply(text: str) -> tuple[str, str]:
+    """Split a reply into solution and self-evaluation.
+
+    Without a heading, the solution ends before the line with the grade, and the self-evaluation is the whole text.
+    """
     if heading := _heading(text):
         return text[: heading.start()], text[heading.end() :]
     *_, last = (None, *_GRADED_ITSELF.finditer(text))
@@ -229,13 +236,13 @@ def _heading(text: str) -> re.Match[str] | None:
 
     A heading other than the one asked for counts only if a grade is named after it.
     """
-    asked_for = [*_SELF_EVALUATION.finditer(text)][-_HEADINGS_TRIED:]
+    asked_for = [*_SELF_EVALUATION.finditer(text)][-_MAX_HEADINGS:]
     for heading in reversed(asked_for):
         if _own_grade(text[heading.end() :]) is not None:
             return heading
     if asked_for:
         return asked_for[-1]
-    for heading in reversed([*_OTHER_HEADINGS.finditer(text)][-_HEADINGS_TRIED:]):
+    for heading in reversed([*_OTHER_HEADINGS.finditer(text)][-_MAX_HEADINGS:]):
         rest = text[heading.end() :]
         if re.search(r"(?i)\b(?:grade|score)\b", rest) and _own_grade(rest) is not None:
             return heading

@@ -237,7 +237,7 @@ def test_every_command_is_where_the_table_says_and_has_its_settings(name: str):
         (["evaluate"], "tmas: not set: runs. Give each as KEY=VALUE. `tmas evaluate --help` shows an example.\n"),
         (["solve"], "tmas: not set: model.name, output_dir, problems. Give each as KEY=VALUE. "),
         (["slove"], "tmas: unknown command 'slove'\n"),
-        (["prompts", __file__], f"tmas: {__file__}: is a file. Name a new folder"),
+        (["prompts", __file__], f"tmas: {__file__}: this is a file, not a folder. Name a new folder"),
         (["solve", "--hlep"], "tmas: --hlep: tmas solve has no such option. "),
         (
             ["solve", "--problems=p.jsonl"],
