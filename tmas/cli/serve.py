@@ -36,7 +36,7 @@ def serve_command(config: dict[str, Any], console: Console) -> None:
 
 async def _serve(settings: ServeSettings, console: Console) -> None:
     key, folder = settings.serve.read_key(), settings.serve.output_dir
-    run, models = validated(settings.run), validated(lambda: settings.served_models)
+    run, models = validated(settings.run_settings), validated(lambda: settings.served_models)
     with cancel_on_sigterm(), closing(bind_port(settings.serve)) as port:
         if run.serving.name == "vllm":
             console.print(Text(f"starting vLLM with {run.model.name}; its log is in {folder}"), soft_wrap=True)

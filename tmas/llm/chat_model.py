@@ -14,7 +14,7 @@ class RoutingHint:
     """Tells the router and the server where and when a call is best served. It does not change the reply.
 
     ``problem``: calls of the same problem share prompt prefixes, so they go to the same engine if possible.
-    ``priority``: calls with the smallest number go first.
+    ``priority``: calls with a smaller number go first.
     """
 
     problem: str = ""

@@ -34,13 +34,13 @@ CHECK_INTERVAL = 1.0
 REFUSALS, COOLDOWN = 3, 30.0
 """After this many consecutive refusals (401, 404, ...), an engine gets no calls for ``COOLDOWN`` seconds if there are
 other engines."""
-MOST_CONTEXT_TOKENS = 10**9
-"""A longer context length that a server reports is ignored: it cannot be a number of tokens."""
+MAX_CONTEXT_TOKENS = 10**9
+"""A larger context length that a server reports is ignored: it cannot be a number of tokens."""
 
 T = TypeVar("T")
 
 RequestProgressCallback = Callable[[int, StreamProgress], None]
-"""Called with the index of a request's first completion, and the request's progress."""
+"""Called with the index of the first completion that an HTTP request asks for, and the progress of that request."""
 RetryCallback = Callable[[str, str], None]
 """Called with a server's base URL and why calls to it are retried. The reason is empty once a call has succeeded."""
 
@@ -50,7 +50,7 @@ class OpenAIChat:
 
     A request that fails on one engine is retried on another immediately; the client pauses only after all engines have
     failed. A failed engine is probed until it is healthy again. The client learns which of the
-    :data:`OPTIONAL_FIELDS` a server refuses, and sends them only from time to time.
+    :data:`OPTIONAL_FIELDS` a server refuses, and leaves these out, except for an occasional attempt.
 
     ``slots``: maximum number of completions in flight on all engines together; each engine has a share of them.
     ``key``: API key to use instead of the one that the settings name. Set the attribute ``on_retry`` to be notified of
@@ -71,9 +71,11 @@ class OpenAIChat:
         self._refused_fields = RefusedFields()
         self._probes: dict[Engine, asyncio.Task[None]] = {}
         self._newest_success_sent_at = 0.0  # when the newest successful request was sent; 0 if none succeeded
-        self._calls_in_flight = 0  # whose outcome is not known yet
+        self._calls_in_flight = 0  # calls whose outcome is not known yet
         self._jitter = random.Random()
-        self._has_answered = False  # whether any server has answered any request, also one for the list of models
+        self._has_answered = (
+            False  # whether any server has answered any request, including requests for the list of models
+        )
         self._retried: set[str] = set()  # base URLs of the servers whose calls are being retried
         self.on_retry: RetryCallback = lambda *_: None
 
@@ -123,10 +125,10 @@ class OpenAIChat:
         if listed and model not in listed:
             raise UnknownModel(next(iter(self.router.engines)), model, list(listed))
         length = listed.get(model, {}).get("max_model_len")
-        return length if type(length) is int and 0 < length <= MOST_CONTEXT_TOKENS else None
+        return length if type(length) is int and 0 < length <= MAX_CONTEXT_TOKENS else None
 
     async def models(self) -> dict[str, dict[str, Any]]:
-        """A server's list of models, by name. Raises :class:`EndpointDown` if it cannot be read."""
+        """The models that a server lists, by name. Raises :class:`EndpointDown` if the list cannot be read."""
         try:
             listed = await self._with_retries("", lambda engine: self._connection.models(engine.base_url))
         except RequestError as error:
@@ -194,7 +196,7 @@ class OpenAIChat:
         begins another round. The maximum number of rounds, and so of attempts on each engine, is
         :meth:`~tmas.llm.endpoint.EndpointSettings.most_attempts`.
         """
-        rounds, tried, first_failed = 0, set[Engine](), 0.0
+        rounds, tried, first_failed_at = 0, set[Engine](), 0.0
         while True:
             engine = await self._engine(problem, tried, count)
             try:
@@ -205,7 +207,7 @@ class OpenAIChat:
                     self.on_retry(engine.base_url, "")
                 return result
             except RequestError as error:
-                first_failed = first_failed or time.monotonic()
+                first_failed_at = first_failed_at or time.monotonic()
                 error.has_served = bool(self._newest_success_sent_at)
                 if error.looks_misconfigured:
                     self._count_refusal(engine, error.brief)
@@ -215,7 +217,7 @@ class OpenAIChat:
                     tried.clear()
                 limit = self.settings.most_attempts(never_ran=error.is_unreachable and not self._has_answered)
                 if rounds >= limit or not error.is_retryable:
-                    error.base_url, error.since = engine.base_url, first_failed
+                    error.base_url, error.since = engine.base_url, first_failed_at
                     raise
                 log.info("%s failed, retrying: %s", engine.base_url, error.brief)
                 self._retried.add(engine.base_url)
@@ -314,7 +316,7 @@ class OpenAIChat:
     async def _give_up(self, error: RequestError, model: str) -> Failure:
         """Return this call's failure. Raises :class:`EndpointDown` if the whole endpoint is down."""
         message = error.brief
-        if error.is_context:
+        if error.is_prompt_too_long:
             return Failure(reason=FailureReason.CONTEXT, message=message)
         if error.may_mean_unknown_model and not error.has_served:
             await self._raise_if_unknown(model, error.base_url)
@@ -327,7 +329,7 @@ class OpenAIChat:
         no_success = not self._newest_success_sent_at or (
             error.is_retryable and self._newest_success_sent_at < error.since
         )
-        # Replies that still stream show that the server lives, but not that it accepts another call.
+        # Replies that still stream show that the server is alive, but not that it accepts another call.
         if no_success and (error.looks_misconfigured or not self._connection.streaming):
             raise EndpointDown(error.base_url, message, error.remedy)
         return Failure(reason=FailureReason.TIMEOUT if error.hung else FailureReason.ENDPOINT, message=message)

@@ -27,8 +27,8 @@ LIST_TIMEOUT, PROBE_TIMEOUT = 300.0, 10.0
 """Seconds in which a server must answer with its model list: for a request, and for a health probe."""
 ERROR_TIMEOUT = 10.0
 """Seconds to wait for the body of an error."""
-MOST_ERROR_BYTES, MOST_LIST_BYTES = 2**16, 2**22
-"""Bytes that are read of the body of an error, and largest list of models."""
+MAX_ERROR_BYTES, MAX_LIST_BYTES = 2**16, 2**22
+"""Maximum size of the part of an error's body that is read, and of a list of models."""
 
 
 class StreamProgress(NamedTuple):
@@ -78,7 +78,8 @@ class Connection:
             if not reply.has_end_mark:
                 raise _connection_error(error) from None
         reply.build(time.monotonic() - started)
-        report(StreamProgress(reply.tokens, reply.complete_choices))  # no await from here on: a budget cannot cancel it
+        # No await follows, so the reply is not lost if this report makes a budget cancel the call.
+        report(StreamProgress(reply.tokens, reply.complete_choices))
         return reply
 
     async def _receive(
@@ -93,7 +94,7 @@ class Connection:
         is_plain = response.content_type == "application/json"
         splitter: PayloadSplitter = PlainBody(limits.line) if is_plain else EventLines(limits.line)
         loop, idle_timeout = asyncio.get_running_loop(), self.settings.idle_timeout
-        received, begun, moved, last = 0, 0, -math.inf, None
+        received, begun, deadline_moved_at, last_progress = 0, 0, -math.inf, None
         try:
             while data := await response.content.readany():
                 received += len(data)
@@ -108,13 +109,13 @@ class Connection:
                             pass
                     return
                 progress = StreamProgress(reply.tokens, reply.complete_choices)
-                if not payloads or progress == last:
+                if not payloads or progress == last_progress:
                     continue
-                last, now = progress, loop.time()
+                last_progress, now = progress, loop.time()
                 self.streaming += 1 - begun
                 begun = 1
-                if any(progress) and now - moved > SLACK * idle_timeout:
-                    moved = now
+                if any(progress) and now - deadline_moved_at > SLACK * idle_timeout:
+                    deadline_moved_at = now
                     deadline.reschedule(now + (1 + SLACK) * idle_timeout)
                 if progress.ended < reply.n:
                     report(progress)
@@ -130,11 +131,11 @@ class Connection:
         try:
             async with asyncio.timeout(timeout), self._list_models(base_url) as response:
                 await _check(response)
-                content = await _read(response, MOST_LIST_BYTES + 1)
+                content = await _read(response, MAX_LIST_BYTES + 1)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _connection_error(error) from None
         try:
-            listed = orjson.loads(content)["data"] if len(content) <= MOST_LIST_BYTES else None
+            listed = orjson.loads(content)["data"] if len(content) <= MAX_LIST_BYTES else None
         except (KeyError, TypeError, ValueError):
             listed = None
         if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
@@ -143,7 +144,7 @@ class Connection:
         return [{**entry, "id": clean(str(entry["id"]))} for entry in listed if "id" in entry]
 
     async def is_reachable(self, base_url: str) -> bool:
-        """Whether the engine answers, with any status below 500."""
+        """Whether the engine answers with a list of models, or with an error status below 500."""
         try:
             await self.models(base_url, PROBE_TIMEOUT)
         except TooManyFiles:
@@ -153,7 +154,7 @@ class Connection:
         return True
 
     def _send(self, base_url: str, body: bytes) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        return self._open().post(
+        return self._open_session().post(
             f"{base_url}/chat/completions",
             data=body,
             headers=self._headers,
@@ -163,7 +164,7 @@ class Connection:
         )
 
     def _list_models(self, base_url: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        return self._open().get(
+        return self._open_session().get(
             f"{base_url}/models",
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.settings.connect_timeout),
@@ -171,7 +172,7 @@ class Connection:
             auto_decompress=False,
         )
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _open_session(self) -> aiohttp.ClientSession:
         self._session = self._session or _new_session()
         return self._session
 
@@ -201,17 +202,17 @@ async def _error_body(response: aiohttp.ClientResponse) -> bytes:
     """The beginning of the body of an error. An error whose body is late or broken is still that error."""
     try:
         async with asyncio.timeout(ERROR_TIMEOUT):
-            return await _read(response, MOST_ERROR_BYTES)
+            return await _read(response, MAX_ERROR_BYTES)
     except (aiohttp.ClientError, TimeoutError):
         return b"(the body is incomplete)"
 
 
-async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """The first ``most`` bytes of the body."""
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The first ``limit`` bytes of the body."""
     body = bytearray()
-    while len(body) < most and (data := await response.content.readany()):
+    while len(body) < limit and (data := await response.content.readany()):
         body += data
-    return bytes(body[:most])
+    return bytes(body[:limit])
 
 
 def _connection_error(error: Exception) -> RequestError:
@@ -219,7 +220,7 @@ def _connection_error(error: Exception) -> RequestError:
         raise TooManyFiles.now() from error
     if isinstance(error, aiohttp.ClientConnectorError):
         reason = error.os_error.strerror
-        if error.os_error.errno and error.os_error.errno > 0:  # otherwise it is an error about the host's name
+        if error.os_error.errno and error.os_error.errno > 0:  # otherwise the host's name could not be resolved
             reason = os.strerror(error.os_error.errno)
         return RequestError(f"cannot connect ({reason})", is_unreachable=True)
     if isinstance(error, aiohttp.ClientError):

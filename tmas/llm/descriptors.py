@@ -9,6 +9,7 @@ from typing import Self
 SPARE = 256
 """File descriptors kept for everything else: libraries, logs, pipes, and connections from clients of `tmas serve`."""
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE})
+"""Error numbers of a system call for which no file descriptor was free."""
 
 
 class TooManyFiles(OSError):
@@ -16,6 +17,7 @@ class TooManyFiles(OSError):
 
     @classmethod
     def now(cls) -> Self:
+        """The error with the current limit in its message."""
         allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return cls(
             f"no more than {allowed:,} files and sockets may be open: raise the limit (`ulimit -n`, up to "

@@ -17,12 +17,12 @@ from tmas.errors import UserError
 from tmas.redaction import add_secret, clean
 
 MISCONFIGURED_STATUSES = frozenset({301, 302, 303, 307, 308, 401, 402, 404, 405})
-"""Statuses for a wrong key, model or URL, or an account without credit: no call can succeed, unless one did before."""
+"""Statuses for a wrong key, model or URL, or an account without credit. No call can succeed, unless one did before: an
+endpoint that worked may recover."""
 RETRYABLE = frozenset({408, 409, 425, 429})
 """Statuses for which a retry may help. A retry may also help for every 5xx status."""
 CONTEXT = re.compile(r"context.?(length|window|size)|max(imum)?.model.len|(prompt|input) is too long", re.IGNORECASE)
-
-
+"""How servers say that the prompt is too long for the model."""
 UNKNOWN_MODEL = re.compile(r"model.{0,80}(not exist|not found|not a valid|unknown|not supported)", re.IGNORECASE)
 """How servers say, with any status, that they do not have a model."""
 
@@ -46,11 +46,12 @@ OPTIONAL_FIELDS = {
     "stream_options": OptionalField(re.compile(r"stream_options|include_usage"), None),
     "priority": OptionalField(re.compile(r"priority", re.IGNORECASE), None),
 }
-MESSAGE_LENGTH = len("HTTP 400: ") + 300
-LONGEST_MESSAGE = 2**16
-"""Characters that are kept of a server's error. One in a stream can be as long as a reply."""
-MOST_NAMES, MOST_NAME_CHARACTERS = 20, 100
-"""Maximum number of models that an error names, and of characters of each name."""
+MAX_BRIEF_CHARACTERS = len("HTTP 400: ") + 300
+"""Maximum length of :attr:`RequestError.brief`."""
+MAX_MESSAGE_CHARACTERS = 2**16
+"""Maximum length of :attr:`RequestError.message`. An error in a stream can be as long as a reply."""
+MAX_NAMES, MAX_NAME_CHARACTERS = 20, 100
+"""Maximum number of models that an error names, and maximum length of each name."""
 
 TokenLimitField = Literal["max_tokens", "max_completion_tokens"]
 
@@ -73,11 +74,11 @@ class UnknownModel(EndpointDown):
     def __init__(self, base_url: str, name: str, served: Sequence[str]) -> None:
         super().__init__(base_url, f"it has no model {name!r}")
         self.args = (base_url, name, served)
-        self.name, self.served = name, tuple(one[:MOST_NAME_CHARACTERS] for one in served)
+        self.name, self.served = name, tuple(one[:MAX_NAME_CHARACTERS] for one in served)
 
     def __str__(self) -> str:
-        more = f" and {len(self.served) - MOST_NAMES} more" if len(self.served) > MOST_NAMES else ""
-        names = ", ".join(self.served[:MOST_NAMES])
+        more = f" and {len(self.served) - MAX_NAMES} more" if len(self.served) > MAX_NAMES else ""
+        names = ", ".join(self.served[:MAX_NAMES])
         return f"the server {self.base_url} has no model {self.name!r}. It serves {names}{more}."
 
 
@@ -85,7 +86,7 @@ class RetrySettings(BaseModel):
     """Timeouts and retries for an endpoint, and the limit on its replies. Times are in seconds.
 
     The duration of a call is not limited as long as text arrives: ``first_token_timeout`` applies before the first
-    text, ``idle_timeout`` between two pieces of it. The length of a reply is limited by ``max_bytes_per_token``.
+    text, ``idle_timeout`` between two pieces of text. The length of a reply is limited by ``max_bytes_per_token``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -104,11 +105,14 @@ class RetrySettings(BaseModel):
         default=3,
         ge=1,
         description="Attempts of a call on each server, the first included, while no server of the endpoint has"
-        " answered yet and no connection is possible (refused, or the host is unknown). A larger number waits for a"
-        " server that starts.",
+        " answered yet and no connection is possible (refused, or the host is unknown). With a larger number,"
+        " calls wait longer for a server that is still starting.",
     )
     backoff_base: float = Field(
-        default=1.0, ge=0, description="Seconds before the first retry; the wait doubles with every further retry."
+        default=1.0,
+        ge=0,
+        description="Longest wait before the first retry in seconds. It doubles with every further retry. The actual"
+        " wait is drawn at random between half of it and all of it.",
     )
     backoff_max: float = Field(default=60.0, ge=0, description="Longest wait before a retry in seconds.")
     retry_after_max: float = Field(
@@ -117,8 +121,8 @@ class RetrySettings(BaseModel):
     max_bytes_per_token: int = Field(
         default=64,
         ge=8,
-        description="A reply with more than this many bytes for each of the n x sampling.max_tokens tokens is ended and"
-        " recorded as a failure. Text has about 4 bytes per token.",
+        description="A reply with more than this many bytes for each of the n x sampling.max_tokens tokens is aborted"
+        " and recorded as a failure. Text has about 4 bytes per token.",
     )
 
 
@@ -200,10 +204,11 @@ class RequestError(Exception):
 
     ``message``: cut and cleaned, because it may repeat what the server sent. ``status``: HTTP status, or None if the
     connection broke, stalled (``hung``) or delivered an incomplete response. ``retry_after``: seconds that the server
-    asked to wait. ``is_final``: a retry would fail in the same way. ``has_served``: the endpoint, which can have
-    several servers, had answered other requests before. ``is_unreachable``: there was no connection, for example
-    because the server refused it.
-    The last two fields are set when a call is given up: ``base_url`` is the server that failed last, ``since`` the
+    asked to wait. ``is_final``: a retry would fail in the same way. ``has_served``: a chat request to any server of
+    the endpoint had succeeded before. ``is_unreachable``: there was no connection, for example because the server
+    refused it.
+
+    Two fields are set when a call is given up: ``base_url`` is the server that failed last, and ``since`` is the
     monotonic time of the call's first failure.
     """
 
@@ -218,12 +223,12 @@ class RequestError(Exception):
     since: float = 0.0
 
     def __post_init__(self) -> None:
-        self.message = clean(self.message[:LONGEST_MESSAGE])
+        self.message = clean(self.message[:MAX_MESSAGE_CHARACTERS])
 
     @property
     def brief(self) -> str:
         """The message, cut to a readable length."""
-        return self.message[:MESSAGE_LENGTH]
+        return self.message[:MAX_BRIEF_CHARACTERS]
 
     @property
     def is_retryable(self) -> bool:
@@ -252,13 +257,13 @@ class RequestError(Exception):
         return self.is_unreachable or self.status in (404, 405)
 
     @property
-    def is_context(self) -> bool:
+    def is_prompt_too_long(self) -> bool:
         """Whether the prompt is too long for the model."""
         return self.status in (400, 413, 422) and CONTEXT.search(self.message) is not None
 
     def refused_field(self, sent: Container[str]) -> str | None:
         """Return the optional field among those ``sent`` that the server refused, if any."""
-        if self.status not in (400, 422) or self.is_context:
+        if self.status not in (400, 422) or self.is_prompt_too_long:
             return None
         return next(
             (name for name, field in OPTIONAL_FIELDS.items() if name in sent and field.pattern.search(self.message)),

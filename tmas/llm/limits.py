@@ -1,13 +1,13 @@
-"""The largest reply that a request can have. A larger one is ended, because the server ignores ``max_tokens``."""
+"""Limits on the size of a reply. A larger reply is aborted: it shows that the server ignores ``max_tokens``."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 SPARE_BYTES = 2**16
-"""Bytes that a reply may have in addition: names of fields, comments, and the text around a short reply."""
+"""Bytes that every reply may have in addition, for field names, comments and other JSON around the text."""
 FRAMING = 8
-"""Bytes of a stream per byte of text, at most. An event holds one token in 200 to 400 bytes of JSON."""
+"""Bytes that a stream may have for each byte that its text may have. An event of one token has 200 to 400 bytes."""
 
 
 class ReplyLimits(NamedTuple):

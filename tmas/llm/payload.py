@@ -13,7 +13,10 @@ from tmas.records import Failure, Reply, Request, Usage
 def chat_body(
     request: Request, n: int, index: int, token_limit_field: str, priority: int | None = None
 ) -> dict[str, Any]:
-    """Build the JSON body. Choice ``index`` gets seed + index, the seed that vLLM would give it among ``n`` choices."""
+    """Build the JSON body of a request for ``n`` choices, of which the first is choice ``index`` of ``request``.
+
+    The seed is the request's seed + ``index``: vLLM gives choice i of a request with several choices the seed + i.
+    """
     sampling = request.sampling
     body: dict[str, Any] = {
         "model": request.model,

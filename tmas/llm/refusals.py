@@ -14,7 +14,7 @@ NOTHING: frozenset[str] = frozenset()
 
 
 class RefusedFields:
-    """The fields that are not sent. ``now``: the clock, in seconds."""
+    """The fields that the endpoint refuses, and which calls therefore leave out. ``now``: the clock, in seconds."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now

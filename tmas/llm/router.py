@@ -4,8 +4,8 @@ Each problem has a home engine, where the prefixes of its prompts are cached. Th
 when an engine is added or removed, only that engine's problems move. A call goes to its home engine unless
 
 - the home uses all of its share of the slots while other engines have free slots; or
-- the home has :data:`SPILL` more calls in flight than the least loaded engine. Prefilling a prompt again then costs
-  less than decoding in a much larger batch.
+- the home has over :data:`SPILL` more completions in flight than the least loaded engine. Prefilling a prompt again
+  then costs less than decoding in a much larger batch.
 
 Shares depend on speed. An engine that decodes less than half as fast as the fastest one gets problems and slots in
 proportion to its speed. A stalled engine gets almost none.
@@ -35,7 +35,7 @@ SLOWEST = 1e-3
 
 @dataclass(eq=False)
 class Engine:
-    """One engine. ``in_flight``: number of completions. ``is_healthy``: False excludes it if another is healthy.
+    """One engine. ``in_flight``: number of completions. ``is_healthy``: if False, it is used only if none is healthy.
 
     ``refusals``: consecutive answers that mean a wrong key, model or URL.
     """
@@ -93,7 +93,7 @@ class Router:
         self.update(base_urls)
 
     def update(self, base_urls: Iterable[str]) -> None:
-        """Replace the list of engines. Engines that stay keep their measurements."""
+        """Replace the list of engines. Engines that are also in the new list keep their measurements."""
         known = self.engines
         self.engines = {base_url: known.get(base_url) or Engine(base_url, self._now) for base_url in base_urls}
 
@@ -102,17 +102,17 @@ class Router:
 
         Unhealthy engines come last. Engines with free slots for all completions come before those with some.
         """
-        left = [engine for engine in self.engines.values() if engine not in tried]
-        fit = [engine for engine in left if engine.is_healthy] or left
-        if len(fit) < 2:
-            return fit[0] if fit else None
-        weights = _weights(fit)
+        untried = [engine for engine in self.engines.values() if engine not in tried]
+        usable = [engine for engine in untried if engine.is_healthy] or untried
+        if len(usable) < 2:
+            return usable[0] if usable else None
+        weights = _weights(usable)
         share = self.slots / sum(weights.values())
-        free = {engine: math.ceil(share * weights[engine]) - engine.in_flight for engine in fit}
-        open_ = [e for e in fit if free[e] >= count] or [e for e in fit if free[e] > 0] or fit
-        loads = {engine: (engine.in_flight + 1) / weights[engine] for engine in open_}
-        home = max(open_, key=lambda e: _affinity(problem, e.base_url, weights[e]))
-        emptiest = min(open_, key=loads.__getitem__)
+        free = {engine: math.ceil(share * weights[engine]) - engine.in_flight for engine in usable}
+        choices = [e for e in usable if free[e] >= count] or [e for e in usable if free[e] > 0] or usable
+        loads = {engine: (engine.in_flight + 1) / weights[engine] for engine in choices}
+        home = max(choices, key=lambda e: _affinity(problem, e.base_url, weights[e]))
+        emptiest = min(choices, key=loads.__getitem__)
         return emptiest if loads[home] > loads[emptiest] + SPILL else home
 
 
@@ -129,6 +129,9 @@ def _weights(engines: Collection[Engine]) -> dict[Engine, float]:
 
 
 def _affinity(problem: str, base_url: str, weight: float) -> float:
-    """Score of weighted rendezvous hashing. The engine with the largest score is the home. Shares follow weights."""
+    """Score of weighted rendezvous hashing. The engine with the largest score is the home.
+
+    Each engine becomes the home of a share of the problems in proportion to its weight.
+    """
     drawn = int.from_bytes(hashlib.sha256(f"{problem}\0{base_url}".encode()).digest()[:7])
     return -weight / math.log((drawn + 1) / (2**56 + 1))

@@ -23,10 +23,10 @@ COMMON_REASONS = frozenset({"stop", "length", "unknown"})
 """Finish reasons that are recorded as they are. A server may send any text: all others are cleaned and cut."""
 MAX_SHOWN_BYTES = 5000
 """An error message shows at most this many bytes of a malformed chunk."""
-LONGEST_FINISH_REASON = 40
-"""Longest finish reason that is recorded, in characters."""
+MAX_FINISH_REASON_CHARACTERS = 40
+"""A finish reason is recorded with at most this many characters."""
 SPARE_CHOICES = 100
-"""Choices that a chunk may have in addition to those requested. They are ignored; a million would take seconds."""
+"""Choices that a chunk may have in addition to those requested. These are ignored; to skip a million takes seconds."""
 
 
 class PayloadSplitter(Protocol):
@@ -157,14 +157,14 @@ class StreamedReply:
         if not choices:
             raise RequestError("the response has no choices")
         if not self.has_end_mark and None in reasons:
-            raise RequestError(f"the stream ended early, after {self.tokens} chunks")
+            raise RequestError(f"the stream ended early, after {self.tokens} tokens")
         try:
             if ABORTED.intersection(reasons):
                 raise RequestError(f"the server aborted the generation: finish reasons {reasons}")
             self.completions = tuple(map(_completion, choices))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RequestError(f"malformed response: {error!r}") from None
-        counts = self._counts if self._counts_at == self._length else self._plausible(self._usage_reported)
+        counts = self._counts if self._counts_at == self._length else self._plausible_counts(self._usage_reported)
         self.usage = Usage(calls=1, seconds=seconds, **counts)
         if not counts:
             self.notes.append(USAGE_IMPLAUSIBLE if self._usage_reported else USAGE_MISSING)
@@ -178,7 +178,11 @@ class StreamedReply:
         for part in parts:
             self._add_choice(part)
         if reported := chunk.get("usage"):
-            self._usage_reported, self._counts, self._counts_at = reported, self._plausible(reported), self._length
+            self._usage_reported, self._counts, self._counts_at = (
+                reported,
+                self._plausible_counts(reported),
+                self._length,
+            )
             self.tokens = max(self.tokens, self._counts.get("completion_tokens", 0))
 
     def _add_choice(self, part: dict[str, Any]) -> None:
@@ -202,7 +206,7 @@ class StreamedReply:
             self._finished_choices += choice.finish_reason is None
             choice.finish_reason = finish_reason
 
-    def _plausible(self, reported: Any) -> dict[str, int]:
+    def _plausible_counts(self, reported: Any) -> dict[str, int]:
         """The token counts that the server reported; empty if it reported none or they cannot be true."""
         if not isinstance(reported, dict):
             return {}
@@ -225,7 +229,7 @@ class StreamedReply:
 
 
 def _with_null_for_nan(payload: bytes) -> Any:
-    """Parse JSON with NaN or Infinity, which some servers write. They are read as null."""
+    """Parse JSON with NaN or Infinity, which some servers write. Both become null."""
     # parse_int=float: orjson cannot write integers of more than 64 bits.
     return orjson.loads(orjson.dumps(json.loads(payload, parse_int=float)))
 
@@ -240,5 +244,5 @@ def _completion(choice: StreamedChoice) -> Completion:
     content, reasoning = without_secrets("".join(choice.content)), without_secrets("".join(choice.reasoning))
     reason = choice.finish_reason or "unknown"
     if reason not in COMMON_REASONS:
-        reason = clean(reason)[:LONGEST_FINISH_REASON]
+        reason = clean(reason)[:MAX_FINISH_REASON_CHARACTERS]
     return split_thinking(content, reasoning, reason)

@@ -17,13 +17,13 @@ from tokenizers import Tokenizer
 from tmas.errors import UserError
 
 CHAT_TEMPLATE_TOKENS = 64
-"""Kept free for the server's chat template where the tokenizer has none that can be rendered here."""
+"""Tokens kept free for the server's chat template if the tokenizer has no template that can be rendered here."""
 MERGED_TOKENS = 4
-"""Kept free for tokens that form differently at the borders between the chat template and the prompt."""
+"""Tokens kept free because text at the borders of chat template and prompt may be split into other tokens."""
 BYTES_PER_TOKEN = 2.5
-"""Used by ``tokenizer=estimate``. It is low on purpose: mathematics in English has about 3."""
+"""Used by ``tokenizer=estimate``. It is low, so that estimates are high: mathematics in English has about 3."""
 GENERATION_TAG = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
-"""A tag of Hugging Face templates that marks the assistant's text and adds none."""
+"""A tag of Hugging Face templates that marks the assistant's text. It outputs nothing."""
 
 Count = Callable[[str], int]
 
@@ -55,10 +55,10 @@ def token_counter(tokenizer: str) -> Count:
 
 
 def chat_template_tokens(tokenizer: str, variables: Mapping[str, Any] | None = None) -> int:
-    """Tokens that the tokenizer's chat template adds around a prompt, with or without a system message.
+    """Maximum number of tokens that the tokenizer's chat template adds to a prompt, with or without a system message.
 
     ``variables``: further values for the template (``chat_template_kwargs``). The result is
-    :data:`CHAT_TEMPLATE_TOKENS` where the tokenizer has no chat template, or one that cannot be rendered.
+    :data:`CHAT_TEMPLATE_TOKENS` if the tokenizer has no chat template, or one that cannot be rendered.
     """
     config = _template_config(tokenizer)
     if not config:
@@ -76,7 +76,7 @@ def chat_template_tokens(tokenizer: str, variables: Mapping[str, Any] | None = N
 
 
 def _template_config(tokenizer: str) -> dict[str, Any]:
-    """The template as ``chat_template``, with the special tokens that it may use; empty where there is none."""
+    """The template as ``chat_template``, with the special tokens that it may use; empty if there is no template."""
     files = dict(_tokenizer_files(tokenizer))
     config: dict[str, Any] = orjson.loads(files.get("tokenizer_config.json", "{}"))
     template = files.get("chat_template.jinja") or config.get("chat_template")
@@ -139,7 +139,7 @@ class ContextWindow:
     Without ``max_window``, ``max_tokens`` always stay free for the completion, and a prompt may fill the rest of
     ``context_length``. With it, prompt and completion share ``max_window`` tokens: a completion may use what its prompt
     leaves, up to ``max_tokens``, and a prompt leaves at least half of the window, or ``max_tokens`` if that is less.
-    ``template``: tokens of the chat template.
+    ``template``: tokens of the chat template. The attribute ``limit`` is the maximum number of tokens of a prompt.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The decoupled advantage: A = A_correctness + w * A_bonus. docs/rewards.md has the formulas and the bound.
 
-Correctness and bonus are compared in groups of their own. So no bonus can outweigh correctness, and a failed judge
-moves no other sample.
+Correctness and bonus are compared separately, each within its own groups. So no bonus can outweigh correctness, and a
+failed judge does not affect other samples.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def correctness_groups(samples: Sequence[Mapping[str, Any]], groups: Sequence[Ha
 
 
 def uncompared(samples: Sequence[Mapping[str, Any]], groups: Sequence[Hashable], compares: bool) -> list[bool]:
-    """Whether each sample teaches nothing about correctness: it is masked, or it is alone in its group.
+    """For each sample, whether it teaches nothing about correctness: it is masked, or it is alone in its group.
 
     ``groups``: from :func:`correctness_groups`. ``compares``: whether the estimator compares the samples of a group.
     verl's estimators take 0 for the mean of a group of one, so that a right answer without siblings would be

@@ -16,7 +16,7 @@ class Component(Record):
     """``value``: in [0, 1] if ``scored``, otherwise 0 and not to be used.
 
     ``masked``: the scoring failed. ``absent``: there is nothing to score (another source, switched off, no answer).
-    ``why``: one word for the reason, or for why a scored value is 0.
+    ``why``: one word that says why the component is masked or absent, or why a scored value is 0.
     """
 
     state: State
@@ -37,7 +37,7 @@ def absent(why: str = "") -> Component:
 
 
 def mean_of(passes: Sequence[Component]) -> Component:
-    """The mean over the scored passes. Without any, masked with the reason of the first pass."""
+    """The mean over the scored passes. If none is scored, masked with the reason of the first pass."""
     values = [one.value for one in passes if one.state == "scored"]
     if not values:
         return masked(passes[0].why)

@@ -28,7 +28,7 @@ Outcome = Literal[
     "truncated",
     "bad_row",
 ]
-"""What became of a response. ``graded`` and ``no_grade``: of a verification."""
+"""What became of a response. ``graded`` and ``no_grade`` are only used for verifications."""
 PLAIN_NUMBER = r"\frac{355}{113}"
 """A working checker can compare this number with every gold answer that can be checked by rule."""
 
@@ -79,10 +79,12 @@ async def correctness(text: str, gold: str, check: Check, settings: AnswerSettin
 async def check_by_rule(checker: AnswerChecker, gold: str, answer: str) -> Checked:
     """Check by math-verify, which may be undecided (words, a tower of powers, another unit).
 
-    An undecided answer is compared again, if a plain number can be compared with ``gold``. If it is still undecided,
-    the answer itself is at fault and wrong. Otherwise the gold answer or the checker is at fault, and nobody decides. A
-    doubt about two answers that could both be parsed also remains undecided, unless only the answer has the notation
-    that raises it: with ``T_n`` or ``1/2x`` in a box, no response may avoid the verdict.
+    If it is undecided, ``gold`` is compared with a plain number. If this is undecided, too, the gold answer or the
+    checker is at fault, and the result stays undecided. Otherwise the answer is compared again. If this is still
+    undecided, the answer itself is at fault and counts as wrong.
+
+    If both answers could be parsed, but their notation leaves a doubt, the result stays undecided. But if only the
+    answer has this notation, it counts as wrong: no response may avoid a verdict with ``T_n`` or ``1/2x``.
     """
     verdict = await checker.compare(gold, answer)
     if verdict.equivalence is Equivalence.UNDECIDED and not _is_doubt(verdict):
@@ -102,9 +104,9 @@ async def check_by_judge(
     """Return the majority of the judge's passes, with the evaluation's prompt. It shows the problem ``question``.
 
     The judge is only asked if the rule cannot decide, so that no text in an answer can hide a difference that the rule
-    finds. If no verdict repeats its code, the judge is asked about a plain number instead. If it repeats the code
-    there, the answer itself is the cause and counts as wrong: if it were masked, it would be better off than other
-    wrong answers.
+    finds. If no verdict repeats the code of its prompt (:meth:`tmas.judge.Judge.ask`), the judge is asked about a
+    plain number instead. If it repeats the code there, the answer itself is the cause and counts as wrong: if it were
+    masked, it would be better off than other wrong answers.
     """
     if normalise(gold) == normalise(answer):
         return Checked(True)

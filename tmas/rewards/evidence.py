@@ -14,14 +14,15 @@ from tmas.rewards.plain import plain
 from tmas.rewards.settings import EvidenceSettings
 
 _ITEM_ID = re.compile(r"\b[EG]\d+\b")  # an item id is not mathematics
-_SHORTEST_QUOTE = 3
+_MIN_QUOTE_TOKENS = 3
 
 
 class Given(NamedTuple):
     """What the policy saw, in a form that quotes can be compared with.
 
-    ``runs``: all runs of ``copied_run`` tokens. ``shapes``: for the pattern of each run of symbols
-    (:class:`~tmas.rewards.letters.Shape`), the letters that it has. ``names``: all numbers and letters.
+    ``runs``: all runs of ``copied_run`` tokens. ``shapes``: maps the pattern of each run of symbols
+    (:class:`~tmas.rewards.letters.Shape`) to the letters of the runs that have this pattern. ``names``: all numbers
+    and letters.
     """
 
     runs: frozenset[tuple[str, ...]]
@@ -30,7 +31,7 @@ class Given(NamedTuple):
 
 
 class Evidence:
-    """Checks quotes against one final solution.
+    """Checks quotes against one text: a final solution, or in the reward of verifications a candidate or a critique.
 
     ``given``: what the policy saw (problem, bank, earlier attempts). ``problem``: the problem alone. Its letters have a
     fixed meaning, while a copy may change other letters. Quotes are compared by tokens, so spacing, typesetting and
@@ -39,13 +40,13 @@ class Evidence:
 
     def __init__(self, solution: str, given: Iterable[str], settings: EvidenceSettings, problem: str = "") -> None:
         self._solution, self.settings = solution, settings
-        self._given = _compared(tuple(given), settings.copied_run, settings.copied_symbols)
+        self._given = _index(tuple(given), settings.copied_run, settings.copied_symbols)
         self._problem = names(lex(spelled(plain(problem))))
 
     def found(self, quote: str) -> bool:
         """Whether the quote occurs in the solution. Quotes of fewer than three tokens do not count."""
         tokens = lex(plain(quote))
-        return len(tokens) >= _SHORTEST_QUOTE and _joined(tokens) in self._text
+        return len(tokens) >= _MIN_QUOTE_TOKENS and _joined(tokens) in self._text
 
     def own_work(self, quotes: Iterable[str]) -> int:
         """Count the quotes that occur in the solution as its own work. A step that is quoted several times counts once,
@@ -55,10 +56,10 @@ class Evidence:
         for joined in sorted(
             (joined for joined in own if joined in self._text), key=lambda joined: (-len(joined), joined)
         ):
-            counted = _compared(tuple(distinct), self.settings.copied_run, self.settings.copied_symbols)
+            counted = _index(tuple(distinct), self.settings.copied_run, self.settings.copied_symbols)
             if self._is_own(own[joined], counted):
                 distinct.append(joined)
-        return self._connected(distinct) if self.settings.connected else len(distinct)
+        return self._count_connected(distinct) if self.settings.connected else len(distinct)
 
     def repeats(self, text: str, known: str, similarity: float) -> bool:
         """Whether ``text`` nearly duplicates ``known``, with the same or with other letters."""
@@ -88,7 +89,7 @@ class Evidence:
                     copied.update(range(shape.first, shape.last + 1))
         return copied
 
-    def _connected(self, quotes: Sequence[str]) -> int:
+    def _count_connected(self, quotes: Sequence[str]) -> int:
         """Count the quotes that the answer can depend on.
 
         They share a number or a letter with what was given, with the solution outside the quotes, or with a quote that
@@ -98,11 +99,11 @@ class Evidence:
         for quote in quotes:
             rest = rest.replace(quote, " ")
         known = self._given.names | names(lex(spelled(rest)))
-        left = [names(lex(spelled(quote))) for quote in quotes]
-        while joined := [found for found in left if not found or found & known]:
+        unconnected = [names(lex(spelled(quote))) for quote in quotes]
+        while joined := [found for found in unconnected if not found or found & known]:
             known = known.union(*joined)
-            left = [found for found in left if found not in joined]
-        return len(quotes) - len(left)
+            unconnected = [found for found in unconnected if found not in joined]
+        return len(quotes) - len(unconnected)
 
     @cached_property
     def _text(self) -> str:
@@ -110,7 +111,7 @@ class Evidence:
 
 
 @lru_cache(maxsize=16)  # the responses to one prompt are compared with the same texts
-def _compared(given: tuple[str, ...], copied_run: int, copied_symbols: int) -> Given:
+def _index(given: tuple[str, ...], copied_run: int, copied_symbols: int) -> Given:
     """Index ``given``. Runs of symbols have ``copied_symbols`` symbols, or all symbols of a text with fewer."""
     texts = [lex(spelled(plain(text))) for text in given]
     patterns = defaultdict[tuple[str, ...], set[tuple[str, ...]]](set)

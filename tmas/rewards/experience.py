@@ -18,13 +18,13 @@ from tmas.rewards.evidence import Evidence
 from tmas.rewards.settings import ExperienceSettings
 
 Quote = Annotated[str, cut(1000)]
-_READS = ConfigDict(frozen=True, extra="ignore")
+_VERDICT_CONFIG = ConfigDict(frozen=True, extra="ignore")
 
 
 class ItemUse(BaseModel):
     """The use of one item. ``applied``: a step that the answer depends on was derived from it, as ``quote`` shows."""
 
-    model_config = _READS
+    model_config = _VERDICT_CONFIG
 
     id: Annotated[str, Field(max_length=16)]
     use: Literal["none", "cited", "applied"]
@@ -35,7 +35,7 @@ class ItemUse(BaseModel):
 class Repetition(BaseModel):
     """A pitfall of the bank that the solution repeats, as ``quote`` shows."""
 
-    model_config = _READS
+    model_config = _VERDICT_CONFIG
 
     id: Annotated[str, Field(max_length=16)]
     quote: Quote
@@ -44,7 +44,7 @@ class Repetition(BaseModel):
 class ExperienceVerdict(BaseModel):
     """The judge's verdict."""
 
-    model_config = _READS
+    model_config = _VERDICT_CONFIG
 
     items: Annotated[tuple[ItemUse, ...], Field(json_schema_extra={"maxItems": 64})]
     repeated: Annotated[tuple[Repetition, ...], Field(json_schema_extra={"maxItems": 64})] = ()
@@ -60,10 +60,11 @@ def prompt(prompts: Prompts, question: str, solution: str, items: Sequence[Exper
 def score(
     verdict: ExperienceVerdict, evidence: Evidence, items: Sequence[Experience], settings: ExperienceSettings
 ) -> Component:
-    """Return min(1, n / ``enough``), where n is the number of items shown to be applied (``enough`` at most all items).
+    """Return min(1, n / ``enough``), where n is the number of items shown to be applied.
 
-    A repeated pitfall gives 0. An item counts if it was applied correctly and the quote is the solution's own work and
-    repeats no item. A verdict that names unknown items or no items, or whose quotes are all invented, is masked.
+    If there are fewer items than ``enough``, all of them are enough. A repeated pitfall gives 0. An item counts if it
+    is not refuted, it was applied correctly, and the quote is the solution's own work and repeats no item. A verdict
+    that names unknown items or no items, or whose quotes are all invented, is masked.
     """
     texts = {item.item_id: item.text for item in items}
     pitfalls = {item.item_id for item in items if item.is_pitfall}
@@ -71,8 +72,8 @@ def score(
     uses = {use.id: use for use in verdict.items}
     repeated = [evidence.found(repetition.quote) for repetition in verdict.repeated if repetition.id in pitfalls]
     applied = [use.quote for use in uses.values() if use.use == "applied" and use.correct and use.id not in refuted]
-    strange = not {*uses, *(repetition.id for repetition in verdict.repeated)} <= texts.keys()
-    if strange or (repeated and not any(repeated)) or (applied and not any(map(evidence.found, applied))):
+    names_unknown_item = not {*uses, *(repetition.id for repetition in verdict.repeated)} <= texts.keys()
+    if names_unknown_item or (repeated and not any(repeated)) or (applied and not any(map(evidence.found, applied))):
         return masked("judge")
     if repeated:
         return scored(0.0, "pitfall")

@@ -1,4 +1,4 @@
-"""Mathematical symbols of a text, and texts that are equal but for the names of their letters.
+"""Finds the mathematical symbols of a text, and recognises texts that differ only in the names of their letters.
 
 A copy with other letters ("a^2 + b^2" for "x^2 + y^2") is still a copy, and so is one with words in between.
 """
@@ -48,7 +48,7 @@ class Shape(NamedTuple):
 def spelled(text: str) -> str:
     """Return ``text`` without articles and with products of letters as single letters: "2xy" becomes "2x y".
 
-    The letters of a product must also occur alone. A single letter that remains is a variable.
+    A product is only split if each of its letters also occurs alone. In the result, every single letter is a variable.
     """
     text = _ARTICLE.sub("", text)
     alone = {*_LETTER.findall(text)}
@@ -58,18 +58,18 @@ def spelled(text: str) -> str:
 
 
 def is_mathematical(token: str) -> bool:
-    """A number, a LaTeX command, a relation or operator, or a variable; of the tokens of a :func:`spelled` text."""
+    """Whether a token of a :func:`spelled` text is a number, a LaTeX command, a relation, an operator or a variable."""
     return _is_letter(token) or token[0].isdigit() or token[0] == "\\" or token in _OPERATORS
 
 
 def names(tokens: Sequence[str]) -> frozenset[str]:
-    """The numbers and letters among the tokens, without exponents, which many unrelated texts share."""
+    """The numbers and letters among the tokens, without numeric exponents, which many unrelated texts share."""
     pairs = zip(("", *tokens), tokens, strict=False)
     return frozenset(t for before, t in pairs if _is_letter(t) or (t[0].isdigit() and before != "^"))
 
 
 def symbols(tokens: Sequence[str]) -> list[int]:
-    """Positions of the mathematical tokens, minus signs and fraction bars.
+    """Positions of the mathematical tokens and of the signs ``-``, ``/`` and ``!``.
 
     Equality signs are left out, because words may take their place.
     """
@@ -80,18 +80,19 @@ def shapes(tokens: Sequence[str], size: int) -> Iterator[Shape]:
     """Yield every run of ``size`` symbols. Other tokens between them are ignored."""
     places = symbols(tokens)
     for start in range(len(places) - size + 1):
-        run, numbers = places[start : start + size], dict[str, str]()
+        run, letters = places[start : start + size], dict[str, str]()
         pattern = tuple(
-            numbers.setdefault(token, f"letter {len(numbers)}") if _is_letter(token) else token
+            letters.setdefault(token, f"letter {len(letters)}") if _is_letter(token) else token
             for token in (tokens[place] for place in run)
         )
-        yield Shape(pattern, tuple(numbers), run[0], run[-1])
+        yield Shape(pattern, tuple(letters), run[0], run[-1])
 
 
 def only_renamed(copy: Sequence[str], original: Sequence[str], problem: frozenset[str]) -> bool:
-    """Whether the letters ``copy`` are other names for the letters ``original``.
+    """Whether the letters ``copy`` are only other names for the letters ``original``.
 
-    If a letter of the ``problem`` takes the place of another one, a general statement was applied to the problem.
+    They are not if a letter of the ``problem`` takes the place of a letter that is not in the problem: then a general
+    statement was applied to the problem.
     """
     return all(c == o or c not in problem or o in problem for c, o in zip(copy, original, strict=True))
 

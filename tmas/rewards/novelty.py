@@ -52,8 +52,8 @@ def score(
     unknown guidelines, or whose quotes are all invented, is masked.
     """
     known = {guideline.item_id for guideline in guidelines}
-    likes = {*verdict.same, *verdict.variation_of}
-    if not likes <= known or (verdict.steps and not any(map(evidence.found, verdict.steps))):
+    similar = {*verdict.same, *verdict.variation_of}
+    if not similar <= known or (verdict.steps and not any(map(evidence.found, verdict.steps))):
         return masked("judge")
     if verdict.same or any(_repeats(verdict, guideline, evidence, settings.similarity) for guideline in guidelines):
         return scored(0.0, "known")

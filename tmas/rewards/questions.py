@@ -1,6 +1,6 @@
 """The judge's verdicts on one response. They are kept with the response, so that it can be rewarded again later.
 
-The judge is asked whether an answer is equivalent to the gold answer, and for the bonus.
+The judge is asked whether an answer is equivalent to the gold answer, and about what decides the bonus.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class KeptVerdicts(Record):
 
     ``about``: hash of the kind of the question and of the texts that it is about. It does not cover the judge, its
     prompts and its sampling: a kept verdict is one of the judge that was asked in training. ``verdicts`` and
-    ``failures``: one entry for each pass of the judge; the free text that nothing is computed from is left out.
+    ``failures``: one entry for each pass of the judge. The judge's ``reasoning`` is left out.
     """
 
     about: str
@@ -44,8 +44,9 @@ def unpacked(text: str) -> tuple[KeptVerdicts, ...]:
 class Questions:
     """Asks the judge about one response and keeps the verdicts.
 
-    ``judge``: opens the judge. None: nobody is asked. ``kept``: verdicts that are used instead of asking. None: this
-    is a new response. ``unanswered``: number of questions without a kept verdict that nobody was asked.
+    ``judge``: opens the judge. None: there is no judge. ``kept``: verdicts that are used instead of asking. None: this
+    is a new response. ``can_be_answered``: whether there is a judge or a list of kept verdicts. ``unanswered``: number
+    of questions for which there was neither a kept verdict nor a judge.
     """
 
     def __init__(
@@ -53,14 +54,14 @@ class Questions:
     ) -> None:
         self.prompts: Prompts = settings.prompts
         self.approximation_digits = settings.answer.approximation_digits
-        self.has_answers = judge is not None or kept is not None
+        self.can_be_answered = judge is not None or kept is not None
         self.unanswered = 0
         self._judge = judge
         self._kept = {one.about: one for one in kept or ()}
         self._used: list[KeptVerdicts] = []
 
     async def ask(self, prompt: str, output: type[V], *about: str) -> list[V | Failure]:
-        """Return the verdicts on ``prompt``, failures last. ``about``: the texts of the response that it asks about."""
+        """Return the verdicts on ``prompt``, failures last. ``about``: the texts that identify the question."""
         key = text_digest("\0".join((output.__name__, *about)).encode(errors="replace"), 16)
         answers = _read(self._kept.get(key), output)
         if answers is None:

@@ -54,7 +54,7 @@ def refusal(gold: str, answer: str) -> Refusal | None:
     plain = _PLAIN.fullmatch(expected)
     if plain and not re.search(r"\d", given):
         return _without_digits(given)
-    if _values(given) > 1 and _values(expected) == 1 and not _COLLECTION.match(expected):
+    if _count_values(given) > 1 and _count_values(expected) == 1 and not _COLLECTION.match(expected):
         return "several"
     if plain:
         return _not_a_number(given, is_integer=plain["integer"] is not None)
@@ -63,7 +63,7 @@ def refusal(gold: str, answer: str) -> Refusal | None:
     return None
 
 
-def _values(text: str) -> int:
+def _count_values(text: str) -> int:
     if re.fullmatch(_INTEGER, text):
         return 1  # 1,234
     return len(split(text)) + len(_OR.findall(text))
@@ -77,6 +77,7 @@ def _without_digits(given: str) -> Refusal | None:
 
 
 def _not_a_number(given: str, is_integer: bool) -> Refusal | None:
+    """Why ``given`` does not answer a question for a number; None if it is a number, with or without a unit."""
     match = _ANSWER.fullmatch(given)
     if match is None:
         return "wordy" if len(re.findall(r"[A-Za-z]{2,}", given)) > UNIT_WORDS else "unevaluated"
@@ -97,7 +98,7 @@ def _has_unevaluated_item(given: Form, expected: Form) -> bool:
 
 
 def _is_chain(given: str, expected: str) -> bool:
-    """Whether an equation states a value in other words, as in ``1+1=2``; ``expected`` is no equation."""
+    """Whether ``given`` has an equation that restates a value, such as ``1+1=2``, and ``expected`` has none."""
     return not _EQUATES.search(expected) and any(_restates(part) for part in split(given))
 
 

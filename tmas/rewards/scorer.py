@@ -133,7 +133,7 @@ class Scorer:
         return {"math": partial(check_by_rule, self._checker), "math_grm": by_judge}.get(data_source)
 
     async def _check_by_judge(self, question: str, questions: Questions, gold: str, answer: str) -> Checked:
-        if not questions.has_answers:
+        if not questions.can_be_answered:
             return Checked(None, "no_judge")
         return await check_by_judge(questions, self._checker, gold, answer, question)
 
@@ -163,14 +163,14 @@ class Scorer:
         settings = self.settings.verification
         if row.truncated:
             return self._truncated(), absent("truncated")
-        found = verification.parsed(text)
-        correctness_part = verification.grading(found, truth, settings.half)
-        if found is None or correctness_part.value < 1:
-            return correctness_part, absent("wrong" if found else correctness_part.outcome)
+        graded = verification.parsed(text)
+        correctness_part = verification.grading(graded, truth, settings.half)
+        if graded is None or correctness_part.value < 1:
+            return correctness_part, absent("wrong" if graded else correctness_part.outcome)
         if truth.right or settings.form == "none":
             return correctness_part, absent("no_error" if truth.right else "off")
-        critique = plain(found.critique)
-        evidence = [Evidence(given, (), self.settings.evidence) for given in (truth.candidate, critique)]
+        critique = plain(graded.critique)
+        evidence = [Evidence(quoted, (), self.settings.evidence) for quoted in (truth.candidate, critique)]
         prompt = verification.prompt(self.settings.prompts, row.question, truth, critique)
         return correctness_part, await self._judged(
             questions,

@@ -12,7 +12,7 @@ from tmas.prompts import BUILT_IN, PackedPrompts
 from tmas.settings import Settings
 
 WITHOUT_JUDGE = {"judge": "not needed"}
-"""Context of a validation of settings for responses whose verdicts were kept."""
+"""Validation context for settings that score responses with kept verdicts: they need no judge."""
 
 
 class AnswerSettings(Settings):
@@ -43,9 +43,9 @@ class CheckerSettings(Settings):
 class EvidenceSettings(Settings):
     """When a quote from a solution counts as a step that the solution did not copy."""
 
-    min_tokens: int = Field(default=6, ge=1, description="Minimum number of tokens of a quote that are not copied.")
+    min_tokens: int = Field(default=6, ge=1, description="A quote needs at least this many tokens that are not copied.")
     min_symbols: int = Field(
-        default=3, ge=0, description="Minimum number of these tokens that are mathematical symbols."
+        default=3, ge=0, description="A quote needs at least this many mathematical symbols that are not copied."
     )
     copied_run: int = Field(
         default=4,
@@ -58,7 +58,7 @@ class EvidenceSettings(Settings):
         ge=1,
         description="A run of at least this many mathematical symbols that also occurs in the prompt counts as copied,"
         " also with other letters or with words in between. A part of the prompt with fewer symbols, but at least"
-        " copied_run, counts as copied if all are repeated.",
+        " copied_run, counts as copied if all of its symbols are repeated.",
     )
     connected: bool = Field(
         default=True,
@@ -239,6 +239,6 @@ def reward_settings(values: Mapping[str, Any], router_address: str | None = None
     """
     judge = values.get("judge")
     if judge and router_address and not judge.get("base_url"):
-        whole = {"base_url": f"http://{router_address}/v1", "stream": False}  # verl 0.9.1's router takes no streams
+        whole = {"base_url": f"http://{router_address}/v1", "stream": False}  # verl 0.9.1's router cannot stream
         values = {**values, "judge": {**judge, **whole}}
     return RewardSettings.model_validate(values)

@@ -25,7 +25,7 @@ _OPERATORS = [
 ]
 """What leaves a computation to the reader, by kind."""
 _OF_NUMBERS = re.compile(rf"\\(?:{_FUNCTIONS})(?![A-Za-z])")
-"""Functions whose values a question for a number may ask for."""
+"""Functions that leave a computation to the reader if the gold answer is a number without them."""
 _TERM = r"(?:\d+(?:\.\d+)?(?:\^\{?\d+\}?)?|\\frac\{\d+\}\{\d+\}|\(-?\d+[-+]\d+\)\^\{?\d+\}?)"
 _SUM = re.compile(rf"(?:^|(?<=[-+({{\[=<>,;|]))-?{_TERM}[-+]{_TERM}(?=$|[-+)}}\],;|=<>])")
 """A sum or difference of numbers, such as ``3-1`` and ``2^2+2^2``. ``1+2i`` and ``3-2\\sqrt{2}`` are none."""
@@ -39,8 +39,8 @@ def unfinished(given: str, expected: str) -> bool:
     """Whether the answer ``given`` leaves a computation open that the gold answer ``expected`` does not.
 
     Both are normalised. The computations are: operators and special functions, by their kind; a sum of two numbers; if
-    ``expected`` has no letters, a logarithm or a trigonometric function; if it is a solution such as ``x>2``, an
-    equation or inequality that is not solved for its letter.
+    ``expected`` has no letters, a logarithm or a trigonometric function; if ``expected`` is a solution such as
+    ``x>2``, an equation or inequality that is not solved for its letter.
     """
     if any(sign.search(given) and not sign.search(expected) for sign in (*_OPERATORS, _SUM)):
         return True

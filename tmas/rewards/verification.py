@@ -1,6 +1,6 @@
 """Rewards verifications: how close the grade is to the truth, and whether the critique names the first error.
 
-The prompt of a ``verification`` row shows a candidate of which it is known whether its final answer is right.
+The prompt of a ``verification`` row shows a candidate whose final answer is known to be right or wrong.
 docs/rewards.md has the formula.
 """
 
@@ -43,8 +43,8 @@ class CritiqueVerdict(BaseModel):
     """The judge's verdict on the critique of a wrong candidate.
 
     ``first_error``: the candidate's first wrong step, quoted. ``named``: the critique says that this step is wrong, and
-    faults no earlier one. ``explained``: what it says is wrong with the step is true. ``critique_quote``: where it says
-    so.
+    objects to no earlier step. ``explained``: the critique's explanation of the error is true. ``critique_quote``: the
+    passage of the critique that names the step.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -74,7 +74,7 @@ def grading(found: ParsedVerification | None, truth: VerificationTruth, half: fl
 
 
 def prompt(prompts: Prompts, question: str, truth: VerificationTruth, critique: str) -> str:
-    """Render the judge's prompt. Only this judge sees the gold answer: it has to find the first error itself."""
+    """Render the judge's prompt. Unlike other bonus prompts, it has the gold answer, which helps to find the error."""
     given = {"question": question, "gold": truth.gold, "candidate": truth.candidate}
     marks = {"mark": fence(*given.values()), "critique_mark": fence(*given.values(), critique)}
     return prompts.render("judge_critique", **given, critique=critique, **marks)
@@ -84,7 +84,7 @@ def score(verdict: CritiqueVerdict, candidate: Evidence, critique: Evidence) -> 
     """Return 1 if the critique names the first error and explains it correctly, otherwise 0.
 
     A verdict is masked if its first error does not occur in the candidate, or if it says that the critique names the
-    error, but quotes what the critique does not contain.
+    error, but its quote does not occur in the critique.
     """
     if not candidate.found(verdict.first_error):
         return masked("judge")

@@ -29,7 +29,7 @@ async def compute_score(
 
     verl calls this in a reward worker as soon as the response is complete. ``settings``: see
     :class:`~tmas.rewards.settings.RewardSettings`. ``reward_router_address``: address of the judge that verl hosts, if
-    any. It raises only for wrong settings. The calls of one event loop share workers and connections.
+    any. Raises only for wrong settings. The calls of one event loop share workers and connections.
     """
     scorer = _scorer(settings, reward_router_address)
     return await scorer.score(data_source, solution_str, ground_truth, extra_info)

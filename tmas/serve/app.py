@@ -35,8 +35,8 @@ from tmas.serve.service import Job, Service
 from tmas.settings import RunSettings
 
 log = clean_logger(__name__)
-MOST_LOGGED = 100
-"""Maximum number of ignored fields that the log names."""
+MAX_LOGGED = 100
+"""Maximum number of ignored fields in one warning. Once as many have been logged, there are no more warnings."""
 EVENT_STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 """Response headers of a stream of events. ``X-Accel-Buffering`` turns off the buffering of nginx."""
 KEEP_ALIVE = 15.0
@@ -175,11 +175,11 @@ class _Api:
         request_metrics.outcome = outcome
 
     def _log_once(self, ignored: Iterable[str]) -> None:
-        """Log each ignored field only once. The number of logged names is limited, as clients can send any name."""
+        """Log each ignored field only once. :data:`MAX_LOGGED` limits the log, as clients can send any name."""
         new = [name for name in dict.fromkeys(ignored) if name not in self._logged]
-        if new and len(self._logged) < MOST_LOGGED:
+        if new and len(self._logged) < MAX_LOGGED:
             self._logged.update(new)
-            shown = ", ".join(name[:100] for name in new[:MOST_LOGGED])
+            shown = ", ".join(name[:100] for name in new[:MAX_LOGGED])
             log.warning("requests set fields that are ignored (see docs/serve.md): %s", shown)
 
 

@@ -1,4 +1,4 @@
-"""Limits for the server's connections, which hold before a client has authenticated.
+"""Limits for the server's connections. They apply even before a client has authenticated.
 
 Opening a connection costs a client nothing, and each one takes a file descriptor of the server. Their number is
 therefore limited, and so is the time that a client may take for a request.
@@ -109,9 +109,9 @@ class ClientConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer a request that is not HTTP without a traceback in the log: anyone can send it. Log bugs as ever.
+        """Answer a request that is not HTTP without a traceback in the log: anyone can send it. Bugs are logged.
 
-        Raises the ``ConnectionError`` of a connection that is closed, which aiohttp then drops.
+        Raises ``exc`` if it is a ``ConnectionError`` and the connection is closed: aiohttp then drops the connection.
         """
         if isinstance(exc, ConnectionError) and not self.connected:
             raise exc

@@ -25,7 +25,7 @@ class Question(NamedTuple):
 
 
 def read_question(messages: Sequence[Message], settings: ServerSettings, prompts: Prompts) -> Question:
-    """The question of a request. ``prompts``: render the problem with its context.
+    """The question of a request. ``prompts``: the templates that render the problem with its context.
 
     Raises :class:`ApiError` for messages without a question, for content other than text, and for a question that is
     too long. With ``settings.strict``, also for more than one message and for every field other than role and content.
@@ -94,7 +94,10 @@ def _is_text(part: Any) -> bool:
 
 
 def _check_length(question: str, limit: int, number: int | None) -> None:
-    """``number``: the number of the message that is the whole question; None if there are several."""
+    """Raise :class:`ApiError` if the question is too long.
+
+    ``number``: index of the message that is the whole question; None if the question has several messages.
+    """
     if len(question) > limit:
         place = "messages" if number is None else f"messages.{number}.content"
         text = (

@@ -13,7 +13,7 @@ from tmas.run.solver import ProblemSolver
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
-"""Limits of the histograms' buckets: a request takes from seconds to hours."""
+"""Upper bounds of the histograms' buckets: a request takes from seconds to hours."""
 
 
 class ServerMetrics:

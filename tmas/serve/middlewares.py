@@ -58,7 +58,10 @@ def count_requests(metrics: ServerMetrics) -> Any:
 
 @web.middleware
 async def openai_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn every error into a response in OpenAI's format."""
+    """Turn every :class:`ApiError` and HTTP error of aiohttp into a response in OpenAI's format.
+
+    Also tell the connection that a complete header has arrived.
+    """
     if isinstance(request.protocol, ClientConnection):
         request.protocol.header_received()
     try:
@@ -73,7 +76,7 @@ async def openai_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 
 def access_control(key: str | None, public_paths: Collection[str]) -> Any:
-    """Require ``key``, except for ``public_paths``. Without a key, require a loopback name as the host."""
+    """Require ``key``, except for ``public_paths``. If ``key`` is None, require a loopback name as the host."""
 
     @web.middleware
     async def require_key(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -25,26 +25,24 @@ class RequestLimits(Settings):
     n_candidates: int | None = Field(
         default=None,
         ge=1,
-        description="Maximum number of candidates that a request may ask for. null: the value of the method that it "
-        "names.",
+        description="Maximum number of candidates that a request may ask for. null: the value of the requested method.",
     )
     n_verifications: int | None = Field(
         default=None,
         ge=1,
         description="Maximum number of verifications per candidate that a request may ask for. null: the value of the"
-        " method that it names.",
+        " requested method.",
     )
     max_iterations: int | None = Field(
         default=None,
         ge=1,
-        description="Maximum number of iterations that a request may ask for. null: the value of the method that it "
-        "names.",
+        description="Maximum number of iterations that a request may ask for. null: the value of the requested method.",
     )
     tokens_per_problem: int | None = Field(
         default=None,
         ge=1,
-        description="Maximum number of tokens, prompt and completion together, that a request may use, whether it "
-        "sets a limit or not. null: no limit.",
+        description="Maximum number of tokens, prompt and completion together, that a request may use, whether the"
+        " request sets a limit or not. null: no limit.",
     )
 
     def lowered(self, method: MethodSettings, name: str) -> MethodSettings:
@@ -91,8 +89,8 @@ class ServedModel(Settings):
 
     method: AnyMethodSettings = Field(
         description="The method behind this name. Its settings apply to requests that do not set them. An entry with "
-        "the name of the server's main method (the setting method, tmas by default) is not used: method "
-        "defines that model."
+        "the name of the server's main method (the setting method, tmas by default) is not used: that "
+        "model is defined by the setting method."
     )
     model: Decoding = Field(
         default=Decoding(), description="Decoding settings of this method that differ from those under model."
@@ -102,7 +100,7 @@ class ServedModel(Settings):
 def served_models(
     default: RunSettings, models: Mapping[str, ServedModel] | None, limits: RequestLimits
 ) -> dict[str, RunSettings]:
-    """The run settings behind each name, the name of the default method first. ``limits`` hold for all of them.
+    """The run settings behind each name, the name of the default method first. ``models`` are lowered to ``limits``.
 
     Raises pydantic's ``ValidationError`` if a method cannot have the value of a limit.
     """
@@ -124,7 +122,7 @@ def settings_of(name: str, models: Mapping[str, RunSettings]) -> RunSettings:
 
 
 def with_sampling(settings: RunSettings, **values: float | None) -> RunSettings:
-    """``settings`` whose candidates (the role ``solution``) are sampled with ``values``; None changes nothing."""
+    """``settings`` with ``values`` for sampling the candidates (the role ``solution``); None changes nothing."""
     changed = {name: value for name, value in values.items() if value is not None}
     if not changed:
         return settings

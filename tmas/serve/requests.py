@@ -86,7 +86,7 @@ class ChatRequest(_RequestModel):
     """The supported fields of a chat completion request.
 
     ``seed``: OpenAI's name for ``tmas.seed``. ``user``: accepted and ignored. ``include_reasoning``: whether the reply
-    has the progress as reasoning; None: only a stream has it. ``ignored``: names of the other fields of the request.
+    has the progress as reasoning; None: only a stream has it. ``ignored``: names of fields without effect.
     """
 
     model: str
@@ -154,8 +154,8 @@ def _ignored(fields: Mapping[str, Any], server: ServerSettings) -> list[str]:
     temperature = fields.get("temperature")
     if isinstance(temperature, int | float) and 0 <= temperature < server.min_temperature:
         ignored.append("temperature")
-    refused = [*ignored, *(name for name in SAMPLING if name in fields)] if server.strict else ignored
-    for name in refused:
+    unsupported = [*ignored, *(name for name in SAMPLING if name in fields)] if server.strict else ignored
+    for name in unsupported:
         if server.strict or name in FORM_OF_REPLY:
             values = " or ".join(orjson.dumps(value).decode() for value in NO_EFFECT.get(name, ()))
             raise bad_request(name, f"not supported{f', except for {values}' if values else ''}", "unsupported_field")

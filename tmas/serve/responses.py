@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 
 class Responses:
-    """Builds the responses to one request. Methods with a result raise :class:`ApiError` if it has no solution."""
+    """Builds the responses to one request. Methods that take a result raise :class:`ApiError` if it has no solution."""
 
     def __init__(self, job: Job) -> None:
         self._job, self._created = job, int(time.time())
@@ -47,7 +47,8 @@ class Responses:
             failed = [rollout.solution for rollout in rollouts if isinstance(rollout.solution, Failure)]
             reasons = ", ".join(f"{count} {reason}" for reason, count in _by_reason(failed).items())
             message = (
-                f"no candidate has a solution: of {len(rollouts)} candidates {reasons} (the last: {failed[-1].message})"
+                f"no candidate has a solution: {len(failed)} of {len(rollouts)} failed: {reasons}"
+                f" (the last: {failed[-1].message})"
             )
             details = {"usage": usage(result), "tmas": self._details(result)}
             raise ApiError(422, "no_answer", message, details=details)

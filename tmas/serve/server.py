@@ -25,21 +25,23 @@ def bind_port(serve: ServerSettings) -> socket.socket:
 
     Raises ``UserError`` if the port cannot be bound.
     """
-    port = socket.socket(socket.AF_INET6 if ":" in serve.host else socket.AF_INET)
-    port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound = socket.socket(socket.AF_INET6 if ":" in serve.host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        port.bind((serve.host, serve.port))
+        bound.bind((serve.host, serve.port))
     except OSError as error:
-        port.close()
+        bound.close()
         raise UserError(str(error.strerror), where=f"serve.host={serve.host} serve.port={serve.port}") from None
-    return port
+    return bound
 
 
 @asynccontextmanager
 async def http_server(
     port: socket.socket, service: Service, models: Mapping[str, RunSettings], key: str | None
 ) -> AsyncIterator[str]:
-    """Serve HTTP on ``port`` while the block runs. Afterwards, running requests may finish until the drain time is up.
+    """Serve HTTP on ``port``, a socket of :func:`bind_port`, while the block runs.
+
+    Afterwards, requests may finish until the drain time is up.
 
     Yields the base URL for clients. ``models`` and ``key``: see :func:`~tmas.serve.app.create_app`.
     """

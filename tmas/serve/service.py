@@ -33,7 +33,7 @@ log = clean_logger(__name__)
 class Job:
     """One request: its id, its question and its run settings. The id is the name of its run directory.
 
-    ``model``: the name that the request asks for. ``ignored``: names of fields of the request without effect.
+    ``model``: the name that the request asks for. ``ignored``: names of the request's fields without effect.
     """
 
     request_id: str

@@ -22,7 +22,9 @@ from tmas.settings import ModelSettings, RaySettings, RunSettings, ServingSettin
 class ServerSettings(Settings):
     """The HTTP server: its address, its key and its limits."""
 
-    output_dir: Path = Field(description="Folder for the run directories of requests, each named by the request's id.")
+    output_dir: Path = Field(
+        description="Folder for the run directories of requests, each named after the request's id."
+    )
     keep_runs: bool = Field(
         default=True, description="Keep the run directory of a request. false: delete it when the request has ended."
     )
@@ -38,7 +40,7 @@ class ServerSettings(Settings):
     models: dict[str, ServedModel] | None = Field(
         default=None,
         description="Further names that the field model of a request may have, each with a method. null: only the name"
-        " of the setting method.",
+        " of the main method (the setting method).",
     )
     strict: bool = Field(
         default=False,
@@ -75,7 +77,7 @@ class ServerSettings(Settings):
     max_connections: int = Field(
         default=512,
         ge=1,
-        description="Open connections, also of clients without the key. At the limit, a new one replaces the oldest"
+        description="Open connections, including clients without the key. At the limit, a new one replaces the oldest"
         " one whose request is not being solved. The limit is half of the files that the process may open (ulimit -n),"
         " if that is less.",
     )
@@ -87,7 +89,7 @@ class ServerSettings(Settings):
         default=75.0,
         gt=0,
         description="Seconds from a response until the header of the connection's next request is complete. Should be"
-        " longer than a reverse proxy keeps its connections.",
+        " longer than a reverse proxy keeps its connections open.",
     )
     max_request_bytes: int = Field(default=1_000_000, ge=1, description="Largest request body in bytes.")
     max_question_characters: int = Field(
@@ -95,7 +97,7 @@ class ServerSettings(Settings):
     )
     most: RequestLimits = Field(default=RequestLimits(), description="Upper limits of what a request may ask for.")
     drain_seconds: float = Field(
-        default=30.0, ge=0, description="Seconds that running requests may continue after SIGTERM."
+        default=30.0, ge=0, description="Seconds that running and waiting requests may continue after SIGTERM."
     )
 
     @model_validator(mode="after")
@@ -150,7 +152,7 @@ class ServeSettings(Settings):
         for name, limit in most.items():
             if (default := getattr(method, name, limit)) > limit:
                 raise ValueError(
-                    f"most.{name}={limit} is less than method.{name}={default}: raise it or lower the other"
+                    f"most.{name}={limit} is less than method.{name}={default}: raise the limit or lower the setting"
                 )
         return serve
 
@@ -163,8 +165,8 @@ class ServeSettings(Settings):
             raise ValueError("ray.address: without serving=vllm there is nothing to place on a cluster")
         return self
 
-    def run(self) -> RunSettings:
-        """Run settings for a request to the method of ``method`` without overrides."""
+    def run_settings(self) -> RunSettings:
+        """Run settings for a request without overrides to the main method (the setting ``method``)."""
         names = ("model", "method", "serving", "concurrency", "ray", "prompts", "prices")
         return RunSettings(**{name: getattr(self, name) for name in names})
 
@@ -174,7 +176,7 @@ class ServeSettings(Settings):
 
         Raises pydantic's ``ValidationError`` for a method that cannot be lowered to ``serve.most``.
         """
-        return served_models(self.run(), self.serve.models, self.serve.most)
+        return served_models(self.run_settings(), self.serve.models, self.serve.most)
 
 
 def is_loopback(host: str) -> bool:

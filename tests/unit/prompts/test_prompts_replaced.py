@@ -182,7 +182,7 @@ def test_settings_take_a_folder_and_refuse_a_wrong_one(folder: Path):
     assert settings.model_dump(mode="json")["prompts"] == str(folder)
     assert RunSettings.model_validate({"model": MODEL, "prompts": None}).prompts == BUILT_IN
     serve = {"model": MODEL, "prompts": folder, "serve": {"output_dir": "out"}}
-    assert ServeSettings.model_validate(serve).run().prompts == settings.prompts
+    assert ServeSettings.model_validate(serve).run_settings().prompts == settings.prompts
     write(folder, fom="Well.")
     with pytest.raises(ValidationError, match=r"fom\.jinja: no prompt has this name \(did you mean form\.jinja\?\)"):
         RunSettings.model_validate({"model": MODEL, "prompts": folder})

@@ -174,7 +174,7 @@ async def test_where_every_candidate_failed_there_is_an_error_with_the_reasons_a
     async with ScriptedServer(failing) as engine, served(tmp_path, engine.base_url) as server:
         reply = await server.ask()
     assert (reply.status, reply.error["code"], reply.error["type"]) == (422, "no_answer", "no_answer_error")
-    assert reply.error["message"].startswith("no candidate has a solution: of 9 candidates 9 truncated (the last: ")
+    assert reply.error["message"].startswith("no candidate has a solution: 9 of 9 failed: 9 truncated (the last: ")
     assert reply.json["tmas"]["failures"]["truncated"] >= 9
     assert reply.json["usage"]["completion_tokens"] > 0
     assert (tmp_path / reply.json["tmas"]["request_id"] / "failures.jsonl").stat().st_size
@@ -190,7 +190,7 @@ async def test_a_stream_that_comes_to_nothing_ends_in_an_error_that_the_official
 
     async with ScriptedServer(failing) as engine, served(tmp_path, engine.base_url) as server:
         reply = await server.ask(stream=True)
-        with pytest.raises(openai.APIError, match="of 9 candidates 9 truncated") as raised:
+        with pytest.raises(openai.APIError, match="9 of 9 failed: 9 truncated") as raised:
             await asyncio.to_thread(ask, server.base_url)
     assert reply.status == 200
     assert len(reply.progress) == 3
