@@ -37,8 +37,8 @@ def build(settings: BuildSettings, log: Log) -> None:
     # tmas distill.
     filtered = list(read_problems(settings.problems, "tmas filter"))
     builder, earlier = _Builder(settings), earlier_reports(settings.earlier)
-    if unfinished := builder.unfinished():
-        log(unfinished)
+    if message := builder.unfinished_message():
+        log(message)
     problems = [builder.with_split(problem) for problem in filtered]
     made: dict[str, dict[str, int]] = {}
     for split in SPLITS:
@@ -80,7 +80,7 @@ class _Builder:
         self.verifications = VerificationRows(verification_runs, settings.verification, settings.seed)
         self.bins: dict[str, list[VerificationBin]] = {}
 
-    def unfinished(self) -> str | None:
+    def unfinished_message(self) -> str | None:
         """A message for the user if the teacher's run is not finished.
 
         Raises ``UserError`` if none of its problems is finished.

@@ -25,7 +25,6 @@ class Wanted(Settings):
         default=1600, description="Rows with rollouts and experience in the training file."
     )
     guideline: NonNegativeInt = Field(default=600, description="Rows with guidelines in the training file.")
-
     verification: NonNegativeInt = Field(
         default=0,
         description="Rows that ask for a verification of a recorded candidate in the training file. They come in pairs,"

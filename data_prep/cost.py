@@ -31,7 +31,7 @@ class Length(Settings):
 
     reply: int = Field(ge=0, description="Expected tokens of a reply, thinking included.")
     text: int = Field(
-        default=0, ge=0, description="Expected tokens after the thinking, where later prompts contain them."
+        default=0, ge=0, description="Expected tokens after the thinking. 0: no later prompt contains them."
     )
 
 
@@ -49,8 +49,8 @@ class Expected(Settings):
         """The expected lengths, none of them longer than the limit of its role."""
 
         def limited(role: str) -> Length:
-            length, most = getattr(self, role), model.for_role(role).sampling.max_tokens
-            return Length(reply=min(length.reply, most), text=min(length.text, most))
+            length, limit = getattr(self, role), model.for_role(role).sampling.max_tokens
+            return Length(reply=min(length.reply, limit), text=min(length.text, limit))
 
         return self.model_copy(update={role: limited(role) for role in TMASSettings.roles})
 
@@ -76,8 +76,8 @@ class CostEstimate(Record):
     def costs(self, prices: Mapping[str, Price]) -> tuple[Cost, Cost]:
         """The lowest and the highest estimated cost. ``prices``: the price of each role's model.
 
-        They are equal for a measured estimate. Nothing is known about cached prompt tokens before that: the lowest cost
-        is with all of them cached, the highest with none.
+        They are equal for a measured estimate. Otherwise nothing is known about cached prompt tokens: the lowest cost
+        assumes that all of them are cached, the highest that none are.
         """
         highest = cost_of(self.by_role, prices)
         if self.measured:
@@ -94,9 +94,10 @@ def estimate_run(
 ) -> CostEstimate | None:
     """Estimate for those of ``problems`` that are not finished in the run directory ``directory``.
 
-    It is measured on the finished ones. None if there is none and the method is not TMAS, whose expected lengths are
-    known. A problem that a resumed run would continue, as after a raised budget, is not finished. Raises
-    :class:`~tmas.run.directory.RunRefused` if the run in ``directory`` cannot be resumed with ``settings``.
+    It uses the mean usage of the finished ones, or expected lengths if there are none. Returns None if it would need
+    expected lengths for another method than TMAS. A problem that a resumed run would continue, as after a raised
+    budget, is not finished. Raises :class:`~tmas.run.directory.RunRefused` if the run in ``directory`` cannot be
+    resumed with ``settings``.
     """
     finished: list[Mapping[str, Usage]] = []
     if (directory / "manifest.json").exists():
@@ -128,12 +129,12 @@ def measured_estimate(remaining: int, finished: Sequence[Mapping[str, Usage]]) -
             totals[role] = totals.get(role, Usage()) + usage
     return CostEstimate(
         problems=remaining,
-        by_role={role: _times(usage, factor) for role, usage in totals.items()},
+        by_role={role: _scaled(usage, factor) for role, usage in totals.items()},
         measured=True,
     )
 
 
-def _times(usage: Usage, factor: float) -> Usage:
+def _scaled(usage: Usage, factor: float) -> Usage:
     counts = usage.model_dump(exclude={"seconds"})
     return Usage(**{name: round(count * factor) for name, count in counts.items()}, seconds=usage.seconds * factor)
 
@@ -154,7 +155,7 @@ def expected_estimate(
     by_role = _usage_of_one(question, method, expected, prompt_limits or {})
     return CostEstimate(
         problems=len(problems),
-        by_role={role: _times(usage, len(problems)) for role, usage in by_role.items()},
+        by_role={role: _scaled(usage, len(problems)) for role, usage in by_role.items()},
         measured=False,
     )
 
@@ -162,7 +163,10 @@ def expected_estimate(
 def _usage_of_one(
     question: int, method: TMASSettings, expected: Expected, prompt_limits: Mapping[str, int]
 ) -> dict[str, Usage]:
-    """The usage of one problem by role. The prompt of the M verifications is counted M times."""
+    """The usage of one problem by role. The prompt of the M verifications is counted M times.
+
+    ``question``: tokens of the question and of the instructions.
+    """
 
     def prompt(role: str, *parts: int) -> int:
         return min(question + sum(parts), prompt_limits.get(role, question + sum(parts)))
@@ -190,13 +194,13 @@ def _usage_of_one(
         "guideline": (t, t * prompt("guideline", attempts, bank), expected.guideline.reply, t),
     }
     return {
-        role: Usage(calls=calls, prompt_tokens=prompt, completion_tokens=reply * completions)
-        for role, (calls, prompt, reply, completions) in counts.items()
+        role: Usage(calls=calls, prompt_tokens=prompt_tokens, completion_tokens=reply * completions)
+        for role, (calls, prompt_tokens, reply, completions) in counts.items()
     }
 
 
 def estimate_lines(estimate: CostEstimate, settings: RunSettings, verb: str) -> list[str]:
-    """The estimate, its basis and the budgets of the run as lines for the user. ``verb``: what is done to problems."""
+    """The estimate, its basis and the budgets of the run as lines for the user. ``verb``: such as distill."""
     usage, limits = estimate.usage, settings.limits
     low, _ = estimate.costs(settings.role_prices())
     lines = [
@@ -216,7 +220,7 @@ def estimate_lines(estimate: CostEstimate, settings: RunSettings, verb: str) -> 
 
 
 def cost_line(estimate: CostEstimate, settings: RunSettings) -> str:
-    """The estimated cost as a line for the user, or whose price is missing."""
+    """The estimated cost as a line for the user, or the roles whose price is missing."""
     if missing := settings.roles_without_price():
         return f"cost: unknown, without a price of {', '.join(missing)} (model.price.input, model.price.output)"
     low, high = estimate.costs(settings.role_prices())

@@ -86,7 +86,7 @@ def _teacher(run: RecordedRun) -> TeacherReport:
 
 
 def summary(sizes: Sequence[int]) -> TokenSummary:
-    """Summarise at least one size."""
+    """Summarise ``sizes``, which must not be empty."""
     ordered = sorted(sizes)
     return TokenSummary(
         count=len(ordered),

@@ -48,7 +48,7 @@ class FilterSettings(RunSettings):
     @model_validator(mode="after")
     def _check_settings(self) -> Self:
         if self.problems.resolve() == (self.output_dir / "problems.jsonl").resolve():
-            raise ValueError("output_dir: the kept problems would overwrite the file problems. Choose another folder")
+            raise ValueError("output_dir: the kept problems would overwrite the input file. Choose another folder")
         if self.method.name != "majority_vote":
             raise ValueError(f"method: pass rates come from majority_vote, not from {self.method.name}")
         if self.min_pass_rate > self.max_pass_rate:

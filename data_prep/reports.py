@@ -1,4 +1,4 @@
-"""The content of ``report.json`` of ``tmas collect``, ``filter`` and ``build``, and reading the earlier steps' reports.
+"""The content of ``report.json`` of ``tmas collect``, ``filter`` and ``build``. Reads the reports of earlier steps.
 
 Unknown fields are ignored, so that a later version's report can be read.
 """

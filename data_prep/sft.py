@@ -4,7 +4,7 @@ By default only successful replies become chats. The gold answer decides afterwa
 
 - a solution with the right answer;
 - a verification that grades a right candidate 1 or a wrong candidate 0;
-- a summary of a candidate whose mean grade is above 0.5 if it is right, and below 0.5 if it is wrong;
+- a summary of a right candidate whose mean grade is above 0.5, or of a wrong one whose mean grade is below 0.5;
 - a bank update that parses without repairs and changes something, on a problem that was solved.
 """
 

@@ -88,10 +88,10 @@ class VerificationRows:
         queues = self._by_bin(problems)
         found: list[list[TrainingRow]] = [[] for _ in queues]
         while any(queues) and (missing := wanted - sum(map(len, found))) > 1:
-            place = min((n for n, queue in enumerate(queues) if queue), key=lambda n: len(found[n]))
-            most = min(self.settings.per_problem, missing) // 2
-            for pair in islice(self._pairs(queues[place].pop(0), window, prompts), most):
-                found[place] += pair
+            index = min((n for n, queue in enumerate(queues) if queue), key=lambda n: len(found[n]))
+            limit = min(self.settings.per_problem, missing) // 2
+            for pair in islice(self._pairs(queues[index].pop(0), window, prompts), limit):
+                found[index] += pair
         return [row for rows in found for row in rows], [_counted(n, found) for n in range(len(found))]
 
     def _by_bin(self, problems: Iterable[TrainingProblem]) -> list[list[TrainingProblem]]:
@@ -108,13 +108,13 @@ class VerificationRows:
         if problem.baseline_pass_rate != UNKNOWN_PASS_RATE:
             return problem.baseline_pass_rate
         runs = [run for run in self.runs if problem.problem_id in run.problem_ids]
-        rounds = [iteration for run in runs for iteration in run.prediction(problem.problem_id).iterations]
-        return fmean([c.correct == "equal" for r in rounds for c in r.candidates] or [0.0])
+        iterations = [iteration for run in runs for iteration in run.prediction(problem.problem_id).iterations]
+        return fmean([c.correct == "equal" for i in iterations for c in i.candidates] or [0.0])
 
     def _pairs(
         self, problem: TrainingProblem, window: Window, prompts: Prompts
     ) -> Iterator[tuple[TrainingRow, TrainingRow]]:
-        """Yield rows with a right and a wrong candidate of ``problem``, drawn at random. A candidate is in one pair."""
+        """Yield pairs of rows with a right and a wrong candidate of ``problem``, drawn at random, each in one pair."""
         candidates = [c for run in self.runs if problem.problem_id in run.problem_ids for c in self._of(run, problem)]
         by_text = {candidate.truth.candidate: candidate for candidate in candidates}
         self.left_out["same text"] += len(candidates) - len(by_text)
@@ -153,12 +153,12 @@ class VerificationRows:
                 yield row
 
 
-def _counted(place: int, found: Sequence[Sequence[TrainingRow]]) -> VerificationBin:
-    labels = Counter(row.truth.label for row in found[place] if row.truth)
+def _counted(index: int, found: Sequence[Sequence[TrainingRow]]) -> VerificationBin:
+    labels = Counter(row.truth.label for row in found[index] if row.truth)
     return VerificationBin(
-        low=place / len(found),
-        high=(place + 1) / len(found),
-        problems=len({row.extra_info.problem_id for row in found[place]}),
+        low=index / len(found),
+        high=(index + 1) / len(found),
+        problems=len({row.extra_info.problem_id for row in found[index]}),
         right=labels["right"],
         wrong=labels["wrong"],
     )

@@ -75,7 +75,7 @@ async def asolve_all(
     resumes an interrupted run in it. None uses a temporary directory. ``progress``: True prints a line to stderr every
     10 seconds; a function is called every second and after each problem, with a
     :class:`~tmas.run.progress.RunProgress`, which has the counters and, as ``line()``, what is printed. A function that
-    raises an exception is called no more, and the exception is logged. ``settings``: further fields of
+    raises an exception is not called again, and the exception is logged. ``settings``: further fields of
     :class:`~tmas.settings.RunSettings`.
 
     Raises :class:`~tmas.llm.endpoint.EndpointDown` if the endpoint is down; its subclass
@@ -120,8 +120,8 @@ async def run(
     """Run ``problems`` into ``output_dir``. :func:`asolve_all` and the command line share this function.
 
     ``config``: written to ``config.yaml``. ``activity``: counters for progress displays. ``replay_finished``: also pass
-    finished problems to ``on_result``, from their traces. ``servers``: use these servers instead of servers for this
-    run alone; they do not work on Ray.
+    finished problems to ``on_result``, from their traces. ``servers``: servers that several runs share; None starts
+    servers for this run alone. Runs on Ray cannot share servers.
     """
     ids = Counter(problem.problem_id for problem in problems)
     if repeated := [name for name, count in ids.items() if count > 1]:

@@ -92,14 +92,14 @@ class PriorityLimiter:
         if self._free > 0 and not self._is_paused:
             self._free -= count
         else:
-            await self._turn(priority, count)
+            await self._wait_for_turn(priority, count)
         held = Slots(self, count)
         try:
             yield held
         finally:
             held.keep(0)
 
-    async def _turn(self, priority: tuple[int, ...], count: int) -> None:
+    async def _wait_for_turn(self, priority: tuple[int, ...], count: int) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (priority, next(self._order), count, turn))
         try:

@@ -1,6 +1,6 @@
 """The errors that callers handle. Every other exception is a bug, and a command shows its traceback.
 
-Three further errors stop a run that can be resumed. They stay where they are raised:
+Three further errors stop a run that can be resumed. They are defined where they are raised:
 :class:`~tmas.llm.endpoint.EndpointDown`, :class:`~tmas.engines.vllm.ServerFailed` and
 :class:`~tmas.engines.ray_cluster.ClusterFailed`.
 """
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 SHOWN = 20
-"""Defects that the message of :class:`FileDefects` lists."""
+"""Maximum number of defects that the message of :class:`FileDefects` lists."""
 
 
 class UserError(Exception):
     """A mistake that the user can correct, in a file, a setting, a folder or an address.
 
-    ``what`` is wrong, without a full stop at its end. ``where``: the file, with line and field, or the setting.
+    ``what``: what is wrong, without a final full stop. ``where``: the file, with line and field, or the setting.
     ``remedy``: what to do, in full sentences. A command prints the three without a traceback and exits with code 2.
 
     This is not a ``ValueError``. Python and its libraries raise ``ValueError`` for bugs, and an ``except ValueError``
@@ -48,7 +48,7 @@ def _restore(kind: type[UserError], arguments: tuple[Any, ...]) -> UserError:
 
 
 class FileDefects(UserError):
-    """A file, or several, with defects. The message lists the first 20 of them, one a line; ``defects`` holds all."""
+    """A file, or several, with defects. The message lists the first 20 of them, one per line; ``defects`` holds all."""
 
     def __init__(self, defects: Sequence[str], remedy: str | None = None) -> None:
         self.defects = tuple(defects)

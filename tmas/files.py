@@ -106,7 +106,7 @@ def complete_lines(file: Path) -> Iterator[RawLine]:
 
 
 def scan_lines(file: Path, error: type[UserError] = UserError, remedy: str | None = None) -> Iterator[JsonLine]:
-    """The values of :func:`complete_lines`. A line that is not JSON raises ``error`` with file and line."""
+    """Yield the complete lines of a JSONL file. A line that is not JSON raises ``error`` with file and line."""
     for line in complete_lines(file):
         try:
             value = orjson.loads(line.content)

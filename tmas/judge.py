@@ -169,8 +169,9 @@ class Judge:
     """Client of a judge; an async context manager for one event loop. It raises only for wrong settings.
 
     ``prompts``: the prompts of its questions. ``counts``: number of verdicts (``verdicts``), of failed verdicts by
-    reason, and of verdicts that an open circuit breaker prevented (``not_asked``). ``usage``: tokens and calls of the
-    answers. ``approximation_digits``: the policy about decimals (:func:`equivalence_prompt`).
+    reason, and of verdicts that an open circuit breaker prevented (``not_asked``; they also count as failed).
+    ``usage``: tokens and calls of the answers. ``approximation_digits``: the policy about decimals
+    (:func:`equivalence_prompt`).
     """
 
     def __init__(
@@ -218,7 +219,7 @@ class Judge:
     async def _ask_within_timeout(
         self, prompt: str, output: type[V], wanted: int, verdicts: list[V], coded: bool
     ) -> Failure | None:
-        """Fill ``verdicts`` within the time limit. The failure tells why some are missing."""
+        """Fill ``verdicts`` within the time limit. Returns the reason why some are missing, if any are."""
         if not self._breaker.admits():
             self.counts["not_asked"] += wanted
             return _failure(FailureReason.ENDPOINT, "not asked: the judge's endpoint failed repeatedly")
@@ -252,8 +253,8 @@ class Judge:
     def _request(self, prompt: str, output: type[BaseModel], n: int, required: Mapping[str, str]) -> Request:
         """Build a request without a seed: a later pass must not repeat an earlier one.
 
-        The schema does not contain the values of ``required``: a server that enforces it would write them for a judge
-        that copies a verdict.
+        The schema does not contain the values of ``required``: a server that enforces the schema would add
+        them to a verdict that the judge copies.
         """
         schema = output_schema(output)
         if required:

@@ -1,8 +1,8 @@
 """Redaction: removes API keys from every text that leaves the process, and control characters from every message.
 
 A server can echo the key in an error, in a malformed header, or in the text of a reply. Everything that reads a key
-registers it with :func:`add_secret`. From then on :func:`without_secrets` removes it from model text, :func:`clean`
-makes messages for logs, exceptions and records. :func:`clean_logger` returns loggers whose records are clean for every
+registers it with :func:`add_secret`. From then on :func:`without_secrets` removes it from model text, and :func:`clean`
+from messages for logs, exceptions and records. :func:`clean_logger` returns loggers whose records are clean for every
 handler, also for those of a program that uses tmas as a library. :class:`CleanFormatter` cleans the lines of other
 libraries' loggers, too; the commands and the Ray actors use it (:func:`log_to_stderr`).
 """
@@ -88,14 +88,14 @@ _CLEAN = CleanFilter()
 
 
 def clean_logger(name: str) -> logging.Logger:
-    """The logger ``name``. Every handler gets its records clean."""
+    """The logger ``name``, whose records are cleaned before any handler gets them."""
     logger = logging.getLogger(name)
     logger.addFilter(_CLEAN)  # adding it again has no effect
     return logger
 
 
 def log_to_stderr() -> None:
-    """Print warnings and errors of all loggers to stderr, clean, unless this process has configured its logs."""
+    """Print warnings and errors of all loggers to stderr, clean, unless this process has configured logging."""
     logs = logging.StreamHandler()
     logs.setFormatter(CleanFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[logs])

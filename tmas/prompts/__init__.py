@@ -45,7 +45,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 class Prompts:
-    """All prompt files: the built-in ones, of which some may be replaced.
+    """All prompt files: the built-in ones, some of which may be replaced.
 
     ``replaced``: texts that differ from the built-in ones, by name. ``folder``: where these texts were read.
     Instances are immutable. A copy in another process contains the texts and needs no folder.
@@ -101,12 +101,12 @@ class Prompts:
 
     def files_of(self, name: str) -> set[str]:
         """The names of a prompt file and of all files that it includes, directly or indirectly."""
-        found, left = set[str](), [name]
-        while left:
-            file = left.pop()
+        found, pending = set[str](), [name]
+        while pending:
+            file = pending.pop()
             if file not in found:
                 found.add(file)
-                left += (include_of(node) for node in self.parsed(file).find_all(nodes.Include))
+                pending += (include_of(node) for node in self.parsed(file).find_all(nodes.Include))
         return found
 
     def parsed(self, name: str) -> nodes.Template:
@@ -131,7 +131,7 @@ class Prompts:
         del environment.filters["random"]  # a resumed run must render the same prompts
         return environment
 
-    def packed(self) -> str | None:
+    def to_json(self) -> str | None:
         """The replaced texts as JSON, for configurations that are sent to other machines; None if there are none.
 
         The JSON contains no ``$``, which OmegaConf would read as an interpolation.
@@ -139,10 +139,10 @@ class Prompts:
         return orjson.dumps(self.replaced).decode().replace("$", "\\u0024") if self.replaced else None
 
     @classmethod
-    def unpacked(cls, packed: str) -> Self:
-        """The inverse of :meth:`packed`. Raises :class:`PromptError` for texts that cannot be used."""
+    def from_json(cls, text: str) -> Self:
+        """The inverse of :meth:`to_json`. Raises :class:`PromptError` for texts that cannot be used."""
         try:
-            texts: dict[str, str] = orjson.loads(packed)
+            texts: dict[str, str] = orjson.loads(text)
         except orjson.JSONDecodeError:
             raise PromptError("not the texts of prompts as JSON: set prompts=FOLDER instead") from None
         if unknown := sorted(texts.keys() - built_in_texts().keys()):
@@ -178,10 +178,10 @@ def _from_setting(value: Any) -> Any:
     return Prompts.load(Path(value)) if isinstance(value, str | Path) else value
 
 
-def _from_packed(value: Any) -> Any:
+def _from_json(value: Any) -> Any:
     if value is None:
         return BUILT_IN
-    return Prompts.unpacked(value) if isinstance(value, str) else value
+    return Prompts.from_json(value) if isinstance(value, str) else value
 
 
 PromptsSetting = Annotated[
@@ -190,5 +190,5 @@ PromptsSetting = Annotated[
     PlainSerializer(lambda prompts: str(prompts.folder) if prompts.folder else None),
 ]
 """A field of settings. A folder is read and checked; None is :data:`BUILT_IN`. It is serialised as the folder."""
-PackedPrompts = Annotated[InstanceOf[Prompts], BeforeValidator(_from_packed), PlainSerializer(Prompts.packed)]
-"""A field of settings that are sent to other machines. It is read and serialised as :meth:`Prompts.packed`."""
+PromptsAsJson = Annotated[InstanceOf[Prompts], BeforeValidator(_from_json), PlainSerializer(Prompts.to_json)]
+"""A field of settings that are sent to other machines. It is read and serialised as :meth:`Prompts.to_json`."""

@@ -43,12 +43,12 @@ def check(prompts: Prompts) -> None:
 
 def _wrong_syntax(prompts: Prompts) -> Iterator[str]:
     """Yield the syntax errors of each file. If there are none, yield files that include themselves."""
-    before = False
+    has_errors = False
     for name, text in prompts.replaced.items():
         for line, what in _defects_of_file(prompts, name, text):
-            before = True
+            has_errors = True
             yield f"{prompts.place(name)}:{line}: {what}"
-    if not before:
+    if not has_errors:
         yield from _circles(prompts)
 
 
@@ -66,14 +66,14 @@ def _defects_of_file(prompts: Prompts, name: str, text: str) -> Iterator[tuple[i
         if not file:
             yield node.lineno, "an include must name one prompt in quotes"
         elif file not in prompts.texts:
-            yield node.lineno, f"{file!r} is no prompt{_nearest(file.removesuffix('.jinja'), prompts.texts)}"
+            yield node.lineno, f"{file!r} is not a prompt{_suggestion(file.removesuffix('.jinja'), prompts.texts)}"
 
 
 def _circles(prompts: Prompts) -> Iterator[str]:
     for name in prompts.replaced:
         for node in prompts.parsed(name).find_all(nodes.Include):
             if name in prompts.files_of(include_of(node)):
-                yield f"{prompts.place(name)}:{node.lineno}: the file includes itself, by {include_of(node)!r}"
+                yield f"{prompts.place(name)}:{node.lineno}: the file includes itself, through {include_of(node)!r}"
 
 
 def _affected(prompts: Prompts) -> list[str]:
@@ -93,7 +93,7 @@ def _wrong_variables(prompts: Prompts) -> Iterator[str]:
                 named.add((file, variable))
                 includes = ", which includes it," if file != name else ""
                 yield (
-                    f"{prompts.place(file)}:{line}: unknown variable {variable!r}{_nearest(variable, given)}; "
+                    f"{prompts.place(file)}:{line}: unknown variable {variable!r}{_suggestion(variable, given)}; "
                     f"{name}.jinja{includes} has {', '.join(sorted(given))}"
                 )
 
@@ -122,7 +122,7 @@ def _first_use(prompts: Prompts, name: str, variable: str) -> tuple[str, int]:
 
 
 def _wrong_renderings(prompts: Prompts) -> Iterator[str]:
-    """Yield, for each prompt, the first sample that cannot be rendered or gives an empty text."""
+    """Yield the error of the first wrong rendering of each prompt: it fails, is empty, or lacks a required value."""
     for name in _affected(prompts):
         for values in samples(name):
             if found := _wrong_rendering(prompts, name, values):
@@ -148,11 +148,11 @@ def _raised_in(prompts: Prompts, name: str, error: Exception) -> str:
 
 
 def _unknown_file(file: Path, known: Iterable[str]) -> str:
-    nearest = _nearest(file.stem, known, ".jinja")
-    return f"{file}: no prompt has this name{nearest}; `tmas prompts FOLDER` writes all that there are"
+    suggestion = _suggestion(file.stem, known, ".jinja")
+    return f"{file}: no prompt has this name{suggestion}; `tmas prompts FOLDER` writes all prompts"
 
 
-def _nearest(name: str, names: Iterable[str], suffix: str = "") -> str:
+def _suggestion(name: str, names: Iterable[str], suffix: str = "") -> str:
     return "".join(f" (did you mean {near}{suffix}?)" for near in get_close_matches(name, names, 1))
 
 

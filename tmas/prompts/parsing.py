@@ -41,7 +41,7 @@ _LIST_NUMBER = re.compile(r"\s*\d{1,2}\.")
 
 
 def whole_sentences(text: str) -> str:
-    """Return ``text``, which ends anywhere, up to its last whole sentence or list item; "" if there is none."""
+    """Return ``text``, which may be cut anywhere, up to its last whole sentence or list item; "" if there is none."""
     ends = [match.end() for match in _SENTENCE_END.finditer(text)]
     return next((text[:end].strip() for end in reversed(ends) if not _ends_with_list_number(text, end)), "")
 
@@ -64,7 +64,7 @@ def parse_json(text: str, model: type[M], required: Mapping[str, str] | None = N
     ``required``: fields that the object must have in addition, with these values; other objects are ignored. Invalid
     list entries are dropped and counted, unless all are invalid. If no object can be parsed, json-repair is tried on
     the last closed one. Raises :class:`Unparsable`, also for a degenerate text, such as a bracket that is repeated
-    without end: the time is linear in the length of the text.
+    without end, so that the time is linear in the length of the text.
     """
     protected = protect_latex(text)
     try:
@@ -75,8 +75,8 @@ def parse_json(text: str, model: type[M], required: Mapping[str, str] | None = N
 
 _OBJECT = re.compile(r'\{\s*"')
 """The beginning of an object that is not empty."""
-MAX_READS = 16
-"""Number of times that :func:`parse_json` may read a text. A text whose objects are no valid model is read again for
+MAX_PASSES = 16
+"""Number of times that :func:`parse_json` may read a text. A text whose objects do not fit the model is read again for
 each object in it, and a degenerate text would be read thousands of times."""
 
 
@@ -92,9 +92,9 @@ def _last_valid(text: str, model: type[M], required: Mapping[str, str]) -> Parse
             found, end = _validated(value, model, required, repaired=False), after
         except json.JSONDecodeError as error:
             read += error.pos - start + len(text) // 32  # the exception counts the lines before the error
-        except ValueError:  # another object, or an integer with too many digits
+        except ValueError:  # an object of another shape (Unparsable), or an integer with too many digits
             pass
-        if read > MAX_READS * len(text):
+        if read > MAX_PASSES * len(text):
             raise Unparsable("too many JSON objects that are nested, damaged or of another shape")
     return found
 
@@ -117,7 +117,7 @@ def _validated(value: Any, model: type[M], required: Mapping[str, str], repaired
         raise Unparsable(f"not an object of {model.__name__}'s shape")
     parsed = _without_invalid_entries(value, model, repaired)
     if wrong := [name for name, text in required.items() if str(value.get(name)).strip() != text]:
-        raise Unparsable(f"another value, or none, in {' and '.join(wrong)}")
+        raise Unparsable(f"a wrong value or none in {' and '.join(wrong)}")
     return parsed
 
 
@@ -133,7 +133,7 @@ def _without_invalid_entries(value: Any, model: type[M], repaired: bool) -> Pars
     return Parsed(model.model_validate(value | kept), repaired, len(bad))
 
 
-# The rest of LaTeX commands that begin like \n or \t. (Behind \b, \f and \r any letter means LaTeX.)
+# What follows \n or \t in LaTeX commands that begin with them. (After \b, \f and \r any letter means LaTeX.)
 _N_COMMANDS = (
     "abla|eqq?|ot|otin|otag|onumber|olimits|ewline|orm|atural|leq|geq|subseteq|supseteq|cong|sim|vdash|[ew]arrow|"
     "rightarrow|Rightarrow|leftarrow|Leftarrow"
@@ -190,14 +190,14 @@ _STATED = re.compile(
 )
 _GRADE_WORD = re.compile(r"[gG][rR][aA][dD][eE]|[sS][cC][oO][rR][eE]|\\[bB][oO][xX][eE][dD]")
 LEAD = 100
-"""Number of characters before the first such word in which its sentence may begin ("Based on my evaluation, ...")."""
+"""Number of characters before the first grade word in which its sentence may begin ("Based on my evaluation, ...")."""
 
 
 def parse_verification(text: str) -> ParsedVerification:
     r"""Parse a critique and its grade, from JSON or from free text.
 
     In free text the last labelled grade counts (``Grade: 0.5``, ``**Score:** 1/2``, DeepSeekMath-V2's ``… score should
-    be: \boxed{0.5}``). A boxed grade comes before others. Statements after it, and boxed ones directly before it, must
+    be: \boxed{0.5}``). A boxed grade takes precedence. Statements after it, and boxed ones directly before it, must
     not contradict it. Without a label, the box in the last line counts. Raises :class:`Unparsable` for any grade except
     0, 0.5 and 1, for two grades, for none, and for a grade without a critique.
     """
@@ -210,13 +210,14 @@ def parse_verification(text: str) -> ParsedVerification:
     grades = {grade_of(next(value for value in match.groups() if value is not None)) for match in stated}
     grade = grades.pop() if len(grades) == 1 else None
     if grade is None:
-        raise Unparsable(f"not one grade of 0, 0.5 and 1: {stated[-1][0][-60:]!r}")
+        raise Unparsable(f"not one of the grades 0, 0.5 and 1: {stated[-1][0][-60:]!r}")
     if not re.search(r"[^\W\d_]{2}", text[: stated[0].start()] + text[stated[-1].end() :]):
         raise Unparsable("a grade without a critique")
     return ParsedVerification(text.strip(), float(grade))
 
 
 def _deciding(text: str) -> list[re.Match[str]]:
+    """The statements of a grade that count, in order. They must all state the same grade."""
     first = _GRADE_WORD.search(text)  # the full pattern is slow, and most of a critique contains no grade
     stated = list(_STATED.finditer(text, max(0, first.start() - LEAD))) if first else []
     labelled = [match for match in stated if match[4] is None]

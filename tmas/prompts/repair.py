@@ -12,7 +12,7 @@ from typing import Any, Self
 import json_repair
 
 MAX_READS = 400_000
-"""Reads from the text before a repair is given up. An agent's damaged reply needs two or three reads per character."""
+"""Maximum number of reads of a repair. An agent's damaged reply needs two or three reads per character."""
 CHARACTERS_PER_READ = 64
 """Length of a slice that counts as one read."""
 
@@ -30,7 +30,7 @@ def repaired_json(text: str) -> Any:
 
 
 class _CountedText(str):
-    """A text that counts how often it is read, together with all texts that are made from it by slices and sums."""
+    """A text that counts how often it is read, together with all texts made from it by slicing and adding."""
 
     reads: list[int]
 

@@ -1,7 +1,7 @@
 """The JSON output of agents: one model per role, and its schema for structured output.
 
-Limits on the lengths of lists are only in the schema, so that an excess makes no reply unparsable. The banks accept a
-limited number of new items and shorten texts that are too long.
+Limits on the lengths of lists are only in the schema, so that a list that is too long does not make a reply
+unparsable. The banks accept a limited number of new items and shorten texts that are too long.
 
 No schema limits the length of a text. XGrammar, which vLLM uses by default, would then accept neither a backslash nor a
 quotation mark in the text, so no LaTeX (https://github.com/mlc-ai/xgrammar/issues/800), and it would take milliseconds
@@ -91,7 +91,7 @@ class _New(_OutputModel):
 
     @property
     def texts(self) -> list[str]:
-        """What the model worded itself."""
+        """The texts that the model worded itself."""
         return [text for field, text in self.content.items() if field != "kind"]
 
 

@@ -68,8 +68,8 @@ VARIABLES: Mapping[str, Mapping[str, Sequence[Any]]] = {
     },
     "verification": {**_TASK, "solution": ["It is 12."], "structured": [False, True]},
 }
-"""By prompt, then by variable. Files that are missing here are parts; they have the variables of the prompt that
-includes them."""
+"""Sample values by prompt, then by variable. Files that are missing here are only included in prompts; they have the
+variables of the prompt that includes them."""
 MAY_BE_EMPTY = frozenset({"attempt", "recycled"})
 """Prompts that are never the whole prompt of a call, so that they may be empty."""
 MUST_SHOW: Mapping[str, str] = {"conversation": "message", "judge_code": "code"}

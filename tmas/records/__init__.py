@@ -1,8 +1,8 @@
 """The vocabulary: records of all values that modules exchange or write to disk. The files are versioned.
 
-``calls.py`` holds the records of model calls, ``values.py`` what agents and methods exchange. ``run_files.py``,
-``trace_lines.py``, ``evaluation_files.py`` and ``comparison_files.py`` hold one record for each kind of file that a run
-or an evaluation writes; ``reading.py`` reads them.
+``calls.py`` holds the records of model calls, ``values.py`` what agents and methods exchange. The modules
+``*_files.py``, ``trace_lines.py``, ``judgements.py`` and ``live.py`` hold the records of the files that runs and
+commands write; ``reading.py`` reads these files. ``prices.py`` holds prices and costs.
 """
 
 from tmas.records.calls import (

@@ -46,8 +46,8 @@ class FailureReason(StrEnum):
 
 
 NOT_SAMPLED = frozenset({FailureReason.ENDPOINT, FailureReason.TIMEOUT, FailureReason.BUDGET, FailureReason.WORKER})
-"""A candidate that is missing for one of these reasons says nothing about the model. It is counted, but is in no rate.
-"""
+"""A candidate that is missing for one of these reasons says nothing about the model. It is counted, but left out of all
+rates."""
 
 
 class CallKey(Record):
@@ -96,8 +96,8 @@ class Sampling(Record):
     max_tokens: int = Field(
         default=130_000,
         ge=1,
-        description="Maximum length of a completion in tokens, thinking included. The context keeps this much room"
-        " free; with model.max_window_tokens a longer prompt shortens the completion instead.",
+        description="Maximum length of a completion in tokens, thinking included. Every prompt leaves this much of the"
+        " context free. With model.max_window_tokens a prompt may be longer, and its completion is then shorter.",
     )
     extra: dict[str, JsonValue] = Field(
         default_factory=dict,

@@ -1,8 +1,8 @@
 """Checksums of the lines in a run directory.
 
 The last field of a line is ``check``: the first 16 hex digits of the SHA-256 of the line's object without this field,
-as compact JSON in UTF-8. A checksum finds damage and edits. It is no signature: who changes a line on purpose can
-remove ``check``, and the line is read like the lines of older runs, which have none.
+as compact JSON in UTF-8. A checksum reveals damage and edits. It is not a signature: whoever changes a line on
+purpose can remove ``check``, and the line is then read like the lines of older runs, which have none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FIELD = "check"
 DIGITS = 16
 _LAST_FIELD = re.compile(rb',"check":"([0-9a-f]{16})"\}\s*\Z')
 _TAIL = 64
-"""A checksum as this project writes it is in the last bytes of its line; 64 are more than enough."""
+"""This project writes the checksum at the end of the line, within this number of bytes."""
 
 
 class WrongChecksum(Exception):
@@ -38,9 +38,9 @@ def checked_line(record: BaseModel) -> bytes:
 
 
 def remove_checksum(line: bytes) -> bytes:
-    """Compare a line with its checksum and return it without the field. A line without a checksum is returned as it is.
+    """Verify the checksum of a line and return the line without it. A line without a checksum is returned as it is.
 
-    A line that another program has written in another layout, with the same content, is right, too. Raises
+    A line that another program has written in another layout, with the same content, is accepted, too. Raises
     :class:`WrongChecksum`.
     """
     if last := _LAST_FIELD.search(line, max(0, len(line) - _TAIL)):

@@ -1,4 +1,4 @@
-"""Records of the files that a user names with ``output=FILE``: of ``tmas evaluate`` and of ``tmas gold-check``."""
+"""Records of the files that ``tmas evaluate`` and ``tmas gold-check`` write to ``output=FILE``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ComparedGroup(Record):
     """One method in a :class:`MethodComparison`.
 
     ``accuracy`` and ``difference``: metric -> one estimate for each budget. ``final`` and ``final_difference``:
-    metric -> the estimate after the last iteration, whatever it cost. They are empty in files of older versions.
+    metric -> the estimate after the last iteration, whatever it cost. Both are empty in files of older versions.
     """
 
     label: str
@@ -32,10 +32,10 @@ class ComparedGroup(Record):
 
 
 class MethodComparison(Record):
-    """Methods on one benchmark, over the problems that all have (``output=FILE`` of ``tmas evaluate``).
+    """Methods on one benchmark, over the problems that all of them have (``output=FILE`` of ``tmas evaluate``).
 
-    The first group is the baseline. ``budgets`` are in ``unit``, for each problem. ``currency``: that of the costs;
-    None if the cost of a problem is not known.
+    The first group is the baseline. ``budgets`` are per problem, in ``unit``. ``currency``: that of the costs; None if
+    the cost of some problem is not known.
     """
 
     v: Version = SCHEMA_VERSION
@@ -49,7 +49,7 @@ class MethodComparison(Record):
 
 
 class AnswerCounts(Record):
-    """Answers that a gold check compared, and their verdicts."""
+    """Number of answers that a gold check compared, in total and by verdict."""
 
     answers: int
     equal: int
@@ -58,7 +58,7 @@ class AnswerCounts(Record):
 
 
 class GoldCheckFailure(Record):
-    """A comparison of a gold check with an unexpected verdict. ``name``: the check."""
+    """A comparison in a gold check that gave an unexpected verdict. ``name``: the check."""
 
     name: str
     problem_id: str

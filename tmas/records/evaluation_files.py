@@ -16,17 +16,18 @@ from tmas.records.reading import Version
 from tmas.records.values import StopReason
 
 ROUNDING = 1e-9
-"""Two means that differ by less are equal: they were summed in another order."""
+"""Two means that differ by less count as equal: sums in another order differ by rounding."""
 
 
 class Estimate(Record):
-    """A mean over problems with its confidence interval. All three are None if no problem could be decided.
+    """A mean over problems (``value``) with its confidence interval (``low``, ``high``).
 
-    ``value`` is a lower bound: undecided answers count as wrong. In ``upper`` they count as right; None if it was not
-    computed. ``problems``: number of problems in the mean. ``left_out``: number of problems without a value.
+    These three are None if no problem has a value. ``value`` is a lower bound: undecided answers count as wrong. In
+    ``upper`` they count as right; None if it was not computed. ``problems``: number of problems in the mean.
+    ``left_out``: number of problems without a value.
 
-    If the estimate is a difference, undecided answers count as wrong on both sides of ``value``. ``lower`` and
-    ``upper`` are then the lowest and highest difference that they allow; None if there are no undecided answers.
+    If ``value`` is the difference of two means, undecided answers count as wrong in both. ``lower`` and ``upper`` are
+    then the lowest and the highest difference that undecided answers allow; None if there are none.
     """
 
     value: float | None
@@ -39,7 +40,7 @@ class Estimate(Record):
 
     @property
     def bound(self) -> float | None:
-        """``upper``, if undecided answers make a difference, otherwise None."""
+        """``upper`` if it differs from ``value``, otherwise None."""
         if self.value is None or self.upper is None or self.upper - self.value < ROUNDING:
             return None
         return self.upper
@@ -51,8 +52,9 @@ NO_ESTIMATE = Estimate(value=None, low=None, high=None, problems=0, left_out=0)
 class EvaluatedRun(Record):
     """The run that was evaluated. ``group`` is the same for runs that differ only by their seed.
 
-    ``settings``: those of the manifest by dotted key, without settings of a role's model that equal the solver's.
-    Evaluations of older versions have none. ``prices``: those of each role's model that the costs are computed with.
+    ``settings``: those of the manifest by dotted key, without the seed and without repetitions, such as settings of a
+    role's model that equal the solver's. Evaluations of older versions have none. ``prices``: the price of each role's
+    model that the costs were computed with.
     """
 
     method: str
@@ -77,7 +79,7 @@ class JudgeUsed(Record):
 
 
 class BootstrapUsed(Record):
-    """The settings of an evaluation's confidence intervals. The defaults are those of older evaluations."""
+    """The settings of an evaluation's confidence intervals. The defaults hold for evaluations of older versions."""
 
     resamples: int
     confidence: float
@@ -112,7 +114,7 @@ class ProblemCounts(Record):
 
 
 class BankFacts(Record):
-    """Means over problems of a memory bank in one iteration. Refuted items count in no size or turnover."""
+    """Means over problems for one bank in one iteration. ``size`` and ``turnover`` do not count refuted items."""
 
     size: float | None
     turnover: float | None
@@ -181,12 +183,13 @@ class GradeCounts(Record):
 class Calibration(Record):
     """The grades of the verifier compared with the correctness of the candidates.
 
+    ``pairs``: number of graded candidates, each counted once for each pass of the judge that decided about it.
     ``false_accept``: share of a problem's wrong candidates that the verifier accepted. ``false_reject``: share of the
-    right ones that it did not accept. ``within_problems``: the AUROC within a problem. Each is a mean over the problems
-    for which it is defined. ``auroc`` is pooled over problems: it also rewards grades that only separate easy problems
-    from hard ones. ``graded``: candidates with a grade. ``ungraded``: candidates that were written and have no grade,
-    because every verification of them failed. ``unwritten``: candidates that failed themselves. These three are None
-    in evaluations of older versions.
+    right ones that it did not accept. ``within_problems``: the AUROC within a problem. Each of the three is a mean over
+    the problems for which it is defined. ``auroc`` is pooled over problems: it also rewards grades that only separate
+    easy problems from hard ones. ``graded``: candidates with a grade. ``ungraded``: candidates that were written and
+    have no grade, because every verification of them failed. ``unwritten``: candidates that failed themselves.
+    ``graded``, ``ungraded`` and ``unwritten`` are None in evaluations of older versions.
     """
 
     pairs: int
@@ -215,8 +218,8 @@ class GradeOutcomes(Record):
 class EvaluatedStep(Record):
     """A problem after one iteration: tokens so far, their cost if the prices are known, and its metrics by scoring.
 
-    ``scores`` are lower bounds; ``upper`` has the upper bounds that differ from them.
-    ``graded``: scoring -> the graded and decided candidates of this iteration by mean grade.
+    ``scores`` are lower bounds; ``upper`` has the upper bounds that differ from them. ``graded``: scoring -> the graded
+    and decided candidates of this iteration by mean grade.
     """
 
     prompt_tokens: int
@@ -231,7 +234,7 @@ class EvaluatedProblem(Record):
     """A problem with a gold answer. ``limit``: its token budget. ``money_limit``: its budget in money.
 
     ``by_samples``: scoring -> metric -> value with k of the samples, at index k - 1, if the method has one round.
-    ``upper_by_samples``: the upper bounds that differ from them.
+    ``upper_by_samples``: the upper bounds that differ from these values.
     """
 
     problem_id: str
@@ -272,7 +275,7 @@ class DifferencesByIteration(Record):
 
 
 class BoundaryBin(Record):
-    """The problems of one range of difficulty. ``difficulty``: their mean Pass@1, from samples that are not measured.
+    """The problems of one range of difficulty. ``difficulty``: their mean Pass@1, in samples that no other field uses.
 
     ``false_accept``: share of the wrong candidates that the verifier accepted. ``false_reject``: share of the right
     ones that it did not accept. ``auroc``: within problems. Each is a mean over the problems for which it is defined.
@@ -291,9 +294,9 @@ class BoundaryBin(Record):
 class Boundary(Record):
     """How well a group of runs solves and verifies, by difficulty of the problem.
 
-    ``difficulty_from``: the samples that the difficulty is estimated from. ``other_seeds``: iteration 0 of the other
-    seeds. ``iteration_0``: iteration 0 of the only seed, which is then not measured. ``left_out``: problems without
-    samples of both kinds.
+    ``difficulty_from``: the samples that give the difficulty of a problem. ``other_seeds``: those of iteration 0 of the
+    runs with other seeds. ``iteration_0``: those of iteration 0 of the only run; the bins then measure its later
+    iterations. ``left_out``: number of problems without samples for the difficulty or without samples to measure.
     """
 
     difficulty_from: Literal["other_seeds", "iteration_0"]
@@ -306,8 +309,8 @@ class Evaluation(Record):
     """The content of ``evaluation.json``.
 
     ``differences`` and ``boundary`` (by scoring) pool the run with those runs of the same ``tmas evaluate`` that differ
-    only by seed. They are None where there is nothing to compare, or no samples to estimate the difficulty from.
-    ``cost``: that of ``roles``; absent if no price is known.
+    only by seed. ``differences`` is None if there is nothing to compare, an entry of ``boundary`` if there are no
+    samples for the difficulty or none to measure. ``cost``: that of ``roles``; absent if no price is known.
     """
 
     v: Version = SCHEMA_VERSION

@@ -1,4 +1,6 @@
-"""Records of verdicts: the lines of ``judgements.jsonl``, and how rule and judge agree in ``evaluation.json``."""
+"""Records of verdicts: the lines of ``judgements.jsonl``, and the counts and agreement of verdicts in
+``evaluation.json``.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ class JudgementLine(Record):
 
 
 class RuleCounts(Record):
-    """Verdicts of the rule on distinct answers, and the reasons of undecided ones."""
+    """Number of distinct answers by verdict of the rule. ``reasons``: number of undecided ones by reason."""
 
     equal: int
     different: int
@@ -52,7 +54,7 @@ class RuleCounts(Record):
 
 
 class JudgeCounts(Record):
-    """Verdicts of the judge, one for each pass; ``failed`` by reason."""
+    """Number of passes by verdict of the judge; ``failed`` by reason. ``not_asked``: answers that needed no judge."""
 
     equivalent: int
     different: int
@@ -68,7 +70,7 @@ class VerdictCounts(Record):
 
 
 class PassAgreement(Record):
-    """Agreement between the passes of the judge."""
+    """Agreement between the passes of the judge. ``pairs``: number of answers with at least two verdicts."""
 
     pairs: int
     unanimous: float | None
@@ -86,7 +88,7 @@ class Disagreement(Record):
 
 
 class RuleAndJudge(Record):
-    """The rule's verdicts against the majority of the judge's passes. ``table``: rule -> judge -> count."""
+    """The rule's verdicts compared with the majority of the judge's passes. ``table``: rule -> judge -> count."""
 
     table: dict[str, dict[str, int]]
     agreement: float | None
@@ -94,7 +96,7 @@ class RuleAndJudge(Record):
 
 
 class Agreement(Record):
-    """Agreement between the passes of the judge, and of the rule with the judge."""
+    """Agreement between the passes of the judge, and between the rule and the judge."""
 
     passes: PassAgreement
     rule_and_judge: RuleAndJudge

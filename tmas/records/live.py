@@ -15,7 +15,7 @@ Positive = Annotated[int, Field(ge=1, lt=2**63)]
 
 
 class LimitChanges(Record):
-    """Changes to a live run. Fields that are not set stay as they are.
+    """Changes to a live run. Only the fields that were set change something; the defaults have no meaning.
 
     ``tokens_per_run`` and ``money_per_run``: None removes the limit.
     """
@@ -28,7 +28,7 @@ class LimitChanges(Record):
 
 
 class ControlLine(Record):
-    """A line of ``control.jsonl``: a limit that changed while the run was live, or when it was resumed after that.
+    """A line of ``control.jsonl``: a change of a limit while the run was live, or by a later start with another limit.
 
     ``time``: Unix time in seconds. ``setting``: a field of :class:`LimitChanges`.
     """
@@ -41,9 +41,9 @@ class ControlLine(Record):
 
 
 class RecentBankChange(Record):
-    """A change of a memory bank. ``size``: items in the bank after it.
+    """A change of a memory bank. ``size``: items in the bank after the change.
 
-    ``time``: Unix time in seconds, None if it is from the files of the run.
+    ``time``: Unix time in seconds; None if the change was read from the files of the run.
     """
 
     time: float | None
@@ -79,16 +79,16 @@ class RunStatus(Record):
     """The status of a run, as ``tmas status`` shows it.
 
     ``state``: ``unfinished`` is a run without a process. ``waits_for``: what a starting run waits for. ``process``: the
-    last process that worked on the run, and its host. ``seconds``: time since it started. ``by_iteration``: number of
-    problems by iteration: for a live run the active ones by the iteration that they are in, otherwise the finished ones
-    by their last iteration.
+    last process that worked on the run, and its host. ``seconds``: time since that process started. ``by_iteration``:
+    number of problems by iteration: for a live run the active ones by the iteration that they are in, otherwise the
+    finished ones by their last iteration.
 
     Counts of a live run are those since its process started; counts of another run are over its finished problems.
-    ``calls``: made and ended. ``replayed``: answered from the trace. ``failed``: calls that failed. Both are None for a
-    run that is not live. ``failures``: missing results by reason, as in ``failures.jsonl``, of all starts.
-    ``tokens_spent``: prompt and completion tokens that count against ``tokens_per_run``. ``money_spent``: cost of all
-    starts in ``currency``, as it counts against ``money_per_run``; for a run that is not live, the cost of its finished
-    problems. None if the price of some model is not known.
+    ``calls``: made and ended. ``replayed``: answered from the trace. ``failed``: calls that failed. ``replayed`` and
+    ``failed`` are None for a run that is not live. ``failures``: missing results by reason, as in ``failures.jsonl``,
+    of all starts. ``tokens_spent``: prompt and completion tokens that count against ``tokens_per_run``.
+    ``money_spent``: cost of all starts in ``currency``, as it counts against ``money_per_run``; for a run that is not
+    live, the cost of its finished problems. None if the price of some model is not known.
 
     ``seconds_left``, ``completion_tokens_left`` and ``money_left`` are estimates of what the rest of the work takes,
     from the work done so far, as if there were no budgets; None if there is no basis for one. ``changes``: the lines of
@@ -128,6 +128,6 @@ class RunStatus(Record):
 
     @property
     def exceeds_budget(self) -> bool:
-        """Whether the rest of the work is expected to cost more than the budget in money has left."""
+        """Whether the rest of the work is expected to cost more than what is left of the budget in money."""
         known = self.money_per_run is not None and self.money_spent is not None and self.money_left is not None
         return known and self.money_spent + self.money_left > self.money_per_run  # type: ignore[operator]

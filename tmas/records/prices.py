@@ -20,7 +20,7 @@ class Price(Record):
     cached_input: float | None = Field(
         default=None,
         ge=0,
-        description="Price of a million prompt tokens that the server had cached. null: the price of the others.",
+        description="Price of a million prompt tokens that the server had cached. null: the same as input.",
     )
     output: float | None = Field(
         default=None, ge=0, description="Price of a million completion tokens, thinking included. null: not known."
@@ -42,7 +42,7 @@ class Price(Record):
     def cost(self, usage: Usage) -> float | None:
         """What ``usage`` costs, in ``currency``. None if the price is not known, or if no server reported the tokens.
 
-        A server that does not report which prompt tokens it had cached is taken to have had none.
+        If a server does not report cached prompt tokens, the cost assumes that there were none.
         """
         is_unreported = usage.calls > 0 and usage.total_tokens == 0
         if self.input is None or self.output is None or is_unreported:
@@ -96,7 +96,8 @@ def cost_of(usage: Mapping[str, Usage], prices: Mapping[str, Price]) -> Cost:
 
 
 def cost_of_entries(entries: Iterable[UsageEntry], prices: Mapping[str, Price]) -> float | None:
-    """The cost of usage by role and iteration. None if the price of a role is not known, or if no price is."""
+    """The cost of usage by role and iteration. None if the price of a role is not known, or if there are no
+    prices."""
     costs = [prices.get(entry.role, UNKNOWN_PRICE).cost(entry.usage) for entry in entries]
     known = [cost for cost in costs if cost is not None]
     return sum(known) if prices and len(known) == len(costs) else None

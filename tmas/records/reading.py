@@ -16,17 +16,17 @@ from tmas.records.checksums import WrongChecksum, remove_checksum
 AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
 
 
-def _is_known(version: int) -> int:
+def _check_version(version: int) -> int:
     if version != SCHEMA_VERSION:
         raise ValueError(f"schema version {version}, this version of tmas reads {SCHEMA_VERSION}")
     return version
 
 
-Version = Annotated[int, AfterValidator(_is_known)]
+Version = Annotated[int, AfterValidator(_check_version)]
 """Type of a record's version field. Records of another version are refused."""
 
 
-CHANGED = "damaged line (its checksum does not match its content)"
+WRONG_CHECKSUM = "damaged line (its checksum does not match its content)"
 
 
 class DefectiveFile(UserError):
@@ -55,13 +55,14 @@ def read_record(file: Path, kind: type[AnyRecord]) -> AnyRecord:
 def parsed(content: bytes, kind: type[AnyRecord], place: str) -> AnyRecord:
     """Parse ``content``, with or without a checksum, as a record.
 
-    Raises :class:`DefectiveFile`, whose message names ``place``. Its remedy is that of the record, if it has one.
+    Raises :class:`DefectiveFile`, whose message names ``place``. Its remedy is the attribute ``remedy`` of ``kind``, if
+    there is one.
     """
     remedy = getattr(kind, "remedy", None)
     try:
         return kind.model_validate_json(remove_checksum(content))
     except WrongChecksum:
-        raise DefectiveFile(CHANGED, where=place, remedy=remedy) from None
+        raise DefectiveFile(WRONG_CHECKSUM, where=place, remedy=remedy) from None
     except ValidationError as error:
         found = defect(error)
         if is_of_other_version(error):
@@ -76,8 +77,8 @@ def is_of_other_version(error: ValidationError) -> bool:
 
 
 def _version_error(error: ValidationError) -> Any:
-    found = error.errors(include_url=False, include_input=False)
-    at_version = (one for one in found if one["loc"][-1:] in (("v",), ("schema_version",)))
+    defects = error.errors(include_url=False, include_input=False)
+    at_version = (one for one in defects if one["loc"][-1:] in (("v",), ("schema_version",)))
     return next((one for one in at_version if one["type"] == "value_error"), None)
 
 

@@ -16,7 +16,7 @@ from tmas.records.reading import Version
 from tmas.records.values import BankChange, Experience, Guideline, Mode, ReplyCounts, Selection, StopReason, UsageEntry
 
 Correctness = Literal["equal", "different", "undecided"]
-"""Verdict of the rule on an answer, compared with the gold answer."""
+"""Verdict of the rule, which compares an answer with the gold answer."""
 REMEDY = "Resume the run with its own command. It sets the damaged line aside and writes it again from the trace."
 
 
@@ -98,7 +98,7 @@ class PredictedIteration(Record):
 
 
 class Terms(Record):
-    """Settings that a problem was finished under. A resumed run keeps the problem if they still hold."""
+    """Settings that a problem was finished with. A resumed run keeps the problem if they still hold."""
 
     method: dict[str, JsonValue]
     limits: dict[str, int | float | None] = Field(default_factory=dict)

@@ -12,13 +12,14 @@ USAGE_MISSING, USAGE_IMPLAUSIBLE = "usage_missing", "usage_implausible"
 usage has no tokens."""
 UNREPORTED = frozenset({USAGE_MISSING, USAGE_IMPLAUSIBLE})
 
-MOST_TOKENS = 10**8
-"""More tokens than the context of any model holds, for counts without a narrower limit."""
+MAX_PLAUSIBLE_TOKENS = 10**8
+"""Largest plausible number of tokens where no narrower limit is known: more than the context of any model holds."""
 COMPLETION_FACTOR, SPARE_TOKENS = 4, 4096
-"""A completion may count as this multiple of what was requested, plus spare tokens: some servers do not count hidden
-reasoning against ``max_tokens``, and chat templates and hidden instructions add tokens to a prompt."""
+"""Reported completion tokens may exceed ``max_tokens`` by this factor, because some servers do not count hidden
+reasoning against it. All counts may be larger by the spare tokens: chat templates and hidden instructions add tokens
+to a prompt."""
 LONGEST_TOKEN = 128
-"""Characters of the longest token of a common vocabulary, which is a run of spaces."""
+"""Number of characters in the longest token of a common vocabulary, which is a run of spaces."""
 
 
 def is_plausible_usage(
@@ -27,7 +28,7 @@ def is_plausible_usage(
     completion_tokens: Any,
     n: int,
     max_tokens: int,
-    prompt_bytes: int = MOST_TOKENS,
+    prompt_bytes: int = MAX_PLAUSIBLE_TOKENS,
     prompt_characters: int = 0,
     completion_characters: int = 0,
 ) -> bool:
@@ -38,13 +39,13 @@ def is_plausible_usage(
     """
     return (
         type(prompt_tokens) is type(cached_prompt_tokens) is type(completion_tokens) is int
-        and 0 <= cached_prompt_tokens <= prompt_tokens <= min(MOST_TOKENS, n * (prompt_bytes + SPARE_TOKENS))
+        and 0 <= cached_prompt_tokens <= prompt_tokens <= min(MAX_PLAUSIBLE_TOKENS, n * (prompt_bytes + SPARE_TOKENS))
         and prompt_characters <= LONGEST_TOKEN * prompt_tokens
-        and 0 <= completion_tokens <= min(MOST_TOKENS, COMPLETION_FACTOR * n * max_tokens + SPARE_TOKENS)
+        and 0 <= completion_tokens <= min(MAX_PLAUSIBLE_TOKENS, COMPLETION_FACTOR * n * max_tokens + SPARE_TOKENS)
         and completion_characters <= LONGEST_TOKEN * completion_tokens
     )
 
 
 def plausible_tokens(recorded: Any) -> int:
     """A token count from disk; 0 if it cannot be true. Older versions recorded every count that a server reported."""
-    return recorded if type(recorded) is int and 0 <= recorded <= MOST_TOKENS else 0
+    return recorded if type(recorded) is int and 0 <= recorded <= MAX_PLAUSIBLE_TOKENS else 0

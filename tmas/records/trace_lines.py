@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, field_
 from tmas.records.calls import SCHEMA_VERSION, CallKey, Failure, Message, PackingNote, Record, Reply, Sampling
 from tmas.records.checksums import WrongChecksum, remove_checksum
 from tmas.records.reading import (
-    CHANGED,
+    WRONG_CHECKSUM,
     DefectiveFile,
     UnknownVersion,
     Version,
@@ -59,8 +59,8 @@ class CallLine(Record):
 
     @field_validator("reply")
     @classmethod
-    def _has_plausible_usage(cls, reply: Reply | None, info: ValidationInfo) -> Reply | None:
-        """Older versions recorded any usage that a server reported. An implausible one becomes a note.
+    def _without_implausible_usage(cls, reply: Reply | None, info: ValidationInfo) -> Reply | None:
+        """Replace an implausible usage by a note. Older versions recorded any usage that a server reported.
 
         A reply that is not read from JSON comes from the client, which has checked its usage.
         """
@@ -112,7 +112,7 @@ def trace_line(line: bytes, place: str) -> PromptLine | CallLine | DecisionLine:
     try:
         return _LINE.validate_json(remove_checksum(line))
     except WrongChecksum:
-        raise DefectiveFile(CHANGED, where=place) from None
+        raise DefectiveFile(WRONG_CHECKSUM, where=place) from None
     except ValidationError as error:
         kind = UnknownVersion if is_of_other_version(error) else DefectiveFile
         raise kind(line_defect(error), where=place) from None

@@ -53,8 +53,8 @@ class Verification(Record):
 class Rollout(Record):
     """A candidate with its M verifications and the summary of them. Each part may be a failure instead.
 
-    ``parents``: the (iteration, candidate) pairs that the candidate rewrites or aggregates. ``cut_summary``: set if the
-    summary reached ``max_tokens`` and was kept up to its last whole sentence; the ``Failure`` that reports this.
+    ``parents``: the (iteration, candidate) pairs that the candidate rewrites or aggregates. ``cut_summary``: the
+    ``Failure`` that reports that the summary reached ``max_tokens`` and was kept up to its last whole sentence.
     ``shown``: ids of the bank items that the candidate's prompt showed.
     """
 
@@ -167,10 +167,10 @@ class BankChange(Record):
     """How one reply changed a bank, as item ids.
 
     ``merged``: items that the reply stated again. ``echoed``: items that were confirmed without gaining support,
-    because the rollouts had been shown them or were already counted, or none was named. ``contradicted``: items that
-    the reply dropped or corrected, but that stayed because they still had enough support. ``dropped``: items that were
-    refuted or removed. ``refused``: refuted items that the reply stated again. ``shortened``: items whose text was too
-    long.
+    because the named rollouts had been shown the item or were already counted, or because no rollout was named.
+    ``contradicted``: items that the reply dropped or corrected, but that stayed because they still had enough support.
+    ``dropped``: items that were refuted or removed. ``refused``: refuted items that the reply stated again.
+    ``shortened``: items whose text was too long.
 
     ``over_limit``: number of new items beyond the limit. ``copied``: number of new items that repeat the example of
     the prompt. ``unknown``: number of updates with an id that is not in the bank. ``unknown_rollouts``: number of named
@@ -208,7 +208,7 @@ class Selection(Record):
 
 
 class Iteration(Record):
-    """One iteration: the N rollouts, both banks after it, and the answer that would be returned if it ended here."""
+    """One iteration: the N rollouts, both banks after it, and the answer if the method stopped after it."""
 
     index: int
     rollouts: tuple[Rollout, ...]
@@ -248,7 +248,7 @@ class UsageEntry(Record):
 
 
 class ReplyCounts(Record):
-    """How many replies of one role could be read. A reply is one completion; a call may ask for several.
+    """Number of replies of one role, and how many of them could be read. A reply is one completion of a call.
 
     ``replies``: completions that arrived. ``unreadable``: those that could not be parsed, including those that
     ``max_tokens`` cut off too early to be parsed. ``truncated``: those that reached ``max_tokens``. ``thinking_tags``

@@ -13,17 +13,17 @@ from tmas.records.reading import Version
 Certainty = Literal["exact", "approximate", "lower_bound", "open"]
 """How well a figure is known.
 
-- ``exact``: a run with the other settings would have had it.
+- ``exact``: a run with the other settings would have had this figure.
 - ``approximate``: recorded replies or counts stand in for others.
-- ``lower_bound``: some problems would have used more; what is recorded of them counts.
-- ``open``: some problems would have continued, with a result that nobody knows; their last recorded one counts.
+- ``lower_bound``: some problems would have used more; only what is recorded counts.
+- ``open``: some problems would have continued, with an unknown result; their last recorded result counts.
 """
 
 
 class WhatIfRow(Record):
     """A figure, as mean over problems: in the run, with the other settings, and the difference, paired by problem.
 
-    ``reasons``: why it is not exact.
+    ``reasons``: why the figure is not exact.
     """
 
     name: str
@@ -37,9 +37,10 @@ class WhatIfRow(Record):
 class WhatIf(Record):
     """The JSON file of ``tmas whatif``. ``changes``: the changed settings, by dotted key.
 
-    ``problems``: number of problems in the rows. ``not_replayed``: ids of problems that this version of tmas does not
-    replay as they were solved. ``not_recorded``: ids of problems for which the recorded calls are not enough for one
-    whole iteration with the other settings.
+    ``subsets``: number of random subsets of the recorded verifications that the figures are averaged over; None: the
+    first verifications were taken. ``problems``: number of problems in the rows. ``not_replayed``: ids of problems
+    whose replay by this version of tmas does not give the recorded result. ``not_recorded``: ids of problems whose
+    recorded calls are not enough for one whole iteration with the other settings.
     """
 
     v: Version = SCHEMA_VERSION

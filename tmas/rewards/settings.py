@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationInfo, model_validator
 
 from tmas.judge import JudgeSettings
-from tmas.prompts import BUILT_IN, PackedPrompts
+from tmas.prompts import BUILT_IN, PromptsAsJson
 from tmas.settings import Settings
 
 WITHOUT_JUDGE = {"judge": "not needed"}
@@ -202,7 +202,7 @@ class RewardSettings(Settings):
         description="The judge of the bonuses and of math_grm rows; in tmas train it is set as judge.name,"
         " judge.base_url, ... null: no judge.",
     )
-    prompts: PackedPrompts = Field(
+    prompts: PromptsAsJson = Field(
         default=BUILT_IN,
         description="The judge's prompts as text; tmas train sets it from prompts=FOLDER. null: the built-in prompts.",
     )

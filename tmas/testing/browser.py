@@ -12,12 +12,12 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+EXECUTABLES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
 def chromium() -> str | None:
     """The path of Chromium on this machine (``CHROMIUM`` overrides it), or None."""
-    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, EXECUTABLES)), None)
 
 
 class Watched:
@@ -44,6 +44,7 @@ class Watched:
         return self.drawn()
 
     def go(self, address: str) -> Any:
+        """Go to ``#address`` in the open page."""
         self.page.evaluate("address => { location.hash = address }", address)
         return self.drawn()
 

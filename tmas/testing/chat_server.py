@@ -249,8 +249,8 @@ async def _apply_fault(fault: Fault, request: web.Request) -> bytes:
         return BROKEN_ENDINGS[fault.kind]
     if fault.kind == "reset":
         assert request.transport
-        linger_not = struct.pack("ii", 1, 0)
-        request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_not)
+        no_linger = struct.pack("ii", 1, 0)
+        request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
         request.transport.abort()
     await asyncio.sleep(HANG)
     raise AssertionError("nobody waits that long")

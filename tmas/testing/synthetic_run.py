@@ -63,7 +63,11 @@ FORMULAS = (
 
 
 class Writer:
-    """Writes the replies of all agents. ``ability``: log-odds at the start. ``gain``: their increase by the memory."""
+    """Writes the replies of all agents.
+
+    ``ability``: log-odds of a correct candidate in iteration 0. ``gain``: their increase over the iterations.
+    ``reasoning``: median length of the reasoning of a completion, in characters.
+    """
 
     def __init__(self, seed: int, ability: float = -0.6, gain: float = 1.2, reasoning: int = 400) -> None:
         self.seed, self.ability, self.gain, self.reasoning = seed, ability, gain, reasoning
@@ -234,7 +238,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     for name, default in {"problems": 10, "iterations": 20, "candidates": 8, "verifications": 8}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--reasoning", type=int, default=400, help="median characters of reasoning a completion")
+    parser.add_argument("--reasoning", type=int, default=400, help="median characters of reasoning per completion")
     parser.add_argument("--epsilon", type=float, default=0.2)
     parser.add_argument("--ability", type=float, default=-0.6)
     parser.add_argument("--gain", type=float, default=1.2)

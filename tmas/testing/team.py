@@ -54,7 +54,7 @@ def reply(body: Body) -> list[str]:
 
 
 KINDS = {"Self-evaluation": "self-graded", "Write a clean version of the candidate": "clean version"}
-"""Prompts that need another reply than others of their role."""
+"""Prompts that need a different reply than the other prompts of their role."""
 REPLIES: dict[str, Any] = {
     "solution": lambda n: f"I tried approach {n % 97}. The answer is \\boxed{{{n % 3}}}.",
     "self-graded": lambda n: f"{REPLIES['solution'](n)}\n# Self-evaluation\n{REPLIES['verification'](n // 7)}",
@@ -121,7 +121,7 @@ def problems(count: int) -> list[Problem]:
 
 
 def recorded_calls(run_directory: Path) -> dict[str, dict[str, Any]]:
-    """The calls in a run's traces, by problem, iteration, role, index and attempt."""
+    """The calls in a run's traces, by the parts of their key, joined by slashes."""
     calls = [call for file in (run_directory / "trace").glob("*.jsonl") for call in read_calls(file)]
     return {
         "/".join(str(part) for part in call.key.model_dump().values()): {

@@ -119,7 +119,7 @@ def test_more_problems_go_on_from_those_drawn_before(tmp_path: Path):
     ("changes", "message"),
     [
         ({"method": TMASSettings()}, "pass rates come from majority_vote, not from tmas"),
-        ({"problems": "there/problems.jsonl", "output_dir": "there"}, "would overwrite the file problems"),
+        ({"problems": "there/problems.jsonl", "output_dir": "there"}, "would overwrite the input file"),
         ({"min_pass_rate": 0.9, "max_pass_rate": 0.1}, "min_pass_rate is above max_pass_rate"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from jinja2.exceptions import SecurityError
 from pydantic import BaseModel, ValidationError
 
-from tmas.prompts import BUILT_IN, PackedPrompts, PromptError, Prompts
+from tmas.prompts import BUILT_IN, PromptError, Prompts, PromptsAsJson
 from tmas.prompts.variables import VARIABLES, samples
 from tmas.serve.settings import ServeSettings
 from tmas.settings import RunSettings
@@ -114,13 +114,13 @@ def test_a_file_that_is_no_text_is_refused(folder: Path):
         (
             "summary",
             'a\n{% include "canddate" %}',
-            "summary.jinja:2: 'canddate' is no prompt (did you mean candi",
+            "summary.jinja:2: 'canddate' is not a prompt (did you mean candi",
         ),
-        ("summary", '{% include "form.jinja" %}', "summary.jinja:1: 'form.jinja' is no prompt (did you mean form?)"),
+        ("summary", '{% include "form.jinja" %}', "summary.jinja:1: 'form.jinja' is not a prompt (did you mean form?)"),
         ("summary", "{% include question %}", "summary.jinja:1: an include must name one prompt in quotes"),
         ("summary", '{% extends "form" %}', "summary.jinja:1: the tag 'extends' is not supported: use include"),
-        ("summary", '{% include "summary" %}', "summary.jinja:1: the file includes itself, by 'summary'"),
-        ("problem", 'a\n{% include "candidate" %}', "problem.jinja:2: the file includes itself, by 'candidate'"),
+        ("summary", '{% include "summary" %}', "summary.jinja:1: the file includes itself, through 'summary'"),
+        ("problem", 'a\n{% include "candidate" %}', "problem.jinja:2: the file includes itself, through 'candidate'"),
         (
             "summary",
             "a\n{{ verifications }}\n{{ solutoin }}",
@@ -198,14 +198,14 @@ def test_a_copy_in_another_process_needs_no_folder(folder: Path):
     assert copy.prompts.hashes() == settings.prompts.hashes()
 
 
-def test_packed_texts_come_out_as_they_were_and_hold_no_interpolation():
+def test_texts_as_json_come_out_as_they_were_and_hold_no_interpolation():
     class Sent(BaseModel):
-        prompts: PackedPrompts = BUILT_IN
+        prompts: PromptsAsJson = BUILT_IN
 
     prompts = Prompts({"form": 'Price: ${oc.env:HOME} $x$ \\${y} "é"\n'})
-    packed = Sent(prompts=prompts).model_dump(mode="json")["prompts"]
-    assert "$" not in packed
-    assert Sent.model_validate({"prompts": packed}).prompts == prompts
+    text = Sent(prompts=prompts).model_dump(mode="json")["prompts"]
+    assert "$" not in text
+    assert Sent.model_validate({"prompts": text}).prompts == prompts
     assert Sent().model_dump(mode="json") == {"prompts": None}
     with pytest.raises(ValidationError, match="set prompts=FOLDER"):
         Sent.model_validate({"prompts": "a/folder"})

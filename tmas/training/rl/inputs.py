@@ -95,14 +95,14 @@ def embed_prompts(config: DictConfig) -> Prompts:
     """
     prompts = Prompts.load(Path(config.prompts)) if config.get("prompts") else BUILT_IN
     if prompts.replaced and OmegaConf.select(config, REWARD_KEY) is not None:
-        OmegaConf.update(config, f"{REWARD_KEY}.prompts", prompts.packed(), force_add=True)
+        OmegaConf.update(config, f"{REWARD_KEY}.prompts", prompts.to_json(), force_add=True)
     return prompts
 
 
 def embedded_prompts(config: DictConfig) -> Prompts:
     """The prompts that :func:`embed_prompts` put into ``config``, or the built-in prompts."""
-    packed = OmegaConf.select(config, f"{REWARD_KEY}.prompts")
-    return Prompts.unpacked(packed) if packed else BUILT_IN
+    texts = OmegaConf.select(config, f"{REWARD_KEY}.prompts")
+    return Prompts.from_json(texts) if texts else BUILT_IN
 
 
 def load_policy(config: DictConfig, defects: list[str]) -> Policy | None:
