@@ -120,8 +120,8 @@ async def run(
     """Run ``problems`` into ``output_dir``. :func:`asolve_all` and the command line share this function.
 
     ``config``: written to ``config.yaml``. ``activity``: counters for progress displays. ``replay_finished``: also pass
-    finished problems to ``on_result``, from their traces. ``servers``: servers that several runs share; None starts
-    servers for this run alone. Runs on Ray cannot share servers.
+    finished problems to ``on_result``, from their traces. ``servers``: with ``serving=vllm``, the servers that several
+    runs share, see :class:`~tmas.run.models.SharedServers`; None starts servers for this run alone.
     """
     ids = Counter(problem.problem_id for problem in problems)
     if repeated := [name for name, count in ids.items() if count > 1]:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from tmas.methods.tmas import TMASSettings
-from tmas.settings import ROLES, ModelSettings, RunSettings, ServingSettings, flatten
+from tmas.settings import ROLES, Limits, ModelSettings, RunSettings, ServingSettings, flatten
 
 SECRET = "sk-very-secret-0123456789"
 URL = "http://h:8000/v1"
@@ -172,6 +172,12 @@ def test_a_flag_that_has_a_setting_of_its_own_is_refused(arg: str, setting: str)
 def test_a_flag_that_holds_a_secret_is_refused_without_telling_it(arg: str):
     with pytest.raises(ValidationError, match=r"is set by the run itself|may hold a secret") as refused:
         served(args={arg: "sk-canary"})
+    assert "sk-canary" not in str(refused.value)
+
+
+def test_a_wrong_limit_is_refused_without_telling_its_value():
+    with pytest.raises(ValidationError, match="tokens_per_run") as refused:
+        Limits.model_validate({"tokens_per_run": "sk-canary"})
     assert "sk-canary" not in str(refused.value)
 
 

@@ -45,12 +45,15 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     local = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     try:
-        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **local)
+        try:
+            ray.init(
+                address or "local", log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **local
+            )
+        except ConnectionError as error:
+            raise UserError(f"there is no Ray cluster at {address} ({error})", where="ray.address") from None
         if threading.current_thread() is threading.main_thread():  # in other threads Ray does not touch signals
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray has replaced the run's handler
         yield
-    except ConnectionError as error:
-        raise UserError(f"there is no Ray cluster at {address} ({error})", where="ray.address") from None
     finally:
         ray.shutdown()
 

@@ -144,14 +144,17 @@ class Connection:
         return [{**entry, "id": clean(str(entry["id"]))} for entry in listed if "id" in entry]
 
     async def is_reachable(self, base_url: str) -> bool:
-        """Whether the engine answers with a list of models, or with an error status below 500."""
+        """Whether the engine answers a request for its models with any status below 500, whatever the content.
+
+        A server without a list of models answers with 404, and some servers have a list of another form. An engine that
+        is reachable only gets calls again: if it cannot answer them, because its URL is wrong for example, they fail.
+        """
         try:
-            await self.models(base_url, PROBE_TIMEOUT)
-        except TooManyFiles:
+            async with asyncio.timeout(PROBE_TIMEOUT), self._list_models(base_url) as response:
+                await _read(response, MAX_LIST_BYTES)
+                return response.status < 500
+        except (aiohttp.ClientError, TimeoutError):
             return False
-        except RequestError as error:
-            return error.status is not None and error.status < 500
-        return True
 
     def _send(self, base_url: str, body: bytes) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         return self._open_session().post(

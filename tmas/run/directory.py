@@ -121,10 +121,10 @@ class RunDirectory:
         """The records in a JSONL file of the run; none if there is no such file yet."""
         return read_records(self.path / name, kind)
 
-    def undamaged_lines(self, name: str, kind: type[Line]) -> tuple[list[Line], bool]:
+    def undamaged_lines(self, name: str, kind: type[Line]) -> list[Line]:
         """Like :meth:`lines`, but damaged lines are set aside (:func:`~tmas.run.damage.set_aside`).
 
-        Returns the other lines, and whether any line was damaged. If so, the caller must replace the file.
+        The caller must replace the file, so that they are no longer in it.
         """
         file = self.path / name
         found: list[Line] = []
@@ -138,7 +138,7 @@ class RunDirectory:
                 damage.append(Damage(line, error.what))
         if damage:
             set_aside(file, damage)
-        return found, bool(damage)
+        return found
 
     def append(self, name: str, lines: Iterable[Record]) -> None:
         append_lines(self.path / name, lines, checked_line)

@@ -41,15 +41,18 @@ class ReplyCounter:
         )
 
     def counts(self, failures: Iterable[Failure]) -> tuple[ReplyCounts, ...]:
-        """The counts by role. Call this once, at the end.
+        """The counts by role, in the order of the roles' names, because replies arrive in any order.
 
         ``failures``: those of the result. One without a reply, such as a call that could not be made for lack of input,
         does not count.
         """
-        for failure in failures:
-            if failure.key and failure.reason in UNREADABLE and str(failure.key) in self._answered:
-                self._add(ReplyCounts(role=failure.key.role, unreadable=1))
-        return tuple(self._counts[role] for role in sorted(self._counts))  # replies arrive in any order
+        unreadable = [
+            ReplyCounts(role=failure.key.role, unreadable=1)
+            for failure in failures
+            if failure.key and failure.reason in UNREADABLE and str(failure.key) in self._answered
+        ]
+        totals = replies_by_role([*self._counts.values(), *unreadable])
+        return tuple(totals[role] for role in sorted(totals))
 
     def _add(self, more: ReplyCounts) -> None:
         self._counts[more.role] = self._counts.get(more.role, ReplyCounts(role=more.role)) + more

@@ -164,10 +164,12 @@ async def own_servers(
 
 
 class SharedServers:
-    """vLLM servers that several runs with the same model share. They start with the first call of :meth:`base_urls`.
+    """vLLM servers that several runs share, one run after the other. The first call of :meth:`base_urls` starts them.
 
-    An async context manager that stops the servers at its end. They do not work on Ray. ``directory``: the folder for
-    their logs.
+    They serve the model of the first run with its serving settings, and all other runs must have the same. Runs on Ray
+    must not share servers: those of the first run end with its connection to the cluster, and this is not checked.
+
+    An async context manager that stops the servers at its end. ``directory``: the folder for their logs.
     """
 
     def __init__(self, directory: Path) -> None:

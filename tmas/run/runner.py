@@ -76,18 +76,19 @@ def pending_problems(
 
     ``terms``: the current settings; a problem that was finished under other settings may have to be solved again.
     ``reuse_finished``: False treats all problems as not finished. A damaged line is set aside, and its problem
-    counts as not finished: it is solved again, with its calls answered from the trace.
+    counts as not finished: it is solved again, with its calls answered from the trace. The predictions of other
+    problems are kept. One that has lost a failure is written again in the first start that includes its problem.
     """
     ids = {p.problem_id for p in problems}
-    predictions, _ = directory.undamaged_lines("predictions.jsonl", Prediction)
-    failures, any_damaged = directory.undamaged_lines("failures.jsonl", FailureLine)
+    predictions = directory.undamaged_lines("predictions.jsonl", Prediction)
+    failures = directory.undamaged_lines("failures.jsonl", FailureLine)
     counts = Counter(line.problem_id for line in failures)
-    kept = {
-        line.problem_id: line
-        for line in predictions
-        if line.problem_id not in ids or (reuse_finished and is_finished(line, Terms.model_validate(terms)))
-        if not any_damaged or counts[line.problem_id] == line.failures
-    }
+    current = Terms.model_validate(terms)
+
+    def is_reusable(line: Prediction) -> bool:
+        return reuse_finished and is_finished(line, current) and counts[line.problem_id] == line.failures
+
+    kept = {line.problem_id: line for line in predictions if line.problem_id not in ids or is_reusable(line)}
     return Pending(
         [p for p in problems if p.problem_id not in kept],
         list(kept.values()),

@@ -19,8 +19,8 @@ from tmas.serve.settings import is_loopback
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CHAT = "/v1/chat/completions"
-ANSWERED, CLIENT_LEFT = "answered", "client_left"
-"""Outcomes of requests in the metrics. All others are the codes of errors."""
+ANSWERED, CLIENT_LEFT, INTERNAL_ERROR = "answered", "client_left", "internal_error"
+"""Outcomes of requests in the metrics. The last one, and all others, are the codes of errors."""
 
 
 @dataclass
@@ -50,6 +50,11 @@ def count_requests(metrics: ServerMetrics) -> Any:
         request_metrics = request[REQUEST_METRICS] = RequestMetrics()
         try:
             return await handler(request)
+        except Exception as error:
+            client_has_left = request.transport is None and isinstance(error, ConnectionError)
+            if not client_has_left:  # a bug, which aiohttp answers with status 500
+                request_metrics.outcome = INTERNAL_ERROR
+            raise
         finally:
             metrics.requests.labels(request_metrics.model, request_metrics.outcome).inc()
 

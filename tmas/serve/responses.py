@@ -46,10 +46,9 @@ class Responses:
             rollouts = [rollout for iteration in result.trajectory.iterations for rollout in iteration.rollouts]
             failed = [rollout.solution for rollout in rollouts if isinstance(rollout.solution, Failure)]
             reasons = ", ".join(f"{count} {reason}" for reason, count in _by_reason(failed).items())
-            message = (
-                f"no candidate has a solution: {len(failed)} of {len(rollouts)} failed: {reasons}"
-                f" (the last: {failed[-1].message})"
-            )
+            message = f"no candidate has a solution: {len(failed)} of {len(rollouts)} failed"
+            if failed:
+                message += f": {reasons} (the last: {failed[-1].message})"
             details = {"usage": usage(result), "tmas": self._details(result)}
             raise ApiError(422, "no_answer", message, details=details)
         return result.solution

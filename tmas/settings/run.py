@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from tmas.methods import AnyMethodSettings
 from tmas.methods.tmas import TMASSettings
@@ -21,10 +21,8 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
-class Limits(BaseModel):
+class Limits(Settings):
     """Hard budgets, in tokens and in money. They can be raised when a run is resumed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tokens_per_problem: int | None = Field(
         default=None, ge=1, description="Token budget of each problem, prompt and completion together. null: no limit."

@@ -9,11 +9,14 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import RawTestServer
 
 from tests.support.waiting import LIMIT, until
 from tmas.llm import client
 from tmas.llm.chat_model import RoutingHint
 from tmas.llm.client import OpenAIChat
+from tmas.llm.connection import Connection
 from tmas.llm.endpoint import EndpointDown, EndpointSettings
 from tmas.records import Failure, FailureReason, Message, Reply, Request, Sampling
 from tmas.testing.chat_server import Fault, Script, ScriptedServer
@@ -207,20 +210,30 @@ async def test_a_call_that_no_server_can_answer_is_its_own_failure():
 
 
 @pytest.mark.parametrize("told", [["not an object"], "not an object either"])
-async def test_a_server_that_tells_nonsense_of_its_models_is_looked_after_until_it_is_well(told: Any):
+async def test_a_server_that_tells_nonsense_of_its_models_gets_calls_again(told: Any):
     async with AsyncExitStack() as stack:
         servers = await started(stack, 2, faults=[DOWN])
         for server in servers:
             server.models = told
         async with chat_of(*servers) as chat:
             await chat.complete(ask(0), hint=RoutingHint("p"))
-            ailing = [engine for engine in chat.router.engines.values() if not engine.is_healthy]
-            assert ailing
+            await until(lambda: all(engine.is_healthy for engine in chat.router.engines.values()))
             with pytest.raises(EndpointDown, match="models"):
                 await chat.context_length("scripted")
-            for server in servers:
-                server.models = None
-            await until(lambda: all(engine.is_healthy for engine in ailing))
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [(200, "[]", True), (200, "ready", True), (401, "", True), (404, "", True), (500, "", False), (503, "", False)],
+)
+async def test_a_server_is_reachable_if_it_answers_with_any_status_below_500(status: int, body: str, expected: bool):
+    async def answer(_: web.BaseRequest) -> web.Response:
+        return web.Response(status=status, text=body)
+
+    async with RawTestServer(answer) as server, asyncio.timeout(LIMIT):
+        connection = Connection(EndpointSettings(base_url=str(server.make_url("/v1"))))
+        assert await connection.is_reachable(connection.settings.base_urls[0]) is expected
+        await connection.close()
 
 
 async def test_a_server_that_is_gone_for_good_is_no_longer_looked_after():

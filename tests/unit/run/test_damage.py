@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from tests.unit.run.test_resume import solve
+from tmas import api
 from tmas.errors import UserError
 from tmas.evaluation.runs import read_run
 from tmas.files import read_lines
@@ -20,6 +21,7 @@ from tmas.records.run_files import DamagedLine, FailureLine, Prediction
 from tmas.report.runs import read_runs
 from tmas.run.replay import RecordedRun
 from tmas.run.trace import TraceError, read_calls
+from tmas.settings import RunSettings
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer
 from tmas.testing.team import essence
@@ -91,6 +93,27 @@ async def test_a_damaged_failure_is_written_again(tmp_path: Path):
         await solve(server, tmp_path, team.problems(2), method={"max_iterations": 1})
         assert len(server.requests) == made
     assert list(read_records(tmp_path / "failures.jsonl", FailureLine)) == failures
+
+
+async def test_a_damaged_failure_of_a_problem_that_is_not_in_this_start_costs_no_prediction(tmp_path: Path):
+    def cut(body: Body) -> Script:
+        return Script(tuple(team.reply(body)), finish_reason="length")
+
+    async with ScriptedServer(cut) as server:
+        method = team.method(max_iterations=1)
+        settings = RunSettings(model=team.model(server.base_url), method=method)
+        await api.run(team.problems(2), settings, tmp_path)
+        names = ("predictions.jsonl", "failures.jsonl")
+        whole, made = [list(read_lines(tmp_path / name)) for name in names], len(server.requests)
+        last = len(whole[1])
+        assert whole[1][-1]["problem_id"] == "p1"
+        edit(tmp_path / "failures.jsonl", last, lambda line: line.replace(b"truncated", b"unparsable", 1))
+        await api.run(team.problems(1), settings, tmp_path)
+        assert list(read_lines(tmp_path / "predictions.jsonl")) == whole[0]
+        assert list(read_lines(tmp_path / "failures.jsonl")) == whole[1][:-1]
+        await api.run(team.problems(2), settings, tmp_path)
+        assert [list(read_lines(tmp_path / name)) for name in names] == whole  # the lost failure is written again
+        assert len(server.requests) == made
 
 
 def trace_of_first(run: Path) -> Path:

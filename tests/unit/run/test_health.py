@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from tmas import asolve
-from tmas.records import Result
+from tmas.records import CallKey, Completion, Failure, FailureReason, Reply, Result, Usage
 from tmas.records.reading import read_records
 from tmas.records.run_files import Prediction
-from tmas.run.health import replies_by_role
+from tmas.run.health import ReplyCounter, replies_by_role
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer
 
@@ -48,3 +48,12 @@ async def test_unreadable_replies_are_counted_by_role_and_the_same_in_a_replay(t
         assert replies_by_role(result.replies)["guideline"].thinking_tags == 1
     [line] = read_records(tmp_path / "predictions.jsonl", Prediction)
     assert line.replies == results[0].replies
+
+
+def test_the_counts_are_the_same_however_often_they_are_asked_for():
+    counter, key = ReplyCounter(), CallKey(problem_id="p", iteration=0, role="solution", index=0)
+    counter.count(key, 1, Reply(completions=(Completion(text="?"),), usage=Usage()))
+    failures = [Failure(reason=FailureReason.UNPARSABLE, message="no answer", key=key)]
+    first = counter.counts(failures)
+    assert [(one.role, one.replies, one.unreadable) for one in first] == [("solution", 1, 1)]
+    assert counter.counts(failures) == first

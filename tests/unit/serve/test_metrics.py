@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.serving import RunningServer, served
 from tests.support.waiting import until
+from tmas.serve import app
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer
 
@@ -49,6 +52,28 @@ async def test_requests_tokens_failures_and_times_are_counted(tmp_path: Path):
     assert after["tmas_time_to_first_byte_seconds_count", "true"] == 2
     assert after["tmas_time_to_first_byte_seconds_count", "false"] == 1
     assert after["tmas_time_to_first_content_seconds_count", "tmas"] == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (RuntimeError("a bug"), "internal_error"),
+        (ConnectionResetError("not the client's"), "internal_error"),
+        (web.HTTPInternalServerError(), "internal_server_error"),
+    ],
+)
+async def test_a_request_on_which_the_server_fails_is_not_one_whose_client_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, outcome: str
+):
+    def fail(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(app, "read_question", fail)
+    async with ScriptedServer(team.reply) as engine, served(tmp_path, engine.base_url) as server:
+        reply = await server.ask()
+        counted = await metrics(server)
+    assert reply.status == 500
+    assert {key[1:3] for key in counted if key[0] == "tmas_requests_total"} == {("tmas", outcome)}
 
 
 async def test_running_and_waiting_requests_and_those_whose_client_left(tmp_path: Path):

@@ -12,8 +12,13 @@ import orjson
 import pytest
 
 from tests.support.serving import QUESTION, runs_in, served
+from tmas.records import Result, Trajectory
+from tmas.serve.errors import ApiError
 from tmas.serve.requests import read_request
+from tmas.serve.responses import Responses
+from tmas.serve.service import Job
 from tmas.serve.settings import ServerSettings
+from tmas.settings import RunSettings
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer
 
@@ -178,6 +183,18 @@ async def test_where_every_candidate_failed_there_is_an_error_with_the_reasons_a
     assert reply.json["tmas"]["failures"]["truncated"] >= 9
     assert reply.json["usage"]["completion_tokens"] > 0
     assert (tmp_path / reply.json["tmas"]["request_id"] / "failures.jsonl").stat().st_size
+
+
+def test_a_result_without_any_candidate_is_an_error_as_well():
+    settings = RunSettings(model=team.model("http://h/v1"), method=team.method())
+    job = Job("chatcmpl-1", QUESTION, settings, "tmas")
+    nothing = Result(
+        problem=job.problem, method="tmas", trajectory=Trajectory(iterations=(), stop="max_iterations"), usage=()
+    )
+    with pytest.raises(ApiError) as refused:
+        Responses(job).completion(nothing)
+    assert refused.value.code == "no_answer"
+    assert refused.value.message == "no candidate has a solution: 0 of 0 failed"
 
 
 async def test_a_stream_that_comes_to_nothing_ends_in_an_error_that_the_official_client_raises(tmp_path: Path):

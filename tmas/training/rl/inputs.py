@@ -107,11 +107,31 @@ def embedded_prompts(config: DictConfig) -> Prompts:
 
 def load_policy(config: DictConfig, defects: list[str]) -> Policy | None:
     """Load the policy of ``config``. If that fails, append the reason to ``defects`` and return None."""
+    path = config.actor_rollout_ref.model.path
     try:
+        _check_folder(path)
         return Policy.load(config)
     except (OSError, ValueError) as error:
-        defects.append(f"policy.path {config.actor_rollout_ref.model.path}: {str(error).splitlines()[0]}")
+        defects.append(f"policy.path {path}: {str(error).splitlines()[0]}")
         return None
+
+
+def _check_folder(path: str) -> None:
+    """Raise ``FileNotFoundError`` if ``path`` can only be a folder, not a name on the hub, and does not exist.
+
+    The Hugging Face library would ask the hub for it, which can take half a minute without a connection. Without the
+    hub (``HF_HUB_OFFLINE``) it fails at once, so nothing is checked here.
+    """
+    from huggingface_hub import constants
+
+    first, *others = path.split("/")
+    begins_as_folder = path.startswith(("./", "../", "/", "~")) or (bool(others) and Path(first).is_dir())
+    is_folder = begins_as_folder or len(others) > 1
+    if is_folder and not constants.HF_HUB_OFFLINE and not Path(path).exists():
+        raise FileNotFoundError(
+            "there is no such folder. Give the folder of a model (with config.json), or a name on the Hugging Face hub"
+            " (ORG/NAME)"
+        )
 
 
 def load_files(paths: str | Sequence[str], policy: Policy | None, defects: list[str]) -> list[RowFile]:

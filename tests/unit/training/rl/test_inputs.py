@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from jinja2 import TemplateError
+from omegaconf import DictConfig, OmegaConf
 
 from tests.support.rewards import GOLD, QUESTION, extra_info
 from tmas.records import Message
-from tmas.training.rl.inputs import Policy, load_files
+from tmas.training.rl.inputs import Policy, load_files, load_policy
 from tmas.training.rl.model_shape import KNOWN
 from tmas.training.rows import ExtraInfo, RewardModel, TrainingRow, write_rows
 
@@ -47,6 +48,49 @@ def files(tmp_path: Path) -> list[str]:
     write_rows(tmp_path / "plain.parquet", [row])
     write_rows(tmp_path / "system.parquet", [row, row.model_copy(update={"prompt": (system, *row.prompt)})])
     return [str(tmp_path / name) for name in ("plain.parquet", "system.parquet")]
+
+
+@pytest.fixture
+def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths of the policies that were loaded. The current folder contains ``here/policy``."""
+    found: list[str] = []
+    (tmp_path / "here" / "policy").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(Policy, "load", lambda config: found.append(config.actor_rollout_ref.model.path))
+    return found
+
+
+def policy_at(path: str) -> DictConfig:
+    return OmegaConf.create({"actor_rollout_ref": {"model": {"path": path}}})
+
+
+MISSING = ["./policy", "../policy", "/nowhere/policy", "/nowhere", "~/policy", "runs/sft/final", "here/polcy"]
+
+
+@pytest.mark.parametrize("path", MISSING)
+def test_a_missing_folder_is_not_asked_for_on_the_hub(path: str, loaded: list[str]):
+    defects: list[str] = []
+    assert load_policy(policy_at(path), defects) is None
+    [defect] = defects
+    assert defect.startswith(f"policy.path {path}: there is no such folder")
+    assert loaded == []
+
+
+@pytest.mark.parametrize("path", ["org/name", "name", "here/policy", "./here/policy"])
+def test_a_hub_name_and_a_folder_are_loaded(path: str, loaded: list[str]):
+    load_policy(policy_at(path), [])
+    assert loaded == [path]
+
+
+@pytest.mark.parametrize("path", MISSING)
+def test_without_the_hub_a_missing_folder_is_left_to_the_library(
+    path: str, loaded: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    """It fails at once, and finds a model in the cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    load_policy(policy_at(path), [])
+    assert loaded == [path]
 
 
 def test_a_system_message_counts(files: list[str]):
