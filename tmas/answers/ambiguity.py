@@ -10,18 +10,17 @@ from typing import Any
 
 from tmas.answers.notation import for_math_verify
 from tmas.answers.numbers import is_number, same_function, same_number
+from tmas.answers.verdicts import Notation
 
 _ONE_SIDED = {
-    "a name is known": re.compile(r"(?<![A-Za-z\\])[A-Z]_\{[^{}]*\}"),
-    "an order of growth is stated without its sign": re.compile(
-        r"(?<![A-Za-z\\])[Oo]\(|\\(?:mathcal\{O\}|Theta|Omega)\("
-    ),
-    "a derivative has another notation": re.compile(r"\\partial"),
-    "a bar or a hat has a meaning": re.compile(r"\\(?:overline|bar|hat|widehat|tilde|vec)(?![A-Za-z])"),
-    "the modulus is given by the problem": re.compile(r"\\pmod|\\pod|\(mod"),
-    "the base of a logarithm is known": re.compile(r"\\(?:log|lg)(?![A-Za-z_])(?! ?_)"),
+    Notation.NAME: re.compile(r"(?<![A-Za-z\\])[A-Z]_\{[^{}]*\}"),
+    Notation.ORDER_OF_GROWTH: re.compile(r"(?<![A-Za-z\\])[Oo]\(|\\(?:mathcal\{O\}|Theta|Omega)\("),
+    Notation.DERIVATIVE: re.compile(r"\\partial"),
+    Notation.ACCENT: re.compile(r"\\(?:overline|bar|hat|widehat|tilde|vec)(?![A-Za-z])"),
+    Notation.MODULUS: re.compile(r"\\pmod|\\pod|\(mod"),
+    Notation.LOGARITHM: re.compile(r"\\(?:log|lg)(?![A-Za-z_])(?! ?_)"),
 }
-"""Notations that raise a doubt if only one side has them. The key completes "different, unless ..."."""
+"""Notations that raise a doubt if only one side has them."""
 _RELATION = re.compile(r"[<>]|\\(?:leq|geq)(?![A-Za-z])")
 _SIGNS = {
     "an exponent is an operator": re.compile(r"\^(?:\{(?:T|c|\*|\\(?:top|dagger|ast))\}|\*|\\(?:top|dagger|ast))"),
@@ -29,7 +28,6 @@ _SIGNS = {
     "a chain of equations": re.compile(r"[A-Za-z]=[A-Za-z]="),
 }
 """Signs that math-verify ignores or mistakes for other signs. The key completes "equal but for ..."."""
-_SLASH_DOUBT = "a slash divides by less or more than was assumed"
 _SLASH = re.compile(r"/ ?(?:\d+|[a-z]) ?(?:[A-Za-z(]|\\(?:sqrt|pi|frac|ln|log|sin|cos|tan)(?![A-Za-z]))")
 _BASE = re.compile(r"\\(?:log|lg|ln) ?_\{[^{}]*\}|\\ln(?![A-Za-z])")
 _FUNCTION = re.compile(r"[A-Za-z](?:_\{[^{}]*\})?'*\(")
@@ -42,14 +40,14 @@ def _ambiguous_slash(one: str, other: str) -> bool:
     return any(_SLASH.search(side) for side in (one, other))
 
 
-def only_in(side: str, other: str) -> list[str]:
-    """Return the doubts about the verdict "different" that notations raise which only ``side`` has.
+def only_in(side: str, other: str) -> list[Notation]:
+    """Return the notations that raise a doubt about the verdict "different" and that only ``side`` has.
 
     Both sides are normalised. Logarithms with and without a base count as the same notation.
     """
     side, other = for_math_verify(side), for_math_verify(_BASE.sub(r"\\log ", other))
-    signs = {_SLASH_DOUBT: _SLASH, "a function is known": _FUNCTION, **_ONE_SIDED}
-    return [doubt for doubt, sign in signs.items() if sign.search(side) and not sign.search(other)]
+    signs = {Notation.SLASH: _SLASH, Notation.FUNCTION: _FUNCTION, **_ONE_SIDED}
+    return [notation for notation, sign in signs.items() if sign.search(side) and not sign.search(other)]
 
 
 def doubt_about_signs(one: str, other: str) -> str | None:
@@ -65,16 +63,16 @@ def doubt_about_notation(one: str, other: str, first: Any, second: Any) -> str |
     ``one`` and ``other`` are normalised; ``first`` and ``second`` are their expressions.
     """
     if _ambiguous_slash(one, other):
-        return _SLASH_DOUBT
+        return Notation.SLASH
     relations = [len(_RELATION.findall(side)) for side in (one, other)]
     if max(relations) > 1:
         return "a chain of inequalities has another form"
     if _LETTER_FONT.sub(r"\1", one) == _LETTER_FONT.sub(r"\1", other):
         return "a letter has another font"
     one, other = for_math_verify(one), for_math_verify(other)
-    for doubt, pattern in _ONE_SIDED.items():
+    for notation, pattern in _ONE_SIDED.items():
         if bool(pattern.search(one)) != bool(pattern.search(other)):
-            return doubt
+            return notation
     if _is_unevaluated(first) or _is_unevaluated(second):
         return "a sum, product or integral has a closed form"
     radical = bool(_RADICAL.search(one + other))

@@ -16,6 +16,7 @@ from typing import Self
 from pebble import ProcessExpired, ProcessPool
 
 from tmas.answers.equivalence import Comparison, compare_texts, decide, normalise, undecided
+from tmas.answers.verdicts import Cause
 
 _MEMORY_BYTES = 4 * 2**30
 _MAX_CACHED = 1 << 16
@@ -94,7 +95,8 @@ class AnswerChecker:
         if isinstance(outcome, ProcessExpired) and outcome.exitcode == -signal.SIGPROF:
             outcome = TimeoutError()
         if isinstance(outcome, BaseException):
-            verdict = undecided(_REASONS.get(type(outcome), f"{type(outcome).__name__} in the comparison"))
+            reason = _REASONS.get(type(outcome), f"{type(outcome).__name__} in the comparison")
+            verdict = undecided(reason, Cause.TIMEOUT if isinstance(outcome, TimeoutError) else None)
             if not isinstance(outcome, TimeoutError | MemoryError):
                 return verdict  # not cached: another attempt may succeed
             outcome = verdict

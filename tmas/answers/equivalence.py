@@ -34,7 +34,7 @@ from tmas.answers.symbolic import (
     without_commands,
     without_digit_separators,
 )
-from tmas.answers.verdicts import DIFFERENT, EQUAL, Comparison, Equivalence, undecided
+from tmas.answers.verdicts import DIFFERENT, EQUAL, Comparison, Equivalence, different_unless, equal_but_for, undecided
 
 _WHOLE_NUMBER = re.compile(r"-?(\d{1,1000})")
 _MAX_PADDED_DIGITS = 3
@@ -54,7 +54,7 @@ def compare_texts(gold: str, answer: str) -> Comparison | None:
     if int(gold) != int(answer):
         return DIFFERENT
     padded = any(match and len(match[1]) > _MAX_PADDED_DIGITS and match[1][0] == "0" for match in numbers)
-    return undecided("equal but for leading zeros") if padded else EQUAL
+    return equal_but_for("leading zeros") if padded else EQUAL
 
 
 _UNIT = re.compile(
@@ -159,9 +159,9 @@ class ValueComparer:
         verdict = compare_regions(one, other) or compare_forms(read(one), read(other), self)
         verdict = verdict or self._compare_expressions(one, other)
         if verdict.equivalence is Equivalence.DIFFERENT and _equal_without_digit_separators(one, other):
-            return undecided("different, unless the digits are in groups of three")
+            return different_unless("the digits are in groups of three")
         if verdict.equivalence is Equivalence.DIFFERENT and self._equal_without_percent_signs(one, other):
-            return undecided("different, unless a percent sign is left out")
+            return different_unless("a percent sign is left out")
         return verdict
 
     def _equal_without_percent_signs(self, one: str, other: str) -> bool:
@@ -206,18 +206,18 @@ class ValueComparer:
         if not all(parsed):
             return undecided(f"the {self._side_to_name([not side for side in parsed])} cannot be parsed")
         if same_digits_in_another_base(one, other):
-            return undecided("equal but for number bases")
+            return equal_but_for("number bases")
         if equal(*parsed):
             doubt = doubt_about_equal(one, other)
-            return undecided(f"equal but for {doubt}") if doubt else EQUAL
+            return equal_but_for(doubt) if doubt else EQUAL
         if approximate := self._compare_approximation(one, other, parsed):
             return approximate
         if arbitrary_constants and (names := find_renaming(parsed[0][0], parsed[1][0])) and are_constants(names):
             return EQUAL
         if arbitrary_constants and equal_if_constants_are_swapped(parsed[0][0], parsed[1][0]):
-            return undecided("different, unless constants are renamed")
+            return different_unless("constants are renamed")
         doubt = doubt_about_different(one, other, parsed)
-        return undecided(f"different, unless {doubt}") if doubt else DIFFERENT
+        return different_unless(doubt) if doubt else DIFFERENT
 
     def _compare_approximation(self, one: str, other: str, parsed: Parsed) -> Comparison | None:
         """Compare a decimal with an unequal number that may round to it, by ``approximation_digits``.
@@ -232,7 +232,7 @@ class ValueComparer:
             if self._digits is not None and significant_digits(rounded) >= self._digits:
                 return EQUAL
             if all(decimals) and significant_digits(rounded) >= _MIN_ROUNDED_DIGITS:
-                return undecided("different, unless a decimal is rounded")
+                return different_unless("a decimal is rounded")
         return None
 
     def _same_words(self, one: str, other: str) -> bool:

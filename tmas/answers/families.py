@@ -10,7 +10,7 @@ from tmas.answers.forms import Comparer
 from tmas.answers.numbers import same_number
 from tmas.answers.structure import letters, read, rename, without_name
 from tmas.answers.symbolic import parse
-from tmas.answers.verdicts import DIFFERENT, EQUAL, Comparison, undecided
+from tmas.answers.verdicts import DIFFERENT, EQUAL, Comparison, different_unless, undecided
 
 _FAMILY = re.compile(
     r"(?P<values>.+?)(?:[,;]? ?\b(?:for all|for any|for|where|with)\b ?|[,;]|(?=\())"
@@ -35,7 +35,7 @@ def compare_families(one: str, other: str, comparer: Comparer) -> Comparison | N
     left, right = without_name(left, right), without_name(right, left)
     if comparer.compare(*sorted((left, right))).equal:
         return EQUAL
-    return _compare_progressions(left, right, index) or undecided("different, unless both give the same values")
+    return _compare_progressions(left, right, index) or different_unless("both give the same values")
 
 
 def _compare_progressions(one: str, other: str, index: str) -> Comparison | None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from tmas.answers.structure import Form, case_parts, has_relation, in_the_same_names, names_of, read, split
 from tmas.answers.symbolic import parse
-from tmas.answers.verdicts import DIFFERENT, EQUAL, Comparison, Equivalence, undecided
+from tmas.answers.verdicts import DIFFERENT, EQUAL, Comparison, Equivalence, Notation, different_unless, undecided
 
 _MAX_ITEMS = 40
 """Maximum number of items that are compared pair by pair. Items with an equal text on the other side do not count."""
@@ -54,7 +54,7 @@ def compare_special(one: Form, other: Form, comparer: Comparer) -> Comparison | 
         residue, atom = (one, other) if one.kind == "congruence" else (other, one)
         name, number = residue.head.split(" ")[0], re.fullmatch(r"\d+", atom.items[0])
         same = number is not None and not name and residue.items == (str(int(number[0])),)
-        return EQUAL if same else undecided("different, unless the modulus is given by the problem")
+        return EQUAL if same else different_unless(Notation.MODULUS)
     if kinds == {"cases"}:
         return _compare_cases(one, other, comparer)
     if kinds == {"builder"} and (names := tuple(re.findall(r"[A-Za-z]", one.head))):
@@ -71,7 +71,7 @@ def compare_special(one: Form, other: Form, comparer: Comparer) -> Comparison | 
 def _compare_congruences(one: Form, other: Form) -> Comparison:
     (name, modulus), (other_name, other_modulus) = (form.head.split(" ") for form in (one, other))
     if name and other_name and name != other_name:
-        return undecided("different, unless letters are renamed")
+        return different_unless("letters are renamed")
     common = lcm(int(modulus), int(other_modulus))
     residues = [
         {int(item) + int(step) * k for item in form.items for k in range(common // int(step))}
@@ -109,10 +109,10 @@ def compare_forms(one: Form, other: Form, comparer: Comparer) -> Comparison | No
         return verdict
     parts = [part for form in (one, other) for part in (form.items if form.kind == "list" else (",".join(form.items),))]
     if any(len(_SIGNS.findall(part)) > 1 for part in parts):
-        return undecided("different, unless two signs are chosen independently")
+        return different_unless("two signs are chosen independently")
     repeated = [names_of(form.items) for form in (one, other)]
     if any(1 < len(set(names)) < len(names) for names in repeated):
-        return undecided("different, unless the values of several solutions are listed")
+        return different_unless("the values of several solutions are listed")
     return DIFFERENT
 
 
@@ -145,7 +145,7 @@ def _compare_structures(one: Form, other: Form, comparer: Comparer) -> Compariso
     if "list" not in kinds or not in_order or in_order.equal:
         return in_order or DIFFERENT
     verdict = _unordered(items, other_items, comparer)
-    return undecided("different, unless the order is irrelevant") if verdict.equal else verdict
+    return different_unless("the order is irrelevant") if verdict.equal else verdict
 
 
 def _without_names(form: Form, other: Form) -> list[str]:
@@ -164,7 +164,7 @@ def _compare_sets(one: Form, other: Form, comparer: Comparer) -> Comparison:
         return undecided("an answer has too many items")
     distinct = _unordered(_distinct(one.items, comparer), _distinct(other.items, comparer), comparer)
     if one.kind == other.kind == "list" and distinct.equivalence is not Equivalence.DIFFERENT:
-        return undecided("different, unless repeated items count once")
+        return different_unless("repeated items count once")
     return distinct
 
 
@@ -188,7 +188,7 @@ def _compare_with_atom(listing: Form, atom: Form, comparer: Comparer) -> Compari
     if expressions and all(isinstance(expression, Expr) for expression in expressions):
         return undecided("one answer has several parts") if _SEVERAL_VALUES.search(text) else DIFFERENT
     if any(getattr(expression, "is_Matrix", False) for expression in expressions):
-        return undecided("different, unless a tuple is a vector")
+        return different_unless("a tuple is a vector")
     return undecided("one answer has several parts")
 
 
@@ -253,12 +253,12 @@ def compare_regions(one: str, other: str) -> Comparison | None:
     if first is None or second is None:
         return None
     if name and other_name and name != other_name:
-        return undecided("different, unless letters are renamed")
+        return different_unless("letters are renamed")
     with suppress(*_SYMPY_ERRORS):
         if first == second or first.symmetric_difference(second).simplify().is_empty:
             return EQUAL
         if {name, other_name} & _WHOLE_NUMBER_NAMES:
-            return undecided("different, unless the letters stand for whole numbers")
+            return different_unless("the letters stand for whole numbers")
         return DIFFERENT if first.symmetric_difference(second).is_empty is False else None
     return None
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from tmas.answers.normalize import normalise
-from tmas.answers.verdicts import DIFFERENT, EQUAL, Comparison, undecided
+from tmas.answers.verdicts import DIFFERENT, EQUAL, Comparison, equal_but_for, undecided
 
 _YES = frozenset({"yes", "true", "correct", "it is true", "the statement is true", "the answer is yes", "yes it is"})
 _NO = frozenset(
@@ -79,7 +79,7 @@ def _compare_polarity(one: str, other: str) -> Comparison | None:
         return DIFFERENT
     reasons = {first[1], second[1]} - {""}
     if len(reasons) > 1 or any(re.search(r"\d|=", reason) for reason in reasons if "" in (first[1], second[1])):
-        return undecided("equal but for the reasons")
+        return equal_but_for("the reasons")
     return EQUAL
 
 
@@ -98,4 +98,4 @@ def _compare_choices(one: str, other: str) -> Comparison | None:
         return None
     if list(joined) == sorted(letters) and len(set(letters)) == len(letters):
         return EQUAL
-    return undecided("equal but for the order of letters") if sorted(joined) == sorted(letters) else DIFFERENT
+    return equal_but_for("the order of letters") if sorted(joined) == sorted(letters) else DIFFERENT

@@ -18,6 +18,7 @@ from typing import Any
 from tmas.answers.ambiguity import doubt_about_notation, doubt_about_signs
 from tmas.answers.notation import DEGREES, exact_decimals, for_math_verify
 from tmas.answers.numbers import is_number, same_function, same_number
+from tmas.answers.verdicts import Notation
 
 _COMMAND = re.compile(r"\\(?:(?:begin|end|operatorname)\s*\{[^{}]*\}|[A-Za-z]+)")
 _FREE_LETTERS = "abcjkmnpqrstuvwxyz"  # letters without a meaning of their own, so without d, e, f and i
@@ -125,7 +126,7 @@ def doubt_about_different(one: str, other: str, parsed: Parsed) -> str | None:
     if "%" in one + other and equal(*(parse(side.replace("%", ""), "") for side in (one, other))):
         return "a percent sign is left out"
     if _has_unknown_function(first) != _has_unknown_function(second):
-        return "a function is known"
+        return Notation.FUNCTION
     if _WHOLE_NUMBER_FUNCTIONS.search(one + other) and _equal_at_whole_numbers(first, second):
         return "the letters stand for whole numbers"
     if _equal_if_renamed(first, second):

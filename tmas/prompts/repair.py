@@ -2,7 +2,8 @@
 
 The time of json-repair can grow with the square of the text's length: 8,000 characters of ``tt)\\}`` take seconds, and
 every other call of the run would wait for them. A time limit would make a resumed run differ from the first one, so the
-limit counts how often the parser reads from the text.
+limit counts how often the parser reads from the text. Where an array opens, json-repair may go through all elements
+that it has found so far: 50,000 characters of ``[1],`` take seconds, too. So a bracket counts as further reads.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ MAX_READS = 400_000
 """Maximum number of reads of a repair. An agent's damaged reply needs two or three reads per character."""
 CHARACTERS_PER_READ = 64
 """Length of a slice that counts as one read."""
+CHARACTERS_PER_READ_BEFORE_BRACKET = 256
+"""Number of characters before an opening square bracket that count as one more read of this bracket."""
 
 
 class TooMuchWork(Exception):
@@ -48,6 +51,8 @@ class _CountedText(str):
         if isinstance(place, slice):
             self.reads[0] += len(found) // CHARACTERS_PER_READ
             return self.limited(found, self.reads)
+        if found == "[":
+            self.reads[0] += place // CHARACTERS_PER_READ_BEFORE_BRACKET
         return found
 
     def __add__(self, other: str) -> str:

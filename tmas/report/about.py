@@ -25,22 +25,34 @@ LEFT_OUT = (
     "command that shows all of its texts. A larger max_mb=... keeps more texts of all problems."
 )
 ALL_THERE = "Every prompt, reply and reasoning of the problems that can be opened is in this file."
+READ_WHEN_OPENED = "The prompts, replies and reasoning of a problem are read from the run directory when it is opened."
 
 
-def about_section(runs: ReportedRuns, trainings: Sequence[TrainingRun], budget: TextBudget) -> Section:
-    """Return the last tab. ``budget`` must already account for all problems."""
+def about_section(runs: ReportedRuns, trainings: Sequence[TrainingRun], budget: TextBudget | None) -> Section:
+    """Return the last tab. ``budget`` must already account for all problems; None: the page contains no problem."""
     items = [*(_of_runs(runs.runs, budget) if runs.runs else []), *(_of_trainings(trainings) if trainings else [])]
     return Section("about", "About", items, f"Made by tmas report {metadata.version('tmas')}.")
 
 
-def _of_runs(runs: Sequence[ReportedRun], budget: TextBudget) -> list[Item]:
+def _of_runs(runs: Sequence[ReportedRun], budget: TextBudget | None) -> list[Item]:
     manifests = [read_record(run.path / "manifest.json", Manifest) for run in runs]
     settings = [{**m.settings, **{f"version of {k}": v for k, v in m.packages.items()}} for m in manifests]
-    texts = LEFT_OUT.format(left_out=budget.left_out) if budget.left_out else ALL_THERE
     prompts = replaced_prompts([(run.name, _replaced(run)) for run in runs])
     changed = {run.name: limit_changes(read_records(run.path / CONTROL_FILE, ControlLine)) for run in runs}
     named = [replace(table, title=f"{table.title}: {name}") for name, table in changed.items() if table.rows]
-    return [_runs(runs), *named, Note(texts), *prompts, _settings("Settings", [run.name for run in runs], settings)]
+    return [
+        _runs(runs),
+        *named,
+        Note(_where_texts_are(budget)),
+        *prompts,
+        _settings("Settings", [run.name for run in runs], settings),
+    ]
+
+
+def _where_texts_are(budget: TextBudget | None) -> str:
+    if budget is None:
+        return READ_WHEN_OPENED
+    return LEFT_OUT.format(left_out=budget.left_out) if budget.left_out else ALL_THERE
 
 
 def _of_trainings(runs: Sequence[TrainingRun]) -> list[Item]:

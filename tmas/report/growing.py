@@ -12,7 +12,7 @@ from tmas.files import text_digest
 from tmas.records.live import RunStatus
 from tmas.report.about import about_section
 from tmas.report.items import Note, Section
-from tmas.report.problems import Browser, TextBudget
+from tmas.report.problems import Browser
 from tmas.report.report import run_sections
 from tmas.report.runs import read_growing_run
 from tmas.run.control import CONTROL_FILE
@@ -64,7 +64,7 @@ class GrowingReport:
             entry: dict[str, Any] = browser.add_entry(line)
             entry |= {"block": _block_id(line.problem_id), "left_out": 0}
         run = {"name": browser.run.name, "path": str(self.path), "problems": browser.entries}
-        last = [Section("problems", "Problems"), about_section(runs, [], TextBudget(0, 0))]
+        last = [Section("problems", "Problems"), about_section(runs, [], None)]
         return orjson.dumps({"sections": [*run_sections(runs), *last], "runs": [run]})
 
     def block(self, block_id: str) -> str | None:

@@ -80,8 +80,9 @@ def masked(runs: Sequence[TrainingRun]) -> Iterator[Table | Note]:
 def _masked(run: TrainingRun) -> Iterator[list[str]]:
     for match in filter(None, map(REASON.fullmatch, sorted(run.names))):
         count = sum(run.values(match[0]).values())
-        share = count / sum(run.values(f"{match['prefix']}/all/samples").values())
-        yield [run.name, PHASES[match["prefix"]], match["component"], match["reason"], f"{count:,.0f}", f"{share:.2%}"]
+        samples = sum(run.values(f"{match['prefix']}/all/samples").values())
+        share = f"{count / samples:.2%}" if samples else NONE
+        yield [run.name, PHASES[match["prefix"]], match["component"], match["reason"], f"{count:,.0f}", share]
 
 
 def parts(runs: Sequence[TrainingRun]) -> list[str]:

@@ -7,8 +7,9 @@ from typing import Any, Literal, NamedTuple
 
 from tmas.answers.ambiguity import only_in
 from tmas.answers.checker import AnswerChecker
-from tmas.answers.equivalence import Comparison, Equivalence, normalise
+from tmas.answers.equivalence import Equivalence, normalise
 from tmas.answers.extract import extract_boxed, extract_stated
+from tmas.answers.verdicts import Cause
 from tmas.judge import EquivalenceVerdict, equivalence_prompt
 from tmas.records import Failure, FailureReason
 from tmas.rewards.component import Component
@@ -31,8 +32,6 @@ Outcome = Literal[
 """What became of a response. ``graded`` and ``no_grade`` are only used for verifications."""
 PLAIN_NUMBER = r"\frac{355}{113}"
 """A working checker can compare this number with every gold answer that can be checked by rule."""
-
-_DIFFERENT = "different, unless "
 
 
 class Checked(NamedTuple):
@@ -87,13 +86,13 @@ async def check_by_rule(checker: AnswerChecker, gold: str, answer: str) -> Check
     answer has this notation, it counts as wrong: no response may avoid a verdict with ``T_n`` or ``1/2x``.
     """
     verdict = await checker.compare(gold, answer)
-    if verdict.equivalence is Equivalence.UNDECIDED and not _is_doubt(verdict):
+    if verdict.equivalence is Equivalence.UNDECIDED and verdict.cause is not Cause.DOUBT:
         if not await checkable_by_rule(checker, gold):
-            return Checked(None, "timeout" if verdict.reason == "timeout" else "undecided")
+            return Checked(None, "timeout" if verdict.cause is Cause.TIMEOUT else "undecided")
         verdict = await checker.compare(gold, answer)
-    if (verdict.reason or "").removeprefix(_DIFFERENT) in only_in(normalise(answer), normalise(gold)):
+    if verdict.notation in only_in(normalise(answer), normalise(gold)):
         return Checked(False, verifiable=False)
-    if _is_doubt(verdict):
+    if verdict.cause is Cause.DOUBT:
         return Checked(None, "undecided")
     return Checked(verdict.equal, verifiable=verdict.equivalence is not Equivalence.UNDECIDED)
 
@@ -133,10 +132,6 @@ async def _ask(judge: Questions, gold: str, answer: str, question: str) -> list[
 async def checkable_by_rule(checker: AnswerChecker, gold: str) -> bool:
     """Whether answers can be compared with ``gold`` by rule at all. Other rows need a judge."""
     return (await checker.compare(gold, PLAIN_NUMBER)).equivalence is not Equivalence.UNDECIDED
-
-
-def _is_doubt(verdict: Comparison) -> bool:
-    return (verdict.reason or "").startswith(("equal but for", _DIFFERENT))
 
 
 def _wrong(outcome: Outcome, answer: str) -> Correctness:

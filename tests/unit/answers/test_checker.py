@@ -20,6 +20,7 @@ from tests.support.waiting import LIMIT, until
 from tmas.answers.checker import AnswerChecker, group_equivalent
 from tmas.answers.equivalence import Comparison, Equivalence
 from tmas.answers.extract import extract_boxed
+from tmas.answers.verdicts import Cause
 
 BOMB = "9^{9^{9^{9}}}"
 
@@ -30,8 +31,8 @@ async def checker() -> AsyncIterator[AnswerChecker]:
         yield started
 
 
-def verdict(equivalence: str, reason: str | None = None) -> Comparison:
-    return Comparison(equivalence=Equivalence(equivalence), reason=reason)
+def verdict(equivalence: str, reason: str | None = None, cause: Cause | None = None) -> Comparison:
+    return Comparison(equivalence=Equivalence(equivalence), reason=reason, cause=cause)
 
 
 async def test_equal_strings_start_no_worker() -> None:
@@ -44,7 +45,7 @@ async def test_equal_strings_start_no_worker() -> None:
 async def test_a_monstrous_answer_times_out_and_the_next_comparison_is_fine(monster: str) -> None:
     async with AnswerChecker(timeout=0.5, workers=1) as checker:
         bombed, fine = await asyncio.gather(checker.compare("5", monster), checker.compare("1/2", "0.5"))
-    assert bombed == verdict("undecided", "timeout")
+    assert bombed == verdict("undecided", "timeout", Cause.TIMEOUT)
     assert fine == verdict("equal")
 
 

@@ -43,6 +43,20 @@ def test_a_repair_that_takes_too_long_is_given_up() -> None:
         repaired_json('{"new":' + "tt)\\}" * MAX_READS)
 
 
+def test_arrays_without_a_bracket_around_them_are_given_up_if_they_are_many() -> None:
+    with pytest.raises(ValueError, match="takes too long"):
+        repaired_json('{"new":' + "[1]," * 12_500)  # json-repair goes through all earlier arrays at each of them
+    assert repaired_json('{"new":' + "[1]," * 50 + "}") == {"new": [1] * 50}
+    with pytest.raises(Unparsable):
+        parse_json('{"new":' + "[1]," * 12_500 + "}", ExperienceOutput)
+
+
+def test_a_long_damaged_object_with_brackets_in_its_texts_is_repaired() -> None:
+    text = "For x in [0, 1] and y in [0, 2], compare both sides. " * 100
+    entries = ",".join(json.dumps({"experience": text}) for _ in range(4))
+    assert len(repaired_json(f'{{"new": [{entries}], "note": "cut}}')["new"]) == 4
+
+
 def test_objects_of_another_shape_do_not_hide_the_last_valid_one() -> None:
     noise = r"\frac{1}{2} {} {1, 2} {'a': 1} {\"b\": 2} " * 2000 + '{"a": {"b": 1}} ' * 100
     assert parse_json(f'{noise}{{"new": []}} {noise}', ExperienceOutput).record == ExperienceOutput()

@@ -296,6 +296,9 @@ def test_masked_samples_are_counted_by_reason_over_the_whole_run(tmp_path: Path)
         ["x", "training", "experience", "judge/500", "1", "1.00%"],
         ["x", "training", "experience", "judge: timeout", "5", "5.00%"],
     ]
+    [unknown] = masked([run_of(tmp_path / "w", [(1, {key: 1.0, f"{key}/judge: timeout": 1.0})])])
+    assert isinstance(unknown, Table)
+    assert unknown.rows == [["w", "training", "experience", "judge: timeout", "1", "–"]]
     [note] = masked([run_of(tmp_path / "y", [(1, {"reward/all/samples": 50.0, key: 0.0})])])
     assert isinstance(note, Note)
     assert list(masked([run_of(tmp_path / "z", [(1, {"reward/all/samples": 50.0})])])) == []

@@ -95,6 +95,9 @@ async def test_a_finished_run_has_its_status_its_report_and_its_problems_and_sta
         assert (status.json["id"], status.json["intro"]) == ("status", "The run is finished.")
         report = await view.get("report")
         assert {"results", "problems", "about"} <= {section["id"] for section in report.json["sections"]}
+        about = str(next(section for section in report.json["sections"] if section["id"] == "about"))
+        assert "in this file" not in about  # the page gets the texts of a problem when it is opened
+        assert "are read from the run directory when it is opened" in about
         [shown] = report.json["runs"]
         assert [problem["problem_id"] for problem in shown["problems"]] == [p.problem_id for p in problems(2)]
         block = await view.get(f"block/{shown['problems'][1]['block']}")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tmas.answers.checker import AnswerChecker
 from tmas.answers.equivalence import EQUAL, Comparison, Equivalence, decide, undecided
+from tmas.answers.verdicts import Cause
 from tmas.rewards.correctness import PLAIN_NUMBER, Checked, Correctness, check_by_rule, correctness
 from tmas.rewards.settings import AnswerSettings
 
@@ -131,7 +132,8 @@ async def test_an_answer_that_only_it_makes_undecidable_is_wrong():
 
 
 async def test_a_checker_that_cannot_decide_about_anything_masks():
-    checker = Scripted(x=[undecided("timeout")], plain=[undecided("timeout")])
+    late = undecided("it took too long", Cause.TIMEOUT)
+    checker = Scripted(x=[late], plain=[late])
     assert await check_by_rule(checker, "58", "x") == Checked(None, "timeout")
     checker = Scripted(
         x=[undecided("the gold answer contains words")], plain=[undecided("the gold answer contains words")]
@@ -150,6 +152,7 @@ async def test_a_worker_that_died_once_costs_no_right_answer():
 async def test_a_doubt_about_answers_that_can_be_read_is_masked(gold: str, answer: str):
     doubt = decide(gold, answer)
     assert doubt.equivalence is Equivalence.UNDECIDED
+    doubt = doubt.model_copy(update={"reason": "in other words"})  # only the cause decides
     assert await check_by_rule(Scripted(x=[doubt]), gold, "x") == Checked(None, "undecided")
     late = Scripted(x=[undecided("worker died"), doubt])
     assert await check_by_rule(late, gold, "x") == Checked(None, "undecided")
@@ -171,6 +174,7 @@ async def test_a_notation_of_the_answer_alone_does_not_mask(gold: str, answer: s
     """A masked answer is better off than other wrong ones, so no name or notation may be a refuge."""
     doubt = decide(gold, answer)
     assert (doubt.reason or "").startswith("different, unless")
+    doubt = doubt.model_copy(update={"reason": "in other words"})  # only the cause and the notation decide
     assert await check_by_rule(Scripted(x=[doubt]), gold, "x") == Checked(None, "undecided")
     assert await check_by_rule(Scripted(**{answer: [doubt]}), gold, answer) == Checked(False, verifiable=False)
     assert await check_by_rule(Scripted(**{gold: [doubt]}), answer, gold) == Checked(None, "undecided")
