@@ -38,6 +38,14 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("hardware", sorted((CONF / "hardware").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_value_of_a_hardware_file_is_in_force(hardware: Path) -> None:
+    composed = composing.composed("train", f"hardware={hardware.stem}")
+    given = OmegaConf.load(hardware)
+    given.pop("defaults", None)
+    assert OmegaConf.to_container(OmegaConf.merge(composed, given)) == OmegaConf.to_container(composed)
+
+
 @pytest.fixture
 def composed(task: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., DictConfig]:
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
