@@ -22,7 +22,8 @@ REDRAWN = (
     " verifications has its own seeds, and a random subset is not the first ones. The recorded completions are just as"
     " likely."
 )
-
+ENDED_BY = {"budget": "the budget", "worker": "processes that died"}
+"""What ended a problem, by the reason why it stopped."""
 
 Figures = dict[str, float | None]
 """The figures of a problem, by the name of their row. Tokens of a role that was not called are missing."""
@@ -110,8 +111,9 @@ def _reasons_of_missing_calls(pairs: Sequence[ReplayedPair]) -> list[str]:
             f" {ended[0].role} agent in iteration {ended[0].iteration}). What is recorded of them counts."
         )
     if stopped := [pair.ended_by for pair in pairs if pair.ended_by]:
+        causes = " or ".join(text for stop, text in ENDED_BY.items() if stop in stopped)
         reasons.append(
-            f"{len(stopped)} of {len(pairs)} problems were ended by {stopped[0]}. With other settings they might have"
+            f"{len(stopped)} of {len(pairs)} problems were ended by {causes}. With other settings they might have"
             " continued. What is recorded of them counts."
         )
     return reasons

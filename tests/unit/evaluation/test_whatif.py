@@ -13,13 +13,15 @@ from tests.support.commands import tmas, tmas_process
 from tmas import asolve_all
 from tmas.answers.checker import AnswerChecker
 from tmas.errors import UserError
+from tmas.evaluation.estimators import BootstrapSettings
 from tmas.evaluation.judgements import Judgements
 from tmas.evaluation.whatif import MethodChanges, WhatIfSettings, whatif
+from tmas.evaluation.whatif_rows import Figures, ReplayedPair, whatif_rows
 from tmas.records.judgements import JudgementLine
 from tmas.records.run_files import Correctness, Prediction
 from tmas.records.whatif_files import WhatIf, WhatIfRow
 from tmas.run.replay import RecordedRun
-from tmas.run.whatif import RecordedProblem, replay
+from tmas.run.whatif import Gaps, RecordedProblem, replay
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer
 
@@ -164,6 +166,16 @@ async def test_where_the_record_ends_figures_are_bounds(tmp_path: Path):
     assert rows["tokens"].certainty == rows["iterations"].certainty == "lower_bound"
     assert f"{stopped} of 3 problems would have continued where the record ends" in rows["tokens"].reasons[0]
     assert rows["tokens"].whatif == rows["tokens"].recorded
+
+
+def test_a_reason_names_everything_that_ended_problems():
+    gaps = Gaps.of_all([])
+    found: Figures = {"tokens": 1.0}
+    pairs = [ReplayedPair(str(n), found, (found,), gaps, stop) for n, stop in enumerate(["worker", "budget", None])]
+    [row] = whatif_rows(pairs, BootstrapSettings())
+    assert row.reasons[0].startswith("2 of 3 problems were ended by the budget or processes that died. With other")
+    [row] = whatif_rows(pairs[:1], BootstrapSettings())
+    assert row.reasons[0].startswith("1 of 1 problems were ended by processes that died. ")
 
 
 async def test_the_iteration_that_ended_a_problem_is_kept_without_the_updates_of_the_banks_it_did_not_need(
