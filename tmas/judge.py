@@ -42,7 +42,7 @@ class JudgeSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    name: str = Field(description="The judge's model, as its server calls it.")
+    name: str = Field(description="The model's name, as the judge's server lists it.")
     base_url: str = Field(
         description="OpenAI-compatible server of the judge, such as http://HOST:8000/v1. null, in tmas train only: the"
         " judge that verl hosts.",

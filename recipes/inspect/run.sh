@@ -3,7 +3,7 @@
 # `make clients`. Further arguments go to tmas serve. The logs are in $OUT/logs: `inspect view --log-dir $OUT/logs`.
 set -euo pipefail
 BASE_URL=${BASE_URL:?the OpenAI-compatible server of the model}
-NAME=${NAME:-Qwen/Qwen3-4B-Thinking-2507}    # the model, as its server calls it
+NAME=${NAME:-Qwen/Qwen3-4B-Thinking-2507}    # the model's name, as its server lists it
 SERVED=${SERVED:-tmas}                       # models of tmas serve, separated by spaces
 PROBLEMS=${PROBLEMS:-tmas/problems/sample_problems.jsonl}
 OUT=${OUT:-runs/inspect}
