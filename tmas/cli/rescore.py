@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvloop
@@ -34,8 +34,7 @@ def print_rescoring(console: Console, result: Rescoring) -> None:
     """Print the changed settings, the table by source, and the outcomes that changed. docs/training.md explains the
     columns."""
     first, last = result.steps
-    settings = [f"{key}: {was} in training, {now} now" for key, (was, now) in result.changed.items()]
-    for line in settings or ["The settings are those of the training."]:
+    for line in [*_changed_settings(result)] or ["The settings are those of the training."]:
         console.print(Text(line), soft_wrap=True)
     title = f"Steps {first} to {last}: in training→now"
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SQUARE, padding=0)
@@ -62,6 +61,14 @@ def print_rescoring(console: Console, result: Rescoring) -> None:
             + Text(" their prompts. judge.name and judge.base_url name a judge to ask."),
             soft_wrap=True,
         )
+
+
+def _changed_settings(result: Rescoring) -> Iterator[str]:
+    for changed in result.changed:
+        number = len(changed.files)
+        some = "" if number == result.files else f" ({number:,} of {result.files:,} files, first {changed.files[0]})"
+        for key, (was, now) in changed.settings.items():
+            yield f"{key}: {was} in training{some}, {now} now"
 
 
 def _change(change: Change, form: Callable[[float], str]) -> str:

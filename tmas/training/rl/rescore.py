@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from asyncio import gather
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple, Self
@@ -103,17 +103,29 @@ class RescoredSource(Record):
     outcomes: dict[str, int]
 
 
+class ChangedSettings(Record):
+    """Settings that differ from those of the training in the same way for all ``files``.
+
+    ``settings``: each with the value in training and now.
+    """
+
+    files: tuple[str, ...]
+    settings: dict[str, tuple[Any, Any]]
+
+
 class Rescoring(Record):
     """The result of ``tmas rescore``: ``rescored.json``.
 
-    ``steps``: the first and the last step. ``changed``: settings that differ from those of the training, each with the
-    value in training and now. ``sources``: by source, and ``all``.
+    ``files``: number of files. ``steps``: the first and the last step. ``changed``: the settings that differ from those
+    of the training; a training that was resumed with other settings, or another run, has an entry of its own. A file
+    without such settings is in no entry. ``sources``: by source, and ``all``.
     """
 
     schema_version: Version = SCHEMA_VERSION
     rollouts: tuple[str, ...]
+    files: int
     steps: tuple[int, int]
-    changed: dict[str, tuple[Any, Any]]
+    changed: tuple[ChangedSettings, ...]
     sources: dict[str, RescoredSource]
 
 
@@ -133,7 +145,7 @@ class Pair(NamedTuple):
 async def rescore(settings: RescoreSettings, progress: Progress) -> Rescoring:
     """Reward all kept responses again. Raises ``UserError`` for folders and files that cannot be read."""
     files = existing_files(settings.rollouts)
-    changed: dict[str, tuple[Any, Any]] = {}
+    changed: list[dict[str, tuple[Any, Any]]] = []
     numbers: list[int] = []
     pairs: list[Pair] = []
     async with Scorer(settings.reward) as scorer:
@@ -141,7 +153,7 @@ async def rescore(settings: RescoreSettings, progress: Progress) -> Rescoring:
             progress(done, len(files))
             step, lines = read_step(file)
             prompts = [*lines]
-            changed |= _changed(step, settings)
+            changed.append(_changed(step, settings))
             numbers.append(step.step)
             scored = await gather(*(_rescored(scorer, prompt) for prompt in prompts))
             pairs += _with_advantages([pair for members in scored for pair in members], step, settings)
@@ -152,8 +164,9 @@ async def rescore(settings: RescoreSettings, progress: Progress) -> Rescoring:
         sources[pair.before["source"]].append(pair)
     return Rescoring(
         rollouts=tuple(map(str, settings.rollouts)),
+        files=len(files),
         steps=(min(numbers), max(numbers)),
-        changed=dict(sorted(changed.items())),
+        changed=tuple(_by_change(files, changed)),
         sources={source: _summary(members) for source, members in sorted(sources.items())},
     )
 
@@ -202,7 +215,15 @@ def _changed(step: KeptStep, settings: RescoreSettings) -> dict[str, tuple[Any, 
     now = flatten(settings.reward.model_dump(mode="json", exclude=set(UNKEPT)))
     now |= {f"algorithm.{key}": value for key, value in settings.algorithm if value is not None}
     was = step.reward | {f"algorithm.{key}": value for key, value in step.algorithm.items()}
-    return {key: (was[key], now[key]) for key in was.keys() & now.keys() if was[key] != now[key]}
+    return {key: (was[key], now[key]) for key in sorted(was.keys() & now.keys()) if was[key] != now[key]}
+
+
+def _by_change(files: Sequence[Path], changed: Sequence[dict[str, tuple[Any, Any]]]) -> Iterator[ChangedSettings]:
+    """Group files with the same changed settings. ``changed``: those of each file."""
+    for number, settings in enumerate(changed):
+        if settings and settings not in changed[:number]:
+            same = tuple(str(file) for file, other in zip(files, changed, strict=True) if other == settings)
+            yield ChangedSettings(files=same, settings=settings)
 
 
 def _summary(pairs: Sequence[Pair]) -> RescoredSource:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("verl")
+
+from rich.console import Console
 
 from tests.support.commands import tmas
 from tests.support.kept_rollouts import KeptRow, advantages, keep
@@ -28,6 +31,7 @@ from tests.support.rewards import (
     settings,
 )
 from tmas.answers.checker import AnswerChecker
+from tmas.cli.rescore import print_rescoring
 from tmas.records.reading import DefectiveFile
 from tmas.rewards import scorer
 from tmas.rewards.scorer import Scorer
@@ -139,7 +143,7 @@ def test_the_same_settings_change_nothing(kept: Kept):
     result = again(kept)
     everything = result.sources["all"]
     assert (everything.responses, everything.compared, everything.needs_judge) == (16, 16, 0)
-    assert (everything.sign_changes, everything.outcomes, result.changed) == (0, {}, {})
+    assert (everything.sign_changes, everything.outcomes, result.changed) == (0, {}, ())
     assert everything.score.before == everything.score.after
     assert result.steps == (3, 3)
     assert set(result.sources) == {"all", "normal", "experience", "guideline"}
@@ -151,7 +155,8 @@ def test_the_same_settings_change_nothing(kept: Kept):
 
 def test_a_weight_and_a_gate_are_applied_to_the_kept_verdicts(kept: Kept):
     lighter = again(kept, experience={"weight": 0.1}, novelty={"min_steps": 3})
-    assert lighter.changed == {"experience.weight": (0.3, 0.1), "novelty.min_steps": (2, 3)}
+    [changed] = lighter.changed
+    assert changed.settings == {"experience.weight": (0.3, 0.1), "novelty.min_steps": (2, 3)}
     used, new = lighter.sources["experience"], lighter.sources["guideline"]
     assert (used.score.before, used.score.after) == pytest.approx(((2 + 0.3 * 1.5) / 3, (2 + 0.1 * 1.5) / 3))
     assert (new.with_bonus.before, new.with_bonus.after) == (0.25, 0.0)
@@ -194,11 +199,31 @@ def test_a_verdict_that_failed_in_training_is_not_asked_for(kept: Kept):
 
 def test_another_estimator_can_be_tried(kept: Kept):
     without = again(kept, algorithm={"norm_adv_by_std_in_grpo": False})
-    assert without.changed == {"algorithm.norm_adv_by_std_in_grpo": (True, False)}
+    [changed] = without.changed
+    assert changed.settings == {"algorithm.norm_adv_by_std_in_grpo": (True, False)}
     change = without.sources["all"].advantage
     assert change.before is not None
     assert change.after is not None
     assert change.after < change.before
+
+
+def test_each_file_keeps_the_settings_of_its_own_training(kept: Kept, tmp_path: Path):
+    header, *prompts = gzip.decompress((kept.folder / "000003.jsonl.gz").read_bytes()).splitlines(keepends=True)
+    for step, weight in enumerate((0.3, 0.2, 0.1, 0.2), 1):
+        other = orjson.loads(header)
+        other["step"], other["reward"]["experience.weight"] = step, weight
+        lines = [orjson.dumps(other) + b"\n", *prompts]
+        (tmp_path / f"{step:06}.jsonl.gz").write_bytes(gzip.compress(b"".join(lines)))
+    result = again(kept._replace(folder=tmp_path), experience={"weight": 0.1})
+    assert [(changed.settings, [Path(file).name[:6] for file in changed.files]) for changed in result.changed] == [
+        ({"experience.weight": (0.3, 0.1)}, ["000001"]),
+        ({"experience.weight": (0.2, 0.1)}, ["000002", "000004"]),
+    ]
+    console = Console(width=1000, record=True, file=io.StringIO())
+    print_rescoring(console, result)
+    first = tmp_path / "000002.jsonl.gz"
+    printed = console.export_text()
+    assert f"experience.weight: 0.2 in training (2 of 4 files, first {first}), 0.1 now" in printed
 
 
 def test_advantages_that_need_a_critic_are_left_out(tmp_path: Path):
