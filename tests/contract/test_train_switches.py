@@ -165,7 +165,10 @@ ACTOR = "actor_rollout_ref.actor"
         (["critic.ulysses_sequence_parallel_size=4"], "set critic.fsdp.ulysses_sequence_parallel_size"),
         (["critic.ppo_max_token_len_per_gpu=9000"], "set critic.ppo_infer_max_token_len_per_gpu"),
         ([f"{ACTOR}.use_fused_kernels=true"], "reads actor_rollout_ref.model.use_fused_kernels instead"),
-        ([f"{ACTOR}.checkpoint.async_save=true"], "on FSDP no run could resume"),
+        (
+            [f"{ACTOR}.checkpoint.async_save=true"],
+            "async_save=True: on FSDP verl 0.9.1 saves synchronously .* does not record the checkpoint",
+        ),
         ([f"{ACTOR}.use_prefix_grouper=true"], "use_prefix_grouper=True"),
         ([f"{ACTOR}.calculate_sum_pi_squared=true"], "calculate_sum_pi_squared=True"),
         ([f"{ROLLOUT}.do_sample=false"], "training always samples"),
@@ -173,7 +176,10 @@ ACTOR = "actor_rollout_ref.actor"
         ([f"+{ROLLOUT}.repetition_penalty=1.1"], "always samples with 1.0"),
         ([f"{ROLLOUT}.over_sample_rate=0.1"], "over_sample_rate=0.1"),
         ([f"{ROLLOUT}.trace.backend=weave"], "trace.backend=weave"),
-        (["algorithm.use_pf_ppo=true"], "use_pf_ppo=True"),
+        (
+            ["algorithm.use_pf_ppo=true"],
+            "use_pf_ppo=True: verl 0.9.1 resamples the responses with gae, .* to other ones",
+        ),
         (["trainer.balance_batch=false"], "always balances the batch"),
         (["trainer.esi_redundant_time=60"], "esi_redundant_time=60"),
         (["model_engine=veomni"], "model_engine=veomni: choose one of dp, megatron"),

@@ -1,7 +1,8 @@
 """Checks the objective of a training run: estimator, loss, sampling, and the correction of vLLM's probabilities.
 
-Two kinds of settings are refused: those that verl 0.9.1 only rejects after the first rollout, and those that it accepts
-and ignores. Each was found by reading verl's V1 trainer, its FSDP engine and its losses.
+Three kinds of settings are refused: those that verl 0.9.1 only rejects after the first rollout, those that it accepts
+and ignores, and those that it accepts and applies wrongly. Each was found by reading verl's V1 trainer, its FSDP engine
+and its losses.
 """
 
 # pyright: reportArgumentType=false
@@ -38,27 +39,23 @@ _IGNORED: dict[str, tuple[Any, str]] = {
     f"{_ROLLOUT}.trace.backend": (None, "the V1 trainer traces no sample; set trainer.rollout_data_dir"),
     f"{_ROLLOUT}.checkpoint_manager_class": (None, "the V1 trainer always uses verl's own class"),
     f"{_ROLLOUT}.val_kwargs.do_sample": (False, "validation always samples with val_kwargs.temperature"),
-    "algorithm.use_pf_ppo": (False, "the V1 trainer would write resampled advantages to the wrong responses"),
     "algorithm.filter_groups.max_num_gen_batches": (0, "set max_inflight_gen_batches"),
     "critic.ppo_max_token_len_per_gpu": (32768, "set critic.ppo_infer_max_token_len_per_gpu"),
     "trainer.balance_batch": (True, "the V1 trainer always balances the batch"),
     "trainer.esi_redundant_time": (0, "the V1 trainer saves no checkpoint ahead of time; lower trainer.save_freq"),
 }
-"""Settings that verl's V1 trainer ignores or applies wrongly: the value that changes nothing, a remedy or reason."""
+"""Settings that verl's V1 trainer ignores: the value that changes nothing, a remedy or reason."""
 _IGNORED_ON_FSDP: dict[str, tuple[Any, str]] = {
     f"{_ACTOR}.grad_clip": (1.0, "set actor.optim.clip_grad"),
     "critic.grad_clip": (1.0, "set critic.optim.clip_grad"),
     "critic.ulysses_sequence_parallel_size": (1, "set critic.fsdp.ulysses_sequence_parallel_size"),
-    f"{_ACTOR}.checkpoint.async_save": (
-        False,
-        "only Megatron saves asynchronously; on FSDP no run could resume",
-    ),
     f"{_ROLLOUT}.enable_rollout_routing_replay": (
         False,
         "only Megatron and VeOmni replay the routing of experts; choose hardware=multi_node_megatron",
     ),
 }
 """Further settings, which only the FSDP engine ignores."""
+_USE_PF_PPO, _ASYNC_SAVE = "algorithm.use_pf_ppo", f"{_ACTOR}.checkpoint.async_save"
 
 
 def check_objective(config: DictConfig) -> Iterator[str]:
@@ -75,8 +72,24 @@ def check_objective(config: DictConfig) -> Iterator[str]:
         value = OmegaConf.select(config, key)
         if value not in (None, harmless):
             yield f"{key}={value}: verl 0.9.1 accepts and ignores it here; {advice}"
+    yield from _check_misapplied(config)
     if config.actor_rollout_ref.actor.use_fused_kernels and not config.actor_rollout_ref.model.use_fused_kernels:
         yield f"{_ACTOR}.use_fused_kernels: verl 0.9.1 reads actor_rollout_ref.model.use_fused_kernels instead"
+
+
+def _check_misapplied(config: DictConfig) -> Iterator[str]:
+    """Refuse settings that verl acts on, but wrongly."""
+    if OmegaConf.select(config, _USE_PF_PPO):
+        # compute_advantage resamples the batch with gae, and _compute_advantage writes by the old order of the batch.
+        yield (
+            f"{_USE_PF_PPO}=True: verl 0.9.1 resamples the responses with gae, and the V1 trainer then writes the"
+            " advantages of the resampled responses to other ones; all other estimators ignore it. Set it to false"
+        )
+    if config.model_engine == "dp" and OmegaConf.select(config, _ASYNC_SAVE):
+        yield (
+            f"{_ASYNC_SAVE}=True: on FSDP verl 0.9.1 saves synchronously all the same, but the V1 trainer does not"
+            " record the checkpoint in latest_checkpointed_iteration.txt, so that no run could resume. Set it to false"
+        )
 
 
 def _check_estimator(config: DictConfig) -> Iterator[str]:
