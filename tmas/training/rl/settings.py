@@ -84,7 +84,7 @@ class RolloutSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """The keys of conf/train.yaml that verl does not have."""
+    """The keys of conf/train.yaml that verl does not have, and its trainer.rollout_data_dir, where tmas keeps more."""
 
     output_dir: Path = Field(
         description="Run directory: checkpoints/, and starts/N/ with config.yaml and metrics.jsonl for each start. Run"
