@@ -16,7 +16,7 @@ from tmas.errors import UserError
 from tmas.evaluation.estimators import BootstrapSettings
 from tmas.evaluation.judgements import Judgements
 from tmas.evaluation.whatif import MethodChanges, WhatIfSettings, whatif
-from tmas.evaluation.whatif_rows import ReplayedPair, whatif_rows
+from tmas.evaluation.whatif_rows import Figures, ReplayedPair, whatif_rows
 from tmas.records.judgements import JudgementLine
 from tmas.records.run_files import Correctness, Prediction
 from tmas.records.whatif_files import WhatIf, WhatIfRow
@@ -169,7 +169,8 @@ async def test_where_the_record_ends_figures_are_bounds(tmp_path: Path):
 
 
 def test_a_reason_names_everything_that_ended_problems():
-    gaps, found = Gaps.of_all([]), {"tokens": 1.0}
+    gaps = Gaps.of_all([])
+    found: Figures = {"tokens": 1.0}
     pairs = [ReplayedPair(str(n), found, (found,), gaps, stop) for n, stop in enumerate(["worker", "budget", None])]
     [row] = whatif_rows(pairs, BootstrapSettings())
     assert row.reasons[0].startswith("2 of 3 problems were ended by the budget or processes that died. With other")
