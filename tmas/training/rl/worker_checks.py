@@ -58,9 +58,9 @@ def uses_reference(config: DictConfig) -> bool:
 
 
 def uses_critic(config: DictConfig) -> bool:
-    """Whether a critic is trained, as verl decides it."""
+    """Whether a critic is trained, as verl decides it. The recorded configuration of an older run may lack the keys."""
     enabled = OmegaConf.select(config, "critic.enable")
-    return config.algorithm.adv_estimator == "gae" if enabled is None else bool(enabled)
+    return OmegaConf.select(config, "algorithm.adv_estimator") == "gae" if enabled is None else bool(enabled)
 
 
 def replica_devices(config: DictConfig) -> int:
