@@ -118,6 +118,8 @@ def test_a_file_that_is_no_text_is_refused(folder: Path):
         ),
         ("summary", '{% include "form.jinja" %}', "summary.jinja:1: 'form.jinja' is not a prompt (did you mean form?)"),
         ("summary", "{% include question %}", "summary.jinja:1: an include must name one prompt in quotes"),
+        ("summary", "{% include 5 %}", "summary.jinja:1: an include must name one prompt in quotes"),
+        ("summary", "{% include ['form'] %}", "summary.jinja:1: an include must name one prompt in quotes"),
         ("summary", '{% extends "form" %}', "summary.jinja:1: the tag 'extends' is not supported: use include"),
         ("summary", '{% include "summary" %}', "summary.jinja:1: the file includes itself, through 'summary'"),
         ("problem", 'a\n{% include "candidate" %}', "problem.jinja:2: the file includes itself, through 'candidate'"),
