@@ -20,6 +20,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 _BATCH_BYTES = 64 * 2**20
 """Maximum number of bytes of a parquet file that are decoded at once, unless a single row is larger."""
+_PIECE_BYTES = 2**20
+"""Number of bytes of a file that are read at once beyond the size that the file reports."""
 _BETWEEN_ITEMS = re.compile(r"[\s,]*")
 
 
@@ -71,7 +73,14 @@ def read_content(path: Path, max_bytes: int | None = None) -> bytes:
         if max_bytes is not None and size > max_bytes:
             raise FileTooLarge(f"has {size:,} bytes, more than {max_bytes:,}")
         try:
-            return file.read()
+            pieces = [file.read(size)]
+            # The file may grow while it is read, and files in /proc have content although their size is 0.
+            while piece := file.read(_PIECE_BYTES):
+                pieces.append(piece)
+                size = sum(map(len, pieces))
+                if max_bytes is not None and size > max_bytes:
+                    raise FileTooLarge(f"has more than {max_bytes:,} bytes")
+            return b"".join(pieces)
         except OSError as error:
             raise UnreadableFile(str(error.strerror)) from error
 

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from tests.support.benchmarks import DATA, needs_data
 from tmas.answers.checker import AnswerChecker
+from tmas.problems.files import FileTooLarge, read_content
 from tmas.problems.loader import SAMPLE, ProblemFields, ProblemFileError, load_problems
 
 GOOD: dict[str, object] = {"problem_id": "p", "question": "What is 1+1?", "answer": "2"}
@@ -349,6 +350,14 @@ def test_a_file_over_the_limit_of_bytes_is_refused(written: Callable[..., Path])
     size = path.stat().st_size
     assert defects(path, ProblemFields(max_bytes=size - 1)) == [f"in.jsonl: has {size} bytes, more than {size - 1}"]
     assert len(load_problems(path, ProblemFields(max_bytes=size)).problems) == 2
+
+
+def test_a_file_that_reports_a_smaller_size_than_it_has_is_not_read_beyond_the_limit() -> None:
+    status = Path("/proc/self/status")
+    assert status.stat().st_size == 0
+    assert read_content(status).startswith(b"Name:")
+    with pytest.raises(FileTooLarge, match="has more than 10 bytes"):
+        read_content(status, 10)
 
 
 @pytest.mark.parametrize("name", ["in.jsonl", "in.json", "in.csv"])
