@@ -184,7 +184,7 @@ async def test_a_worker_on_ray_gets_the_texts_and_needs_no_folder(
             await solver.solve(0, team.problems(1)[0])
         assert asked(server)
         assert all(MARK in prompt for prompt in asked(server))
-        with pytest.raises(UserError, match="another version of tmas, with other prompts"):
+        with pytest.raises(UserError, match="a version of tmas with other prompts"):
             await workers.RayWorker(settings, *others, "of another version")._start()
 
 
