@@ -245,7 +245,7 @@ async def test_a_failed_change_of_the_budget_is_an_error_of_the_command_and_the_
                 raise OSError(5, "Input/output error", "trace/p0.jsonl")
 
         monkeypatch.setattr(type(solver), "count_earlier_starts", lambda _: fail_once())
-        with pytest.raises(UserError, match="could not change the limits: .*Input/output error: 'trace/p0.jsonl'"):
+        with pytest.raises(UserError, match=r"could not change the limits: .*Input/output error: 'trace/p0.jsonl'"):
             await asyncio.wait_for(pool.limit(Limits(tokens_per_run=2000)), 5)
         assert (solver.state.limits, pool._solver.state.limits, pool._limits) == (Limits(), Limits(), Limits())
         await asyncio.wait_for(pool.limit(Limits(tokens_per_run=3000)), 5)
