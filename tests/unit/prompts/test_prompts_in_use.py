@@ -118,7 +118,8 @@ def test_the_command_refuses_a_wrong_folder_before_any_call(tmp_path: Path):
         done = tmas("solve", *given, f"model.base_url={server.base_url}")
     assert (done.returncode, server.requests) == (2, [])
     assert done.stderr.startswith(
-        f"tmas: wrong settings:\n  prompts: {mine}/summary.jinja:1: unknown variable 'candidate'; summary.jinja has "
+        f"tmas: wrong settings:\n  prompts: {mine}/summary.jinja:1: unknown variable 'candidate'."
+        " The variables of summary.jinja are: "
     )
     assert not (tmp_path / "run").exists()
 
