@@ -176,8 +176,8 @@ async def test_a_worker_on_ray_gets_the_texts_and_needs_no_folder(
         given = {"model": team.model(server.base_url), "method": team.method(), "prompts": folder}
         workers._start_actors(Runtime(RunSettings.model_validate(given), "key", files=1), run)
         (folder / "problem.jinja").unlink()
-        settings, *others, prompts = pickle.loads(sent[0])
-        worker = workers.RayWorker(settings, *others, prompts)
+        settings, directory, prompts = pickle.loads(sent[0])
+        worker = workers.RayWorker(settings, directory, prompts)
         await worker.heartbeat(workers.HeartbeatRequest(8, ()))
         assert worker._startup
         runtime, solver = await worker._startup
@@ -186,7 +186,7 @@ async def test_a_worker_on_ray_gets_the_texts_and_needs_no_folder(
         assert asked(server)
         assert all(MARK in prompt for prompt in asked(server))
         with pytest.raises(UserError, match="a version of tmas with other prompts"):
-            await workers.RayWorker(settings, *others, "of another version")._start()
+            await workers.RayWorker(settings, directory, "of another version")._start()
 
 
 # --- build
