@@ -56,9 +56,14 @@ def main() -> None:
     baseline = train(folder, "vanilla", *shared, "reward=vanilla")
     show("correctness alone", baseline, baseline)
     all_replies = baseline["timing_s/gen"]
-    show("judge that answers at once", train_with_judge(folder, "at_once", 0.0, *shared), baseline)
-    show("judge as slow as a rollout", train_with_judge(folder, "rollout", all_replies / waves, *shared), baseline)
-    show("judge as slow as all rollouts", train_with_judge(folder, "rollouts", all_replies, *shared), baseline)
+    for name, output, delay in (
+        ("judge that answers at once", "at_once", 0.0),
+        ("judge as slow as a rollout", "rollout", all_replies / waves),
+        ("judge as slow as all rollouts", "rollouts", all_replies),
+    ):
+        timings, questions = train_with_judge(folder, output, delay, *shared)
+        show(name, timings, baseline)
+        print(f"  {questions} questions to the judge, each answered after {delay:.2f} s", flush=True)
 
 
 def show(name: str, run: Timings, baseline: Timings) -> None:
@@ -70,16 +75,15 @@ def show(name: str, run: Timings, baseline: Timings) -> None:
     )
 
 
-def train_with_judge(folder: Path, name: str, delay: float, *settings: str) -> Timings:
-    """A run with the hybrid reward. The judge answers after ``delay`` seconds."""
+def train_with_judge(folder: Path, name: str, delay: float, *settings: str) -> tuple[Timings, int]:
+    """A run with the hybrid reward. The judge answers after ``delay`` seconds. Also returns the number of questions."""
     with run_in_thread(ScriptedServer(lambda body: Script(texts=(verdict(body),), first_delay=delay))) as judge:
         judge_setting = (
             f"{SETTINGS}.judge={{name: judge, base_url: '{judge.base_url}', timeout: 120, concurrency: {REPLIES}}}"
         )
         forms = [f"{SETTINGS}.{component}.form=judge" for component in ("experience", "novelty")]
         timings = train(folder, name, *settings, judge_setting, *forms)
-        print(f"{len(judge.requests)} questions to the judge, each answered after {delay:.2f} s")
-    return timings
+        return timings, len(judge.requests)
 
 
 def verdict(body: dict[str, Any]) -> str:

@@ -6,6 +6,8 @@ By default only successful replies become chats. The gold answer decides afterwa
 - a verification that grades a right candidate 1 or a wrong candidate 0;
 - a summary of a right candidate whose mean grade is above 0.5, or of a wrong one whose mean grade is below 0.5;
 - a bank update that parses without repairs and changes something, on a problem that was solved.
+
+Replies of other roles (comparison, feedback, distill) are never successes.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ class SFTDataSettings(Settings):
     keep: Literal["successful", "readable"] = Field(
         default="successful",
         description="successful: correct solutions, verifications and summaries that agree with the gold answer, and,"
-        " on solved problems, bank updates that change something. readable: all replies that can be parsed.",
+        " on solved problems, bank updates that change something; no replies of other roles. readable: all replies that"
+        " can be parsed.",
     )
     max_tokens: int = Field(default=32_768, ge=1, description="Longest chat in tokens; longer chats are left out.")
     reasoning: bool = Field(
@@ -216,6 +219,8 @@ def _is_success(key: CallKey, text: str, prediction: Prediction) -> bool:
     if key.role in _OUTPUTS:
         update = _bank_update(text, key.role)
         return prediction.correct == "equal" and update is not None and bool(update.new or update.updates)
+    if key.role not in ("solution", "verification", "summary"):
+        return False  # no rule says what a success is, and the index of a comparison is not that of a candidate
     candidate = prediction.iterations[key.iteration].candidates[key.index]
     # a missing answer counts as wrong
     right = None if candidate.correct == "undecided" else candidate.correct == "equal"

@@ -88,6 +88,6 @@ def _text_file(path: Path, suffix: str) -> Iterator[FileRow]:
             for number, line in enumerate(file, 1):
                 yield from (FileRow(str(number), row.values, row.defect) for row in READERS[suffix](line))
     except UnreadableFile as error:
-        raise ProblemFileError([f"{path}: {error}"]) from error
+        raise ProblemFileError([f"{error.place_in(path)}: {error}"]) from error
     except OSError as error:
         raise ProblemFileError([f"{path}: {error.strerror}"]) from error

@@ -20,7 +20,9 @@ class Source(Settings):
     dataset: str | None = Field(default=None, description="Data set on the Hugging Face hub. null: only files.")
     subsets: tuple[str, ...] = Field(default=(), description="Configurations of the data set. Empty: its only one.")
     split: str = Field(default="train", description="Split of the data set.")
-    revision: str | None = Field(default=None, description="Commit of the data set. null: the newest.")
+    revision: str | None = Field(
+        default=None, description="Commit of the data set. It must be set, unless files replace the data set."
+    )
     files: Paths = Field(
         default=(), description="Local files (.jsonl, .json, .csv, .parquet) to read instead of the hub."
     )

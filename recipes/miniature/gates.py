@@ -1,11 +1,13 @@
-"""Measures how well a policy plays each role, by comparing its replies in a recorded run with the task's rules.
+"""Measures how well a policy plays each role: compares its replies in a recorded run with the teacher's replies, or
+checks them against the problem.
 
-``python -m recipes.miniature.gates RUN OUTPUT.json`` prints two tables and writes them to OUTPUT.json. The prompts are
-those of the run, so that the policy is judged on the prompts that it received. A failed call counts as wrong.
+``python -m recipes.miniature.gates RUN OUTPUT.json`` prints two tables and writes them to OUTPUT.json. Prompts and
+replies are read from the traces of the run.
 
-The first table is for runs of TMAS. It shows for each gate the share of correct replies and the wanted share. The
-second table is for runs of any method. It shows for each role the share of the stated findings that are true, so that
-roles of different methods can be compared, such as RSE's distillation and TMAS's verifier.
+A *gate* is a threshold that the policy should reach in one role. The first table is for runs of TMAS. It shows for each
+gate the share of correct replies and the wanted share. A failed call counts as wrong. The second table is for runs of
+any method. It shows for each role the share of the stated findings that are true, so that roles of different methods
+can be compared, such as RSE's distillation and TMAS's verifier. It leaves out failed calls.
 """
 
 from __future__ import annotations
@@ -46,8 +48,15 @@ GATES = {
     "exploit avoids refuted": Gate(0.97),
     "exploit reuses verified": Gate(0.97),
     "explore is new": Gate(0.95),
+    # Without memory the policy should guess, as the teacher does. A larger share would mean that it computes the
+    # solution, and a smaller one that it did not learn how often the teacher guesses each rule and order.
     "plain solving": Gate(0.04, 0.25),
 }
+"""Gates by name, as docs/miniature.md explains them.
+
+An order is *verified* or *refuted* for a block if the prompt's findings say that it fits or that it does not. A rule is
+*open* if no block has all its orders refuted.
+"""
 _EXACT = ("verification", "summary", "guideline", "experience")
 
 
@@ -148,7 +157,7 @@ def _solution_shares(prompt: str, text: str) -> Iterator[tuple[str, Share]]:
 def _exploit_shares(
     blocks: int, known: Mapping[tuple[int, str, str], bool], shown: Sequence[str], candidate: Candidate | None
 ) -> Iterator[tuple[str, Share]]:
-    """Yield how a candidate that exploits uses the findings in its prompt.
+    """Yield the ``exploit`` gates for a candidate: whether it uses the findings in its prompt as it should.
 
     It should take one of the ``shown`` rules that no block refutes. For a block with a verified order it should take
     that order. For any other block it should not take a refuted order. If all shown rules are refuted, the candidate

@@ -59,9 +59,9 @@ class AnswerChecker:
     """Compares answers in up to ``workers`` processes, which start with the first comparison that needs one.
 
     ``timeout``: seconds of CPU time per comparison, so that verdicts do not depend on the machine's other load.
-    ``max_tasks``: comparisons after which a worker is replaced. ``approximation_digits``: a decimal equals an exact
-    value that rounds to it if the decimal has at least this many significant digits; None: an approximation never
-    equals the exact value. Results are cached. The checker works in any thread and event loop.
+    ``max_tasks``: comparisons after which a worker is replaced. ``approximation_digits``: minimum number of
+    significant digits of a decimal that is accepted for an exact value which rounds to it (with 3, 0.333 equals 1/3);
+    None: an approximation is never accepted. Results are cached. The checker works in any thread and event loop.
     """
 
     def __init__(

@@ -44,16 +44,16 @@ class ScoringSettings(BaseModel):
     )
     judge_scope: Literal["all", "undecided"] = Field(
         default="all",
-        description="all: the judge sees every answer that differs from the gold answer as text. undecided: only"
-        " answers that the rule cannot decide.",
+        description="all: the judge compares every answer whose text differs from the gold answer's, apart from"
+        " typesetting. undecided: only answers that the rule cannot decide.",
     )
     timeout: float = Field(default=5.0, gt=0, description="Seconds of CPU time per comparison by rule.")
     workers: int = Field(default=2, ge=1, description="Processes that compare answers by rule.")
     approximation_digits: int | None = Field(
         default=None,
         ge=2,
-        description="A decimal equals an exact value that rounds to it if the decimal has at least this many"
-        " significant digits. null: an approximation is different from the exact value. The judge follows the same"
+        description="Minimum number of significant digits of a decimal that is accepted for an exact value which rounds"
+        " to it (with 3, 0.333 equals 1/3). null: an approximation is never accepted. The judge follows the same"
         " policy.",
     )
 

@@ -31,7 +31,8 @@ class SubsetSettings(ScoringSettings):
     """All settings of ``tmas subset``."""
 
     problems: Path = Field(
-        description="The problem file that the runs were made on. hub: the Hugging Face data set that data=NAME names."
+        description="The problem file that the runs were made on. problems=hub loads the Hugging Face data set of the"
+        " preset data=NAME."
     )
     data: ProblemFields = Field(default=ProblemFields(), description="Names of the columns in the problem file.")
     on_bad_problem: Literal["refuse", "skip"] = Field(
@@ -81,8 +82,8 @@ async def solved_counts(
 def select(counts: Sequence[Solved], settings: SubsetSettings) -> list[Solved]:
     """Return the problems of the subset.
 
-    Raises ``UserError`` if it depends on undecided answers whether a problem belongs, and ``settings.on_undecided`` is
-    ``refuse``.
+    Raises ``UserError`` if undecided answers determine whether a problem belongs to the subset and
+    ``settings.on_undecided`` is ``refuse``.
     """
     open_ = [s for s in counts if s.least <= settings.max_solved < s.most]
     if open_ and settings.on_undecided == "refuse":
@@ -92,12 +93,15 @@ def select(counts: Sequence[Solved], settings: SubsetSettings) -> list[Solved]:
             f"{f' and {len(open_) - 10} more' if len(open_) > 10 else ''}",
             remedy="Give a judge, or on_undecided=include or on_undecided=exclude.",
         )
-    limit = (lambda s: s.least) if settings.on_undecided == "include" else (lambda s: s.most)
-    return [s for s in counts if limit(s) <= settings.max_solved]
+    times_solved = (lambda s: s.least) if settings.on_undecided == "include" else (lambda s: s.most)
+    return [s for s in counts if times_solved(s) <= settings.max_solved]
 
 
 def write_subset(file: Path, subset: Sequence[Solved], settings: SubsetSettings) -> None:
-    """Write the subset as a problem file (data=imo_answerbench_50). Each line says how often the problem was solved."""
+    """Write the subset as a problem file, which ``data=imo_answerbench_50`` can read.
+
+    Each line says how often the problem was solved.
+    """
     rows = [
         {
             "problem_id": s.problem.problem_id,
@@ -143,7 +147,11 @@ def _candidates(runs: Sequence[RunData], problem: Problem) -> list[PredictedCand
 
 
 def _solved(problem: Problem, candidates: Sequence[PredictedCandidate], scoring: Scoring) -> Solved:
-    """Count the candidates that most passes found correct. A tie, or no decided pass, is undecided."""
+    """Count the candidates that a majority of the judge's decided passes found correct.
+
+    Without a judge, the rule's verdicts are the only pass. A candidate is undecided if the passes tie or none of them
+    decided.
+    """
     assert problem.answer is not None
     by_pass = [correctness_of(problem.answer, candidates, correct) for correct in scoring]
     shares = [mean([one[i] for one in by_pass]) for i in range(len(candidates))]

@@ -1,7 +1,7 @@
 """Reads problem files row by row: JSONL, JSON, CSV and parquet. An unreadable row is returned with its defect.
 
-A path may come from others: it may lead to a device, and a small file may hold far more than it seems. So only regular
-files are read, up to a size, and rows are decoded a few at a time.
+The reader does not trust the file: the path may lead to a device, and a small parquet file may decode to gigabytes. So
+only regular files are read, up to a maximum size, and parquet rows are decoded in small batches.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,12 +21,14 @@ from typing import Any, BinaryIO, NamedTuple
 
 _BATCH_BYTES = 64 * 2**20
 """Maximum number of bytes of a parquet file that are decoded at once, unless a single row is larger."""
+_PIECE_BYTES = 2**20
+"""Number of bytes of a file that are read at once beyond the size that the file reports."""
 _BETWEEN_ITEMS = re.compile(r"[\s,]*")
 
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """One row as a mapping by column, or the defect that prevents reading it.
+    """One row as a mapping by column. If the row has a ``defect``, ``values`` are empty or not reliable.
 
     ``place``: its first line, counted from 1; in a parquet file ``row N``.
     """
@@ -36,7 +39,18 @@ class FileRow:
 
 
 class UnreadableFile(Exception):
-    """The file cannot be read, or should not be. The message says why, without the path."""
+    """The file cannot be read, or should not be. The message says why, without the path.
+
+    ``line``: the line that makes the file unreadable; None if the reason is not in a line.
+    """
+
+    def __init__(self, message: str, line: int | None = None) -> None:
+        super().__init__(message)
+        self.line = line
+
+    def place_in(self, path: Path) -> str:
+        """``path``, with the line if there is one."""
+        return str(path) if self.line is None else f"{path}:{self.line}"
 
 
 class FileTooLarge(UnreadableFile):
@@ -71,7 +85,14 @@ def read_content(path: Path, max_bytes: int | None = None) -> bytes:
         if max_bytes is not None and size > max_bytes:
             raise FileTooLarge(f"has {size:,} bytes, more than {max_bytes:,}")
         try:
-            return file.read()
+            pieces = [file.read(size)]
+            # The file may grow while it is read, and files in /proc have content although their size is 0.
+            while piece := file.read(_PIECE_BYTES):
+                pieces.append(piece)
+                size = sum(map(len, pieces))
+                if max_bytes is not None and size > max_bytes:
+                    raise FileTooLarge(f"has more than {max_bytes:,} bytes")
+            return b"".join(pieces)
         except OSError as error:
             raise UnreadableFile(str(error.strerror)) from error
 
@@ -108,7 +129,10 @@ def parquet_shape(content: bytes, wanted: Collection[str]) -> ParquetShape:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether ``text`` can be written as UTF-8. Invalid bytes and lone surrogates cannot."""
+    """Whether ``text`` can be written as UTF-8.
+
+    A lone surrogate cannot be written; :func:`_decode` turns each invalid byte into one.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -159,6 +183,7 @@ def _json(data: bytes) -> Iterator[FileRow]:
 
 
 def _csv(data: bytes) -> Iterator[FileRow]:
+    """Read the records below the header. Raises :class:`UnreadableFile` if the header is broken or repeats a column."""
     lines = list(io.StringIO(_decode(data), newline=""))
     rows = csv.reader(lines, strict=True)
     header: list[str] | None = None
@@ -168,6 +193,8 @@ def _csv(data: bytes) -> Iterator[FileRow]:
         except csv.Error as broken:
             cells, error = _lenient_cells(lines[start : rows.line_num]), f"broken CSV: {broken}"
         if header is None:
+            if defect := error or _repeated_columns(cells):
+                raise UnreadableFile(f"the header cannot be used: {defect}", start + 1)
             header = cells
         elif cells or error:
             yield _csv_row(str(start + 1), header, cells, error)
@@ -181,13 +208,23 @@ def _lenient_cells(lines: Sequence[str]) -> list[str]:
         return []
 
 
+def _repeated_columns(header: Sequence[str]) -> str | None:
+    # Spreadsheets write empty columns without a name. Nobody can ask for them, so they may repeat.
+    repeated = [name for name, count in Counter(header).items() if name and count > 1]
+    return f"several columns are named {' and '.join(map(repr, repeated))}; rename all but one" if repeated else None
+
+
 def _csv_row(place: str, header: Sequence[str], cells: Sequence[str], error: str | None) -> FileRow:
     values = dict(zip(header, cells, strict=False))
-    if len(cells) == len(header) or not cells:
+    if error or len(cells) == len(header):
         return FileRow(place, values, error)
-    field = repr(header[len(cells)]) if len(cells) < len(header) else "beyond the last"
-    shifted = f"{len(cells)} values for {len(header)} columns: a misplaced quote or comma may have shifted them"
-    return FileRow(place, values, f"field {field}: {shifted}")
+    missing = f" First missing column: {header[len(cells)]!r}." if len(cells) < len(header) else ""
+    counts = f"the row has {_counted(cells, 'value')}, but the header has {_counted(header, 'column')}"
+    return FileRow(place, values, f"{counts}. A misplaced quote or comma may have shifted the values.{missing}")
+
+
+def _counted(items: Sequence[str], noun: str) -> str:
+    return f"{len(items)} {noun}{'s' * (len(items) != 1)}"
 
 
 def parquet_rows(data: bytes, columns: Collection[str] | None = None) -> Iterator[FileRow]:
@@ -198,7 +235,8 @@ def parquet_rows(data: bytes, columns: Collection[str] | None = None) -> Iterato
     number = 0
     try:
         with parquet.ParquetFile(pyarrow.BufferReader(data)) as file:
-            # Equal values are stored once, so a batch can be far larger than the file: each row may have the largest.
+            # Parquet stores equal values once, so a decoded batch can be far larger than the file. Assume that every
+            # row is as large as the largest row group.
             group_sizes = (file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
             largest = max(group_sizes, default=0)
             size = min(1000, max(1, _BATCH_BYTES // max(1, largest)))

@@ -24,7 +24,11 @@ class HubSource(BaseModel):
     path: str = Field(description="Name of the data set, as load_dataset takes it.")
     name: str | None = Field(default=None, description="Configuration of the data set. null: its only one.")
     split: str = Field(description="Split of the data set.")
-    revision: str | None = Field(default=None, description="Commit or tag of the data set. null: the newest.")
+    revision: str | None = Field(
+        default=None,
+        description="Commit or tag of the data set. null: the newest when the rows are first downloaded; later runs"
+        " read the downloaded file.",
+    )
     columns: dict[str, str] = Field(
         default_factory=dict,
         description="Maps a column's name in the local file to its name on the hub, where they differ.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -183,7 +183,7 @@ def _read(path: Path, fields: ProblemFields) -> list[FileRow]:
         reader = partial(parquet_rows, columns=wanted)
     rows: list[FileRow] = []
     size = 0
-    for row in reader(content):
+    for row in _rows(path, reader, content):
         rows.append(row)
         size += sum(len(value) for value in row.values.values() if isinstance(value, str | bytes))
         if len(rows) > fields.max_rows:
@@ -194,6 +194,13 @@ def _read(path: Path, fields: ProblemFields) -> list[FileRow]:
     if not rows:
         raise ProblemFileError([f"{path}: holds no problems"])
     return rows
+
+
+def _rows(path: Path, reader: Callable[[bytes], Iterator[FileRow]], content: bytes) -> Iterator[FileRow]:
+    try:
+        yield from reader(content)
+    except UnreadableFile as error:
+        raise ProblemFileError([f"{error.place_in(path)}: {error}"]) from error
 
 
 def _check_shape(path: Path, shape: ParquetShape, fields: ProblemFields) -> None:

@@ -35,7 +35,10 @@ def read_folder(folder: Path) -> dict[str, str]:
 
 
 def check(prompts: Prompts) -> None:
-    """Raise :class:`PromptError` with all defects of the replaced prompts and of prompts that include them."""
+    """Check syntax, then variables, then renderings, of the replaced prompts and of prompts that include them.
+
+    Raises :class:`PromptError` with all defects that the first failing check finds.
+    """
     for stage in (_wrong_syntax, _wrong_variables, _wrong_renderings):
         if found := list(stage(prompts)):
             raise PromptError("\n  ".join(found))
@@ -82,7 +85,7 @@ def _affected(prompts: Prompts) -> list[str]:
 
 
 def _wrong_variables(prompts: Prompts) -> Iterator[str]:
-    """Yield each unknown variable of a file once, for the first prompt that lacks it."""
+    """Yield each unknown variable of a file once, with the first prompt for which it is not defined."""
     named = set[tuple[str, str]]()
     for name in _affected(prompts):
         given = VARIABLES[name]
@@ -91,16 +94,18 @@ def _wrong_variables(prompts: Prompts) -> Iterator[str]:
             file, line = _first_use(prompts, name, variable)
             if (file, variable) not in named:
                 named.add((file, variable))
-                includes = ", which includes it," if file != name else ""
+                includes = ", which includes this file," if file != name else ""
                 yield (
-                    f"{prompts.place(file)}:{line}: unknown variable {variable!r}{_suggestion(variable, given)}; "
-                    f"{name}.jinja{includes} has {', '.join(sorted(given))}"
+                    f"{prompts.place(file)}:{line}: unknown variable {variable!r}{_suggestion(variable, given)}. "
+                    f"The variables of {name}.jinja{includes} are: {', '.join(sorted(given))}"
                 )
 
 
 def _with_includes(prompts: Prompts, name: str) -> nodes.Template:
-    """The syntax tree of a prompt with the files that it includes in their places: a file may use the loop variables of
-    the prompt that includes it."""
+    """The syntax tree of a prompt, with each include replaced by the tree of the included file.
+
+    They are checked together, because an included file may use the loop variables of the prompt that includes it.
+    """
 
     class Inliner(NodeTransformer):
         def visit_Include(self, node: nodes.Include) -> nodes.Node:  # the name that Jinja calls
@@ -112,7 +117,10 @@ def _with_includes(prompts: Prompts, name: str) -> nodes.Template:
 
 
 def _first_use(prompts: Prompts, name: str, variable: str) -> tuple[str, int]:
-    """Find the file and line where a prompt uses a variable, first in its own file and in the user's files."""
+    """Find the file and line where a prompt uses a variable.
+
+    Searches its own file first, then the user's files, then the built-in ones.
+    """
     files = sorted(prompts.files_of(name), key=lambda file: (file != name, file not in prompts.replaced, file))
     for file in files:
         for node in prompts.parsed(file).find_all(nodes.Name):

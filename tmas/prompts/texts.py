@@ -34,5 +34,6 @@ def hash_of(text: str) -> str:
 
 
 def include_of(node: nodes.Include) -> str:
-    """The quoted name in an include; "" if the name is computed."""
-    return node.template.value if isinstance(node.template, nodes.Const) else ""
+    """The quoted name in an include; "" if it is computed or not a text."""
+    name = node.template.value if isinstance(node.template, nodes.Const) else None
+    return name if isinstance(name, str) else ""

@@ -34,7 +34,7 @@ class FailureReason(StrEnum):
     """Why a call, or a value parsed from its reply, is missing."""
 
     TRUNCATED = "truncated"  # the reply reached max_tokens
-    SHORTENED = "shortened"  # the reply reached max_tokens; its whole sentences were kept, so nothing is missing
+    SHORTENED = "shortened"  # the reply reached max_tokens; its whole sentences were kept, so there is a summary
     UNPARSABLE = "unparsable"  # the reply cannot be parsed
     ENDPOINT = "endpoint"  # the server refused, or failed repeatedly while it answered others
     TIMEOUT = "timeout"  # the server stopped making progress

@@ -11,7 +11,11 @@ from tmas.records.reading import Version
 from tmas.records.values import BankChange
 
 Positive = Annotated[int, Field(ge=1, lt=2**63)]
-"""A count that JSON can hold: a larger one would make every later status of the run fail."""
+"""A positive count below 2**63.
+
+orjson cannot write integers of more than 64 bits, so ``tmas status`` would fail for as long as a larger limit is in
+force.
+"""
 
 
 class LimitChanges(Record):
@@ -28,9 +32,10 @@ class LimitChanges(Record):
 
 
 class ControlLine(Record):
-    """A line of ``control.jsonl``: a change of a limit while the run was live, or by a later start with another limit.
+    """A line of ``control.jsonl``: a changed limit.
 
-    ``time``: Unix time in seconds. ``setting``: a field of :class:`LimitChanges`.
+    Either ``tmas control`` changed it, or the command of a resumed run has another value than ``tmas control`` set
+    last. ``time``: Unix time in seconds. ``setting``: a field of :class:`LimitChanges`.
     """
 
     v: Version = SCHEMA_VERSION
@@ -80,15 +85,16 @@ class RunStatus(Record):
 
     ``state``: ``unfinished`` is a run without a process. ``waits_for``: what a starting run waits for. ``process``: the
     last process that worked on the run, and its host. ``seconds``: time since that process started. ``by_iteration``:
-    number of problems by iteration: for a live run the active ones by the iteration that they are in, otherwise the
-    finished ones by their last iteration.
+    number of problems in each iteration. For a live run it counts the active problems by their current iteration,
+    otherwise the finished problems by their last iteration.
 
-    Counts of a live run are those since its process started; counts of another run are over its finished problems.
-    ``calls``: made and ended. ``replayed``: answered from the trace. ``failed``: calls that failed. ``replayed`` and
-    ``failed`` are None for a run that is not live. ``failures``: missing results by reason, as in ``failures.jsonl``,
-    of all starts. ``tokens_spent``: prompt and completion tokens that count against ``tokens_per_run``.
-    ``money_spent``: cost of all starts in ``currency``, as it counts against ``money_per_run``; for a run that is not
-    live, the cost of its finished problems. None if the price of some model is not known.
+    If the run is live, counts are those since its process started. Otherwise they cover its finished problems.
+    ``calls``: calls that have ended, without replayed ones. ``replayed``: calls that were answered from the trace.
+    ``failed``: calls that failed. ``replayed`` and ``failed`` are None for a run that is not live. ``failures``: number
+    of failures by reason, as in ``failures.jsonl``, over all starts of the run. ``tokens_spent``: prompt and completion
+    tokens that count against ``tokens_per_run``. ``money_spent``: cost of all starts in ``currency``, as it counts
+    against ``money_per_run``; for a run that is not live, the cost of its finished problems. None if the price of some
+    model is not known.
 
     ``seconds_left``, ``completion_tokens_left`` and ``money_left`` are estimates of what the rest of the work takes,
     from the work done so far, as if there were no budgets; None if there is no basis for one. ``changes``: the lines of

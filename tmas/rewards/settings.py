@@ -27,8 +27,8 @@ class AnswerSettings(Settings):
     approximation_digits: int | None = Field(
         default=None,
         ge=2,
-        description="A decimal equals an exact value that rounds to it if the decimal has at least this many"
-        " significant digits. null: an approximation is different from the exact value. The judge follows the same"
+        description="Minimum number of significant digits of a decimal that is accepted for an exact value which rounds"
+        " to it (with 3, 0.333 equals 1/3). null: an approximation is never accepted. The judge follows the same"
         " policy.",
     )
 

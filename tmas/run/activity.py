@@ -34,7 +34,7 @@ class Activity:
     answered from the trace. ``failed``: calls of either kind whose outcome is a failure. ``cost``: what this process
     has charged to the run, in the currency of the prices; calls without a known price cost nothing here.
 
-    ``is_paused``: no new call starts. ``roles``: counters by role. ``failures``: missing results in the finished
+    ``is_paused``: no new call starts. ``roles``: counters by role. ``failures``: failures in the finished
     iterations of each unfinished problem: problem id -> reason -> number. ``bank_changes``: the latest ones, oldest
     first, without those of iterations that were replayed.
     """

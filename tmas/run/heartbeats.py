@@ -37,6 +37,7 @@ class HeartbeatReply:
 
     ``process_id``: random, and new for each process of the actor. ``in_use``: completions in flight. ``demand``:
     completions that are in flight or wait for a slot. ``limits``: the budgets in force; None while the worker starts.
+    ``limits_error``: why the worker could not change the budgets; None if no change has failed since the last reply.
     ``budget``: what counts against the budget of the run. ``is_paused``: whether the worker is paused. ``questions``:
     its questions about shares of the budget that have no answer yet.
     """
@@ -49,3 +50,4 @@ class HeartbeatReply:
     budget: BudgetUse = field(default_factory=BudgetUse)
     is_paused: bool = False
     questions: tuple[ShareQuestion, ...] = ()
+    limits_error: str | None = None

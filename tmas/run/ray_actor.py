@@ -22,13 +22,14 @@ from tmas.run.runtime import Runtime
 from tmas.run.share_messages import RemoteShares
 from tmas.run.shares import Amount
 from tmas.run.solver import ProblemSolver
-from tmas.settings import RunSettings
+from tmas.settings import Limits, RunSettings
 
 
 class RayWorker:
     """The actor: a :class:`~tmas.run.runtime.Runtime` in its own process, which Ray may restart on any node.
 
-    ``prompts``: the digest of the run's prompts. The prompts that a user replaced are part of ``settings``.
+    ``prompts``: digest of all prompts that the run uses. The worker refuses to start if its own digest differs.
+    (Replaced prompts arrive in ``settings``; the built-in ones come from the tmas that the node has installed.)
     """
 
     def __init__(self, settings: RunSettings, directory: Path, prompts: str) -> None:
@@ -51,20 +52,30 @@ class RayWorker:
         if not self._startup.done():
             return HeartbeatReply(self._process_id, is_paused=request.is_paused)
         runtime, solver = self._startup.result()
-        calls = LocalCallMaker(runtime, solver)
+        maker = LocalCallMaker(runtime, solver)
         self._apply_latest(runtime)
-        is_changing = self._limits_change is not None and not self._limits_change.done()
-        wanted = request.limits or solver.state.limits
-        if wanted != solver.state.limits and not is_changing and not calls.budget_use.exhausted:
-            # In a task, because it may read all traces, and a worker without heartbeats is killed.
-            self._limits_change = asyncio.create_task(calls.limit(wanted))
+        limits_error = self._change_limits(request.limits or solver.state.limits, solver.state.limits, maker)
         limiter = runtime.limiter
         load = (self._process_id, limiter.in_use, limiter.wanted)
+        # The worker asks for shares of the budget in its replies. The next heartbeats bring the answers.
         if self._shares:
             self._shares.receive(request.grants)
-        questions = self._shares.questions if self._shares else ()
-        state = (solver.state.limits, calls.budget_use, request.is_paused)
-        return HeartbeatReply(*load, self._activity, *state, questions)
+        share_questions = self._shares.questions if self._shares else ()
+        state = (solver.state.limits, maker.budget_use, request.is_paused)
+        return HeartbeatReply(*load, self._activity, *state, share_questions, limits_error)
+
+    def _change_limits(self, wanted: Limits, present: Limits, maker: LocalCallMaker) -> str | None:
+        """Start to change the budgets if they differ. Returns the error of a change that has failed."""
+        change = self._limits_change
+        if change and change.done():
+            self._limits_change = None
+            if error := change.exception():
+                return str(error) or type(error).__name__
+        if wanted != present and self._limits_change is None and not maker.budget_use.exhausted:
+            # Changing the limits may read all traces, which takes long. It runs in a task, because a worker that does
+            # not answer heartbeats is killed.
+            self._limits_change = asyncio.create_task(maker.limit(wanted))
+        return None
 
     async def ping(self) -> bool:
         """Whether this process has received a heartbeat. It can solve problems only after that."""

@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,13 +167,20 @@ class WorkerPool:
     async def limit(self, limits: Limits) -> None:
         """Change the budgets of the run, and wait until the worker has them.
 
-        Only called with one worker: budgets that are divided between problems cannot be changed live.
+        Only called with one worker: budgets that are divided between problems cannot be changed live. Raises
+        ``UserError`` if the worker reports an error, or if the budget is used up.
         """
         self._limits = limits
         while any(worker.reply.limits != limits for worker in self.workers):
             if self.budget_use.exhausted:
                 self._limits = self._solver.state.limits
                 raise UserError("the budget of the run is used up, and the run is ending")
+            for worker in self.workers:
+                if error := worker.reply.limits_error:
+                    self._limits = self._solver.state.limits
+                    worker.reply = replace(worker.reply, limits_error=None)  # is not an error of a later change
+                    remedy = "The earlier limits are still in force. Correct the cause, and try again."
+                    raise UserError(f"a worker could not change the limits: {error}", remedy=remedy)
             await asyncio.sleep(HEARTBEAT_INTERVAL / 10)
         self._solver.state.limits = limits
 

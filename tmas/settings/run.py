@@ -215,7 +215,7 @@ class SolveSettings(RunSettings):
 
     problems: Path = Field(
         description="Problem file (JSONL, JSON, CSV or parquet). sample: a few problems that ship with the package."
-        " hub: the Hugging Face data set that data=NAME names.",
+        " problems=hub loads the Hugging Face data set of the preset data=NAME.",
     )
     output_dir: Path = Field(description="Run directory. Run the same command again to resume in it.")
     data: ProblemFields = Field(default=ProblemFields(), description="Names of the columns in the problem file.")

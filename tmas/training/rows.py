@@ -209,9 +209,14 @@ def read_rows(path: Path) -> Iterator[TrainingRow]:
 
 
 def validate_rows(path: Path) -> int:
-    """Check all rows of a file and return their number.
+    """Check all rows of a file and return their number. Raises :class:`RowFileError` like :func:`validated_rows`."""
+    return sum(1 for _ in validated_rows(path))
 
-    Raises :class:`RowFileError` with every defect, each with its file, row (from 1) and field.
+
+def validated_rows(path: Path) -> Iterator[TrainingRow]:
+    """Yield the rows of a file that are valid on their own.
+
+    After the last row, raises :class:`RowFileError` with every defect, each with its file, row (from 1) and field.
     """
     defects: list[str] = []
     row_by_index: dict[int, int] = {}
@@ -225,11 +230,11 @@ def validate_rows(path: Path) -> int:
             defects.append(
                 f"{path}: row {count}: field extra_info.index: row {row_by_index[index]} also has the index {index}"
             )
+        yield checked
     if not count:
         defects.append(f"{path}: contains no rows")
     if defects:
         raise RowFileError(defects)
-    return count
 
 
 def _checked(path: Path) -> Iterator[TrainingRow | str]:

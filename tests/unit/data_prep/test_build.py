@@ -356,6 +356,23 @@ def test_further_runs_give_chats_of_their_roles_and_no_rows(steps: Path, chat_ru
     assert {str(run / "manifest.json") for run in chat_runs} <= report(tmp_path / "more")["inputs"].keys()
 
 
+def test_of_a_run_of_genselect_only_right_solutions_are_successes(steps: Path, tmp_path: Path):
+    """The index of a comparison numbers the comparisons of all votes, so it is no candidate's."""
+    pool = steps / "filtered" / "problems.jsonl"
+    problems = [*read_problems(pool)][:3]
+    with run_in_thread(ScriptedServer(team.reply)) as server:
+        settings = RunSettings(model=team.model(server.base_url), method=team.small("genselect"))
+        runner(problems, settings, tmp_path / "genselect")
+    run = RecordedRun(tmp_path / "genselect")
+
+    def roles(keep: str) -> set[str]:
+        settings = SFTDataSettings.model_validate({"keep": keep, "per_role": 99})
+        return {chat.role for chat in chats(run, problems, settings, len, 0, Counter())}
+
+    assert roles("readable") == {"solution", "summary", "comparison"}
+    assert roles("successful") == {"solution"}
+
+
 def test_a_further_run_on_other_questions_is_refused(steps: Path, tmp_path: Path):
     problems = [p.model_copy(update={"answer": "7"}) for p in read_problems(steps / "filtered" / "problems.jsonl")]
     with run_in_thread(ScriptedServer(team.reply)) as server:

@@ -226,6 +226,13 @@ def test_a_link_to_a_device_or_a_fifo_is_refused_without_reading_it(tmp_path: Pa
         rows(local(link))
 
 
+def test_a_csv_header_that_repeats_a_column_is_one_error(tmp_path: Path):
+    file = tmp_path / "mine.csv"
+    file.write_text("question,answer,answer\nQ,1,2\n")
+    with pytest.raises(ProblemFileError, match=r"mine\.csv:1: the header cannot be used: several columns are named"):
+        rows(local(file))
+
+
 def test_a_missing_column_and_a_missing_file_are_named(tmp_path: Path):
     file = tmp_path / "mine.parquet"
     parquet.write_table(pyarrow.Table.from_pylist([{"problem": "Q", "answer": "1"}]), file)

@@ -7,6 +7,7 @@ import tracemalloc
 from collections.abc import Callable
 from itertools import combinations, product
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 
 from tests.support.benchmarks import DATA, needs_data
 from tmas.answers.checker import AnswerChecker
+from tmas.problems.files import FileTooLarge, read_content
 from tmas.problems.loader import SAMPLE, ProblemFields, ProblemFileError, load_problems
 
 GOOD: dict[str, object] = {"problem_id": "p", "question": "What is 1+1?", "answer": "2"}
@@ -175,13 +177,16 @@ def test_a_missing_column_is_said_once(written: Callable[..., Path]) -> None:
 
 
 HEAD = "problem_id,question,answer\n"
+SHIFTED = "but the header has 3 columns. A misplaced quote or comma may have shifted the values."
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ('b,"Two\nlines,7"\n', "field 'answer': 2 values for 3 columns"),
-        ("b,Q,7,8\n", "field beyond the last: 4 values for 3 columns"),
+        ('b,"Two\nlines,7"\n', f"the row has 2 values, {SHIFTED} First missing column: 'answer'."),
+        ("b\n", f"the row has 1 value, {SHIFTED} First missing column: 'question'."),
+        ("b,Q,7,8\n", f"the row has 4 values, {SHIFTED}"),
+        ('b,"Q"x\n', "broken CSV: ',' expected after '\"'"),
         ('b,"Q" x,7\n', "broken CSV: ',' expected after '\"'"),
         ("b,Q,\n", "field 'answer': empty"),
         (f"b,{'Q' * 200_000},7\n", "broken CSV: field larger than field limit"),
@@ -199,6 +204,34 @@ def test_a_broken_csv_row_is_named_by_the_line_it_begins_in(
 def test_an_unclosed_quote_does_not_swallow_the_rest_silently(written: Callable[..., Path]) -> None:
     path = written(f'{HEAD}a,Q,1\nb,Q,"2\nc,Q,3\n', "in.csv")
     assert defects(path) == ["in.csv:3: broken CSV: unexpected end of data"]
+
+
+def test_an_unclosed_quote_in_a_row_with_too_few_values_is_named(written: Callable[..., Path]) -> None:
+    path = written(f'{HEAD}a,Q,1\n"b,Q,2\nc,Q,3\n', "in.csv")
+    assert defects(path) == ["in.csv:3: broken CSV: unexpected end of data"]
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ('"problem_id"x,question,answer\n', "broken CSV: ',' expected after '\"'"),
+        ('problem_id,question,"answer\n', "broken CSV: unexpected end of data"),
+        ("problem_id,question,answer,answer\n", "several columns are named 'answer'; rename all but one"),
+    ],
+)
+@pytest.mark.parametrize("on_bad", ["refuse", "skip"])
+def test_a_csv_header_that_cannot_be_used_is_one_error(
+    written: Callable[..., Path], header: str, message: str, on_bad: Literal["refuse", "skip"]
+) -> None:
+    path = written(f"{header}a,Q,1,2\nb,Q,1,2\n", "in.csv")
+    with pytest.raises(ProblemFileError) as error:
+        load_problems(path, on_bad=on_bad)
+    assert error.value.defects == (f"{path}:1: the header cannot be used: {message}",)
+
+
+def test_csv_columns_without_a_name_may_repeat(written: Callable[..., Path]) -> None:
+    path = written("problem_id,question,answer,,\na,Q,1,,\n", "in.csv")
+    assert [p.problem_id for p in load_problems(path).problems] == ["a"]
 
 
 def test_bytes_that_are_not_utf8_are_reported_in_csv(written: Callable[..., Path]) -> None:
@@ -351,6 +384,14 @@ def test_a_file_over_the_limit_of_bytes_is_refused(written: Callable[..., Path])
     assert len(load_problems(path, ProblemFields(max_bytes=size)).problems) == 2
 
 
+def test_a_file_that_reports_a_smaller_size_than_it_has_is_not_read_beyond_the_limit() -> None:
+    status = Path("/proc/self/status")
+    assert status.stat().st_size == 0
+    assert read_content(status).startswith(b"Name:")
+    with pytest.raises(FileTooLarge, match="has more than 10 bytes"):
+        read_content(status, 10)
+
+
 @pytest.mark.parametrize("name", ["in.jsonl", "in.json", "in.csv"])
 def test_rows_over_the_limit_are_refused_with_the_line(written: Callable[..., Path], name: str) -> None:
     content = {"in.jsonl": jsonl(*ROWS), "in.json": json.dumps(ROWS, indent=0).encode(), "in.csv": CSV.encode()}
@@ -398,7 +439,7 @@ ANSWERBENCH = {"problem_id": "Problem ID", "question": "Problem", "answer": "Sho
 def test_the_misquoted_row_of_answerbench_is_found() -> None:
     path, fields = DATA / "imo-answerbench" / "answerbench_v2.csv", ProblemFields.model_validate(ANSWERBENCH)
     [defect] = defects(path, fields)
-    assert defect.startswith("answerbench_v2.csv:150: field 'Source': 5 values for 6 columns")
+    assert defect == "answerbench_v2.csv:150: broken CSV: ',' expected after '\"'"
     loaded = load_problems(path, fields, "skip")
     assert len(loaded.problems) == 399
     assert "imo-bench-algebra-036" not in {p.problem_id for p in loaded.problems}

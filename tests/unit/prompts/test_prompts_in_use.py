@@ -118,7 +118,8 @@ def test_the_command_refuses_a_wrong_folder_before_any_call(tmp_path: Path):
         done = tmas("solve", *given, f"model.base_url={server.base_url}")
     assert (done.returncode, server.requests) == (2, [])
     assert done.stderr.startswith(
-        f"tmas: wrong settings:\n  prompts: {mine}/summary.jinja:1: unknown variable 'candidate'; summary.jinja has "
+        f"tmas: wrong settings:\n  prompts: {mine}/summary.jinja:1: unknown variable 'candidate'."
+        " The variables of summary.jinja are: "
     )
     assert not (tmp_path / "run").exists()
 
@@ -175,8 +176,8 @@ async def test_a_worker_on_ray_gets_the_texts_and_needs_no_folder(
         given = {"model": team.model(server.base_url), "method": team.method(), "prompts": folder}
         workers._start_actors(Runtime(RunSettings.model_validate(given), "key", files=1), run)
         (folder / "problem.jinja").unlink()
-        settings, *others, prompts = pickle.loads(sent[0])
-        worker = workers.RayWorker(settings, *others, prompts)
+        settings, directory, prompts = pickle.loads(sent[0])
+        worker = workers.RayWorker(settings, directory, prompts)
         await worker.heartbeat(workers.HeartbeatRequest(8, ()))
         assert worker._startup
         runtime, solver = await worker._startup
@@ -184,8 +185,8 @@ async def test_a_worker_on_ray_gets_the_texts_and_needs_no_folder(
             await solver.solve(0, team.problems(1)[0])
         assert asked(server)
         assert all(MARK in prompt for prompt in asked(server))
-        with pytest.raises(UserError, match="version of tmas with other prompts than this machine"):
-            await workers.RayWorker(settings, *others, "of another version")._start()
+        with pytest.raises(UserError, match="a version of tmas with other prompts"):
+            await workers.RayWorker(settings, directory, "of another version")._start()
 
 
 # --- build

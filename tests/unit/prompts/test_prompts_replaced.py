@@ -118,22 +118,32 @@ def test_a_file_that_is_no_text_is_refused(folder: Path):
         ),
         ("summary", '{% include "form.jinja" %}', "summary.jinja:1: 'form.jinja' is not a prompt (did you mean form?)"),
         ("summary", "{% include question %}", "summary.jinja:1: an include must name one prompt in quotes"),
+        ("summary", "{% include 5 %}", "summary.jinja:1: an include must name one prompt in quotes"),
+        ("summary", "{% include ['form'] %}", "summary.jinja:1: an include must name one prompt in quotes"),
         ("summary", '{% extends "form" %}', "summary.jinja:1: the tag 'extends' is not supported: use include"),
         ("summary", '{% include "summary" %}', "summary.jinja:1: the file includes itself, through 'summary'"),
         ("problem", 'a\n{% include "candidate" %}', "problem.jinja:2: the file includes itself, through 'candidate'"),
         (
             "summary",
             "a\n{{ verifications }}\n{{ solutoin }}",
-            "summary.jinja:3: unknown variable 'solutoin' (did you mean solution?); summary.jinja has question, "
-            "solution, task, verifications, words",
+            "summary.jinja:3: unknown variable 'solutoin' (did you mean solution?). The variables of "
+            "summary.jinja are: question, solution, task, verifications, words",
         ),
-        ("judge_novelty", "{{ gold }}", "judge_novelty.jinja:1: unknown variable 'gold'; judge_novelty.jinja has bank"),
-        ("form", "a\n{{ words }}", "form.jinja:2: unknown variable 'words'; feedback.jinja, which includes it, has"),
+        (
+            "judge_novelty",
+            "{{ gold }}",
+            "judge_novelty.jinja:1: unknown variable 'gold'. The variables of judge_novelty.jinja are: bank",
+        ),
+        (
+            "form",
+            "a\n{{ words }}",
+            "form.jinja:2: unknown variable 'words'. The variables of feedback.jinja, which includes this file, are:",
+        ),
         ("solution", "{% for i in range(9) %}a{% endfor %}", "solution.jinja:1: unknown variable 'range'"),
         (
             "summary",
             '{% include "attempts" %}',
-            "built-in attempts.jinja:3: unknown variable 'attempts'; summary",
+            "built-in attempts.jinja:3: unknown variable 'attempts'. The variables of summary",
         ),
         (
             "verification",

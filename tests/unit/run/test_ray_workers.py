@@ -22,6 +22,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from tests.support.waiting import until, until_held_back
 from tmas.concurrency import PriorityLimiter
 from tmas.engines.ray_cluster import ClusterFailed
+from tmas.errors import UserError
 from tmas.files import digest
 from tmas.records import BankChange, Problem
 from tmas.run import ray_workers as workers
@@ -223,6 +224,33 @@ async def test_pause_slots_and_budget_reach_a_worker_with_its_heartbeat(run_dire
         raised = workers.HeartbeatRequest(5, (), limits=Limits(tokens_per_run=10**6))
         reply = await worker.heartbeat(raised)
         assert (reply.limits, reply.budget.exhausted) == (limited.limits, True)
+
+
+async def test_a_failed_change_of_the_budget_is_an_error_of_the_command_and_the_next_one_works(
+    run_directory: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(workers, "HEARTBEAT_INTERVAL", 0.01)
+    async with ScriptedServer(team.reply) as server, started(server, run_directory) as start:
+        worker = await start(workers.HeartbeatRequest(5, ()))
+        pool = worker_pool(monkeypatch, [Remote(worker)])  # type: ignore[list-item]
+        pool._solver.state = SimpleNamespace(activity=Activity(), limits=Limits())  # type: ignore[misc]
+        monitor = asyncio.create_task(pool.monitor(pool.workers[0]))
+        assert worker._startup
+        solver = worker._startup.result()[1]
+        attempts: list[int] = []
+
+        async def fail_once() -> None:
+            attempts.append(1)
+            if len(attempts) == 1:
+                raise OSError(5, "Input/output error", "trace/p0.jsonl")
+
+        monkeypatch.setattr(type(solver), "count_earlier_starts", lambda _: fail_once())
+        with pytest.raises(UserError, match=r"could not change the limits: .*Input/output error: 'trace/p0.jsonl'"):
+            await asyncio.wait_for(pool.limit(Limits(tokens_per_run=2000)), 5)
+        assert (solver.state.limits, pool._solver.state.limits, pool._limits) == (Limits(), Limits(), Limits())
+        await asyncio.wait_for(pool.limit(Limits(tokens_per_run=3000)), 5)
+        assert solver.state.limits == pool._solver.state.limits == Limits(tokens_per_run=3000)
+        monitor.cancel()
 
 
 async def test_a_pause_is_answered_when_every_worker_has_it(run_directory: Path, monkeypatch: pytest.MonkeyPatch):

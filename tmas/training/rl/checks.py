@@ -24,6 +24,7 @@ from tmas.training.rl.worker_checks import (
     check_heads,
     check_ranges,
     check_workers,
+    replica_devices,
     uses_critic,
     uses_reference,
 )
@@ -40,6 +41,11 @@ _ACTOR = "actor_rollout_ref.actor"
 def device_count(config: DictConfig) -> int:
     """Number of the trainer's devices on all nodes."""
     return config.trainer.nnodes * config.trainer.n_gpus_per_node
+
+
+def rollout_replicas(config: DictConfig) -> int:
+    """Number of vLLM replicas of the policy, which generate on the trainer's devices."""
+    return device_count(config) // replica_devices(config)
 
 
 def data_parallel_ranks(config: DictConfig) -> int:

@@ -13,11 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
 from tmas.rewards.hybrid import BONUS
-from tmas.training.rl.checks import device_count
+from tmas.training.rl.checks import device_count, rollout_replicas
 from tmas.training.rl.inputs import RowFile
 from tmas.training.rl.model_shape import BF16, ModelShape
 from tmas.training.rl.settings import REWARD_KEY, EstimateSettings
-from tmas.training.rl.worker_checks import uses_critic, uses_reference
+from tmas.training.rl.worker_checks import replica_devices, uses_critic, uses_reference
 
 FP32 = 4
 GB = 1e9
@@ -107,29 +107,30 @@ class Generation:
 
 def generation(config: DictConfig, shape: ModelShape, settings: EstimateSettings, work: Workload) -> Generation:
     """Time and memory of generating ``work``. Decoding is bound by memory bandwidth, prefill by FLOPs."""
-    rollout, devices = config.actor_rollout_ref.rollout, device_count(config)
-    parallel = rollout.tensor_model_parallel_size
-    replicas = max(1, devices // parallel)
-    weights = shape.parameters * BF16 / parallel
+    rollout, devices = config.actor_rollout_ref.rollout, replica_devices(config)
+    ranks = rollout.data_parallel_size
+    replicas = max(1, rollout_replicas(config))
+    copied = shape.parameters - shape.expert_parameters  # each rank has a copy; the experts are spread over the ranks
+    weights = (copied * ranks + shape.expert_parameters) * BF16 / devices
     cache = _cache_bytes(config, settings, weights)
     shared = work.samples if rollout.enable_prefix_caching else 1
     held = work.prompt / shared + work.response / 2  # tokens in the cache for one response, at half of its length
     per_replica = work.responses / replicas
-    fitting = cache * parallel / shape.kv_bytes / held
-    concurrency = max(1.0, min(per_replica, rollout.max_num_seqs, fitting))
+    fitting = cache * devices / shape.kv_bytes / held
+    concurrency = max(1.0, min(per_replica, rollout.max_num_seqs * ranks, fitting))
     if settings.memory_bandwidth_gb is None or settings.tflops is None:
         return Generation(weights, cache, concurrency, None, None)
-    bandwidth = settings.memory_bandwidth_gb * GB * settings.bandwidth_utilization * parallel
-    flops = settings.tflops * 1e12 * settings.flops_utilization * parallel
+    bandwidth = settings.memory_bandwidth_gb * GB * settings.bandwidth_utilization * devices
+    flops = settings.tflops * 1e12 * settings.flops_utilization * devices
     read = work.prompt + work.response / 2  # tokens of the cache that a decoding step reads for each response
 
     def decoding_seconds(responses: float) -> float:
-        moved = shape.weights_read(responses) + responses * shape.kv_bytes * read
+        moved = shape.weights_read(responses, ranks) + responses * shape.kv_bytes * read
         return max(moved / bandwidth, responses * 2 * shape.active_parameters / flops)
 
     per_second = concurrency / decoding_seconds(concurrency)
     bulk = per_replica * work.response / per_second
-    tail = (work.longest - work.response) * decoding_seconds(1)
+    tail = (work.longest - work.response) * decoding_seconds(ranks)  # one response per rank
     prefill = per_replica / shared * work.prompt * shape.forward_flops(work.prompt) / flops
     return Generation(weights, cache, concurrency, per_second * replicas, bulk + tail + prefill)
 

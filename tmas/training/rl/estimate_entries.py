@@ -24,7 +24,7 @@ from tmas.training.rl.estimate import (
 )
 from tmas.training.rl.inputs import RowFile
 from tmas.training.rl.model_shape import ModelShape
-from tmas.training.rl.worker_checks import uses_critic, uses_reference
+from tmas.training.rl.worker_checks import replica_devices, uses_critic, uses_reference
 
 
 def estimate_entries(
@@ -118,7 +118,7 @@ def _memory(
         "rest of vLLM": settings.engine_reserve_gb * GB,
         "trainer": stay,
     }
-    tokens = made.cache * config.actor_rollout_ref.rollout.tensor_model_parallel_size / shape.kv_bytes
+    tokens = made.cache * replica_devices(config) / shape.kv_bytes
     yield "memory of rollout", f"{_parts(parts, settings)}; the cache of a replica holds {tokens:,.0f} tokens"
     host = weights * int(offload.param_offload) + optimizer * int(offload.optimizer_offload)
     with_adapter = trained_parameters(config, shape) < shape.parameters  # then the policy without it is the reference

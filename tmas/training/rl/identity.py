@@ -14,6 +14,7 @@ from tmas.settings import flatten
 from tmas.training.identity import PROMPT_PREFIX
 from tmas.training.rl.inputs import embedded_prompts
 from tmas.training.rl.settings import REWARD_KEY
+from tmas.training.rl.worker_checks import uses_critic
 
 _IDENTITY_KEYS = (
     *("actor_rollout_ref.model.path", "actor_rollout_ref.rollout.n", "algorithm"),
@@ -77,10 +78,7 @@ def objective(config: DictConfig) -> dict[str, Any]:
     or the weight decay of a step depends on it.
     """
     keys = [*_OBJECTIVE_KEYS]
-    has_critic = OmegaConf.select(config, "critic.enable")
-    if has_critic is None:  # then the estimator decides
-        has_critic = OmegaConf.select(config, "algorithm.adv_estimator") == "gae"
-    if has_critic:
+    if uses_critic(config):
         keys += ["trainer.critic_warmup", *(f"critic.{key}" for key in _CRITIC_KEYS)]
     # verl sets optim.total_training_steps itself, from the number of steps. _target_ is the name of a class.
     ignored = ("._target_", ".optim.total_training_steps")

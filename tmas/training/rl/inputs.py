@@ -16,7 +16,7 @@ from tmas.prompts import BUILT_IN, Prompts
 from tmas.records import Message
 from tmas.training.rl.model_shape import ModelShape
 from tmas.training.rl.settings import REWARD_KEY
-from tmas.training.rows import RowFileError, read_rows, validate_rows
+from tmas.training.rows import RowFileError, validated_rows
 
 
 @dataclass(frozen=True)
@@ -141,23 +141,27 @@ def load_files(paths: str | Sequence[str], policy: Policy | None, defects: list[
 
 
 def _load(path: Path, policy: Policy | None, defects: list[str]) -> RowFile | None:
-    try:
-        validate_rows(path)
-    except (RowFileError, OSError) as error:
-        defects.append(str(error))
-        return None
     sources: Counter[str] = Counter()
     labels: Counter[str] = Counter()
     judged = 0
     lengths: list[int] = []
-    for number, row in enumerate(read_rows(path), 1):
-        judged += row.data_source == "math_grm"
-        sources[row.extra_info.source] += 1
-        if row.truth:
-            labels[row.truth.label] += 1
-        try:
-            lengths.append(policy.prompt_tokens(row.prompt) if policy else 0)
-        except TemplateError as error:  # some templates refuse a system message, or two messages of one role in a row
-            defects.append(f"{path}: row {number}: field prompt: the policy's chat template refuses it: {error}")
-            return None
+    refused: str | None = None
+    try:
+        for number, row in enumerate(validated_rows(path), 1):
+            judged += row.data_source == "math_grm"
+            sources[row.extra_info.source] += 1
+            if row.truth:
+                labels[row.truth.label] += 1
+            if refused:
+                continue  # look for invalid rows, which are reported instead
+            try:
+                lengths.append(policy.prompt_tokens(row.prompt) if policy else 0)
+            except TemplateError as error:
+                # Some templates refuse a system message, or two messages of one role in a row.
+                refused = f"{path}: row {number}: field prompt: the policy's chat template refuses it: {error}"
+    except (RowFileError, OSError) as error:
+        refused = str(error)
+    if refused:
+        defects.append(refused)
+        return None
     return RowFile(path, sources, max(lengths, default=0), judged, labels, fmean(lengths) if lengths else 0.0)

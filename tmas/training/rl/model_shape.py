@@ -83,6 +83,11 @@ class ModelShape:
         return self.layers * self.layer + self.embedding * (1 if self.tied else 2)
 
     @property
+    def expert_parameters(self) -> int:
+        """Parameters of all experts; 0 for a dense model."""
+        return self.layers * self.experts * self.mlp
+
+    @property
     def active_parameters(self) -> int:
         """Parameters that a token is multiplied with, P_a: the layers with its own experts only, and the output layer.
 
@@ -122,17 +127,18 @@ class ModelShape:
         """
         return 2 * self.active_parameters + 2 * self.layers * self.heads * self.head_dim * length
 
-    def weights_read(self, sequences: float) -> float:
+    def weights_read(self, sequences: float, ranks: int = 1) -> float:
         """Bytes of weights that one decoding step reads: one token for each of ``sequences``.
 
-        An expert is read if one of the tokens is routed to it. With uniform routing, that happens with probability
+        Each of the data-parallel ``ranks`` reads a copy of its own, except for the experts, which exist once. An expert
+        is read if one of the tokens is routed to it. With uniform routing, that happens with probability
         1 - (1 - k / E) ** sequences for k of E experts per token.
         """
         if not self.experts:
-            return BF16 * self.active_parameters
+            return BF16 * ranks * self.active_parameters
         reached = self.experts * (1 - (1 - self.experts_per_token / self.experts) ** sequences)
-        layer = self.attention + reached * self.mlp + self.experts * self.hidden
-        return BF16 * (self.layers * layer + self.embedding)
+        copied = self.layers * (self.attention + self.experts * self.hidden) + self.embedding
+        return BF16 * (ranks * copied + self.layers * reached * self.mlp)
 
 
 _QWEN3_4B = ModelShape(36, 2560, 32, 8, 128, 9728, 151_936, tied=True)

@@ -10,7 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from tmas.errors import UserError
-from tmas.training.rl.checks import data_parallel_ranks, device_count, find_defects, needs_judge, training_rows
+from tmas.training.rl.checks import (
+    data_parallel_ranks,
+    device_count,
+    find_defects,
+    needs_judge,
+    rollout_replicas,
+    training_rows,
+)
 from tmas.training.rl.estimate import load_estimate_settings
 from tmas.training.rl.estimate_entries import estimate_entries
 from tmas.training.rl.inputs import load_files, load_policy
@@ -86,15 +93,11 @@ def make_plan(config: DictConfig) -> Plan:
 
 
 def _resources(config: DictConfig) -> Iterator[tuple[str, str]]:
-    trainer, rollout = config.trainer, config.actor_rollout_ref.rollout
+    trainer = config.trainer
     yield "policy", str(config.actor_rollout_ref.model.path)
     yield "devices", f"{device_count(config)} {trainer.device} ({trainer.nnodes} nodes x {trainer.n_gpus_per_node})"
     yield "training", f"{config.actor_rollout_ref.actor.strategy}, {data_parallel_ranks(config)} data-parallel ranks"
-    yield (
-        "generation",
-        f"{device_count(config) // (rollout.tensor_model_parallel_size * rollout.data_parallel_size)} vLLM replicas on"
-        " the same devices",
-    )
+    yield "generation", f"{rollout_replicas(config)} vLLM replicas on the same devices"
     model = config.reward.reward_model
     if model.enable:
         yield "judge", f"{model.model_path} on {model.nnodes} x {model.n_gpus_per_node} additional devices"

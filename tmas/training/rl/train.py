@@ -52,8 +52,9 @@ def train(config: DictConfig, console: Console) -> None:
         write_json(start_dir / "identity.json", run_identity)
         OmegaConf.save(config, start_dir / "config.yaml")
         prompts.write(start_dir / "prompts")
-        places = {"TENSORBOARD_DIR": str(start_dir / "tensorboard"), "WANDB_DIR": str(start_dir)}
-        environment = {name: os.environ.get(name, place) for name, place in places.items()} | environment
+        # Defaults. A variable that is set already, or in config.env, wins.
+        log_dirs = {"TENSORBOARD_DIR": str(start_dir / "tensorboard"), "WANDB_DIR": str(start_dir)}
+        environment = {name: os.environ.get(name, log_dir) for name, log_dir in log_dirs.items()} | environment
         _run(config, environment | {"VERL_FILE_LOGGER_PATH": str(start_dir / "metrics.jsonl")})
     finally:
         os.close(lock)

@@ -58,9 +58,15 @@ def uses_reference(config: DictConfig) -> bool:
 
 
 def uses_critic(config: DictConfig) -> bool:
-    """Whether a critic is trained, as verl decides it."""
+    """Whether a critic is trained, as verl decides it. The recorded configuration of an older run may lack the keys."""
     enabled = OmegaConf.select(config, "critic.enable")
-    return config.algorithm.adv_estimator == "gae" if enabled is None else bool(enabled)
+    return OmegaConf.select(config, "algorithm.adv_estimator") == "gae" if enabled is None else bool(enabled)
+
+
+def replica_devices(config: DictConfig) -> int:
+    """Number of devices of a vLLM replica of the policy: its data-parallel ranks with their tensor-parallel devices."""
+    rollout = config.actor_rollout_ref.rollout
+    return rollout.tensor_model_parallel_size * rollout.data_parallel_size
 
 
 def check_ranges(config: DictConfig) -> Iterator[str]:
@@ -168,7 +174,7 @@ def _check_batches(config: DictConfig) -> Iterator[str]:
 
 def _check_generation(config: DictConfig) -> Iterator[str]:
     rollout, devices = config.actor_rollout_ref.rollout, config.trainer.nnodes * config.trainer.n_gpus_per_node
-    replica = rollout.tensor_model_parallel_size * rollout.data_parallel_size
+    replica = replica_devices(config)
     if rollout.data_parallel_size > 1 and devices % replica:
         yield (
             f"{_ROLLOUT}: tensor_model_parallel_size x data_parallel_size is {replica}, which does not divide the"

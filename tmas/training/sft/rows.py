@@ -247,10 +247,7 @@ def _examples(files: Sequence[Path], encoder: ChatEncoder, left_out: list[LeftOu
                 where=file,
                 remedy="Convert the file to one of these.",
             )
-        try:
-            rows = READERS[file.suffix](read_content(file))
-        except UnreadableFile as error:
-            raise UserError(str(error), where=file) from error
+        rows = _rows(file)
         while batch := list(islice(rows, _ROWS_AT_ONCE)):
             chats = [_messages_or_defect(row) for row in batch]
             encoded = encoder.examples([chat for chat in chats if not isinstance(chat, RowDefect)])
@@ -261,6 +258,13 @@ def _examples(files: Sequence[Path], encoder: ChatEncoder, left_out: list[LeftOu
                 else:
                     place = row.place if row.place.startswith("row") else f"line {row.place}"
                     left_out.append(LeftOut(file, place, outcome.reason, str(outcome)))
+
+
+def _rows(file: Path) -> Iterator[FileRow]:
+    try:
+        yield from READERS[file.suffix](read_content(file))
+    except UnreadableFile as error:
+        raise UserError(str(error), where=error.place_in(file)) from error
 
 
 def _messages_or_defect(row: FileRow) -> list[Message] | RowDefect:

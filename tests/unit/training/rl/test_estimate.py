@@ -135,6 +135,21 @@ def test_a_larger_share_for_vllm_holds_more_responses_and_is_faster(composed: Co
     assert large.cache == pytest.approx((0.8 * 85 - 4) * GB - 2 * DENSE.parameters)
 
 
+def test_data_parallel_ranks_of_vllm_are_one_replica(composed: Composed):
+    """Two ranks of a dense policy do what two replicas do. Experts are spread over both ranks, all else is copied."""
+    made = []
+    for ranks in (1, 2):
+        config, settings = composed("hybrid_grpo", f"{ROLLOUT}.data_parallel_size={ranks}")
+        work = workload(config, settings, [])
+        made.append((generation(config, DENSE, settings, work), generation(config, EXPERTS, settings, work)))
+    (one, experts), (two, spread_experts) = made
+    assert one.seconds
+    assert one.tokens_per_second
+    assert (two.weights, two.cache, two.concurrency) == (one.weights, one.cache, 2 * one.concurrency)
+    assert (two.seconds, two.tokens_per_second) == pytest.approx((one.seconds, one.tokens_per_second))
+    assert experts.weights - spread_experts.weights == 48 * 128 * 3 * 2048 * 768 * 2 / 2
+
+
 def test_the_judge_is_asked_by_source_and_per_pass(composed: Composed):
     """150 + 50 rows of 400 have a bonus, and 40 answers need a judge: 240 / 400 of 512 responses."""
     asked = {}

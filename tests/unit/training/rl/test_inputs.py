@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from jinja2 import TemplateError
 from omegaconf import DictConfig, OmegaConf
+from pyarrow import parquet
 
 from tests.support.rewards import GOLD, QUESTION, extra_info
 from tmas.records import Message
@@ -106,3 +107,29 @@ def test_a_template_without_a_system_message_is_refused_with_the_row(files: list
     assert str(plain.path) == files[0]
     [defect] = defects
     assert defect.startswith(f"{files[1]}: row 2: field prompt: the policy's chat template refuses it: System role")
+
+
+def test_each_file_is_read_once(files: list[str], monkeypatch: pytest.MonkeyPatch):
+    opened: list[str] = []
+
+    class Opened(parquet.ParquetFile):
+        def __init__(self, path: Path) -> None:
+            opened.append(str(path))
+            super().__init__(path)
+
+    monkeypatch.setattr(parquet, "ParquetFile", Opened)
+    assert [file.rows for file in load_files(files, Policy(100, Words(), SHAPE), [])] == [1, 2]
+    assert opened == files
+
+
+def test_all_invalid_rows_are_named_before_what_the_template_refuses(files: list[str]):
+    table = parquet.read_table(files[1])
+    rows = [*table.to_pylist(), *table.to_pylist()]
+    rows[2]["_source"] = "guideline"
+    parquet.write_table(table.from_pylist(rows, table.schema), files[1])
+    defects: list[str] = []
+    assert load_files(files[1], Policy(100, Words(system=False), SHAPE), defects) == []
+    [defect] = defects
+    assert "row 3: field _source" in defect
+    assert "row 4: field extra_info.index: row 2 also has the index 1" in defect
+    assert "chat template" not in defect

@@ -20,7 +20,9 @@ from rich.console import Console
 from tmas.errors import UserError
 from tmas.run.directory import RunRefused
 from tmas.training.rl import train as training
+from tmas.training.rl.identity import objective as run_objective
 from tmas.training.rl.plan import Plan
+from tmas.training.rl.worker_checks import uses_critic
 
 Trainer = Callable[[DictConfig], None]
 
@@ -206,6 +208,18 @@ def test_the_critic_is_part_of_a_run_that_has_one(start: Callable[..., None], tm
     start(lambda _: None, **objective(adv_estimator="gae"))
     with pytest.raises(RunRefused, match=r"critic\.optim\.lr: 1e-05 in the run, 0\.0001 now$"):
         start(lambda _: None, **objective("critic.optim.lr", 1e-4, adv_estimator="gae"))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "enable", "has_critic"),
+    [("gae", None, True), ("grpo", None, False), ("grpo", True, True), ("gae", False, False), (None, None, False)],
+)
+def test_the_objective_has_a_critic_where_verl_trains_one(estimator: str | None, enable: bool | None, has_critic: bool):
+    config = OmegaConf.create({"critic": {"enable": enable, "cliprange_value": 0.5}})
+    if estimator:  # the recorded configuration of an older run may lack it
+        OmegaConf.update(config, "algorithm.adv_estimator", estimator)
+    assert uses_critic(config) == has_critic
+    assert ("critic.cliprange_value" in run_objective(config)) == has_critic
 
 
 def test_a_run_may_become_longer_unless_its_learning_rate_depends_on_the_length(

@@ -101,6 +101,13 @@ def test_the_prompt_is_the_one_that_the_model_will_see(thinking: Any):
     assert thinking.decode(example.labels[len(prompt) :]) == f"Two and two.\n</think>\nIt is 4.{TURN_END}"
 
 
+def test_a_csv_header_that_repeats_a_column_is_refused(tokenizer: Any, tmp_path: Path):
+    file = tmp_path / "a.csv"
+    file.write_text("messages,messages\n1,2\n")
+    with pytest.raises(UserError, match=r"a\.csv:1: the header cannot be used: several columns are named 'messages'"):
+        load([file], [], encoder(tokenizer))
+
+
 def test_a_row_that_the_template_would_rewrite_is_left_out(thinking: Any, tmp_path: Path):
     thought = ("assistant", "<think>\nHm.\n</think>\nIt is 4.")
     files = rows(tmp_path / "a.jsonl", chat(("user", "2 + 2?"), thought, ("user", "Sure?"), thought))
