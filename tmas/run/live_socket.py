@@ -114,6 +114,8 @@ async def _answer_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
             reply = await handle(request)
         except UserError as error:
             reply = {"error": str(error)}
+        except OSError as error:  # for example, a trace that cannot be read
+            reply = {"error": f"the request failed ({error})"}
     with suppress(ConnectionError):
         writer.write(orjson.dumps(reply, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS))
         await writer.drain()

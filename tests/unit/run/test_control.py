@@ -363,6 +363,15 @@ async def test_only_the_owner_can_connect_and_long_paths_work(tmp_path: Path):
     assert list(folder.iterdir()) == []
 
 
+async def test_a_request_that_fails_in_the_live_process_is_answered_with_the_error(tmp_path: Path):
+    async def broken(request: dict[str, Any]) -> dict[str, Any]:
+        raise PermissionError(13, "Permission denied", "trace.jsonl")
+
+    async with answer_requests(tmp_path, broken):
+        with pytest.raises(UserError, match=r"the request failed .*Permission denied: 'trace.jsonl'"):
+            await asyncio.to_thread(ask_live, tmp_path, {})
+
+
 async def test_the_socket_of_a_dead_process_is_replaced_and_that_of_a_live_one_is_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

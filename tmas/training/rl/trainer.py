@@ -1,9 +1,11 @@
-"""verl's synchronous and asynchronous V1 trainers with three additions for the hybrid reward, and one for safety.
+"""verl's synchronous and asynchronous V1 trainers with three additions for the hybrid reward, one for safety, and one
+for the short steps of small policies.
 
 By default, the advantage is that of correctness, as verl computes it, plus that of the bonus
 (:mod:`tmas.rewards.advantage`).
 Every component of the reward is logged by ``_source``. The responses of each step are kept with their rewards. A
-training ends with an error if a vLLM server or another actor that it depends on dies.
+training ends with an error if a vLLM server or another actor that it depends on dies. On the CPU, the
+trainer waits less between two checks whether the responses of a step are there.
 """
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportCallIssue=false, reportAbstractUsage=false
@@ -23,6 +25,7 @@ import transfer_queue as tq
 from omegaconf import DictConfig, OmegaConf
 from tensordict import NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
@@ -40,6 +43,9 @@ from tmas.training.rl.settings import REWARD_KEY, RolloutSettings
 
 VERL_METRICS = ("reward", "score", "acc", "pred")
 """The results for which verl logs mean@N, best@N and maj@N in validation. By default verl logs them for all results."""
+CPU_POLL_SECONDS = 0.1
+"""On the CPU: pause between two checks whether all responses are there. verl's own pause is 2 s, and small policies
+generate the responses of a step in about as long."""
 Reward = dict[str, Any]
 """The result of :func:`tmas.rewards.verl_entry.compute_score` for one sample."""
 
@@ -52,6 +58,12 @@ class HybridRewardHooks(PPOTrainer):
     Dr. GRPO changes the advantage of correctness, which verl computes. GSPO, clips and the correction of vLLM's
     probabilities change the loss alone. Dynamic sampling drops prompts before this class sees them.
     """
+
+    def _build_replay_buffer(self) -> ReplayBuffer:
+        buffer = super()._build_replay_buffer()
+        if self.config.trainer.device == "cpu":
+            buffer.poll_interval = CPU_POLL_SECONDS
+        return buffer
 
     def fit(self, agent_loop_manager: Any) -> None:
         """Train, or raise :class:`~tmas.training.rl.liveness.ActorDied`."""

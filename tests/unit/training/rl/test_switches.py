@@ -10,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("verl")
+from tests.support.composing import resolved_training  # noqa: E402
 from tests.unit.training.rl.test_trainer import PRAISED, RIGHT, UNSCORED, WRONG, advantages, reward  # noqa: E402
 
 pytestmark = pytest.mark.timeout(3600)
@@ -154,3 +155,21 @@ def test_both_trainers_compute_our_advantage() -> None:
         assert ours._val_metrics_update is HybridRewardHooks._val_metrics_update
         assert ours.on_sample_end is verls.on_sample_end
         assert ours.on_step_end is verls.on_step_end
+
+
+@pytest.mark.parametrize(("device", "seconds"), [("cpu", 0.1), ("cuda", 2.0)])
+def test_only_on_the_cpu_the_trainer_waits_less_for_the_responses(device: str, seconds: float) -> None:
+    from tmas.training.rl.trainer import TMASTrainer
+
+    one = object.__new__(TMASTrainer)
+    one.trainer_mode = "sync"
+    one.config = resolved_training(
+        "experiment=grpo_cpu",
+        f"trainer.device={device}",
+        "policy.path=p",
+        "data.train_files=a",
+        "data.val_files=b",
+        "output_dir=o",
+    )
+    buffer = one._build_replay_buffer()
+    assert buffer.poll_interval == seconds
