@@ -3,8 +3,8 @@
 ``python -m benchmarks.schemas [--tokenizer FOLDER]`` lets XGrammar, which vLLM uses to restrict decoding to a schema,
 check a reply of the experience agent token by token: with the schema that TMAS sends, and with the same schema and a
 limit for each text. It prints the time to compile the schema, the time per token, and whether a reply with LaTeX is
-allowed. vLLM spends this time between two steps of decoding, once for each sequence. If the goal is missed, XGrammar
-has become fast enough for limits.
+allowed. vLLM spends this time between two steps of decoding, once for each sequence. If the ratio of the
+times falls below the goal, XGrammar has become fast enough for limits.
 """
 
 from __future__ import annotations

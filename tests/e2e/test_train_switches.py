@@ -66,3 +66,16 @@ def test_one_update_takes_vllms_probabilities(task: Path, tmp_path: Path):  # no
     assert not [name for data in curves.values() for name in data if name.startswith("rollout_corr/")]
     assert "actor/entropy" not in curves[1]  # it belongs to the forward pass that is left out
     assert curves[1]["actor/ppo_kl"] != 0  # of vLLM's policy; of the trained policy it would be 0 with one update
+
+
+def test_lora_trains_its_adapter_alone_and_the_exported_policy_has_it(task: Path, tmp_path: Path):  # noqa: F811
+    from safetensors.torch import load_file
+
+    run, model = tmp_path / "run", "actor_rollout_ref.model"
+    lora = f"{model}.lora_rank=8", f"{model}.lora_alpha=16", f"{model}.target_modules=[q_proj,down_proj]"
+    trained(task, run, *lora, "trainer.save_freq=2")
+    tmas("export", f"checkpoint={run}", f"output_dir={tmp_path / 'policy'}")
+    before, after = (load_file(folder / "model.safetensors") for folder in (task / "sft" / "final", tmp_path / "policy"))
+    assert before.keys() == after.keys()
+    changed = {name for name, weights in before.items() if not weights.equal(after[name].to(weights.dtype))}
+    assert changed == {name for name in before if name.endswith(("q_proj.weight", "down_proj.weight"))}
