@@ -5,8 +5,9 @@ benchmarks/scheduling.py does: heavy-tailed lengths, a virtual clock, calls in t
 and verifiers are scripted. A fifth of the problems has no right candidate. In the others a candidate is right with a
 probability between 0 and 0.6, drawn per problem. A verifier's grade is wrong with the probability ``--noise``.
 
-Engine use is the lower bound of the makespan divided by the makespan. The bound is the larger of the critical path of
-the longest problem and the tokens divided by the slots. "busy" is the share of the slots' time that decodes tokens.
+Engine use is a lower bound of the makespan, divided by the makespan. The bound is the larger of two durations: the
+critical path of the longest problem, and the tokens divided by the slots (a slot decodes one token per virtual second).
+"busy" is the share of the slots' time that decodes tokens.
 """
 
 from __future__ import annotations
@@ -61,7 +62,12 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=20)
     parser.add_argument("--concurrency", type=int, default=800)
     parser.add_argument("--noise", type=float, default=0.1)
-    parser.add_argument("--methods", nargs="+", default=["tmas", "tmas_adaptive"], help="relative to the first one")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=["tmas", "tmas_adaptive"],
+        help="methods to compare; the percentages are relative to the first",
+    )
     parser.add_argument(
         "--processes", type=int, default=None, help="number of processes; defaults to the number of cores"
     )

@@ -5,7 +5,8 @@ same run. Absolute times depend on the machine and its other load.
 
 ``python -m benchmarks.client`` runs TMAS with ``tmas.api``, as ``tmas solve`` does. The cost includes rendering,
 packing, the client, parsing and the trace on disk. A server in another process delays each request and streams its
-reply in pieces. M is 1, so that each call is one request and the number of requests in flight reaches its limit.
+reply in pieces. Each candidate gets one verification (M = 1): every call asks for one completion,
+so the number of requests in flight can reach the limit, which counts completions.
 
 For comparison, the official ``openai`` client sends the same number of requests to the same server, with one short
 prompt each and without any other work. Each client is measured in a new process.
@@ -76,7 +77,7 @@ class Meter:
     def read(self, calls: int, failed: int) -> Cost:
         cpu, grown = time.process_time() - self._cpu, peak_memory() - self._memory
         seconds = time.monotonic() - self._start
-        return Cost(calls, failed, self.peak, 1000 * cpu / calls, 1024 * grown / self.peak, seconds)
+        return Cost(calls, failed, self.peak, 1000 * cpu / calls, 1024 * grown / max(1, self.peak), seconds)
 
 
 async def tmas(base_url: str, concurrency: int, problems: int) -> Cost:

@@ -34,7 +34,8 @@ class CollectSettings(Settings):
 
     workspace: WorkspaceFolder = None
     benchmarks_dir: Path | None = Field(
-        default=None, description="Folder with the benchmark files; conf/collect.yaml lists the paths in it."
+        default=None,
+        description="Folder with the benchmark files. conf/collect.yaml gives their paths relative to this folder.",
     )
     output_dir: Path = Field(description="Folder for problems.jsonl, removed.jsonl, report.json and sources/.")
     source: dict[str, Source] = Field(
@@ -61,17 +62,17 @@ def collect_source(name: str, source: Source, folder: Path, log: Log) -> SourceR
     """Write the problems of one source to ``folder`` and return its report.
 
     If ``folder`` has a report with the same settings and file hashes, the source is not read again. Raises
-    :class:`ProblemFileError` if no row of the source is a problem.
+    :class:`ProblemFileError` if no row of the source can be used.
     """
     settings = source.model_dump(mode="json")
     hashes = {str(path): _sha256(path) for path in source.files}
     report_file = folder / f"{name}.json"
-    if report_file.exists():
+    if report_file.exists() and (folder / f"{name}.jsonl").exists():
         report = read_record(report_file, SourceReport)
         if (report.settings, report.sha256) == (settings, hashes):
             log(f"{name}: {report.kept:,} problems, from an earlier run")
             return report
-        report_file.unlink()
+    report_file.unlink(missing_ok=True)
     counts: Counter[str] = Counter()
     skipped_file = folder / f"{name}.skipped.jsonl"
     with whole_file(folder / f"{name}.jsonl") as problems, whole_file(skipped_file) as skipped:
@@ -79,7 +80,9 @@ def collect_source(name: str, source: Source, folder: Path, log: Log) -> SourceR
             (problems if isinstance(item, TrainingProblem) else skipped).write(json_line(item))
     if not counts["kept"]:
         first = (f"{line['place']}: {line['defect']}" for line in islice(read_lines(skipped_file), 3))
-        raise ProblemFileError([f"source {name}: none of {counts['rows']:,} rows is a problem:", *first])
+        raise ProblemFileError(
+            [f"source {name}: none of {counts['rows']:,} rows could be used. The first ones:", *first]
+        )
     found = {key: counts[key] for key in ("rows", "kept", "copies", "skipped")}
     report = SourceReport(settings=settings, sha256=hashes, **found)
     write_json(report_file, report)

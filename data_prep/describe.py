@@ -1,10 +1,11 @@
 """Computes the statistics of ``tmas build``: counts, tokens, difficulty, sources and hashes.
 
-The data card and the page show them.
+The data card (``README.md``) and the page with samples (``look.html``) show them.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,8 @@ def describe(
 ) -> BuildReport:
     """The content of ``report.json``. ``earlier``: the reports of the earlier steps, by their folders.
 
-    ``verification``: the verification rows of each file, by the problems' pass rate.
+    ``made``: number of rows or chats in each file, by source or role. ``verification``: the verification rows of each
+    file, by the problems' pass rate.
     """
     paths = [settings.output_dir / name for name in made]
     tokens = {path.name: _tokens(path, count) for path in paths if path.exists()}
@@ -92,7 +94,7 @@ def summary(sizes: Sequence[int]) -> TokenSummary:
         count=len(ordered),
         min=ordered[0],
         median=median(ordered),
-        p95=ordered[min(len(ordered) - 1, round(0.95 * len(ordered)))],
+        p95=ordered[math.ceil(0.95 * len(ordered)) - 1],
         max=ordered[-1],
         sum=sum(ordered),
     )
@@ -120,7 +122,7 @@ def _token_histogram(tokens: Mapping[str, Mapping[str, Sequence[int]]]) -> Token
             rows[group] += sizes
     top = max((size for sizes in rows.values() for size in sizes), default=0)
     width = max(1, -(-top // _BINS))  # rounded up
-    counts = {group: Counter(min(_BINS - 1, size // width) for size in sizes) for group, sizes in rows.items()}
+    counts = {group: Counter(max(0, size - 1) // width for size in sizes) for group, sizes in rows.items()}
     return TokenHistogram(
         upper=[width * (i + 1) for i in range(_BINS)],
         counts={group: [found[i] for i in range(_BINS)] for group, found in sorted(counts.items())},

@@ -27,7 +27,7 @@ Jsonable = BaseModel | Mapping[str, Any]
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write. It replaces ``path`` when the block ends without an error, after it is on the disk."""
+    """A file to write. If the block ends without an error, it is flushed to the disk and then replaces ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
     try:
@@ -121,7 +121,7 @@ def read_lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def cut_torn_line(file: Path, end: int) -> None:
-    """Remove what follows ``end``, where the last complete line ends, so that the next line starts on its own."""
+    """Remove an incomplete last line. ``end``: the end of the last complete line."""
     if file.stat().st_size > end:
         os.truncate(file, end)
 

@@ -75,7 +75,9 @@ def test_lora_trains_its_adapter_alone_and_the_exported_policy_has_it(task: Path
     lora = f"{model}.lora_rank=8", f"{model}.lora_alpha=16", f"{model}.target_modules=[q_proj,down_proj]"
     trained(task, run, *lora, "trainer.save_freq=2")
     tmas("export", f"checkpoint={run}", f"output_dir={tmp_path / 'policy'}")
-    before, after = (load_file(folder / "model.safetensors") for folder in (task / "sft" / "final", tmp_path / "policy"))
+    before, after = (
+        load_file(folder / "model.safetensors") for folder in (task / "sft" / "final", tmp_path / "policy")
+    )
     assert before.keys() == after.keys()
     changed = {name for name, weights in before.items() if not weights.equal(after[name].to(weights.dtype))}
     assert changed == {name for name in before if name.endswith(("q_proj.weight", "down_proj.weight"))}

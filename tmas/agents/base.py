@@ -44,7 +44,10 @@ class Session(Protocol):
         ...
 
     def shown_items(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
-        """The bank items in the prompt of a call, by id. In a replay: in the prompt as it was sent."""
+        """The ids of the bank items that the prompt of a call shows.
+
+        A replay looks for them in the recorded prompt, because it does not shorten ``prompt``.
+        """
         ...
 
     async def decide(self, name: str, compute: Callable[[], Awaitable[Output]], output: type[Output]) -> Output:
@@ -79,7 +82,7 @@ class Caller:
         self.problem, self.session = problem, session
 
     def key(self, iteration: int, role: str, index: int, offset: int = 0) -> CallKey:
-        """The key of the first attempt at a call of this problem."""
+        """The key of the first attempt at a call of this problem. ``offset``: see :class:`~tmas.records.CallKey`."""
         return CallKey(problem_id=self.problem.problem_id, iteration=iteration, role=role, index=index, offset=offset)
 
     def pack(
@@ -112,9 +115,9 @@ class Caller:
         A completion that cannot be parsed is requested again, in at most ``max_calls`` calls in total. A failed call is
         not repeated here, because the session has retried it already.
 
-        ``schema`` goes with every call. With ``as_json`` the first call asks for free text and has no schema; later
-        calls send the prompt that ``as_json`` makes, with the schema. If that prompt does not fit, they repeat
-        the first call.
+        Without ``as_json``, every call sends ``schema``. With it, the first call asks for free text and has no schema.
+        Later calls send the prompt that ``as_json`` makes, together with the schema. If that prompt does not fit, they
+        repeat the first call without a schema.
 
         ``parse_cut`` parses a completion that reached ``max_tokens``; without it such a completion counts as one that
         cannot be parsed.

@@ -46,7 +46,10 @@ class Measure:
         return step.completion_tokens + (step.prompt_tokens if self.unit == "tokens" else 0)
 
     def limit(self, problem: EvaluatedProblem) -> float | None:
-        """Return the problem's own budget. A token budget also limits the generated tokens."""
+        """Return the problem's own budget: money for the unit ``money``, else tokens.
+
+        It is the token budget for the unit ``generated``, too, because generated tokens cannot exceed it.
+        """
         return problem.money_limit if self.unit == "money" else problem.limit
 
     def value(self, step: EvaluatedStep) -> float | None:
@@ -57,7 +60,9 @@ class Measure:
         return step.upper.get(self.scoring, {}).get(self.metric, self.value(step))
 
     def with_samples(self, problem: EvaluatedProblem, tokens: float, upper: bool = False) -> float | None:
-        """Return the value with the samples that fit ``tokens``, if the method has one round; None if none fits.
+        """Return the value with as many samples as ``tokens`` pay for.
+
+        None if they do not pay for one, or if the problem has no values by number of samples (several iterations).
 
         A sample costs the problem's tokens divided by the number of samples. ``upper``: count undecided answers as
         correct.
@@ -207,18 +212,18 @@ def _at(
         steps = within(problem)
         return of(steps[-1]) if steps else measure.with_samples(problem, tokens, upper) or 0.0
 
-    begun = any(
+    has_value = any(  # if no problem has a value at this budget, all are None instead of 0
         within(problem) or measure.with_samples(problem, tokens) is not None
         for evaluation in evaluations
         for problem in evaluation.by_problem
     )
-    return _values(evaluations, value if begun else lambda _: None)
+    return _values(evaluations, value if has_value else lambda _: None)
 
 
 def _values(
     evaluations: Sequence[Evaluation], of: Callable[[EvaluatedProblem], float | None]
 ) -> dict[Key, float | None]:
-    """Compute ``of`` for each problem with a gold answer: its mean over the evaluations that contain the problem."""
+    """The mean of ``of`` for each problem over the evaluations that contain it."""
     found: dict[Key, list[float | None]] = {}
     for evaluation in evaluations:
         for problem in evaluation.by_problem:

@@ -121,19 +121,27 @@ class OpenAIChat:
         None if the server does not state it; vLLM does. Raises :class:`UnknownModel` if the server lists its models
         without ``model``, and :class:`EndpointDown` if the list cannot be read after all retries.
         """
-        listed = await self.models()
+        base_url, listed = await self._read_models()
         if listed and model not in listed:
-            raise UnknownModel(next(iter(self.router.engines)), model, list(listed))
+            raise UnknownModel(base_url, model, list(listed))
         length = listed.get(model, {}).get("max_model_len")
         return length if type(length) is int and 0 < length <= MAX_CONTEXT_TOKENS else None
 
     async def models(self) -> dict[str, dict[str, Any]]:
         """The models that a server lists, by name. Raises :class:`EndpointDown` if the list cannot be read."""
+        return (await self._read_models())[1]
+
+    async def _read_models(self) -> tuple[str, dict[str, dict[str, Any]]]:
+        """The address of the server that answered, and the models that it lists."""
+
+        async def read(engine: Engine) -> tuple[str, list[dict[str, Any]]]:
+            return engine.base_url, await self._connection.models(engine.base_url)
+
         try:
-            listed = await self._with_retries("", lambda engine: self._connection.models(engine.base_url))
+            base_url, listed = await self._with_retries("", read)
         except RequestError as error:
             raise EndpointDown(error.base_url, error.brief, error.remedy) from None
-        return {entry["id"]: entry for entry in listed}
+        return base_url, {entry["id"]: entry for entry in listed}
 
     async def _ask_all(
         self, request: Request, hint: RoutingHint, report: RequestProgressCallback
@@ -145,6 +153,7 @@ class OpenAIChat:
         if isinstance(first, Failure):
             return [first]
         is_short = len(first.completions) < request.n
+        # Some servers ignore n without an error. After several short replies in a row, n counts as refused.
         if request.n > 1 and "n" not in refused_fields | set(first.dropped):
             self._warn_refused_fields(self._refused_fields.count_reply(is_short))
         if not is_short:
@@ -283,7 +292,7 @@ class OpenAIChat:
                 except RequestError as error:
                     field = error.refused_field(sent)
                     if field is None:
-                        report(StreamProgress(0, 0))  # so that the caller counts this attempt's tokens as aborted
+                        report(StreamProgress(0, 0))  # the caller then counts the tokens of this attempt as aborted
                         raise
                     dropped.add(field)
                 else:

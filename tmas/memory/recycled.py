@@ -1,7 +1,11 @@
-"""RSE's bank: statements distilled from all rollouts, without duplicates, each in its newest and longest form."""
+"""The memory bank of the method RSE (:mod:`tmas.methods.rse`): statements distilled from all rollouts.
+
+Of statements that repeat each other, it keeps a new one rather than an old one, and otherwise the longest.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import NamedTuple
@@ -69,7 +73,9 @@ class RecycledBank(ItemCollection[Experience]):
         """
         said, is_old = item.statement, bool(item.item_id)
         for statement, head_is_old, place in heads:
-            if said in statement or (not (is_old and head_is_old) and near_duplicate(said, statement, self.similarity)):
+            if _contains(statement, said) or (
+                not (is_old and head_is_old) and near_duplicate(said, statement, self.similarity)
+            ):
                 return place
         return None
 
@@ -87,6 +93,13 @@ def _items(output: DistillOutput, iteration: int, index: int) -> list[Experience
         for kind, field in KINDS.items()
         for statement in getattr(output, field)
     ]
+
+
+def _contains(statement: str, said: str) -> bool:
+    """Whether ``statement`` has ``said`` in it as whole words and numbers: "x = 12" does not contain "x = 1"."""
+    if said not in statement:
+        return False
+    return re.search(rf"(?<![\w.-]){re.escape(said)}(?!\w|[.,]\d)", statement) is not None
 
 
 def _longest_first(items: Sequence[Experience]) -> list[Experience]:

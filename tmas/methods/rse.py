@@ -4,8 +4,9 @@
 2. Each rollout is distilled independently, from its full reasoning and its answer and without any feedback, into two
    lists: verified propositions and critical pitfalls. JSON that cannot be parsed is requested again up to 5 times and
    then dropped.
-3. Each list is merged with the previous bank. If statements are equal, contain each other or are near-duplicates, one
-   is kept: the new one rather than the old one, the longer rather than the shorter. The bank has no size limit.
+3. Each list is merged with the previous bank. New statements come first, and longer before shorter ones. A
+   statement that equals, is part of or nearly duplicates an earlier one in this order is merged into it. The bank has
+   no size limit.
 4. The next iteration samples the problem with the bank in the system message: first the pitfalls to avoid, then the
    propositions to verify before use.
 

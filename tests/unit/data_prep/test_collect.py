@@ -246,7 +246,8 @@ def test_a_source_without_a_single_problem_is_an_error_that_names_field_and_line
     file = tmp_path / "mine.jsonl"
     file.write_text('{"question": "Q"}\n')
     with pytest.raises(
-        ProblemFileError, match=r"none of 1 rows is a problem:\n.*mine.jsonl:1: field 'answer': missing"
+        ProblemFileError,
+        match=r"none of 1 rows could be used. The first ones:\n.*mine.jsonl:1: field 'answer': missing",
     ):
         collect_source("mine", local(file), tmp_path / "out", print)
 

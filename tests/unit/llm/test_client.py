@@ -2,6 +2,7 @@ import asyncio
 import json
 import logging
 import pickle
+import re
 import socket
 import time
 from datetime import UTC, datetime, timedelta
@@ -626,6 +627,16 @@ async def test_context_length_is_what_the_list_of_models_tells():
     async with OpenAIChat(settings(server.base_url)) as chat:
         with pytest.raises(EndpointDown):
             await chat.context_length("scripted")
+
+
+async def test_the_server_whose_list_lacks_the_model_is_named():
+    async with ScriptedServer() as stopped:
+        pass
+    async with ScriptedServer() as server:
+        both = EndpointSettings(base_url=(stopped.base_url, server.base_url), backoff_base=0.01, max_attempts=3)
+        async with OpenAIChat(both) as chat:
+            with pytest.raises(UnknownModel, match=re.escape(f"the server {server.base_url} has no model 'm'")):
+                await chat.context_length("m")
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,11 @@ def test_an_old_statement_that_a_new_one_contains_goes_into_it():
     assert (change.merged, change.dropped) == (("E2",), ("E1",))
 
 
+def test_a_number_is_not_a_part_of_a_longer_one():
+    kept = ["so x = 12", "so x = 1.5", "x = 1", "2 is a root", "12 is a root", "-2 is a root"]
+    assert sorted(statements(bank_of(*kept))) == sorted(kept)
+
+
 def test_nothing_new_leaves_the_bank():
     old = bank_of("x = 2", pitfalls=["dividing by zero"])
     bank, change = old.evolve({0: found()}, 1)
