@@ -61,7 +61,7 @@ class TrainingProblem(Problem):
 
 
 class MemorySnapshot(Record):
-    """The memory at the start of ``iteration``: the rollouts of the previous iteration, and both banks at its end."""
+    """The memory at the start of ``iteration``: the rollouts of the previous iteration, and both banks after it."""
 
     iteration: int
     rollouts: tuple[Rollout, ...] = ()
@@ -158,10 +158,11 @@ def snapshots_of(run: RecordedRun, problem: Problem) -> list[MemorySnapshot]:
 def row_prompts(run: RecordedRun, given: Prompts | None = None) -> Prompts:
     """Return the prompts to render rows with: ``given``, or the run's own prompts if it is None.
 
-    Raises ``UserError`` if a prompt file that rows need differs from the file that the run used. This includes a
+    Raises ``UserError`` if a prompt file of the solution agent differs from the file that the run used. This includes a
     built-in prompt that has changed since the run.
     """
     prompts = run.prompts if given is None else given
+    # "attempt" renders each rollout that the prompt "solution" shows.
     rendered = prompts.files_of("solution") | prompts.files_of("attempt")
     changed = {name: hashes for name, hashes in run.changed_prompts(prompts).items() if name in rendered}
     if changed:

@@ -134,7 +134,7 @@ def _merge(actor: Path, target: Path) -> None:
 def _merge_adapter(actor: Path, folder: Path) -> None:
     """Add the LoRA adapter, if there is one, to the weights in ``folder``.
 
-    verl's merger writes the untrained weights to ``folder``, and the adapter to ``folder/lora_adapter``.
+    verl's merger writes the weights of the base model to ``folder``, and the adapter to ``folder/lora_adapter``.
     """
     if not (adapter := folder / "lora_adapter").exists():
         return
@@ -143,8 +143,8 @@ def _merge_adapter(actor: Path, folder: Path) -> None:
 
     if not json.loads((adapter / "adapter_config.json").read_text("utf-8"))["lora_alpha"]:
         raise ExportError("has no lora_train_meta.json, so the scale of the adapter is unknown", where=str(actor))
-    untrained = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-    PeftModel.from_pretrained(untrained, adapter).merge_and_unload(safe_merge=True).save_pretrained(folder)
+    base_model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    PeftModel.from_pretrained(base_model, adapter).merge_and_unload(safe_merge=True).save_pretrained(folder)
     shutil.rmtree(adapter)
 
 

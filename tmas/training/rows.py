@@ -2,8 +2,10 @@
 
 A row has one prompt and the data that its reward needs. The column ``_source`` names the kind of prompt. Three kinds
 are prompts of the solution agent: ``normal`` is A_sol(Q), ``experience`` is A_sol(Q, R, E), and ``guideline`` is
-A_sol(Q, G). ``verification`` is a prompt of the verification agent. :mod:`tmas.training.contexts` renders the prompts.
-Only ``reward_model`` has the gold answer.
+A_sol(Q, G). In the notation of the paper, Q is the problem, R are the rollouts of the previous iteration, E is the
+experience bank, and G is the guideline bank. ``verification`` is a prompt of the verification agent.
+
+:mod:`tmas.training.contexts` renders the prompts. Only ``reward_model`` has the gold answer.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from tmas.rewards.hybrid import Source
 from tmas.rewards.verification import VerificationTruth
 
 AnswerSource = Literal["math", "math_grm"]
+"""``data_source`` of the rows whose response is an answer: all rows except ``verification`` rows."""
 DataSource = Literal["math", "math_grm", "verification"]
 Split = Literal["train", "validation"]
 STYLES: Mapping[DataSource, Literal["rule", "model"]] = {"math": "rule", "math_grm": "model", "verification": "rule"}
@@ -90,7 +93,8 @@ class ExtraInfo(_Strict):
     ``index``: the row's position in its file, from 0. ``iteration``: the TMAS iteration that the prompt belongs to, -1
     for ``normal``; in ``verification`` rows, the iteration of the candidate. ``experience`` and ``guidelines``: the
     bank items in the prompt, as JSON lists of :class:`~tmas.records.Experience` and :class:`~tmas.records.Guideline`.
-    ``baseline_pass_rate``: pass rate of the policy without memory, or :data:`UNKNOWN_PASS_RATE`.
+    ``baseline_pass_rate``: pass rate of the policy without memory, or :data:`UNKNOWN_PASS_RATE`. ``origin``: the data
+    set that the problem comes from. ``licence``: the licence of that data set.
     """
 
     index: int = Field(ge=0)
