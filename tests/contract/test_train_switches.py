@@ -178,7 +178,7 @@ ACTOR = "actor_rollout_ref.actor"
         ([f"{ROLLOUT}.trace.backend=weave"], "trace.backend=weave"),
         (
             ["algorithm.use_pf_ppo=true"],
-            "use_pf_ppo=True: verl 0.9.1 resamples the responses with gae, .* to other ones",
+            "use_pf_ppo=True: verl 0.9.1 resamples the responses with gae, .* for the wrong responses",
         ),
         (["trainer.balance_batch=false"], "always balances the batch"),
         (["trainer.esi_redundant_time=60"], "esi_redundant_time=60"),

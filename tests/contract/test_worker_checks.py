@@ -124,7 +124,7 @@ def test_what_the_workers_reject_or_ignore_is_refused_with_the_key(
         (["trainer.total_training_steps=0"], "trainer.total_training_steps 0: it must be at least 1"),
         (["trainer.total_epochs=0"], "trainer.total_epochs 0: it must be at least 1"),
         (["data.train_batch_size=0"], "data.train_batch_size 0: it must be greater than 0"),
-        ([f"{ACTOR}.use_dynamic_bsz=false"], "ppo_micro_batch_size_per_gpu must be set with"),
+        ([f"{ACTOR}.use_dynamic_bsz=false"], "ppo_micro_batch_size_per_gpu must be set if"),
     ],
 )
 def test_a_number_that_nothing_can_be_computed_with_is_refused_with_the_key(

@@ -172,7 +172,7 @@ def _check_devices(config: DictConfig) -> Iterator[str]:
 
 
 def _check_experts(config: DictConfig, gpus: int) -> Iterator[str]:
-    """Megatron distributes experts over groups of devices of their own, which verl does not check."""
+    """Check the size of the groups of devices over which Megatron distributes experts. verl does not check it."""
     megatron = config.actor_rollout_ref.actor.megatron
     tensor = megatron.expert_tensor_parallel_size or megatron.tensor_model_parallel_size
     group = megatron.expert_model_parallel_size * tensor * megatron.pipeline_model_parallel_size

@@ -1,7 +1,7 @@
 """Estimates a training step before it runs: time, memory per device, judge calls, cost and checkpoints.
 
 It is arithmetic over the composed configuration and the policy's shape; docs/estimate.md derives each formula and says
-what it assumes. Bytes are bytes, times are seconds.
+what it assumes. Sizes are in bytes, times in seconds.
 """
 
 from __future__ import annotations
@@ -92,10 +92,12 @@ def workload(config: DictConfig, settings: EstimateSettings, rows: Sequence[RowF
 
 @dataclass(frozen=True)
 class Generation:
-    """Generation on one replica of vLLM. Bytes are per device.
+    """Memory and time of the generation of a step.
 
-    ``concurrency``: number of responses that are generated at once. ``tokens_per_second``: of all replicas together, in
-    the bulk of the rollout.
+    ``weights`` and ``cache``: vLLM's weights and KV cache in bytes per device. ``concurrency``: number of responses
+    that a replica generates at once. ``tokens_per_second``: of all replicas together, while each generates
+    ``concurrency`` responses. ``seconds``: time of the whole generation, with prefill and the tail of the longest
+    responses.
     """
 
     weights: float
@@ -189,10 +191,11 @@ def training_time(
     inference, training = _micro_batch_tokens(config, work)
 
     def update(trained: int) -> float:
-        """Seconds of an epoch. Frozen weights save the gradients of the weights, which are half of a backward pass."""
+        """Seconds of an epoch. With LoRA, the backward pass takes half the time: most weights have no gradients."""
         factor = 3 + int(config.actor_rollout_ref.model.enable_gradient_checkpointing)
         return passes(factor - int(trained < shape.parameters), 2 * weights + trained * FP32, training)
 
+    # The passes before the update: the policy's log-probs, those of the reference policy, and the values of the critic.
     forwards = int(computes_log_probs(config)) + int(uses_reference(config)) + len(epochs) - 1
     trained, sharded = trained_parameters(config, shape), shape.parameters / shards(config)
     offloaded = sharded * FP32 * 2 * (1 + forwards if actor.fsdp_config.param_offload else 0)

@@ -41,7 +41,7 @@ def estimate_entries(
     yield "estimate", f"{device_count(config)} x {settings.device} (docs/estimate.md has the formulas)"
     active = f", {_count(shape.active_parameters)} active per token" if shape.experts else ""
     trained = trained_parameters(config, shape)
-    adapter = f"; LoRA trains {_count(trained)} more" if trained < shape.parameters else ""
+    adapter = f"; LoRA trains only its adapter of {_count(trained)}" if trained < shape.parameters else ""
     yield "parameters", f"{_count(shape.parameters)}{active}{adapter}"
     yield (
         "assumed",

@@ -66,7 +66,7 @@ class RowFile:
 
     ``sources``: number of rows by source. ``longest_prompt`` and ``mean_prompt``: in tokens, 0 if there is no policy to
     count with. ``judged``: number of rows whose answers only a judge can check. ``labels``: number of verification rows
-    by class.
+    by the label of the candidate (``right`` or ``wrong``).
     """
 
     path: Path
@@ -153,7 +153,7 @@ def _load(path: Path, policy: Policy | None, defects: list[str]) -> RowFile | No
             if row.truth:
                 labels[row.truth.label] += 1
             if refused:
-                continue  # look for invalid rows, which are reported instead
+                continue  # no more lengths, but an invalid row further on is reported instead of this refusal
             try:
                 lengths.append(policy.prompt_tokens(row.prompt) if policy else 0)
             except TemplateError as error:

@@ -89,9 +89,9 @@ class ModelShape:
 
     @property
     def active_parameters(self) -> int:
-        """Parameters that a token is multiplied with, P_a: the layers with its own experts only, and the output layer.
+        """Parameters that a token is multiplied with, P_a: those of the layers and of the output layer.
 
-        The embedding is a look-up.
+        Of the experts, only those that the token is sent to count. The embedding is a look-up.
         """
         mlp = self.experts_per_token * self.mlp + self.experts * self.hidden if self.experts else self.mlp
         return self.layers * (self.attention + mlp) + self.embedding
@@ -128,7 +128,7 @@ class ModelShape:
         return 2 * self.active_parameters + 2 * self.layers * self.heads * self.head_dim * length
 
     def weights_read(self, sequences: float, ranks: int = 1) -> float:
-        """Bytes of weights that one decoding step reads: one token for each of ``sequences``.
+        """Bytes of weights that a decoding step reads. The step generates one token for each of ``sequences``.
 
         Each of the data-parallel ``ranks`` reads a copy of its own, except for the experts, which exist once. An expert
         is read if one of the tokens is routed to it. With uniform routing, that happens with probability

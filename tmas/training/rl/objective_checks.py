@@ -80,10 +80,12 @@ def check_objective(config: DictConfig) -> Iterator[str]:
 def _check_misapplied(config: DictConfig) -> Iterator[str]:
     """Refuse settings that verl acts on, but wrongly."""
     if OmegaConf.select(config, _USE_PF_PPO):
-        # compute_advantage resamples the batch with gae, and _compute_advantage writes by the old order of the batch.
+        # With gae, verl's compute_advantage returns a resampled batch, but _compute_advantage stores the advantages in
+        # it under the keys of the original batch.
         yield (
-            f"{_USE_PF_PPO}=True: verl 0.9.1 resamples the responses with gae, and the V1 trainer then writes the"
-            " advantages of the resampled responses to other ones; all other estimators ignore it. Set it to false"
+            f"{_USE_PF_PPO}=True: verl 0.9.1 resamples the responses with gae, and the V1 trainer then stores the"
+            " advantages of the resampled responses for the wrong responses; all other estimators ignore it. Set it to"
+            " false"
         )
     if config.model_engine == "dp" and OmegaConf.select(config, _ASYNC_SAVE):
         yield (

@@ -117,8 +117,8 @@ class Rescoring(Record):
     """The result of ``tmas rescore``: ``rescored.json``.
 
     ``files``: number of files. ``steps``: the first and the last step. ``changed``: the settings that differ from those
-    of the training; a training that was resumed with other settings, or another run, has an entry of its own. A file
-    without such settings is in no entry. ``sources``: by source, and ``all``.
+    of the training. Files with the same differences share an entry, and files without a difference are in none.
+    ``sources``: by source, and ``all``.
     """
 
     schema_version: Version = SCHEMA_VERSION

@@ -41,8 +41,9 @@ class KeptStep(Record):
 class KeptResponse(Record):
     """A response with its reward.
 
-    ``text``: as the reward function got it, or without the thinking. ``reward``: the reward function's report
-    (docs/rewards.md), without the verdicts. ``advantage``: mean over the tokens that the policy is trained on.
+    ``text``: as the reward function got it, or without the thinking. ``thinking_opened``: the thinking in ``text`` has
+    no opening tag, because the prompt ends with that tag. ``reward``: the reward function's report (docs/rewards.md),
+    without the verdicts and ``thinking_opened``. ``advantage``: mean over the tokens that the policy is trained on.
     """
 
     text: str

@@ -19,7 +19,7 @@ class EstimateSettings(Settings):
     """The hardware that the estimate of ``dry_run`` is for, and what it assumes. Training itself ignores these."""
 
     device: str = Field(default="unknown", description="Name of the device, for display.")
-    memory_gb: float | None = Field(default=None, gt=0, description="Memory of a device in 10^9 bytes.")
+    memory_gb: float | None = Field(default=None, gt=0, description="Memory of a device in 10^9 bytes. null: unknown.")
     tflops: float | None = Field(
         default=None, gt=0, description="Peak of a device in 10^12 dense bf16 FLOPs per second. null: no times."
     )
@@ -84,7 +84,7 @@ class RolloutSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """The keys of conf/train.yaml that verl does not have, and its trainer.rollout_data_dir, where tmas keeps more."""
+    """The keys of conf/train.yaml that verl does not have, and trainer.rollout_data_dir, whose files tmas writes."""
 
     output_dir: Path = Field(
         description="Run directory: checkpoints/, and starts/N/ with config.yaml and metrics.jsonl for each start. Run"

@@ -1,11 +1,10 @@
 """verl's synchronous and asynchronous V1 trainers with three additions for the hybrid reward, one for safety, and one
 for the short steps of small policies.
 
-By default, the advantage is that of correctness, as verl computes it, plus that of the bonus
-(:mod:`tmas.rewards.advantage`).
-Every component of the reward is logged by ``_source``. The responses of each step are kept with their rewards. A
-training ends with an error if a vLLM server or another actor that it depends on dies. On the CPU, the
-trainer waits less between two checks whether the responses of a step are there.
+By default, the advantage of a response is the sum of two advantages: that of its correctness, which verl computes, and
+that of its bonus (:mod:`tmas.rewards.advantage`). Every component of the reward is logged by ``_source``. The responses
+of each step are kept with their rewards. A training ends with an error if a vLLM server or another actor that it
+depends on dies. On the CPU, the trainer pauses for a shorter time between two checks for finished responses.
 """
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportCallIssue=false, reportAbstractUsage=false
@@ -55,8 +54,9 @@ class HybridRewardHooks(PPOTrainer):
 
     Everything else is verl's trainer.
 
-    Dr. GRPO changes the advantage of correctness, which verl computes. GSPO, clips and the correction of vLLM's
-    probabilities change the loss alone. Dynamic sampling drops prompts before this class sees them.
+    verl's variants of the objective work with it: Dr. GRPO changes the advantage of correctness, which verl computes.
+    GSPO, clips and the correction of vLLM's probabilities change the loss alone. Dynamic sampling drops prompts before
+    this class sees them.
     """
 
     def _build_replay_buffer(self) -> ReplayBuffer:

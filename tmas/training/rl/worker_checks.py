@@ -88,7 +88,7 @@ def check_ranges(config: DictConfig) -> Iterator[str]:
         return
     for key in (f"{_ACTOR}.ppo_micro_batch_size_per_gpu", f"{_ROLLOUT}.log_prob_micro_batch_size_per_gpu"):
         if not OmegaConf.select(config, key):
-            yield f"{key} must be set with {_ACTOR}.use_dynamic_bsz=false: verl 0.9.1's workers read no other key"
+            yield f"{key} must be set if {_ACTOR}.use_dynamic_bsz=false: verl 0.9.1 takes the size from no other key"
 
 
 def check_workers(config: DictConfig) -> Iterator[str]:
@@ -167,8 +167,8 @@ def _check_batches(config: DictConfig) -> Iterator[str]:
         return
     if reference.log_prob_micro_batch_size_per_gpu is None:
         yield (
-            f"{_REFERENCE}.log_prob_micro_batch_size_per_gpu must be set with log_prob_use_dynamic_bsz=false: verl"
-            " 0.9.1's workers read no other key"
+            f"{_REFERENCE}.log_prob_micro_batch_size_per_gpu must be set if log_prob_use_dynamic_bsz=false: verl"
+            " 0.9.1 takes the size from no other key"
         )
 
 
