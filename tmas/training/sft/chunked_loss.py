@@ -24,8 +24,9 @@ def use_chunked_loss(model: Any, chunk: int) -> None:
     The loss is that of transformers' causal models: the mean over the tokens with a label, or their sum divided by
     ``num_items_in_batch``. The backward pass computes the logits again. Tokens without a label have no logits.
 
-    The model calls its output layer once, and the output layer computes the loss. ZeRO 3 gathers the weights of a layer
-    at each call, so processes whose chats have different numbers of chunks must not make different numbers of calls.
+    The model calls its output layer only once, and this layer divides the tokens into chunks and computes the loss.
+    With a call for each chunk, ZeRO 3 could hang: all processes must take part when it gathers the weights of a layer
+    for a call, but their chats can have different numbers of chunks.
 
     Raises ``UserError`` if the model changes its logits or adds a loss of its own, because the chunked loss lacks both.
     """

@@ -151,7 +151,10 @@ class ChatEncoder:
         return [encoding.ids for encoding in encodings]
 
     def _example(self, pieces: Sequence[tuple[Sequence[int], bool]]) -> Example | RowDefect:
-        """Make an example of pieces: the tokens of each, and whether the assistant wrote it."""
+        """Make an example from the pieces of a chat.
+
+        ``pieces``: the tokens of each piece, and whether the assistant wrote it.
+        """
         tokens = numpy.array([token for ids, _ in pieces for token in ids], numpy.int32)
         labels = tokens.copy()
         if self._loss_on == "assistant":

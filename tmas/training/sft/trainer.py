@@ -133,8 +133,8 @@ class SFTTrainer(Trainer):
     def get_train_dataloader(self) -> Any:
         loader: Any = super().get_train_dataloader()
         if self.groups:
-            # accelerate does this only for its own sampler. A run that is resumed within an epoch needs it here, too:
-            # otherwise the epoch would not be set.
+            # accelerate finds the sampler through this to set its epoch, but calls it only for a sampler of its own.
+            # Without this call, several processes that resume within an epoch would use the order of epoch 0.
             loader.set_sampler(self.groups)
         return loader
 
