@@ -23,7 +23,7 @@ _ONE_SIDED = {
 """Notations that raise a doubt if only one side has them."""
 _RELATION = re.compile(r"[<>]|\\(?:leq|geq)(?![A-Za-z])")
 _SIGNS = {
-    "an exponent is an operator": re.compile(r"\^(?:\{(?:T|c|\*|\\(?:top|dagger|ast))\}|\*|\\(?:top|dagger|ast))"),
+    "an operator as an exponent": re.compile(r"\^(?:\{(?:T|c|\*|\\(?:top|dagger|ast))\}|\*|\\(?:top|dagger|ast))"),
     "another relation": re.compile(r"\\(?:equiv|sim|simeq|cong|approx|propto|mid|nmid|neq|parallel|perp)(?![A-Za-z])"),
     "a chain of equations": re.compile(r"[A-Za-z]=[A-Za-z]="),
 }
@@ -88,9 +88,10 @@ def _is_unevaluated(expression: Any) -> bool:
 
 
 def _equal_with_real_roots(one: Any, other: Any, radical: bool) -> bool:
-    """Whether two expressions may be equal if odd roots of negative numbers are real: ``(-8)^{1/3}`` is -2.
+    r"""Whether two expressions may be equal if odd roots of negative numbers are real: ``(-8)^{1/3}`` is -2.
 
-    ``radical``: whether an answer has a root sign. Without one, only roots of negative numbers are considered.
+    ``radical``: whether an answer has a root sign with an index, such as ``\sqrt[3]{x}``. Without one, only roots of
+    negative numbers are considered.
     """
     from sympy import Expr
 

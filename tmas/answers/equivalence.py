@@ -202,6 +202,10 @@ class ValueComparer:
         return self._compare_expressions(*values, arbitrary_constants=True) if plain else self.compare(*values)
 
     def _compare_expressions(self, one: str, other: str, arbitrary_constants: bool = False) -> Comparison:
+        """Compare two expressions by their values.
+
+        ``arbitrary_constants``: c, C, k and K name arbitrary constants, so one of them may be renamed to another.
+        """
         parsed = parse(one, other), parse(other, one)
         if not all(parsed):
             return undecided(f"the {self._side_to_name([not side for side in parsed])} cannot be parsed")

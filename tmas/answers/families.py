@@ -19,7 +19,10 @@ _FAMILY = re.compile(
 
 
 def compare_families(one: str, other: str, comparer: Comparer) -> Comparison | None:
-    """Compare two normalised answers if at least one has a letter for every whole number. None: neither has one."""
+    """Compare two normalised answers if at least one declares a letter that stands for all whole numbers.
+
+    None: neither declares one.
+    """
     first, second = _FAMILY.fullmatch(one), _FAMILY.fullmatch(other)
     if first is None and second is None:
         return None

@@ -61,10 +61,11 @@ def compare_special(one: Form, other: Form, comparer: Comparer) -> Comparison | 
         conditions = in_the_same_names(
             (one.items[0], other.items[0]), (names, tuple(re.findall(r"[A-Za-z]", other.head)))
         )
+        # Heads with the same letters in another order, or with commands or digits, are not compared here.
         swapped = one.head != other.head and set(names) == set(re.findall(r"[A-Za-z]", other.head))
         if conditions and not swapped and not re.search(r"\\|\d", one.head + other.head):
             verdict = _unordered(split(conditions[0]), split(conditions[1]), comparer)
-            return verdict if verdict.equal else None
+            return verdict if verdict.equal else None  # other conditions may still define the same set
     return None
 
 
@@ -243,7 +244,10 @@ def _has_matching(fits: Sequence[Sequence[bool]]) -> bool:
 
 
 def compare_regions(one: str, other: str) -> Comparison | None:
-    """Compare two sets of real numbers: intervals, their unions, inequalities in one letter. None: other answers."""
+    """Compare two sets of real numbers: intervals, their unions, inequalities in one letter.
+
+    None: another comparison must decide.
+    """
     if not any(_REGION.search(side) or _HALF_OPEN.fullmatch(side) for side in (one, other)):
         return None
     try:

@@ -85,9 +85,10 @@ def _is_value(number: Any) -> bool:
 
 
 def same_function(one: Any, other: Any) -> bool | None:
-    """Whether two expressions agree at six sample points, whose coordinates have either sign.
+    """Whether two expressions agree at six sample points, which have positive and negative coordinates.
 
-    None: they can be evaluated at fewer than three of them, or have steps or corners, which sample points may miss.
+    None: they have more than six letters, or can be evaluated at fewer than three of the points, or they have steps or
+    corners, which sample points may miss.
     """
     from sympy import Abs, Expr, Max, Min, Mod, Piecewise, Rational, ceiling, floor, sign
 

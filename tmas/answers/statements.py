@@ -77,6 +77,7 @@ def _compare_polarity(one: str, other: str) -> Comparison | None:
         return undecided("one answer is not yes or no")
     if first[0] != second[0]:
         return DIFFERENT
+    # A reason with a digit or an equals sign that only one side gives may be part of the answer: "Yes, n=5".
     reasons = {first[1], second[1]} - {""}
     if len(reasons) > 1 or any(re.search(r"\d|=", reason) for reason in reasons if "" in (first[1], second[1])):
         return equal_but_for("the reasons")

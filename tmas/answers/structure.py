@@ -203,7 +203,7 @@ def in_the_same_names(
 ) -> tuple[str, str] | None:
     """Give the bound letters of two values the same new names.
 
-    None: their numbers differ, or too few letters are free.
+    None: the values have different numbers of bound letters, or too few letters are unused.
     """
     if len(bound[0]) != len(bound[1]):
         return None

@@ -45,10 +45,11 @@ def without_commands(text: str) -> str:
 
 
 def parse(value: str, other: str) -> list[Any]:
-    """Parse the whole of ``value`` into SymPy expressions; empty if that fails. A part of it is never parsed alone.
+    r"""Parse the whole of ``value`` into SymPy expressions; empty if that fails. A part of it is never parsed alone.
 
-    A percentage has two readings: ``10%`` is 10 or 0.1, unless the ``other`` side is also a percentage. An angle in
-    degrees is read as a number and in radians.
+    A percentage has two readings: ``10%`` is 10 or 0.1. So has an angle in degrees: ``30^\circ`` is 30 or \pi/6. If
+    ``other`` also has a percent sign or a degree sign, there is one reading. The angle of a trigonometric function is
+    always read in radians.
     """
     return [expression for reading in _readings(value, other) for expression in _parse(reading)]
 

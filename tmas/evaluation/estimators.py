@@ -28,8 +28,8 @@ class BootstrapSettings(BaseModel):
     subsets: int = Field(
         default=100,
         ge=1,
-        description="How many random subsets of its samples are averaged to score a method with one iteration at a"
-        " smaller budget.",
+        description="Number of random subsets of samples that are averaged to score a method with one iteration at a"
+        " budget below its own cost.",
     )
     interval: Literal["auto", "t", "bca", "percentile"] = Field(
         default="auto",

@@ -49,8 +49,8 @@ class EvaluateSettings(ScoringSettings):
     budgets: tuple[int, ...] = Field(
         default=(),
         description="Tokens per problem at which several methods are compared. Empty: up to four budgets in equal"
-        " steps. The lowest is the smallest budget at which every method has a value. For the highest, take"
-        " the tokens of the most expensive problem of each method: it is the smallest of these numbers.",
+        " steps, from the smallest budget at which every method has a value to the smallest budget at which one of the"
+        " methods has finished all problems.",
     )
     money_budgets: tuple[float, ...] = Field(
         default=(),

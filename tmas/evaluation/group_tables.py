@@ -95,7 +95,9 @@ def print_boundary(console: Console, label: str, found: Boundary) -> None:
         return table
 
     print_fitting(console, f"{label}: generation and verification by difficulty", build)
-    source = "iteration 0 of the other seeds" if found.difficulty_from == "other_seeds" else "iteration 0, not measured"
+    source = "iteration 0 of the other seeds"
+    if found.difficulty_from == "iteration_0":
+        source = "iteration 0 (the figures are those of the later iterations)"
     left_out = f"; {found.left_out} problems left out" if found.left_out else ""
     console.print(Text(f"Rows: the problem's Pass@1 in {source}{left_out}. AUROC: within problems."))
 

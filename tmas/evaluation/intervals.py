@@ -58,9 +58,10 @@ def bca_interval(values_PC: Floats, confidence: float, resamples: int, seed: int
 def unanimous_interval(value: float, problems: int, confidence: float, bounds: Bounds) -> Bounds:
     """Return the interval of a mean if every problem has the same ``value``.
 
-    If all shares are 0 (or all are 1), the limit is that of Clopper and Pearson for no success (or no failure). It also
-    holds for shares of several samples: a problem with a mean of m has a share above 0 with a probability of at least
-    m. Any other value has an interval without width, or the interval ``bounds`` if there is only one problem.
+    If all shares are 0 (or all are 1), the limit is that of Clopper and Pearson for no success (or no failure). It is
+    also valid for shares of several samples: if their true mean is m, the share of a problem is above 0 with a
+    probability of at least m. Any other value has an interval without width, or the interval ``bounds`` if there is
+    only one problem.
     """
     limit = ((1 - confidence) / 2) ** (1 / problems)
     if bounds == SHARE and value == 0:

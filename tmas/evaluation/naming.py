@@ -18,7 +18,8 @@ _OF_A_ROLE = re.compile(r"model\.(\w+)\.(.+)")
 def is_repeated(key: str, settings: Mapping[str, Any]) -> bool:
     """Return whether a role's model has the same value of this setting as the solver's model.
 
-    Such a setting says nothing new. Otherwise, groups that call different roles would differ in dozens of settings.
+    Such a setting says nothing new. If it were kept, groups that call different roles would differ in dozens of
+    settings.
     """
     of_role = _OF_A_ROLE.fullmatch(key)
     if of_role is None or of_role[1] == "solution":

@@ -32,9 +32,10 @@ def by_samples(
 
     ``undecided_as``: False for the lower bounds, True for the upper bounds.
 
-    Each value is a mean over ``subsets`` random subsets, the prefixes of random orders drawn from ``seed`` and the
-    problem's id, and over the passes of the judge. ``selected`` applies the method's selection rule; it is missing
-    if that rule is not ``vote`` or ``grade``. Empty unless the problem has exactly one round, with two or more samples.
+    Each value is a mean over the passes of the judge and over ``subsets`` random subsets: the first k samples in each
+    of as many random orders, which are drawn from ``seed`` and the problem's id. ``selected`` applies the method's
+    selection rule; it is missing if that rule is not ``vote`` or ``grade``. Empty unless the problem has exactly one
+    round, with two or more samples.
     """
     if len(line.iterations) != 1 or not line.rounds or line.gold is None:
         return {}

@@ -38,7 +38,9 @@ class SubsetSettings(ScoringSettings):
     on_bad_problem: Literal["refuse", "skip"] = Field(
         default="refuse", description="refuse: stop if a row is invalid. skip: leave invalid rows out and report them."
     )
-    samples: int = Field(default=8, ge=1, description="First-iteration candidates of each problem, over all runs.")
+    samples: int = Field(
+        default=8, ge=1, description="Number of first-iteration candidates that each problem must have, over all runs."
+    )
     max_solved: int = Field(
         default=1,
         ge=0,

@@ -76,7 +76,7 @@ def print_gold_check(console: Console, found: GoldCheck) -> None:
     table = new_table(["check", "answers", "equal", "different", "undecided"])
     for name, counts in found.checks.items():
         table.add_row(Text(name), *map(str, (counts.answers, counts.equal, counts.different, counts.undecided)))
-    print_fitting(console, "Gold answers, through a box and back", lambda _: table)
+    print_fitting(console, "Gold answers, put into a box, extracted and compared", lambda _: table)
     for failure in found.failures[:MAX_FAILURES]:
         told = f"{_line(failure.problem_id)}, {failure.name}: {failure.verdict}"
         reason = f" ({failure.reason})" if failure.reason else ""
@@ -169,7 +169,7 @@ def _verdicts(evaluation: Evaluation) -> str:
     passes, both = evaluation.agreement.passes, evaluation.agreement.rule_and_judge
     return (
         f"{said}\nJudge's verdicts: {judge.equivalent} equivalent, {judge.different} different, "
-        f"failed: {failed}; {judge.not_asked} answers needed none.\n"
+        f"failed: {failed}. It was not asked about {judge.not_asked} answers.\n"
         f"Agreement between passes {_percent(passes.pairwise)} (kappa {_number(passes.kappa, '.2f')}), "
         f"of rule and judge {_percent(both.agreement)}."
     )

@@ -56,7 +56,7 @@ class MethodChanges(Settings):
         default=None, ge=1, description="Fewer iterations: the first ones. null: as in the run."
     )
     early_stop: Literal["none", "unanimous", "accepted"] | None = Field(
-        default=None, description="Another rule that ends a problem (tmas). null: as in the run."
+        default=None, description="Another rule that ends a problem early (only for TMAS). null: as in the run."
     )
     selection: SelectionChanges = Field(
         default=SelectionChanges(), description="Another selection of the final answer."
@@ -200,7 +200,7 @@ def _is_same(replayed: Prediction, recorded: Prediction) -> bool:
 def _nothing_is_known(pairs: Sequence[ReplayedPair]) -> str:
     first = next((key for pair in pairs if (key := pair.gaps.not_recorded)), None)
     if first is None:
-        return "this version of tmas replays no problem of the run as it was solved"
+        return "this version of tmas cannot reproduce the recorded result of any problem"
     return (
         f"the recorded calls are not enough: the {first.role} agent would have been asked for more in iteration"
         f" {first.iteration} than it was in the run"

@@ -19,8 +19,8 @@ SPLIT = (
 )
 REDRAWN = (
     "For {} of {} problems, a real run would have sampled some completions with other seeds: a later round of"
-    " verifications has its own seeds, and a random subset is not the first ones. The recorded completions are just as"
-    " likely."
+    " verifications has its own seeds, and a random subset contains other verifications than the first ones. The"
+    " recorded completions are just as likely."
 )
 ENDED_BY = {"budget": "the budget", "worker": "processes that died"}
 """What ended a problem, by the reason why it stopped."""
