@@ -34,8 +34,8 @@ def is_plausible_usage(
 ) -> bool:
     """Whether the counts can be those of a reply with ``n`` completions of at most ``max_tokens`` tokens.
 
-    ``prompt_bytes``: size of the request, because a token has at least one byte. The prompt may be counted once for each
-    completion. ``prompt_characters`` and ``completion_characters``: length of the messages and of the completions.
+    ``prompt_bytes``: size of the request, because a token has at least one byte. The prompt may be counted once for
+    each completion. ``prompt_characters`` and ``completion_characters``: length of the messages and of the completions.
     Cached tokens are part of the prompt.
     """
     return (
