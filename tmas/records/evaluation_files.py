@@ -309,8 +309,8 @@ class Evaluation(Record):
     """The content of ``evaluation.json``.
 
     ``differences`` and ``boundary`` (by scoring) pool the run with those runs of the same ``tmas evaluate`` that differ
-    only by seed. ``differences`` is None if there is nothing to compare, an entry of ``boundary`` if there are no
-    samples for the difficulty or none to measure. ``cost``: that of ``roles``; absent if no price is known.
+    only by seed. ``differences`` is None if there is nothing to compare. An entry of ``boundary`` is None if the
+    verifier graded no candidate that could be measured. ``cost``: the cost of ``roles``; absent if no price is known.
     """
 
     v: Version = SCHEMA_VERSION

@@ -68,7 +68,7 @@ class ListPrice(Price):
 
     @property
     def plain(self) -> Price:
-        """The price without the columns of the table."""
+        """The price without ``host`` and ``as_of``."""
         return Price(**self.model_dump(include=set(Price.model_fields)))
 
 

@@ -92,5 +92,5 @@ def defect(error: ValidationError) -> str:
 
 
 def line_defect(error: ValidationError) -> str:
-    """Like :func:`defect`, for files that can be recreated: returns ``damaged line (...)`` or the unknown version."""
+    """Describe the defect of a line of a trace: ``damaged line (...)``, or the unknown version."""
     return defect(error) if is_of_other_version(error) else f"damaged line ({defect(error)})"

@@ -34,8 +34,9 @@ def is_plausible_usage(
 ) -> bool:
     """Whether the counts can be those of a reply with ``n`` completions of at most ``max_tokens`` tokens.
 
-    ``prompt_bytes``: size of the request, because a token has at least one byte. ``prompt_characters`` and
-    ``completion_characters``: length of the messages and of the completions. Cached tokens are part of the prompt.
+    ``prompt_bytes``: size of the request, because a token has at least one byte. The prompt may be counted once for
+    each completion. ``prompt_characters`` and ``completion_characters``: length of the messages and of the completions.
+    Cached tokens are part of the prompt.
     """
     return (
         type(prompt_tokens) is type(cached_prompt_tokens) is type(completion_tokens) is int

@@ -41,8 +41,8 @@ class RecordedRequest(Record):
 class CallLine(Record):
     """A finished call, with either a reply or a failure.
 
-    ``digest`` is of the whole request, ``prompt`` of its messages. ``messages`` is not on disk: readers fill it in from
-    the prompt line.
+    ``digest``: digest of the whole request. ``prompt``: digest of its messages. ``messages`` is not on disk: readers
+    fill it in from the prompt line.
     """
 
     v: Version = SCHEMA_VERSION

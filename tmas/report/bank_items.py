@@ -26,7 +26,10 @@ NOTE = (
     "all exploiting candidates of an iteration share one prompt. Others: the candidates of the same iterations that "
     "were not shown the item. Undecided candidates are neither right nor wrong."
 )
-UNKNOWN = "No candidate was shown an item, or the run was made by a version that did not record it."
+UNKNOWN = (
+    "No candidate of a problem with a gold answer was shown an item, or the run was made by a version that did not "
+    "record it."
+)
 
 
 @dataclass

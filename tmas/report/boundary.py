@@ -31,7 +31,7 @@ Found = tuple[int, Group, Boundary]
 
 
 def boundary_section(runs: ReportedRuns) -> Section | None:
-    """Return the tab, or None if no group has graded candidates apart from those that its difficulties come from."""
+    """Return the tab, or None if the verifier graded no candidate except those that the difficulties come from."""
     settings = BoundarySettings.model_validate(runs.runs[0].evaluation.settings.boundary.model_dump())
     labels = labels_on_benchmarks(runs.groups)
     analyses = [boundary(group.evaluations, runs.scoring, settings, runs.bootstrap) for group in runs.groups]

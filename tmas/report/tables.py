@@ -64,8 +64,8 @@ def overview(scores: Scores, groups: Sequence[Group], where: str) -> Table | Non
         note=f"Means over the {len(common)} problems that all methods have, and over seeds. Tokens: per problem, "
         f"prompt and completion. {'Cost: per problem. ' if currency else ''}Differences are in percentage points and "
         "paired by problem; if the interval does not contain 0, the difference is more than chance. p: permutation "
-        "test of the signs, for one difference alone. Methods that took different numbers of tokens are compared at "
-        "equal compute below.",
+        "test of the signs, not corrected for multiple comparisons. Methods that took different numbers of tokens are "
+        "compared at equal compute below.",
     )
 
 
@@ -119,8 +119,8 @@ def equal_iterations(scores: Scores, groups: Sequence[Group], metric: str, where
         columns=["Method", *(f"It {t}" for t in columns)],
         rows=[[group.label, *(_difference(scores, group, first, metric, t) for t in columns)] for group in others],
         note="Paired by problem, over the problems that both have, with the seeds of a method averaged. If the "
-        "interval does not contain 0, the difference is more than chance. p: permutation test of the signs, for this "
-        "iteration alone.",
+        "interval does not contain 0, the difference is more than chance. p: permutation test of the signs for this "
+        "iteration, not corrected for multiple comparisons.",
     )
 
 
@@ -179,8 +179,8 @@ def equal_cost(scores: Scores, groups: Sequence[Group], metric: str, where: str)
         title=f"{scores.metrics[metric]} (%) at equal cost{where}",
         columns=["Method", *columns],
         rows=[[group.label, *rows.get(group.label, unknown)] for group in groups],
-        note=f"Cost per problem in {currency}, at the prices in evaluation.json. {EQUAL_BUDGETS} Differences as "
-        f"at equal compute.{f' unknown: {UNKNOWN_COST}' if len(known) < len(groups) else ''}",
+        note=f"Cost per problem in {currency}, at the prices in evaluation.json. {EQUAL_BUDGETS} Differences: "
+        f"paired as in the table at equal compute.{f' unknown: {UNKNOWN_COST}' if len(known) < len(groups) else ''}",
     )
 
 

@@ -15,7 +15,8 @@ State = Literal["scored", "masked", "absent"]
 class Component(Record):
     """``value``: in [0, 1] if ``scored``, otherwise 0 and not to be used.
 
-    ``masked``: the scoring failed. ``absent``: there is nothing to score (another source, switched off, no answer).
+    ``masked``: the scoring failed. ``absent``: nothing is scored, for example because rows of this source do not have
+    the component, it is switched off, or the response has no answer.
     ``why``: one word that says why the component is masked or absent, or why a scored value is 0.
     """
 

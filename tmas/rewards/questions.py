@@ -1,6 +1,7 @@
 """The judge's verdicts on one response. They are kept with the response, so that it can be rewarded again later.
 
-The judge is asked whether an answer is equivalent to the gold answer, and about what decides the bonus.
+The judge is asked two kinds of questions: whether an answer is equivalent to the gold answer, and those that decide
+the bonus.
 """
 
 from __future__ import annotations

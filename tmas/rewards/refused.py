@@ -28,7 +28,7 @@ _ANSWER = re.compile(
     rf"(?P<unit>{_UNIT})"
 )
 _WORDS = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]{2,}|-[A-Za-z]{3,})*|\\?[A-Za-z]*")
-"""What may stand for a number without digits: a number in words, the name of a value, or no answer at all."""
+"""Answers without digits that are compared with a number: words (``twelve``, ``no solution``) and names (``\\pi``)."""
 _NAME = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?(?:\([^()]*\))?|\|?[A-Z]{2,3}\|?|\\angle ?[A-Z]{1,3}")
 _COLLECTION = re.compile(r"\\?\{|[(\[].*[)\]]$|\\begin")
 """How a set, a tuple or an interval begins."""
@@ -45,8 +45,9 @@ def refusal(gold: str, answer: str) -> Refusal | None:
 
     - ``several``: it lists several values, and ``gold`` is one.
     - ``unevaluated``: it leaves a computation to the reader that ``gold`` does not (:mod:`tmas.rewards.unfinished`), or
-      it is a chain of equations. If ``gold`` is a number, the answer must be one, too: digits, a decimal or (unless
-      ``gold`` is an integer) a fraction, and a unit. The same holds for each item if ``gold`` is several numbers.
+      it is a chain of equations. If ``gold`` is a number, an answer with digits must be a number, too: an integer,
+      a decimal or (unless ``gold`` is an integer) a fraction, with or without a unit. If ``gold`` is several numbers,
+      each item must be such a number.
     - ``wordy``: ``gold`` is a number, and the answer has more than :data:`UNIT_WORDS` words.
     """
     expected, given = normalise(gold), normalise(answer)
@@ -70,7 +71,10 @@ def _count_values(text: str) -> int:
 
 
 def _without_digits(given: str) -> Refusal | None:
-    r"""An answer without digits to a question for a number: ``\frac{x}{x}`` may be equal to 1, words need a reader."""
+    r"""Why ``given``, which has no digits, is refused where ``gold`` is a number; None if it is compared.
+
+    A formula is refused, because a checker that can compute may find ``\frac{x}{x}`` equal to 1.
+    """
     if len(given.split()) > UNIT_WORDS:
         return "wordy"
     return None if _WORDS.fullmatch(given) else "unevaluated"

@@ -57,8 +57,8 @@ class EvidenceSettings(Settings):
         default=8,
         ge=1,
         description="A run of at least this many mathematical symbols that also occurs in the prompt counts as copied,"
-        " also with other letters or with words in between. A part of the prompt with fewer symbols, but at least"
-        " copied_run, counts as copied if all of its symbols are repeated.",
+        " also with other letters or with words in between. A part of the prompt with fewer symbols counts as"
+        " copied if all of its symbols are repeated, unless it has fewer than copied_run.",
     )
     connected: bool = Field(
         default=True,
@@ -134,8 +134,9 @@ class VerificationRewardSettings(Settings):
         default=0.5,
         ge=0,
         le=0.5,
-        description="Correctness of the grade 0.5; the right grade has 1, the opposite one 0. The default is 1 - |grade"
-        " - label|. A smaller value makes undecided grades cost more.",
+        description="Correctness of the grade 0.5; the right grade has 1, the opposite one 0. With the default, every"
+        " grade has 1 - |grade - label|, where the label is 1 for a right candidate and 0 for a wrong one. A smaller"
+        " value makes undecided grades cost more.",
     )
 
 

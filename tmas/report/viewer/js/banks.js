@@ -64,7 +64,7 @@ function changeLine(id, sign, kind, meaning, before, after) {
     null,
     chip(`${sign} ${id}`, kind),
     h("span", { class: "muted small" }, ` ${meaning}`),
-    texts || h("div", { class: "muted" }, "It stands in neither bank."),
+    texts || h("div", { class: "muted" }, "The bank has it neither before nor after this iteration."),
   );
 }
 
@@ -91,7 +91,8 @@ function history(item, index) {
     `support ${item.support}`,
     item.contradictions && `contradicted ${item.contradictions}`,
     item.echoes && `found again by ${item.echoes} attempts that had been shown it`,
-    item.shortfall >= 0.05 && `its attempts are ${item.shortfall.toFixed(1)} grade points below the mean`,
+    item.shortfall >= 0.05 &&
+      `its attempts are ${item.shortfall.toFixed(1)} grade points in total below the means of their iterations`,
     item.refuted != null && `refuted in iteration ${item.refuted}`,
   ].filter(Boolean);
   const seen = `since iteration ${item.created}, last seen in ${item.last_seen}`;

@@ -61,7 +61,7 @@ function callsOf(index, t) {
 const offset = (call) => call.offset ?? 0;
 
 function callTitle(call) {
-  const more = call.offset ? `, after ${call.offset} others` : "";
+  const more = call.offset ? `, after ${call.offset} earlier verifications` : "";
   const again = call.attempt ? `, asked again (${call.attempt})` : "";
   return h("b", null, `${capital(call.role)} ${call.index}${more}${again}`);
 }
