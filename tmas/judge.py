@@ -253,8 +253,8 @@ class Judge:
     def _request(self, prompt: str, output: type[BaseModel], n: int, required: Mapping[str, str]) -> Request:
         """Build a request without a seed: a later pass must not repeat an earlier one.
 
-        The schema does not contain the values of ``required``: a server that enforces the schema would add
-        them to a verdict that the judge copies.
+        The schema does not contain the values of ``required``. A server that enforces the schema would otherwise write
+        them itself, also into a verdict that the judge has merely copied from the text that it judges.
         """
         schema = output_schema(output)
         if required:

@@ -4,8 +4,8 @@
   function words. Any other word, and any change of order, makes another statement: "reducible" and "irreducible",
   "n divides a_n" and "a_n divides n", "for all x there is a y" and "there is a y for all x". Whether two wordings mean
   the same is left to the agent that maintains the bank.
-- :func:`near_duplicate` is a fuzzy test, for uses where a missed copy is worse than a wrong match: RSE's bank, which is
-  published with a fuzzy rule, copies of training problems, and texts that a reward must not pay for.
+- :func:`near_duplicate` is a fuzzy test, for uses where a missed copy is worse than a wrong match: copies of training
+  problems, texts that a reward must not pay for, and the bank of RSE, whose published rule is fuzzy, too.
 """
 
 from __future__ import annotations

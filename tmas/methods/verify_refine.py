@@ -24,8 +24,8 @@ Differences from the original:
   12 (``n_analyses=12``; a candidate whose analyses all have one grade then shows 12, too).
 - The request for a self-evaluation has one sentence on honesty. The original has several: a faithful account of the
   remaining errors is fine, a wrong solution that is called correct is the worst reply, and cheating is penalised.
-- A candidate without a self-evaluation stays in the pool without an own grade, behind candidates of the same mean grade
-  that have one. The original drops it, and counts a grade that cannot be parsed as 0.
+- A candidate without a self-evaluation stays in the pool, behind candidates of the same mean grade that have one. The
+  original drops it, and counts a grade that cannot be parsed as 0.
 - An analysis that cannot be parsed is retried; one that still fails does not count as a pass.
 - Meta-verification (verifying the analyses) is off, as in the published runs.
 - While the pool is empty, a round samples the bare problem again; the original gives the problem up.
@@ -232,9 +232,10 @@ def _split_reply(text: str) -> tuple[str, str]:
 
 
 def _heading(text: str) -> re.Match[str] | None:
-    """The last heading of a self-evaluation that a grade follows.
+    """The heading at which the self-evaluation begins.
 
-    A heading other than the one asked for counts only if a grade is named after it.
+    It is the last heading of the form asked for that a grade follows; if no grade follows any of them, the last one.
+    Without such a heading, it is the last of ``_OTHER_HEADINGS`` that the word "grade" or "score" and a grade follow.
     """
     asked_for = [*_SELF_EVALUATION.finditer(text)][-_MAX_HEADINGS:]
     for heading in reversed(asked_for):

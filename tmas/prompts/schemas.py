@@ -83,7 +83,7 @@ class VerificationOutput(_OutputModel):
 
 
 class _New(_OutputModel):
-    """A new item. ``content``: the fields of its bank record. ``rollouts`` count from 0."""
+    """A new item. ``content``: the fields of its bank record. ``rollouts``: indices of rollouts, from 0."""
 
     @property
     def content(self) -> dict[str, Any]:

@@ -65,8 +65,8 @@ FORMULAS = (
 class Writer:
     """Writes the replies of all agents.
 
-    ``ability``: log-odds of a correct candidate in iteration 0. ``gain``: their increase over the iterations.
-    ``reasoning``: median length of the reasoning of a completion, in characters.
+    ``ability``: log-odds of a correct candidate in iteration 0, on a problem of average difficulty. ``gain``: their
+    increase over the iterations. ``reasoning``: median length of the reasoning of a completion, in characters.
     """
 
     def __init__(self, seed: int, ability: float = -0.6, gain: float = 1.2, reasoning: int = 400) -> None:
