@@ -22,7 +22,7 @@ from tmas.settings import ModelSettings, ServingSettings
 
 ON_CPU = {"no-enable-chunked-prefill": True}
 """Flags for vLLM's CPU build. It crashes when the prompt of a request with a seed is prefilled in chunks, because
-vLLM then sets the random generator back one step, which a generator on the CPU cannot do."""
+vLLM then rewinds the random generator, and a generator on the CPU cannot be rewound."""
 PRIVATE = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 """Environment variables that keep vLLM from sending usage statistics."""
 _ERROR = re.compile(r"\b\w+(?:Error|Exception): ")
