@@ -113,8 +113,8 @@ class RunSettings(Settings):
         for unit in ("tokens", "money"):
             if getattr(self.limits, f"{unit}_per_run") and self.has_several_workers and not self.method.allocates:
                 raise ValueError(
-                    f"limits.{unit}_per_run is counted in one process: on Ray it needs ray.workers=1, or "
-                    f"a method that divides it (method.allocation). limits.{unit}_per_problem works with any number."
+                    f"limits.{unit}_per_run is counted in one process: on Ray it needs ray.workers=1, or a method that "
+                    f"divides it (method.allocation). limits.{unit}_per_problem works with any number of workers"
                 )
         return self
 
