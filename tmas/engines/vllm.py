@@ -21,7 +21,8 @@ import aiohttp
 from tmas.settings import ModelSettings, ServingSettings
 
 ON_CPU = {"no-enable-chunked-prefill": True}
-"""vLLM's CPU build crashes when a seeded prompt is prefilled in chunks: a CPU generator cannot go back a step."""
+"""Flags for vLLM's CPU build. It crashes when the prompt of a request with a seed is prefilled in chunks, because
+vLLM then rewinds the random generator, and a generator on the CPU cannot be rewound."""
 PRIVATE = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 """Environment variables that keep vLLM from sending usage statistics."""
 _ERROR = re.compile(r"\b\w+(?:Error|Exception): ")
@@ -96,7 +97,7 @@ async def _until_healthy(guard: subprocess.Popen[bytes], url: str, timeout: floa
 
 
 def log_tail(log: Path, lines: int = 25) -> str:
-    """The last lines of a server's log and the path of the whole log; before them, the first error above these lines.
+    """The last lines of a server's log, then the path of the log. The first error above these lines is put before them.
 
     vLLM's last lines often say only that the engine did not start. Its reason is in the engine's own error above them.
     """
@@ -109,9 +110,9 @@ def log_tail(log: Path, lines: int = 25) -> str:
 
 @contextmanager
 def temporary_directory() -> Iterator[Path]:
-    """A new directory for a run that is not kept. It is removed after the block.
+    """A temporary directory, for a run whose files are not needed after the block. It is then removed.
 
-    If a server failed, it stays: the error names the server's log, which is in it.
+    It stays after a :class:`ServerFailed`, because that error names the server's log, which is in the directory.
     """
     directory = Path(tempfile.mkdtemp(prefix="tmas-"))
     is_kept = False

@@ -92,9 +92,10 @@ class TokenBudget:
         self._close_at_limit()
 
     def count_recorded(self, charges: Mapping[str, Usage], prices: Mapping[str, Price]) -> None:
-        """Count what traces hold: the usage of earlier starts, and what this process has charged already.
+        """Raise ``spent`` and ``spent_money`` to the usage in a trace, if they are lower.
 
-        ``charges``: usage by role, from :func:`line_charges`. ``prices``: the price of each role's model.
+        ``charges``: this usage by role, from :func:`line_charges`. It contains what this process has charged already.
+        ``prices``: the price of each role's model.
         """
         self.spent = max(self.spent, sum(usage.total_tokens for usage in charges.values()))
         self.spent_money = max(self.spent_money, known_cost(charges, prices))

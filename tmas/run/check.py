@@ -62,7 +62,7 @@ class CheckOptions(Settings):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The outcome of a check. ``served``: names that the server of each role lists; empty if it lists none.
+    """The outcome of a check. ``served``: names of the models that the server of each role lists, if any.
 
     ``prompt_limits``: the longest prompt of each role in tokens. ``text_tokens``: mean length of a reply of each role
     without thinking. ``seconds``: duration of the check.

@@ -60,7 +60,7 @@ class _Remaining(NamedTuple):
 
 
 class _EstimateStart(NamedTuple):
-    """The state at the first new call: the work since then is what the rest is estimated from."""
+    """The state at the first new call. The rest of the run is estimated from the work since then."""
 
     time: float
     fraction: float

@@ -107,8 +107,8 @@ class RunDirectory:
     def record_reported(self, reported: Mapping[str, Any]) -> None:
         """Record values that servers reported for settings that are null (dotted key -> value).
 
-        They are ``told`` in the manifest, and from now on part of the fingerprint. Raises :class:`RunRefused` if
-        another value was recorded before.
+        They are written to the manifest as ``told``, and are part of the fingerprint from then on. Raises
+        :class:`RunRefused` if another value was recorded before.
         """
         manifest = _parse_manifest(self.path, _load_manifest_json(self.path))
         before = manifest.told or {}
@@ -282,7 +282,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], may_increase: s
 
 
 def _common(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The entries of both mappings whose names are in both."""
+    """Both mappings, each without the names that the other one does not have."""
     names = old.keys() & new.keys()
     return {name: old[name] for name in names}, {name: new[name] for name in names}
 

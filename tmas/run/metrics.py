@@ -68,7 +68,7 @@ def _iteration(t: int, lines: Sequence[Prediction]) -> IterationMetrics:
 
 
 def _rate(verdicts: Sequence[str | None], right: Sequence[str] = ("equal",)) -> float | None:
-    """Share of the verdicts ``right``. None is a verdict, too: no answer, or a failed candidate."""
+    """Share of the verdicts that are in ``right``. A None counts as a verdict: no answer, or a failed candidate."""
     return _mean([verdict in right for verdict in verdicts])
 
 

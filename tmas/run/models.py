@@ -213,8 +213,9 @@ def _checked_path(path: str) -> str:
 def _is_unconstrained_first(settings: RunSettings, model: ModelSettings) -> bool:
     """Whether the first attempt of each call is sent to ``model`` without its schema.
 
-    ``structured_outputs=auto`` decides by how the model of the candidates thinks, which says nothing about any other
-    model. Models are compared by name alone, because their servers may change when the run is resumed.
+    With ``structured_outputs=auto``, agents leave the schema out if the model of the candidates thinks between tags.
+    That says nothing about other models, so these get the schema only after a first attempt without it. Models are
+    compared by name alone, because their servers may change when the run is resumed.
     """
     agents = settings.method.agents
     return agents.structured_outputs == "auto" and model.name != settings.model.for_role("solution").name

@@ -178,7 +178,7 @@ class WorkerPool:
             for worker in self.workers:
                 if error := worker.reply.limits_error:
                     self._limits = self._solver.state.limits
-                    worker.reply = replace(worker.reply, limits_error=None)  # is not an error of a later change
+                    worker.reply = replace(worker.reply, limits_error=None)  # the next change starts without it
                     remedy = "The earlier limits are still in force. Correct the cause, and try again."
                     raise UserError(f"a worker could not change the limits: {error}", remedy=remedy)
             await asyncio.sleep(HEARTBEAT_INTERVAL / 10)

@@ -79,7 +79,10 @@ class RecordedRun:
             raise UserError(f"problem {problem.problem_id!r} was run with another question or answer", where=self.path)
 
     def trajectory(self, problem: Problem) -> Trajectory:
-        """The method's trajectory for ``problem``, after :meth:`check`. For callers without an event loop."""
+        """Replay ``problem`` from its trace and return its trajectory. Only for callers without an event loop.
+
+        Calls :meth:`check` first.
+        """
         self.check(problem)
         settings = self.method_settings(self.prediction(problem.problem_id))
         calls = RecordedCalls(self.trace(problem.problem_id))

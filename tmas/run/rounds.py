@@ -60,7 +60,10 @@ def recent_changes(
     changes: tuple[BankChange | None, BankChange | None],
     now: float | None = None,
 ) -> tuple[RecentBankChange, ...]:
-    """The changes of one iteration. ``sizes`` and ``changes`` are of the experience bank and of the guideline bank."""
+    """The changes of one iteration. ``sizes`` and ``changes`` are of the experience bank and of the guideline bank.
+
+    ``now``: time of the changes; None if it is not known.
+    """
     names: tuple[Literal["experience"], Literal["guideline"]] = ("experience", "guideline")
     return tuple(
         RecentBankChange(time=now, problem_id=problem_id, iteration=iteration, bank=bank, size=size, change=change)

@@ -76,8 +76,9 @@ def pending_problems(
 
     ``terms``: the current settings; a problem that was finished under other settings may have to be solved again.
     ``reuse_finished``: False treats all problems as not finished. A damaged line is set aside, and its problem
-    counts as not finished: it is solved again, with its calls answered from the trace. The predictions of other
-    problems are kept. One that has lost a failure is written again in the first start that includes its problem.
+    counts as not finished: it is solved again, with its calls answered from the trace. So is a problem whose
+    number of lines in ``failures.jsonl`` differs from the one in its prediction. The predictions of problems that are
+    not in ``problems`` are kept as they are.
     """
     ids = {p.problem_id for p in problems}
     predictions = directory.undamaged_lines("predictions.jsonl", Prediction)

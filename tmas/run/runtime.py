@@ -115,9 +115,9 @@ class Runtime:
         """A solver for one run in ``directory``, a run directory. ``activity`` counts its calls.
 
         ``settings``: the settings of the runtime, or others with the same endpoints. ``method``: defaults to the method
-        of ``settings``, without a progress callback. ``shares``: only given in one of several workers.
-        There, the allowances of the problems limit the usage instead of a budget of the run. Defaults to the shares
-        recorded in the traces, if the method divides the budget.
+        of ``settings``, without a progress callback. ``shares``: given by a Ray worker of a run that divides its budget
+        between problems on several workers. The allowances of the problems then limit the usage instead of a budget of
+        the run. Defaults to the shares recorded in the traces, if the method divides the budget.
         """
         limits, prices = settings.limits, settings.role_prices()
         budget = TokenBudget()

@@ -26,7 +26,10 @@ class Ended:
 
 @dataclass(frozen=True)
 class ShareQuestion:
-    """``number``: unique in the worker's process. The grant that answers ``Ended`` only confirms it."""
+    """A question of a worker: a request for a share, or the report that a problem has ended.
+
+    ``number``: unique in the worker's process. The grant that answers :class:`Ended` only confirms its receipt.
+    """
 
     number: int
     content: ShareRequest | Ended

@@ -292,7 +292,7 @@ def _recorded_account(trace: Path, limits: Limits, share: Amount, prices: Mappin
     ended_with: int | None = None
 
     def read() -> Iterator[PromptLine | CallLine | DecisionLine]:
-        """The lines of the trace, which is read once. Notes the decisions for the account."""
+        """Yield the lines of the trace, and note the decisions for the account on the way: one reading serves both."""
         nonlocal ended_with
         for line in read_trace(trace, skip_damaged=True):
             if isinstance(line, DecisionLine) and line.name.startswith(prefix):

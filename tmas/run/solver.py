@@ -76,7 +76,7 @@ class ProblemSolver:
         await count_earlier_starts(self.state.budget, self.directory, self.state.prices)
 
     async def _open_trace(self, path: Path) -> Trace:
-        """Open one trace at a time, because reading a long trace blocks the event loop."""
+        """Open a trace. Waits up to :data:`LOCK_TIMEOUT` seconds while another process has it locked."""
         deadline = time.monotonic() + LOCK_TIMEOUT
         while True:
             try:

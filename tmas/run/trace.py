@@ -1,7 +1,8 @@
 """The trace of one problem: every finished call and every recorded decision, appended to one JSONL file.
 
-Resume is replay: a method runs again from its start, and the trace answers what was already done. Lines are on disk
-(``fdatasync``) before their content is used. Only offsets are kept in memory, so an open trace costs little.
+Resume is replay: a method runs again from its start, and the trace answers what was already done. A call is on disk
+(``fdatasync``) before its outcome is used. An open trace keeps its decisions in memory, but only the offsets of its
+calls.
 
 Lines are objects with ``type``: ``prompt`` (messages, written once and referred to by hash), ``call`` (key, request,
 packing notes, and ``reply`` or ``failure``), ``decision`` (name, value). Each line ends with its checksum.

@@ -53,7 +53,7 @@ class SamplingOverride(Settings):
 
 
 class RoleOverride(Settings):
-    """Settings of one role's model that differ from those of the model."""
+    """Overrides of :class:`ModelSettings` for one role."""
 
     name: str | None = Field(default=None, description="Name of this role's model on its server. null: model.name.")
     base_url: BaseUrl | None = Field(
@@ -87,8 +87,8 @@ class RoleOverride(Settings):
     sampling: SamplingOverride = Field(default=SamplingOverride(), description="Decoding settings of this role.")
     price: Price = Field(
         default=Price(),
-        description="Price of this role's model. If it is not set, model.price applies to a role with the name and"
-        " server of model, and prices to any other.",
+        description="Price of this role's model. If it is not set: model.price for a role that uses model.name and"
+        " model.base_url, otherwise the list price in the setting prices.",
     )
 
 
@@ -129,9 +129,9 @@ class ModelSettings(Settings):
         default=None,
         ge=64,
         description="Maximum of prompt and completion together in tokens. A completion may use what its prompt leaves,"
-        " up to sampling.max_tokens. A prompt leaves at least half of this maximum, or sampling.max_tokens if that is"
-        " less. null: only context_length limits the window, and every prompt leaves sampling.max_tokens free for its"
-        " completion. The paper: 130000.",
+        " up to sampling.max_tokens. Half of this maximum, or sampling.max_tokens if that is less, is always kept free"
+        " for the completion. null: only context_length limits the window, and sampling.max_tokens are always kept"
+        " free for the completion. The paper: 130000.",
     )
     tokenizer: str = Field(
         default="auto",
@@ -144,7 +144,8 @@ class ModelSettings(Settings):
     sampling: Sampling = Field(default=Sampling(), description="Decoding settings of all roles.")
     price: Price = Field(
         default=Price(),
-        description="Price of the model, for costs and budgets in money. Used instead of that in prices.",
+        description="Price of the model, for costs and budgets in money. Takes precedence over the list"
+        " price in the setting prices.",
     )
     patience: RetrySettings = Field(default=RetrySettings(), description="Time limits and retries.")
     roles: dict[str, RoleOverride] = Field(

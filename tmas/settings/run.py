@@ -68,9 +68,9 @@ class RaySettings(Settings):
     share_reserve: float = Field(
         default=0.5,
         ge=0,
-        description="With several workers and a method that divides the run's budget: a problem that asks for an"
-        " iteration gets the expected cost of the iteration and, if the pool has it, this fraction of the cost in"
-        " addition.",
+        description="Reserve for each iteration, as a fraction of its expected cost. Before an iteration, a problem"
+        " takes what its share of the budget lacks for cost and reserve from the pool of unused shares; the reserve"
+        " only as far as the pool has it. Only used with several workers and a method that divides the run's budget.",
     )
 
 
@@ -113,8 +113,8 @@ class RunSettings(Settings):
         for unit in ("tokens", "money"):
             if getattr(self.limits, f"{unit}_per_run") and self.has_several_workers and not self.method.allocates:
                 raise ValueError(
-                    f"limits.{unit}_per_run is counted in one process: on Ray it needs ray.workers=1 "
-                    f"(limits.{unit}_per_problem does not), or a method that divides it (method.allocation)"
+                    f"limits.{unit}_per_run is counted in one process: on Ray it needs ray.workers=1, or a method that "
+                    f"divides it (method.allocation). limits.{unit}_per_problem works with any number of workers"
                 )
         return self
 
@@ -142,7 +142,10 @@ class RunSettings(Settings):
 
     @property
     def has_several_workers(self) -> bool:
-        """Whether Ray workers make the calls, and ``ray.workers`` is not 1. There may still be only one."""
+        """Whether Ray workers make the calls, and ``ray.workers`` is not 1.
+
+        With ``ray.workers=null``, there may still be only one worker: on a cluster of one node.
+        """
         return self.on_ray and self.ray.workers != 1
 
     @property
