@@ -70,7 +70,10 @@ def _planned_problems(settings: CheckSettings) -> Sequence[Problem] | None:
 
 
 def _options(settings: CheckSettings, problems: Sequence[Problem] | None) -> CheckOptions:
-    """The options of the check. If ``check.problem`` is set, its question is asked. ``UserError`` if it is unknown."""
+    """The options of the check, with the question of the problem ``check.problem``, if that is set.
+
+    Raises ``UserError`` if ``problems`` does not have that problem.
+    """
     wanted = settings.check.problem
     if wanted is None:
         return settings.check

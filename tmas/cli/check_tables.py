@@ -29,8 +29,10 @@ NOTES = {
     " sending it.",
     "n_refused": "The server gives one completion per call: TMAS makes a call for each, which repeats the prompt.",
     "schema_refused": "The server refuses JSON schemas: replies in JSON depend on the model alone.",
-    "usage_missing": "The server reports no token counts: those of this run are estimates.",
-    "usage_implausible": "The server reports token counts that cannot be true: they are ignored.",
+    "usage_missing": "The server reports no token counts: the figures above count its replies as 0 tokens. Budgets use"
+    " TMAS's own counts.",
+    "usage_implausible": "The server reports token counts that cannot be true: the figures above count those replies as"
+    " 0 tokens. Budgets use TMAS's own counts.",
 }
 """What the notes on replies mean for a run."""
 

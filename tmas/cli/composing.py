@@ -27,7 +27,8 @@ T = TypeVar("T")
 _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'\.|Could not delete from config\. '([^']+)' does not exist")
 _DUPLICATE_KEY = re.compile(r"Could not append to config\. An item is already at '([^']+)'")
 _FREE_KEY_OVERRIDE = re.compile(r"(serving\.env|(model(\.roles\.\w+)?|judge)\.sampling\.extra)\.[^.=]+=")
-"""A value in a mapping whose keys the user chooses. Hydra adds a new key only with a ``+``, which surprises users."""
+"""Matches a ``KEY=VALUE`` whose last key is free: the user chooses it. Hydra accepts a new key only after a ``+``, so
+:func:`compose_settings` writes ``++`` before it."""
 _MISSING = re.compile(r"Missing mandatory value: ([\w.]+)")
 _COMMA = re.compile(r"Ambiguous value for argument '([^\n]+)'\n")
 
@@ -91,9 +92,10 @@ def _command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
 def _compose_once(collect: Callable[[], None], arguments: Sequence[str]) -> None:
     """Call ``collect`` without Hydra's first composition, which takes as long as the second one.
 
-    Hydra's first composition only reads ``hydra.mode``, which says whether there is one job. This function assumes one
-    job if no argument is an option. If an argument or a file sets another mode, Hydra raises an error, for the mode or
-    for several values of a setting. Then ``collect`` is called again, and Hydra reads the mode as usual.
+    Hydra's first composition only reads ``hydra.mode``, which says whether there is one job. If no argument begins
+    with a dash, this function assumes one job. The assumption is wrong if an argument or a file sets another mode.
+    Hydra then raises an error about the mode, or about a setting with several values, and this function calls
+    ``collect`` again and lets Hydra read the mode.
     """
     if any(word.startswith("-") for word in arguments):
         return collect()

@@ -56,7 +56,7 @@ def missing_answer_advice(missing: int, candidates: int, settings: RunSettings) 
 def _about_length(role: str, cut: int, settings: RunSettings) -> Iterator[str]:
     model = settings.model.for_role(role)
     key = f"model.roles.{role}.sampling.max_tokens" if model.sampling != settings.model.sampling else MAX_TOKENS_KEY
-    yield f"{cut:,} of them reached max_tokens: raise {key} (now {model.sampling.max_tokens:,})"
+    yield f"{cut:,} unreadable replies reached max_tokens: raise {key} (now {model.sampling.max_tokens:,})"
     if role == "summary" and settings.method.agents.summary_words > SHORT_SUMMARY:
         yield f"or ask for shorter summaries: method.agents.summary_words={SHORT_SUMMARY}"
 

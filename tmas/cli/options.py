@@ -28,7 +28,7 @@ from tmas.prompts import Prompts
 from tmas.settings import flatten
 
 WIDTH = 120
-NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path", Prompts: "folder"}
+TYPE_NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path", Prompts: "folder"}
 PLACEHOLDERS = {"roles": "ROLE", "prices": "MODEL"}
 """Placeholder for the keys of a mapping in the list of settings, by the mapping's name. Defaults to NAME."""
 
@@ -124,7 +124,7 @@ def _type_name(annotation: Any) -> str:
         return f"list of {_type_name(arguments[0])}"
     if origin is dict:
         return "mapping"
-    return NAMES.get(annotation, getattr(annotation, "__name__", str(annotation)))
+    return TYPE_NAMES.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
 def _format_default(default: Any) -> str:
@@ -303,6 +303,8 @@ A command is `tmas COMMAND KEY=VALUE ...`; `tmas --help` lists them. Their exit 
 | 2 | Wrong input: a setting, a file, a folder or an address. It is reported before any work begins. |
 | 3 | Stopped by a server, the operating system or a failed training. The same command resumes. |
 | 130 | Interrupted by Ctrl-C or SIGTERM. The same command resumes. |
+
+Exceptions: `tmas view` ends with 0 after Ctrl-C or SIGTERM, and `tmas serve` after SIGTERM.
 
 This page lists the settings of each command, with type, default and description, and the configuration groups that
 `GROUP=NAME` chooses from. A setting without a default is required. The choice of a group can change the defaults of

@@ -20,7 +20,10 @@ from tmas.serve.settings import ServeSettings
 
 
 def serve_command(config: dict[str, Any], console: Console) -> None:
-    """``tmas serve``: serve requests until SIGTERM or Ctrl-C. Running requests get ``drain_seconds`` to finish."""
+    """``tmas serve``: serve requests until SIGTERM or Ctrl-C. Running requests get ``drain_seconds`` to finish.
+
+    SIGTERM is the normal end (exit code 0). Ctrl-C ends with ``INTERRUPTED``.
+    """
     settings = validated(ServeSettings.model_validate, config)
     try:
         uvloop.run(_serve(settings, console))

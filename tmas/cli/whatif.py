@@ -17,13 +17,16 @@ from tmas.files import write_json
 from tmas.records.whatif_files import Certainty, WhatIf, WhatIfRow
 
 MARKS: dict[Certainty, str] = {"exact": "", "approximate": "~", "lower_bound": "≥", "open": "?"}
+"""The mark of a row in the table, by how certain the row is."""
 LEGEND: dict[Certainty, str] = {
     "exact": "",
     "approximate": "~ approximate",
     "lower_bound": "≥ a lower bound",
     "open": "? some results are not known",
 }
+"""The meaning of each mark."""
 SHARES = ("selected", "pass_at_1")
+"""Rows that are shown in percent. All others are counts."""
 
 
 def whatif_command(config: dict[str, Any], console: Console) -> None:
@@ -55,7 +58,7 @@ def print_whatif(console: Console, result: WhatIf) -> None:
         console.print(Text(line), soft_wrap=True)
     for ids, why in (
         (result.not_recorded, "the recorded calls are not enough for one whole iteration"),
-        (result.not_replayed, "this version of tmas does not replay them as they were solved"),
+        (result.not_replayed, "replaying them with this version of tmas does not give the recorded result"),
     ):
         if ids:
             console.print(Text(f"{len(ids)} problems are left out, because {why}: {', '.join(ids)}"), soft_wrap=True)

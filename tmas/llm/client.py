@@ -73,9 +73,8 @@ class OpenAIChat:
         self._newest_success_sent_at = 0.0  # when the newest successful request was sent; 0 if none succeeded
         self._calls_in_flight = 0  # calls whose outcome is not known yet
         self._jitter = random.Random()
-        self._has_answered = (
-            False  # whether any server has answered any request, including requests for the list of models
-        )
+        # Whether any server has answered any request, including requests for the list of models.
+        self._has_answered = False
         self._retried: set[str] = set()  # base URLs of the servers whose calls are being retried
         self.on_retry: RetryCallback = lambda *_: None
 
@@ -118,8 +117,8 @@ class OpenAIChat:
     async def context_length(self, model: str) -> int | None:
         """Return the context length of ``model`` in tokens.
 
-        None if the server does not state it; vLLM does. Raises :class:`UnknownModel` if the server lists its models
-        without ``model``, and :class:`EndpointDown` if the list cannot be read after all retries.
+        None if the server does not state it; vLLM does. Raises :class:`UnknownModel` if the server lists other
+        models, but not ``model``, and :class:`EndpointDown` if the list cannot be read after all retries.
         """
         base_url, listed = await self._read_models()
         if listed and model not in listed:

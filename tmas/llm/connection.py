@@ -146,8 +146,9 @@ class Connection:
     async def is_reachable(self, base_url: str) -> bool:
         """Whether the engine answers a request for its models with any status below 500, whatever the content.
 
-        A server without a list of models answers with 404, and some servers have a list of another form. An engine that
-        is reachable only gets calls again: if it cannot answer them, because its URL is wrong for example, they fail.
+        A server without a list of models answers with 404, and some servers have a list of another form. All that
+        follows is that the engine gets calls again. If it cannot answer them, for example because its URL is wrong,
+        they fail.
         """
         try:
             async with asyncio.timeout(PROBE_TIMEOUT), self._list_models(base_url) as response:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 SPARE_BYTES = 2**16
-"""Bytes that every reply may have in addition, for field names, comments and other JSON around the text."""
+"""Bytes that every reply may have beyond those of its tokens, for field names, comments and other JSON."""
 FRAMING = 8
-"""Bytes that a stream may have for each byte that its text may have. An event of one token has 200 to 400 bytes."""
+"""The limit on a stream, as a multiple of the limit on its text: an event with one token has 200 to 400 bytes."""
 
 
 class ReplyLimits(NamedTuple):

@@ -164,7 +164,7 @@ class ContextWindow:
                 + (
                     ""
                     if max_window
-                    else f" Or give model.max_window_tokens={context_length}, too:"
+                    else f" Or give model.max_window_tokens={context_length}:"
                     " a completion may then use whatever its prompt leaves."
                 ),
             )

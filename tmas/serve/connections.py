@@ -20,7 +20,8 @@ from tmas.serve.settings import ServerSettings
 
 log = clean_logger(__name__)
 LINGER = 2.0
-"""Seconds for which the rest of a request is read after the response. A client that still sends gets the response."""
+"""Seconds for which the rest of a request is read after an early response. Without this, a client that is still sending
+would lose the response."""
 
 
 class Connections:

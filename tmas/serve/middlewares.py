@@ -20,7 +20,8 @@ from tmas.serve.settings import is_loopback
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CHAT = "/v1/chat/completions"
 ANSWERED, CLIENT_LEFT, INTERNAL_ERROR = "answered", "client_left", "internal_error"
-"""Outcomes of requests in the metrics. The last one, and all others, are the codes of errors."""
+"""Outcomes of requests in the metrics. The outcome of a request that failed is the code of its error, such as
+``INTERNAL_ERROR``."""
 
 
 @dataclass

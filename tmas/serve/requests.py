@@ -56,10 +56,11 @@ class RequestOptions(_RequestModel):
     seed: Seed | None = None
 
     def settings(self, default: RunSettings, limits: RequestLimits) -> RunSettings:
-        """The run settings for this request: ``default``, those of its model, with these options.
+        """The run settings for this request: these options applied to ``default``.
 
-        ``limits``: the server's upper limits. Raises :class:`ApiError` for an option that the method does not have, for
-        a wrong value, and for a value above its limit.
+        ``default``: the run settings of the request's model. ``limits``: the server's upper limits. Raises
+        :class:`ApiError` for an option that the method does not have, for a wrong value, and for a value above its
+        limit.
         """
         method = self._method(default.method, limits)
         tokens = self.tokens_per_problem or limits.tokens_per_problem
@@ -106,7 +107,7 @@ class ChatRequest(_RequestModel):
         return self.stream and self.stream_options is not None and self.stream_options.include_usage
 
     def settings(self, models: Mapping[str, RunSettings], limits: RequestLimits) -> RunSettings:
-        """The run settings for this request. ``models``: those of each model.
+        """The run settings for this request. ``models``: the run settings of each model, by its name.
 
         Raises :class:`ApiError` for an unknown model; :meth:`RequestOptions.settings` has the other errors.
         """

@@ -72,7 +72,7 @@ class Responses:
 
 
 def usage(result: Result) -> Json:
-    """All tokens of all calls, as the servers reported them."""
+    """The tokens of all calls. A reply for which no plausible token counts were reported counts as 0 tokens."""
     total = sum((entry.usage for entry in result.usage), Usage())
     return {
         "prompt_tokens": total.prompt_tokens,

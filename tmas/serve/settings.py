@@ -49,7 +49,7 @@ class ServerSettings(Settings):
     )
     conversation: Literal["context", "last"] = Field(
         default="context",
-        description="What system messages and earlier turns are for. context: they are shown to all agents with the"
+        description="What happens to system messages and earlier turns. context: they are shown to all agents with the"
         " problem, which is the last user message. last: they are ignored.",
     )
     apply_sampling: bool = Field(

@@ -86,7 +86,10 @@ def test_truncated_replies_are_advised_to_be_longer():
     with run_in_thread(ScriptedServer(reply, context_length=9000)) as server:
         done = check(server, "model.roles.solution.sampling.max_tokens=77")
     assert done.returncode == 1
-    assert "2 of them reached max_tokens: raise model.roles.solution.sampling.max_tokens (now 77)" in done.stdout
+    assert (
+        "2 unreadable replies reached max_tokens: raise model.roles.solution.sampling.max_tokens (now 77)"
+        in done.stdout
+    )
     assert "verification gave no reply" in done.stderr
 
 
