@@ -28,7 +28,7 @@ from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.miniature import POLICY, PROMPTS
 
 BASELINES = ("majority_vote", "best_of_n")
-"""The policy in the package is a fair test of these methods. docs/miniature.md explains why others are left out."""
+"""Baselines by default. docs/miniature.md says how well the policy in the package plays the others."""
 KINDS = {"all tokens": Measure(), "generated tokens": Measure(unit="generated")}
 
 

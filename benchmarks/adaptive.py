@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.adaptive`` solves validation problems of the miniature with fixed TMAS, adaptive TMAS, and
 adaptive TMAS without one of its parts. The rule-based teacher plays all roles in memory. Tokens are counted by the
-tokenizer of the shipped policy with its prompts, as a server counts them: once the prompt of a call, and completions.
+tokenizer of the shipped policy with its prompts, as a server counts them: each call's prompt once, and each completion.
 The table shows the share of problems whose selected answer is right, the mean tokens and calls per problem, and the
 tokens relative to fixed TMAS. Brackets: the paired difference in accuracy to fixed TMAS, with a 95 % interval.
 
@@ -25,7 +25,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tokenizers import Tokenizer
 
-from recipes.adaptive.noise import turned_over
+from recipes.adaptive.noise import with_flipped_grade
 from recipes.miniature.language import answer, question
 from recipes.miniature.task import Task
 from recipes.miniature.teacher import Teacher
@@ -103,7 +103,7 @@ class NoisyTeacher:
         self.calls += n
         self.tokens += self.count(prompt.content) + sum(map(self.count, texts))
         if key.role == "verification":
-            texts = [turned_over(text, f"{self._seed}/{key}", i, self._rate) for i, text in enumerate(texts)]
+            texts = [with_flipped_grade(text, f"{self._seed}/{key}", i, self._rate) for i, text in enumerate(texts)]
         return Reply(completions=tuple(split_thinking(text, "") for text in texts), usage=Usage(calls=1))
 
 

@@ -37,8 +37,11 @@ WORDINGS = (
 
 
 class World(NamedTuple):
-    """How often rollouts err. ``hard``: share of topics with ``hard_errors``. ``convincing``: share of topics whose
-    wrong finding the verifier accepts with the probability ``accepts``."""
+    """How often rollouts and verifier err.
+
+    ``errors``: probability that a derived finding is wrong. For the share ``hard`` of the topics it is ``hard_errors``.
+    ``convincing``: share of the topics whose wrong finding the verifier accepts with the probability ``accepts``.
+    """
 
     errors: float
     hard: float

@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.startup [COMMAND ...]`` starts each program several times, one after the other, and takes the
 shortest time. The goals are ratios to ``python -c "import hydra"``, because seconds depend on the machine. A command
-composes its settings with Hydra, so this is the least that it takes to start; the help texts do without it.
+composes its settings with Hydra, so no command starts faster than this import. The help texts do not need Hydra.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=100)
     parser.add_argument("--iterations", type=int, default=20)
     parser.add_argument(
-        "--active", type=int, default=10, help="problems open at once; their earlier rounds stay in memory"
+        "--active", type=int, default=10, help="problems open at once; their earlier iterations stay in memory"
     )
     arguments = parser.parse_args()
     settings = TMASSettings(max_iterations=arguments.iterations)

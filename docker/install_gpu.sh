@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install locks/gpu.txt in the active virtual environment, which has uv. docker/train.Dockerfile calls it, and so can you.
-# FLASH_ATTN_INDEX: package index with a wheel of flash-attn for CUDA 13.0, torch 2.11 and Python 3.12. Without a wheel that
-# loads, or if it is empty, flash-attn is compiled (MAX_JOBS, FLASH_ATTN_CUDA_ARCHS), which needs the CUDA toolkit.
+# FLASH_ATTN_INDEX: package index with a wheel of flash-attn for CUDA 13.0, torch 2.11 and Python 3.12. If it is empty,
+# or offers no wheel that loads, flash-attn is compiled (MAX_JOBS, FLASH_ATTN_CUDA_ARCHS), which needs the CUDA toolkit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${FLASH_ATTN_INDEX=https://verl-project.github.io/verl-wheelhouse/cu130/torch2.11/simple/}"
@@ -17,5 +17,5 @@ if [ -n "$FLASH_ATTN_INDEX" ] \
     && python -c 'import torch, flash_attn_2_cuda'; then
     exit
 fi
-echo "No wheel of $flash_attn that loads: it is compiled." >&2
+echo "Compiling $flash_attn: FLASH_ATTN_INDEX is empty or offers no wheel that loads." >&2
 FLASH_ATTENTION_FORCE_BUILD=TRUE uv pip install --no-deps --no-build-isolation --reinstall "$flash_attn"

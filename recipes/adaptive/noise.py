@@ -3,8 +3,9 @@
 ``python -m recipes.adaptive.noise COMMAND ...`` serves the proxy for the model at ``MODEL_URL`` while the command runs,
 and sets ``NOISE_URL`` for it. The verifier's base URL for a rate of 20 % is ``$NOISE_URL/0.2/v1``
 (``model.roles.verification.base_url``). In each choice of a reply the proxy replaces the grade with the probability of
-the rate: 1 by 0, and 0 or 0.5 by 1. Which grades depends on the request's seed, the number of the choice and the text
-alone, so it can be repeated. Without ``MODEL_URL``, the rule-based teacher of the miniature is served as the model.
+the rate: 1 by 0, and 0 or 0.5 by 1. The draw depends only on the request's seed, the number of the choice and the
+text, so the same request and reply always give the same result. Without ``MODEL_URL``, the rule-based teacher of the
+miniature is served as the model.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ CLIENT = web.AppKey("client", ClientSession)
 GRADE = re.compile(r"\\boxed\{(0\.5|[01])\}")
 
 
-def turned_over(text: str, seed: object, choice: int, rate: float) -> str:
+def with_flipped_grade(text: str, seed: object, choice: int, rate: float) -> str:
     """``text``, with its last boxed grade flipped with the probability ``rate``."""
     digest = hashlib.sha256(f"{seed}/{choice}/{text}".encode()).digest()
     grades = [*GRADE.finditer(text)]
@@ -38,10 +39,10 @@ def turned_over(text: str, seed: object, choice: int, rate: float) -> str:
 
 
 def application(upstream: str) -> web.Application:
-    """The proxy of the server at ``upstream``. It answers a streamed request by one chunk."""
+    """The proxy of the server at ``upstream``. It answers a streamed request with a single chunk."""
 
     async def client(app: web.Application) -> AsyncIterator[None]:
-        # No connection is kept: the server may close one that is idle at the moment in which a request uses it.
+        # Connections are not reused: the server might close an idle one just when a request is sent on it.
         connector = TCPConnector(limit=0, force_close=True)
         async with ClientSession(connector=connector, timeout=ClientTimeout(total=None)) as app[CLIENT]:
             yield
@@ -55,7 +56,9 @@ def application(upstream: str) -> web.Application:
             reply = await response.json()
         for choice in reply["choices"]:
             message = choice["message"]
-            message["content"] = turned_over(message["content"], body.get("seed"), choice["index"], _rate(request))
+            message["content"] = with_flipped_grade(
+                message["content"], body.get("seed"), choice["index"], _rate(request)
+            )
         if not streams:
             return web.json_response(reply)
         choices = [{**choice, "delta": choice.pop("message")} for choice in reply["choices"]]

@@ -7,7 +7,7 @@ TEAM="method.n_candidates=$N method.n_verifications=$M method.max_iterations=8 m
 declare -A METHOD_SETTINGS=(
     [tmas]="method=tmas $TEAM"
     [tmas_adaptive]="method=tmas_adaptive $TEAM"
-    [tmas_adaptive_long]="method=tmas_adaptive $TEAM method.max_iterations=16" # a part of what it saves, for hard problems
+    [tmas_adaptive_long]="method=tmas_adaptive $TEAM method.max_iterations=16" # hard problems use the added iterations
     [majority_vote]="method=majority_vote method.n_candidates=256"
     [best_of_n]="method=best_of_n method.n_candidates=32 method.n_verifications=$M"
     [verify_refine]="method=verify_refine method.n_candidates=$N method.n_verifications=$M method.n_best=$N method.max_iterations=8"

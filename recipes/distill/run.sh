@@ -9,7 +9,7 @@ TEACHER=${TEACHER:-deepseek}           # a file of conf/model; its key is in the
 BUDGET=${BUDGET:-3600000000}           # token limit of the teacher, prompts and completions together: docs/data.md
 GPUS=${GPUS:-8}                        # of this node; they run the policy
 TENSOR_PARALLEL=${TENSOR_PARALLEL:-1}  # GPUs per replica; the 30B policy needs 2 of 80 GB
-RESPONSE=${RESPONSE:-32768}            # data.max_response_length of the training; it scores longer responses as wrong
+RESPONSE=${RESPONSE:-32768}            # data.max_response_length of the training; longer responses are scored as wrong
 PROBLEMS=${PROBLEMS:-800}              # problems for the teacher; each gives at most three rows with memory
 
 tmas collect workspace="$WORKSPACE" benchmarks_dir="$BENCHMARKS"

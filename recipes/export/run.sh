@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Exports a trained policy as a Hugging Face folder and serves it. The endpoint is http://HOST:$PORT/v1.
 set -euo pipefail
-RUN=${RUN:-runs/hybrid_grpo}           # uses its latest checkpoint; for another one set RUN/checkpoints/global_step_N
+RUN=${RUN:-runs/hybrid_grpo}           # a run (its latest checkpoint is exported), or its checkpoints/global_step_N
 MODEL=${MODEL:-models/hybrid_grpo}
 PORT=${PORT:-8000}
 

@@ -26,7 +26,7 @@ _ITEM = re.compile(r"^- \[([EG]\d+), support \d+\] (.*)$", re.MULTILINE)
 def verdict(prompt: str) -> str:
     """The JSON verdict for a judge prompt: on a critique, on novelty if it lists guidelines, or on experience.
 
-    It repeats the code of the prompt, the last one in it: a solution before it may state another one.
+    It repeats the last code in the prompt: a solution, which comes earlier, may contain a false one.
     """
     sections = {name: text for name, _, text in _SECTION.findall(prompt)}
     codes = _CODE.findall(prompt)

@@ -41,7 +41,7 @@ async def serve(policy: Path, name: str, log: Path, command: list[str]) -> int:
         async with vllm_server(model, SERVING, port, log):
             url = f"http://{SERVING.host}:{port}/v1"
             environment = {**os.environ, "MODEL_URL": url, "MODEL_NAME": name}
-            # asyncio.create_subprocess_exec can be cancelled when the command runs already, and would leave it behind.
+            # If asyncio.create_subprocess_exec is cancelled while it starts the command, the command may keep running.
             process = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: ASYNC220
             try:
                 return await asyncio.to_thread(process.wait)

@@ -1,8 +1,8 @@
 """Copies a trained policy into the package: ``python -m recipes.miniature.ship POLICY_FOLDER PROBLEMS``.
 
-It copies the policy's files, the first test problems and the built-in prompts of the agents, on which the policy was
-trained, to ``tmas/miniature``, and writes a manifest. The manifest has
-the SHA-256 of each file, the settings of the task, and those settings of each training stage that are recorded.
+It writes to ``tmas/miniature``: the policy's files, the first test problems, the built-in prompts of the agents, and a
+manifest. The policy must have been trained on these prompts. The manifest has the SHA-256 of each file, the settings of
+the task, and the recorded settings of each training stage.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def ship(policy: Path, problems: Path, target: Path = FOLDER) -> dict[str, Any]:
     prompts = {name: text.encode() for name, text in built_in_texts().items() if not name.startswith(JUDGE)}
     size = sum((policy / name).stat().st_size for name in FILES) + sum(map(len, [*lines, *prompts.values()]))
     if size > MAX_BYTES:
-        raise ValueError(f"{policy} and the problems have {size:,} bytes: at most {MAX_BYTES:,} are shipped")
+        raise ValueError(
+            f"{policy}, the problems and the prompts have {size:,} bytes: at most {MAX_BYTES:,} are shipped"
+        )
     copy = target / f"{POLICY.name}.new"
     shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir(parents=True)

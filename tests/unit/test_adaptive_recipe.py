@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from benchmarks.adaptive_scheduling import RIGHT, scripted
-from recipes.adaptive.noise import application, served, turned_over
+from recipes.adaptive.noise import application, served, with_flipped_grade
 from tmas import asolve
 from tmas.methods.tmas import TMASSettings
 from tmas.testing import team
 from tmas.testing.chat_server import ScriptedServer
 
 
-def test_a_share_of_the_last_grades_is_turned_over_and_always_the_same_ones():
+def test_a_share_of_the_last_grades_is_flipped_and_always_the_same_ones():
     text = "It says \\boxed{0.5}.\nThe final grade is: \\boxed{1}"
-    assert turned_over(text, 1, 0, rate=1) == "It says \\boxed{0.5}.\nThe final grade is: \\boxed{0}"
-    assert turned_over("\\boxed{0.5}", 1, 0, rate=1) == turned_over("\\boxed{0}", 1, 0, rate=1) == "\\boxed{1}"
-    assert turned_over("no grade", 1, 0, rate=1) == "no grade"
-    noisy = [turned_over(text, seed, 0, rate=0.2) for seed in range(500)]
+    assert with_flipped_grade(text, 1, 0, rate=1) == "It says \\boxed{0.5}.\nThe final grade is: \\boxed{0}"
+    assert (
+        with_flipped_grade("\\boxed{0.5}", 1, 0, rate=1)
+        == with_flipped_grade("\\boxed{0}", 1, 0, rate=1)
+        == "\\boxed{1}"
+    )
+    assert with_flipped_grade("no grade", 1, 0, rate=1) == "no grade"
+    noisy = [with_flipped_grade(text, seed, 0, rate=0.2) for seed in range(500)]
     assert 0.15 < sum(one != text for one in noisy) / 500 < 0.25
-    assert noisy == [turned_over(text, seed, 0, rate=0.2) for seed in range(500)]
+    assert noisy == [with_flipped_grade(text, seed, 0, rate=0.2) for seed in range(500)]
 
 
 async def test_the_proxy_changes_grades_and_nothing_else():
