@@ -203,7 +203,8 @@ class Draft(Generic[ItemT]):
             self._note("corrected", item)
             if twin := self._twin(corrected):
                 del self.items[item.item_id]
-                self._absorb(twin, corrected)
+                # The rollouts of the old text are no evidence for the twin.
+                self._absorb(twin, corrected.model_copy(update={"rollouts": tuple(named)}))
             else:
                 self._store(corrected, content)
         else:
