@@ -144,7 +144,8 @@ class Recycler:
         )
         if isinstance(packed, Failure):
             return packed
-        shown = tuple(item.item_id for item in bank.items if f"- {item.statement}" in packed.system)
+        lines = frozenset(packed.system.split("\n"))
+        shown = tuple(item.item_id for item in bank.items if f"- {item.statement}" in lines)
         return packed.model_copy(update={"shown": shown})
 
     async def sample(self, t: int, i: int, prompt: Prompt | Failure) -> tuple[Rollout, str | None]:
