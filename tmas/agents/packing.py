@@ -36,13 +36,15 @@ class Window(Protocol):
 class Prompt(Record):
     """A prompt that fits, with the steps that made it fit.
 
-    ``system``: the system message; "" for none. ``shown``: ids of the bank items that it shows.
+    ``system``: the system message; "" for none. ``shown``: ids of the bank items that it shows. ``lines``: the whole
+    line of each of these items, by id; empty if the lines contain the ids.
     """
 
     text: str
     system: str = ""
     notes: tuple[PackingNote, ...] = ()
     shown: tuple[str, ...] = ()
+    lines: Mapping[str, str] = {}
 
     @property
     def messages(self) -> tuple[Message, ...]:
