@@ -148,15 +148,16 @@ class _Builder:
     def _window(self) -> ContextWindow:
         """The length limit of a prompt: ``max_prompt_tokens`` less the system message and the chat template.
 
-        Raises ``UserError`` if these two leave no room for a prompt.
+        Raises ``UserError`` if they leave no room for a prompt.
         """
         longest = self.settings.max_prompt_tokens
         taken = self.template_tokens + sum(self.count_tokens(message.content) for message in self.system)
+        limit = f"{taken:,} tokens, but a prompt has at most {longest:,}"
         if self.system and taken >= longest:
-            message = (
-                f"the system message and the chat template have {taken:,} tokens, but a prompt has at most {longest:,}"
-            )
+            message = f"the system message and the chat template have {limit}"
             raise UserError(message, where="system_message", remedy="Shorten it, or increase max_prompt_tokens.")
+        if taken >= longest:
+            raise UserError(f"the chat template has {limit}", where="max_prompt_tokens", remedy="Increase it.")
         return ContextWindow(self.count_tokens, longest, 0, template=taken)
 
     def write_chats(self, problems: Sequence[TrainingProblem], split: Split) -> dict[str, int]:

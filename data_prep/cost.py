@@ -174,7 +174,8 @@ def _usage_of_one(
     n, m, t = method.n_candidates, method.n_verifications, method.max_iterations
     candidate, summary, bank = expected.solution.text, expected.summary, expected.bank
     attempts = n * (candidate + summary.text)
-    exploit, explore = prompt("solution", bank, attempts), prompt("solution", bank)
+    exploit = prompt("solution", attempts, bank if method.use_experience else 0)
+    explore = prompt("solution", bank if method.use_guidelines else 0)
     later = (1 - method.epsilon) * exploit + method.epsilon * explore
     counts = {  # role -> calls, prompt tokens, tokens of a completion, completions
         "solution": (t * n, round(n * (prompt("solution") + (t - 1) * later)), expected.solution.reply, t * n),
@@ -193,9 +194,11 @@ def _usage_of_one(
         "experience": (t, t * prompt("experience", attempts, bank), expected.experience.reply, t),
         "guideline": (t, t * prompt("guideline", attempts, bank), expected.guideline.reply, t),
     }
+    unused = {"experience": not method.use_experience, "guideline": not method.use_guidelines}
     return {
         role: Usage(calls=calls, prompt_tokens=prompt_tokens, completion_tokens=reply * completions)
         for role, (calls, prompt_tokens, reply, completions) in counts.items()
+        if not unused.get(role)
     }
 
 

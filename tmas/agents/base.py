@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
 
-from tmas.agents.packing import DoesNotFit, Prompt, Render, Shorten, Window, pack
+from tmas.agents.packing import DoesNotFit, Prompt, Render, Step, Window, pack
 from tmas.prompts import Prompts
 from tmas.prompts.parsing import Unparsable
 from tmas.records import CallKey, Completion, Failure, FailureReason, Problem, Reply
@@ -90,7 +90,7 @@ class Caller:
         role: str,
         render: Render,
         pieces: Mapping[str, str] | None = None,
-        steps: Sequence[tuple[str, Shorten]] = (),
+        steps: Sequence[Step | list[Step]] = (),
         system: Render | None = None,
     ) -> Prompt | Failure:
         """:func:`tmas.agents.packing.pack` into the window of ``role``; a ``context`` failure where it does not fit."""

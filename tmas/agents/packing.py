@@ -17,6 +17,8 @@ Render = Callable[[Mapping[str, str]], str]
 Fits = Callable[[str], bool]
 Shorten = Callable[[Fits], str]
 """Shortens one piece: given a test for its text, returns the best shorter text, which may still not fit."""
+Step = tuple[str, Shorten]
+"""The name of a piece, and the function that shortens it."""
 
 
 class Window(Protocol):
@@ -34,13 +36,15 @@ class Window(Protocol):
 class Prompt(Record):
     """A prompt that fits, with the steps that made it fit.
 
-    ``system``: the system message; "" for none. ``shown``: ids of the bank items that it shows.
+    ``system``: the system message; "" for none. ``shown``: ids of the bank items that it shows. ``lines``: the whole
+    line of each of these items, by id; empty if the lines contain the ids.
     """
 
     text: str
     system: str = ""
     notes: tuple[PackingNote, ...] = ()
     shown: tuple[str, ...] = ()
+    lines: Mapping[str, str] = {}
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -60,14 +64,14 @@ class DoesNotFit(Exception):
 def pack(
     render: Render,
     pieces: Mapping[str, str],
-    steps: Iterable[tuple[str, Shorten]],
+    steps: Iterable[Step | list[Step]],
     window: Window,
     system: Render | None = None,
 ) -> Prompt:
     """Render ``pieces`` into a prompt, applying ``steps`` in order until it fits.
 
-    ``steps`` are pairs of a piece's name and the function that shortens it. ``system`` renders the system message,
-    which has to fit too; an empty text means no system message. Raises :class:`DoesNotFit` after the last step.
+    A list of steps is applied as a whole. ``system`` renders the system message, which has to fit too; an empty text
+    means no system message. Raises :class:`DoesNotFit` after the last step.
     """
 
     def rendered(texts: Mapping[str, str]) -> Prompt:
@@ -78,15 +82,16 @@ def pack(
     prompt = rendered(current)
     remaining = iter(steps)
     while not window.fits(prompt.content):
-        name, shorten = next(remaining, (None, None))
-        if name is None or shorten is None:
+        step = next(remaining, None)
+        if step is None:
             size = window.count(prompt.content)
             raise DoesNotFit(f"the prompt still has {size} tokens without everything that can be left out")
-        before = current[name]
-        current[name] = shorten(lambda text, piece=name: window.fits(rendered({**current, piece: text}).content))
-        notes.append(
-            PackingNote(piece=name, tokens_before=window.count(before), tokens_after=window.count(current[name]))
-        )
+        for name, shorten in step if isinstance(step, list) else [step]:
+            before = current[name]
+            current[name] = shorten(lambda text, piece=name: window.fits(rendered({**current, piece: text}).content))
+            notes.append(
+                PackingNote(piece=name, tokens_before=window.count(before), tokens_after=window.count(current[name]))
+            )
         prompt = rendered(current)
     return prompt.model_copy(update={"notes": tuple(notes)}) if notes else prompt
 

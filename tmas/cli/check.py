@@ -22,7 +22,7 @@ from tmas.llm.endpoint import EndpointDown, UnknownModel
 from tmas.problems.loader import SAMPLE, load_problems
 from tmas.records import Problem
 from tmas.run.activity import Activity
-from tmas.run.check import CheckOptions, CheckResult, check_model, unfit_roles
+from tmas.run.check import CheckOptions, CheckResult, check_model, small_method, unfit_roles
 from tmas.run.progress import RunProgress
 from tmas.settings import SolveSettings
 
@@ -86,6 +86,7 @@ def _options(settings: CheckSettings, problems: Sequence[Problem] | None) -> Che
 
 async def _check(settings: CheckSettings, options: CheckOptions, console: Console) -> CheckResult:
     activity = Activity()
+    progress = RunProgress(activity, problems=1, iterations=small_method(settings.method, options).max_iterations)
     with cancel_on_sigterm(), temporary_directory() as directory:
-        async with show_progress(RunProgress(activity, problems=1, iterations=1), console):
+        async with show_progress(progress, console):
             return await check_model(settings, options, directory, activity)

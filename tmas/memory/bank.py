@@ -10,7 +10,8 @@ These are the rules. Names in code font are settings (:class:`~tmas.memory.setti
   the contradictions reach the support, the item is *refuted*: it stays as a warning (``tombstones``), and its text
   cannot be added again.
 - A correction counts as a drop. If the contradictions then reach the support, the new text replaces the old one in the
-  item. Otherwise the new text becomes another item.
+  item. Otherwise the new text becomes another item. If the bank already has the new text, that item is confirmed
+  instead. If the new text was refuted, it is not added, and the correction has the same effect as a drop.
 - An item's *shortfall* says by how much the grades of its rollouts are below the mean grades of their iterations, in
   total. It only counts for conclusions, and a negative shortfall counts as 0.
 - The *rank* of an item is support - contradictions - ``grade_weight`` * shortfall + the iteration it was last seen in.

@@ -192,7 +192,10 @@ class Draft(Generic[ItemT]):
             del self.items[item.item_id]
 
     def _correct(self, item: ItemT, named: Sequence[RolloutKey], content: dict[str, Any]) -> None:
-        """Count a contradiction. If it uses up the support, replace the text of ``item``. Otherwise add a new item."""
+        """Count a contradiction. If it uses up the support, replace the text of ``item``. Otherwise add a new item.
+
+        If the new text is a refuted item, only the contradiction remains: the old text is refuted, too, or stays.
+        """
         fields = self._text_and_evidence(named, content)
         rollouts = tuple(sorted({*item.rollouts, *named}))
         corrected = item.model_copy(update=fields | {"rollouts": rollouts})
@@ -200,10 +203,16 @@ class Draft(Generic[ItemT]):
             self._note("confirmed", item)
             self._confirm(item, named)
         elif self._contradict(item, len(named)):
+            twin = self._twin(corrected)
+            if twin is not None and twin.refuted is not None:
+                self._note("refused", twin)
+                self._refute(self.items[item.item_id])  # with the contradictions that were just added
+                return
             self._note("corrected", item)
-            if twin := self._twin(corrected):
+            if twin is not None:
                 del self.items[item.item_id]
-                self._absorb(twin, corrected)
+                # The rollouts of the old text are no evidence for the twin.
+                self._absorb(twin, corrected.model_copy(update={"rollouts": tuple(named)}))
             else:
                 self._store(corrected, content)
         else:

@@ -40,7 +40,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from tmas.agents.base import Session, shuffled
-from tmas.agents.packing import Prompt, Shorten, cut_middle, replace_by
+from tmas.agents.packing import Prompt, Step, cut_middle, replace_by
 from tmas.agents.settings import AgentSettings
 from tmas.agents.team import Team
 from tmas.answers.normalize import normalise
@@ -225,15 +225,17 @@ def chosen_index(text: str, count: int) -> int:
     return int(last)
 
 
-def _equal_cuts(pieces: Mapping[str, str]) -> list[tuple[str, Shorten]]:
+def _equal_cuts(pieces: Mapping[str, str]) -> list[list[Step]]:
     """Steps that cut all pieces to the same length, which is halved until they fit. So no piece has an advantage."""
-    steps: list[tuple[str, Shorten]] = []
+    steps: list[list[Step]] = []
     length = max(map(len, pieces.values())) // 2
     while length > _MIN_CUT_LENGTH:
+        cuts: list[Step] = []
         for name, text in pieces.items():
             if len(text) > length:
                 shorter = cut_middle(text)(lambda shortened, most=length: len(shortened) <= most)
-                steps.append((name, replace_by(shorter)))
+                cuts.append((name, replace_by(shorter)))
+        steps.append(cuts)
         length //= 2
     return steps
 

@@ -144,8 +144,9 @@ class Recycler:
         )
         if isinstance(packed, Failure):
             return packed
-        shown = tuple(item.item_id for item in bank.items if f"- {item.statement}" in packed.system)
-        return packed.model_copy(update={"shown": shown})
+        in_prompt = frozenset(packed.system.split("\n"))
+        lines = {item.item_id: line for item in bank.items if (line := f"- {item.statement}") in in_prompt}
+        return packed.model_copy(update={"shown": tuple(lines), "lines": lines})
 
     async def sample(self, t: int, i: int, prompt: Prompt | Failure) -> tuple[Rollout, str | None]:
         """A candidate and its reasoning, which no record keeps."""
@@ -154,9 +155,10 @@ class Recycler:
         def parse(completion: Completion) -> tuple[Solution, str | None]:
             return self.team.parse_solution(t, i, mode, completion), completion.reasoning
 
-        [found] = await self.team.ask(self.team.key(t, "solution", i), prompt, parse)
+        key = self.team.key(t, "solution", i)
+        [found] = await self.team.ask(key, prompt, parse)
         solution, reasoning = (found, None) if isinstance(found, Failure) else found
-        shown = prompt.shown if isinstance(prompt, Prompt) else ()
+        shown = self.team.session.shown_items(key, prompt) if isinstance(prompt, Prompt) else ()
         return Rollout(iteration=t, index=i, mode=mode, solution=solution, shown=shown), reasoning
 
     async def distilled(self, solution: Solution, reasoning: str | None) -> Parsed[DistillOutput] | Failure:

@@ -123,7 +123,8 @@ class RecordedCall(NamedTuple):
 class RecordedCalls:
     """The calls and decisions in the trace of one problem.
 
-    ``calls``: by the text of their key. ``sent``: the prompt of each solution call, as it was sent.
+    ``calls``: by the text of their key. ``sent``: the prompt of each solution call, as it was sent, with the system
+    message.
     """
 
     def __init__(self, trace: Path) -> None:
@@ -136,7 +137,7 @@ class RecordedCalls:
             elif isinstance(line, CallLine):
                 self.calls[str(line.key)] = _recorded_call(line)
                 if line.key.role == "solution":
-                    self.sent[str(line.key)] = line.messages[-1].content
+                    self.sent[str(line.key)] = "\n\n".join(message.content for message in line.messages)
 
 
 def _recorded_call(line: CallLine) -> RecordedCall:
@@ -169,6 +170,9 @@ class Replay:
 
     def shown_items(self, key: CallKey, prompt: Prompt) -> tuple[str, ...]:
         sent = self._recorded.sent.get(str(key), "")
+        if prompt.lines:
+            sent_lines = frozenset(sent.split("\n"))
+            return tuple(item_id for item_id, line in prompt.lines.items() if line in sent_lines)
         return tuple(item_id for item_id in prompt.shown if f"\n- [{item_id}, " in sent)
 
     async def decide(self, name: str, compute: Callable[[], Awaitable[Output]], output: type[Output]) -> Output:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from rich.console import Console
 
 from tests.support import commands
 from tests.support.commands import CommandResult
+from tmas.cli.check import CheckSettings, _check
 from tmas.cli.check_tables import print_check
 from tmas.methods import METHODS
 from tmas.methods.allocation import AllocationSettings
@@ -16,6 +19,7 @@ from tmas.methods.stopping import VerificationSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.run.activity import Activity
 from tmas.run.check import CheckOptions, check_model, small_method, unfit_roles
+from tmas.run.progress import RunProgress
 from tmas.settings import RunSettings
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Script, ScriptedServer, run_in_thread
@@ -112,6 +116,24 @@ async def test_calls_that_take_too_long_are_ended_and_their_role_is_unfit(tmp_pa
     assert "The check was ended after 0.2 s, at " in (shown := console.export_text())
     assert "lower model.sampling.max_tokens (now 1,000)" in shown
     assert checked.usage["solution"].calls == 2
+
+
+@pytest.mark.parametrize(("name", "iterations"), [("tmas", 1), ("rse", 2)])
+async def test_the_progress_counts_the_iterations_of_the_check(
+    name: str, iterations: int, monkeypatch: pytest.MonkeyPatch
+):
+    shown: list[RunProgress] = []
+
+    @asynccontextmanager
+    async def show_progress(progress: RunProgress, console: Console) -> AsyncIterator[None]:
+        shown.append(progress)
+        yield
+
+    monkeypatch.setattr("tmas.cli.check.show_progress", show_progress)
+    async with ScriptedServer(team.reply) as server:
+        settings = CheckSettings(model=team.model(server.base_url), method=team.small(name))
+        await _check(settings, CheckOptions(), Console())
+    assert [progress.iterations for progress in shown] == [iterations]
 
 
 def test_a_method_that_ends_problems_early_is_checked_without_that():

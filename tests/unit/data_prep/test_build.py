@@ -183,6 +183,13 @@ def test_a_system_message_that_leaves_no_room_or_says_nothing_is_refused(
         made(steps, tmp_path, system_message=said, max_prompt_tokens=4000)
 
 
+def test_a_chat_template_that_leaves_no_room_is_refused(steps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tmas.data_prep.build.chat_template_tokens", lambda tokenizer: 128)
+    message = "max_prompt_tokens: the chat template has 128 tokens, but a prompt has at most 128. Increase it"
+    with pytest.raises(UserError, match=message):
+        made(steps, tmp_path, max_prompt_tokens=128)
+
+
 def test_a_pool_that_is_too_small_gives_what_it_has(steps: Path, tmp_path: Path):
     rows = made(steps, tmp_path, rows={"normal": 900, "experience": 900, "guideline": 900}, per_problem=99)["train"]
     problems = report(tmp_path)["problems"]["train"]

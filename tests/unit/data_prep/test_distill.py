@@ -53,6 +53,19 @@ def test_the_expected_estimate_counts_every_call_and_prompt():
     assert found.costs({"solution": Price(input=1, output=2)})[1].total is None
 
 
+@pytest.mark.parametrize(
+    ("ablation", "role", "epsilon"), [("use_experience", "experience", 0.0), ("use_guidelines", "guideline", 1.0)]
+)
+def test_a_bank_that_is_not_used_is_not_expected_to_cost_anything(ablation: str, role: str, epsilon: float):
+    problem = Problem(problem_id="a", question="x" * 100, answer=None)
+    method = TMASSettings(n_candidates=2, max_iterations=2, epsilon=epsilon)
+    expected = Expected(bank=100)
+    whole = expected_estimate([problem], method, expected, len).by_role
+    ablated = expected_estimate([problem], method.model_copy(update={ablation: False}), expected, len).by_role
+    assert set(ablated) == ROLES - {role}
+    assert whole["solution"].prompt_tokens - ablated["solution"].prompt_tokens == 2 * 100  # of the second iteration
+
+
 def test_no_prompt_is_expected_to_be_longer_than_the_room_that_its_model_has():
     problem = Problem(problem_id="a", question="x" * 100, answer=None)
     method = TMASSettings(n_candidates=2, n_verifications=3, max_iterations=2, epsilon=0.5)

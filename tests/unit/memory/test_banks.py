@@ -138,7 +138,14 @@ def test_a_correction_into_another_item_merges() -> None:
     bank, change = evolve(bank, update("E2", "correct", CLAIMS[0], rollouts=[6]), t=2)
     assert change == BankChange(corrected=("E2",), merged=("E1",))
     assert (only(bank).item_id, only(bank).statement) == ("E1", CLAIMS[0])
-    assert only(bank).rollouts == ((0, 0), (1, 4), (2, 6))
+    assert (only(bank).support, only(bank).rollouts) == (2, ((0, 0), (2, 6)))  # without those of the old text
+
+
+def test_a_correction_into_a_refuted_item_refutes_the_old_text() -> None:
+    bank, _ = evolve(bank_of("x = 1", "x = 2"), update("E1", "drop"), t=1)
+    bank, change = evolve(bank, update("E2", "correct", "x = 1", rollouts=[6]), t=2)
+    assert change == BankChange(dropped=("E2",), refused=("E1",))
+    assert [(i.statement, i.refuted) for i in bank.items] == [("x = 1", 1), ("x = 2", 2)]
 
 
 def test_updates_come_before_new_items() -> None:

@@ -173,7 +173,11 @@ async def test_groups_are_smaller_where_the_prompt_does_not_fit():
     assert result.trajectory.selected.candidate == 6
 
 
-async def test_two_candidates_that_do_not_fit_are_cut_to_one_length():
+@pytest.mark.parametrize(
+    ("sizes", "room"),
+    [([3000, 4000], 1100), ([4000, 4000], 3100)],  # in 3100 tokens, both would fit after a cut of one to 2000
+)
+async def test_two_candidates_that_do_not_fit_are_cut_to_one_length(sizes: list[int], room: int):
     prompts: list[str] = []
 
     def reply(body: Body) -> list[str]:
@@ -182,8 +186,8 @@ async def test_two_candidates_that_do_not_fit_are_cut_to_one_length():
             return ["Judgment: 1"]
         return [f"Begin{'x' * next(lengths)}end \\boxed{{1}}."]
 
-    lengths = iter([3000, 4000])
-    result = await solve(reply, context_length=1064 + 1100, n_candidates=2, n_compared=8, n_votes=1)
+    lengths = iter(sizes)
+    result = await solve(reply, context_length=1064 + room, n_candidates=2, n_compared=8, n_votes=1)
     assert result.packed_prompts == 1
     first, second = re.findall(r"^Begin.*?boxed", prompts[0], re.DOTALL | re.MULTILINE)
     assert "characters left out here" in first

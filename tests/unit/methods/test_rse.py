@@ -168,3 +168,21 @@ async def test_a_bank_too_long_for_the_context_is_shown_without_its_least_suppor
     assert left_out
     assert max(item.support for item in left_out) <= min(item.support for item in kept)
     assert result.packed_prompts >= 3
+
+
+async def test_an_item_that_was_left_out_is_not_shown_if_a_shown_one_begins_like_it():
+    distilled = iter([["x = 1"], [], []])
+
+    def reply(body: Body) -> list[str]:
+        if team.role_of(body) == "distill":
+            texts = ["x = 12", *(f"y = {n}{' indeed' * 40}" for n in range(12)), *next(distilled)]
+            return [json.dumps({"verified_propositions": texts, "critical_pitfalls": []})]
+        return team.reply(body)
+
+    result, requests = await solve(reply, context_length=1064 + 900, max_iterations=2)
+    lines = (system(by_role(requests, "solution")[-1]) or "").split("\n")
+    first, second = result.trajectory.iterations
+    assert "- x = 12" in lines
+    assert "- x = 1" not in lines
+    shown = tuple(item.item_id for item in first.experiences if f"- {item.statement}" in lines)
+    assert {rollout.shown for rollout in second.rollouts} == {shown}

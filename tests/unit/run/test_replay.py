@@ -49,6 +49,22 @@ def test_packed_prompts_need_no_tokenizer(tmp_path: Path):
     assert [recorded.trajectory(result.problem) for result in results] == [result.trajectory for result in results]
 
 
+def test_a_replay_finds_the_items_that_a_shortened_prompt_of_rse_showed(tmp_path: Path):
+    def reply(body: Body) -> list[str]:
+        if team.role_of(body) == "distill":
+            texts = [f"x = {n}{' indeed' * 40}" for n in range(team.number(body) % 3, 12)]
+            return [orjson.dumps({"verified_propositions": texts, "critical_pitfalls": []}).decode()]
+        return team.reply(body)
+
+    method = team.small("rse", max_iterations=2)
+    results = solve(tmp_path, reply, {"context_length": 1064 + 900}, method=method)
+    for result in results:
+        first, second = result.trajectory.iterations
+        assert 0 < len(second.rollouts[0].shown) < len(first.experiences)
+    recorded = RecordedRun(tmp_path)
+    assert [recorded.trajectory(result.problem) for result in results] == [result.trajectory for result in results]
+
+
 def test_a_run_that_its_budget_ended_has_what_was_done(tmp_path: Path):
     def slow(body: Body) -> Script:
         return Script(tuple(team.reply(body)), chunk_delay=0.001)
