@@ -160,7 +160,8 @@ class _Fleet:
 
 async def _stop(replica: Any) -> None:
     with contextlib.suppress(RayActorError, TimeoutError):
-        await asyncio.wait_for(replica.stop.remote(), STOP_TIMEOUT)
+        async with asyncio.timeout(STOP_TIMEOUT):
+            await replica.stop.remote()
     ray.kill(replica)
 
 

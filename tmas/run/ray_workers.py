@@ -204,8 +204,8 @@ class WorkerPool:
         """
         while True:
             try:
-                heartbeat = worker.actor.heartbeat.remote(self._heartbeat_request(worker))
-                reply = await asyncio.wait_for(heartbeat, HEARTBEAT_TIMEOUT)
+                async with asyncio.timeout(HEARTBEAT_TIMEOUT):
+                    reply = await worker.actor.heartbeat.remote(self._heartbeat_request(worker))
             except TimeoutError:
                 worker.mark_lost()
                 ray.kill(worker.actor, no_restart=False)

@@ -154,7 +154,8 @@ class _Api:
         self._service.metrics.first_byte.labels("true").observe(request_metrics.seconds)
         while True:
             try:
-                line = await asyncio.wait_for(lines.get(), KEEP_ALIVE)
+                async with asyncio.timeout(KEEP_ALIVE):
+                    line = await lines.get()
             except TimeoutError:
                 yield b": keep-alive\n\n"
                 continue

@@ -19,7 +19,7 @@ pytest.importorskip("ray", reason="needs the cpu or gpu extra")
 
 from ray.exceptions import RayActorError, RayTaskError
 
-from tests.support.waiting import until, until_held_back
+from tests.support.waiting import LIMIT, until, until_held_back
 from tmas.concurrency import PriorityLimiter
 from tmas.engines.ray_cluster import ClusterFailed
 from tmas.errors import UserError
@@ -27,6 +27,7 @@ from tmas.files import digest
 from tmas.records import BankChange, Problem
 from tmas.run import ray_workers as workers
 from tmas.run.activity import Activity, RoleActivity
+from tmas.run.heartbeats import HeartbeatReply
 from tmas.run.rounds import recent_changes
 from tmas.run.runtime import Runtime
 from tmas.settings import Limits, RaySettings, RunSettings
@@ -131,6 +132,21 @@ async def test_a_run_without_any_worker_stops_after_a_while(monkeypatch: pytest.
     pool = worker_pool(monkeypatch, [Actor()], responsive=False)
     with pytest.raises(ClusterFailed, match="no worker has answered"):
         await pool.solve(0, team.problems(1)[0])
+
+
+async def test_a_monitor_can_be_stopped_while_a_heartbeat_is_answered(monkeypatch: pytest.MonkeyPatch):
+    """In Python 3.11, ``asyncio.wait_for`` loses a cancellation that comes together with the result."""
+    answered: asyncio.Future[HeartbeatReply] = asyncio.get_running_loop().create_future()
+    actor = SimpleNamespace(heartbeat=Method(lambda request: answered))
+    pool = worker_pool(monkeypatch, [actor])  # type: ignore[list-item]
+    monkeypatch.setattr(pool, "_heartbeat_request", lambda worker: None)
+    monitor = asyncio.create_task(pool.monitor(pool.workers[0]))
+    await asyncio.sleep(0)
+    answered.set_result(HeartbeatReply())
+    monitor.cancel()
+    done, _ = await asyncio.wait([monitor], timeout=LIMIT)
+    assert done
+    assert monitor.cancelled()
 
 
 async def test_keys_travel_in_heartbeats_and_neither_in_constructors_nor_in_runtime_environments(
