@@ -105,6 +105,8 @@ def _benchmark(config: Path) -> str | None:
     None for a run that was started from Python or for a served request. Runs of older versions have no ``data.name``.
     """
     settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else {}
+    if not isinstance(settings, dict):
+        raise UserError("it is empty, or not a YAML mapping", where=config)
     if "problems" not in settings:
         return None
     data = settings.get("data") or {}  # the configuration of tmas demo has no such group

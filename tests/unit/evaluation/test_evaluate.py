@@ -171,6 +171,14 @@ def test_what_is_no_run_is_refused(tmp_path: Path):
         read_run(other)
 
 
+def test_a_configuration_without_settings_is_refused(tmp_path: Path):
+    run = write_run(tmp_path / "run", lines())
+    for text in ("", "- a list\n"):
+        (run / "config.yaml").write_text(text)
+        with pytest.raises(UserError, match=r"config\.yaml: it is empty, or not a YAML mapping"):
+            read_run(run)
+
+
 def test_a_run_is_given_once(tmp_path: Path):
     with pytest.raises(ValidationError, match="given twice"):
         settings(tmp_path / "a", tmp_path / "b" / ".." / "a")
