@@ -65,6 +65,7 @@ def test_extra_sampling_is_merged_key_by_key():
         ({"base_url": "http://other/v1"}, None),
         ({"base_url": "http://other/v1", "api_key_env": "OTHER"}, "OTHER"),
         ({"base_url": URL}, "KEY"),
+        ({"base_url": ""}, "KEY"),
         ({"api_key_env": "OTHER"}, "OTHER"),
     ],
 )

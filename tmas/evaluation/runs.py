@@ -89,12 +89,14 @@ def read_run(path: Path) -> RunData:
         raise UserError("not a run directory: manifest.json is missing", where=path, remedy=remedy) from None
     lines = tuple(sorted(read_records(path / "predictions.jsonl", Prediction), key=lambda line: line.problem_id))
     if not lines:
-        raise UserError(
-            "holds no finished problem yet (predictions.jsonl)",
-            where=path,
-            remedy="Resume the run with its own command.",
-        )
+        raise no_finished_problem(path)
     return RunData(path, manifest, lines, _benchmark(path / "config.yaml"))
+
+
+def no_finished_problem(run: Path) -> UserError:
+    """The error for a run whose ``predictions.jsonl`` is empty or does not exist yet."""
+    remedy = "Resume the run with its own command."
+    return UserError("holds no finished problem yet (predictions.jsonl)", where=run, remedy=remedy)
 
 
 def _benchmark(config: Path) -> str | None:
@@ -103,6 +105,8 @@ def _benchmark(config: Path) -> str | None:
     None for a run that was started from Python or for a served request. Runs of older versions have no ``data.name``.
     """
     settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else {}
+    if not isinstance(settings, dict):
+        raise UserError("it is empty, or not a YAML mapping", where=config)
     if "problems" not in settings:
         return None
     data = settings.get("data") or {}  # the configuration of tmas demo has no such group

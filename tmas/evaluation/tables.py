@@ -27,7 +27,7 @@ def print_evaluation(console: Console, group: Group, settings: BootstrapSettings
     """Print one method on one benchmark: figures by iteration, verdicts, verifier calibration and tokens by role."""
     scoring = scoring_of(group.evaluations)
     console.print(Text(_headline(group), style="bold"))
-    if group.evaluations[0].by_problem:
+    if group.problems:
         title = f"Accuracy by iteration ({scoring}; {settings.confidence:.0%} intervals over problems)"
         print_fitting(console, title, lambda separator: _accuracy(group, scoring, settings, separator))
     title = "Candidates, memory and tokens by iteration (tokens per problem, summed over iterations)"
@@ -102,9 +102,10 @@ def _headline(group: Group) -> str:
 
 
 def _accuracy(group: Group, scoring: str, settings: BootstrapSettings, separator: str) -> Table:
-    first = group.evaluations[0].iterations[0].scores[scoring]
-    metrics = [*NAMES, *[name for name in first if name not in NAMES][-1:]]  # includes pass@k with the largest k
-    if not any(step.scores[scoring]["best_of"].problems for e in group.evaluations for step in e.iterations):
+    # A seed that has finished no problem with a gold answer has no scores.
+    scores = [step.scores[scoring] for e in group.evaluations if e.by_problem for step in e.iterations]
+    metrics = [*NAMES, *[name for name in scores[0] if name not in NAMES][-1:]]  # includes pass@k with the largest k
+    if not any(found["best_of"].problems for found in scores):
         metrics.remove("best_of")  # the method does not grade its candidates
     names = [NAMES[m] if m in NAMES else m.replace("pass_at_", "Pass@") for m in metrics]
     table = new_table(["it", *names, "undec.", "explore", "tokens", *([group.currency] if group.currency else [])])

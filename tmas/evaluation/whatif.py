@@ -16,7 +16,7 @@ from tmas.answers.checker import AnswerChecker
 from tmas.errors import UserError
 from tmas.evaluation.estimators import BootstrapSettings
 from tmas.evaluation.judgements import recorded_majorities
-from tmas.evaluation.runs import Pair
+from tmas.evaluation.runs import Pair, no_finished_problem
 from tmas.evaluation.whatif_rows import Figures, ReplayedPair, figures, whatif_rows
 from tmas.methods import AnyMethodSettings
 from tmas.methods.allocation import AllocationSettings
@@ -119,10 +119,12 @@ class WhatIfSettings(Settings):
 async def whatif(settings: WhatIfSettings, on_progress: ProgressCallback = lambda *_: None) -> WhatIf:
     """Replay the finished problems of a run with other settings of its method, and compare.
 
-    Raises ``UserError`` if the run cannot be read, if its method does not have a setting, or if the recorded calls are
-    not enough to replay any problem.
+    Raises ``UserError`` if the run cannot be read or has no finished problem, if its method does not have a setting, or
+    if the recorded calls are not enough to replay any problem.
     """
     run = RecordedRun(settings.run)
+    if not run.problem_ids:
+        raise no_finished_problem(settings.run)
     majorities = recorded_majorities(settings.run / "judgements.jsonl") if settings.scoring == "judge" else {}
     pairs: list[ReplayedPair] = []
     not_replayed: list[str] = []

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from tmas.methods.base import MethodSettings
+from tmas.methods.pacore import PaCoReSettings
 from tmas.records import Failure, Problem, ReplyCounts, Result, Rollout, Usage
 from tmas.records.trace_lines import CallLine
 from tmas.run.activity import Activity
@@ -175,8 +176,8 @@ def small_method(method: MethodSettings, options: CheckOptions) -> MethodSetting
     smaller = {name: value for name, value in off.items() if name in fields} | {
         name: min(size, value) for name, size in sizes.items() if name in fields and (value := getattr(method, name))
     }
-    if "widths" in fields:
-        smaller["widths"] = (options.candidates,)
+    if isinstance(method, PaCoReSettings):
+        smaller["widths"] = tuple(min(options.candidates, width) for width in method.widths)
     return method.model_copy(update=smaller)
 
 

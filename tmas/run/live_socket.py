@@ -78,7 +78,8 @@ async def answer_requests(directory: Path, handle: RequestHandler) -> AsyncItera
 def ask_live(directory: Path, request: dict[str, Any]) -> dict[str, Any]:
     """Send ``request`` to the process that works in ``directory``, and return its answer.
 
-    Raises :class:`NotLive` if no process answers, and :class:`UserError` if it refuses the request.
+    Raises :class:`NotLive` if no process answers, and :class:`UserError` if it refuses the request, or if the run
+    belongs to another user.
     """
     with _short_path(directory) as path, socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(TIMEOUT)
@@ -89,6 +90,8 @@ def ask_live(directory: Path, request: dict[str, Any]) -> dict[str, Any]:
                 line = lines.readline()
         except (FileNotFoundError, ConnectionError):  # no socket, a dead process's socket, or a process that is exiting
             line = b""
+        except PermissionError:
+            raise UserError("only the owner of the run can ask it or change its limits", where=directory) from None
         except TimeoutError:
             raise NotLive(f"the run's process has not answered within {TIMEOUT:.0f} s", where=directory) from None
     if not line.endswith(b"\n"):

@@ -136,7 +136,7 @@ class ProblemSession:
         The usage is recorded even if the run has no limit, because the run may be resumed with a limit.
         """
         spent = self.charges.spent
-        if self.trace.decision(ENDED) != spent.tokens:
+        if self.trace.decision(ENDED) != spent.tokens or self._iterations_with_new_calls:
             self.trace.record_decision(ENDED, spent.tokens)
         if self.run.shares:
             await self.run.shares.end(self.problem.problem_id, spent)

@@ -28,14 +28,16 @@ from typing import NamedTuple, Protocol
 from tmas.records import Record
 from tmas.records.prices import Price
 from tmas.records.trace_lines import CallLine, DecisionLine, PromptLine
-from tmas.run.budget import known_cost, line_charges
+from tmas.run.budget import CANCELLED_PREFIX, UNREPORTED_PREFIX, known_cost, line_charges
 from tmas.run.trace import read_trace, trace_name
 from tmas.settings import Limits
 
 GRANT_PREFIX = "share/"
 """Prefix of the decisions about iterations, followed by the limit and the iteration. The value is a :class:`Grant`."""
 ENDED = "share_ended"
-"""Name of the decision that a problem ended. The value is the number of tokens that it has used."""
+"""Name of the decision that a problem ended. The value is the number of tokens that it has used.
+
+If tokens were charged after it, the problem was resumed, and has ended only if the decision is recorded once more."""
 
 
 @dataclass(frozen=True)
@@ -299,6 +301,10 @@ def _recorded_account(trace: Path, limits: Limits, share: Amount, prices: Mappin
                 account.taken += Grant.model_validate(line.value).amount
             elif isinstance(line, DecisionLine) and line.name == ENDED:
                 ended_with = int(line.value)
+            elif (isinstance(line, CallLine) and line.reply) or (
+                isinstance(line, DecisionLine) and line.name.startswith((UNREPORTED_PREFIX, CANCELLED_PREFIX))
+            ):
+                ended_with = None  # the problem was resumed after it had ended
             yield line
 
     charges = line_charges(read())

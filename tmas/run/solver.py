@@ -76,16 +76,31 @@ class ProblemSolver:
         await count_earlier_starts(self.state.budget, self.directory, self.state.prices)
 
     async def _open_trace(self, path: Path) -> Trace:
-        """Open a trace. Waits up to :data:`LOCK_TIMEOUT` seconds while another process has it locked."""
+        """Open a trace. Waits up to :data:`LOCK_TIMEOUT` seconds while another process has it locked.
+
+        A thread reads it, one trace at a time, so that many problems that are resumed together do not block the loop.
+        """
         deadline = time.monotonic() + LOCK_TIMEOUT
         while True:
             try:
                 async with self._open_lock:
-                    return Trace(path)
+                    return await _open_in_thread(path)
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise
             await asyncio.sleep(1.0)
+
+
+async def _open_in_thread(path: Path) -> Trace:
+    opening = asyncio.get_running_loop().run_in_executor(None, Trace, path)
+    try:
+        await asyncio.wait([opening])
+    except asyncio.CancelledError:  # the thread cannot be cancelled, and nothing else would unlock its trace
+        await asyncio.wait([opening])
+        if opening.exception() is None:
+            opening.result().close()
+        raise
+    return opening.result()
 
 
 def _charges(trace: Path) -> dict[str, Usage]:

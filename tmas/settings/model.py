@@ -165,6 +165,8 @@ class ModelSettings(Settings):
         A role with another ``base_url`` inherits no key, no priority and no price. Another ``name`` inherits no price.
         """
         own = self.roles.get(role, RoleOverride())
+        if own.base_url == "":  # not set
+            own = own.model_copy(update={"base_url": None})
         changed = {k: v for k, v in own.model_dump(exclude={"sampling", "price"}).items() if v is not None}
         is_elsewhere = own.base_url and own.base_url != self.base_url
         if is_elsewhere:

@@ -15,6 +15,7 @@ from tmas.cli.check import CheckSettings, _check
 from tmas.cli.check_tables import print_check
 from tmas.methods import METHODS
 from tmas.methods.allocation import AllocationSettings
+from tmas.methods.pacore import PaCoReSettings
 from tmas.methods.stopping import VerificationSettings
 from tmas.methods.tmas import TMASSettings
 from tmas.run.activity import Activity
@@ -144,6 +145,12 @@ def test_a_method_that_ends_problems_early_is_checked_without_that():
     assert isinstance(small, TMASSettings)
     assert (small.early_stop, small.allocation) == ("none", None)
     assert not small.allocates
+
+
+def test_rounds_that_are_narrower_than_the_check_keep_their_width():
+    small = small_method(PaCoReSettings(widths=(32, 4, 1)), CheckOptions(candidates=2))
+    assert isinstance(small, PaCoReSettings)
+    assert small.widths == (2, 2, 1)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -35,7 +35,12 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         model: ModelSettings, serving: ServingSettings, port: int, log_file: Path, key: str
     ) -> AsyncIterator[Any]:
         found.append({"host": serving.host, "port": port, "log": log_file, "key": key, "stopped": False})
-        yield SimpleNamespace(wait=lambda: log_file.write_text("CUDA is out of memory"))
+
+        def wait() -> None:
+            with log_file.open("a") as log:
+                log.write("CUDA is out of memory\n")
+
+        yield SimpleNamespace(wait=wait)
         found[-1]["stopped"] = True
 
     monkeypatch.setattr(replicas, "vllm_server", server)
@@ -52,6 +57,17 @@ async def test_start_gives_the_key_to_a_server_on_the_replica_s_node(tmp_path: P
     assert (await replica.ended()).startswith("CUDA is out of memory\n")
     await replica.stop()
     assert started[0]["stopped"]
+
+
+async def test_a_restarted_replica_reports_only_what_its_own_server_wrote(
+    tmp_path: Path, started: list[dict[str, Any]]
+):
+    log_file = tmp_path / "vllm-0.log"
+    log_file.write_text("ValueError: an earlier start.\n")
+    replica = replicas.Replica(MODEL, ServingSettings(), log_file)
+    await replica.start(KEY)
+    assert await replica.ended() == f"CUDA is out of memory\n(whole log: {log_file})"
+    await replica.stop()
 
 
 def test_the_key_is_no_argument_of_the_constructor():

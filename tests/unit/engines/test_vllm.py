@@ -66,6 +66,16 @@ async def test_a_server_that_ends_while_it_starts_is_told_with_the_end_of_its_lo
     assert message.endswith(f"STAND_IN has broken=true\n(whole log: {tmp_path / 'vllm.log'})")
 
 
+async def test_the_errors_of_an_earlier_start_are_not_shown(tmp_path: Path):
+    log = tmp_path / "vllm.log"
+    log.write_text("\n".join(["ValueError: an earlier start.", *["  at a line"] * 30, ""]))
+    with pytest.raises(ServerFailed) as failed:
+        async with vllm_server(model(), serving(tmp_path, broken=True), 1, log, KEY):
+            raise AssertionError("it never came up")
+    assert "ValueError" not in str(failed.value)
+    assert "STAND_IN has broken=true" in str(failed.value)
+
+
 async def test_a_server_that_takes_too_long_is_given_up_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     begun: list[subprocess.Popen[bytes]] = []
     start = subprocess.Popen

@@ -251,6 +251,11 @@ def test_a_budget_in_money_covers_what_it_was_rounded_up_from(amount: float):
     assert amount <= rounded_up_money(amount) <= 1.1 * amount
 
 
+@pytest.mark.parametrize("amount", [0.0, 0.00056, 0.07, 0.56, 0.57, 1.1, 9.9, 10.0, 560.0, 5600.0])
+def test_an_amount_of_two_digits_is_not_rounded(amount: float):
+    assert rounded_up_money(amount) == amount
+
+
 def test_labels_tell_runs_of_one_name_apart():
     runs = [Path("a/tmas"), Path("b/tmas")]
     groups = group_runs(runs, [ONE, evaluation({"p": [(1, 1, 1.0)]}, group="h")])

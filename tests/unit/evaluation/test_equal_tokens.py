@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import runs
+from tmas.errors import UserError
 from tmas.evaluation.equal_tokens import Costs, main
 from tmas.records import Usage, UsageEntry
 from tmas.records.run_files import Prediction
@@ -28,6 +29,13 @@ def test_costs_are_the_generated_tokens_of_a_problem_and_of_a_candidate_of_the_f
     assert Costs.measured([first, second]) == Costs(problem=1400, solution=50, verification=100)
     prompts = Costs(problem=36_400, solution=2_550, verification=2_600)
     assert Costs.measured([first, second], prompts=True) == prompts
+
+
+@pytest.mark.parametrize("prompts", [True, False])
+def test_a_run_without_solutions_in_iteration_0_is_refused(prompts: bool):
+    for lines in ([line(("solution", 0, 160), candidates=0)], [line(("solution", 1, 900))], []):
+        with pytest.raises(UserError, match="no tokens are recorded for solutions of iteration 0"):
+            Costs.measured(lines, prompts=prompts)
 
 
 @pytest.mark.parametrize(

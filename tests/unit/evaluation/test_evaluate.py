@@ -171,6 +171,14 @@ def test_what_is_no_run_is_refused(tmp_path: Path):
         read_run(other)
 
 
+def test_a_configuration_without_settings_is_refused(tmp_path: Path):
+    run = write_run(tmp_path / "run", lines())
+    for text in ("", "- a list\n"):
+        (run / "config.yaml").write_text(text)
+        with pytest.raises(UserError, match=r"config\.yaml: it is empty, or not a YAML mapping"):
+            read_run(run)
+
+
 def test_a_run_is_given_once(tmp_path: Path):
     with pytest.raises(ValidationError, match="given twice"):
         settings(tmp_path / "a", tmp_path / "b" / ".." / "a")
@@ -287,6 +295,20 @@ def test_a_method_without_grades_has_no_best_of_n(tmp_path: Path):
     assert "Accuracy by iteration" in done.stdout
     assert "best of N" not in done.stdout
     assert "Verifier" not in done.stdout
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_seed_that_has_finished_only_problems_without_a_gold_answer_leaves_the_table_to_the_others(
+    tmp_path: Path, seed: int
+):
+    ungraded = iteration([candidate("1/2"), candidate("7")], "7")
+    solved = [prediction(name, gold, [ungraded], [(90, 10)]) for name, gold in (("p", "1/2"), ("r", None))]
+    runs = [write_run(tmp_path / str(number), solved, seed=number) for number in (0, 1)]
+    (runs[seed] / "predictions.jsonl").write_bytes(orjson.dumps(solved[1]) + b"\n")
+    done = tmas("evaluate", f"runs=[{tmp_path}/*]")
+    assert done.returncode == 0, done.stderr
+    assert "tmas on problems" in done.stdout
+    assert "Accuracy by iteration" in done.stdout
 
 
 def test_a_benchmark_has_the_name_of_its_data_setting_and_older_runs_that_of_the_file(tmp_path: Path):

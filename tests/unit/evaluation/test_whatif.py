@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.commands import tmas, tmas_process
+from tests.support.runs import write_run
 from tmas import asolve_all
 from tmas.answers.checker import AnswerChecker
 from tmas.errors import UserError
@@ -239,6 +240,11 @@ async def test_a_run_of_an_older_version(tmp_path: Path):
     rows = await compared(fixture, method={"max_iterations": 1})
     assert rows["iterations"].whatif == 1
     assert {row.certainty for row in rows.values()} <= {"exact", "open", "lower_bound"}
+
+
+async def test_a_run_without_a_finished_problem_is_refused_with_the_reason(tmp_path: Path):
+    with pytest.raises(UserError, match=r"empty: holds no finished problem yet .* Resume the run"):
+        await compared(write_run(tmp_path / "empty", []))
 
 
 def test_the_command_prints_a_table_and_its_reasons(tmp_path: Path):

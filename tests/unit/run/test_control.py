@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 import stat
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -361,6 +362,18 @@ async def test_only_the_owner_can_connect_and_long_paths_work(tmp_path: Path):
         assert stat.S_IMODE((folder / SOCKET).stat().st_mode) == 0o600
         assert await asyncio.to_thread(ask_live, folder, {"a": 1}) == {"status": {"a": 1}}
     assert list(folder.iterdir()) == []
+
+
+async def test_another_user_learns_that_only_the_owner_can_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class OfAnotherUser(socket.socket):
+        def connect(self, address: Any) -> None:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tmas.run.live_socket.socket.socket", OfAnotherUser)
+    with pytest.raises(UserError, match="only the owner of the run can ask") as refused:
+        ask_live(tmp_path, {})
+    assert refused.value.where == tmp_path
+    assert not isinstance(refused.value, NotLive)
 
 
 async def test_a_request_that_fails_in_the_live_process_is_answered_with_the_error(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from tmas import Problem, Result, asolve_all
 from tmas.errors import UserError
 from tmas.files import read_lines
 from tmas.llm.endpoint import EndpointDown
+from tmas.run import solver
 from tmas.run.directory import RunRefused
+from tmas.run.trace import Trace, trace_path
 from tmas.testing import team
 from tmas.testing.chat_server import Body, Fault, Script, ScriptedServer
 from tmas.testing.team import essence
@@ -53,6 +56,55 @@ async def test_a_cancelled_run_goes_on_without_repeating_a_call(tmp_path: Path, 
     assert len(server.requests) - before == calls - len(recorded)
     assert recorded <= set(team.recorded_calls(tmp_path / "run"))
     assert essence(tmp_path / "run") == whole
+
+
+async def test_traces_are_opened_one_at_a_time_without_blocking_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    loop_ran, now_open, most_open = threading.Event(), 0, 0
+
+    class SlowTrace(Trace):
+        def __init__(self, path: Path) -> None:
+            nonlocal now_open, most_open
+            now_open += 1
+            most_open = max(most_open, now_open)
+            loop_ran.clear()
+            assert loop_ran.wait(5), "the event loop is blocked while a trace is opened"
+            super().__init__(path)
+            now_open -= 1
+
+    async def run_the_loop() -> None:
+        while True:
+            loop_ran.set()
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(solver, "Trace", SlowTrace)
+    running = asyncio.create_task(run_the_loop())
+    async with ScriptedServer(team.reply) as server:
+        await solve(server, tmp_path, team.problems(3))
+    running.cancel()
+    assert most_open == 1
+
+
+async def test_a_trace_that_is_opened_when_the_run_is_cancelled_does_not_stay_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    is_opening, may_open = threading.Event(), threading.Event()
+
+    def open_slowly(path: Path) -> Trace:
+        is_opening.set()
+        assert may_open.wait(5)
+        return Trace(path)
+
+    monkeypatch.setattr(solver, "Trace", open_slowly)
+    async with ScriptedServer(team.reply) as server:
+        running = asyncio.create_task(solve(server, tmp_path, team.problems(1)))
+        await until(is_opening.is_set)
+        running.cancel()
+        await asyncio.sleep(0.05)
+        may_open.set()
+        await asyncio.gather(running, return_exceptions=True)
+    Trace(trace_path(tmp_path, "p0")).close()
 
 
 async def test_a_context_that_the_server_told_stays_that_of_the_run(tmp_path: Path):

@@ -25,6 +25,7 @@ from tmas.records.prices import Price
 from tmas.records.trace_lines import DecisionLine, trace_bytes
 from tmas.run.budget import TokenBudget, recorded_charges
 from tmas.run.session import ProblemSession
+from tmas.run.shares import ENDED
 from tmas.run.solver import ProblemSolver
 from tmas.run.state import RoleModel, RunState
 from tmas.run.trace import Trace, read_trace
@@ -152,6 +153,21 @@ async def test_a_stop_by_a_budget_in_money_is_repeated_until_the_budget_is_raise
     assert first[2].reason == FailureReason.BUDGET
     assert await ask(limit=0.00365, price=1, calls=3) == first  # the price has changed, the record has not
     assert await ask(limit=0.0038, price=1, calls=3) == [WHOLE] * 3
+
+
+@pytest.mark.parametrize("asks", [True, False])
+async def test_the_end_of_a_problem_is_recorded_again_after_a_new_call(tmp_path: Path, asks: bool):
+    """The repaired trace of a problem can end with the same number of tokens as before."""
+    path = tmp_path / "trace" / "t.jsonl"
+    role = RoleModel(Breaking(WHOLE), "m", Sampling(), ContextWindow(len, 1000, 1))
+    with closing(Trace(path)) as trace:
+        trace.record_decision(ENDED, 5 + 20 + 160 if asks else 0)
+        session = ProblemSession(PROBLEM, trace, RunState({"solution": role}, PriorityLimiter(1)))
+        if asks:
+            await session.ask(KEY, Prompt(text="?"))
+        await session.end_share()
+    ends = [line for line in read_trace(path) if isinstance(line, DecisionLine) and line.name == ENDED]
+    assert len(ends) == 1 + asks
 
 
 def test_a_damaged_line_costs_nothing_in_a_budget(tmp_path: Path):

@@ -78,6 +78,21 @@ async def test_a_resumed_run_computes_the_pool_from_its_traces(tmp_path: Path):
     assert shares.pool == Amount(40 - 25 + 5)
 
 
+async def test_a_problem_that_was_resumed_after_its_end_and_killed_has_not_ended(tmp_path: Path):
+    limits = Limits(tokens_per_run=300)
+    with closing(Trace(trace_path(tmp_path, "a"))) as trace:
+        trace.record_decision(ENDED, 60)
+        trace.record_decision(grant_name(limits, 3), {"granted": True, "taken": 20})
+        trace.record_decision("broken/a/it3/solution[0]#0", 130)
+    shares = Shares.of_run(tmp_path, limits, problems=3, prices={})
+    assert shares.pool == Amount(-30)  # its last iteration took 10 more than was granted
+    shares.begin("a")
+    assert shares.pool == Amount(-30)
+    with closing(Trace(trace_path(tmp_path, "a"))) as trace:
+        trace.record_decision(ENDED, 130)
+    assert Shares.of_run(tmp_path, limits, problems=3, prices={}).pool == Amount(-30)
+
+
 async def test_an_iteration_with_recorded_calls_is_granted_although_the_pool_is_empty():
     shares = Shares(Limits(tokens_per_run=200), problems=2)
     for name in "ab":
