@@ -85,6 +85,7 @@ def run(script: str, folder: Path, *arguments: str, **knobs: str) -> subprocess.
         "CALLS": str(folder / "calls"),
         **({} if script.endswith("multi_node/worker.sh") else SLURM),
         **REQUIRED,
+        **({"OUT": str(folder / "out")} if script == "recipes/adaptive/run.sh" else {}),  # it makes the folder
         **knobs,
     }
     command = [ROOT / script, *arguments]
