@@ -17,7 +17,7 @@ SOLVE=(python -m recipes.adaptive.noise recipes/adaptive/solve.sh "$@")
 if [ "$MODEL" = policy ]; then
     export TOKENIZER=tmas/miniature/policy PROMPTS=tmas/miniature/prompts
     SOLVE=(python -m recipes.miniature.serving "$TOKENIZER" miniature "$OUT/vllm.log" "${SOLVE[@]}")
-fi
+else unset MODEL_URL; fi # noise.py serves the teacher only without it
 for RATE in $RATES; do for METHOD in $METHODS; do for SEED in $SEEDS; do
     [ -e "$OUT/$RATE/$METHOD-$SEED/metrics.json" ] || UNFINISHED=yes
 done; done; done

@@ -46,6 +46,12 @@ def test_a_folder_is_resumed_with_more_seeds_and_not_with_other_arguments(tmp_pa
     assert run_recipe(tmp_path, SEEDS="0").returncode == 2
 
 
+def test_the_teacher_is_used_even_if_the_user_s_shell_has_the_address_of_a_model(tmp_path: Path):
+    done = run_recipe(tmp_path, MODEL="teacher", MODEL_URL="http://host/v1")
+    [solving] = [line for line in done.stdout.splitlines() if "recipes.adaptive.noise" in line]
+    assert solving.startswith("unset: ")
+
+
 def test_a_share_of_the_last_grades_is_flipped_and_always_the_same_ones():
     text = "It says \\boxed{0.5}.\nThe final grade is: \\boxed{1}"
     assert with_flipped_grade(text, 1, 0, rate=1) == "It says \\boxed{0.5}.\nThe final grade is: \\boxed{0}"
