@@ -139,6 +139,21 @@ def test_the_readme_s_example_of_a_further_setting_is_a_training_that_begins(tmp
     composes(command, overrides)
 
 
+def test_another_run_is_exported_to_another_folder_and_a_folder_that_exists_is_reported(tmp_path: Path):
+    step = "a/checkpoints/global_step_5"
+    exported = [o for _, o in commands(calls("recipes/export/run.sh", tmp_path, RUN=f"runs/{step}"))]
+    exported += [o for _, o in commands(calls("recipes/export/run.sh", tmp_path))[1:]]
+    assert exported == [
+        [f"checkpoint=runs/{step}", f"output_dir=models/{step}"],
+        ["checkpoint=runs/hybrid_grpo", "output_dir=models/hybrid_grpo"],
+    ]
+    (tmp_path / "calls").unlink()
+    done = run("recipes/export/run.sh", tmp_path, MODEL=str(tmp_path))
+    assert f"{tmp_path} exists: it is served as it is" in done.stderr
+    [[name, *_]] = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
+    assert name == "vllm"
+
+
 @pytest.mark.parametrize("script", ["recipes/evaluate/run.sh", "recipes/distill/run.sh", "recipes/solve_ray/run.sh"])
 def test_replicas_share_the_gpus(script: str, tmp_path: Path):
     done = run(script, tmp_path, GPUS="8", TENSOR_PARALLEL="2")
