@@ -22,13 +22,17 @@ from pydantic import ValidationError
 
 from tmas.cli.config_files import config_name
 from tmas.errors import UserError
+from tmas.records.prices import ListPrice
 
 T = TypeVar("T")
 _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'\.|Could not delete from config\. '([^']+)' does not exist")
 _DUPLICATE_KEY = re.compile(r"Could not append to config\. An item is already at '([^']+)'")
-_FREE_KEY_OVERRIDE = re.compile(r"(serving\.env|(model(\.roles\.\w+)?|judge)\.sampling\.extra)\.[^.=]+=")
-"""Matches a ``KEY=VALUE`` whose last key is free: the user chooses it. Hydra accepts a new key only after a ``+``, so
-:func:`compose_settings` writes ``++`` before it."""
+_PRICE_FIELDS = "|".join(ListPrice.model_fields)
+_FREE_KEY_OVERRIDE = re.compile(
+    rf"((serving\.env|(model(\.roles\.\w+)?|judge)\.sampling\.extra)\.[^.=]+|prices\.[^.=]+\.({_PRICE_FIELDS}))="
+)
+"""Matches a ``KEY=VALUE`` with a free key, which the user chooses: the last one, or the model's name in ``prices``.
+Hydra accepts a new key only after a ``+``, so :func:`compose_settings` writes ``++`` before it."""
 _MISSING = re.compile(r"Missing mandatory value: ([\w.]+)")
 _COMMA = re.compile(r"Ambiguous value for argument '([^\n]+)'\n")
 

@@ -182,6 +182,15 @@ def test_settings_are_plain_values_and_the_process_is_left_as_it_was(monkeypatch
     assert (sys.argv, dict(os.environ)) == before
 
 
+def test_a_model_without_a_list_price_gets_one_by_its_name():
+    prices = "prices.my-model.input=1", "prices.my-model.output=2"
+    [settings] = compose_settings("solve", [*GIVEN, *prices], CONF)
+    assert settings["prices"]["my-model"] == {"input": 1, "output": 2}
+    assert "gpt-4.1" in settings["prices"]
+    with pytest.raises(UserError, match=r"prices\.my-model\.inputs.*no such setting"):
+        compose_settings("solve", [*GIVEN, "prices.my-model.inputs=1"], CONF)
+
+
 @pytest.mark.parametrize("sweep", ["--multirun", "hydra.mode=MULTIRUN"])
 def test_each_job_of_a_sweep_has_its_settings(sweep: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
