@@ -310,7 +310,8 @@ A command is `tmas COMMAND KEY=VALUE ...`; `tmas --help` lists them. Their exit 
 | 3 | Stopped by a server, the operating system or a failed training. The same command resumes. |
 | 130 | Interrupted by Ctrl-C or SIGTERM. The same command resumes. |
 
-Exceptions: `tmas view` ends with 0 after Ctrl-C or SIGTERM, and `tmas serve` after SIGTERM.
+Exceptions: `tmas view` ends with 0 after Ctrl-C or SIGTERM, `tmas status` with `every` after Ctrl-C, and `tmas serve`
+after SIGTERM.
 
 This page lists the settings of each command, with type, default and description, and the configuration groups that
 `GROUP=NAME` chooses from. A setting without a default is required. The choice of a group can change the defaults of
