@@ -51,9 +51,11 @@ def test_a_problem_of_the_planned_run_can_be_asked(tmp_path: Path):
     with run_in_thread(ScriptedServer(team.reply, context_length=9000)) as server:
         done = check(server, f"problems={problems}", "check.problem=b")
         asked = [request["messages"][-1]["content"] for request in server.requests]
+        later = check(server, f"problems={problems}", "check.problem=b", "max_problems=1")
         unknown = check(server, f"problems={problems}", "check.problem=c")
     assert done.returncode == 0, done.stderr
     assert all("2 + 2?" in prompt for prompt in asked)
+    assert (later.returncode, "The planned run (1 " in later.stdout) == (0, True), later.stderr
     assert (unknown.returncode, "check.problem: there is no problem c" in unknown.stderr) == (2, True)
 
 
