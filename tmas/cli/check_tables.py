@@ -13,6 +13,7 @@ from tmas.cli.health import advice, missing_answer_advice
 from tmas.data_prep.cost import CostEstimate, Expected, Length, cost_line, expected_estimate
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Failure, Problem, ReplyCounts, Usage
+from tmas.records.token_counts import UNREPORTED
 from tmas.run.check import CheckResult
 from tmas.run.health import UNREADABLE
 from tmas.run.progress import clock
@@ -109,6 +110,9 @@ def _planned_run(checked: CheckResult, settings: RunSettings, problems: int | No
         return
     if CHAIN - checked.replies.keys():
         yield "There is no estimate of the planned run, because not every role gave a reply."
+        return
+    if checked.notes & UNREPORTED:
+        yield "There is no estimate of the planned run, because the server did not report the tokens of its replies."
         return
     count = problems or 1
     estimate = _estimate(checked, settings.method, count)

@@ -95,6 +95,16 @@ def test_truncated_replies_are_advised_to_be_longer():
     assert "verification gave no reply" in done.stderr
 
 
+def test_there_is_no_estimate_if_the_server_does_not_report_its_tokens():
+    silent = ScriptedServer(lambda body: Script(tuple(team.reply(body)), usage="none"), context_length=9000)
+    with run_in_thread(silent) as server:
+        done = check(server)
+    assert done.returncode == 0, done.stderr
+    assert "There is no estimate of the planned run, because the server did not report" in done.stdout
+    assert "in replies" not in done.stdout
+    assert "tokens/s, the speed" not in done.stdout
+
+
 def test_a_dead_server_and_an_unknown_model_end_the_check_with_their_own_codes():
     dead = ("model.base_url=http://127.0.0.1:9/v1", "model.patience.backoff_base=0.01", "model.name=m")
     done = commands.tmas("check", *dead)
