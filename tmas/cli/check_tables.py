@@ -181,7 +181,7 @@ def _excerpts(checked: CheckResult) -> Iterator[str]:
     shown: dict[str, tuple[Failure, str]] = {}
     for failure in checked.result.failures:
         if failure.key and failure.reason in UNREADABLE and (reply := replies.get(str(failure.key))):
-            shown[failure.key.role] = failure, reply.completions[-1].text
+            shown[failure.key.role] = failure, reply.completions[failure.completion].text
     for role, (failure, text) in shown.items():
         line = " ".join(text.split())
         yield f"{role}, {failure.message}: {line[:MAX_EXCERPT]}{'…' if len(line) > MAX_EXCERPT else ''}"

@@ -105,6 +105,19 @@ def test_there_is_no_estimate_if_the_server_does_not_report_its_tokens():
     assert "tokens/s, the speed" not in done.stdout
 
 
+def test_the_excerpt_is_of_the_reply_that_could_not_be_read():
+    def reply(body: Body) -> Script:
+        texts = [*team.reply(body)]
+        if team.role_of(body) == "verification":
+            texts[0] = "I have no grade."
+        return Script(tuple(texts))
+
+    with run_in_thread(ScriptedServer(reply, context_length=9000)) as server:
+        done = check(server, "method.agents.parse_attempts=1")
+    [excerpt] = [line for line in done.stdout.splitlines() if line.startswith("verification, ")]
+    assert excerpt.endswith(": I have no grade.")
+
+
 def test_a_dead_server_and_an_unknown_model_end_the_check_with_their_own_codes():
     dead = ("model.base_url=http://127.0.0.1:9/v1", "model.patience.backoff_base=0.01", "model.name=m")
     done = commands.tmas("check", *dead)
