@@ -50,6 +50,8 @@ def main() -> None:
     parser.add_argument("--waves", type=int, default=16)
     arguments = parser.parse_args()
     folder, waves = arguments.folder, arguments.waves
+    if folder.exists() and any(folder.iterdir()):  # the commands would resume or refuse the runs in it
+        parser.error(f"{folder} is not empty")
     prepare(folder / "task", n_train=256, n_val=8, n_sft=1024, terms=2)  # easy: the judge is asked about right answers
     cold_start(folder)
     shared = f"trainer.total_training_steps={arguments.steps}", f"{MAX_SEQUENCES}={REPLIES // waves}"

@@ -89,7 +89,8 @@ def _events(body: dict[str, Any], pieces: int) -> Iterator[bytes]:
             choice = {"index": index, "delta": delta, "finish_reason": "stop" if last else None}
             data += _event({"id": "scripted", "object": "chat.completion.chunk", "choices": [choice]})
         if last:
-            usage = {"prompt_tokens": 1000, "completion_tokens": 100 * len(texts), "total_tokens": 1100}
+            completion = 100 * len(texts)
+            usage = {"prompt_tokens": 1000, "completion_tokens": completion, "total_tokens": 1000 + completion}
             data += _event({"id": "scripted", "object": "chat.completion.chunk", "choices": [], "usage": usage})
             data += b"data: [DONE]\n\n"
         chunk = b"%x\r\n%b\r\n" % (len(data), data)

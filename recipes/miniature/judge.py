@@ -20,7 +20,7 @@ _SECTION = re.compile(
     r"# (Problem|Experience bank|Guidelines|Solution|Candidate|Critique)\n\nBEGIN (\S+)\n(.*?)\nEND \2", re.DOTALL
 )
 _CODE = re.compile(r'"code", with exactly the text (\w+)')
-_ITEM = re.compile(r"^- \[([EG]\d+), support \d+\] (.*)$", re.MULTILINE)
+_ITEM = re.compile(r"^- \[([EG]\d+), support \d+(?:, contradicted \d+)?\] (.*)$", re.MULTILINE)
 
 
 def verdict(prompt: str) -> str:

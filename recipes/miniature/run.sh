@@ -26,9 +26,10 @@ BUDGETS=2500,5000,10000,20000 # tokens per problem, including prompts
 ERROR_RATES=${ERROR_RATES-$([ -n "$QUICK" ] || echo 0 0.1 0.2)}
 ABLATIONS=$([ -n "$QUICK" ] || echo tmas_no_experience tmas_no_guidelines tmas_epsilon0 tmas_epsilon50 tmas_n2 tmas_m2)
 mkdir -p "$OUT/rl"
-KNOBS="TRAIN=$TRAIN SPREAD=$SPREAD EASY=$EASY OTHER=$OTHER TEST=$TEST STEPS=$STEPS SFT_STEPS=$SFT_STEPS CHECK_STEPS=$CHECK_STEPS EASY_STEPS=$EASY_STEPS REPLY_STEPS=$REPLY_STEPS"
-[ -e "$OUT/knobs" ] || echo "$KNOBS" > "$OUT/knobs"
-[ "$(cat "$OUT/knobs")" = "$KNOBS" ] || { echo "$OUT was started with $(cat "$OUT/knobs"), not $KNOBS: set OUT to another folder" >&2; exit 2; }
+KNOBS="TRAIN=$TRAIN SPREAD=$SPREAD EASY=$EASY OTHER=$OTHER TEST=$TEST STEPS=$STEPS SFT_STEPS=$SFT_STEPS CHECK_STEPS=$CHECK_STEPS EASY_STEPS=$EASY_STEPS REPLY_STEPS=$REPLY_STEPS OWN=$OWN VERIFICATIONS=$VERIFICATIONS"
+# Older versions did not record the last knobs: a file with only the first ones is accepted and completed.
+[ ! -e "$OUT/knobs" ] || [[ "$KNOBS " = "$(cat "$OUT/knobs") "* ]] || { echo "$OUT was started with $(cat "$OUT/knobs"), not $KNOBS: set OUT to another folder" >&2; exit 2; }
+echo "$KNOBS" > "$OUT/knobs"
 
 step() { echo "== $(date +%T) $*"; echo "$(date +%s) ${1%%.*}" >> "$OUT/times"; }
 minutes() { # of each step, over all starts of the script

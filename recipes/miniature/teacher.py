@@ -39,7 +39,7 @@ _BOX = re.compile(r"\\boxed\{(\d+)\}")
 _ATTEMPT = re.compile(r'<attempt id="(\d+)".*?</attempt>', re.DOTALL)
 _SOLUTION = re.compile(r"^Solution \d+:$", re.MULTILINE)
 _COUNTED = re.compile(r"\b([a-z]+) (\d)/\d$", re.MULTILINE)
-_SUPPORT = re.compile(r"- \[E\d+, support (\d+)(?:, contradicted \d+)?\] ")
+_ITEM = re.compile(r"- \[E\d+, (?:support (\d+)(?:, contradicted \d+)?|refuted)\] ")
 STRATEGY = re.compile(r"^- \[G\d+, support \d+(?:, contradicted \d+)?\] ([a-z]+):", re.MULTILINE)
 MOST_RULES = 3
 """A solution looks up at most this many rules before it guesses."""
@@ -296,12 +296,16 @@ def summaries(prompt: str) -> list[tuple[int, str]]:
 
 
 def labels(prompt: str) -> Labels:
-    """The majority vote of the findings in the prompt, without ties. A bank item has as many votes as its support."""
+    """The majority vote of the findings in the prompt, without ties.
+
+    A bank item has as many votes as its support. A refuted item has none.
+    """
     votes: Counter[tuple[int, str, str]] = Counter()
     for line in prompt.split("\n"):
-        support = _SUPPORT.match(line)
+        shown = _ITEM.match(line)
+        weight = int(shown[1] or 0) if shown else 1
         for found in findings(line):
-            votes[found[:3]] += (int(support[1]) if support else 1) * (1 if found.fits else -1)
+            votes[found[:3]] += weight if found.fits else -weight
     return {key: count > 0 for key, count in votes.items() if count}
 
 

@@ -151,11 +151,23 @@ def test_options_of_a_group_explain_its_choices(capsys: pytest.CaptureFixture[st
     assert "vanilla_grpo" in printed(capsys, "train", "experiment")
 
 
+def test_options_of_a_section_are_its_settings(capsys: pytest.CaptureFixture[str]):
+    text = printed(capsys, "solve", "limits")
+    assert text.startswith("Settings of limits:\n\n  limits.tokens_per_problem=null\n")
+    assert "model.name" not in text
+    text = printed(capsys, "solve", "model")
+    assert text.startswith("  model=")
+    assert "\n\nSettings of model:\n\n  model.name" in text
+    assert printed(capsys, "solve", "method").count("Settings of method=tmas:") == 1
+
+
 def test_an_unknown_group_is_refused_with_those_that_there_are(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
         print_options(["train", "model"], SETTINGS)
-    message = "tmas: tmas train has no group 'model': it has policy, hardware, experiment, switches, reward\n"
-    assert (ended.value.code, capsys.readouterr().err) == (2, message)
+    message = (
+        "tmas train has no section or group 'model': its groups are policy, hardware, experiment, switches, reward"
+    )
+    assert (ended.value.code, capsys.readouterr().err) == (2, f"tmas: {message}\n")
 
 
 def test_options_is_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

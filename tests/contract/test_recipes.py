@@ -85,6 +85,7 @@ def run(script: str, folder: Path, *arguments: str, **knobs: str) -> subprocess.
         "CALLS": str(folder / "calls"),
         **({} if script.endswith("multi_node/worker.sh") else SLURM),
         **REQUIRED,
+        **({"OUT": str(folder / "out")} if script == "recipes/adaptive/run.sh" else {}),  # it makes the folder
         **knobs,
     }
     command = [ROOT / script, *arguments]
@@ -136,6 +137,21 @@ def test_the_readme_s_example_of_a_further_setting_is_a_training_that_begins(tmp
     [(command, overrides)] = commands(calls("recipes/hybrid_grpo/run.sh", tmp_path, example))
     assert example in overrides
     composes(command, overrides)
+
+
+def test_another_run_is_exported_to_another_folder_and_a_folder_that_exists_is_reported(tmp_path: Path):
+    step = "a/checkpoints/global_step_5"
+    exported = [o for _, o in commands(calls("recipes/export/run.sh", tmp_path, RUN=f"runs/{step}"))]
+    exported += [o for _, o in commands(calls("recipes/export/run.sh", tmp_path))[1:]]
+    assert exported == [
+        [f"checkpoint=runs/{step}", f"output_dir=models/{step}"],
+        ["checkpoint=runs/hybrid_grpo", "output_dir=models/hybrid_grpo"],
+    ]
+    (tmp_path / "calls").unlink()
+    done = run("recipes/export/run.sh", tmp_path, MODEL=str(tmp_path))
+    assert f"{tmp_path} exists: it is served as it is" in done.stderr
+    [[name, *_]] = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
+    assert name == "vllm"
 
 
 @pytest.mark.parametrize("script", ["recipes/evaluate/run.sh", "recipes/distill/run.sh", "recipes/solve_ray/run.sh"])
@@ -242,10 +258,11 @@ def test_every_key_and_method_that_the_miniature_gives_exists_and_it_does_not_go
     done = run("recipes/miniature/run.sh", tmp_path, **sizes)
     assert done.returncode == 0, done.stderr
     made = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
-    again = run("recipes/miniature/run.sh", tmp_path, **sizes | {"TEST": "3"})
-    assert again.returncode == 2
-    assert "was started with TRAIN=2" in again.stderr
-    assert "TEST=3" in again.stderr
+    for name in ("TEST", "OWN", "VERIFICATIONS"):
+        again = run("recipes/miniature/run.sh", tmp_path, **sizes | {name: "3"})
+        assert again.returncode == 2
+        assert "was started with TRAIN=2" in again.stderr
+        assert f"{name}=3" in again.stderr
     found = commands(made)
     started = [call[call.index("tmas.cli") + 1 :] for call in made if call[0] == "python" and "tmas.cli" in call]
     found += [(command, overrides) for command, *overrides in started]
@@ -265,6 +282,19 @@ def test_every_key_and_method_that_the_miniature_gives_exists_and_it_does_not_go
     assert len(served) == 1 + 2 + 1 + 12  # gates, test problems, problems for verification rows, trained policies
     assert {method for method, _, _ in runs} == {*MINIATURE_METHODS} - UNTRAINED
     assert {seed for _, _, seed in runs} == {"0", "1", "2"}
+
+
+def test_a_miniature_of_an_older_version_is_resumed_with_the_knobs_that_it_recorded(tmp_path: Path):
+    """Each start fails at its first program, after the knobs were compared: the stand-ins cannot write their calls."""
+    given = {"OUT": str(tmp_path / "out"), "CALLS": str(tmp_path / "missing" / "calls")}
+    assert run("recipes/miniature/run.sh", tmp_path, **given).returncode == 1
+    knobs = tmp_path / "out" / "knobs"
+    older, _, _ = (written := knobs.read_text()).partition(" OWN=")
+    knobs.write_text(f"{older}\n")
+    assert run("recipes/miniature/run.sh", tmp_path, **given).returncode == 1
+    assert knobs.read_text() == written
+    knobs.write_text(f"{older[:-1]}\n")  # another number that begins with the same digits
+    assert run("recipes/miniature/run.sh", tmp_path, **given).returncode == 2
 
 
 def kind_of(overrides: list[str]) -> tuple[str, str, str, bool]:

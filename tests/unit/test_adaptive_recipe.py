@@ -1,6 +1,15 @@
-"""Noise for the verifier (recipes/adaptive/noise.py), and the scripted team of benchmarks/adaptive_scheduling.py."""
+"""recipes/adaptive: its script, with stand-ins for the programs that it calls, and its noise for the verifier.
+
+Also the scripted team of benchmarks/adaptive_scheduling.py.
+"""
 
 from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
 
 from benchmarks.adaptive_scheduling import RIGHT, scripted
 from recipes.adaptive.noise import application, served, with_flipped_grade
@@ -8,6 +17,39 @@ from tmas import asolve
 from tmas.methods.tmas import TMASSettings
 from tmas.testing import team
 from tmas.testing.chat_server import ScriptedServer
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_recipe(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """recipes/adaptive/run.sh with stand-ins for python and tmas, which print ``MODEL_URL`` and their arguments."""
+    for name in ("python", "tmas"):
+        (folder / name).write_text('#!/bin/sh\necho "${MODEL_URL-unset}: $*"\n')
+        (folder / name).chmod(0o755)
+    environment = {"PATH": f"{folder}:{os.environ['PATH']}", "OUT": str(folder / "out"), **variables}
+    command = [ROOT / "recipes/adaptive/run.sh", *arguments]
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", ["COUNT", "SPLIT", "N", "M", "MODEL", "PRICE"])
+def test_a_folder_is_resumed_only_with_the_same_settings(name: str, tmp_path: Path):
+    assert run_recipe(tmp_path).returncode == run_recipe(tmp_path).returncode == 0
+    refused = run_recipe(tmp_path, **{name: "9"})
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"{tmp_path / 'out'} was started with COUNT=100" in refused.stderr
+    assert f"{name}=9" in refused.stderr
+
+
+def test_a_folder_is_resumed_with_more_seeds_and_not_with_other_arguments(tmp_path: Path):
+    assert run_recipe(tmp_path, "method.epsilon=0.5", SEEDS="0").returncode == 0
+    assert run_recipe(tmp_path, "method.epsilon=0.5", SEEDS="0 1").returncode == 0
+    assert run_recipe(tmp_path, SEEDS="0").returncode == 2
+
+
+def test_the_teacher_is_used_even_if_the_user_s_shell_has_the_address_of_a_model(tmp_path: Path):
+    done = run_recipe(tmp_path, MODEL="teacher", MODEL_URL="http://host/v1")
+    [solving] = [line for line in done.stdout.splitlines() if "recipes.adaptive.noise" in line]
+    assert solving.startswith("unset: ")
 
 
 def test_a_share_of_the_last_grades_is_flipped_and_always_the_same_ones():

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from benchmarks import bank_truth, client, engine, prefixes, scaling, store
+import pytest
+from aiohttp import ClientSession
+
+from benchmarks import bank_truth, client, engine, judging, prefixes, scaling, store
+from benchmarks.server import chat_server
 from tmas.llm.chat_model import NO_HINT, RoutingHint
 from tmas.llm.connection import ProgressCallback
 from tmas.methods.tmas import TMASSettings
@@ -36,6 +41,26 @@ def test_the_client_benchmark_counts_every_request_of_the_run_and_keeps_as_many_
     assert cost.calls == 4 * 2 * (8 + 8 + 8 + 2)
     assert (cost.failed, cost.peak) == (0, 8)
     assert cost.cpu_ms > 0
+
+
+async def test_the_usage_that_the_benchmark_s_server_reports_adds_up():
+    body = {"model": "m", "messages": [{"role": "user", "content": "# Your task"}], "n": 3}
+    with chat_server(delay=0) as url:
+        async with ClientSession() as session, session.post(f"{url}/chat/completions", json=body) as response:
+            lines = (await response.text()).splitlines()
+    [usage] = [json.loads(line[6:])["usage"] for line in lines if '"usage"' in line]
+    assert usage == {"prompt_tokens": 1000, "completion_tokens": 300, "total_tokens": 1300}
+
+
+def test_the_judge_benchmark_refuses_a_folder_with_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "vanilla").mkdir()
+    monkeypatch.setattr("sys.argv", ["judging", str(tmp_path)])
+    monkeypatch.setattr(judging, "prepare", lambda *_, **__: pytest.fail("it began"))
+    with pytest.raises(SystemExit):
+        judging.main()
+    assert f"{tmp_path} is not empty" in capsys.readouterr().err
 
 
 def test_engines_of_one_place_scale_by_their_number_when_there_is_enough_to_do():

@@ -135,8 +135,10 @@ class Caller:
             if isinstance(reply, Failure):
                 found.update(dict.fromkeys(missing, reply))
                 break
-            for i, completion in zip(missing, reply.completions, strict=True):
-                found[i] = _parsed(completion, key, parse, parse_cut)
+            for number, (i, completion) in enumerate(zip(missing, reply.completions, strict=True)):
+                parsed = _parsed(completion, key, parse, parse_cut)
+                is_failure = isinstance(parsed, Failure)
+                found[i] = parsed.model_copy(update={"completion": number}) if is_failure else parsed
             missing = [i for i in range(n) if isinstance(found[i], Failure)]
             if not missing:
                 break

@@ -45,7 +45,7 @@ class CheckSettings(SolveSettings):
 def check_command(config: dict[str, Any], console: Console) -> None:
     """``tmas check``: run a small iteration, and print what to expect of the run. Exit code 1 if a role failed."""
     settings = validated(CheckSettings.model_validate, config)
-    problems = _planned_problems(settings)
+    problems = _problems_in_file(settings)
     options = _options(settings, problems)
     try:
         checked = uvloop.run(_check(settings, options, console))
@@ -55,18 +55,18 @@ def check_command(config: dict[str, Any], console: Console) -> None:
         fail(f"{error} Set model.name (or that of a role, model.roles.ROLE.name) to one of them.", WRONG_INPUT)
     except (EndpointDown, ServerFailed, ClusterFailed) as error:
         fail(str(error), STOPPED)
-    print_check(console, checked, settings, options.seconds, None if problems is None else len(problems))
+    planned = None if problems is None else len(problems[: settings.max_problems])
+    print_check(console, checked, settings, options.seconds, planned)
     if unfit := unfit_roles(checked, settings, options.min_readable):
         fail(f"the check failed: {', '.join(unfit)}", NOT_PASSED)
 
 
-def _planned_problems(settings: CheckSettings) -> Sequence[Problem] | None:
-    """The problems of the planned run. None if the settings do not name them."""
+def _problems_in_file(settings: CheckSettings) -> Sequence[Problem] | None:
+    """The problems in the file of the planned run, which may be only the first of them. None if there is no file."""
     if settings.problems is None:
         return None
     file = SAMPLE if settings.problems == Path("sample") else settings.problems
-    loaded = load_problems(file, settings.data, settings.on_bad_problem)
-    return loaded.problems[: settings.max_problems]
+    return load_problems(file, settings.data, settings.on_bad_problem).problems
 
 
 def _options(settings: CheckSettings, problems: Sequence[Problem] | None) -> CheckOptions:

@@ -13,6 +13,7 @@ from tmas.cli.health import advice, missing_answer_advice
 from tmas.data_prep.cost import CostEstimate, Expected, Length, cost_line, expected_estimate
 from tmas.methods.tmas import TMASSettings
 from tmas.records import Failure, Problem, ReplyCounts, Usage
+from tmas.records.token_counts import UNREPORTED
 from tmas.run.check import CheckResult
 from tmas.run.health import UNREADABLE
 from tmas.run.progress import clock
@@ -110,6 +111,9 @@ def _planned_run(checked: CheckResult, settings: RunSettings, problems: int | No
     if CHAIN - checked.replies.keys():
         yield "There is no estimate of the planned run, because not every role gave a reply."
         return
+    if checked.notes & UNREPORTED:
+        yield "There is no estimate of the planned run, because the server did not report the tokens of its replies."
+        return
     count = problems or 1
     estimate = _estimate(checked, settings.method, count)
     usage = estimate.usage
@@ -177,7 +181,7 @@ def _excerpts(checked: CheckResult) -> Iterator[str]:
     shown: dict[str, tuple[Failure, str]] = {}
     for failure in checked.result.failures:
         if failure.key and failure.reason in UNREADABLE and (reply := replies.get(str(failure.key))):
-            shown[failure.key.role] = failure, reply.completions[-1].text
+            shown[failure.key.role] = failure, reply.completions[failure.completion].text
     for role, (failure, text) in shown.items():
         line = " ".join(text.split())
         yield f"{role}, {failure.message}: {line[:MAX_EXCERPT]}{'…' if len(line) > MAX_EXCERPT else ''}"

@@ -22,13 +22,17 @@ from pydantic import ValidationError
 
 from tmas.cli.config_files import config_name
 from tmas.errors import UserError
+from tmas.records.prices import ListPrice
 
 T = TypeVar("T")
 _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'\.|Could not delete from config\. '([^']+)' does not exist")
 _DUPLICATE_KEY = re.compile(r"Could not append to config\. An item is already at '([^']+)'")
-_FREE_KEY_OVERRIDE = re.compile(r"(serving\.env|(model(\.roles\.\w+)?|judge)\.sampling\.extra)\.[^.=]+=")
-"""Matches a ``KEY=VALUE`` whose last key is free: the user chooses it. Hydra accepts a new key only after a ``+``, so
-:func:`compose_settings` writes ``++`` before it."""
+_PRICE_FIELDS = "|".join(ListPrice.model_fields)
+_FREE_KEY_OVERRIDE = re.compile(
+    rf"((serving\.env|(model(\.roles\.\w+)?|judge)\.sampling\.extra)\.[^.=]+|prices\.[^.=]+\.({_PRICE_FIELDS}))="
+)
+"""Matches a ``KEY=VALUE`` with a free key, which the user chooses: the last one, or the model's name in ``prices``.
+Hydra accepts a new key only after a ``+``, so :func:`compose_settings` writes ``++`` before it."""
 _MISSING = re.compile(r"Missing mandatory value: ([\w.]+)")
 _COMMA = re.compile(r"Ambiguous value for argument '([^\n]+)'\n")
 
@@ -180,7 +184,7 @@ class _HydraErrorExplainer:
         return UserError(
             f"the group {group} has no such choice",
             where=f"{group}={choice}",
-            remedy=f"{hint} {self._where_listed(group)}",
+            remedy=f"{hint} `tmas options {self._command} {group}` lists the choices of {group}.",
         )
 
     def _unknown_key(self, key: str) -> UserError:
@@ -188,11 +192,11 @@ class _HydraErrorExplainer:
         # Without the sections that contain the key: for model.nmae, do not suggest model.
         candidates = [name for name in keys if not (key.startswith(f"{name}.") and _has_children(name, keys))]
         suggestions = _nearest(key, candidates)
-        group = (suggestions[0] if suggestions else key).partition(".")[0]
+        section = (suggestions[0] if suggestions else key).partition(".")[0]
         hint = f"Did you mean {' or '.join(suggestions)}? " if suggestions else ""
         if key.startswith("serving.args."):
             hint += f"A flag of vllm serve that conf/serving/vllm.yaml does not list needs a plus: +{key}=VALUE. "
-        listed = self._where_listed(group if _has_children(group, keys) else None)
+        listed = self._where_listed(section if _has_children(section, keys) else None)
         return UserError(f"tmas {self._command} has no such setting", where=key, remedy=f"{hint}{listed}")
 
     def _keys(self, wrong: str) -> list[str]:
@@ -220,10 +224,13 @@ class _HydraErrorExplainer:
         folders = (self._directory / name, self._directory / config_name(self._command) / name)
         return [folder for folder in folders if name and folder.is_dir()]
 
-    def _where_listed(self, group: str | None) -> str:
-        if group is None:
+    def _where_listed(self, section: str | None) -> str:
+        if self._command == "train":  # tmas options does not list verl's sections
+            ours = "`tmas options train` lists this project's settings"
+            return f"{ours}, and `tmas train --cfg job` prints those of verl, too."
+        if section is None:
             return f"`tmas options {self._command}` lists all settings."
-        return f"`tmas options {self._command} {group}` lists the settings of {group}."
+        return f"`tmas options {self._command} {section}` lists the settings of {section}."
 
 
 def _syntax_error(error: OverrideParseException, command: str) -> UserError:

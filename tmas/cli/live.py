@@ -71,8 +71,20 @@ class ControlSettings(Settings):
 
 
 def status_command(config: dict[str, Any], console: Console) -> None:
-    """``tmas status DIR``: show what a live run is doing, or what another run has done."""
+    """``tmas status DIR``: show what a live run is doing, or what another run has done.
+
+    Ctrl-C is the usual end of a repeated status, so it is not an error.
+    """
     settings = validated(StatusSettings.model_validate, config)
+    try:
+        _print_until_ended(settings, console)
+    except KeyboardInterrupt:
+        if settings.every is None:
+            raise
+
+
+def _print_until_ended(settings: StatusSettings, console: Console) -> None:
+    """Print the status; again every ``settings.every`` seconds, if that is set, as long as the run is live."""
     while True:
         status = run_status(settings.run)
         if settings.json_output:

@@ -74,7 +74,7 @@ SETTINGS = {
 """The class that holds the settings of each command: ``tmas options`` and ``--help`` read their descriptions."""
 WITH_DIRECTORY = ("status", "control", "view", "whatif")
 """Commands that take their setting ``run``, a run directory, as their first word: ``tmas status runs/first``."""
-OPTIONS = "list the settings of a command, or the choices of one of its groups: tmas options COMMAND [GROUP]"
+OPTIONS = "list the settings of a command, or of one of its sections or groups: tmas options COMMAND [SECTION]"
 PROMPTS = "write the built-in prompts as files that you can change and use with prompts=FOLDER"
 
 

@@ -1,4 +1,4 @@
-"""``tmas options COMMAND [GROUP]``: the settings of a command and the choices of its configuration groups.
+"""``tmas options COMMAND [SECTION]``: the settings of a command and the choices of its configuration groups.
 
 The settings classes contain every name, type, default and description. ``--help`` and ``docs/options.md`` show them as
 well. ``tmas options --markdown`` prints docs/options.md.
@@ -194,12 +194,14 @@ def _comment(file: Path) -> str:
 
 
 def print_options(arguments: Sequence[str], settings: Mapping[str, str]) -> None:
-    """``tmas options COMMAND [GROUP]``. ``settings``: the settings class of each command."""
+    """``tmas options COMMAND [SECTION]``. ``settings``: the settings class of each command."""
     parser = argparse.ArgumentParser(
-        "tmas options", description="List the settings of a command, or a group's choices."
+        "tmas options", description="List the settings of a command or of one of its sections, and a group's choices."
     )
     parser.add_argument("command", nargs="?", choices=settings, metavar="COMMAND", help=", ".join(settings))
-    parser.add_argument("group", nargs="?", metavar="GROUP", help="a configuration group of the command")
+    parser.add_argument(
+        "section", nargs="?", metavar="SECTION", help="a configuration group, or the first part of some settings' keys"
+    )
     parser.add_argument("--markdown", action="store_true", help="print docs/options.md, for all commands")
     parsed = parser.parse_args(arguments)
     if parsed.markdown:
@@ -207,14 +209,16 @@ def print_options(arguments: Sequence[str], settings: Mapping[str, str]) -> None
         return
     if parsed.command is None:
         parser.error("give a COMMAND, or --markdown")
-    groups = groups_of(parsed.command)
-    if parsed.group is None:
+    if parsed.section is None:
         print(_settings_text(parsed.command, settings[parsed.command]))
-    elif parsed.group in groups:
-        print(_group_text(parsed.group, groups[parsed.group]))
-    else:
-        available = f"it has {', '.join(groups)}" if groups else "it has none"
-        fail(f"tmas {parsed.command} has no group {parsed.group!r}: {available}", WRONG_INPUT)
+        return
+    groups = groups_of(parsed.command)
+    options = options_of_command(parsed.command, settings[parsed.command])
+    listed = [option for option in options if option.key.startswith(f"{parsed.section}.")]
+    if parsed.section not in groups and not listed:
+        available = f"its groups are {', '.join(groups)}" if groups else "it has no groups"
+        fail(f"tmas {parsed.command} has no section or group {parsed.section!r}: {available}", WRONG_INPUT)
+    print(_section_text(parsed.section, groups.get(parsed.section, []), listed))
 
 
 def _settings_text(command: str, settings_class: str) -> str:
@@ -226,12 +230,14 @@ def _settings_text(command: str, settings_class: str) -> str:
     return "\n".join([f"Settings of tmas {command} (key=value):", "", *blocks, "", *group_lines(command)])
 
 
-def _group_text(group: str, choices: Sequence[GroupChoice]) -> str:
-    lines = [line for choice in choices for line in label_and_text(f"{group}={choice.name}", choice.comment)]
-    if group == METHOD:
-        for name, method in METHODS.items():
-            lines += ["", f"Settings of method={name}:", ""]
-            lines += [_block(option) for option in options_of(method.settings_type, "method.")]
+def _section_text(section: str, choices: Sequence[GroupChoice], options: Sequence[SettingEntry]) -> str:
+    """The ``choices`` of a group, if the section is one, and the settings. Each method has settings of its own."""
+    lines = [line for choice in choices for line in label_and_text(f"{section}={choice.name}", choice.comment)]
+    settings: dict[str, Iterable[SettingEntry]] = {section: options} if options else {}
+    if section == METHOD:
+        settings = {f"{METHOD}={name}": options_of(m.settings_type, f"{METHOD}.") for name, m in METHODS.items()}
+    for name, entries in settings.items():
+        lines += [*([""] if lines else []), f"Settings of {name}:", "", *map(_block, entries)]
     return "\n".join(lines)
 
 
@@ -304,12 +310,13 @@ A command is `tmas COMMAND KEY=VALUE ...`; `tmas --help` lists them. Their exit 
 | 3 | Stopped by a server, the operating system or a failed training. The same command resumes. |
 | 130 | Interrupted by Ctrl-C or SIGTERM. The same command resumes. |
 
-Exceptions: `tmas view` ends with 0 after Ctrl-C or SIGTERM, and `tmas serve` after SIGTERM.
+Exceptions: `tmas view` ends with 0 after Ctrl-C or SIGTERM, `tmas status` with `every` after Ctrl-C, and `tmas serve`
+after SIGTERM.
 
 This page lists the settings of each command, with type, default and description, and the configuration groups that
 `GROUP=NAME` chooses from. A setting without a default is required. The choice of a group can change the defaults of
-its settings: `tmas COMMAND --cfg job` prints the values in force. `tmas options COMMAND [GROUP]` prints the same
-lists.
+its settings: `tmas COMMAND --cfg job` prints the values in force. `tmas options COMMAND` prints the same lists, and
+`tmas options COMMAND SECTION` the part for a group or for the settings that begin with `SECTION.`.
 
 `make options` writes this page from the settings classes.
 """

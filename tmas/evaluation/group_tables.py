@@ -47,8 +47,8 @@ def print_overview(console: Console, found: MethodComparison, confidence: float)
         Text(
             f"Means over the {found.problems} problems that all methods have, and over seeds. tokens: per problem, "
             f"prompt and completion. diff.: percentage points over {first}, paired by problem; p: permutation test of "
-            f"the signs, for this difference alone.{bounds} Methods with different tokens are compared at equal "
-            "compute below."
+            f"the signs, not corrected for multiple comparisons.{bounds} Methods with different tokens are compared at "
+            "equal compute below."
         )
     )
 
@@ -79,9 +79,8 @@ def print_differences(console: Console, found: DifferencesByIteration) -> None:
     first = found.differences[PAIRED_METRICS[0]]
     problems = first[0].difference.problems if first else 0
     seeds = f"{len(found.seeds)} and {len(found.other_seeds)} runs"
-    console.print(
-        Text(f"Paired by problem ({problems}), {seeds}; p: permutation test of the signs, for a single iteration.")
-    )
+    p = "p: permutation test of the signs for each iteration, not corrected for multiple comparisons."
+    console.print(Text(f"Paired by problem ({problems}), {seeds}; {p}"))
 
 
 def print_boundary(console: Console, label: str, found: Boundary) -> None:

@@ -143,7 +143,7 @@ def load_problems(
     if path == Path("hub"):
         path = fields.fetch()
     rows = _read(path, fields)
-    _check_columns(path, dict.fromkeys(column for row in rows for column in row.values), fields)
+    _check_columns(f"{path}:1", dict.fromkeys(column for row in rows for column in row.values), fields)
     rows = _selected(path, rows, fields)
     problems: list[Problem] = []
     places: dict[str, str] = {}
@@ -217,12 +217,12 @@ def _over_limit(place: Path | str, setting: str, message: str) -> ProblemFileErr
     return ProblemFileError([f"{place}: {message}"], f"Raise {setting} (data.{setting} for tmas solve) to read it.")
 
 
-def _check_columns(path: Path, columns: Collection[str], fields: ProblemFields) -> None:
+def _check_columns(place: Path | str, columns: Collection[str], fields: ProblemFields) -> None:
     missing = [column for column in fields.required if column not in columns]
     if columns and missing:
         present = ", ".join(map(repr, columns))
         raise ProblemFileError(
-            [f"{path}:1: field {column!r}: no such column (the columns are {present})" for column in missing]
+            [f"{place}: field {column!r}: no such column (the columns are {present})" for column in missing]
         )
 
 

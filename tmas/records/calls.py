@@ -69,11 +69,16 @@ class CallKey(Record):
 
 
 class Failure(Record):
-    """A missing result, with the reason."""
+    """A missing result, with the reason.
+
+    ``completion``: if a reply could not be read, the index of the completion in the reply of ``key``. It is not
+    recorded.
+    """
 
     reason: FailureReason
     message: str
     key: CallKey | None = None
+    completion: int = Field(default=0, exclude=True)
 
 
 class Message(Record):

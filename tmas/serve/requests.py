@@ -130,8 +130,9 @@ def read_request(data: bytes, server: ServerSettings) -> ChatRequest:
     fields = {name: value for name, value in body.items() if value is not None and not _has_no_effect(name, value)}
     ignored = _ignored(fields, server)
     options = fields.get("stream_options")
-    if isinstance(options, dict) and not server.strict:
-        fields["stream_options"] = {k: v for k, v in options.items() if k in StreamOptions.model_fields}
+    if isinstance(options, dict):
+        known = options.keys() if server.strict else StreamOptions.model_fields
+        fields["stream_options"] = {k: v for k, v in options.items() if k in known and v is not None}
     try:
         left_out = frozenset(ignored)  # a set, because a request can have 100,000 fields
         request = ChatRequest.model_validate({k: v for k, v in fields.items() if k not in left_out})

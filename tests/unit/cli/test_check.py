@@ -56,9 +56,11 @@ def test_a_problem_of_the_planned_run_can_be_asked(tmp_path: Path):
     with run_in_thread(ScriptedServer(team.reply, context_length=9000)) as server:
         done = check(server, f"problems={problems}", "check.problem=b")
         asked = [request["messages"][-1]["content"] for request in server.requests]
+        later = check(server, f"problems={problems}", "check.problem=b", "max_problems=1")
         unknown = check(server, f"problems={problems}", "check.problem=c")
     assert done.returncode == 0, done.stderr
     assert all("2 + 2?" in prompt for prompt in asked)
+    assert (later.returncode, "The planned run (1 " in later.stdout) == (0, True), later.stderr
     assert (unknown.returncode, "check.problem: there is no problem c" in unknown.stderr) == (2, True)
 
 
@@ -96,6 +98,29 @@ def test_truncated_replies_are_advised_to_be_longer():
         in done.stdout
     )
     assert "verification gave no reply" in done.stderr
+
+
+def test_there_is_no_estimate_if_the_server_does_not_report_its_tokens():
+    silent = ScriptedServer(lambda body: Script(tuple(team.reply(body)), usage="none"), context_length=9000)
+    with run_in_thread(silent) as server:
+        done = check(server)
+    assert done.returncode == 0, done.stderr
+    assert "There is no estimate of the planned run, because the server did not report" in done.stdout
+    assert "in replies" not in done.stdout
+    assert "tokens/s, the speed" not in done.stdout
+
+
+def test_the_excerpt_is_of_the_reply_that_could_not_be_read():
+    def reply(body: Body) -> Script:
+        texts = [*team.reply(body)]
+        if team.role_of(body) == "verification":
+            texts[0] = "I have no grade."
+        return Script(tuple(texts))
+
+    with run_in_thread(ScriptedServer(reply, context_length=9000)) as server:
+        done = check(server, "method.agents.parse_attempts=1")
+    [excerpt] = [line for line in done.stdout.splitlines() if line.startswith("verification, ")]
+    assert excerpt.endswith(": I have no grade.")
 
 
 def test_a_dead_server_and_an_unknown_model_end_the_check_with_their_own_codes():

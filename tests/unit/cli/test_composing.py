@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,14 +69,14 @@ def message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         pytest.param(
             ["solve", "method=tmass"],
             "method=tmass: the group method has no such choice. Did you mean method=tmas? "
-            "`tmas options solve method` lists the settings of method.",
+            "`tmas options solve method` lists the choices of method.",
             id="unknown group option",
         ),
         pytest.param(
             ["solve", "method=3"],
             "method=3: the group method has no such choice. The choices are best_of_n, genselect, majority_vote, "
             "pacore, rsa, rse, self_refine, tmas, tmas_adaptive, tmas_no_experience, tmas_no_guidelines, tmas_small, "
-            "verify_refine. `tmas options solve method` lists the settings of method.",
+            "verify_refine. `tmas options solve method` lists the choices of method.",
             id="number for a group option",
         ),
         pytest.param(
@@ -135,9 +136,22 @@ def test_wrong_arguments_are_one_message(arguments: list[str], expected: str, ca
 
 
 def test_the_keys_of_verl_are_suggested_for_a_training_run(capsys: pytest.CaptureFixture[str]):
-    assert message(capsys, "train", "output_dir=runs/x", "data.trian_files=a").startswith(
-        "tmas: data.trian_files: tmas train has no such setting. Did you mean data.train_files or "
+    text = message(capsys, "train", "output_dir=runs/x", "data.trian_files=a")
+    assert text.startswith("tmas: data.trian_files: tmas train has no such setting. Did you mean data.train_files or ")
+    assert text.endswith(
+        "`tmas options train` lists this project's settings, and `tmas train --cfg job` prints those of verl, too.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("argument", "listed"), [("limits.token_per_run=5", "limits.tokens_per_run"), ("model.nmae=m", "model.name")]
+)
+def test_the_command_that_a_message_suggests_lists_the_settings(
+    argument: str, listed: str, capsys: pytest.CaptureFixture[str]
+):
+    [suggested] = re.findall(r"`tmas (options [^`]+)` lists the settings", message(capsys, "solve", argument))
+    main(suggested.split())
+    assert f"\n  {listed}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -166,6 +180,15 @@ def test_settings_are_plain_values_and_the_process_is_left_as_it_was(monkeypatch
     with pytest.raises(UserError):
         compose_settings("solve", ["x=1"], CONF)
     assert (sys.argv, dict(os.environ)) == before
+
+
+def test_a_model_without_a_list_price_gets_one_by_its_name():
+    prices = "prices.my-model.input=1", "prices.my-model.output=2"
+    [settings] = compose_settings("solve", [*GIVEN, *prices], CONF)
+    assert settings["prices"]["my-model"] == {"input": 1, "output": 2}
+    assert "gpt-4.1" in settings["prices"]
+    with pytest.raises(UserError, match=r"prices\.my-model\.inputs.*no such setting"):
+        compose_settings("solve", [*GIVEN, "prices.my-model.inputs=1"], CONF)
 
 
 @pytest.mark.parametrize("sweep", ["--multirun", "hydra.mode=MULTIRUN"])

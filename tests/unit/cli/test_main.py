@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -293,3 +294,14 @@ def test_help_loads_neither_hydra_nor_verl():
     assert "after --help: set()" in done.stdout
     assert "after train --help: set()" in done.stdout
     assert "tmas train experiment=hybrid_grpo" in done.stdout
+
+
+def test_ctrl_c_ends_a_repeated_status_quietly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    status = SimpleNamespace(is_live=True, model_dump_json=lambda: "{}")
+    monkeypatch.setattr("tmas.cli.live.run_status", lambda _: status)
+    monkeypatch.setattr("tmas.cli.live.time.sleep", interrupt)
+    cli.main(["status", "runs/x", "every=5", "json=true"])
+    assert capsys.readouterr() == ("{}\n", "")

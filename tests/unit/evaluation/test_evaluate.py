@@ -240,6 +240,9 @@ def test_the_command_prints_differences_by_iteration_and_the_boundary(tmp_path: 
         "iteration 0 of the other seeds",
     ):
         assert text in done.stdout
+    prose = " ".join(done.stdout.split())
+    assert "p: permutation test of the signs for each iteration, not corrected for multiple comparisons." in prose
+    assert "p: permutation test of the signs, not corrected for multiple comparisons." in prose
     first, _, other = (orjson.loads((run / "evaluation.json").read_bytes()) for run in runs)
     assert first["differences"] is None
     assert [step["difference"]["value"] for step in other["differences"]["differences"]["pass_at_1"]] == [0.5, 0.5]

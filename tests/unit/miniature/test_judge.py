@@ -85,6 +85,11 @@ def test_findings_that_the_solution_chooses_earn_until_there_are_enough():
     assert use_of(bank(unused), solution(GOLD)) == scored(0.0, "not_applied")
 
 
+def test_an_item_that_was_contradicted_is_judged_too():
+    [item] = bank(right(1))
+    assert use_of([item.model_copy(update={"contradictions": 1})], solution(GOLD)) == scored(1.0)
+
+
 @pytest.mark.parametrize("block", range(4))
 def test_a_finding_on_any_block_counts(block: int):
     assert use_of(bank(right(block)), solution(GOLD)) == scored(1.0)

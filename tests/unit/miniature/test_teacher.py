@@ -261,6 +261,14 @@ B:echo:ab OK
     }  # B is tied
 
 
+def test_a_refuted_item_has_no_vote():
+    items = (
+        Experience(item_id="E1", kind="conclusion", statement="A:echo:ac OK", refuted=1, **SEEN),
+        Experience(item_id="E2", kind="conclusion", statement="B:echo:ab OK", **SEEN),
+    )
+    assert labels_in(all_items(ExperienceBank(items=items))) == {(1, "echo", "ab"): True}
+
+
 def test_findings_without_any_attempt_are_answered_by_a_guess():
     assert chosen(teacher().reply(exploit_prompt({(0, "alfa", "ab"): True}, []))).rule in RULES
 

@@ -372,7 +372,7 @@ def test_a_column_that_is_not_kept_is_not_read(tmp_path: Path) -> None:
 def test_a_missing_column_of_a_parquet_file_is_named_with_all_columns(tmp_path: Path) -> None:
     path = as_parquet(tmp_path / "in.parquet", [{"id": 1, "other": "x"}])
     assert defects(path) == [
-        f"in.parquet:1: field '{name}': no such column (the columns are 'id', 'other')"
+        f"in.parquet: field '{name}': no such column (the columns are 'id', 'other')"
         for name in ("problem_id", "question")
     ]
 

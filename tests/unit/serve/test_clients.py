@@ -78,6 +78,7 @@ async def test_the_official_client_with_sampling_and_a_system_message_is_answere
         ({"min_temperature": 0}, {"temperature": 0}, []),
         ({"apply_sampling": False}, {"temperature": 0.5, "top_p": 0.5}, ["temperature", "top_p"]),
         ({}, {"tools": [{"type": "function"}], "tool_choice": "auto"}, ["tools"]),
+        ({}, {"stream_options": {"include_usage": None}}, []),
         ({}, {"stream_options": {"include_usage": True, "new": 1}, "user": {"id": 7}, "logit_bias": None}, []),
         (
             {},
