@@ -194,9 +194,10 @@ def training_time(
 
     inference, training = _micro_batch_tokens(config, work)
 
-    def update(trained: int) -> float:
+    def update(model: str) -> float:
         """Seconds of an epoch. With LoRA, the backward pass takes half the time: most weights have no gradients."""
-        factor = 3 + int(config.actor_rollout_ref.model.enable_gradient_checkpointing)
+        trained = trained_parameters(config, shape, model)
+        factor = 3 + int(OmegaConf.select(config, model).enable_gradient_checkpointing)
         return passes(factor - int(trained < shape.parameters), 2 * weights + trained * FP32, training)
 
     # The passes before the update: the policy's log-probs, those of the reference policy, and the values of the critic.
@@ -207,7 +208,7 @@ def training_time(
     sent = shape.parameters if config.actor_rollout_ref.model.lora.get("merge") else trained
     return TrainingTime(
         log_probs=forwards * passes(1, weights, inference),
-        update=sum(count * update(trained_parameters(config, shape, model)) for model, count in epochs.items()),
+        update=sum(count * update(model) for model, count in epochs.items()),
         sync=sent * FP32 / rate + offloaded / (settings.host_link_gb * GB),
     )
 

@@ -80,6 +80,10 @@ def test_a_critic_saves_and_trains_as_much_again(composed: Composed):
     assert one
     assert two
     assert (two.update, two.log_probs) == (2 * one.update, 2 * one.log_probs)
+    ppo.critic.model.enable_gradient_checkpointing = False
+    faster = training_time(ppo, DENSE, settings, work)
+    assert faster
+    assert faster.update == pytest.approx((1 + 3 / 4) * one.update)
 
 
 def test_memory_is_sharded_over_all_devices(composed: Composed):
