@@ -154,6 +154,18 @@ def test_charts_answer_to_choice_legend_and_pointer(watched: Watched, report: Pa
     assert chart.locator("g.series").count() == 1
 
 
+def test_a_logarithmic_axis_has_any_positive_values(watched: Watched, report: Path):
+    page = watched.open(report, "results")
+    drawn = """values => {
+        const { at, ticks } = scale(values, 0, 300, true, null);
+        return [values.map((value) => Math.round(at(value))), ticks];
+    }"""
+    assert page.evaluate(drawn, [0.001, 0.01, 0, 1]) == [[0, 100, 0, 300], [0.001, 0.01, 0.1, 1]]
+    assert page.evaluate(drawn, [1000, 100_000]) == [[0, 300], [1000, 10_000, 100_000]]
+    places, ticks = page.evaluate(drawn, [0.03, 0.04])
+    assert (places, len(ticks) > 1) == ([0, 300], True)
+
+
 def test_the_list_of_problems_is_filtered_and_sorted(watched: Watched, report: Path, run: Path):
     lines = list(read_lines(run / "predictions.jsonl"))
     page = watched.open(report, "problems")
