@@ -296,6 +296,20 @@ def test_texts_that_were_left_out_are_said_to_be(watched: Watched, run: Path, tm
     assert command == f"tmas report runs=[{run}] problems=[synthetic-000] max_mb=1000 output=problem.html"
 
 
+def test_texts_that_tmas_view_leaves_out_are_said_to_be(watched: Watched, run: Path):
+    with served_view(run, max_mb=0.001) as url:
+        watched.allowed += (url,)
+        page = watched.page
+        page.goto(url)
+        page.wait_for_selector("nav.tabs a:has-text('Problems')")
+        watched.go("problems/0/0/0/c0")
+        page.wait_for_selector("article.call")
+        shown = page.locator("article.call").first.inner_text()
+        assert re.search(r"Left out: [\d,]+ characters\..* start tmas view again with a larger max_mb", shown)
+        assert "command above" not in shown
+        page.goto("about:blank")
+
+
 def test_training_curves_show_single_steps_their_mean_and_both_runs(watched: Watched, training: Path):
     page = watched.open(training)
     assert page.locator("nav.tabs a").all_inner_texts() == ["Training", "About"]
@@ -427,13 +441,13 @@ def test_the_status_is_shown_first_although_the_report_has_come_before_it(watche
 
 
 @contextmanager
-def served_view(run: Path) -> Iterator[str]:
+def served_view(run: Path, **changes: Any) -> Iterator[str]:
     """The URL of ``tmas view`` for ``run``, in a thread of its own."""
     url: Future[str] = Future()
     ended = threading.Event()
 
     async def serve() -> None:
-        async with view_server(ViewSettings(run=run, every=1)) as found:
+        async with view_server(ViewSettings(run=run, every=1, **changes)) as found:
             url.set_result(found)
             await asyncio.to_thread(ended.wait)
 
