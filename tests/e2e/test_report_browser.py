@@ -440,6 +440,32 @@ def test_the_status_is_shown_first_although_the_report_has_come_before_it(watche
         page.goto("about:blank")
 
 
+def test_tmas_view_names_a_damaged_file_and_an_error_of_the_page(watched: Watched, run: Path, tmp_path: Path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    good = (copy / "predictions.jsonl").read_bytes()
+    (copy / "predictions.jsonl").write_bytes(b"{}\n" + good)
+    page, notice = watched.page, watched.page.locator("p.connection")
+    with served_view(copy) as url:
+        watched.allowed += (url,)
+        page.goto(url)
+        page.wait_for_selector("p.connection >> text=predictions.jsonl:1")
+        assert notice.inner_text().startswith("The server answered with status 500: ")
+        page.wait_for_selector("nav.tabs a:has-text('Report')")
+        assert notice.count() == 1  # an answer about the report does not remove it
+        watched.troubles.clear()  # the console has an error for each answer with status 500
+        (copy / "predictions.jsonl").write_bytes(good)
+        page.wait_for_selector("main .tiles >> text=6 of 6")
+        assert notice.count() == 0
+        page.wait_for_selector("nav.tabs a:has-text('Problems')")
+        page.evaluate("() => { window.redraw = () => { throw new TypeError('no such tile'); }; }")
+        (copy / "predictions.jsonl").write_bytes(b"".join(good.splitlines(keepends=True)[:5]))
+        page.wait_for_selector("p.connection >> text=no such tile")
+        assert "No connection" not in notice.inner_text()
+        page.goto("about:blank")
+    assert {trouble for trouble in watched.troubles if "500" not in trouble} == {"error: no such tile"}
+    watched.troubles.clear()
+
+
 @contextmanager
 def served_view(run: Path, **changes: Any) -> Iterator[str]:
     """The URL of ``tmas view`` for ``run``, in a thread of its own."""
