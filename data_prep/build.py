@@ -25,7 +25,7 @@ from tmas.llm.tokens import ContextWindow, chat_template_tokens, token_counter
 from tmas.records import Failure, Message
 from tmas.run.replay import RecordedRun
 from tmas.run.session import keyed_hash
-from tmas.training.contexts import TrainingProblem, normal_row, row_prompts, rows_from_run
+from tmas.training.contexts import TrainingProblem, check_prompts, normal_row, row_prompts, rows_from_run
 from tmas.training.rows import Source, Split, TrainingRow, validate_rows, write_rows
 
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -77,8 +77,22 @@ class _Builder:
         self.skipped: Counter[str] = Counter()
         given = settings.verification.runs
         verification_runs = [self.teacher_run] if given is None else [RecordedRun(path) for path in given]
+        if settings.rows.verification:
+            self._check_verification_prompts(verification_runs)
         self.verifications = VerificationRows(verification_runs, settings.verification, settings.seed)
         self.bins: dict[str, list[VerificationBin]] = {}
+
+    def _check_verification_prompts(self, runs: Sequence[RecordedRun]) -> None:
+        """Compare the prompt of the verification rows with that of the runs that verified, or else with the teacher's.
+
+        Raises ``UserError`` if it differs.
+        """
+        for run in [run for run in runs if "verification" in run.manifest.models] or [self.teacher_run]:
+            if run.path != self.teacher_run.path:
+                remedy = "Set prompts to a folder with these prompts of the run, or leave it out of verification.runs."
+            else:
+                remedy = self.settings.prompts and "Leave out prompts=FOLDER to use the run's own prompts."
+            check_prompts(run, self.prompts, ("verification",), remedy)
 
     def unfinished_message(self) -> str | None:
         """A message for the user if the teacher's run is not finished.

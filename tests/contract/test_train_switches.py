@@ -111,9 +111,14 @@ def test_the_clip_and_the_correction_are_real_by_default(experiment: str, compos
     """With one update per step, the ratio that the clip bounds is always 1."""
     config = composed(experiment, *SHORT)
     updates = dict(make_plan(config).entries)["per step"]
-    assert updates.endswith("4 updates")
+    assert updates.endswith(" 4 updates")
     assert config.actor_rollout_ref.actor.shuffle
     assert config.actor_rollout_ref.rollout.calculate_log_probs
+
+
+def test_each_epoch_repeats_the_updates_of_a_step(composed: Compose) -> None:  # noqa: F811
+    config = composed("hybrid_grpo", *SHORT, "actor_rollout_ref.actor.ppo_epochs=2")
+    assert dict(make_plan(config).entries)["per step"].endswith(" 8 updates")
 
 
 def test_the_miniature_trains_as_before(composed: Compose) -> None:  # noqa: F811

@@ -154,6 +154,18 @@ def test_charts_answer_to_choice_legend_and_pointer(watched: Watched, report: Pa
     assert chart.locator("g.series").count() == 1
 
 
+def test_a_logarithmic_axis_has_any_positive_values(watched: Watched, report: Path):
+    page = watched.open(report, "results")
+    drawn = """values => {
+        const { at, ticks } = scale(values, 0, 300, true, null);
+        return [values.map((value) => Math.round(at(value))), ticks];
+    }"""
+    assert page.evaluate(drawn, [0.001, 0.01, 0, 1]) == [[0, 100, 0, 300], [0.001, 0.01, 0.1, 1]]
+    assert page.evaluate(drawn, [1000, 100_000]) == [[0, 300], [1000, 10_000, 100_000]]
+    places, ticks = page.evaluate(drawn, [0.03, 0.04])
+    assert (places, len(ticks) > 1) == ([0, 300], True)
+
+
 def test_the_list_of_problems_is_filtered_and_sorted(watched: Watched, report: Path, run: Path):
     lines = list(read_lines(run / "predictions.jsonl"))
     page = watched.open(report, "problems")
@@ -282,6 +294,20 @@ def test_texts_that_were_left_out_are_said_to_be(watched: Watched, run: Path, tm
     assert "Left out of this file" in page.locator("article.call").first.inner_text()
     command = page.locator("section.card code").first.inner_text()
     assert command == f"tmas report runs=[{run}] problems=[synthetic-000] max_mb=1000 output=problem.html"
+
+
+def test_texts_that_tmas_view_leaves_out_are_said_to_be(watched: Watched, run: Path):
+    with served_view(run, max_mb=0.001) as url:
+        watched.allowed += (url,)
+        page = watched.page
+        page.goto(url)
+        page.wait_for_selector("nav.tabs a:has-text('Problems')")
+        watched.go("problems/0/0/0/c0")
+        page.wait_for_selector("article.call")
+        shown = page.locator("article.call").first.inner_text()
+        assert re.search(r"Left out: [\d,]+ characters\..* start tmas view again with a larger max_mb", shown)
+        assert "command above" not in shown
+        page.goto("about:blank")
 
 
 def test_training_curves_show_single_steps_their_mean_and_both_runs(watched: Watched, training: Path):
@@ -414,14 +440,40 @@ def test_the_status_is_shown_first_although_the_report_has_come_before_it(watche
         page.goto("about:blank")
 
 
+def test_tmas_view_names_a_damaged_file_and_an_error_of_the_page(watched: Watched, run: Path, tmp_path: Path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    good = (copy / "predictions.jsonl").read_bytes()
+    (copy / "predictions.jsonl").write_bytes(b"{}\n" + good)
+    page, notice = watched.page, watched.page.locator("p.connection")
+    with served_view(copy) as url:
+        watched.allowed += (url,)
+        page.goto(url)
+        page.wait_for_selector("p.connection >> text=predictions.jsonl:1")
+        assert notice.inner_text().startswith("The server answered with status 500: ")
+        page.wait_for_selector("nav.tabs a:has-text('Report')")
+        assert notice.count() == 1  # an answer about the report does not remove it
+        watched.troubles.clear()  # the console has an error for each answer with status 500
+        (copy / "predictions.jsonl").write_bytes(good)
+        page.wait_for_selector("main .tiles >> text=6 of 6")
+        assert notice.count() == 0
+        page.wait_for_selector("nav.tabs a:has-text('Problems')")
+        page.evaluate("() => { window.redraw = () => { throw new TypeError('no such tile'); }; }")
+        (copy / "predictions.jsonl").write_bytes(b"".join(good.splitlines(keepends=True)[:5]))
+        page.wait_for_selector("p.connection >> text=no such tile")
+        assert "No connection" not in notice.inner_text()
+        page.goto("about:blank")
+    assert {trouble for trouble in watched.troubles if "500" not in trouble} == {"error: no such tile"}
+    watched.troubles.clear()
+
+
 @contextmanager
-def served_view(run: Path) -> Iterator[str]:
+def served_view(run: Path, **changes: Any) -> Iterator[str]:
     """The URL of ``tmas view`` for ``run``, in a thread of its own."""
     url: Future[str] = Future()
     ended = threading.Event()
 
     async def serve() -> None:
-        async with view_server(ViewSettings(run=run, every=1)) as found:
+        async with view_server(ViewSettings(run=run, every=1, **changes)) as found:
             url.set_result(found)
             await asyncio.to_thread(ended.wait)
 

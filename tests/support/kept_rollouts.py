@@ -141,6 +141,7 @@ def keep(
     padding: int = 0,
     estimator: str = "grpo",
     rollouts: Mapping[str, Any] | None = None,
+    max_response_tokens: int = 128,
 ) -> None:
     """Write the responses of a step to ``folder``, as the trainer does. ``store``: with the step's advantages.
 
@@ -160,7 +161,14 @@ def keep(
     }
     reward = {"custom_reward_function": {"reward_kwargs": {"settings": settings}}}
     algorithm = {"adv_estimator": estimator, "norm_adv_by_std_in_grpo": True}
-    one.config = OmegaConf.create({"algorithm": algorithm, "trainer": {"rollouts": rollouts or {}}, "reward": reward})
+    one.config = OmegaConf.create(
+        {
+            "algorithm": algorithm,
+            "data": {"max_response_length": max_response_tokens},
+            "trainer": {"rollouts": rollouts or {}},
+            "reward": reward,
+        }
+    )
     one.global_steps = step
     one._dump_executor, one._dump_futures = ThreadPoolExecutor(1), []
     tags = [{"is_padding": i >= len(rows) - padding} for i in range(len(rows))]

@@ -125,7 +125,8 @@ def _bars(axes: Axes, chart: Bars) -> None:
 
 
 def _short_numbers(axes: Axes) -> None:
-    """Format 12,000 as 12k."""
+    """Format 12,000 as 12k, and 0.02 as it is: as 20m it would be taken for 20 million."""
     from matplotlib.ticker import EngFormatter
 
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    large = EngFormatter(sep="")
+    axes.xaxis.set_major_formatter(lambda value, _: large(value) if abs(value) >= 1 else f"{value:g}")

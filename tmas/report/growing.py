@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -61,8 +60,7 @@ class GrowingReport:
             return orjson.dumps({"sections": [Section("about", "Report", [Note(str(error))])], "runs": []})
         self._browser = browser = Browser(runs.runs[0], 0, runs.scoring, None)
         for line in browser.run.predictions():
-            entry: dict[str, Any] = browser.add_entry(line)
-            entry |= {"block": _block_id(line.problem_id), "left_out": 0}
+            browser.add_entry(line)["block"] = _block_id(line.problem_id)
         run = {"name": browser.run.name, "path": str(self.path), "problems": browser.entries}
         last = [Section("problems", "Problems"), about_section(runs, [], None)]
         return orjson.dumps({"sections": [*run_sections(runs), *last], "runs": [run]})

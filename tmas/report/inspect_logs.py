@@ -135,10 +135,16 @@ def _sample(run: ReportedRun, line: Prediction, scored: EvaluatedProblem | None,
         "started_at": _time(begun),
         "completed_at": _time(ended),
         "total_time": ended - begun,
-        "limit": {"type": "token", "limit": limit or 0} if line.stop == "budget" else None,
+        "limit": {"type": "token", "limit": limit} if _reached_token_limit(line) else None,
         "token_limit": limit,
         "error": {**NO_TRACEBACK, "message": WORKERS_DIED} if line.stop == "worker" else None,
     }
+
+
+def _reached_token_limit(line: Prediction) -> bool:
+    """Whether the problem used up its own tokens. A limit in money, or a limit of the run, can end it, too."""
+    limit = line.terms.tokens_per_problem
+    return line.stop == "budget" and limit is not None and line.total_usage.total_tokens >= limit
 
 
 def _scores(line: Prediction, scored: EvaluatedProblem | None, scoring: str) -> dict[str, Data]:

@@ -158,19 +158,26 @@ def snapshots_of(run: RecordedRun, problem: Problem) -> list[MemorySnapshot]:
 def row_prompts(run: RecordedRun, given: Prompts | None = None) -> Prompts:
     """Return the prompts to render rows with: ``given``, or the run's own prompts if it is None.
 
-    Raises ``UserError`` if a prompt file of the solution agent differs from the file that the run used. This includes a
-    built-in prompt that has changed since the run.
+    Raises ``UserError`` if a prompt file of the solution agent differs from the file that the run used.
     """
     prompts = run.prompts if given is None else given
+    remedy = None if given is None else "Leave out prompts=FOLDER to use the run's own prompts."
     # "attempt" renders each rollout that the prompt "solution" shows.
-    rendered = prompts.files_of("solution") | prompts.files_of("attempt")
+    check_prompts(run, prompts, ("solution", "attempt"), remedy)
+    return prompts
+
+
+def check_prompts(run: RecordedRun, prompts: Prompts, names: Iterable[str], remedy: str | None) -> None:
+    """Raise ``UserError`` if one of the prompts ``names``, or a file that it includes, differs from that of the run.
+
+    This includes a built-in prompt that has changed since the run.
+    """
+    rendered = {file for name in names for file in prompts.files_of(name)}
     changed = {name: hashes for name, hashes in run.changed_prompts(prompts).items() if name in rendered}
     if changed:
         lines = [f"{prompts.place(name)}: {then!r} in the run, {now!r} now" for name, (then, now) in changed.items()]
         message = f"{run.path}: rows must be rendered with the run's own prompts, and these prompts differ:"
-        remedy = None if given is None else "Leave out prompts=FOLDER to use the run's own prompts."
         raise UserError("\n  ".join([message, *lines]), remedy=remedy)
-    return prompts
 
 
 def rows_from_run(

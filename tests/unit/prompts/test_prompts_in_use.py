@@ -28,6 +28,7 @@ from tmas import asolve_all
 from tmas.data_prep.build import build
 from tmas.data_prep.build_settings import BuildSettings
 from tmas.data_prep.distill import distill
+from tmas.data_prep.pool import read_problems
 from tmas.errors import UserError
 from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.methods import METHODS
@@ -41,6 +42,7 @@ from tmas.report.training_runs import read_training
 from tmas.rewards import verl_entry
 from tmas.run.directory import RunRefused
 from tmas.run.replay import RecordedRun
+from tmas.settings import RunSettings
 from tmas.testing import team
 from tmas.testing.chat_server import Body, ScriptedServer, run_in_thread
 from tmas.training.rl import train as training
@@ -162,7 +164,6 @@ async def test_a_worker_on_ray_gets_the_texts_and_needs_no_folder(
     pytest.importorskip("ray", reason="needs the cpu or gpu extra")
     from tmas.run import ray_workers as workers
     from tmas.run.runtime import Runtime
-    from tmas.settings import RunSettings
 
     sent: list[bytes] = []
     actor = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *given: sent.append(pickle.dumps(given))))
@@ -203,13 +204,12 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def built(teacher: Path, output: Path, prompts: Path | None) -> list[str]:
+def built(teacher: Path, output: Path, prompts: Path | None, **changes: Any) -> list[str]:
     """The prompts of all rows."""
     given = {"problems": teacher / "asked.jsonl", "run": teacher / "teacher", "output_dir": output, "prompts": prompts}
     size = {"tokenizer": "estimate", "max_prompt_tokens": 9000, "validation_share": 0}
-    build(
-        BuildSettings.model_validate({**given, **size, "rows": {"normal": 3, "experience": 4, "guideline": 2}}), silent
-    )
+    rows = {"normal": 3, "experience": 4, "guideline": 2}
+    build(BuildSettings.model_validate({**given, **size, "rows": rows, **changes}), silent)
     return [row.prompt[0].content for row in read_rows(output / "train.parquet")]
 
 
@@ -234,6 +234,33 @@ def test_build_refuses_other_prompts_than_those_of_the_run_by_name(teacher: Path
 def test_build_takes_other_prompts_where_no_row_is_rendered_with_them(teacher: Path, tmp_path: Path):
     other = changed(tmp_path / "other", "form", "attempt", "pacore", "verification")
     assert built(teacher, tmp_path / "rows", other) == built(teacher, tmp_path / "again", None)
+
+
+def test_build_refuses_another_verification_prompt_for_verification_rows(teacher: Path, tmp_path: Path):
+    """A run without a verifier is not compared."""
+    mine, other = (changed(tmp_path / name, "form", "attempt", *more) for name, more in (("a", ()), ("b", ("rubric",))))
+    with run_in_thread(ScriptedServer(team.reply)) as server:
+        for name, prompts, method in (
+            ("votes", mine, team.small("majority_vote")),
+            ("verified", other, team.small("best_of_n")),
+        ):
+            given = {"model": team.model(server.base_url), "method": method, "prompts": prompts}
+            problems = list(read_problems(teacher / "asked.jsonl"))
+            runner(problems, RunSettings.model_validate(given), tmp_path / name)
+    rows = {"normal": 0, "experience": 0, "guideline": 0, "verification": 2}
+
+    def with_runs(prompts: Path | None, *names: str) -> list[str]:
+        runs = [tmp_path / name for name in names] or None
+        return built(teacher, tmp_path / "rows", prompts, rows=rows, verification={"runs": runs}, sft={"per_role": 0})
+
+    differ = "with the run's own prompts, and these prompts differ:\n  .*rubric.jinja"
+    for names in ((), ("votes",)):
+        assert with_runs(mine, *names)
+        with pytest.raises(UserError, match=f"{differ}.*\nLeave out prompts=FOLDER"):
+            with_runs(other, *names)
+    with pytest.raises(UserError, match=f"verified: .*{differ}.*\nSet prompts to a folder"):
+        with_runs(None, "votes", "verified")
+    assert with_runs(other, "votes", "verified")
 
 
 # --- judges

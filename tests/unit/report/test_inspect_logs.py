@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tmas.errors import UserError
 from tmas.records.reading import read_records
-from tmas.records.run_files import Prediction
+from tmas.records.run_files import Prediction, Terms
+from tmas.report import inspect_logs
 from tmas.report.report import ReportSettings, make_report
+from tmas.report.runs import read_runs
 from tmas.run.trace import read_calls, trace_path
 from tmas.testing import team
 from tmas.testing.synthetic_run import Writer, make, problems
@@ -29,6 +32,22 @@ def test_the_package_is_asked_for_before_anything_is_written(run: Path, monkeypa
     with pytest.raises(UserError, match=r"tmas\[inspect\]"):
         make_report(ReportSettings(runs=(run,), inspect=run / "logs"))
     assert not (run / "report.html").exists()
+
+
+def test_a_limit_of_tokens_is_named_only_if_the_problem_reached_it(run: Path):
+    [reported] = read_runs([run], lambda _: None).runs
+    line = next(reported.predictions())
+    used = line.total_usage.total_tokens
+
+    def limit(stop: str, **limits: int | float | None) -> Any:
+        terms = Terms(method=line.terms.method, limits=limits)
+        changed = line.model_copy(update={"stop": stop, "terms": terms})
+        return inspect_logs._sample(reported, changed, None, "rule")["limit"]
+
+    assert limit("budget", tokens_per_problem=used) == {"type": "token", "limit": used}
+    assert limit("budget", tokens_per_problem=used + 1, money_per_problem=0.5) is None
+    assert limit("budget", tokens_per_run=used) is None
+    assert limit("max_iterations", tokens_per_problem=used) is None
 
 
 def test_a_log_holds_every_call_score_and_failure(run: Path):

@@ -32,8 +32,8 @@ from tmas.records.prices import Price, cost_of
 from tmas.report.about import about_section
 from tmas.report.boundary import boundary_section
 from tmas.report.costs import costs_section
-from tmas.report.figures import charts, draw_all, file_name
-from tmas.report.items import Cell, Choice, ItemRow, Lines, Note, Section, Stack, Table, Tiles
+from tmas.report.figures import charts, draw, draw_all, file_name
+from tmas.report.items import Cell, Choice, ItemRow, Lines, Note, Point, Section, Series, Stack, Table, Tiles
 from tmas.report.memory import memory_section
 from tmas.report.page import policy
 from tmas.report.problems import TextBudget
@@ -626,6 +626,16 @@ def test_figures_are_written_as_png_and_svg(runs: dict[str, Path], tmp_path: Pat
     assert [file.name for file in written] == [f"{name}.{suffix}" for name in names for suffix in ("png", "svg")]
     assert written[0].read_bytes().startswith(b"\x89PNG")
     assert f">{read_in.groups[1].label}<" in written[1].read_text()
+
+
+def test_the_axis_of_a_figure_has_no_prefix_for_small_costs():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    figure, axes = pyplot.subplots()
+    points = [Point(0.001, 0.5), Point(3000.0, 0.75)]
+    draw(axes, Lines("t", "x", "y", [Series("tmas", 0, points)], log_x=True))
+    shown = [axes.xaxis.get_major_formatter()(value, None) for value in (0.001, 0.02, 1, 20, 3000)]
+    assert shown == ["0.001", "0.02", "1", "20", "3k"]
+    pyplot.close(figure)
 
 
 def test_without_matplotlib_figures_are_refused_in_words(runs: dict[str, Path], tmp_path: Path, monkeypatch: Any):

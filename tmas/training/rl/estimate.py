@@ -92,7 +92,7 @@ def workload(config: DictConfig, settings: EstimateSettings, rows: Sequence[RowF
 
 @dataclass(frozen=True)
 class Generation:
-    """Memory and time of the generation of a step.
+    """Memory and time of the generation of a step. None: unknown, because a setting that it depends on is not set.
 
     ``weights`` and ``cache``: vLLM's weights and KV cache in bytes per device. ``concurrency``: number of responses
     that a replica generates at once. ``tokens_per_second``: of all replicas together, while each generates
@@ -101,8 +101,8 @@ class Generation:
     """
 
     weights: float
-    cache: float
-    concurrency: float
+    cache: float | None
+    concurrency: float | None
     tokens_per_second: float | None
     seconds: float | None
 
@@ -115,6 +115,8 @@ def generation(config: DictConfig, shape: ModelShape, settings: EstimateSettings
     copied = shape.parameters - shape.expert_parameters  # each rank has a copy; the experts are spread over the ranks
     weights = (copied * ranks + shape.expert_parameters) * BF16 / devices
     cache = _cache_bytes(config, settings, weights)
+    if cache is None:
+        return Generation(weights, None, None, None, None)
     shared = work.samples if rollout.enable_prefix_caching else 1
     held = work.prompt / shared + work.response / 2  # tokens in the cache for one response, at half of its length
     per_replica = work.responses / replicas
@@ -137,11 +139,13 @@ def generation(config: DictConfig, shape: ModelShape, settings: EstimateSettings
     return Generation(weights, cache, concurrency, per_second * replicas, bulk + tail + prefill)
 
 
-def _cache_bytes(config: DictConfig, settings: EstimateSettings, weights: float) -> float:
-    """Bytes of vLLM's KV cache per device."""
+def _cache_bytes(config: DictConfig, settings: EstimateSettings, weights: float) -> float | None:
+    """Bytes of vLLM's KV cache per device. None if the memory of a device is unknown."""
     if config.trainer.device == "cpu":
         return float(config.env.get("VLLM_CPU_KVCACHE_SPACE", 4)) * 2**30  # vLLM's own setting and default, in GiB
-    share = config.actor_rollout_ref.rollout.gpu_memory_utilization * (settings.memory_gb or 0) * GB
+    if settings.memory_gb is None:
+        return None
+    share = config.actor_rollout_ref.rollout.gpu_memory_utilization * settings.memory_gb * GB
     return max(0.0, share - weights - settings.engine_reserve_gb * GB)
 
 
@@ -190,9 +194,10 @@ def training_time(
 
     inference, training = _micro_batch_tokens(config, work)
 
-    def update(trained: int) -> float:
+    def update(model: str) -> float:
         """Seconds of an epoch. With LoRA, the backward pass takes half the time: most weights have no gradients."""
-        factor = 3 + int(config.actor_rollout_ref.model.enable_gradient_checkpointing)
+        trained = trained_parameters(config, shape, model)
+        factor = 3 + int(OmegaConf.select(config, model).enable_gradient_checkpointing)
         return passes(factor - int(trained < shape.parameters), 2 * weights + trained * FP32, training)
 
     # The passes before the update: the policy's log-probs, those of the reference policy, and the values of the critic.
@@ -203,7 +208,7 @@ def training_time(
     sent = shape.parameters if config.actor_rollout_ref.model.lora.get("merge") else trained
     return TrainingTime(
         log_probs=forwards * passes(1, weights, inference),
-        update=sum(count * update(trained_parameters(config, shape, model)) for model, count in epochs.items()),
+        update=sum(count * update(model) for model, count in epochs.items()),
         sync=sent * FP32 / rate + offloaded / (settings.host_link_gb * GB),
     )
 

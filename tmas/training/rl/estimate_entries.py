@@ -26,6 +26,8 @@ from tmas.training.rl.inputs import RowFile
 from tmas.training.rl.model_shape import ModelShape
 from tmas.training.rl.worker_checks import replica_devices, uses_critic, uses_reference
 
+_NO_MEMORY = "unknown: estimate.memory_gb is not set"
+
 
 def estimate_entries(
     config: DictConfig,
@@ -65,10 +67,12 @@ def _times(
     config: DictConfig, shape: ModelShape, settings: EstimateSettings, work: Workload, made: Generation
 ) -> Iterator[tuple[str, str]]:
     times = training_time(config, shape, settings, work)
-    at_once = f"{made.concurrency:,.0f} responses at once on each replica"
+    at_once = _NO_MEMORY if made.concurrency is None else f"{made.concurrency:,.0f} responses at once on each replica"
     if times is None or made.seconds is None or made.tokens_per_second is None:
         yield "generation", at_once
-        yield "time per step", "unknown: estimate.tflops and estimate.memory_bandwidth_gb are not set"
+        needed = ["tflops", "memory_bandwidth_gb", *(["memory_gb"] if made.concurrency is None else [])]
+        missing = [f"estimate.{name}" for name in needed if getattr(settings, name) is None]
+        yield "time per step", f"unknown: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"
         return
     parts = {
         "rollout": made.seconds,
@@ -111,15 +115,18 @@ def _memory(
     offload = config.actor_rollout_ref.actor.fsdp_config
     yield "memory of update", _parts(training_memory(config, shape, work), settings)
     yield "memory of log-probs", _parts(log_prob_memory(config, shape, work), settings)
-    stay = weights * int(not offload.param_offload) + optimizer * int(not offload.optimizer_offload)
-    parts = {
-        "weights": made.weights,
-        "KV cache": made.cache,
-        "rest of vLLM": settings.engine_reserve_gb * GB,
-        "trainer": stay,
-    }
-    tokens = made.cache * replica_devices(config) / shape.kv_bytes
-    yield "memory of rollout", f"{_parts(parts, settings)}; the cache of a replica holds {tokens:,.0f} tokens"
+    if made.cache is None:
+        yield "memory of rollout", _NO_MEMORY
+    else:
+        stay = weights * int(not offload.param_offload) + optimizer * int(not offload.optimizer_offload)
+        parts = {
+            "weights": made.weights,
+            "KV cache": made.cache,
+            "rest of vLLM": settings.engine_reserve_gb * GB,
+            "trainer": stay,
+        }
+        tokens = made.cache * replica_devices(config) / shape.kv_bytes
+        yield "memory of rollout", f"{_parts(parts, settings)}; the cache of a replica holds {tokens:,.0f} tokens"
     host = weights * int(offload.param_offload) + optimizer * int(offload.optimizer_offload)
     with_adapter = trained_parameters(config, shape) < shape.parameters  # then the policy without it is the reference
     if uses_reference(config) and not with_adapter and config.actor_rollout_ref.ref.fsdp_config.param_offload:

@@ -106,7 +106,8 @@ def _resources(config: DictConfig) -> Iterator[tuple[str, str]]:
 def _workload(config: DictConfig, rows: int) -> Iterator[tuple[str, str]]:
     batch, rollout = config.data.train_batch_size, config.actor_rollout_ref.rollout
     steps = config.trainer.total_training_steps or rows // batch * config.trainer.total_epochs
-    updates = batch // config.actor_rollout_ref.actor.ppo_mini_batch_size
+    actor = config.actor_rollout_ref.actor
+    updates = batch // actor.ppo_mini_batch_size * actor.ppo_epochs
     yield "objective", f"{config.algorithm.adv_estimator}, {config.trainer.experiment_name}"
     yield "per step", f"{batch} prompts x {rollout.n} samples = {batch * rollout.n:,} responses, {updates} updates"
     yield "steps", f"{steps:,} in total, {rows // batch:,} per epoch"

@@ -152,10 +152,17 @@ async def rescore(settings: RescoreSettings, progress: Progress) -> Rescoring:
         for done, file in enumerate(files):
             progress(done, len(files))
             step, lines = read_step(file)
+            if settings.reward.overlong.penalty and not step.max_response_tokens:
+                raise UserError(
+                    "was kept by an earlier version, without max_response_tokens, so the overlong penalty cannot be"
+                    " computed again",
+                    where=str(file),
+                    remedy=f"Set {REWARD_KEY}.overlong.penalty=0, or leave out this file.",
+                )
             prompts = [*lines]
             changed.append(_changed(step, settings))
             numbers.append(step.step)
-            scored = await gather(*(_rescored(scorer, prompt) for prompt in prompts))
+            scored = await gather(*(_rescored(scorer, prompt, step.max_response_tokens) for prompt in prompts))
             pairs += _with_advantages([pair for members in scored for pair in members], step, settings)
     progress(len(files), len(files))
     sources: defaultdict[str, list[Pair]] = defaultdict(list)
@@ -171,10 +178,10 @@ async def rescore(settings: RescoreSettings, progress: Progress) -> Rescoring:
     )
 
 
-async def _rescored(scorer: Scorer, prompt: KeptPrompt) -> list[Pair]:
+async def _rescored(scorer: Scorer, prompt: KeptPrompt, max_response_tokens: int) -> list[Pair]:
     async def pair(response: KeptResponse) -> Pair:
         questions = scorer.questions(response.verdicts)
-        given = prompt.reward_input(response)
+        given = prompt.reward_input(response, max_response_tokens)
         report = await scorer.score(prompt.data_source, response.text, prompt.gold, given, questions)
         after = None if questions.unanswered else {key: report[key] for key in response.reward}
         return Pair(prompt.uid, response.reward, after)

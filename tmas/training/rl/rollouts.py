@@ -30,12 +30,14 @@ class KeptStep(Record):
     """The first line of a file: the step, and the settings that its rewards and advantages were computed with.
 
     ``algorithm``: verl's settings of the advantage. ``reward``: the reward's settings, flat, with dotted keys.
+    ``max_response_tokens``: the longest that a response can be; 0 if unknown, in files of earlier versions.
     """
 
     schema_version: Version = SCHEMA_VERSION
     step: int
     algorithm: dict[str, JsonValue] = Field(default_factory=dict)
     reward: dict[str, JsonValue] = Field(default_factory=dict)
+    max_response_tokens: int = 0
 
 
 class KeptResponse(Record):
@@ -66,10 +68,14 @@ class KeptPrompt(Record):
     extra_info: dict[str, JsonValue]
     responses: tuple[KeptResponse, ...]
 
-    def reward_input(self, response: KeptResponse) -> dict[str, Any]:
-        """The ``extra_info`` that the reward function got for ``response``."""
+    def reward_input(self, response: KeptResponse, max_response_tokens: int) -> dict[str, Any]:
+        """The ``extra_info`` that the reward function got for ``response``, a response of this prompt.
+
+        ``max_response_tokens``: that of the prompt's step.
+        """
         given = {key: response.reward[key] for key in ("truncated", "response_tokens")}
-        return {**self.extra_info, **given, "thinking_opened": response.thinking_opened, "prompt": self.prompt}
+        given |= {"max_response_tokens": max_response_tokens, "thinking_opened": response.thinking_opened}
+        return {**self.extra_info, **given, "prompt": self.prompt}
 
 
 def prompt_text(messages: Iterable[Mapping[str, str]]) -> str:

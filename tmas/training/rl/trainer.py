@@ -134,7 +134,12 @@ class HybridRewardHooks(PPOTrainer):
         reward = RewardSettings.model_validate({**given, "judge": None}, context=WITHOUT_JUDGE)
         algorithm = {key: self.config.algorithm.get(key) for key in ("adv_estimator", "norm_adv_by_std_in_grpo")}
         chosen = reward.model_dump(mode="json", exclude={*UNKEPT})
-        return KeptStep(step=self.global_steps, algorithm=algorithm, reward=flatten(chosen))
+        return KeptStep(
+            step=self.global_steps,
+            algorithm=algorithm,
+            reward=flatten(chosen),
+            max_response_tokens=self.config.data.max_response_length,
+        )
 
     def _kept_prompts(self, batch: KVBatchMeta, thinking: bool) -> list[KeptPrompt]:
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]

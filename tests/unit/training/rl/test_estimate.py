@@ -80,6 +80,10 @@ def test_a_critic_saves_and_trains_as_much_again(composed: Composed):
     assert one
     assert two
     assert (two.update, two.log_probs) == (2 * one.update, 2 * one.log_probs)
+    ppo.critic.model.enable_gradient_checkpointing = False
+    faster = training_time(ppo, DENSE, settings, work)
+    assert faster
+    assert faster.update == pytest.approx((1 + 3 / 4) * one.update)
 
 
 def test_memory_is_sharded_over_all_devices(composed: Composed):
@@ -128,6 +132,8 @@ def test_a_larger_share_for_vllm_holds_more_responses_and_is_faster(composed: Co
         config, settings = composed("hybrid_grpo", f"{ROLLOUT}.gpu_memory_utilization={share}")
         made.append(generation(config, DENSE, settings, workload(config, settings, [])))
     small, large = made
+    assert small.concurrency
+    assert large.concurrency
     assert small.concurrency < large.concurrency
     assert small.seconds
     assert large.seconds
@@ -145,6 +151,7 @@ def test_data_parallel_ranks_of_vllm_are_one_replica(composed: Composed):
     (one, experts), (two, spread_experts) = made
     assert one.seconds
     assert one.tokens_per_second
+    assert one.concurrency
     assert (two.weights, two.cache, two.concurrency) == (one.weights, one.cache, 2 * one.concurrency)
     assert (two.seconds, two.tokens_per_second) == pytest.approx((one.seconds, one.tokens_per_second))
     assert experts.weights - spread_experts.weights == 48 * 128 * 3 * 2048 * 768 * 2 / 2
@@ -180,6 +187,15 @@ def test_what_does_not_fit_is_said(composed: Composed):
     config, settings = composed("hybrid_grpo", f"{ROLLOUT}.gpu_memory_utilization=0.99", "estimate.memory_gb=40")
     entries = dict(estimate_entries(config, EXPERTS, settings, [], []))
     assert "DOES NOT FIT 40 GB" in entries["memory of rollout"]
+
+
+def test_without_the_memory_of_a_gpu_its_cache_is_unknown(composed: Composed):
+    config, settings = composed("hybrid_grpo", "estimate.memory_gb=null")
+    entries = dict(estimate_entries(config, DENSE, settings, [ROWS], [ROWS]))
+    unknown = "unknown: estimate.memory_gb is not set"
+    assert [entries[name] for name in ("generation", "time per step", "memory of rollout")] == [unknown] * 3
+    assert "fit" not in entries["memory of update"]
+    assert entries["validation"] == "128 rows x 4 samples, every 20 steps"
 
 
 def test_a_cpu_has_an_estimate_without_times(composed: Composed):

@@ -32,6 +32,7 @@ from tests.support.rewards import (
 )
 from tmas.answers.checker import AnswerChecker
 from tmas.cli.rescore import print_rescoring
+from tmas.errors import UserError
 from tmas.records.reading import DefectiveFile
 from tmas.rewards import scorer
 from tmas.rewards.scorer import Scorer
@@ -103,18 +104,23 @@ def rows() -> list[tuple[str, KeptRow]]:
     return found
 
 
-def train(folder: Path, **given: Any) -> Kept:
-    """A step of a training: rewards, advantages, and what the trainer keeps."""
+LIMIT = 128
+"""The longest that a response can be, in tokens."""
+
+
+def train(folder: Path, changes: dict[str, Any] | None = None, **given: Any) -> Kept:
+    """A step of a training: rewards, advantages, and what the trainer keeps. ``changes``: to the reward's settings."""
     responses = rows()
 
     async def rewards(base_url: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        plain = settings(base_url)
+        plain = settings(base_url, **(changes or {}))
         async with Scorer(reward_settings(plain)) as one:
+            added = {"prompt": "Think.\n\n" + QUESTION, "max_response_tokens": LIMIT}
             reports = [
                 await one.score(
-                    row.data_source, row.response, row.gold, {**row.extra_info, "prompt": "Think.\n\n" + QUESTION}
+                    row.data_source, row.response, row.gold, {**row.extra_info, **added, "response_tokens": LIMIT - i}
                 )
-                for _, row in responses
+                for i, (_, row) in enumerate(responses)
             ]
         return reports, plain
 
@@ -151,6 +157,27 @@ def test_the_same_settings_change_nothing(kept: Kept):
     _, prompts = read_step(kept.folder / "000003.jsonl.gz")
     sizes = [abs(response.advantage) for prompt in prompts for response in prompt.responses]
     assert everything.advantage.after == everything.advantage.before == pytest.approx(sum(sizes) / 16, abs=1e-6)
+
+
+def test_the_overlong_penalty_is_computed_again(kept: Kept, tmp_path: Path):
+    penalized = train(tmp_path / "rollouts", {"overlong": {"penalty": 0.5}}, max_response_tokens=LIMIT, step=1)
+    everything = again(penalized).sources["all"]
+    assert everything.score.before is not None
+    assert everything.score.before < (again(kept).sources["all"].score.before or 0)
+    assert everything.score.after == everything.score.before
+    assert everything.advantage.after == everything.advantage.before
+
+
+def test_a_file_without_the_longest_response_has_no_overlong_penalty(kept: Kept, tmp_path: Path):
+    """Earlier versions did not keep max_response_tokens."""
+    header, *prompts = gzip.decompress((kept.folder / "000003.jsonl.gz").read_bytes()).splitlines(keepends=True)
+    older = {name: value for name, value in orjson.loads(header).items() if name != "max_response_tokens"}
+    lines = [orjson.dumps(older) + b"\n", *prompts]
+    (tmp_path / "000003.jsonl.gz").write_bytes(gzip.compress(b"".join(lines)))
+    old = kept._replace(folder=tmp_path)
+    assert again(old).sources == again(kept).sources
+    with pytest.raises(UserError, match=r"000003\.jsonl\.gz: .*the overlong penalty cannot be computed again"):
+        again(old, overlong={"penalty": 0.5})
 
 
 def test_a_weight_and_a_gate_are_applied_to_the_kept_verdicts(kept: Kept):

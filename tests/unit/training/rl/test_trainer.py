@@ -184,7 +184,8 @@ def test_the_responses_of_a_step_are_kept_with_their_rewards_by_prompt(monkeypat
     assert response.reward["score"] == 1.3
     assert response.verdicts[0].about == "abc"
     assert [one.advantage for one in first.responses] == pytest.approx([0.15, -0.15], abs=1e-6)
-    assert first.reward_input(response)["question"] == "question a"
+    given = first.reward_input(response, step.max_response_tokens)
+    assert (given["question"], given["max_response_tokens"]) == ("question a", 128)
 
 
 def test_the_thinking_may_be_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

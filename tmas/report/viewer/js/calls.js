@@ -129,14 +129,17 @@ async function replyView(block, call, completion, i, open) {
 
 function present(text, characters) {
   if (text === null)
-    return h(
-      "p",
-      { class: "note" },
-      `Left out of this file: ${count(characters)} characters. The command above shows them.`,
-    );
+    return h("p", { class: "note" }, leftOutText(count(characters)));
   return text.trim()
     ? textView(text, `${count(characters)} characters`)
     : h("p", { class: "note" }, "Nothing was written.");
+}
+
+/** Says where a text is that was left out: in the report of its problem, or in a growing report with more room. */
+function leftOutText(characters) {
+  return DATA.growing
+    ? `Left out: ${characters} characters. To show them, start tmas view again with a larger max_mb.`
+    : `Left out of this file: ${characters} characters. The command above shows them.`;
 }
 
 async function promptView(block, call, packing) {

@@ -3,6 +3,7 @@
 
 const STATUS_SECONDS = 2;
 const following = { status: null, report: null };
+const notices = { status: null, report: null }; // what is wrong with each of the two
 
 function follow() {
   poll("status", STATUS_SECONDS, (section) => {
@@ -23,16 +24,25 @@ function follow() {
 async function poll(path, seconds, accept) {
   let version = null;
   while (true) {
+    let changed = null;
     try {
       const response = await fetch(path, { cache: "no-store", headers: version ? { "If-None-Match": version } : {} });
-      notice(null);
+      const body = await response.text();
       if (response.ok) {
         version = response.headers.get("ETag");
-        accept(await response.json());
-      } else if (response.status !== 304) notice(`The server answered with status ${response.status}.`);
+        changed = JSON.parse(body);
+      }
+      const refused = !response.ok && response.status !== 304; // such as for a damaged file; the body names it
+      notice(path, refused ? `The server answered with status ${response.status}: ${body}` : null);
     } catch (error) {
       if (!(error instanceof TypeError)) throw error; // fetch raises a TypeError if there is no connection
-      notice("No connection: tmas view has ended.");
+      notice(path, "No connection: tmas view has ended.");
+    }
+    try {
+      if (changed !== null) accept(changed);
+    } catch (error) {
+      notice(path, `The page cannot show the ${path} and no longer follows it: ${error.message}`);
+      throw error;
     }
     await new Promise((done) => setTimeout(done, 1000 * seconds));
   }
@@ -64,9 +74,12 @@ function offerNewData() {
   document.querySelector("nav.tabs").after(button);
 }
 
-function notice(text) {
+/** Shows what is wrong with `path`, or removes it if `text` is null. */
+function notice(path, text) {
+  notices[path] = text;
+  const shown = notices.status ?? notices.report;
   const before = document.querySelector("p.connection");
-  if (before?.textContent === text) return;
+  if (before?.textContent === shown) return;
   before?.remove();
-  if (text) document.querySelector("header.top").after(h("p", { class: "note connection", role: "status" }, text));
+  if (shown) document.querySelector("header.top").after(h("p", { class: "note connection", role: "status" }, shown));
 }

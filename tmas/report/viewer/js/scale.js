@@ -1,12 +1,15 @@
 // Maps values to pixels and finds round values for tick marks.
 
-/** Maps values to pixels. `ticks` are round values in the range. A logarithmic scale is for counts from 1 on. */
+/**
+ * Maps values to pixels. `ticks` are round values in the range. A logarithmic scale is for positive values. It draws
+ * others where the smallest positive value is.
+ */
 function scale(values, from, to, log, range) {
-  const counts = log ? values.map((value) => Math.max(value, 1)) : values;
-  let [low, high] = range || (counts.length ? [Math.min(...counts), Math.max(...counts)] : [1, 2]);
+  const drawn = log ? values.filter((value) => value > 0) : values;
+  let [low, high] = range || (drawn.length ? [Math.min(...drawn), Math.max(...drawn)] : [1, 2]);
   if (low === high) high = log ? 2 * low : low + 1;
   if (!range && !log) high += 0.04 * (high - low);
-  const f = log ? (value) => Math.log(Math.max(value, 1)) : (value) => value;
+  const f = log ? (value) => Math.log(Math.max(value, low)) : (value) => value;
   const at = (value) => from + ((f(value) - f(low)) / (f(high) - f(low))) * (to - from);
   const many = Math.max(2, Math.floor(Math.abs(to - from) / 50));
   const least = values.every(Number.isInteger) && high - low > 1 ? 1 : 0; // there is no iteration 0.5
@@ -26,9 +29,10 @@ function linearTicks(low, high, many, least) {
 function logTicks(low, high, many) {
   const found = [];
   for (let power = Math.floor(Math.log10(low)); 10 ** power <= high; power++) {
-    for (const factor of [1, 2, 5]) found.push(factor * 10 ** power);
+    for (const factor of [1, 2, 5]) found.push(Number((factor * 10 ** power).toPrecision(12)));
   }
   const within = found.filter((value) => value >= low && value <= high);
   const decades = within.filter((value) => Number.isInteger(Math.round(Math.log10(value) * 1e6) / 1e6));
+  if (within.length < 2) return linearTicks(low, high, many, 0); // such as 3 to 4
   return within.length > many && decades.length > 1 ? decades : within;
 }
