@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Solves the problems of recipes/adaptive/run.sh, which sets the variables. Further arguments go to adaptive TMAS.
 set -euo pipefail
-N=${N:-8} M=${M:-8}
+N=${N:-8} M=${M:-8} PRICE=${PRICE:-}
 TEAM="method.n_candidates=$N method.n_verifications=$M method.max_iterations=8 method.epsilon=0.25
     method.agents.max_new_items=16 method.agents.structured_outputs=off"
 declare -A METHOD_SETTINGS=(
@@ -18,9 +18,12 @@ for SEED in ${SEEDS:-0}; do for RATE in ${RATES:-0}; do for METHOD in ${METHODS:
     OWN=()
     [[ $METHOD != tmas_adaptive* ]] || OWN=("$@")
     NOISE=()
-    [ "$METHOD" = majority_vote ] || NOISE=(model.roles.verification.base_url="${NOISE_URL:-http://noise}/$RATE/v1")
+    if [ "$METHOD" != majority_vote ]; then # the role has another address than the model, so it inherits no price
+        # shellcheck disable=SC2206  # the settings are words
+        NOISE=(model.roles.verification.base_url="${NOISE_URL:-http://noise}/$RATE/v1" ${PRICE//model.price/model.roles.verification.price})
+    fi
     # shellcheck disable=SC2086  # the settings are words
     tmas solve experiment=miniature ${METHOD_SETTINGS[$METHOD]} seed="$SEED" output_dir="$RUN" problems="$PROBLEMS" \
         model.base_url="${MODEL_URL:-http://server/v1}" model.name="${MODEL_NAME:-miniature}" \
-        model.tokenizer="${TOKENIZER:-estimate}" prompts="${PROMPTS:-null}" ${PRICE:-} "${NOISE[@]}" "${OWN[@]}"
+        model.tokenizer="${TOKENIZER:-estimate}" prompts="${PROMPTS:-null}" $PRICE "${NOISE[@]}" "${OWN[@]}"
 done; done; done

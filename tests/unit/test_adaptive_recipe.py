@@ -52,6 +52,20 @@ def test_the_teacher_is_used_even_if_the_user_s_shell_has_the_address_of_a_model
     assert solving.startswith("unset: ")
 
 
+def test_the_verifier_behind_the_noise_has_the_price_of_the_model(tmp_path: Path):
+    (tmp_path / "tmas").write_text('#!/bin/sh\necho "$*"\n')
+    (tmp_path / "tmas").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "OUT": str(tmp_path / "out"), "PROBLEMS": "p.jsonl"}
+    price = {"PRICE": "model.price.input=1 model.price.output=4"}
+    command = ["bash", "recipes/adaptive/solve.sh"]
+    done = subprocess.run(command, env=environment | price, cwd=ROOT, capture_output=True, text=True, check=True)
+    for setting in price["PRICE"].split():
+        assert f" {setting} " in done.stdout
+        assert setting.replace("model.price", "model.roles.verification.price") in done.stdout.split()
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "price" not in done.stdout
+
+
 def test_a_share_of_the_last_grades_is_flipped_and_always_the_same_ones():
     text = "It says \\boxed{0.5}.\nThe final grade is: \\boxed{1}"
     assert with_flipped_grade(text, 1, 0, rate=1) == "It says \\boxed{0.5}.\nThe final grade is: \\boxed{0}"
