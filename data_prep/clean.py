@@ -58,7 +58,10 @@ class CleanSettings(Settings):
 
 
 class Removed(Record):
-    """A removed problem with the reason. ``match``: the problem that it repeats, if that is the reason."""
+    """A removed problem with the reason.
+
+    ``match``: the benchmark problem, the duplicate or the problem in conflict; None for ``unreadable``.
+    """
 
     problem_id: str
     reason: Reason
@@ -105,6 +108,7 @@ class _Cleaner:
         self.kept: dict[int, TrainingProblem] = {}
         self.removed: list[Removed] = []
         self._seen: list[TrainingProblem] = []
+        self._duplicates: set[int] = set()  # their indices in _seen: a later problem may be in conflict with one
         self._index = NearIndex(settings.duplicate)
 
     async def add(self, chunk: Sequence[TrainingProblem]) -> None:
@@ -127,7 +131,7 @@ class _Cleaner:
         """Return the problem with its ``data_source``, or the reason why its answer cannot be read.
 
         A problem whose accepted answers differ has no single gold answer. A judge cannot help: if the gold answer
-        listed all accepted answers, the judge would call a response with one of them wrong.
+        listed all accepted answers, the judge would reject a response that gives only one of them.
         """
         first_answer, *other_answers = problem.metadata.get("accepted", [problem.answer])
         for other in other_answers:
@@ -141,26 +145,27 @@ class _Cleaner:
         return problem.model_copy(update={"data_source": "math_grm", "metadata": {}})
 
     async def _keep_unless_duplicate(self, problem: TrainingProblem) -> None:
-        features = tokens(problem.question)
-        number = len(self._seen)
-        for earlier_number in self._index.candidates(features):
-            earlier = self._seen[earlier_number]
-            reason = await self._relation(earlier, problem)
-            if reason == "duplicate":
-                return self._remove(problem, "duplicate", f"of {earlier.problem_id}", _match(earlier, problem))
-            if reason == "conflict":
-                self._remove(
-                    problem, "conflict", f"a different answer than {earlier.problem_id}", _match(earlier, problem)
-                )
-                if self.kept.pop(earlier_number, None):
-                    self._remove(
-                        earlier, "conflict", f"a different answer than {problem.problem_id}", _match(problem, earlier)
-                    )
-                return None
+        """Compare the problem with all similar earlier ones. A conflict counts more than a duplicate."""
+        features, number = tokens(problem.question), len(self._seen)
+        found = {n: await self._relation(self._seen[n], problem) for n in self._index.candidates(features)}
+        conflicts = [n for n, relation in found.items() if relation == "conflict"]
+        duplicates = [n for n, relation in found.items() if relation == "duplicate" and n not in self._duplicates]
         self._seen.append(problem)
         self._index.add(number, features)
-        self.kept[number] = problem
-        return None
+        if conflicts:
+            for earlier_number in conflicts:
+                if earlier := self.kept.pop(earlier_number, None):
+                    detail = f"a different answer than {problem.problem_id}"
+                    self._remove(earlier, "conflict", detail, _match(problem, earlier))
+            earlier = self._seen[conflicts[0]]
+            detail = f"a different answer than {earlier.problem_id}"
+            self._remove(problem, "conflict", detail, _match(earlier, problem))
+        elif duplicates:
+            self._duplicates.add(number)
+            earlier = self._seen[duplicates[0]]
+            self._remove(problem, "duplicate", f"of {earlier.problem_id}", _match(earlier, problem))
+        else:
+            self.kept[number] = problem
 
     async def _relation(
         self, earlier: TrainingProblem, problem: TrainingProblem

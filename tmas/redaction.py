@@ -19,8 +19,9 @@ MASK = "***"
 SHORTEST_SECRET = 8
 """Shorter keys, such as EMPTY, are placeholders. Removing them would damage ordinary text."""
 
-_FORMS: dict[str, tuple[str, ...]] = {}
-"""The forms of each secret in which it is searched for."""
+_FORMS: list[str] = []
+"""What is searched for: each secret as it is, URL-encoded, in hex and in base64. Longer texts come first, because one
+secret may be the beginning of another."""
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[@-Z\\-_])?")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters except tabs and newlines, characters that change the direction of text, and lone surrogates."""
@@ -29,16 +30,15 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u2
 def add_secret(key: str) -> None:
     """Remove ``key`` from all texts from now on. A key with fewer than 8 characters is ignored."""
     if len(key) >= SHORTEST_SECRET and key not in _FORMS:
-        _FORMS[key] = tuple(sorted(set(_forms(key)), key=len, reverse=True))
+        _FORMS[:] = sorted({*_FORMS, *_forms(key)}, key=len, reverse=True)
 
 
 def without_secrets(text: str) -> str:
-    """Return ``text`` with every known key replaced by ``***``, also in base64 and in URL encoding."""
-    if _FORMS and text:
-        for forms in _FORMS.values():
-            for form in forms:
-                if form in text:
-                    text = text.replace(form, MASK)
+    """Return ``text`` with every known key replaced by ``***``, also in base64, in hex and in URL encoding."""
+    if text:
+        for form in _FORMS:
+            if form in text:
+                text = text.replace(form, MASK)
     return text
 
 
@@ -52,19 +52,19 @@ def clean(message: str) -> str:
 
 def _without_cut_keys(message: str) -> str:
     """Remove keys whose end is missing, because a library has shortened the message."""
-    for form in (form for forms in _FORMS.values() for form in forms):
+    for form in _FORMS:
         beginning = form[: max(SHORTEST_SECRET, len(form) // 2)]
         if beginning in message:
             # One pass: a server that repeats half a key 100,000 times must not cost a copy of the message each time.
             before, *after = message.split(beginning)
-            end = form[len(beginning) :]
-            message = MASK.join([before, *(_without_beginning(text, end) for text in after)])
+            rest = form[len(beginning) :]
+            message = MASK.join([before, *(_without_rest(text, rest) for text in after)])
     return message
 
 
-def _without_beginning(text: str, end: str) -> str:
-    """Remove the longest beginning of ``end`` that ``text`` starts with."""
-    return text[next(n for n in range(len(end), -1, -1) if text.startswith(end[:n])) :]
+def _without_rest(text: str, rest: str) -> str:
+    """Remove from the start of ``text`` what it still has of a key. ``rest``: the rest of the key."""
+    return text[next(n for n in range(len(rest), -1, -1) if text.startswith(rest[:n])) :]
 
 
 class CleanFormatter(logging.Formatter):
@@ -107,8 +107,8 @@ def _forms(key: str) -> Iterator[str]:
     yield quote(raw, safe="")
     yield re.sub("%[0-9A-F]{2}", lambda code: code[0].lower(), quote(raw, safe=""))
     yield raw.hex()
-    # The base64 characters of a key depend on its offset in the encoded text, modulo 3. Those that also hold bits of
-    # the bytes around the key are left out.
+    # How a key looks in base64 depends on its byte offset, modulo 3, in the text that is encoded. The first and last
+    # characters are left out if they also hold bits of neighbouring bytes.
     for offset, first in ((0, 0), (1, 2), (2, 3)):
         encoded = base64.b64encode(b"\0" * offset + raw).decode()[first : 8 * (offset + len(raw)) // 6]
         yield encoded

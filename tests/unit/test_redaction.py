@@ -14,7 +14,7 @@ KEY = "token-abcdefgh12345678"
 
 @pytest.fixture(autouse=True)
 def _only_this_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_FORMS", {})
+    monkeypatch.setattr(redaction, "_FORMS", [])
     add_secret(KEY)
 
 
@@ -25,6 +25,11 @@ def test_a_placeholder_in_place_of_a_key_is_no_secret():
 
 def test_model_text_keeps_everything_but_the_key():
     assert without_secrets(f"a\x1b[1m\tb {KEY}\n\u202e") == "a\x1b[1m\tb ***\n\u202e"
+
+
+def test_no_end_of_a_key_is_left_that_begins_with_another_key():
+    add_secret(f"{KEY}-second")
+    assert without_secrets(f"{KEY}-second {KEY}") == "*** ***"
 
 
 def test_a_key_between_escape_sequences_is_found():

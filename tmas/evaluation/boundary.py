@@ -59,9 +59,9 @@ def boundary(
     """Measure accuracy and verification by difficulty, for runs that differ only by seed.
 
     With several seeds, the difficulty of a problem in one run is its Pass@1 in iteration 0 of the other runs, and all
-    iterations are measured. A problem may then be in several bins, each time with other runs. With one seed, the
-    difficulty comes from iteration 0, and the later iterations are measured. Returns None if the verifier graded no
-    candidate that could be measured.
+    iterations are measured. A problem may then be in several bins: each of its runs is put into the bin of its own
+    difficulty. With one seed, the difficulty comes from iteration 0, and the later iterations are measured. Returns
+    None if the verifier graded no candidate that could be measured.
 
     ``evaluations``: one for each seed. ``scoring``: how correctness is decided (``rule`` or ``judge``).
     """

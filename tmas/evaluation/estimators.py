@@ -28,8 +28,8 @@ class BootstrapSettings(BaseModel):
     subsets: int = Field(
         default=100,
         ge=1,
-        description="Number of random subsets of samples that are averaged to score a method with one iteration at a"
-        " budget below its own cost.",
+        description="A method with one iteration can be scored at a budget below its own cost, with only some of its"
+        " samples. The score is the mean over this many random subsets of the samples.",
     )
     interval: Literal["auto", "t", "bca", "percentile"] = Field(
         default="auto",
@@ -123,9 +123,10 @@ def _percentile_intervals(
     resamples, problems = settings.resamples, len(values_PC)
     drawn_RP = np.random.default_rng(settings.seed).integers(problems, size=(resamples, problems))
     cells_RP = drawn_RP + problems * np.arange(resamples)[:, None]
-    times_RP = np.bincount(cells_RP.ravel(), minlength=resamples * problems).reshape(resamples, problems).astype(float)
-    sums_RC = times_RP @ np.where(known_PC, values_PC, 0.0)
-    sizes_RC = times_RP @ known_PC
+    # How often each resample draws each problem, counted for all resamples at once.
+    draws_RP = np.bincount(cells_RP.ravel(), minlength=resamples * problems).reshape(resamples, problems).astype(float)
+    sums_RC = draws_RP @ np.where(known_PC, values_PC, 0.0)
+    sizes_RC = draws_RP @ known_PC
     means_RC = np.divide(sums_RC, sizes_RC, out=np.full_like(sums_RC, np.nan), where=sizes_RC > 0)
     means_RC[:, ~known_PC.any(axis=0)] = 0.0  # these columns are not used; 0 avoids a warning
     tail = (1 - settings.confidence) / 2

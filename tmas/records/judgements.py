@@ -22,8 +22,8 @@ class JudgementFailure(Record):
 class JudgementLine(Record):
     """A line of ``judgements.jsonl``: one pass of a judge on an answer, with either a verdict or a failure.
 
-    ``judge`` is the judge's identity, ``prompt`` the hash of the prompt as it was sent, ``number`` (on disk: ``pass``)
-    the pass.
+    ``judge``: hash of the judge's settings that verdicts depend on. ``model``: its model. ``prompt``: hash of the
+    prompt as it was sent. ``number`` (on disk: ``pass``): the number of the pass, from 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
@@ -70,7 +70,7 @@ class VerdictCounts(Record):
 
 
 class PassAgreement(Record):
-    """Agreement between the passes of the judge. ``pairs``: number of answers with at least two verdicts."""
+    """Agreement between the passes of the judge. ``pairs``: number of (gold, answer) with at least two verdicts."""
 
     pairs: int
     unanimous: float | None
@@ -79,7 +79,7 @@ class PassAgreement(Record):
 
 
 class Disagreement(Record):
-    """An answer on which rule and judge disagree. ``judge``: share of the passes that found it equivalent."""
+    """An answer on which rule and judge disagree. ``judge``: share of the verdicts that found it equivalent."""
 
     gold: str
     answer: str

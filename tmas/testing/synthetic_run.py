@@ -1,4 +1,6 @@
-"""Creates a run of any size without a model: real methods over seeded random texts, written by the real trace code.
+"""Creates a run of any size without a model.
+
+The real methods run on seeded random texts, and the real trace code records them.
 
 ``python -m tmas.testing.synthetic_run FOLDER --problems 100 --reasoning 20000`` creates a run of the published size.
 The probability of a correct candidate depends on the problem and grows over the iterations. Grades follow correctness,
@@ -91,8 +93,9 @@ class Writer:
 
     def _solution(self, problem: Problem, key: CallKey, prompt: str, dice: random.Random) -> str:
         hard = random.Random(f"{self.seed}/{problem.problem_id}").gauss(0, 1.6)
-        learned = self.gain * (1 - math.exp(-key.iteration / 5)) - 0.8 * ("different in substance" in prompt)
-        right = dice.random() < 1 / (1 + math.exp(hard - self.ability - learned))
+        explores = "different in substance" in prompt  # words of the solution prompt with guidelines
+        advantage = self.gain * (1 - math.exp(-key.iteration / 5)) - 0.8 * explores
+        right = dice.random() < 1 / (1 + math.exp(hard - self.ability - advantage))
         answer = problem.answer if right else str(int(problem.answer or 0) + dice.choice((1, 1, 2, 7)))
         steps = [f"## Step {i}\n\n{_prose(dice, 450)}" for i in range(1, dice.randint(3, 7))]
         return "\n\n".join([*steps, f"**Final answer.** \\boxed{{{answer}}}"])

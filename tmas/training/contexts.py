@@ -1,8 +1,9 @@
 """Makes training rows from problems and from recorded runs of TMAS.
 
-:class:`tmas.agents.team.Team` renders the prompts, as in inference: a row has the prompt that ``tmas solve`` sends to
-the solution agent in that iteration and mode, or to the verification agent for that candidate. A recorded run is
-replayed, so that the rollouts R, the experience E and the guidelines G in a prompt are those of the run.
+:class:`tmas.agents.team.Team` renders the prompts, as in inference. Each row belongs to an iteration and a mode, or to
+a candidate. It has the prompt that ``tmas solve`` sends to the solution agent in this iteration and mode, or to the
+verification agent for this candidate. A recorded run is replayed, so that the rollouts R, the experience E and the
+guidelines G in a prompt are those of the run.
 """
 
 from __future__ import annotations

@@ -433,8 +433,21 @@ def test_duplicates_with_other_answers_are_all_removed(tmp_path: Path):
     kept, removed = cleaned(tmp_path, *pool)
     assert kept == []
     assert sorted((r["problem_id"], r["reason"]) for r in removed) == [
-        ("a", "conflict"), ("b", "duplicate"), ("c", "conflict"), ("d", "duplicate"),
+        ("a", "conflict"), ("b", "duplicate"), ("c", "conflict"), ("d", "conflict"),
     ]  # fmt: skip
+
+
+def test_a_problem_in_conflict_with_a_removed_duplicate_is_removed(tmp_path: Path):
+    reworded = EASY.replace("How many", "What number of")
+    assert reworded != EASY
+    kept, removed = cleaned(
+        tmp_path, problem(EASY, "72", "a"), problem(reworded, "72", "b"), problem(reworded, "73", "c")
+    )
+    assert [p.problem_id for p in kept] == ["a"]
+    assert [(r["problem_id"], r["reason"], r["match"]["problem_id"]) for r in removed] == [
+        ("b", "duplicate", "a"),
+        ("c", "conflict", "b"),
+    ]
 
 
 CIRCLE = "What is the radius of the circle that is inscribed in the triangle with the sides 13, 14 and 15?"

@@ -19,7 +19,7 @@ COMPARES_SAMPLES = ("grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "opo",
 ESTIMATORS = (*COMPARES_SAMPLES, "gae", "reinforce_plus_plus")
 _FAILING = {
     "gdpo": "verl 0.9.1's V1 trainer has no gdpo; advantage.form=decoupled is similar",
-    "grpo_passk": "verl 0.9.1 refuses a group of one sample, and a sample without a verdict is such a group",
+    "grpo_passk": "verl 0.9.1 refuses a group of one sample, which advantage.form=decoupled makes of a masked sample",
     "remax": "verl 0.9.1's V1 trainer generates no greedy response for its baseline",
     "optimal_token_baseline": "verl 0.9.1's V1 trainer does not compute sum_pi_squared",
     "tir_optimal_token_baseline": "verl 0.9.1's V1 trainer does not compute sum_pi_squared",
@@ -42,7 +42,10 @@ _IGNORED: dict[str, tuple[Any, str]] = {
     "algorithm.filter_groups.max_num_gen_batches": (0, "set max_inflight_gen_batches"),
     "critic.ppo_max_token_len_per_gpu": (32768, "set critic.ppo_infer_max_token_len_per_gpu"),
     "trainer.balance_batch": (True, "the V1 trainer always balances the batch"),
-    "trainer.esi_redundant_time": (0, "the V1 trainer saves no checkpoint ahead of time; lower trainer.save_freq"),
+    "trainer.esi_redundant_time": (
+        0,
+        "the V1 trainer saves no checkpoint before an elastic server ends; lower trainer.save_freq",
+    ),
 }
 """Settings that verl's V1 trainer ignores: the value that changes nothing, a remedy or reason."""
 _IGNORED_ON_FSDP: dict[str, tuple[Any, str]] = {
@@ -80,8 +83,8 @@ def check_objective(config: DictConfig) -> Iterator[str]:
 def _check_misapplied(config: DictConfig) -> Iterator[str]:
     """Refuse settings that verl acts on, but wrongly."""
     if OmegaConf.select(config, _USE_PF_PPO):
-        # With gae, verl's compute_advantage returns a resampled batch, but _compute_advantage stores the advantages in
-        # it under the keys of the original batch.
+        # With gae, verl's compute_advantage returns a resampled batch. _compute_advantage then stores the advantages of
+        # this batch under the keys of the original one.
         yield (
             f"{_USE_PF_PPO}=True: verl 0.9.1 resamples the responses with gae, and the V1 trainer then stores the"
             " advantages of the resampled responses for the wrong responses; all other estimators ignore it. Set it to"
@@ -140,7 +143,7 @@ def _check_correction(config: DictConfig) -> Iterator[str]:
     if loss == "bypass_mode":
         yield (
             f"{_ACTOR}.policy_loss.loss_mode=bypass_mode: verl 0.9.1's V1 trainer does not pass {_CORRECTION} on to it;"
-            " choose another loss (switches=one_update sets bypass_mode)"
+            " choose another loss. For the ratio to vLLM's probabilities, set switches=one_update"
         )
 
 

@@ -37,7 +37,10 @@ _FIXED: dict[str, tuple[Any, str]] = {
     "data.prompt_key": ("prompt", "the rows have this column"),
     "reward.custom_reward_function.name": ("compute_score", "tmas.rewards.verl_entry has this function"),
     "reward.reward_manager.source": ("importlib", "the reward needs this project's manager"),
-    "reward.reward_manager.name": ("TMASRewardManager", "no other manager gives the reward what it reads"),
+    "reward.reward_manager.name": (
+        "TMASRewardManager",
+        "the reward function needs the facts that only this manager adds",
+    ),
 }
 """Settings with one possible value, and the reason."""
 LOAD_FORMATS = (
@@ -70,7 +73,7 @@ def replica_devices(config: DictConfig) -> int:
 
 
 def check_ranges(config: DictConfig) -> Iterator[str]:
-    """Yield every number that is missing or out of range. Other checks and the estimate compute with these numbers."""
+    """Yield every number that is missing or out of range. Other checks and the step's estimate use these numbers."""
     on_fsdp = _POSITIVE_ON_FSDP if config.model_engine == "dp" else ()
     for key in (*_POSITIVE, *on_fsdp):
         value = OmegaConf.select(config, key)
@@ -133,16 +136,17 @@ def _check_fixed(config: DictConfig) -> Iterator[str]:
     for key, (only, reason) in _FIXED.items():
         value = OmegaConf.select(config, key)
         if key.startswith("reward.") and config.reward.custom_reward_function.path is None:
-            continue  # verl's own reward: it is refused as a whole
+            continue  # verl's own reward, which checks.py refuses
         if value != only:
             yield f"{key}={value}: it must be {only}: {reason}"
     for old in _LEGACY:
         for key, value in _leaves(OmegaConf.select(config, old)):
             if value is not None:
                 yield f"{old}.{key}={value}: verl 0.9.1's V1 trainer ignores it; set the key under reward"
-    for part, whole in (("prompt_length", "max_prompt_length"), ("response_length", "max_response_length")):
-        if config.actor_rollout_ref.rollout[part] != config.data[whole]:
-            yield f"{_ROLLOUT}.{part} {config.actor_rollout_ref.rollout[part]}: set data.{whole}, which it follows"
+    rollout = config.actor_rollout_ref.rollout
+    for rollout_key, data_key in (("prompt_length", "max_prompt_length"), ("response_length", "max_response_length")):
+        if rollout[rollout_key] != config.data[data_key]:
+            yield f"{_ROLLOUT}.{rollout_key} {rollout[rollout_key]}: set data.{data_key}, which it follows"
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -268,7 +272,7 @@ def _check_training(config: DictConfig) -> Iterator[str]:
 
 
 def _check_types(key: str, engine: DictConfig) -> Iterator[str]:
-    """Check the names of number types of an FSDP engine."""
+    """Check the dtypes in the settings of an FSDP engine."""
     from verl.utils.torch_dtypes import PrecisionType
 
     mixed = engine.get("mixed_precision") or {}
@@ -299,6 +303,6 @@ def _check_optimizer(key: str, optimizer: DictConfig) -> Iterator[str]:
     if not found:
         yield f"{key}: {optimizer.optimizer_impl} has no {optimizer.optimizer}"
     if optimizer.clip_grad is None:
-        yield f"{key}.clip_grad must be a number; a large one clips nothing"
+        yield f"{key}.clip_grad must be a number; set a large one to switch clipping off"
     if optimizer.lr_scheduler_type not in ("constant", "cosine"):
         yield f"{key}.lr_scheduler_type {optimizer.lr_scheduler_type}: choose constant or cosine"
