@@ -70,9 +70,17 @@ def draw(axes: Axes, chart: Lines | Bars) -> None:
         _bars(axes, chart)
     axes.set_xlabel(chart.x_label)
     if len(chart.series) > 1:
-        legend = axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, columnspacing=1.2)
+        _legend(axes)
+
+
+def _legend(axes: Axes) -> None:
+    """Name the curves above the axes, in as many columns as fit into the width of the figure."""
+    for columns in (4, 3, 2, 1):
+        legend = axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, columnspacing=1.2)
         for text in legend.get_texts():
             text.set_parse_math(False)
+        if legend.get_window_extent().width <= axes.figure.bbox.width:
+            break
 
 
 def _lines(axes: Axes, chart: Lines) -> None:

@@ -32,7 +32,7 @@ from tmas.records.prices import Price, cost_of
 from tmas.report.about import about_section
 from tmas.report.boundary import boundary_section
 from tmas.report.costs import costs_section
-from tmas.report.figures import charts, draw, draw_all, file_name
+from tmas.report.figures import SIZE, charts, draw, draw_all, file_name
 from tmas.report.items import Cell, Choice, ItemRow, Lines, Note, Point, Section, Series, Stack, Table, Tiles
 from tmas.report.memory import memory_section
 from tmas.report.page import policy
@@ -615,6 +615,19 @@ def test_costs_are_shown_by_role_and_unknown_ones_say_so(runs: dict[str, Path]):
     plain = costs_section([first, second]).items[1]
     assert isinstance(plain, Table)
     assert "Cost" not in plain.columns
+
+
+def test_long_names_of_curves_stand_below_each_other():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    columns = []
+    for name in ("tmas", "tmas (early_stop=none, round_size=null, right=null)"):
+        series = [Series(f"{name} {i}", i, [Point(0, 1), Point(1, 2)]) for i in range(4)]
+        figure, axes = pyplot.subplots(figsize=SIZE)
+        draw(axes, Lines("title", "x", "y", series))
+        columns.append(axes.get_legend()._ncols)
+        assert axes.get_legend().get_window_extent().width <= figure.bbox.width
+        pyplot.close(figure)
+    assert columns == [4, 1]
 
 
 def test_figures_are_written_as_png_and_svg(runs: dict[str, Path], tmp_path: Path):
