@@ -28,7 +28,10 @@ from tmas.evaluation.evaluate import EvaluateSettings, evaluate
 from tmas.miniature import POLICY, PROMPTS
 
 BASELINES = ("majority_vote", "best_of_n")
-"""Baselines by default. docs/miniature.md says how well the policy in the package plays the others."""
+"""Baselines that are compared unless others are named.
+
+docs/miniature.md says how well the policy in the package plays the others.
+"""
 KINDS = {"all tokens": Measure(), "generated tokens": Measure(unit="generated")}
 
 

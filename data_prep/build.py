@@ -25,7 +25,14 @@ from tmas.llm.tokens import ContextWindow, chat_template_tokens, token_counter
 from tmas.records import Failure, Message
 from tmas.run.replay import RecordedRun
 from tmas.run.session import keyed_hash
-from tmas.training.contexts import TrainingProblem, check_prompts, normal_row, row_prompts, rows_from_run
+from tmas.training.contexts import (
+    OWN_PROMPTS_REMEDY,
+    TrainingProblem,
+    check_prompts,
+    normal_row,
+    row_prompts,
+    rows_from_run,
+)
 from tmas.training.rows import Source, Split, TrainingRow, validate_rows, write_rows
 
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -87,11 +94,12 @@ class _Builder:
 
         Raises ``UserError`` if it differs.
         """
-        for run in [run for run in runs if "verification" in run.manifest.models] or [self.teacher_run]:
+        verifying = [run for run in runs if "verification" in run.manifest.models]
+        for run in verifying or [self.teacher_run]:
             if run.path != self.teacher_run.path:
                 remedy = "Set prompts to a folder with these prompts of the run, or leave it out of verification.runs."
             else:
-                remedy = self.settings.prompts and "Leave out prompts=FOLDER to use the run's own prompts."
+                remedy = None if self.settings.prompts is None else OWN_PROMPTS_REMEDY
             check_prompts(run, self.prompts, ("verification",), remedy)
 
     def unfinished_message(self) -> str | None:

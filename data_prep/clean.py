@@ -108,7 +108,7 @@ class _Cleaner:
         self.kept: dict[int, TrainingProblem] = {}
         self.removed: list[Removed] = []
         self._seen: list[TrainingProblem] = []
-        self._duplicates: set[int] = set()  # their indices in _seen: a later problem may be in conflict with one
+        self._duplicate_of: dict[int, int] = {}  # removed duplicates and what they repeat, as indices in _seen
         self._index = NearIndex(settings.duplicate)
 
     async def add(self, chunk: Sequence[TrainingProblem]) -> None:
@@ -149,19 +149,19 @@ class _Cleaner:
         features, number = tokens(problem.question), len(self._seen)
         found = {n: await self._relation(self._seen[n], problem) for n in self._index.candidates(features)}
         conflicts = [n for n, relation in found.items() if relation == "conflict"]
-        duplicates = [n for n, relation in found.items() if relation == "duplicate" and n not in self._duplicates]
+        duplicates = [n for n, relation in found.items() if relation == "duplicate" and n not in self._duplicate_of]
         self._seen.append(problem)
         self._index.add(number, features)
         if conflicts:
             for earlier_number in conflicts:
-                if earlier := self.kept.pop(earlier_number, None):
+                if earlier := self.kept.pop(self._duplicate_of.get(earlier_number, earlier_number), None):
                     detail = f"a different answer than {problem.problem_id}"
                     self._remove(earlier, "conflict", detail, _match(problem, earlier))
             earlier = self._seen[conflicts[0]]
             detail = f"a different answer than {earlier.problem_id}"
             self._remove(problem, "conflict", detail, _match(earlier, problem))
         elif duplicates:
-            self._duplicates.add(number)
+            self._duplicate_of[number] = duplicates[0]
             earlier = self._seen[duplicates[0]]
             self._remove(problem, "duplicate", f"of {earlier.problem_id}", _match(earlier, problem))
         else:

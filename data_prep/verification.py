@@ -114,7 +114,10 @@ class VerificationRows:
     def _pairs(
         self, problem: TrainingProblem, window: Window, prompts: Prompts
     ) -> Iterator[tuple[TrainingRow, TrainingRow]]:
-        """Yield pairs of rows with a right and a wrong candidate of ``problem``, drawn at random, each in one pair."""
+        """Yield pairs of rows: one with a right, one with a wrong candidate of ``problem``, drawn at random.
+
+        No candidate is in two pairs.
+        """
         candidates = [c for run in self.runs if problem.problem_id in run.problem_ids for c in self._of(run, problem)]
         by_text = {candidate.truth.candidate: candidate for candidate in candidates}
         self.left_out["same text"] += len(candidates) - len(by_text)

@@ -29,7 +29,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u2
 
 def add_secret(key: str) -> None:
     """Remove ``key`` from all texts from now on. A key with fewer than 8 characters is ignored."""
-    if len(key) >= SHORTEST_SECRET and key not in _FORMS:
+    if len(key) >= SHORTEST_SECRET:
         _FORMS[:] = sorted({*_FORMS, *_forms(key)}, key=len, reverse=True)
 
 

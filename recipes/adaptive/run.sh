@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Adaptive TMAS against fixed TMAS and baselines while the verifier's grades are noisy (docs/adaptive.md), on the shipped policy
-# of the miniature with vLLM. Run it again to resume. Further arguments go to every `tmas solve` of adaptive TMAS.
+# Adaptive TMAS against fixed TMAS and baselines while the verifier's grades are noisy (docs/adaptive.md), on the shipped
+# policy of the miniature with vLLM. Run it again to resume. Further arguments go to every `tmas solve` of adaptive TMAS.
 set -euo pipefail
 export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 export SEEDS=${SEEDS:-0 1 2} RATES=${RATES:-0 0.05 0.2} # RATES: shares of the verifier's grades that are flipped

@@ -2,7 +2,8 @@
 # Exports a trained policy as a Hugging Face folder and serves it. The endpoint is http://HOST:$PORT/v1.
 set -euo pipefail
 RUN=${RUN:-runs/hybrid_grpo}           # a run (its latest checkpoint is exported), or its checkpoints/global_step_N
-MODEL=${MODEL:-models/${RUN#runs/}}    # each run has its own folder
+FOLDER=${RUN#runs/}
+MODEL=${MODEL:-models/${FOLDER//\//-}}  # each run, and each checkpoint, has its own folder
 PORT=${PORT:-8000}
 
 if [ -d "$MODEL" ]; then

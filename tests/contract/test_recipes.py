@@ -144,7 +144,7 @@ def test_another_run_is_exported_to_another_folder_and_a_folder_that_exists_is_r
     exported = [o for _, o in commands(calls("recipes/export/run.sh", tmp_path, RUN=f"runs/{step}"))]
     exported += [o for _, o in commands(calls("recipes/export/run.sh", tmp_path))[1:]]
     assert exported == [
-        [f"checkpoint=runs/{step}", f"output_dir=models/{step}"],
+        [f"checkpoint=runs/{step}", "output_dir=models/a-checkpoints-global_step_5"],
         ["checkpoint=runs/hybrid_grpo", "output_dir=models/hybrid_grpo"],
     ]
     (tmp_path / "calls").unlink()

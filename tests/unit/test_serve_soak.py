@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestServer
 
 from benchmarks import serve_soak
 from benchmarks.serve_soak import Client, Soak, evaluate
+from tests.support.waiting import until
 
 FLAT = [80.0] * 301
 ALL_ANSWERED = {"asks: 200": 5, "streams: 200": 5, "leaves: 200": 5, "has no key: 401": 5}
@@ -49,9 +50,8 @@ async def outcomes_of(client: Client, base_url: str = "") -> Counter[str]:
     async with aiohttp.ClientSession() as http:
         soak = Soak(base_url, http)
         visits = asyncio.create_task(soak.repeat("client", client))
-        while not soak.outcomes:
-            assert not visits.done()
-            await asyncio.sleep(0.01)
+        await until(lambda: soak.outcomes or visits.done())
+        assert not visits.done()
         soak.is_ending = True
         await visits
         return soak.outcomes

@@ -112,7 +112,8 @@ def _planned_run(checked: CheckResult, settings: RunSettings, problems: int | No
         yield "There is no estimate of the planned run, because not every role gave a reply."
         return
     if checked.notes & UNREPORTED:
-        yield "There is no estimate of the planned run, because the server did not report the tokens of its replies."
+        yield "There is no estimate of the planned run, because the server reported no plausible token counts for some"
+        " replies."
         return
     count = problems or 1
     estimate = _estimate(checked, settings.method, count)

@@ -121,9 +121,9 @@ def log_tail(log: Path, start: int = 0, lines: int = 25) -> str:
 
 @contextmanager
 def temporary_directory() -> Iterator[Path]:
-    """A temporary directory, for a run whose files are not needed after the block. It is then removed.
+    """Yield a temporary directory for a run whose files are not needed, and remove the directory after the block.
 
-    It stays after a :class:`ServerFailed`, because that error names the server's log, which is in the directory.
+    After a :class:`ServerFailed` the directory is kept, because the error names the server's log in it.
     """
     directory = Path(tempfile.mkdtemp(prefix="tmas-"))
     is_kept = False

@@ -223,9 +223,8 @@ def default_budgets(groups: Sequence[Group], unit: Unit = "tokens") -> list[floa
 
 
 def rounded_up(tokens: float) -> int:
-    """Round up to two significant digits."""
-    unit = 10 ** max(0, math.floor(math.log10(max(tokens, 1))) - 1)
-    return math.ceil(tokens / unit) * unit
+    """Round up to two significant digits and to a whole number."""
+    return math.ceil(rounded_up_money(tokens))
 
 
 def rounded_up_money(amount: float) -> float:

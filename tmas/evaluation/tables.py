@@ -93,11 +93,12 @@ def _headline(group: Group) -> str:
     run = group.evaluations[0].run
     seeds = ", ".join(map(str, group.seeds))
     problems = [evaluation.problems for evaluation in group.evaluations]
+    finished, without_gold = (max(getattr(found, name) for found in problems) for name in ("finished", "without_gold"))
     unfinished = sum(found.unfinished for found in problems)
     return (
-        f"{group.label} on {run.benchmark or 'problems'}: {problems[0].finished} problems, seed {seeds}"
+        f"{group.label} on {run.benchmark or 'problems'}: {finished} problems, seed {seeds}"
         + (f", {unfinished} not finished" if unfinished else "")
-        + (f", {problems[0].without_gold} without a gold answer" if problems[0].without_gold else "")
+        + (f", {without_gold} without a gold answer" if without_gold else "")
     )
 
 

@@ -108,13 +108,13 @@ def _reasons_of_missing_calls(pairs: Sequence[ReplayedPair]) -> list[str]:
     if ended := [key for pair in pairs if (key := pair.gaps.not_recorded)]:
         reasons.append(
             f"{len(ended)} of {len(pairs)} problems would have continued where the record ends (the first one with the"
-            f" {ended[0].role} agent in iteration {ended[0].iteration}). What is recorded of them counts."
+            f" {ended[0].role} agent in iteration {ended[0].iteration}). Only their recorded iterations are counted."
         )
     if stopped := [pair.ended_by for pair in pairs if pair.ended_by]:
         causes = " or ".join(text for stop, text in ENDED_BY.items() if stop in stopped)
         reasons.append(
             f"{len(stopped)} of {len(pairs)} problems were ended by {causes}. With other settings they might have"
-            " continued. What is recorded of them counts."
+            " continued. Only their recorded iterations are counted."
         )
     return reasons
 

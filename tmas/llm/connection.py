@@ -146,13 +146,11 @@ class Connection:
     async def is_reachable(self, base_url: str) -> bool:
         """Whether the engine answers a request for its models with any status below 500, whatever the content.
 
-        A server without a list of models answers with 404, and some servers have a list of another form. All that
-        follows is that the engine gets calls again. If it cannot answer them, for example because its URL is wrong,
-        they fail.
+        A server without a list of models answers with 404, and some servers use another format. True only means that
+        the engine gets calls again. Calls that it cannot answer, for example because its URL is wrong, still fail.
         """
         try:
             async with asyncio.timeout(PROBE_TIMEOUT), self._list_models(base_url) as response:
-                await _read(response, MAX_LIST_BYTES)
                 return response.status < 500
         except (aiohttp.ClientError, TimeoutError):
             return False

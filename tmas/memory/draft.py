@@ -194,7 +194,7 @@ class Draft(Generic[ItemT]):
     def _correct(self, item: ItemT, named: Sequence[RolloutKey], content: dict[str, Any]) -> None:
         """Count a contradiction. If it uses up the support, replace the text of ``item``. Otherwise add a new item.
 
-        If the new text is a refuted item, only the contradiction remains: the old text is refuted, too, or stays.
+        If the new text was refuted earlier, it is not added, and the correction has the same effect as a drop.
         """
         fields = self._text_and_evidence(named, content)
         rollouts = tuple(sorted({*item.rollouts, *named}))

@@ -1,6 +1,6 @@
 """The memory bank of the method RSE (:mod:`tmas.methods.rse`): statements distilled from all rollouts.
 
-Of statements that repeat each other, it keeps a new one rather than an old one, and otherwise the longest.
+If statements repeat each other, it keeps one of them: a new one before an old one, then the longest.
 """
 
 from __future__ import annotations
@@ -96,10 +96,13 @@ def _items(output: DistillOutput, iteration: int, index: int) -> list[Experience
 
 
 def _contains(statement: str, said: str) -> bool:
-    """Whether ``statement`` has ``said`` in it as whole words and numbers: "x = 12" does not contain "x = 1"."""
+    """Whether ``statement`` has ``said`` in it as whole words and terms.
+
+    Neither "x = 12" nor "x = 1 + y" contains "x = 1".
+    """
     if said not in statement:
         return False
-    return re.search(rf"(?<![\w.-]){re.escape(said)}(?!\w|[.,]\d)", statement) is not None
+    return re.search(rf"(?<![\w.-]){re.escape(said)}(?!\w|[.,]\d|\s*[-+*/^!_])", statement) is not None
 
 
 def _longest_first(items: Sequence[Experience]) -> list[Experience]:

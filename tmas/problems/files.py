@@ -86,10 +86,11 @@ def read_content(path: Path, max_bytes: int | None = None) -> bytes:
             raise FileTooLarge(f"has {size:,} bytes, more than {max_bytes:,}")
         try:
             pieces = [file.read(size)]
+            size = len(pieces[0])
             # The file may grow while it is read, and files in /proc have content although their size is 0.
             while piece := file.read(_PIECE_BYTES):
                 pieces.append(piece)
-                size = sum(map(len, pieces))
+                size += len(piece)
                 if max_bytes is not None and size > max_bytes:
                     raise FileTooLarge(f"has more than {max_bytes:,} bytes")
             return b"".join(pieces)

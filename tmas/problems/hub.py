@@ -1,4 +1,4 @@
-"""Loads benchmarks from the Hugging Face hub: ``problems=hub`` reads the one that the preset ``data=NAME`` names.
+"""Loads benchmarks from the Hugging Face hub. ``problems=hub`` reads the benchmark of the preset ``data=NAME``.
 
 They are written once, as JSONL, to ``$XDG_CACHE_HOME/tmas/benchmarks``, and then read like any problem file.
 """

@@ -142,9 +142,13 @@ def _sample(run: ReportedRun, line: Prediction, scored: EvaluatedProblem | None,
 
 
 def _reached_token_limit(line: Prediction) -> bool:
-    """Whether the problem used up its own tokens. A limit in money, or a limit of the run, can end it, too."""
+    """Whether the problem's own budget in tokens ended it. A limit in money, or a limit of the run, can end it, too.
+
+    Tokens that no server reported count against the budget, but are not in the usage.
+    """
     limit = line.terms.tokens_per_problem
-    return line.stop == "budget" and limit is not None and line.total_usage.total_tokens >= limit
+    is_only_limit = [name for name, value in line.terms.limits.items() if value is not None] == ["tokens_per_problem"]
+    return line.stop == "budget" and limit is not None and (is_only_limit or line.total_usage.total_tokens >= limit)
 
 
 def _scores(line: Prediction, scored: EvaluatedProblem | None, scoring: str) -> dict[str, Data]:

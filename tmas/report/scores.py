@@ -19,7 +19,7 @@ class Scores:
     """
 
     def __init__(self, runs: ReportedRuns) -> None:
-        self.groups = [group for group in runs.groups if group.evaluations[0].by_problem]
+        self.groups = [group for group in runs.groups if group.problems]
         self.colors = {group.runs: color for color, group in enumerate(runs.groups)}
         self.scoring, self.bootstrap = runs.scoring, runs.bootstrap
         self.metrics = METRICS | self._pass_at_largest_k()
@@ -47,7 +47,8 @@ class Scores:
 
     def _pass_at_largest_k(self) -> dict[str, str]:
         """Return pass@k for the largest k for which every group has enough candidates."""
-        found = [set(group.evaluations[0].iterations[0].scores[self.scoring]) for group in self.groups]
+        scored = [next(one for one in group.evaluations if one.by_problem) for group in self.groups]
+        found = [set(one.iterations[0].scores[self.scoring]) for one in scored]
         common = set.intersection(*found) - METRICS.keys() if found else set()
         width = max((int(name.removeprefix("pass_at_")) for name in common), default=None)
         return {f"pass_at_{width}": f"Pass@{width}"} if width else {}

@@ -91,7 +91,11 @@ def ask_live(directory: Path, request: dict[str, Any]) -> dict[str, Any]:
         except (FileNotFoundError, ConnectionError):  # no socket, a dead process's socket, or a process that is exiting
             line = b""
         except PermissionError:
-            raise UserError("only the owner of the run can ask it or change its limits", where=directory) from None
+            raise UserError(
+                "only the owner of the run can read its live status or change its limits",
+                where=directory,
+                remedy="Run this command as that user.",
+            ) from None
         except TimeoutError:
             raise NotLive(f"the run's process has not answered within {TIMEOUT:.0f} s", where=directory) from None
     if not line.endswith(b"\n"):

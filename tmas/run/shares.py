@@ -28,7 +28,7 @@ from typing import NamedTuple, Protocol
 from tmas.records import Record
 from tmas.records.prices import Price
 from tmas.records.trace_lines import CallLine, DecisionLine, PromptLine
-from tmas.run.budget import CANCELLED_PREFIX, UNREPORTED_PREFIX, known_cost, line_charges
+from tmas.run.budget import known_cost, line_charges
 from tmas.run.trace import read_trace, trace_name
 from tmas.settings import Limits
 
@@ -301,9 +301,7 @@ def _recorded_account(trace: Path, limits: Limits, share: Amount, prices: Mappin
                 account.taken += Grant.model_validate(line.value).amount
             elif isinstance(line, DecisionLine) and line.name == ENDED:
                 ended_with = int(line.value)
-            elif (isinstance(line, CallLine) and line.reply) or (
-                isinstance(line, DecisionLine) and line.name.startswith((UNREPORTED_PREFIX, CANCELLED_PREFIX))
-            ):
+            elif line_charges([line]):
                 ended_with = None  # the problem was resumed after it had ended
             yield line
 

@@ -52,8 +52,8 @@ def count_requests(metrics: ServerMetrics) -> Any:
         try:
             return await handler(request)
         except Exception as error:
-            client_has_left = request.transport is None and isinstance(error, ConnectionError)
-            if not client_has_left:  # a bug, which aiohttp answers with status 500
+            is_closed = request.transport is None or request.transport.is_closing()
+            if not (is_closed and isinstance(error, ConnectionError)):  # a bug
                 request_metrics.outcome = INTERNAL_ERROR
             raise
         finally:

@@ -68,9 +68,10 @@ class RaySettings(Settings):
     share_reserve: float = Field(
         default=0.5,
         ge=0,
-        description="Reserve for each iteration, as a fraction of its expected cost. Before an iteration, a problem"
-        " takes what its share of the budget lacks for cost and reserve from the pool of unused shares; the reserve"
-        " only as far as the pool has it. Only used with several workers and a method that divides the run's budget.",
+        description="Reserve for each iteration, as a fraction of its expected cost. If a problem's share of the budget"
+        " does not cover the cost and the reserve, the problem takes the rest from the pool of unused shares. It waits"
+        " until the pool covers the cost; the reserve is only taken if the pool has it. Only used with several workers"
+        " and a method that divides the run's budget.",
     )
 
 

@@ -46,6 +46,8 @@ from tmas.training.rows import (
 PUBLISHED_COUNTS: Mapping[Source, int] = {"experience": 1600, "guideline": 600}
 """Number of rows with memory in the paper's training set. It also has 2,200 ``normal`` rows."""
 
+OWN_PROMPTS_REMEDY = "Leave out prompts=FOLDER to use the run's own prompts."
+
 
 class TrainingProblem(Problem):
     """A problem with the data that all its rows share.
@@ -162,7 +164,7 @@ def row_prompts(run: RecordedRun, given: Prompts | None = None) -> Prompts:
     Raises ``UserError`` if a prompt file of the solution agent differs from the file that the run used.
     """
     prompts = run.prompts if given is None else given
-    remedy = None if given is None else "Leave out prompts=FOLDER to use the run's own prompts."
+    remedy = None if given is None else OWN_PROMPTS_REMEDY
     # "attempt" renders each rollout that the prompt "solution" shows.
     check_prompts(run, prompts, ("solution", "attempt"), remedy)
     return prompts

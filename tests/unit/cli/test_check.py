@@ -105,7 +105,7 @@ def test_there_is_no_estimate_if_the_server_does_not_report_its_tokens():
     with run_in_thread(silent) as server:
         done = check(server)
     assert done.returncode == 0, done.stderr
-    assert "There is no estimate of the planned run, because the server did not report" in done.stdout
+    assert "There is no estimate of the planned run, because the server reported no plausible" in done.stdout
     assert "in replies" not in done.stdout
     assert "tokens/s, the speed" not in done.stdout
 

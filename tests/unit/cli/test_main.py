@@ -302,6 +302,6 @@ def test_ctrl_c_ends_a_repeated_status_quietly(monkeypatch: pytest.MonkeyPatch, 
 
     status = SimpleNamespace(is_live=True, model_dump_json=lambda: "{}")
     monkeypatch.setattr("tmas.cli.live.run_status", lambda _: status)
-    monkeypatch.setattr("tmas.cli.live.time.sleep", interrupt)
+    monkeypatch.setattr("tmas.cli.live.time", SimpleNamespace(sleep=interrupt))
     cli.main(["status", "runs/x", "every=5", "json=true"])
     assert capsys.readouterr() == ("{}\n", "")

@@ -437,15 +437,16 @@ def test_duplicates_with_other_answers_are_all_removed(tmp_path: Path):
     ]  # fmt: skip
 
 
-def test_a_problem_in_conflict_with_a_removed_duplicate_is_removed(tmp_path: Path):
+def test_a_conflict_with_a_removed_duplicate_removes_the_kept_one_too(tmp_path: Path):
     reworded = EASY.replace("How many", "What number of")
     assert reworded != EASY
     kept, removed = cleaned(
         tmp_path, problem(EASY, "72", "a"), problem(reworded, "72", "b"), problem(reworded, "73", "c")
     )
-    assert [p.problem_id for p in kept] == ["a"]
+    assert kept == []
     assert [(r["problem_id"], r["reason"], r["match"]["problem_id"]) for r in removed] == [
         ("b", "duplicate", "a"),
+        ("a", "conflict", "c"),
         ("c", "conflict", "b"),
     ]
 

@@ -370,7 +370,7 @@ async def test_another_user_learns_that_only_the_owner_can_ask(tmp_path: Path, m
             raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tmas.run.live_socket.socket.socket", OfAnotherUser)
-    with pytest.raises(UserError, match="only the owner of the run can ask") as refused:
+    with pytest.raises(UserError, match="only the owner of the run can read its live status") as refused:
         ask_live(tmp_path, {})
     assert refused.value.where == tmp_path
     assert not isinstance(refused.value, NotLive)

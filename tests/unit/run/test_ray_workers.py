@@ -262,9 +262,9 @@ async def test_a_failed_change_of_the_budget_is_an_error_of_the_command_and_the_
 
         monkeypatch.setattr(type(solver), "count_earlier_starts", lambda _: fail_once())
         with pytest.raises(UserError, match=r"could not change the limits: .*Input/output error: 'trace/p0.jsonl'"):
-            await asyncio.wait_for(pool.limit(Limits(tokens_per_run=2000)), 5)
+            await asyncio.wait_for(pool.limit(Limits(tokens_per_run=2000)), LIMIT)
         assert (solver.state.limits, pool._solver.state.limits, pool._limits) == (Limits(), Limits(), Limits())
-        await asyncio.wait_for(pool.limit(Limits(tokens_per_run=3000)), 5)
+        await asyncio.wait_for(pool.limit(Limits(tokens_per_run=3000)), LIMIT)
         assert solver.state.limits == pool._solver.state.limits == Limits(tokens_per_run=3000)
         monitor.cancel()
 

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from tests.support.runs import recorded_tokens
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT, until
 from tmas import Problem, Result, asolve_all
 from tmas.errors import UserError
 from tmas.files import read_lines
@@ -69,7 +69,7 @@ async def test_traces_are_opened_one_at_a_time_without_blocking_the_event_loop(
             now_open += 1
             most_open = max(most_open, now_open)
             loop_ran.clear()
-            assert loop_ran.wait(5), "the event loop is blocked while a trace is opened"
+            assert loop_ran.wait(LIMIT), "the event loop is blocked while a trace is opened"
             super().__init__(path)
             now_open -= 1
 
@@ -93,7 +93,7 @@ async def test_a_trace_that_is_opened_when_the_run_is_cancelled_does_not_stay_lo
 
     def open_slowly(path: Path) -> Trace:
         is_opening.set()
-        assert may_open.wait(5)
+        assert may_open.wait(LIMIT)
         return Trace(path)
 
     monkeypatch.setattr(solver, "Trace", open_slowly)
@@ -101,9 +101,11 @@ async def test_a_trace_that_is_opened_when_the_run_is_cancelled_does_not_stay_lo
         running = asyncio.create_task(solve(server, tmp_path, team.problems(1)))
         await until(is_opening.is_set)
         running.cancel()
-        await asyncio.sleep(0.05)
+        for _ in range(100):  # turns of the loop, in which the cancellation reaches the opening
+            await asyncio.sleep(0)
         may_open.set()
         await asyncio.gather(running, return_exceptions=True)
+        assert running.cancelled()
     Trace(trace_path(tmp_path, "p0")).close()
 
 

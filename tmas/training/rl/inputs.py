@@ -117,17 +117,9 @@ def load_policy(config: DictConfig, defects: list[str]) -> Policy | None:
 
 
 def _check_folder(path: str) -> None:
-    """Raise ``FileNotFoundError`` if ``path`` can only be a folder, not a name on the hub, and does not exist.
-
-    The Hugging Face library would ask the hub for it, which can take half a minute without a connection. Without the
-    hub (``HF_HUB_OFFLINE``) it fails at once, so nothing is checked here.
-    """
-    from huggingface_hub import constants
-
-    first, *others = path.split("/")
-    begins_as_folder = path.startswith(("./", "../", "/", "~")) or (bool(others) and Path(first).is_dir())
-    is_folder = begins_as_folder or len(others) > 1
-    if is_folder and not constants.HF_HUB_OFFLINE and not Path(path).exists():
+    """Raise ``FileNotFoundError`` with a remedy if ``path`` cannot be a name on the hub and does not exist."""
+    is_folder = path.startswith(("./", "../", "/", "~")) or path.count("/") > 1
+    if is_folder and not Path(path).exists():
         raise FileNotFoundError(
             "there is no such folder. Give the folder of a model (with config.json), or a name on the Hugging Face hub"
             " (ORG/NAME)"
@@ -145,23 +137,23 @@ def _load(path: Path, policy: Policy | None, defects: list[str]) -> RowFile | No
     labels: Counter[str] = Counter()
     judged = 0
     lengths: list[int] = []
-    refused: str | None = None
+    defect: str | None = None
     try:
         for number, row in enumerate(validated_rows(path), 1):
             judged += row.data_source == "math_grm"
             sources[row.extra_info.source] += 1
             if row.truth:
                 labels[row.truth.label] += 1
-            if refused:
-                continue  # no more lengths, but an invalid row further on is reported instead of this refusal
+            if defect:
+                continue  # count no more tokens, but read on: an invalid row is reported instead of this defect
             try:
                 lengths.append(policy.prompt_tokens(row.prompt) if policy else 0)
             except TemplateError as error:
                 # Some templates refuse a system message, or two messages of one role in a row.
-                refused = f"{path}: row {number}: field prompt: the policy's chat template refuses it: {error}"
+                defect = f"{path}: row {number}: field prompt: the policy's chat template refuses it: {error}"
     except (RowFileError, OSError) as error:
-        refused = str(error)
-    if refused:
-        defects.append(refused)
+        defect = str(error)
+    if defect:
+        defects.append(defect)
         return None
     return RowFile(path, sources, max(lengths, default=0), judged, labels, fmean(lengths) if lengths else 0.0)

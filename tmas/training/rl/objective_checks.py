@@ -47,7 +47,7 @@ _IGNORED: dict[str, tuple[Any, str]] = {
         "the V1 trainer saves no checkpoint before an elastic server ends; lower trainer.save_freq",
     ),
 }
-"""Settings that verl's V1 trainer ignores: the value that changes nothing, a remedy or reason."""
+"""Settings that verl's V1 trainer ignores. For each key: the value that changes nothing, and a remedy or the reason."""
 _IGNORED_ON_FSDP: dict[str, tuple[Any, str]] = {
     f"{_ACTOR}.grad_clip": (1.0, "set actor.optim.clip_grad"),
     "critic.grad_clip": (1.0, "set critic.optim.clip_grad"),
