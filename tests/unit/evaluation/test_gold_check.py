@@ -89,4 +89,4 @@ async def test_every_gold_answer_comes_out_right_however_it_is_set(file: str, co
 def test_the_misquoted_row_of_imo_answerbench_is_named(tmp_path: Path):
     fields = ProblemFields.model_validate({**IMO, "answer_required": True})
     [message] = load_problems(DATA / "imo-answerbench/answerbench_v2.csv", fields, on_bad="skip").skipped
-    assert "answerbench_v2.csv:150: field 'Source'" in message
+    assert "answerbench_v2.csv:150: broken CSV" in message
