@@ -187,7 +187,8 @@ def test_two_workers_two_engines_nothing_dies(launch: Launch, whole: list[dict[s
     assert change_limits(launch.run, LimitChanges(pause=False)).state == "running"
     printed = launch.finish(driver)
     holds(launch, whole, launch.recorded())
-    assert launch.asked() == launch.asked("finished")
+    # Each call was made once. The engines are killed at the end, and may not have logged the end of the last one.
+    assert launch.asked() == launch.recorded()
     assert len(list(launch.logs.glob("*.jsonl"))) == 2
     assert re.search(
         rf"\ball\W+{launch.recorded().total():,}\W", printed

@@ -14,7 +14,7 @@ import pytest
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
-COMMAND = 'echo "$MODEL_URL $MODEL_NAME" > "$0.tmp"; mv "$0.tmp" "$0"; trap "echo ended >> $0; exit 7" TERM; '
+COMMAND = 'trap "echo ended >> $0; exit 7" TERM; echo "$MODEL_URL $MODEL_NAME" > "$0.tmp"; mv "$0.tmp" "$0"; '
 WAIT = "while :; do sleep 0.1; done"
 
 
